@@ -1,0 +1,159 @@
+"""The pieces every graph of a pack is made of: a small graph writer and the quantized product.
+
+In: node by node, what a graph computes. Out: one serialized ONNX model, the same bytes for the same
+calls. Knows operators and number formats, but no block of a transformer: those are in ``graphs``.
+
+Activations are quantized per token, so that the sentences of a batch never see one another: each
+token has its own scale, and a zero point that is one number of the graph, as the integer products
+of ONNX Runtime want it. The fused operators of the ``com.microsoft`` domain are written out rather
+than left to be found by an optimizer, so what runs does not depend on its version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+Weights = Literal["s8", "u8"]
+"""Weights of the integer products: int8, or uint8 with zero point 128."""
+
+OPSET = 18
+IR_VERSION = 8
+FUSED = "com.microsoft"
+
+FLOAT = TensorProto.FLOAT
+INT64 = TensorProto.INT64
+WEIGHT_TYPES: dict[Weights, int] = {"s8": TensorProto.INT8, "u8": TensorProto.UINT8}
+
+SIGNED_ZERO_POINT = 128
+_TINY = np.float32(1e-30)
+"""Least activation scale, so that a token of zeros is not divided by zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """Activations as uint8, and the scale of each token, ``[T]``."""
+
+    values: str
+    scale: str
+    zero_point: int
+
+
+class GraphWriter:
+    """Writes one graph: inputs, nodes in order, constants shared by value. Not thread-safe."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._nodes: list[NodeProto] = []
+        self._inputs: list[Any] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], TensorProto] = {}
+
+    def input(self, name: str, element: int, shape: Sequence[int | str]) -> str:
+        """Declare a graph input; text in the shape is a symbolic extent."""
+        self._inputs.append(helper.make_tensor_value_info(name, element, list(shape)))
+        return name
+
+    def constant(self, value: NDArray[Any] | np.generic) -> str:
+        """A small constant; equal ones are stored once."""
+        array = np.asarray(value)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            self._constants[key] = numpy_helper.from_array(array, name)
+        return self._constants[key].name
+
+    def ints(self, *values: int) -> str:
+        """A constant int64 vector: axes, or a shape."""
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def node(
+        self, op: str, *inputs: str, out: str | None = None, domain: str = "", **attributes: Any
+    ) -> str:
+        """Append a node with one output and return the output's name."""
+        name = out or f"{op}_{len(self._nodes)}"
+        made = helper.make_node(op, inputs, [name], name, domain=domain, **attributes)
+        self._nodes.append(made)
+        return name
+
+    def finish(self, outputs: dict[str, tuple[int, Sequence[int | str]]]) -> bytes:
+        """The model, serialized. ``outputs`` maps a name to its element type and shape."""
+        graph = helper.make_graph(
+            self._nodes,
+            self._name,
+            self._inputs,
+            [
+                helper.make_tensor_value_info(name, element, list(shape))
+                for name, (element, shape) in outputs.items()
+            ],
+            list(self._constants.values()),
+        )
+        model: ModelProto = helper.make_model(
+            graph,
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)],
+        )
+        return bytes(model.SerializeToString(deterministic=True))
+
+
+def quantize_signed(g: GraphWriter, x: str, *, axis: int, over: Sequence[int]) -> Quantized:
+    """Quantize symmetrically around 128: ``scale = max |x| / 127`` over the axes ``over``.
+
+    ``axis`` is the axis of the tokens.
+    """
+    largest = g.node("ReduceMax", g.node("Abs", x), g.ints(*over), keepdims=0)
+    return _quantize(g, x, largest, axis=axis, zero_point=SIGNED_ZERO_POINT, least=_TINY)
+
+
+def quantize_above(
+    g: GraphWriter, x: str, *, axis: int, over: Sequence[int], least: float, zero_point: int
+) -> Quantized:
+    """Quantize values that never fall below ``least`` (zero or a little less).
+
+    Most of the 256 levels then lie above zero: ``zero_point`` of them are enough for the rest.
+    """
+    largest = x
+    for index in sorted(over, reverse=True):  # one axis at a time takes ONNX Runtime's fast paths
+        largest = g.node("ReduceMax", largest, g.ints(index), keepdims=0)
+    floor = np.float32(-least / zero_point) if zero_point else _TINY
+    return _quantize(g, x, largest, axis=axis, zero_point=zero_point, least=floor)
+
+
+def _quantize(
+    g: GraphWriter, x: str, largest: str, *, axis: int, zero_point: int, least: np.float32
+) -> Quantized:
+    top = 127 if zero_point == SIGNED_ZERO_POINT else 255 - zero_point
+    scale = g.node("Mul", largest, g.constant(np.float32(1.0 / top)))
+    scale = g.node("Max", scale, g.constant(least))
+    # The zero point must have the shape of the scale; this makes such a vector in one node.
+    zeros = g.node(
+        "QuantizeLinear", scale, g.constant(np.float32(1e30)), g.constant(np.uint8(zero_point))
+    )
+    values = g.node("QuantizeLinear", x, scale, zeros, axis=axis)
+    return Quantized(values, scale, zero_point)
+
+
+def product(
+    g: GraphWriter,
+    x: str,
+    weight: str,
+    *,
+    token_scale: str,
+    row_scale: str,
+    zero_point: int,
+    weights: Weights,
+    out: str | None = None,
+) -> str:
+    """``(x - zero_point) @ weight`` in integers, times ``token_scale`` and ``row_scale``.
+
+    ``token_scale`` must broadcast over the result and ``row_scale`` lie along its last axis.
+    """
+    unsigned = weights == "u8"
+    weight_zero = g.constant(np.uint8(128) if unsigned else np.int8(0))
+    activation_zero = g.constant(np.uint8(zero_point))
+    inputs = (x, weight, token_scale, row_scale, activation_zero, weight_zero)
+    return g.node("MatMulIntegerToFloat", *inputs, domain=FUSED, out=out)

@@ -1,0 +1,170 @@
+"""What a pack holds, for people and for scripts.
+
+In: an open pack. Out: one JSON-able description, and the text rendered from it. Reads the header
+and the resident region only; whether the bytes are sound is ``sti.verify``'s business.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sti.cli.tables import aligned
+from sti.manifest import Manifest
+from sti.pack import VOCABULARY, PackReader, padded
+from sti.units import format_size
+
+
+def describe(reader: PackReader) -> dict[str, Any]:
+    """Everything ``sti-shard inspect --json`` prints. Sizes in bytes."""
+    manifest = reader.manifest
+    dims = manifest.dimensions
+    return {
+        "path": str(reader.path),
+        "pack_id": reader.pack_id,
+        "name": manifest.name,
+        "architecture": manifest.architecture,
+        "task": manifest.task,
+        "labels": list(manifest.labels),
+        "licence": manifest.licence,
+        "source": manifest.source,
+        "generator": manifest.generator,
+        "dimensions": {
+            "layers": dims.layers,
+            "slices": dims.slices,
+            "hidden": dims.hidden,
+            "max_tokens": dims.max_tokens,
+            "words": manifest.words.rows,
+        },
+        "ladder": list(manifest.ladder),
+        "encoder_weights": _encoder_weights(manifest),
+        "bits_a_weight": _bits(manifest),
+        "bytes": _sizes(reader),
+        "submodels": [
+            {"depth": item.depth, "width": item.width, "loss": item.loss}
+            for item in manifest.submodels
+        ],
+        "uniform_loss": _uniform_losses(manifest),
+        "importance": _importance(manifest),
+        "notes": manifest.notes,
+    }
+
+
+def _encoder_weights(manifest: Manifest) -> int:
+    return sum(block.shard_weights for block in manifest.blocks) * manifest.dimensions.slices
+
+
+def _bits(manifest: Manifest) -> dict[str, float]:
+    """Bits a weight of the outlier lists, of each plane, and of all together."""
+    slices = manifest.dimensions.slices
+    total = {"outliers": sum(sum(block.outlier_bytes) for block in manifest.blocks)}
+    for number, bits in enumerate(manifest.ladder):
+        total[f"plane {bits}"] = slices * sum(
+            block.planes[number].shard_bytes for block in manifest.blocks
+        )
+    total["all"] = sum(total.values())
+    weights = _encoder_weights(manifest)
+    return {key: round(size * 8 / weights, 3) for key, size in total.items()}
+
+
+def _sizes(reader: PackReader) -> dict[str, int]:
+    """Bytes of each part of the file; they add up to its size."""
+    manifest, tensors = reader.manifest, reader.tensors()
+    graphs = sum(tensors[name].length for name in manifest.graphs.values())
+    vocabulary = tensors[VOCABULARY].length
+    words = manifest.words.rows * manifest.words.row_bytes
+    outliers = sum(sum(block.outlier_bytes) for block in manifest.blocks)
+    blocks = sum(block.length for block in manifest.blocks)
+    padding = padded(words) - words
+    padding += sum(padded(block.length) - block.length for block in manifest.blocks)
+    return {
+        "header": reader.words_offset - manifest.resident.length,
+        "graphs": graphs,
+        "vocabulary": vocabulary,
+        "other residents": manifest.resident.length - graphs - vocabulary,
+        "words": words,
+        "outliers": outliers,
+        "planes": blocks - outliers,
+        "padding": padding,
+        "file": reader.file_bytes,
+    }
+
+
+def _uniform_losses(manifest: Manifest) -> dict[str, float]:
+    """Expected loss of the full model with every shard at one fidelity."""
+    found = {}
+    for number, bits in enumerate(manifest.ladder):
+        missing = [plane for block in manifest.blocks for plane in block.planes[number + 1 :]]
+        found[str(bits)] = sum(sum(plane.gains) for plane in missing)
+    return found
+
+
+def _importance(manifest: Manifest) -> list[dict[str, Any]]:
+    """Each block's expected loss at the lowest fidelity, and how its slices share it."""
+    found = []
+    for block in manifest.blocks:
+        worth = [sum(gains) for gains in zip(*(p.gains for p in block.planes[1:]), strict=True)]
+        worth = worth or [0.0] * manifest.dimensions.slices
+        found.append(
+            {
+                "layer": block.layer,
+                "kind": block.kind,
+                "loss_at_lowest": sum(worth),
+                "most_important": max(range(len(worth)), key=worth.__getitem__),
+                "most": max(worth),
+                "least_important": min(range(len(worth)), key=worth.__getitem__),
+                "least": min(worth),
+            }
+        )
+    return found
+
+
+def render(description: dict[str, Any]) -> str:
+    """The description as text for a terminal."""
+    dims = description["dimensions"]
+    labels = description["labels"]
+    lines = [
+        f"{description['name']}  ({description['path']}, pack {description['pack_id']})",
+        f"  {description['task']}, {description['architecture']}: {dims['layers']} layers x "
+        f"{dims['slices']} slices, width {dims['hidden']}, at most {dims['max_tokens']} tokens, "
+        f"{dims['words']} words",
+        f"  labels: {_listed(labels)}" if labels else "",
+        f"  licence: {description['licence'] or 'not stated'}",
+        f"  source: {description['source']}" if description["source"] else "",
+        f"  fidelities: {', '.join(map(str, description['ladder']))} bits",
+    ]
+    parts = [line for line in lines if line]
+    total = description["bytes"]["file"]
+    sizes = [
+        (name, format_size(size), f"{size / total:.1%}")
+        for name, size in description["bytes"].items()
+    ]
+    bits = [(name, f"{value:.3f}") for name, value in description["bits_a_weight"].items()]
+    losses = [(f"{key} bits", f"{value:.4g}") for key, value in description["uniform_loss"].items()]
+    submodels = [
+        (f"{item['depth']} x {item['width']}", f"{item['loss']:.4g}")
+        for item in description["submodels"]
+    ]
+    ranks = [
+        (
+            f"{item['layer']} {item['kind']}",
+            f"{item['loss_at_lowest']:.3g}",
+            f"{item['most']:.3g}",
+            str(item["most_important"]),
+            f"{item['least']:.3g}",
+            str(item["least_important"]),
+        )
+        for item in description["importance"]
+    ]
+    lowest = description["ladder"][0]
+    parts += ["", aligned(("part", "size", "share"), sizes)]
+    parts += [aligned(("encoder", "bits a weight"), bits)]
+    parts += [aligned(("every shard at", "expected loss"), losses)]
+    parts += [aligned(("submodel", "expected loss"), submodels)]
+    header = ("block", f"loss at {lowest} bits", "most", "slice", "least", "slice")
+    parts += [aligned(header, ranks)]
+    return "\n".join(parts)
+
+
+def _listed(labels: list[str], most: int = 8) -> str:
+    shown = ", ".join(labels[:most])
+    return shown if len(labels) <= most else f"{shown}, ... ({len(labels)})"

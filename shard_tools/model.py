@@ -1,0 +1,141 @@
+"""What the builder asks of an architecture: the vocabulary between ``architectures`` and ``build``.
+
+An architecture knows names, shapes and arithmetic of one family of checkpoints; the builder knows
+quantizing, ranking and files. They meet in these types. All matrices are ``[in, out]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One matrix product of a block: an operand of its shards.
+
+    ``parts`` equal parts of the matrix make the operand of all slices, ``[parts, in, out]``: cut
+    along the outputs where ``cuts_outputs``, else along the inputs.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    parts: int
+    cuts_outputs: bool
+
+    @property
+    def part_shape(self) -> tuple[int, int]:
+        """``[in, out]`` of one part."""
+        if self.cuts_outputs:
+            return self.rows, self.columns // self.parts
+        return self.rows // self.parts, self.columns
+
+    def split(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """``[in, out]`` -> ``[parts, part in, part out]``, a view where the cut allows it."""
+        rows, columns = self.part_shape
+        if self.cuts_outputs:
+            return matrix.reshape(self.rows, self.parts, columns).transpose(1, 0, 2)
+        return matrix.reshape(self.parts, rows, columns)
+
+    def split_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """``[k, out]`` beside a matrix cut along its outputs -> ``[parts, k, part out]``."""
+        return rows.reshape(len(rows), self.parts, self.part_shape[1]).transpose(1, 0, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class KindLayout:
+    """What all blocks of one kind share."""
+
+    name: str
+    slice_unit: str
+    input_kind: str
+    products: tuple[Product, ...]
+    """In the order in which their weights lie in a shard."""
+    sliced: tuple[str, ...]
+    """Vectors ``[parts, ...]`` cut to the width, besides the scales of the products."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWeights:
+    """The float tensors of one block."""
+
+    matrices: Mapping[str, Floats]
+    """Product name to ``[in, out]``."""
+    vectors: Mapping[str, Floats]
+    """Resident inputs of the block's graph and of the connect graph behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Sentences end to end. ``ids``, ``type_ids``, ``positions``: int64 ``[T]``."""
+
+    ids: NDArray[np.int64]
+    type_ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    lengths: tuple[int, ...]
+
+
+class Model(Protocol):
+    """A checkpoint as its architecture reads it."""
+
+    architecture: str
+    task: str
+    labels: tuple[str, ...]
+    layers: int
+    slices: int
+    hidden: int
+    vocabulary: int
+    positions: int
+    kinds: tuple[KindLayout, ...]
+    """In the order of execution inside a layer."""
+
+    def block(self, layer: int, kind: str) -> BlockWeights:
+        """Read one block's tensors."""
+        ...
+
+    def residents(self, max_tokens: int) -> dict[str, Floats]:
+        """Tensors of the embed and head graphs, by their names in the pack."""
+        ...
+
+    def graphs(self, side: Mapping[str, Collection[str]]) -> dict[str, bytes]:
+        """ONNX graphs by name; ``side`` names, for each kind, the products with side inputs."""
+        ...
+
+    def word_rows(self, start: int, stop: int) -> Floats:
+        """Rows of the word embeddings."""
+        ...
+
+    def embed(self, batch: TokenBatch, residents: Mapping[str, Floats]) -> Floats:
+        """Float reference: hidden states ``[T, hidden]`` before the first block."""
+        ...
+
+    def contribution(
+        self,
+        kind: str,
+        hidden: Floats,
+        lengths: Sequence[int],
+        operands: Mapping[str, Floats],
+        vectors: Mapping[str, Floats],
+    ) -> Floats:
+        """Float reference: what some slices add to a block's partial sum, ``[T, hidden]``.
+
+        ``operands`` and sliced ``vectors`` hold the parts of these slices only.
+        """
+        ...
+
+    def connect(self, summed: Floats, vectors: Mapping[str, Floats]) -> Floats:
+        """Float reference: hidden states from residual plus partial sum (without bias)."""
+        ...
+
+
+def cuts(total: int, step: int) -> Iterator[tuple[int, int]]:
+    """``(start, stop)`` of consecutive runs of at most ``step``."""
+    for start in range(0, total, step):
+        yield start, min(total, start + step)

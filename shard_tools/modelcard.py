@@ -1,0 +1,28 @@
+"""The licence that a model card names.
+
+In: a checkpoint directory. Out: the ``license`` of the front matter of its ``README.md``, or
+nothing. Reads one line of YAML rather than YAML: all else in a card is for people.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_FENCE = "---"
+
+
+def licence_of(directory: Path) -> str:
+    """The licence by its identifier, e.g. ``apache-2.0``; empty where the card names none."""
+    try:
+        lines = (directory / "README.md").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return ""
+    if not lines or lines[0].strip() != _FENCE:
+        return ""
+    for line in lines[1:]:
+        if line.strip() == _FENCE:
+            break
+        key, _, value = line.partition(":")
+        if key == "license":
+            return value.strip().strip("\"'")
+    return ""

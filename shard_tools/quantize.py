@@ -1,0 +1,114 @@
+"""Float matrices -> int8 row grids: the alphabet every fidelity is cut from.
+
+Each output channel of a matrix gets its own symmetric int8 grid whose step follows the spread of
+the channel (``grid_sigmas * sigma / 127``), not its largest weight: a handful of weights far
+outside would otherwise waste the alphabet on values that hardly occur. Weights the grid does not
+reach are kept exactly on the side, as rows of a small float matrix over the few input channels
+they cluster in.
+
+Knows nothing of models, shards, planes or files. A float matrix goes in, a ``QuantizedMatrix``
+comes out; the book and the planes are cut from its int8 values (``codebook``, ``encode``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.errors import CheckpointError, InputError
+
+DEFAULT_GRID_SIGMAS = 8.0
+DEFAULT_OUTLIER_SIGMAS = 3.0
+
+_GRID_MAX = 127
+# Entries beyond this many standard deviations do not count towards the spread of a channel.
+_TRIM_SIGMAS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedMatrix:
+    """A matrix on int8 row grids; ``q * scale`` plus the side weights approximates it.
+
+    Attributes:
+        q: int8 ``[in, out]``; weights beyond the grid are clipped to +-127.
+        scale: float32 ``[out]``, the grid step of each output channel, positive.
+        side_index: int64 ``[k]``, ascending input channels with weights beyond the grid.
+        side_weights: float32 ``[k, out]``, what ``q * scale`` misses at those weights, else 0.
+    """
+
+    q: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    side_index: NDArray[np.int64]
+    side_weights: NDArray[np.float32]
+
+
+def quantize_matrix(
+    w: NDArray[np.float32], *, name: str = "matrix", grid_sigmas: float = DEFAULT_GRID_SIGMAS
+) -> QuantizedMatrix:
+    """Put every output channel (column) of ``w`` on its int8 grid.
+
+    Args:
+        w: float32 ``[in, out]``, not changed.
+        name: what an error calls the matrix.
+        grid_sigmas: half the width of the grid in standard deviations of a channel.
+
+    Raises:
+        CheckpointError: ``w`` is not a matrix or has weights that are not finite.
+        InputError: ``grid_sigmas`` is not positive.
+    """
+    _check_sigmas("grid_sigmas", grid_sigmas)
+    if w.ndim != 2 or w.size == 0:
+        raise CheckpointError(f"{name}: expected a matrix, got shape {w.shape}")
+    w = np.asarray(w, dtype=np.float32)
+    if not np.isfinite(w).all():
+        raise CheckpointError(f"{name}: has weights that are NaN or infinite; export it again")
+    scale = _grid_steps(w, grid_sigmas)
+    grid = w / scale
+    np.rint(grid, out=grid)
+    beyond = np.abs(grid) > _GRID_MAX
+    np.clip(grid, -_GRID_MAX, _GRID_MAX, out=grid)
+    side_index = np.flatnonzero(beyond.any(axis=1))
+    kept = grid[side_index] * scale
+    side_weights = np.where(beyond[side_index], w[side_index] - kept, np.float32(0.0))
+    return QuantizedMatrix(grid.astype(np.int8), scale, side_index, side_weights)
+
+
+def outlier_cut(
+    *,
+    grid_sigmas: float = DEFAULT_GRID_SIGMAS,
+    outlier_sigmas: float = DEFAULT_OUTLIER_SIGMAS,
+) -> int:
+    """The largest absolute int8 value that planes code; those beyond are outliers.
+
+    Raises:
+        InputError: a width is not positive, or no value would be left to code.
+    """
+    _check_sigmas("grid_sigmas", grid_sigmas)
+    _check_sigmas("outlier_sigmas", outlier_sigmas)
+    cut = min(round(_GRID_MAX * outlier_sigmas / grid_sigmas), _GRID_MAX)
+    if cut < 2:
+        raise InputError(
+            f"outliers beyond {outlier_sigmas} sigma on a grid of {grid_sigmas} sigma leave "
+            "nothing to code; narrow the grid or raise the outlier limit"
+        )
+    return cut
+
+
+def _grid_steps(w: NDArray[np.float32], grid_sigmas: float) -> NDArray[np.float32]:
+    """Grid step of each column, float32 ``[out]``."""
+    square = np.square(w, dtype=np.float64)
+    mean_square = square.mean(axis=0)
+    square[square > _TRIM_SIGMAS**2 * mean_square] = 0.0
+    trimmed = np.count_nonzero(square, axis=0)
+    step = np.sqrt(square.sum(axis=0) / np.maximum(trimmed, 1)) * (grid_sigmas / _GRID_MAX)
+    # A channel of zeros but for a few weights has no spread to speak of: reach the largest.
+    step = np.where(trimmed > 0, step, np.abs(w).max(axis=0) / _GRID_MAX)
+    usable = step >= np.finfo(np.float32).tiny
+    return np.where(usable, step, 1.0).astype(np.float32)
+
+
+def _check_sigmas(what: str, sigmas: float) -> None:
+    if not (np.isfinite(sigmas) and sigmas > 0):
+        raise InputError(f"{what} must be a positive number, got {sigmas}")

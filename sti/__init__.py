@@ -1,0 +1,88 @@
+"""STI: elastic pipelining for transformers on small machines.
+
+    import sti
+
+    with sti.Engine.open("model.sti.safetensors", latency="200ms", preload="4MB") as engine:
+        vectors = engine.embed(["a sentence", "another one"])
+
+``Engine`` streams a pack's weights from storage, decodes and computes them in a pipeline, and
+plans how much of the model to use so that the answer is there in time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from sti.errors import (
+    BackendError,
+    CheckpointError,
+    ClosedError,
+    ConfigError,
+    InfeasibleError,
+    InputError,
+    PackCorruptError,
+    PackError,
+    PackFormatError,
+    PlanError,
+    ProfileError,
+    RunError,
+    StiError,
+    StiWarning,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from sti.engine import Engine
+    from sti.plan import Plan
+    from sti.profile import DeviceProfile
+    from sti.results import Label, Result, TextSpan, Timing
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ClosedError",
+    "ConfigError",
+    "DeviceProfile",
+    "Engine",
+    "InfeasibleError",
+    "InputError",
+    "Label",
+    "PackCorruptError",
+    "PackError",
+    "PackFormatError",
+    "Plan",
+    "PlanError",
+    "ProfileError",
+    "Result",
+    "RunError",
+    "StiError",
+    "StiWarning",
+    "StorageError",
+    "TextSpan",
+    "Timing",
+    "__version__",
+]
+
+_HOMES = {
+    "Engine": "sti.engine",
+    "Plan": "sti.plan",
+    "DeviceProfile": "sti.profile",
+    "Label": "sti.results",
+    "Result": "sti.results",
+    "TextSpan": "sti.results",
+    "Timing": "sti.results",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the engine when it is first asked for: who only plans or packs needs no ORT."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,321 @@
+"""ONNX Runtime, and the only module that imports it.
+
+In: a pack's graphs and resident tensors, decoded weights in working buffers, a group's tokens.
+Out: hidden states and the head's answer. One session a graph, made once; every input is bound to
+memory that is already there, so that a run copies no weights and allocates nothing of their size.
+Knows nothing of files, fidelities, plans or lanes.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from sti.errors import BackendError
+from sti.manifest import BlockKind, Manifest
+from sti.pack import PackReader
+from sti.plan import Workload
+
+Floats = NDArray[np.float32]
+_PROBE = base64.b64decode(
+    "CAk6ZgoYCgFhCgFiEgF5Ig1NYXRNdWxJbnRlZ2VyEgVwcm9iZVoVCgFhEhAKDggCEgoKAxIBbgoDEgFrWhUKAWIS"
+    "EAoOCAMSCgoDEgFrCgMSAW1iFQoBeRIQCg4IBhIKCgMSAW4KAxIBbUIECgAQEQ=="
+)
+"""An ONNX graph of one MatMulInteger: u8 ``a [n, k]`` by s8 ``b [k, m]`` -> s32 ``y``."""
+
+PADDING_MASK = -10000.0
+"""Added to the attention score of a padding token; finite, so that no row becomes NaN."""
+
+
+def ort_version() -> str:
+    """Version of ONNX Runtime in use."""
+    return str(ort.__version__)
+
+
+@dataclass(slots=True)
+class GroupState:
+    """The hidden states of one group of sentences, and what its graphs are fed.
+
+    ``hidden`` and ``spare`` are ``[B, S, d]``; ``connect`` writes one from the other in turn.
+    """
+
+    workload: Workload
+    mask: Any | None
+    """``[B, 1, S]``; None where no sentence is padded."""
+    tokens: Floats
+    """``[B, S]``: 1 for a token, 0 for padding."""
+    hidden: Any
+    partial: Any
+    spare: Any
+
+
+class _Graph:
+    """One session with its binding. Inputs stay bound until they are bound anew."""
+
+    __slots__ = ("_bound", "binding", "inputs", "name", "outputs", "session")
+
+    def __init__(self, name: str, model: bytes, options: ort.SessionOptions) -> None:
+        self.name = name
+        try:
+            self.session = ort.InferenceSession(
+                model,
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["SkipLayerNormFusion"],
+            )
+        except Exception as error:
+            raise BackendError(
+                f"graph {name!r} is refused by onnxruntime {ort.__version__}: {error}; "
+                "STI needs onnxruntime 1.20 or later"
+            ) from error
+        self.binding = self.session.io_binding()
+        self.inputs = {item.name: item for item in self.session.get_inputs()}
+        self.outputs = [item.name for item in self.session.get_outputs()]
+        self._bound: dict[str, Any] = {}
+
+    def bind(self, name: str, value: Any) -> None:
+        """Bind an input; a value already bound is left alone."""
+        if self._bound.get(name) is not value:
+            self.binding.bind_ortvalue_input(name, value)
+            self._bound[name] = value
+
+    def bind_output(self, value: Any) -> None:
+        """Bind the only output to memory that is already there."""
+        self.binding.bind_ortvalue_output(self.outputs[0], value)
+
+    def run(self) -> None:
+        """Compute the outputs."""
+        try:
+            self.session.run_with_iobinding(self.binding)
+        except Exception as error:
+            raise BackendError(f"graph {self.name!r} failed: {error}") from error
+
+
+def _value(array: NDArray[Any]) -> Any:
+    """An OrtValue over the array's own memory; the array must stay alive and contiguous."""
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+class Backend:
+    """A pack's graphs, ready to compute. Not thread-safe: one run at a time.
+
+    Args:
+        reader: the opened pack; its resident arrays are used in place and must stay open.
+        threads: compute threads of each session.
+        unsigned: use the graphs with unsigned weights; None lets a self-test product decide
+            whether this processor multiplies u8 by s8 exactly (x86 without VNNI does not).
+    """
+
+    def __init__(self, reader: PackReader, *, threads: int, unsigned: bool | None = None) -> None:
+        self._reader = reader
+        self._manifest: Manifest = reader.manifest
+        self._options = _options(threads)
+        self.threads = threads
+        self.unsigned = self._saturates() if unsigned is None else unsigned
+        self.weight_type: type[np.int8] | type[np.uint8] = np.uint8 if self.unsigned else np.int8
+        self._graphs: dict[str, _Graph] = {}
+        self._buffers: dict[str, tuple[NDArray[Any], ...]] = {}
+        self._operands: dict[tuple[str, int], dict[str, Any]] = {}
+        self._residents: dict[tuple[int, str, int], dict[str, Any]] = {}
+        self._fixed: dict[str, dict[str, Any]] = {}
+        self._keep: list[NDArray[Any]] = []
+        for name in ("embed", "connect", "head", *(kind.name for kind in self._manifest.kinds)):
+            self._graph(name)
+
+    @property
+    def buffers(self) -> Mapping[str, tuple[NDArray[Any], ...]]:
+        """Working buffers by block kind: one ``[slices, *operand shape]`` array an operand."""
+        if not self._buffers:
+            slices = self._manifest.dimensions.slices
+            for kind in self._manifest.kinds:
+                self._buffers[kind.name] = tuple(
+                    np.zeros((slices, *operand.shape), dtype=self.weight_type)
+                    for operand in kind.operands
+                )
+        return self._buffers
+
+    def start(self, words: Floats, types: NDArray[np.int64], lengths: Sequence[int]) -> GroupState:
+        """Embed a group of sentences.
+
+        Args:
+            words: word rows ``[B, S, d]``.
+            types: token type of each token, ``[B, S]``.
+            lengths: tokens of each sentence; those beyond are padding.
+        """
+        batch, tokens, _ = words.shape
+        present = (np.arange(tokens) < np.asarray(lengths)[:, None]).astype(np.float32)
+        mask = None
+        if min(lengths) < tokens:
+            mask = _value((present[:, None, :] - 1.0) * np.float32(-PADDING_MASK))
+        state = GroupState(
+            Workload(batch, tokens),
+            mask,
+            present,
+            *(_value(np.empty(words.shape, dtype=np.float32)) for _ in range(3)),
+        )
+        graph = self._graph("embed")
+        self._bind_fixed(graph, "embed")
+        graph.bind("words", _value(words))
+        graph.bind("type_ids", _value(types))
+        graph.bind_output(state.hidden)
+        graph.run()
+        return state
+
+    def block(self, state: GroupState, layer: int, kind_name: str, width: int) -> None:
+        """Run one block and its ``connect`` on the weights in the working buffer of its kind."""
+        kind = self._manifest.kind(kind_name)
+        graph = self._graph(kind_name, masked=state.mask is not None)
+        for name, value in self._resident_inputs(layer, kind, width).items():
+            graph.bind(name, value)
+        for name, value in self._operand_inputs(kind, width).items():
+            graph.bind(name, value)
+        if state.mask is not None and "mask" in graph.inputs:
+            graph.bind("mask", state.mask)
+        graph.bind("h", state.hidden)
+        graph.bind_output(state.partial)
+        graph.run()
+        connect = self._graph("connect")
+        for name, value in self._connect_inputs(layer, kind_name).items():
+            connect.bind(name, value)
+        connect.bind("partial", state.partial)
+        connect.bind("residual", state.hidden)
+        connect.bind_output(state.spare)
+        connect.run()
+        state.hidden, state.spare = state.spare, state.hidden
+
+    def finish(self, state: GroupState) -> Floats:
+        """The head's answer for a group; a new array."""
+        graph = self._graph("head")
+        self._bind_fixed(graph, "head")
+        graph.bind("h", state.hidden)
+        if "tokens" in graph.inputs:
+            graph.bind("tokens", _value(state.tokens))
+        graph.binding.bind_output(graph.outputs[0], "cpu")
+        graph.run()
+        return np.asarray(graph.binding.copy_outputs_to_cpu()[0], dtype=np.float32)
+
+    def bench(self, name: str, workload: Workload, width: int, repeats: int) -> float:
+        """Seconds one run of a graph takes (``embed``, ``connect``, ``head`` or a block kind).
+
+        The least of ``repeats`` runs after one to warm up; weights are whatever the working
+        buffers hold.
+        """
+        batch, tokens = workload.batch, workload.tokens
+        hidden = self._manifest.dimensions.hidden
+        words = np.zeros((batch, tokens, hidden), dtype=np.float32)
+        types = np.zeros((batch, tokens), dtype=np.int64)
+        state = self.start(words, types, [tokens] * batch)
+        graph = self._graph(name)
+        if name == "head":
+            self.finish(state)
+        elif name != "embed":
+            blocks = self._manifest.blocks
+            first = next(block for block in blocks if name in ("connect", block.kind))
+            self.block(state, first.layer, first.kind, width)
+        best = float("inf")
+        for _ in range(repeats):
+            start = perf_counter()
+            graph.run()
+            best = min(best, perf_counter() - start)
+        return best
+
+    def _graph(self, name: str, *, masked: bool = False) -> _Graph:
+        """The session of a graph in the variant this processor needs, made on first use."""
+        listed = self._manifest.graphs
+        suffix = ".u8" if self.unsigned else ".s8"
+        for key in (f"{name}_masked{suffix}",) if masked else ():
+            if key in listed:
+                return self._session(key)
+        return self._session(name if name in listed else name + suffix)
+
+    def _session(self, key: str) -> _Graph:
+        if key not in self._graphs:
+            model = self._reader.resident(self._manifest.graphs[key]).tobytes()
+            self._graphs[key] = _Graph(key, model, self._options)
+        return self._graphs[key]
+
+    def _saturates(self) -> bool:
+        """Whether pairs of 255 x 127 overflow the 16-bit sums of this processor's product.
+
+        Asked of the product itself rather than of processor flags (microsoft/onnxruntime#6004).
+        """
+        probe = _Graph("probe", _PROBE, self._options)
+        size = 64
+        a, b = np.full((size, size), 255, np.uint8), np.full((size, size), 127, np.int8)
+        found = probe.session.run(None, {"a": a, "b": b})[0]
+        return bool((found != 255 * 127 * size).any())
+
+    def _bind_fixed(self, graph: _Graph, prefix: str) -> None:
+        """Bind the resident inputs of ``embed`` or ``head``."""
+        if prefix not in self._fixed:
+            self._fixed[prefix] = {
+                name: self._resident(f"{prefix}.{name}")
+                for name in graph.inputs
+                if self._reader.has_resident(f"{prefix}.{name}")
+            }
+        for name, value in self._fixed[prefix].items():
+            graph.bind(name, value)
+
+    def _resident(self, name: str, width: int | None = None) -> Any:
+        """A resident tensor, cut to what belongs to the first ``width`` slices."""
+        array = self._reader.resident(name)
+        return _value(array if width is None else array[: self._share(array, width)])
+
+    def _share(self, array: NDArray[Any], width: int) -> int:
+        return len(array) * width // self._manifest.dimensions.slices
+
+    def _connect_inputs(self, layer: int, kind: str) -> dict[str, Any]:
+        key = (layer, f"{kind}.connect", 0)
+        if key not in self._residents:
+            self._residents[key] = {
+                name: self._resident(f"layer.{layer}.{kind}.{name}")
+                for name in ("bias", "gamma", "beta")
+            }
+        return self._residents[key]
+
+    def _operand_inputs(self, kind: BlockKind, width: int) -> dict[str, Any]:
+        key = (kind.name, width)
+        if key not in self._operands:
+            self._operands[key] = {
+                # A slice may hold several parts (heads): the graphs count parts.
+                operand.name: _value(buffer[:width].reshape(-1, *operand.shape[-2:]))
+                for operand, buffer in zip(kind.operands, self.buffers[kind.name], strict=True)
+            }
+        return self._operands[key]
+
+    def _resident_inputs(self, layer: int, kind: BlockKind, width: int) -> dict[str, Any]:
+        """Row scales, biases and side inputs of one block, cut to the width."""
+        key = (layer, kind.name, width)
+        if key not in self._residents:
+            base = f"layer.{layer}.{kind.name}"
+            values = {name: self._resident(f"{base}.{name}", width) for name in kind.sliced}
+            values |= {name: self._resident(f"{base}.{name}") for name in kind.shared}
+            for side in kind.side:
+                index = self._reader.resident(f"{base}.{side.name}_idx")
+                weights = self._reader.resident(f"{base}.{side.name}_w")
+                if side.channels_per_slice:
+                    used = int(np.searchsorted(index, width * side.channels_per_slice))
+                    index, weights = index[:used], weights[:used]
+                else:
+                    weights = weights[: self._share(weights, width)]
+                values[f"{side.name}_idx"] = _value(index)
+                values[f"{side.name}_w"] = _value(weights)
+            self._residents[key] = values
+        return self._residents[key]
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning workers would starve the decode lane of its core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

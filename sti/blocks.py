@@ -1,0 +1,207 @@
+"""What one block of a plan needs at run time: where its bytes lie and how its shards decode.
+
+In: a plan and a pack's layout. Out: one ``BlockJob`` a block, prepared once a plan, so that the
+lanes only follow addresses. Knows nothing of threads, files or graphs.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.code import Decoder, Scratch
+from sti.errors import PackCorruptError
+from sti.manifest import Block, Manifest
+from sti.plan import BlockPlan, Plan
+from sti.reads import ByteRange, block_ranges
+from sti.storage import cover
+
+Bytes = NDArray[np.uint8]
+Weights = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A checksummed run of bytes: ``length`` bytes at ``start`` of the job's range ``index``."""
+
+    index: int
+    start: int
+    length: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """One shard in use: its outlier list and the planes up to its fidelity, lowest first."""
+
+    slice: int
+    outliers: Piece
+    planes: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockJob:
+    """One block of a plan, ready to be read, decoded and computed. Offsets are the file's."""
+
+    block: Block
+    width: int
+    preload_bytes: int
+    ranges: tuple[ByteRange, ...]
+    covers: tuple[ByteRange, ...]
+    """Sector-aligned ``ranges``, as they are read; they lie one after the other in a slot."""
+    slot_starts: tuple[int, ...]
+    """Where the first byte of each range lies in a slot."""
+    packed_starts: tuple[int, ...]
+    """Where it lies when the ranges are stored end to end, as the preload buffer does."""
+    shards: tuple[ShardJob, ...]
+
+    @property
+    def name(self) -> str:
+        """How the block is called in traces and messages."""
+        return f"{self.block.layer} {self.block.kind}"
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a slot that holds the block."""
+        return sum(item.length for item in self.covers)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockBytes:
+    """A block's compressed bytes at hand: ``buffer[starts[i]:]`` is the job's range ``i``.
+
+    ``slot`` is the ring slot to give back after decoding, None for preloaded bytes.
+    """
+
+    buffer: Bytes
+    starts: tuple[int, ...]
+    slot: Bytes | None
+
+    def view(self, piece: Piece) -> Bytes:
+        """A view of the piece's bytes."""
+        start = self.starts[piece.index] + piece.start
+        return self.buffer[start : start + piece.length]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeScratch:
+    """What one decode thread works in: the decoder's own arrays and one decoded shard."""
+
+    tables: Scratch
+    shard: Weights
+
+
+def prepare(
+    plan: Plan, manifest: Manifest, offset_of: Callable[[Block], int]
+) -> tuple[BlockJob, ...]:
+    """Jobs for the plan's blocks, in order. ``offset_of`` gives a block's place in the file."""
+    stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    return tuple(
+        _job(item, stored[item.layer, item.kind], offset_of(stored[item.layer, item.kind]))
+        for item in plan.blocks
+    )
+
+
+def _job(item: BlockPlan, block: Block, offset: int) -> BlockJob:
+    inside = block_ranges(block, item.counts)
+    covers = tuple(cover(ByteRange(offset + r.offset, r.length)) for r in inside)
+    slot_starts, packed_starts = [], []
+    slot = packed = 0
+    for found, whole in zip(inside, covers, strict=True):
+        slot_starts.append(slot + offset + found.offset - whole.offset)
+        packed_starts.append(packed)
+        slot += whole.length
+        packed += found.length
+    return BlockJob(
+        block=block,
+        width=item.counts[0],
+        preload_bytes=item.preload_bytes,
+        ranges=tuple(ByteRange(offset + r.offset, r.length) for r in inside),
+        covers=covers,
+        slot_starts=tuple(slot_starts),
+        packed_starts=tuple(packed_starts),
+        shards=_shards(block, item.counts, inside),
+    )
+
+
+def _shards(
+    block: Block, counts: Sequence[int], ranges: Sequence[ByteRange]
+) -> tuple[ShardJob, ...]:
+    def piece(start: int, length: int, checksum: int) -> Piece:
+        index = next(i for i, r in enumerate(ranges) if r.offset <= start < r.end)
+        return Piece(index, start - ranges[index].offset, length, checksum)
+
+    planes: list[list[Piece]] = [[] for _ in block.outlier_bytes]
+    start = sum(block.outlier_bytes)
+    for level, (plane, count) in enumerate(zip(block.planes, counts, strict=True)):
+        for place, index in enumerate(plane.order[:count]):
+            if len(planes[index]) == level:  # a shard that misses a lower plane cannot use this one
+                planes[index].append(
+                    piece(
+                        start + place * plane.shard_bytes, plane.shard_bytes, plane.checksums[place]
+                    )
+                )
+        start += plane.shard_bytes * len(plane.order)
+    jobs = []
+    start = 0
+    for index in range(counts[0]):
+        length = block.outlier_bytes[index]
+        outliers = piece(start, length, block.outlier_checksums[index])
+        jobs.append(ShardJob(index, outliers, tuple(planes[index])))
+        start += length
+    return tuple(jobs)
+
+
+def decode_block(
+    job: BlockJob,
+    data: BlockBytes,
+    *,
+    decoder: Decoder,
+    scratch: DecodeScratch,
+    out: Sequence[Weights],
+    part: int = 0,
+    parts: int = 1,
+) -> None:
+    """Decode every ``parts``-th shard of a block, starting with shard ``part``.
+
+    Args:
+        data: the block's bytes; only read.
+        scratch: of the calling thread.
+        out: the working buffer: one ``[slices, ...]`` array an operand, of the decoder's dtype.
+            Row ``s`` of each becomes slice ``s``; threads with different ``part`` write different
+            rows.
+
+    Raises:
+        PackCorruptError: an outlier list contradicts itself.
+    """
+    flat = scratch.shard[: job.block.shard_weights]
+    for shard in job.shards[part::parts]:
+        planes = [data.view(piece) for piece in shard.planes]
+        decoder.decode(planes, data.view(shard.outliers), flat, scratch.tables)
+        start = 0
+        for operand in out:
+            row = operand[shard.slice].reshape(-1)
+            row[:] = flat[start : start + row.size]
+            start += row.size
+
+
+def check_block(job: BlockJob, data: BlockBytes, *, where: str) -> None:
+    """Compare every piece with its checksum.
+
+    Raises:
+        PackCorruptError: names the file, layer, block, slice and plane.
+    """
+    for shard in job.shards:
+        bits = [plane.bits for plane in job.block.planes]
+        names = ["outlier list", *(f"plane of {bit} bits" for bit in bits)]
+        for name, piece in zip(names, (shard.outliers, *shard.planes), strict=False):
+            if zlib.crc32(data.view(piece).data) != piece.checksum:
+                raise PackCorruptError(
+                    f"{where}: layer {job.block.layer} {job.block.kind}, slice {shard.slice}, "
+                    f"{name}: checksum does not match; the pack is damaged, fetch it again"
+                )

@@ -1,0 +1,121 @@
+"""``sti calibrate``: measure this device with a pack, choose the number of threads, remember both.
+
+In: parsed arguments. Out: what was measured, for people or as JSON. Without a pack: what was
+measured before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+
+from sti.backend import Backend
+from sti.calibrate import load_or_measure, remember_threads, thread_choices
+from sti.cli.tables import aligned
+from sti.pack import PackReader
+from sti.plan import Workload
+from sti.planner import uniform_plan
+from sti.profile import DeviceProfile
+from sti.profile_cache import ProfileCache
+from sti.units import format_time
+
+SHOWN_TOKENS = (32, 128)
+WORTH = 0.97
+"""More threads are chosen only if a run takes at most this share of the time."""
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure with the pack, or list earlier measurements."""
+    if args.pack is None:
+        _list(as_json=args.json)
+        return
+    with PackReader.open(args.pack) as reader:
+        profiles = {
+            threads: load_or_measure(
+                reader, Backend(reader, threads=threads), threads=threads, force=True
+            )
+            for threads in ([args.threads] if args.threads else thread_choices())
+        }
+        runs = {
+            threads: [_run_s(reader, profile, tokens) for tokens in SHOWN_TOKENS]
+            for threads, profile in profiles.items()
+        }
+        best = choose({threads: seconds[-1] for threads, seconds in runs.items()})
+        remember_threads(reader, best)
+    if args.json:
+        measured = {str(threads): profile.to_json() for threads, profile in profiles.items()}
+        print(json.dumps({"threads": best, "profiles": measured}))
+        return
+    print(profiles[best].device + "\n")
+    print(_table(profiles, runs))
+    print(f"{best} compute thread{'s' * (best > 1)} will be used with this pack's graphs")
+
+
+def choose(run_s: Mapping[int, float]) -> int:
+    """The number of threads to use, given seconds a run for each number."""
+    best = min(run_s)
+    for threads in sorted(run_s):
+        if run_s[threads] < run_s[best] * WORTH:
+            best = threads
+    return best
+
+
+def _run_s(reader: PackReader, profile: DeviceProfile, tokens: int) -> float:
+    """Predicted seconds of a run at the middle of the ladder."""
+    manifest = reader.manifest
+    plan = uniform_plan(
+        manifest,
+        reader.pack_id,
+        Workload(1, min(tokens, manifest.dimensions.max_tokens)),
+        bits=manifest.ladder[len(manifest.ladder) // 2],
+        profile=profile,
+        decode_threads=profile.decoders,
+    )
+    assert plan.predicted is not None
+    return plan.predicted.total_s
+
+
+def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[float]]) -> str:
+    """What was measured, one column a number of threads."""
+    header = ["compute threads", *(str(threads) for threads in profiles)]
+    first = next(iter(profiles.values()))
+    rows = [
+        ["direct IO", *("yes" if p.storage.direct else "no" for p in profiles.values())],
+        ["storage MB/s", *(f"{p.storage.bytes_per_s / 1e6:.0f}" for p in profiles.values())],
+        ["a request", *(format_time(p.storage.request_s) for p in profiles.values())],
+        ["a word row", *(format_time(p.storage.row_s) for p in profiles.values())],
+    ]
+    for bits in first.decode.weight_s:
+        costs = (f"{p.decode.weight_s[bits] * 1e9:.2f}" for p in profiles.values())
+        rows.append([f"decode at {bits} bits, ns a weight", *costs])
+    rows.append(["decode, a shard", *(format_time(p.decode.shard_s) for p in profiles.values())])
+    rows.append(["contention", *(f"{p.contention:.2f}" for p in profiles.values())])
+    rows.append(["jitter", *(f"{p.jitter:.2f}" for p in profiles.values())])
+    for place, tokens in enumerate(SHOWN_TOKENS):
+        cells = (format_time(seconds[place]) for seconds in runs.values())
+        rows.append([f"a run of {tokens} tokens", *cells])
+    return aligned(header, rows)
+
+
+def _list(*, as_json: bool) -> None:
+    cache = ProfileCache()
+    found = list(cache.profiles())
+    if as_json:
+        profiles = [{"file": str(path), **profile.to_json()} for path, profile in found]
+        print(json.dumps({"cache": str(cache.directory), "profiles": profiles}))
+        return
+    if not found:
+        print(f"nothing measured yet in {cache.directory}; `sti calibrate PACK` measures")
+        return
+    rows = [
+        [
+            path.name,
+            str(profile.threads),
+            f"{profile.storage.bytes_per_s / 1e6:.0f}",
+            profile.device,
+        ]
+        for path, profile in found
+    ]
+    print(f"profiles in {cache.directory}:")
+    print(aligned(["file", "threads", "storage MB/s", "device"], rows), end="")

@@ -1,0 +1,231 @@
+"""``sti doctor``: what this device offers, what is missing, and what to do about it.
+
+In: nothing, or a pack. Out: facts and advice, for people or as JSON. Works where half of what it
+looks for is missing: that is what it is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from sti import __version__, machine
+from sti.cli.tables import aligned
+from sti.errors import StiError
+from sti.pack import PackReader
+from sti.profile_cache import cache_directory
+from sti.read_times import time_reads
+from sti.storage import FileReader, drop_cache
+from sti.units import format_size
+
+OLDEST_ORT = (1, 20)
+SLOW_STORAGE = 100e6
+LITTLE_MEMORY = 200_000_000
+PROBE_BYTES = 8 << 20
+PROBE_S = 0.4
+_SHARED_STORAGE = ("/sdcard", "/storage/emulated", "/mnt/sdcard")
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Examine the device, and the pack where one is given."""
+    facts: dict[str, Any] = {
+        "sti": __version__,
+        "device": machine.describe(),
+        "cores": [{"index": core.index, "speed": core.speed} for core in machine.cores()],
+        "usable_cores": machine.core_count(),
+        "memory": {
+            "total_bytes": machine.memory().total_bytes,
+            "available_bytes": machine.memory().available_bytes,
+        },
+        "versions": _versions(),
+        "cache": _cache(),
+    }
+    advice = _advise(facts)
+    if args.pack is not None:
+        with PackReader.open(args.pack) as reader:
+            facts["pack"] = _pack(reader)
+            facts["storage"] = storage_rates(reader.path)
+        advice += _advise_place(Path(args.pack).resolve())
+    else:
+        facts["storage"] = _probe_storage()
+    advice += _advise_storage(facts["storage"])
+    if args.json:
+        print(json.dumps({**facts, "advice": advice}))
+        return
+    print(_report(facts))
+    print("\n".join(f"- {item}" for item in advice) if advice else "nothing is missing")
+
+
+def storage_rates(path: Path) -> dict[str, Any]:
+    """Median bytes a second of single reads of a file, by request size."""
+    drop_cache(path)
+    seconds: defaultdict[int, list[float]] = defaultdict(list)
+    with FileReader(path) as reader:
+        for size, taken in time_reads(reader, path.stat().st_size, budget_s=PROBE_S):
+            seconds[size].append(taken)
+        direct = reader.direct
+    rates = {str(size): round(size / statistics.median(seconds[size])) for size in sorted(seconds)}
+    return {"path": str(path), "direct": direct, "bytes_per_s": rates}
+
+
+def _probe_storage() -> dict[str, Any]:
+    """Rates of a temporary file in the cache directory, or why there are none."""
+    directory = cache_directory()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory, suffix=".tmp") as file:
+            file.write(os.urandom(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+            return {**storage_rates(Path(file.name)), "path": str(directory)}
+    except (OSError, StiError) as error:
+        return {"path": str(directory), "error": str(error), "bytes_per_s": {}}
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("numpy", "onnxruntime", "psutil"):
+        try:
+            found[name] = str(importlib.import_module(name).__version__)
+        except Exception:  # a broken package may raise anything
+            found[name] = None
+    return found
+
+
+def _cache() -> dict[str, Any]:
+    directory = cache_directory()
+    place = directory
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return {
+        "path": str(directory),
+        "writable": place.is_dir() and os.access(place, os.W_OK | os.X_OK),
+        "profiles": len(list(directory.glob("profile-*.json"))) if directory.is_dir() else 0,
+    }
+
+
+def _pack(reader: PackReader) -> dict[str, Any]:
+    manifest, dims = reader.manifest, reader.manifest.dimensions
+    facts: dict[str, Any] = {
+        "path": str(reader.path),
+        "id": reader.pack_id,
+        "name": manifest.name,
+        "task": manifest.task,
+        "bytes": reader.file_bytes,
+        "layers": dims.layers,
+        "slices": dims.slices,
+        "ladder": list(manifest.ladder),
+    }
+    try:
+        from sti.backend import Backend
+        from sti.calibrate import best_threads
+    except ImportError:
+        return facts
+    threads = best_threads(reader)
+    return {**facts, "threads": threads, "unsigned": Backend(reader, threads=threads).unsigned}
+
+
+def _advise(facts: dict[str, Any]) -> list[str]:
+    advice = []
+    versions = facts["versions"]
+    termux = "com.termux" in sys.prefix
+    for name in ("numpy", "onnxruntime"):
+        if versions[name] is None:
+            how = f"pkg install python-{name}" if termux else f"pip install {name}"
+            advice.append(f"{name} is missing or broken: `{how}`")
+    if versions["onnxruntime"] is not None:
+        parts = versions["onnxruntime"].split(".")[:2]
+        if all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT:
+            advice.append("onnxruntime is older than 1.20: `pip install -U onnxruntime`")
+    if versions["psutil"] is None and facts["memory"]["available_bytes"] is None:
+        advice.append("free memory is unknown: `pip install psutil` lets it be checked")
+    if not facts["cache"]["writable"]:
+        advice.append(
+            f"{facts['cache']['path']} cannot be written, so that every start measures the device "
+            "again: set XDG_CACHE_HOME to a directory you may write"
+        )
+    available = facts["memory"]["available_bytes"]
+    if available is not None and available < LITTLE_MEMORY:
+        advice.append(f"only {format_size(available)} of memory are free: keep --preload small")
+    return advice
+
+
+def _advise_place(path: Path) -> list[str]:
+    if str(path).startswith(_SHARED_STORAGE):
+        return [f"{path} lies on shared storage, which is slow: copy it to your home directory"]
+    return []
+
+
+def _advise_storage(storage: dict[str, Any]) -> list[str]:
+    if "error" in storage:
+        return [f"storage was not measured: {storage['error']}; give a PACK to measure its own"]
+    advice = []
+    if not storage["direct"]:
+        advice.append(
+            "direct IO does not work on this file system; reads go through the page cache and are "
+            "dropped from it after use"
+        )
+    best = max(storage["bytes_per_s"].values(), default=0)
+    if best < SLOW_STORAGE:
+        advice.append(
+            f"storage gives {best / 1e6:.0f} MB/s: --preload helps most here, and so does copying "
+            "the pack to faster storage"
+        )
+    return advice
+
+
+def _report(facts: dict[str, Any]) -> str:
+    memory, cache = facts["memory"], facts["cache"]
+    cores = ", ".join(
+        f"cpu{core['index']}" + (f" ({core['speed']})" if core["speed"] else "")
+        for core in facts["cores"]
+    )
+    versions = (f"{name} {value or 'missing'}" for name, value in facts["versions"].items())
+    sizes = (
+        f"{name} {'unknown' if memory[key] is None else format_size(memory[key])}"
+        for name, key in (("total", "total_bytes"), ("free", "available_bytes"))
+    )
+    lines = [
+        f"device    {facts['device']}",
+        f"cores     {facts['usable_cores']} usable, fastest first: {cores}",
+        f"memory    {', '.join(sizes)}",
+        f"versions  sti {facts['sti']}, {', '.join(versions)}",
+        f"cache     {cache['path']} ({'writable' if cache['writable'] else 'NOT writable'}, "
+        f"{cache['profiles']} profiles)",
+    ]
+    if "pack" in facts:
+        lines.append(_pack_line(facts["pack"]))
+    return "\n".join(lines) + "\n" + _storage_table(facts["storage"])
+
+
+def _pack_line(pack: dict[str, Any]) -> str:
+    ladder = ", ".join(map(str, pack["ladder"]))
+    line = (
+        f"pack      {pack['name']} ({pack['task']}), {format_size(pack['bytes'])}, "
+        f"{pack['layers']} layers x {pack['slices']} slices at {ladder} bits"
+    )
+    if "threads" in pack:
+        kind = "unsigned (this processor saturates signed products)"
+        line += f"\nruns with {pack['threads']} compute threads, weights "
+        line += kind if pack["unsigned"] else "signed"
+    return line
+
+
+def _storage_table(storage: dict[str, Any]) -> str:
+    if not storage["bytes_per_s"]:
+        return f"storage   not measured in {storage['path']}\n"
+    kind = "direct" if storage["direct"] else "buffered"
+    rows = [
+        [f"{int(size) // 1024} KiB", f"{rate / 1e6:.0f}"]
+        for size, rate in storage["bytes_per_s"].items()
+    ]
+    return f"storage   {storage['path']}, {kind} reads\n" + aligned(["request", "MB/s"], rows)

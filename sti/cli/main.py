@@ -1,0 +1,291 @@
+"""Entry point of ``sti``: arguments in, exit code out.
+
+Knows which subcommands there are and what their options are called, not what they do: each lives
+in a module of its own that is imported when it runs, so that ``sti run`` starts as fast as it can.
+A subcommand's module has ``execute(args)``, which prints its answer on stdout and raises
+``StiError`` for what the user can mend. Messages and notices go to stderr.
+
+Exit codes: 0; 1 for a failure of the machine; 2 for bad usage or bad input; 130 for Ctrl-C; 141
+where the reader of stdout went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from sti import __version__
+from sti.errors import StiError
+
+_TARGET_HELP = """\
+targets:
+  Without --latency the best quality in the pack is used, however long it takes. Times are written
+  as 200ms or 1.5s, sizes as 4MB, 512KB or 2MiB. A target can be named in sti.toml:
+
+    [targets.voice]
+    latency = "150ms"
+    preload = "2MB"
+
+  looked for in the working directory, then in ~/.config/sti; options given here win over it.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments behind the program's name; those of the process by default.
+
+    Returns:
+        The exit code. Bad usage leaves through ``SystemExit`` with code 2, as argparse does.
+    """
+    args = _parse(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Labels and texts may hold what the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        with _notices():
+            importlib.import_module(f"sti.cli.{args.module}").execute(args)
+            sys.stdout.flush()
+    except StiError as error:
+        print(f"sti {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"sti {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Nobody reads the rest; keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except MemoryError:
+        print(f"sti {args.command}: out of memory; ask for a smaller --preload", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, texts behind options included, which argparse alone would refuse."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    options = rest[: rest.index("--")] if "--" in rest else rest
+    if rest and (args.command != "run" or any(text[:1] == "-" for text in options)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.texts += [text for place, text in enumerate(rest) if place != len(options)]
+    return args
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="sti",
+        description="Run transformers from packs, streamed from storage within a latency target.",
+        epilog="`sti COMMAND --help` explains a command. Packs are made with `sti-shard build`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"sti {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_plan(commands)
+    _add_bench(commands)
+    _add_calibrate(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "run",
+        "answer texts with a pack",
+        """\
+examples:
+  sti run model.sti.safetensors "a text" "another text"
+  sti run model.sti.safetensors --input texts.txt --latency 200ms --preload 4MB
+  sti run model.sti.safetensors --pair "a premise" "a hypothesis" --json
+  cat texts.txt | sti run model.sti.safetensors --target voice
+
+"""
+        + _TARGET_HELP,
+    )
+    _add_pack(parser)
+    parser.add_argument(
+        "texts",
+        nargs="*",
+        metavar="TEXT",
+        help="texts to answer; without any, the lines of --input or of standard input",
+    )
+    parser.add_argument(
+        "--pair",
+        action="store_true",
+        help="texts come in pairs: two by two, or as lines of two texts with a TAB between them",
+    )
+    parser.add_argument("--input", metavar="FILE", help="file with a text a line; - for stdin")
+    _add_target(parser)
+    _add_json(parser)
+    parser.add_argument("--trace", metavar="FILE", help="write a trace that Perfetto opens")
+
+
+def _add_plan(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "plan",
+        "show what would be read, and how long it would take",
+        """\
+examples:
+  sti plan model.sti.safetensors --latency 100ms --preload 2MB
+  sti plan model.sti.safetensors --tokens 128 --latency 50ms --output night.json
+  sti run model.sti.safetensors --plan night.json "a text"
+
+"""
+        + _TARGET_HELP,
+    )
+    _add_pack(parser)
+    _add_workload(parser)
+    _add_target(parser)
+    parser.add_argument(
+        "--output", metavar="FILE", help="save the plan; `--plan FILE` pins it again"
+    )
+    _add_json(parser)
+
+
+def _add_bench(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "bench",
+        "measure runs, cold and warm, pipelined and sequential",
+        """\
+examples:
+  sti bench model.sti.safetensors
+  sti bench model.sti.safetensors --tokens 128 --latency 100ms --output json
+
+  Cold: a fresh process, nothing of the pack in the page cache, opening and the first run.
+  Warm: an engine that is open; weights are streamed again in every run.
+
+"""
+        + _TARGET_HELP,
+    )
+    _add_pack(parser)
+    _add_workload(parser)
+    parser.add_argument(
+        "--repeat", type=_count, default=9, metavar="N", help="warm runs of each kind (default 9)"
+    )
+    parser.add_argument(
+        "--cold-repeat", type=_count, default=3, metavar="N", help="cold runs (default 3)"
+    )
+    _add_target(parser)
+    parser.add_argument("--output", choices=("md", "json", "csv"), default="md")
+    _add_json(parser)
+
+
+def _add_calibrate(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "calibrate",
+        "measure this device with a pack, and remember it",
+        """\
+examples:
+  sti calibrate model.sti.safetensors      measure, and choose the number of threads
+  sti calibrate                            list what was measured before
+
+  A first run measures by itself, in about two seconds. Calibrate again after a change of the
+  system's power settings, or when a pack was moved to other storage.
+""",
+    )
+    parser.add_argument("pack", nargs="?", metavar="PACK", help="pack to measure with")
+    parser.add_argument(
+        "--threads", type=_count, metavar="N", help="only this number of compute threads"
+    )
+    _add_json(parser)
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "doctor",
+        "show what this device offers, and what is missing",
+        """\
+examples:
+  sti doctor
+  sti doctor model.sti.safetensors         storage rates where the pack lies
+""",
+    )
+    parser.add_argument("pack", nargs="?", metavar="PACK", help="pack to look at, too")
+    _add_json(parser)
+
+
+def _command(commands: Any, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(module=name)
+    return parser
+
+
+def _add_pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pack", metavar="PACK", help="the pack, a .safetensors file")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document and nothing else"
+    )
+
+
+def _add_workload(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tokens", type=_count, metavar="N", help="tokens a text (default 32)")
+    parser.add_argument(
+        "--batch", type=_count, default=1, metavar="N", help="texts at once (default 1)"
+    )
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("target")
+    group.add_argument("--latency", metavar="TIME", help="from text in to answer out, e.g. 200ms")
+    group.add_argument("--preload", metavar="SIZE", help="bytes held between runs, e.g. 4MB")
+    pinned = group.add_mutually_exclusive_group()
+    pinned.add_argument(
+        "--fidelity", type=_count, metavar="BITS", help="every shard at so many bits, no planning"
+    )
+    pinned.add_argument("--plan", metavar="FILE", help="follow a saved plan")
+    group.add_argument("--config", metavar="FILE", help="configuration file (default sti.toml)")
+    group.add_argument("--target", metavar="NAME", help="a target of the configuration")
+    group.add_argument("--threads", type=_count, metavar="N", help="compute threads")
+
+
+def _count(text: str) -> int:
+    """A number of at least one; argparse turns the error into one of usage."""
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+@contextmanager
+def _notices() -> Iterator[None]:
+    """Show Python warnings as notices of one line."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        print(f"sti: notice: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,60 @@
+"""What the subcommands share: writing files, and words for a plan.
+
+In: plans, texts to write. Out: one-line descriptions; files that are whole or not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from sti.errors import InputError, StorageError
+from sti.plan import Plan
+from sti.units import format_size, format_time
+
+_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
+def write_file(name: str, text: str) -> None:
+    """Write a file whole: to a sibling that is then renamed.
+
+    Raises:
+        InputError: the file cannot be written there; nothing of it is left.
+        StorageError: the disk is full or fails; nothing of the file is left.
+    """
+    path = Path(name)
+    temporary = None
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")  # a pipe or a device
+            return
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        kind = StorageError if error.errno in _FAILURES else InputError
+        raise kind(f"{name}: cannot be written: {error.strerror}") from error
+
+
+def describe_plan(plan: Plan) -> str:
+    """One line: submodel, bits, target, what limits."""
+    parts = [f"{plan.depth} layers x {plan.width} slices"]
+    asked = []
+    if plan.target.latency_s is not None:
+        asked.append(f"latency {format_time(plan.target.latency_s)}")
+    if plan.target.preload_bytes:
+        asked.append(f"preload {format_size(plan.target.preload_bytes)}")
+    if asked:
+        parts.append("asked for " + ", ".join(asked))
+    if plan.predicted is not None:
+        parts.append(f"predicted {format_time(plan.predicted.total_s)}")
+        parts.append(f"limited by {plan.predicted.limited_by}")
+    return ", ".join(parts)

@@ -1,0 +1,120 @@
+"""``sti run``: texts in, answers out.
+
+In: parsed arguments. Out: on stdout, the answers for people or one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from sti import machine
+from sti.cli.output import describe_plan, write_file
+from sti.cli.tables import aligned
+from sti.cli.texts import Text, read_texts
+from sti.engine import Engine
+from sti.results import Label, Result, TextSpan
+from sti.units import format_size
+
+SHOWN_NUMBERS = 6
+SHOWN_LABELS = 5
+SHOWN_CHARACTERS = 48
+MOST_COMPARED = 16
+"""Texts beyond this many make no similarity table; `--json` has every number."""
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Run the texts of the command line, a file or standard input."""
+    texts = read_texts(args.texts, source=args.input, pair=args.pair)
+    before = machine.rss_bytes()
+    start = perf_counter()
+    with open_engine(args) as engine:
+        opened = perf_counter()
+        result = engine.run(texts)
+        process = {
+            "open_ms": round((opened - start) * 1e3, 3),
+            "rss_before_bytes": before,
+            "peak_rss_bytes": machine.peak_rss_bytes(),
+            "threads": engine.threads,
+            "direct": engine.direct,
+        }
+        name, task = engine.manifest.name, engine.manifest.task
+    if args.trace is not None:
+        write_file(args.trace, json.dumps(result.trace.to_chrome([result.plan])) + "\n")
+    if args.json:
+        document = {"pack": str(args.pack), "name": name, "task": task, "texts": texts}
+        print(json.dumps({**document, **result.to_json(), "process": process}))
+        return
+    for index, text in enumerate(texts):
+        print(_answer(index, text, result))
+    if result.embeddings is not None and 1 < len(texts) <= MOST_COMPARED:
+        print("\n" + _similarities(result.embeddings), end="")
+    print("\n" + _cost(result, opened - start))
+
+
+def open_engine(args: argparse.Namespace) -> Engine:
+    """The engine that the arguments common to ``run``, ``plan`` and ``bench`` ask for."""
+    return Engine.open(
+        args.pack,
+        latency=args.latency,
+        preload=args.preload,
+        fidelity=args.fidelity,
+        plan=args.plan,
+        config=args.config,
+        target=args.target,
+        threads=args.threads,
+    )
+
+
+def _answer(index: int, text: Text, result: Result) -> str:
+    head = f"{index + 1}  {_shorten(text)}"
+    if result.embeddings is not None:
+        row = result.embeddings[index]
+        numbers = " ".join(f"{value:.4f}" for value in row[:SHOWN_NUMBERS])
+        return f"{head}\n   [{numbers} ...] ({len(row)} numbers)"
+    answers: Sequence[Any] = () if result.labels is None else result.labels[index]
+    lines = [_line(item) for item in answers[:SHOWN_LABELS]] or ["nothing found"]
+    if len(answers) > SHOWN_LABELS and isinstance(answers[0], TextSpan):
+        lines = [_line(item) for item in answers]
+    return "\n".join([head, *(f"   {line}" for line in lines)])
+
+
+def _line(item: Label | TextSpan) -> str:
+    if isinstance(item, Label):
+        return f"{item.score:7.4f}  {item.name}"
+    return f"{item.score:7.4f}  {item.label}  {item.text}  ({item.start}-{item.end})"
+
+
+def _shorten(text: Text) -> str:
+    joined = text if isinstance(text, str) else " | ".join(text)
+    joined = " ".join(joined.split())
+    if len(joined) <= SHOWN_CHARACTERS:
+        return joined
+    return joined[: SHOWN_CHARACTERS - 3] + "..."
+
+
+def _similarities(embeddings: np.ndarray[Any, np.dtype[np.float32]]) -> str:
+    """Cosines of every two texts, as a table."""
+    size = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit = embeddings / np.maximum(size, 1e-12)
+    cosines = unit @ unit.T
+    names = [str(number + 1) for number in range(len(embeddings))]
+    rows = [
+        [name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, cosines, strict=True)
+    ]
+    return aligned(["cosine", *names], rows)
+
+
+def _cost(result: Result, open_s: float) -> str:
+    timing = result.timing
+    return (
+        f"{timing.total:.1f} ms (io {timing.io:.1f}, decode {timing.decode:.1f}, "
+        f"compute {timing.compute:.1f}, stall {timing.stall:.1f}) after opening in "
+        f"{open_s * 1e3:.0f} ms; read {format_size(result.bytes_read)}\n"
+        f"plan: {describe_plan(result.plan)}"
+    )

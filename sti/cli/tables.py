@@ -1,0 +1,59 @@
+"""Tables as text: aligned for people, Markdown, CSV. Pure.
+
+In: a header and rows of strings. Out: text that ends with a newline. Numbers are to be formatted
+by the caller; columns of numbers are aligned to the right.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+Row = Sequence[str]
+
+
+def aligned(header: Row, rows: Sequence[Row]) -> str:
+    """Columns aligned with spaces, two between."""
+    widths = _widths(header, rows)
+    right = _numeric(header, rows)
+    lines = [_pad(row, widths, right, "  ").rstrip() for row in (header, *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown(header: Row, rows: Sequence[Row]) -> str:
+    """A Markdown table that reads well as plain text, too."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, width) for width in _widths(cells[0], cells[1:])]
+    right = _numeric(header, rows)
+    rule = [
+        "-" * (width - 1) + ":" if to_right else "-" * width
+        for width, to_right in zip(widths, right, strict=True)
+    ]
+    lines = [f"| {_pad(row, widths, right, ' | ')} |" for row in (cells[0], rule, *cells[1:])]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(header: Row, rows: Sequence[Row]) -> str:
+    """Comma-separated values with a header line."""
+    import csv
+
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    return stream.getvalue()
+
+
+def _widths(header: Row, rows: Sequence[Row]) -> list[int]:
+    return [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+
+def _numeric(header: Row, rows: Sequence[Row]) -> list[bool]:
+    """Columns whose cells all start with a digit, a sign or a dash."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(header)
+    return [all(cell[:1] in "0123456789+-." for cell in column) for column in columns]
+
+
+def _pad(row: Row, widths: Sequence[int], right: Sequence[bool], between: str) -> str:
+    return between.join(
+        cell.rjust(width) if to_right else cell.ljust(width)
+        for cell, width, to_right in zip(row, widths, right, strict=True)
+    )

@@ -1,0 +1,216 @@
+"""Look-up tables of the nested code: a book's values -> how to decode each fidelity.
+
+A fidelity decodes in stages. A stage joins one or two bytes (each four weights of two bits, or
+two times four weights of one bit) into an index of up to 16 bits and looks up four contributions,
+one a weight; the contributions of all stages are added modulo 256. Codes of up to 4 bits need one
+stage, whose contributions are the values themselves. Beyond, two ways:
+
+- where the values are a sum ``f(first bits) + g(last bits)`` (``g`` may also see the first two
+  bits of the code), the stages look up ``f`` and ``g``: nothing else is needed;
+- otherwise the stages add up to the code, and a last table turns pairs of codes into values.
+
+Which of the two holds is read off the book's values, so any book decodes. Knows the ladder and
+the order of bits in a plane; knows nothing of shards, outliers, files or of how books are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.uint8]
+_T = TypeVar("_T", bound=np.generic)
+
+_QUAD = 4  # weights an index stands for
+_STAGE_BITS = 4  # most bits of each of them
+_CONTEXT_BITS = 2
+_SIGN = 0x80
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Bits of every weight that lie together: two in N/4 bytes, or one in N/8 bytes.
+
+    ``start`` counts units of N/8 bytes from the beginning of plane number ``plane``.
+    """
+
+    plane: int
+    start: int
+    bits: int
+
+
+Source = tuple[int, ...]
+"""What makes one byte of an index, as numbers of components: one of two bits, one or two of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One look-up: ``table[low | high << 8]`` holds the contributions to four weights."""
+
+    low: Source
+    high: Source
+    table: NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one fidelity decodes.
+
+    Attributes:
+        parts: the components of all planes up to the fidelity, in order.
+        wide: for a single two-bit component: 65,536 entries of eight weights; else None.
+        stages: added up for each weight; unused where ``wide`` is there.
+        pairs: 65,536 entries of two values, for stages that add up to codes; else None.
+    """
+
+    parts: tuple[Component, ...]
+    wide: NDArray[np.uint64] | None
+    stages: tuple[Stage, ...]
+    pairs: NDArray[np.uint16] | None
+
+    @property
+    def tables(self) -> tuple[NDArray[Any], ...]:
+        """All tables; recipes may share some."""
+        ends = [table for table in (self.wide, self.pairs) if table is not None]
+        return (*ends, *(stage.table for stage in self.stages))
+
+
+def components(ladder: Sequence[int]) -> tuple[tuple[Component, ...], ...]:
+    """The components of each plane, in order: two-bit ones, then a one-bit one if needed."""
+    planes = []
+    for plane, (lower, bits) in enumerate(zip((0, *ladder), ladder, strict=False)):
+        twos, ones = divmod(bits - lower, 2)
+        parts = [Component(plane, 2 * index, 2) for index in range(twos)]
+        parts += [Component(plane, 2 * twos, 1)] * ones
+        planes.append(tuple(parts))
+    return tuple(planes)
+
+
+def build_recipes(
+    ladder: Sequence[int], values: Mapping[int, NDArray[np.int8]], *, unsigned: bool
+) -> tuple[Recipe, ...]:
+    """One recipe for each fidelity, in ladder order; tables are read-only.
+
+    Args:
+        values: for each fidelity int8 ``[2**bits]``, the value of each code.
+        unsigned: the recipes give uint8 with zero point 128 instead of int8.
+    """
+    planes = components(ladder)
+    builder = _Builder([part for plane in planes for part in plane])
+    recipes = []
+    for level in reversed(range(len(ladder))):  # from the top: lower ones may share its tables
+        count = sum(len(plane) for plane in planes[: level + 1])
+        wanted = values[ladder[level]].view(np.uint8) ^ np.uint8(_SIGN if unsigned else 0)
+        recipes.append(builder.recipe(count, wanted))
+    return tuple(reversed(recipes))
+
+
+class _Builder:
+    """Makes recipes for a ladder, each table once."""
+
+    def __init__(self, parts: Sequence[Component]) -> None:
+        self._parts = parts
+        self._stages: dict[tuple[tuple[int, ...], bytes], Stage] = {}
+        self._heads: dict[int, Codes] = {}
+
+    def recipe(self, count: int, values: Codes) -> Recipe:
+        """For the first ``count`` components, whose codes stand for ``values``."""
+        parts = tuple(self._parts[:count])
+        groups = self._groups(count)
+        if count == 1:
+            return Recipe(parts, self._wide(values), (), None)
+        if len(groups) == 1:
+            return Recipe(parts, None, (self._stage(groups[0], values),), None)
+        summed = self._summed(groups[0], groups[1], values) if len(groups) == 2 else None
+        if summed is not None:
+            return Recipe(parts, None, summed, None)
+        stages, left = [], len(values).bit_length() - 1
+        for group in groups:
+            left -= self._bits(group)
+            codes = np.arange(1 << self._bits(group)) << left
+            stages.append(self._stage(group, codes.astype(np.uint8)))
+        pair = np.arange(1 << 16, dtype=np.uint16).view(np.uint8) & np.uint8(len(values) - 1)
+        return Recipe(parts, None, tuple(stages), _frozen(values[pair].view(np.uint16)))
+
+    def _wide(self, values: Codes) -> NDArray[np.uint64]:
+        """Entries for two bytes of a two-bit component."""
+        quads = self._stage((0,), values).table
+        pair = np.arange(1 << 16, dtype=np.uint16).view(np.uint8)
+        return _frozen(quads[pair].view(np.uint64))
+
+    def _groups(self, count: int) -> list[tuple[int, ...]]:
+        """The first ``count`` components cut into runs that fit a stage, as long as they can be."""
+        groups: list[tuple[int, ...]] = [()]
+        for number in range(count):
+            if self._bits((*groups[-1], number)) > _STAGE_BITS:
+                groups.append(())
+            groups[-1] = (*groups[-1], number)
+        return groups
+
+    def _bits(self, group: Sequence[int]) -> int:
+        return sum(self._parts[number].bits for number in group)
+
+    def _summed(
+        self, first: tuple[int, ...], last: tuple[int, ...], values: Codes
+    ) -> tuple[Stage, Stage] | None:
+        """Two stages whose contributions add up to the values, if the values allow it."""
+        grid = values.reshape(1 << self._bits(first), -1)
+        roomy = self._bits(last) + _CONTEXT_BITS <= _STAGE_BITS
+        for contexts, seen in ((1, ()), (1 << _CONTEXT_BITS, (0,)))[: 1 + roomy]:
+            cut = grid.reshape(contexts, -1, grid.shape[1])
+            head, tail = cut[:, :, 0], cut[:, 0, :] - cut[:, 0, :1]
+            if not np.array_equal(cut, head[:, :, None] + tail[:, None, :]):
+                continue
+            # A constant may move from head to tail: share the head of a higher fidelity if it fits.
+            other = self._heads.get(len(grid), head).reshape(contexts, -1)
+            shift = (head - other)[:, :1]
+            if np.array_equal(head, other + shift):
+                head, tail = other, tail + shift
+            self._heads[len(grid)] = head.reshape(-1)
+            return (
+                self._stage(first, head.reshape(-1)),
+                self._stage((*seen, *last), tail.reshape(-1)),
+            )
+        return None
+
+    def _stage(self, group: tuple[int, ...], contributions: Codes) -> Stage:
+        """A stage whose ``contributions`` are indexed by the bits of ``group``, joined in order."""
+        key = (group, contributions.tobytes())
+        if key not in self._stages:
+            low, high = self._sources(group)
+            quads = contributions[self._quad_codes(group, low, high)]
+            self._stages[key] = Stage(low, high, _frozen(quads.view(np.uint32).reshape(-1)))
+        return self._stages[key]
+
+    def _sources(self, group: Sequence[int]) -> tuple[Source, Source]:
+        """The bytes of a stage's index: two-bit components first, then one-bit ones by twos."""
+        ones = tuple(number for number in group if self._parts[number].bits == 1)
+        found: list[Source] = [(number,) for number in group if self._parts[number].bits == 2]
+        found += [ones[at : at + 2] for at in range(0, len(ones), 2)]
+        low, high = (*found, ())[:2]
+        return low, high
+
+    def _quad_codes(self, group: Sequence[int], low: Source, high: Source) -> NDArray[np.intp]:
+        """The codes of the four weights of each index, ``[n, 4]``: the bits of ``group`` joined."""
+        places, end = {}, 0
+        for base, source in ((0, low), (8, high)):
+            for at, number in enumerate(source):
+                places[number] = base + _QUAD * at
+                end = base + _QUAD * (at + self._parts[number].bits)
+        index = np.arange(1 << end)
+        codes = np.zeros((len(index), _QUAD), dtype=np.intp)
+        for number in group:
+            bits = self._parts[number].bits
+            for weight in range(_QUAD):
+                found = (index >> (places[number] + bits * weight)) & ((1 << bits) - 1)
+                codes[:, weight] = (codes[:, weight] << bits) | found
+        return codes
+
+
+def _frozen(table: NDArray[_T]) -> NDArray[_T]:
+    table.flags.writeable = False
+    return table

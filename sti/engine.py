@@ -1,0 +1,340 @@
+"""The face of the run time: open a pack, ask for answers within a target.
+
+In: a pack's path, a target, texts. Out: ``Result``. Puts the parts together and decides only what
+belongs to no other part: which workload bucket a batch falls into, which plan is current, and what
+the preload buffer should hold for the next run (the last plan's leading blocks).
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.backend import Backend
+from sti.calibrate import best_threads, load_or_measure
+from sti.config import Settings, resolve
+from sti.errors import ClosedError, InputError, StiWarning
+from sti.manifest import Manifest
+from sti.pack import VOCABULARY, PackReader
+from sti.plan import Plan
+from sti.plans import Planned, Plans
+from sti.profile import DeviceProfile
+from sti.results import Label, Result, TextSpan, make_result
+from sti.runner import Mode, Runner
+from sti.tokenizer import Encoding, Tokenizer, TokenizerSpec
+from sti.trace import Recorder
+
+Text = str | tuple[str, str]
+
+
+class Engine:
+    """A pack, open and ready to answer.
+
+    Thread-safe: calls from several threads run one after another. Use as a context manager, or
+    call ``close``.
+    """
+
+    def __init__(
+        self,
+        reader: PackReader,
+        settings: Settings,
+        *,
+        threads: int,
+        verify: bool,
+        profile: DeviceProfile | None,
+        config: str | Path | None,
+    ) -> None:
+        self._reader = reader
+        self._config = config
+        self._profile = profile
+        self._threads = threads
+        self._lock = threading.RLock()
+        self._closed = False
+        self._held: Plan | None = None
+        self._backend = Backend(reader, threads=threads)
+        self._runner = Runner(reader, self._backend, verify=verify)
+        try:
+            self._tokenizer = Tokenizer(
+                TokenizerSpec.from_json(reader.manifest.tokenizer),
+                reader.resident(VOCABULARY).tobytes(),
+            )
+            self._plans = self._aim(settings)
+        except BaseException:
+            self._runner.close()
+            raise
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        latency: str | float | None = None,
+        preload: str | int | None = None,
+        fidelity: int | None = None,
+        plan: Plan | str | Path | None = None,
+        config: str | Path | None = None,
+        target: str | None = None,
+        threads: int | None = None,
+        verify: bool = False,
+        profile: DeviceProfile | None = None,
+    ) -> Engine:
+        """Open a pack. Reads its header, resident tensors, graphs and tokenizer; no block yet.
+
+        The preload buffer fills in the background; a run may start before it is full.
+
+        Args:
+            path: the pack.
+            latency: what a run may take, text in to answer out: ``"200ms"`` or seconds. None:
+                the best quality the pack has.
+            preload: compressed bytes held between runs: ``"4MB"`` or bytes. None: none.
+            fidelity: bits of every shard; instead of planning.
+            plan: a plan to follow, or the file of one; instead of planning.
+            config: the ``sti.toml`` that names targets.
+            target: the name of a target in it; explicit arguments win over it.
+            threads: compute threads; None: what suits this machine.
+            verify: compare everything that is read with its checksum (costs about 1 ns a byte).
+            profile: what this machine can do; None: the cached profile, measured if there is none.
+
+        Raises:
+            PackError: not a pack, of an unknown version, truncated or damaged.
+            InputError, ConfigError: arguments that cannot be used.
+            InfeasibleError: the target cannot be met; says which limit, and by how much.
+        """
+        settings = resolve(
+            latency=latency,
+            preload=preload,
+            fidelity=fidelity,
+            plan=plan,
+            config=config,
+            target=target,
+        )
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1; found {threads}")
+        reader = PackReader.open(Path(path))
+        chosen = best_threads(reader) if threads is None else threads
+        return cls(
+            reader, settings, threads=chosen, verify=verify, profile=profile, config=config
+        )
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads and give back memory and descriptors. Idempotent."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._runner.close()
+                self._reader.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the pack says about itself."""
+        return self._reader.manifest
+
+    @property
+    def reader(self) -> PackReader:
+        """The open pack; closed with the engine."""
+        return self._reader
+
+    @property
+    def pack_id(self) -> str:
+        """Names the pack; plans carry it."""
+        return self._reader.pack_id
+
+    @property
+    def threads(self) -> int:
+        """Compute threads."""
+        return self._threads
+
+    @property
+    def direct(self) -> bool:
+        """Whether blocks are read past the page cache."""
+        return self._runner.direct
+
+    @property
+    def held_bytes(self) -> int:
+        """Compressed bytes in the preload buffer now."""
+        return self._runner.held_bytes
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """What this machine can do; measured and cached when first asked for."""
+        with self._lock:
+            self._open()
+            if self._profile is None:
+                self._profile = load_or_measure(
+                    self._reader, self._backend, threads=self._threads
+                )
+            return self._profile
+
+    def set_target(
+        self,
+        *,
+        latency: str | float | None = None,
+        preload: str | int | None = None,
+        fidelity: int | None = None,
+        plan: Plan | str | Path | None = None,
+        target: str | None = None,
+    ) -> None:
+        """Aim at another target from the next run on. Replans; rebuilds nothing.
+
+        What is not given is as in ``open`` without it, not as it was. Errors leave the engine as
+        it was.
+        """
+        settings = resolve(
+            latency=latency,
+            preload=preload,
+            fidelity=fidelity,
+            plan=plan,
+            config=self._config if target is not None else None,
+            target=target,
+        )
+        with self._lock:
+            self._open()
+            self._plans = self._aim(settings)
+
+    def preloaded(self, timeout_s: float | None = None) -> bool:
+        """Wait until the preload buffer is full; False if that takes longer than ``timeout_s``."""
+        return self._runner.wait_held(timeout_s)
+
+    def plan_for(self, *, tokens: int, batch: int = 1) -> Plan:
+        """The plan a batch of ``batch`` sentences of ``tokens`` tokens would run under."""
+        if tokens < 2 or batch < 1:
+            raise InputError("a workload has at least 1 sentence of at least 2 tokens")
+        with self._lock:
+            self._open()
+            return self._plans.of(batch=batch, tokens=tokens)[0]
+
+    def run(self, texts: Sequence[Text], *, mode: Mode = "pipelined") -> Result:
+        """Answer a batch of texts (or of pairs, as tuples).
+
+        Args:
+            texts: at least one; none may be empty. Over-long ones are cut, with a warning.
+            mode: ``"sequential"`` runs one lane after the other, with the same result to the bit.
+
+        Returns:
+            Embeddings or logits in the order of ``texts``, with timing and the plan as used.
+
+        Raises:
+            InputError: no texts, an empty text, or not a sequence of texts.
+            InfeasibleError: the target cannot be met for this many tokens.
+            RunError, PackCorruptError: storage or computation failed; the engine stays usable.
+        """
+        arrived = perf_counter()
+        _check_texts(texts)
+        with self._lock:
+            self._open()
+            encodings = [self._encode(text) for text in texts]
+            recorder = Recorder(arrived)
+            recorder.add("compute", "tokenize", arrived, perf_counter())
+            mean = -(-sum(len(item.ids) for item in encodings) // len(encodings))
+            planned = self._plans.of(batch=len(texts), tokens=mean)
+            plan, jobs = planned
+            outcome = self._runner.run(jobs, plan, encodings, mode=mode, recorder=recorder)
+            result = make_result(
+                self.manifest,
+                texts,
+                encodings,
+                outcome.outputs,
+                plan=plan,
+                trace=outcome.trace,
+                bytes_read=outcome.bytes_read,
+                total_s=perf_counter() - arrived,
+            )
+            self._hold(planned)
+        if result.truncated:
+            warnings.warn(
+                f"{result.truncated} of {len(texts)} texts were cut to "
+                f"{self.manifest.dimensions.max_tokens} tokens, the most this model takes",
+                StiWarning,
+                stacklevel=2,
+            )
+        return result
+
+    def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """Sentence embeddings, float32 ``[n, hidden]``; a new array."""
+        self._need("embedding")
+        found = self.run(texts).embeddings
+        assert found is not None
+        return found
+
+    def classify(self, texts: Sequence[Text]) -> list[list[Label]]:
+        """For each text its labels, best first (for a regression, its values)."""
+        self._need("classification", "regression")
+        return [
+            [item for item in row if isinstance(item, Label)]
+            for row in self.run(texts).labels or ()
+        ]
+
+    def tag(self, texts: Sequence[str]) -> list[list[TextSpan]]:
+        """For each text its labelled spans, in order."""
+        self._need("tagging")
+        return [
+            [item for item in row if isinstance(item, TextSpan)]
+            for row in self.run(texts).labels or ()
+        ]
+
+    def _open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._reader.path}: the engine was closed; open it again")
+
+    def _need(self, *tasks: str) -> None:
+        if self.manifest.task not in tasks:
+            raise InputError(
+                f"{self._reader.path}: this pack is for {self.manifest.task}, not for "
+                f"{' or '.join(tasks)}"
+            )
+
+    def _encode(self, text: Text) -> Encoding:
+        if isinstance(text, str):
+            return self._tokenizer.encode(text)
+        return self._tokenizer.encode(text[0], text[1])
+
+    def _aim(self, settings: Settings) -> Plans:
+        """Plans for ``settings``, the preload buffer following them."""
+        plans = Plans(
+            self._reader,
+            settings,
+            threads=self._threads,
+            known_profile=lambda: self._profile,
+            profile=lambda: self.profile,
+        )
+        self._hold(plans.opening())
+        return plans
+
+    def _hold(self, planned: Planned) -> None:
+        """Let the preload buffer follow the plan, if that changes anything."""
+        plan, jobs = planned
+        if plan is not self._held and (plan.target.preload_bytes or self._held is not None):
+            self._held = plan
+            self._runner.hold(jobs, plan)
+
+
+def _check_texts(texts: Sequence[Text]) -> None:
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise InputError("texts must be a list of texts (or of pairs); wrap a single text in [...]")
+    if not texts:
+        raise InputError("no texts were given")
+    for index, text in enumerate(texts):
+        parts = text if isinstance(text, tuple) else (text,)
+        if len(parts) > 2 or not all(isinstance(part, str) for part in parts):
+            raise InputError(f"text {index} must be a text or a pair of texts, found {text!r:.60}")
+        if not all(part.strip() for part in parts):
+            raise InputError(f"text {index} is empty; leave it out")
+

@@ -1,0 +1,99 @@
+"""Every error STI raises on purpose, in one tree.
+
+    StiError
+    |-- InputError            bad arguments, texts, options or configuration of the caller
+    |   `-- ConfigError       a sti.toml that cannot be used
+    |-- CheckpointError       a checkpoint that is missing, malformed or of an unsupported kind
+    |-- PackError             a pack that cannot be used
+    |   |-- PackFormatError   not a pack, or one of an unknown format version
+    |   `-- PackCorruptError  truncated, or a checksum that does not match
+    |-- PlanError             a plan that cannot be made or does not fit the pack
+    |   `-- InfeasibleError   the target cannot be met; says which limit, and by how much
+    |-- ProfileError          a device profile that cannot be read or does not fit
+    `-- RunError              a failure while running
+        |-- StorageError      storage that fails under a read or a write
+        |-- BackendError      ONNX Runtime refused a graph or an input
+        `-- ClosedError       an engine that was closed
+
+``exit_code`` is what the command lines return: 2 where the caller can mend the input, 1 for a
+failure of the machine. Notices that stop nothing are ``StiWarning``. Messages name the file, layer, slice and limit, and end with a remedy.
+Errors of other libraries are translated at the edge and kept as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+
+class StiError(Exception):
+    """Base of every error raised on purpose."""
+
+    exit_code = 2
+
+
+class InputError(StiError, ValueError):
+    """The caller's arguments, texts or options cannot be used."""
+
+
+class ConfigError(InputError):
+    """A configuration file or a named target in it cannot be used."""
+
+
+class CheckpointError(StiError):
+    """A checkpoint is missing, malformed or of an unsupported architecture."""
+
+
+class PackError(StiError):
+    """A pack cannot be used."""
+
+
+class PackFormatError(PackError):
+    """The file is not a pack, or its format version is unknown."""
+
+
+class PackCorruptError(PackError):
+    """The pack is truncated or a checksum in it does not match."""
+
+
+class PlanError(StiError):
+    """A plan is malformed or belongs to another pack."""
+
+
+class InfeasibleError(PlanError):
+    """The target cannot be met.
+
+    Attributes:
+        limit: the limit that binds: ``"latency"``, ``"preload"`` or ``"memory"``.
+        asked: what the caller asked for, in seconds or bytes.
+        needed: the least that would do, in the same unit.
+    """
+
+    def __init__(self, message: str, *, limit: str, asked: float, needed: float) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.asked = asked
+        self.needed = needed
+
+
+class ProfileError(StiError):
+    """A device profile cannot be read, or does not fit the pack."""
+
+
+class RunError(StiError):
+    """A failure while running."""
+
+    exit_code = 1
+
+
+class StorageError(RunError):
+    """Storage failed under a read or a write."""
+
+
+class BackendError(RunError):
+    """ONNX Runtime refused a graph or an input."""
+
+
+class ClosedError(RunError):
+    """The engine was closed."""
+
+
+class StiWarning(UserWarning):
+    """Notices: texts that were cut, a cache that cannot be written, and the like."""

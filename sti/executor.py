@@ -1,0 +1,235 @@
+"""Executing a plan: the sequential executor, and the pipeline that must equal it to the bit.
+
+In: block jobs, compressed bytes (storage or preload), and a compute function per block. Out: the
+calls of that function, in order, with the block's decoded weights. Neither executor decides
+anything: order, fidelities and read-ahead are the plan's. Knows nothing of graphs or texts.
+
+    storage lane   ring slot free -> read block k -> hand to every decoder
+    decode lane    block k at hand, working buffer of its kind free -> its shards -> hand to compute
+    compute lane   (the caller's thread) block k decoded -> compute(k) -> working buffer free
+
+A failure on one lane breaks the channels of the others; the caller sees the first error once all
+lanes have let go of the buffers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+from sti.blocks import (
+    BlockBytes,
+    BlockJob,
+    Bytes,
+    DecodeScratch,
+    Weights,
+    check_block,
+    decode_block,
+)
+from sti.code import Decoder
+from sti.lanes import Channel, Stopped, Worker
+from sti.preload import Preload, load_block
+from sti.storage import Reader
+from sti.trace import Recorder
+
+Begin = Callable[[], None]
+"""Embeds the texts: what the compute lane does before the first block."""
+
+Compute = Callable[[BlockJob], None]
+"""Computes one block; its weights are in the working buffer of its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """What executors need of a machine and a pack; owned by the engine, one run at a time."""
+
+    reader: Reader
+    preload: Preload
+    decoder: Decoder
+    slots: Sequence[Bytes]
+    """The ring: one buffer a block read ahead."""
+    buffers: Mapping[str, Sequence[Weights]]
+    """The working buffer of each block kind: one ``[slices, ...]`` array an operand."""
+    scratches: Sequence[DecodeScratch]
+    """One a decode thread."""
+    storage_worker: Worker
+    decode_workers: Sequence[Worker]
+    where: str
+    """Name of the pack, for messages."""
+    verify: bool
+    """Whether every piece is checked before it is decoded."""
+
+
+def run_sequential(
+    jobs: Sequence[BlockJob], lanes: Lanes, begin: Begin, compute: Compute, recorder: Recorder
+) -> int:
+    """Read, decode and compute one block after the other on the caller's thread.
+
+    Returns:
+        The bytes read from storage.
+    """
+    slot, scratch = lanes.slots[0], lanes.scratches[0]
+    bytes_read = 0
+    begin()
+    for job in jobs:
+        data, read = _load(job, lanes, slot, recorder)
+        bytes_read += read
+        _decode(job, lanes, data, scratch, recorder, 0, 1)
+        compute(job)
+    return bytes_read
+
+
+def run_pipelined(
+    jobs: Sequence[BlockJob],
+    lanes: Lanes,
+    begin: Begin,
+    compute: Compute,
+    recorder: Recorder,
+    *,
+    decode_threads: int,
+) -> int:
+    """As ``run_sequential``, with the three lanes at work at the same time.
+
+    Returns:
+        The bytes read from storage.
+
+    Raises:
+        The first error of any lane, after all lanes have stopped.
+    """
+    flow = _Flow(jobs, lanes, recorder, decode_threads)
+    ended = flow.start()
+    try:
+        begin()
+        for job in jobs:
+            for done in flow.decoded:
+                done.get()
+            compute(job)
+            flow.release(job.block.kind)
+    except BaseException as error:
+        flow.stop(error)
+        raise
+    finally:
+        for event in ended:
+            event.wait()
+    return flow.bytes_read
+
+
+class _Flow:
+    """The channels of one pipelined run, and the two lanes that run beside the caller."""
+
+    def __init__(
+        self, jobs: Sequence[BlockJob], lanes: Lanes, recorder: Recorder, decode_threads: int
+    ) -> None:
+        self.jobs, self.lanes, self.recorder, self.parts = jobs, lanes, recorder, decode_threads
+        self.bytes_read = 0
+        self.free_slots: Channel[Bytes] = Channel()
+        for slot in lanes.slots:
+            self.free_slots.put(slot)
+        self.loaded: list[Channel[BlockBytes]] = [Channel() for _ in range(decode_threads)]
+        self.decoded: list[Channel[int]] = [Channel() for _ in range(decode_threads)]
+        self.free_buffers: list[dict[str, Channel[None]]] = [
+            {kind: Channel() for kind in lanes.buffers} for _ in range(decode_threads)
+        ]
+        for kind in lanes.buffers:
+            self.release(kind)
+        self._lock = threading.Lock()
+        self._unfinished = [decode_threads] * len(jobs)
+
+    def start(self) -> list[threading.Event]:
+        """Set storage and decode lanes going; returns the events that tell they have ended."""
+        ended = [self.lanes.storage_worker.submit(self._store)]
+        for part in range(self.parts):
+            worker = self.lanes.decode_workers[part]
+            ended.append(worker.submit(partial(self._decode, part)))
+        return ended
+
+    def release(self, kind: str) -> None:
+        """Tell every decoder that the working buffer of ``kind`` may be written again."""
+        for channels in self.free_buffers:
+            channels[kind].put(None)
+
+    def stop(self, error: BaseException) -> None:
+        """Break every channel, so that all lanes end."""
+        stopped = error if isinstance(error, Exception) else Stopped()
+        self.free_slots.fail(stopped)
+        for part in range(self.parts):
+            self.loaded[part].fail(stopped)
+            self.decoded[part].fail(stopped)
+            for channel in self.free_buffers[part].values():
+                channel.fail(stopped)
+
+    def _store(self) -> None:
+        try:
+            for job in self.jobs:
+                held = self.lanes.preload.holds(job)
+                slot = None if held else self.free_slots.get()
+                data, read = _load(job, self.lanes, slot, self.recorder)
+                self.bytes_read += read
+                for channel in self.loaded:
+                    channel.put(data)
+        except BaseException as error:
+            self.stop(error)
+
+    def _decode(self, part: int) -> None:
+        scratch = self.lanes.scratches[part]
+        try:
+            for index, job in enumerate(self.jobs):
+                data = self.loaded[part].get()
+                self.free_buffers[part][job.block.kind].get()
+                _decode(job, self.lanes, data, scratch, self.recorder, part, self.parts)
+                self.decoded[part].put(index)
+                self._give_back(index, data)
+        except BaseException as error:
+            self.stop(error)
+
+    def _give_back(self, index: int, data: BlockBytes) -> None:
+        """Free the block's slot once the last decoder is through with it."""
+        with self._lock:
+            self._unfinished[index] -= 1
+            last = self._unfinished[index] == 0
+        if last and data.slot is not None:
+            self.free_slots.put(data.slot)
+
+
+def _load(
+    job: BlockJob, lanes: Lanes, slot: Bytes | None, recorder: Recorder
+) -> tuple[BlockBytes, int]:
+    """The block's bytes and how many of them were read; checked if asked for.
+
+    ``slot`` may be None where the preload buffer holds the whole block.
+    """
+    data, read = lanes.preload.whole(job), 0
+    if data is None:
+        assert slot is not None
+        start = perf_counter()
+        read = load_block(job, lanes.preload, lanes.reader, slot)
+        data = BlockBytes(slot, job.slot_starts, slot)
+        recorder.add("storage", job.name, start, perf_counter())
+    if lanes.verify:
+        check_block(job, data, where=lanes.where)
+    return data, read
+
+
+def _decode(
+    job: BlockJob,
+    lanes: Lanes,
+    data: BlockBytes,
+    scratch: DecodeScratch,
+    recorder: Recorder,
+    part: int,
+    parts: int,
+) -> None:
+    start = perf_counter()
+    decode_block(
+        job,
+        data,
+        decoder=lanes.decoder,
+        scratch=scratch,
+        out=lanes.buffers[job.block.kind],
+        part=part,
+        parts=parts,
+    )
+    recorder.add("decode", job.name, start, perf_counter())

@@ -1,0 +1,127 @@
+"""Typed access to JSON objects that came from outside: manifests, plans, profiles.
+
+Knows nothing of what the fields mean. In: a parsed JSON value and the name of its source.
+Out: values of the asked type, or the caller's error naming the source and the field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sti.errors import StiError
+
+
+class Fields:
+    """A JSON object whose fields are read with their types checked.
+
+    Args:
+        value: the parsed JSON value; anything but an object is refused.
+        where: what the value is, for messages, e.g. ``"model.safetensors: manifest"``.
+        error: the error raised for a missing or ill-typed field.
+
+    Not modified; safe to share between threads.
+    """
+
+    __slots__ = ("_error", "_value", "where")
+
+    def __init__(self, value: object, *, where: str, error: type[StiError]) -> None:
+        self._error = error
+        self.where = where
+        if not isinstance(value, Mapping):
+            raise error(f"{where}: expected an object, found {type(value).__name__}")
+        self._value: Mapping[str, Any] = value
+
+    def fail(self, key: str, expected: str) -> StiError:
+        """An error (to be raised by the caller) that says what ``key`` should have been."""
+        found = self._value.get(key, "nothing")
+        return self._error(f"{self.where}: field {key!r} must be {expected}, found {found!r:.80}")
+
+    def has(self, key: str) -> bool:
+        """Whether the field is there and not null."""
+        return self._value.get(key) is not None
+
+    def integer(self, key: str, *, least: int = 0) -> int:
+        """An int of at least ``least`` (booleans are refused)."""
+        value = self._value.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.fail(key, f"an integer of at least {least}")
+        return value
+
+    def number(self, key: str, *, least: float = -math.inf) -> float:
+        """A finite float of at least ``least``."""
+        value = self._value.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.fail(key, "a number")
+        if not math.isfinite(value) or value < least:
+            raise self.fail(key, f"a finite number of at least {least}")
+        return float(value)
+
+    def text(self, key: str) -> str:
+        """A string."""
+        value = self._value.get(key)
+        if not isinstance(value, str):
+            raise self.fail(key, "a string")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """A boolean."""
+        value = self._value.get(key)
+        if not isinstance(value, bool):
+            raise self.fail(key, "true or false")
+        return value
+
+    def integers(self, key: str, *, least: int = 0) -> tuple[int, ...]:
+        """A list of ints of at least ``least``."""
+        value = self._value.get(key)
+        good = isinstance(value, list | tuple) and all(
+            isinstance(item, int) and not isinstance(item, bool) and item >= least for item in value
+        )
+        if not good:
+            raise self.fail(key, f"a list of integers of at least {least}")
+        return tuple(value or ())
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite floats."""
+        value = self._value.get(key)
+        good = isinstance(value, list | tuple) and all(
+            isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
+            for item in value
+        )
+        if not good:
+            raise self.fail(key, "a list of finite numbers")
+        return tuple(float(item) for item in value or ())
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings."""
+        value = self._value.get(key)
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise self.fail(key, "a list of strings")
+        return tuple(value)
+
+    def items(self, key: str) -> list[Any]:
+        """A list of anything."""
+        value = self._value.get(key)
+        if not isinstance(value, list | tuple):
+            raise self.fail(key, "a list")
+        return list(value)
+
+    def objects(self, key: str) -> list[Fields]:
+        """A list of objects."""
+        return [
+            Fields(item, where=f"{self.where}: {key}[{index}]", error=self._error)
+            for index, item in enumerate(self.items(key))
+        ]
+
+    def object(self, key: str) -> Fields:
+        """An object."""
+        return Fields(self._value.get(key), where=f"{self.where}: {key}", error=self._error)
+
+    def raw(self, key: str) -> Any:
+        """The value as it is, ``None`` where it is absent."""
+        return self._value.get(key)
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of all fields."""
+        return tuple(self._value)

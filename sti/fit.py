@@ -1,0 +1,202 @@
+"""From measured times to the coefficients of a device profile.
+
+In: ``Observations``. Out: a ``DeviceProfile`` whose costs explain them best: non-negative least
+squares, errors relative to the time measured, so that short runs weigh as much as long ones. What
+the lanes cost one another is taken from whole pipelined runs. Pure.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sti.costs import COMPUTE, DECODE, FIRST_STEPS, STEPS_PER_BLOCK, STORAGE, run_costs
+from sti.lane_times import BlockTime, Observations, PipelinedRun
+from sti.manifest import Manifest
+from sti.plan import Workload
+from sti.prediction import simulate_run
+from sti.profile import DecodeProfile, DeviceProfile, StorageProfile
+
+K = TypeVar("K", bound=Hashable)
+
+MOST_JITTER = 2.0
+"""A machine that was busy while it was measured must not make every target infeasible."""
+
+
+def fit_costs(terms: ArrayLike, seconds: ArrayLike) -> NDArray[np.float64]:
+    """Coefficients ``c >= 0`` that minimize ``sum(((terms @ c - seconds) / seconds) ** 2)``.
+
+    Exact: the optimum is the best among the unconstrained optima of all subsets of terms, and
+    there are few terms.
+
+    Args:
+        terms: ``[n, k]``, ``k`` at most 8.
+        seconds: ``[n]``, all above zero.
+
+    Returns:
+        ``[k]``; terms that do not help are zero. Where the measurements leave a choice, the one
+        with the fewest terms is taken.
+    """
+    y = np.asarray(seconds, dtype=np.float64)
+    a = np.asarray(terms, dtype=np.float64) / y[:, None]
+    size = np.sqrt((a * a).sum(axis=0))
+    size[size == 0] = 1.0
+    a /= size
+    best, least = np.zeros(a.shape[1]), float(len(y))
+    for count in range(1, a.shape[1] + 1):
+        for subset in combinations(range(a.shape[1]), count):
+            chosen = list(subset)
+            found = np.linalg.lstsq(a[:, chosen], np.ones(len(y)), rcond=None)[0]
+            error = float(((a[:, chosen] @ found - 1.0) ** 2).sum())
+            if (found >= 0).all() and error < least - 1e-12:
+                least = error
+                best = np.zeros(a.shape[1])
+                best[chosen] = found
+    costs: NDArray[np.float64] = best / size
+    return costs
+
+
+def fit_profile(
+    seen: Observations,
+    manifest: Manifest,
+    *,
+    device: str,
+    threads: int,
+    decoders: int,
+    direct: bool,
+) -> DeviceProfile:
+    """The profile that explains ``seen`` best.
+
+    Args:
+        seen: at least one observation of everything.
+        manifest: of the pack it was observed with.
+        device, threads, decoders, direct: stand in the profile as given.
+    """
+    alone = DeviceProfile(
+        device=device,
+        threads=threads,
+        decoders=decoders,
+        storage=_storage(seen, direct=direct),
+        decode=_decode(seen.blocks, manifest.ladder),
+        compute=_compute(seen, [kind.name for kind in manifest.kinds]),
+        tokenize_s=_median(seconds / count for count, seconds in seen.tokens),
+        fixed_s=0.0,
+        contention=1.0,
+        jitter=1.0,
+    )
+    return _together(alone, seen, manifest)
+
+
+def _storage(seen: Observations, *, direct: bool) -> StorageProfile:
+    times = _medians(seen.reads)
+    request_s, byte_s = fit_costs([(1.0, size) for size in times], list(times.values()))
+    return StorageProfile(
+        direct=direct,
+        request_s=float(request_s),
+        bytes_per_s=1.0 / max(float(byte_s), 1e-12),
+        row_s=_median(seconds / count for count, seconds in seen.rows),
+    )
+
+
+def _decode(blocks: Sequence[BlockTime], ladder: Sequence[int]) -> DecodeProfile:
+    """Seconds a shard and, for each fidelity, a weight."""
+    times = _medians(((time.shards, time.weights, time.bits), time.decode_s) for time in blocks)
+    terms = [
+        (shards, *(weights if bits == step else 0 for step in ladder))
+        for shards, weights, bits in times
+    ]
+    shard_s, *weight_s = (float(cost) for cost in fit_costs(terms, list(times.values())))
+    return DecodeProfile(shard_s=shard_s, weight_s=dict(zip(ladder, weight_s, strict=True)))
+
+
+def _compute(seen: Observations, kinds: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Coefficients of every graph. A block's time holds its ``connect``: taken off here."""
+    compute: dict[str, tuple[float, ...]] = {}
+    connect_s: Mapping[Workload, float] = {}
+    for name in ("embed", "connect", "head"):
+        times = _medians((work, seconds) for end, work, seconds in seen.ends if end == name)
+        terms = [(1.0, work.batch * work.tokens) for work in times]
+        once, token = (float(cost) for cost in fit_costs(terms, list(times.values())))
+        compute[name] = (once, 0.0, token, 0.0, 0.0)
+        if name == "connect":
+            connect_s = times
+    for kind in kinds:
+        blocks = _medians(
+            ((time.workload, time.width), time.compute_s)
+            for time in seen.blocks
+            if time.kind == kind
+        )
+        block_terms, seconds = [], []
+        for (work, width), block_s in blocks.items():
+            count = work.batch * work.tokens
+            block_terms.append((1.0, width, count, width * count, width * count * work.tokens))
+            seconds.append(max(block_s - connect_s[work], block_s * 0.1))
+        compute[kind] = tuple(float(cost) for cost in fit_costs(block_terms, seconds))
+    return compute
+
+
+def _together(alone: DeviceProfile, seen: Observations, manifest: Manifest) -> DeviceProfile:
+    """The profile with what pipelined runs show: slower lanes, fixed costs, jitter."""
+    runs = seen.pipelined
+    work_s = _simulated(alone, seen, manifest).busy_s
+
+    def slower(lane: str) -> float:
+        return max(1.0, _median(run.busy_s[lane] for run in runs) / work_s[lane])
+
+    storage, decode = slower(STORAGE), slower(DECODE)
+    profile = replace(
+        alone,
+        storage=replace(
+            alone.storage,
+            request_s=alone.storage.request_s * storage,
+            bytes_per_s=alone.storage.bytes_per_s / storage,
+        ),
+        decode=DecodeProfile(
+            shard_s=alone.decode.shard_s * decode,
+            weight_s={bits: cost * decode for bits, cost in alone.decode.weight_s.items()},
+        ),
+        contention=slower(COMPUTE),
+    )
+    totals = sorted(run.total_s for run in runs)
+    typical_s = statistics.median(totals)
+    late_s = totals[-(-95 * len(totals) // 100) - 1]
+    return replace(
+        profile,
+        fixed_s=max(0.0, typical_s - _simulated(profile, seen, manifest).total_s),
+        jitter=min(MOST_JITTER, max(1.0, late_s / typical_s)),
+    )
+
+
+def _simulated(profile: DeviceProfile, seen: Observations, manifest: Manifest) -> PipelinedRun:
+    """What the profile makes of the pipelined runs that were timed."""
+    plan = seen.pipelined_plan
+    assert plan is not None
+    stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    # The runs that were timed started with their tokens at hand.
+    costs = replace(
+        run_costs(manifest, profile, plan.workload, plan.width, threads=plan.decode_threads),
+        tokenize_s=0.0,
+    )
+    blocks = [stored[item.layer, item.kind] for item in plan.blocks]
+    run = simulate_run(costs, blocks, plan.blocks, read_ahead=plan.read_ahead)
+    work = range(FIRST_STEPS, FIRST_STEPS + STEPS_PER_BLOCK * len(blocks))
+    return PipelinedRun(run.total_s, run.busy_s(work))
+
+
+def _medians(samples: Iterable[tuple[K, float]]) -> dict[K, float]:
+    """The median of each key's samples."""
+    grouped: defaultdict[K, list[float]] = defaultdict(list)
+    for key, value in samples:
+        grouped[key].append(value)
+    return {key: statistics.median(values) for key, values in grouped.items()}
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)

@@ -1,0 +1,209 @@
+"""Timing the lanes of this machine with the executors that will run on it.
+
+In: a pack, its graphs, and how long measuring may take. Out: ``Observations``: how long reads,
+decodes and graphs took, and how long whole runs took. Short sequential runs over the pack's first
+blocks show each lane alone; pipelined runs show what they cost one another. What is measured is
+the product's own code, so nothing of it is left out. Knows nothing of fits or caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
+from time import perf_counter
+
+from sti.backend import Backend
+from sti.blocks import BlockJob, prepare
+from sti.pack import PackReader
+from sti.plan import Plan, Workload
+from sti.planner import uniform_plan
+from sti.read_times import time_reads
+from sti.runner import Outcome, Runner
+from sti.samples import SampleTexts
+from sti.storage import FileReader
+from sti.trace import LANES, Recorder
+
+WORKLOADS = ((1, 16), (1, 128), (4, 16), (1, 64), (1, 32), (2, 64), (1, 256))
+"""Batch and tokens of the runs that graphs are timed with, the telling ones first."""
+
+ESSENTIAL_WORKLOADS = 4
+PIPELINED_WORKLOAD = (1, 64)
+LONGEST_RUN_S = 0.1
+"""A pipelined run over more blocks than take this long tells nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTime:
+    """One block of a sequential run: shards decoded and the graph with its ``connect``."""
+
+    kind: str
+    bits: int
+    shards: int
+    weights: int
+    decode_s: float
+    workload: Workload
+    width: int
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PipelinedRun:
+    """One pipelined run: its wall time, and how long each lane worked on blocks."""
+
+    total_s: float
+    busy_s: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Observations:
+    """Everything that was timed. Lists hold one entry a sample."""
+
+    reads: list[tuple[int, float]] = field(default_factory=list)
+    """Bytes of one request, and its seconds."""
+    rows: list[tuple[int, float]] = field(default_factory=list)
+    """Word rows of one reading, and its seconds."""
+    tokens: list[tuple[int, float]] = field(default_factory=list)
+    """Tokens of one text, and the tokenizer's seconds."""
+    blocks: list[BlockTime] = field(default_factory=list)
+    ends: list[tuple[str, Workload, float]] = field(default_factory=list)
+    """``embed``, ``connect`` or ``head``, the workload, and seconds."""
+    pipelined: list[PipelinedRun] = field(default_factory=list)
+    pipelined_plan: Plan | None = None
+    """What the pipelined runs followed: the leading blocks of a plan."""
+
+
+class LaneTimer:
+    """Times the lanes with runs of one pack. One thread; ``close`` when done.
+
+    Args:
+        reader: the open pack.
+        backend: its graphs, not in use by anybody else meanwhile.
+    """
+
+    def __init__(self, reader: PackReader, backend: Backend) -> None:
+        self._reader = reader
+        self._manifest = reader.manifest
+        self._backend = backend
+        self._samples = SampleTexts(reader)
+        self._runner = Runner(reader, backend, verify=False)
+        self._seen = Observations()
+        self.direct = self._runner.direct
+
+    def close(self) -> None:
+        """Give back threads and descriptors."""
+        self._runner.close()
+
+    def observe(self, budget_s: float) -> Observations:
+        """Time everything once, then again until the budget is used up.
+
+        Takes longer than the budget only where timing everything once does.
+        """
+        start = perf_counter()
+        with FileReader(self._reader.path) as storage:
+            self._seen.reads += time_reads(
+                storage, self._reader.file_bytes, budget_s=budget_s * 0.15
+            )
+        shots = list(self._shots())
+        self._sequential(*shots[0])
+        # The first run pays for what is made on first use; it is no sample.
+        self._forget()
+        essential = max(len(self._manifest.ladder), ESSENTIAL_WORKLOADS)
+        for count, shot in enumerate(cycle(shots)):
+            if count >= essential and perf_counter() - start >= budget_s * 0.6:
+                break
+            self._sequential(*shot)
+        self._connect()
+        self._pipelined(start + budget_s)
+        return self._seen
+
+    def _forget(self) -> None:
+        self._seen = Observations(reads=self._seen.reads)
+
+    def _shots(self) -> Iterator[tuple[int, Workload, int, int]]:
+        """Bits, workload, depth and width of the sequential runs, as varied as they are few."""
+        dims = self._manifest.dimensions
+        models = {model.width: model for model in self._manifest.submodels}
+        sizes = [(model.depth, model.width) for model in models.values()]
+        works = [(batch, min(tokens, dims.max_tokens)) for batch, tokens in WORKLOADS]
+        count = max(len(self._manifest.ladder), len(works)) * len(sizes)
+        for bits, (batch, tokens), (depth, width) in islice(
+            zip(cycle(self._manifest.ladder), cycle(works), cycle(sizes), strict=False), count
+        ):
+            yield bits, Workload(batch, tokens), depth, width
+
+    def _sequential(self, bits: int, workload: Workload, depth: int, width: int) -> None:
+        """Run the first layer of a uniform plan block by block, and note every time."""
+        plan = self._plan(bits, workload, depth, width)
+        kinds = len(self._manifest.kinds)
+        jobs = self._jobs(plan)[:kinds]
+        outcome = self._run(jobs, plan, sequential=True)
+        spans = {(span.lane, span.name): span.end_s - span.start_s for span in outcome.trace.spans}
+        for job in jobs:
+            self._seen.blocks.append(
+                BlockTime(
+                    kind=job.block.kind,
+                    bits=bits,
+                    shards=width,
+                    weights=width * job.block.shard_weights,
+                    decode_s=spans["decode", job.name],
+                    workload=workload,
+                    width=width,
+                    compute_s=spans["compute", job.name],
+                )
+            )
+        for end in ("embed", "head"):
+            self._seen.ends.append((end, workload, spans["compute", end]))
+        self._seen.rows.append((workload.batch * workload.tokens, spans["storage", "words"]))
+
+    def _connect(self) -> None:
+        """Time ``connect`` apart from the blocks that it follows."""
+        for workload in {time.workload: None for time in self._seen.blocks}:
+            best = self._backend.bench("connect", workload, self._manifest.dimensions.slices, 3)
+            self._seen.ends.append(("connect", workload, best))
+
+    def _pipelined(self, deadline: float) -> None:
+        """Run as much of the model as takes a moment, pipelined, until the deadline."""
+        dims = self._manifest.dimensions
+        ladder = self._manifest.ladder
+        batch, tokens = PIPELINED_WORKLOAD
+        workload = Workload(batch, min(tokens, dims.max_tokens))
+        plan = self._plan(ladder[len(ladder) // 2], workload, dims.layers, dims.slices)
+        jobs = self._jobs(plan)
+        kinds = len(self._manifest.kinds)
+        first = self._run(jobs[:kinds], plan, sequential=False)
+        layer_s = first.trace.spans[-1].end_s
+        count = kinds * max(1, min(dims.layers, int(LONGEST_RUN_S / layer_s)))
+        names = {job.name for job in jobs[:count]}
+        self._seen.pipelined_plan = replace(plan, blocks=plan.blocks[:count])
+        while not self._seen.pipelined or perf_counter() < deadline:
+            start = perf_counter()
+            trace = self._run(jobs[:count], plan, sequential=False).trace
+            total_s = perf_counter() - start
+            busy_s = dict.fromkeys(LANES, 0.0)
+            for span in trace.spans:
+                if span.name in names:
+                    busy_s[span.lane] += span.end_s - span.start_s
+            self._seen.pipelined.append(PipelinedRun(total_s, busy_s))
+
+    def _run(self, jobs: Sequence[BlockJob], plan: Plan, *, sequential: bool) -> Outcome:
+        texts = self._samples.texts(plan.workload.batch, plan.workload.tokens)
+        start = perf_counter()
+        encodings = [self._samples.tokenizer.encode(text) for text in texts]
+        count = sum(len(encoding.ids) for encoding in encodings)
+        self._seen.tokens.append((count, perf_counter() - start))
+        return self._runner.run(
+            jobs,
+            plan,
+            encodings,
+            mode="sequential" if sequential else "pipelined",
+            recorder=Recorder(perf_counter()),
+        )
+
+    def _plan(self, bits: int, workload: Workload, depth: int, width: int) -> Plan:
+        return uniform_plan(
+            self._manifest, self._reader.pack_id, workload, bits=bits, depth=depth, width=width
+        )
+
+    def _jobs(self, plan: Plan) -> tuple[BlockJob, ...]:
+        return prepare(plan, self._manifest, lambda block: self._reader.block_offset(block.tensor))

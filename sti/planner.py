@@ -1,0 +1,296 @@
+"""The planner: which submodel, which fidelities and what to preload, for a target on a machine.
+
+Pure: no clock, file, thread or session. In: manifest, device profile, workload, target. Out: a
+frozen plan with its predicted timeline. The paper's planner without its faults: every block has
+until its latest start, start-up, embedding and head count, and a deadline holds for 95 of 100
+runs. Costs come from ``sti.costs``, timelines from ``sti.simulate``, fidelities from
+``sti.search``; the default of every choice left to the planner stands here.
+
+Least loss wins; then fewer bytes read; then the earlier end. Where everything in the pack fits, or
+no latency is asked for, everything is read. The preload buffer holds the first bytes that are
+read: the start is the only time when nothing else can hide a read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sti.costs import RunCosts, deadline_s, run_costs
+from sti.errors import InfeasibleError, InputError
+from sti.manifest import Block, Manifest, Submodel
+from sti.plan import BlockPlan, Plan, Target, Workload
+from sti.prediction import (
+    Counts,
+    Run,
+    blocks_of,
+    loss_of,
+    place,
+    place_preload,
+    predict,
+    simulate_run,
+    uniform_counts,
+)
+from sti.profile import DeviceProfile
+from sti.reads import block_ranges, total_bytes
+from sti.search import Task, search
+from sti.units import format_size, format_time
+
+__all__ = ["READ_AHEAD", "deadline_s", "make_plan", "place_preload", "predict", "uniform_plan"]
+
+READ_AHEAD = 3
+"""Blocks that may be read beyond the one being decoded, unless the caller says otherwise."""
+_MARGIN = 1e-9
+"""Share of a limit that is kept back, as sums in another order differ by a rounding."""
+_NO_TARGET = Target()
+
+
+def make_plan(
+    manifest: Manifest,
+    pack_id: str,
+    profile: DeviceProfile,
+    workload: Workload,
+    target: Target,
+    *,
+    read_ahead: int = READ_AHEAD,
+) -> Plan:
+    """The plan of least loss that meets a target, over all submodels and staircases.
+
+    Args:
+        pack_id: identifies the pack the manifest is of.
+        workload: sentences, and tokens of the longest, as bucketed.
+        read_ahead: blocks that may be read beyond the one being decoded, at least 1.
+
+    Raises:
+        InfeasibleError: even the fastest submodel and fidelity miss the latency; says by how much.
+        ProfileError: the profile lacks a graph or a fidelity of the pack.
+        InputError: a latency that is not above zero, or a preload below zero.
+    """
+    _check(target)
+    planner = _Planner(manifest, profile, workload, target, read_ahead)
+    best, threads = planner.best(), profile.decoders
+    plan = _plan(pack_id, workload, target, best.submodel, best.blocks, threads, read_ahead)
+    return replace(plan, predicted=predict(manifest, profile, plan))
+
+
+def uniform_plan(
+    manifest: Manifest,
+    pack_id: str,
+    workload: Workload,
+    *,
+    bits: int,
+    target: Target = _NO_TARGET,
+    profile: DeviceProfile | None = None,
+    decode_threads: int | None = None,
+    depth: int | None = None,
+    width: int | None = None,
+    read_ahead: int = READ_AHEAD,
+) -> Plan:
+    """A plan with every shard at ``bits``, whatever the latency.
+
+    Args:
+        target: its preload is placed; its latency is only written down.
+        profile: adds a prediction, and its decode threads where ``decode_threads`` is None
+            (without either: 1).
+        depth, width: of the submodel; the full model's where None.
+
+    Raises:
+        InputError: the pack has no such fidelity or submodel; names those it has.
+        ProfileError: the profile lacks a graph or a fidelity of the pack.
+    """
+    _check(target)
+    if bits not in manifest.ladder:
+        known = ", ".join(str(step) for step in manifest.ladder)
+        raise InputError(f"a fidelity of {bits} bits is not in the pack; it has {known} bits")
+    submodel = _find(manifest, depth, width)
+    if decode_threads is None:
+        decode_threads = 1 if profile is None else profile.decoders
+    blocks = blocks_of(manifest, submodel)
+    counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
+    placed = place(blocks, counts, target.preload_bytes)
+    plan = _plan(pack_id, workload, target, submodel, placed, decode_threads, read_ahead)
+    return plan if profile is None else replace(plan, predicted=predict(manifest, profile, plan))
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """Fidelities and preload for one submodel, simulated."""
+
+    submodel: Submodel
+    blocks: tuple[BlockPlan, ...]
+    loss: float
+    run: Run
+
+    @property
+    def rank(self) -> tuple[float, int, float]:
+        """The least is the best."""
+        return self.loss, self.run.read_bytes, self.run.total_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """One planning problem; tries submodel after submodel."""
+
+    manifest: Manifest
+    profile: DeviceProfile
+    workload: Workload
+    target: Target
+    read_ahead: int
+
+    def best(self) -> _Candidate:
+        """The best candidate of all submodels that meets the deadline.
+
+        Raises:
+            InfeasibleError: there is none.
+        """
+        best: _Candidate | None = None
+        for submodel in sorted(self.manifest.submodels, key=lambda item: item.loss):
+            ceiling = math.inf if best is None else best.loss
+            if submodel.loss > ceiling:
+                break
+            found = self._best_of(submodel, ceiling)
+            if found is not None and (best is None or found.rank < best.rank):
+                best = found
+        return best or self._fastest()
+
+    def _best_of(self, submodel: Submodel, ceiling: float) -> _Candidate | None:
+        """The best candidate of one submodel; None where none up to ``ceiling`` is in time."""
+        blocks = blocks_of(self.manifest, submodel)
+        costs = self._costs(submodel)
+        deadline = deadline_s(self.profile, self.target)
+        whole = self._uniform(submodel, self.manifest.ladder[-1])
+        if deadline is None or whole.run.total_s <= deadline:
+            return whole
+        task = Task(
+            blocks=blocks,
+            width=submodel.width,
+            costs=costs,
+            limit_s=deadline * (1.0 - _MARGIN) - costs.fixed_s - costs.head_s,
+            preload_bytes=self.target.preload_bytes,
+            read_ahead=self.read_ahead,
+        )
+        counts = search(task, ceiling=ceiling - submodel.loss)
+        return None if counts is None else self._candidate(submodel, costs, blocks, counts)
+
+    def _fastest(self) -> _Candidate:
+        """The uniform candidate that ends first, for targets at which the search gave up."""
+        deadline = deadline_s(self.profile, self.target)
+        candidates = [
+            self._uniform(submodel, bits)
+            for submodel in self.manifest.submodels
+            for bits in self.manifest.ladder
+        ]
+        fastest = min(candidates, key=lambda item: item.run.total_s)
+        if deadline is not None and fastest.run.total_s > deadline:
+            raise self._infeasible(fastest, deadline)
+        return fastest
+
+    def _infeasible(self, fastest: _Candidate, deadline: float) -> InfeasibleError:
+        """Says what would do: a longer latency, or a larger preload where that is enough."""
+        asked, total_s = deadline * self.profile.jitter, fastest.run.total_s
+        needed, submodel = total_s * self.profile.jitter, fastest.submodel
+        preload = self._least_preload(fastest, deadline)
+        remedy = (
+            ""
+            if preload is None
+            else f", or the preload to {format_size(round(_upwards(preload)))}"
+        )
+        return InfeasibleError(
+            f"a latency of {format_time(asked)} cannot be met with {self.workload.batch} x "
+            f"{self.workload.tokens} tokens: at the lowest fidelities, depth {submodel.depth} x "
+            f"width {submodel.width} takes {format_time(total_s)} ({format_time(needed)} in the "
+            f"slowest of 20 runs), most of it {fastest.run.limiting_lane}; raise the latency to "
+            f"{format_time(_upwards(needed))}{remedy}",
+            limit="latency",
+            asked=asked,
+            needed=needed,
+        )
+
+    def _least_preload(self, fastest: _Candidate, deadline: float) -> int | None:
+        """The least budget with which the candidate is in time, to 1/1000; None where none is."""
+        blocks, costs = blocks_of(self.manifest, fastest.submodel), self._costs(fastest.submodel)
+        counts = [item.counts for item in fastest.blocks]
+
+        def in_time(budget: int) -> bool:
+            placed = place(blocks, counts, budget)
+            run = simulate_run(costs, blocks, placed, read_ahead=self.read_ahead)
+            return run.total_s <= deadline
+
+        low = self.target.preload_bytes
+        high = sum(total_bytes(block_ranges(b, c)) for b, c in zip(blocks, counts, strict=True))
+        if not in_time(high):
+            return None
+        while high - low > max(1, high // 1000):
+            middle = (low + high) // 2
+            low, high = (low, middle) if in_time(middle) else (middle, high)
+        return high
+
+    def _costs(self, submodel: Submodel) -> RunCosts:
+        threads = self.profile.decoders
+        return run_costs(
+            self.manifest, self.profile, self.workload, submodel.width, threads=threads
+        )
+
+    def _uniform(self, submodel: Submodel, bits: int) -> _Candidate:
+        blocks = blocks_of(self.manifest, submodel)
+        counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
+        return self._candidate(submodel, self._costs(submodel), blocks, counts)
+
+    def _candidate(
+        self,
+        submodel: Submodel,
+        costs: RunCosts,
+        blocks: Sequence[Block],
+        counts: Sequence[Counts],
+    ) -> _Candidate:
+        placed = place(blocks, counts, self.target.preload_bytes)
+        run = simulate_run(costs, blocks, placed, read_ahead=self.read_ahead)
+        return _Candidate(submodel, placed, loss_of(submodel, blocks, counts), run)
+
+
+def _plan(
+    pack_id: str,
+    workload: Workload,
+    target: Target,
+    submodel: Submodel,
+    blocks: tuple[BlockPlan, ...],
+    decode_threads: int,
+    read_ahead: int,
+) -> Plan:
+    return Plan(
+        pack=pack_id,
+        workload=workload,
+        target=target,
+        depth=submodel.depth,
+        width=submodel.width,
+        decode_threads=decode_threads,
+        read_ahead=read_ahead,
+        blocks=blocks,
+        predicted=None,
+    )
+
+
+def _check(target: Target) -> None:
+    if target.latency_s is not None and not target.latency_s > 0.0:
+        raise InputError(f"latency must be above zero, found {target.latency_s} s")
+    if target.preload_bytes < 0:
+        raise InputError(f"preload must not be below zero, found {target.preload_bytes} bytes")
+
+
+def _find(manifest: Manifest, depth: int | None, width: int | None) -> Submodel:
+    full = manifest.submodels[0]
+    wanted = (depth or full.depth, width or full.width)
+    for submodel in manifest.submodels:
+        if (submodel.depth, submodel.width) == wanted:
+            return submodel
+    known = ", ".join(f"{item.depth} x {item.width}" for item in manifest.submodels)
+    raise InputError(
+        f"depth {wanted[0]} x width {wanted[1]} is not a submodel of the pack; it has {known}"
+    )
+
+
+def _upwards(value: float) -> float:
+    """The next number with three digits: shown as a remedy, it must be enough."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / unit) * unit

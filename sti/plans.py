@@ -1,0 +1,138 @@
+"""Which plan is current: one for each workload bucket, made for one target, kept.
+
+In: what the caller asked for (``Settings``), the pack's manifest, a source of the device profile.
+Out: plans and their block jobs. An engine that aims at another target gets another ``Plans``, so
+that a target that cannot be met leaves everything as it was. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sti import machine
+from sti.blocks import BlockJob, prepare
+from sti.config import Settings
+from sti.errors import InfeasibleError, PlanError
+from sti.pack import PackReader
+from sti.plan import Plan, Target, Workload, check_plan
+from sti.planner import make_plan, uniform_plan
+from sti.profile import DeviceProfile
+
+TOKEN_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""A plan is made for the bucket that a batch's mean length falls into."""
+
+_OPENING_TOKENS = 32
+_MEMORY_SHARE = 0.5
+
+Planned = tuple[Plan, tuple[BlockJob, ...]]
+
+
+class Plans:
+    """The plans for one target.
+
+    Args:
+        reader: the pack.
+        settings: what the caller asked for.
+        threads: compute threads in use.
+        known_profile: the device profile if there is one already.
+        profile: the device profile, measured if need be.
+
+    Raises:
+        InfeasibleError: the preload buffer is larger than memory allows.
+        PlanError: a pinned plan cannot be read or does not fit the pack.
+    """
+
+    def __init__(
+        self,
+        reader: PackReader,
+        settings: Settings,
+        *,
+        threads: int,
+        known_profile: Callable[[], DeviceProfile | None],
+        profile: Callable[[], DeviceProfile],
+    ) -> None:
+        self._reader = reader
+        self._settings = settings
+        self._threads = threads
+        self._known_profile = known_profile
+        self._profile = profile
+        self._made: dict[Workload, Planned] = {}
+        preload_bytes = settings.preload_bytes or 0
+        _check_memory(preload_bytes)
+        self._target = Target(settings.latency_s, preload_bytes)
+        self._pinned = self._read_plan(settings.plan)
+
+    def of(self, *, batch: int, tokens: int) -> Planned:
+        """The plan for ``batch`` sentences of ``tokens`` tokens, and its jobs.
+
+        Raises:
+            InfeasibleError: the target cannot be met for them.
+        """
+        workload = self._bucket(batch, tokens)
+        if workload not in self._made:
+            plan = self._make(workload)
+            jobs = prepare(
+                plan, self._reader.manifest, lambda block: self._reader.block_offset(block.tensor)
+            )
+            self._made[workload] = plan, jobs
+        return self._made[workload]
+
+    def opening(self) -> Planned:
+        """The plan to prepare for before any text is known: one sentence of usual length.
+
+        Raises:
+            InfeasibleError: the target cannot be met even for the shortest text.
+        """
+        most = self._reader.manifest.dimensions.max_tokens
+        try:
+            return self.of(batch=1, tokens=min(_OPENING_TOKENS, most))
+        except InfeasibleError:
+            return self.of(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
+
+    def _bucket(self, batch: int, tokens: int) -> Workload:
+        """The workload a plan is made for: sizes rounded up, so that few plans are made."""
+        most = self._reader.manifest.dimensions.max_tokens
+        fitting = (size for size in TOKEN_BUCKETS if size >= tokens)
+        return Workload(1 << (batch - 1).bit_length(), min(next(fitting, most), most))
+
+    def _make(self, workload: Workload) -> Plan:
+        manifest, pack_id = self._reader.manifest, self._reader.pack_id
+        if self._pinned is not None:
+            return self._pinned
+        if self._settings.fidelity is not None:
+            return uniform_plan(
+                manifest,
+                pack_id,
+                workload,
+                bits=self._settings.fidelity,
+                target=self._target,
+                profile=self._known_profile(),
+                decode_threads=max(1, machine.core_count() - self._threads),
+            )
+        return make_plan(manifest, pack_id, self._profile(), workload, self._target)
+
+    def _read_plan(self, given: Plan | Path | None) -> Plan | None:
+        if given is None:
+            return None
+        where = "plan"
+        if isinstance(given, Path):
+            where = str(given)
+            try:
+                given = Plan.load(given.read_text(encoding="utf-8"), where=where)
+            except (OSError, UnicodeDecodeError) as error:
+                raise PlanError(f"{where}: cannot read the plan: {error}") from error
+        check_plan(given, self._reader.manifest, self._reader.pack_id, where=where)
+        return given
+
+
+def _check_memory(preload_bytes: int) -> None:
+    available = machine.memory().available_bytes
+    if available is not None and preload_bytes > available * _MEMORY_SHARE:
+        raise InfeasibleError(
+            f"a preload buffer of {preload_bytes} bytes is more than half of the {available} bytes "
+            "of memory that are free; ask for less",
+            limit="preload",
+            asked=preload_bytes,
+            needed=int(available * _MEMORY_SHARE),
+        )

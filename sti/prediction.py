@@ -1,0 +1,173 @@
+"""What a given plan will take: its timeline, its bytes, its loss.
+
+Purpose: judge plans, whether the planner is still choosing or someone pinned one. Knows nothing of
+targets' limits or of how fidelities are chosen. In: manifest, device profile, blocks with counts
+and preloads. Out: ``Prediction``. Pure. Bytes come from ``sti.reads``, as in the executors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sti.costs import (
+    COMPUTE,
+    DECODE,
+    FIRST_STEPS,
+    STEPS_PER_BLOCK,
+    STORAGE,
+    BlockWork,
+    RunCosts,
+    run_costs,
+    run_steps,
+)
+from sti.errors import PlanError
+from sti.manifest import Block, Manifest, Submodel
+from sti.plan import BlockPlan, BlockTimes, Plan, Prediction, fidelities
+from sti.profile import DeviceProfile
+from sti.reads import block_ranges, skip, total_bytes
+from sti.simulate import Schedule, Step, simulate
+
+Counts = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A simulated run: ``sti.costs.run_steps`` and when each happens."""
+
+    costs: RunCosts
+    steps: Sequence[Step]
+    schedule: Schedule
+    read_bytes: int
+    """Bytes of blocks read from storage, without the word rows."""
+
+    @property
+    def total_s(self) -> float:
+        """Median seconds from text to answer."""
+        return self.schedule.spans[-1].end_s + self.costs.fixed_s
+
+    def busy_s(self, steps: Sequence[int] | range) -> dict[str, float]:
+        """Seconds each lane spends on these steps."""
+        busy = dict.fromkeys((STORAGE, DECODE, COMPUTE), 0.0)
+        for index in steps:
+            lane, span = self.steps[index].lane, self.schedule.spans[index]
+            if lane in busy:
+                busy[lane] += span.end_s - span.start_s
+        return busy
+
+    @property
+    def limiting_lane(self) -> str:
+        """The lane with the largest part of the chain of waits that ends with the answer."""
+        busy = self.busy_s(self.schedule.path(len(self.steps) - 1))
+        return max(busy, key=lambda lane: busy[lane])
+
+
+def simulate_run(
+    costs: RunCosts, blocks: Sequence[Block], items: Sequence[BlockPlan], *, read_ahead: int
+) -> Run:
+    """Simulate running ``items``, the plans of ``blocks``."""
+    works = []
+    read_bytes = 0
+    for block, item in zip(blocks, items, strict=True):
+        ranges = skip(block_ranges(block, item.counts), item.preload_bytes)
+        size = total_bytes(ranges)
+        read_bytes += size
+        storage_s = costs.storage.read_s(len(ranges), size)
+        decode_s = costs.decode_s(block, fidelities(block, item.counts))
+        works.append(BlockWork(block.kind, storage_s, decode_s, shards=item.counts[0]))
+    steps = run_steps(costs, works, read_ahead=read_ahead)
+    return Run(costs, steps, simulate(costs.lanes, steps), read_bytes)
+
+
+def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Prediction:
+    """The timeline the machine is expected to follow when it runs ``plan``.
+
+    Args:
+        plan: one that fits the manifest (``sti.plan.check_plan``).
+
+    Raises:
+        PlanError: the plan's submodel is not in the pack.
+        ProfileError: the profile lacks a graph or a fidelity of the pack.
+    """
+    size = plan.depth, plan.width
+    submodel = next((m for m in manifest.submodels if (m.depth, m.width) == size), None)
+    if submodel is None:
+        raise PlanError(f"depth {plan.depth} x width {plan.width} is not in the pack; plan again")
+    threads = plan.decode_threads
+    costs = run_costs(manifest, profile, plan.workload, plan.width, threads=threads)
+    blocks = blocks_of(manifest, submodel)
+    run = simulate_run(costs, blocks, plan.blocks, read_ahead=plan.read_ahead)
+    spans = run.schedule.spans
+    busy = run.busy_s(range(len(spans)))
+    stall_s = spans[-1].end_s - spans[FIRST_STEPS - 1].start_s - busy[COMPUTE]
+    return Prediction(
+        total_s=run.total_s,
+        storage_s=busy[STORAGE],
+        decode_s=busy[DECODE],
+        compute_s=busy[COMPUTE],
+        stall_s=max(0.0, stall_s),
+        bytes_read=run.read_bytes,
+        loss=loss_of(submodel, blocks, [item.counts for item in plan.blocks]),
+        limited_by="quality" if _complete(manifest, plan) else run.limiting_lane,
+        blocks=tuple(
+            BlockTimes(*spans[first : first + STEPS_PER_BLOCK])
+            for first in range(FIRST_STEPS, len(spans) - 1, STEPS_PER_BLOCK)
+        ),
+    )
+
+
+def place_preload(
+    manifest: Manifest, blocks: Sequence[BlockPlan], budget: int
+) -> tuple[BlockPlan, ...]:
+    """The same blocks, with ``budget`` bytes of preload given to the first bytes that they read.
+
+    Whole blocks first, in order of execution, then a part of the next. What is left of the budget
+    when everything is held stays unused. Earlier placements are forgotten.
+    """
+    stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    chosen = [stored[item.layer, item.kind] for item in blocks]
+    return place(chosen, [item.counts for item in blocks], budget)
+
+
+def place(blocks: Sequence[Block], counts: Sequence[Counts], budget: int) -> tuple[BlockPlan, ...]:
+    """Block plans with these counts, preloads placed as ``place_preload`` says."""
+    placed = []
+    for block, chosen in zip(blocks, counts, strict=True):
+        held = min(budget, total_bytes(block_ranges(block, chosen)))
+        budget -= held
+        placed.append(BlockPlan(block.layer, block.kind, chosen, held))
+    return tuple(placed)
+
+
+def blocks_of(manifest: Manifest, submodel: Submodel) -> list[Block]:
+    """The blocks a submodel runs, in order of execution."""
+    return [block for block in manifest.blocks if block.layer in submodel.layers]
+
+
+def uniform_counts(block: Block, width: int, bits: int) -> Counts:
+    """The counts that bring the first ``width`` slices, and no others, to ``bits``."""
+    return tuple(
+        1 + max(place for place, index in enumerate(plane.order) if index < width)
+        if plane.bits <= bits
+        else 0
+        for plane in block.planes
+    )
+
+
+def loss_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Counts]) -> float:
+    """Expected loss: the submodel's, and the gains of all planes that slices in use lack."""
+    loss = submodel.loss
+    for block, chosen in zip(blocks, counts, strict=True):
+        reached = fidelities(block, chosen)[: submodel.width]
+        for plane in block.planes:
+            loss += sum(
+                gain for gain, bits in zip(plane.gains, reached, strict=False) if bits < plane.bits
+            )
+    return loss
+
+
+def _complete(manifest: Manifest, plan: Plan) -> bool:
+    """Whether the plan reads everything the pack has."""
+    slices = manifest.dimensions.slices
+    whole = plan.depth == manifest.dimensions.layers
+    return whole and all(set(item.counts) == {slices} for item in plan.blocks)

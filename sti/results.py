@@ -1,0 +1,200 @@
+"""What a run answers: arrays, labels, spans of text, and what it cost.
+
+In: the head's output and the token offsets. Out: ``Result`` and the plain values of ``classify``
+and ``tag``. Knows nothing of packs, plans in the making, or threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.manifest import Manifest
+from sti.plan import Plan
+from sti.tokenizer import Encoding
+from sti.trace import Trace
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class and its probability; for a regression the score is the predicted value itself."""
+
+    name: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpan:
+    """A labelled stretch of the text, ``text[start:end]``; ``score`` is its least token's."""
+
+    label: str
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds. Sums of a lane's busy time; lanes overlap, so they add up to more than total.
+
+    ``total``: from texts in to answer out. ``stall``: compute waiting for weights.
+    """
+
+    total: float
+    io: float
+    decode: float
+    compute: float
+    stall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer to one call. Arrays are the caller's to keep and change."""
+
+    embeddings: Floats | None
+    """``[n, d]``, for embedding packs."""
+    logits: Floats | tuple[Floats, ...] | None
+    """``[n, classes]``; for tagging packs one ``[tokens, classes]`` a text."""
+    labels: tuple[tuple[Label, ...], ...] | tuple[tuple[TextSpan, ...], ...] | None
+    """For each text, labels best first, or labelled spans in order."""
+    timing: Timing
+    bytes_read: int
+    """Bytes read from storage in this call, word rows included."""
+    plan: Plan
+    """The plan as used."""
+    trace: Trace
+    truncated: int
+    """How many texts were cut to the model's token limit."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: answers as lists, timing, bytes, and the plan's outline."""
+        answers: dict[str, Any] = {}
+        if self.embeddings is not None:
+            answers["embeddings"] = [[float(x) for x in row] for row in self.embeddings]
+        if self.labels is not None:
+            answers["labels"] = [[_plain(item) for item in row] for row in self.labels]
+        return {
+            **answers,
+            "timing_ms": {
+                name: round(getattr(self.timing, name), 3)
+                for name in ("total", "io", "decode", "compute", "stall")
+            },
+            "bytes_read": self.bytes_read,
+            "truncated": self.truncated,
+            "plan": self.plan.to_json(),
+        }
+
+
+def _plain(item: Label | TextSpan) -> dict[str, Any]:
+    if isinstance(item, Label):
+        return {"name": item.name, "score": item.score}
+    return {
+        "label": item.label,
+        "text": item.text,
+        "start": item.start,
+        "end": item.end,
+        "score": item.score,
+    }
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities along the last axis; a new array."""
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
+def class_labels(logits: Floats, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
+    """For each row of ``[n, classes]``, its labels by falling probability."""
+    rows = []
+    for row in softmax(logits):
+        order = np.argsort(-row, kind="stable")
+        rows.append(tuple(Label(names[i], float(row[i])) for i in order))
+    return tuple(rows)
+
+
+def regression_labels(logits: Floats, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
+    """For each row of ``[n, outputs]``, the predicted values under their names."""
+    return tuple(
+        tuple(Label(name, float(value)) for name, value in zip(names, row, strict=True))
+        for row in logits
+    )
+
+
+def text_spans(
+    text: str, encoding: Encoding, logits: Floats, names: Sequence[str]
+) -> tuple[TextSpan, ...]:
+    """Labelled spans of one text from token logits ``[tokens, classes]``.
+
+    A word takes the label of its first token. ``B-``/``I-`` prefixes join words to spans; without
+    them neighbouring words of one label join. ``O`` labels nothing.
+    """
+    spans: list[TextSpan] = []
+    open_label, open_word = "", -2
+    probabilities = softmax(logits)
+    best = probabilities.argmax(axis=-1)
+    word_ids = [int(word) for word in encoding.word_ids]
+    for place, word in enumerate(word_ids):
+        if word < 0 or (place and word_ids[place - 1] == word):
+            continue
+        name = names[int(best[place])]
+        prefix, label = name[:2], name[2:] if name[:2] in ("B-", "I-") else name
+        if name == "O":
+            open_label = ""
+            continue
+        last = next((p for p in range(place, len(word_ids)) if word_ids[p] != word), len(word_ids))
+        start, end = int(encoding.offsets[place][0]), int(encoding.offsets[last - 1][1])
+        score = float(probabilities[place, best[place]])
+        if label == open_label and prefix != "B-" and word == open_word + 1:
+            joined = spans.pop()
+            start, score = joined.start, min(joined.score, score)
+        spans.append(TextSpan(label, text[start:end], start, end, score))
+        open_label, open_word = label, word
+    return tuple(spans)
+
+
+def make_result(
+    manifest: Manifest,
+    texts: Sequence[str | tuple[str, str]],
+    encodings: Sequence[Encoding],
+    outputs: Sequence[Floats],
+    *,
+    plan: Plan,
+    trace: Trace,
+    bytes_read: int,
+    total_s: float,
+) -> Result:
+    """Put a run's outputs, one array a text, into the form of the pack's task."""
+    names = manifest.labels
+    embeddings: Floats | None = None
+    logits: Floats | tuple[Floats, ...] | None = None
+    labels: tuple[tuple[Label, ...], ...] | tuple[tuple[TextSpan, ...], ...] | None = None
+    if manifest.task == "embedding":
+        embeddings = np.stack(outputs)
+    elif manifest.task == "tagging":
+        cut = [row[: len(item.ids)] for row, item in zip(outputs, encodings, strict=True)]
+        logits = tuple(cut)
+        labels = tuple(
+            text_spans(text if isinstance(text, str) else text[0], item, row, names)
+            for text, item, row in zip(texts, encodings, cut, strict=True)
+        )
+    else:
+        rows = np.stack(outputs)
+        classes = manifest.task == "classification"
+        logits = rows
+        labels = class_labels(rows, names) if classes else regression_labels(rows, names)
+    timing = Timing(
+        total=total_s * 1e3,
+        io=trace.busy_s("storage") * 1e3,
+        decode=trace.busy_s("decode") * 1e3,
+        compute=trace.busy_s("compute") * 1e3,
+        stall=trace.stall_s() * 1e3,
+    )
+    truncated = sum(item.truncated for item in encodings)
+    return Result(embeddings, logits, labels, timing, bytes_read, plan, trace, truncated)

@@ -1,0 +1,204 @@
+"""Running a plan on tokens: the memory and threads of the lanes, kept between runs.
+
+In: prepared block jobs and token ids. Out: the head's answer for each text, with what was read and
+when. Owns the ring, the working buffers (through the backend), the preload buffer and the lanes'
+threads; decides nothing. One run at a time: the engine sees to that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.backend import Backend, GroupState
+from sti.batching import Group, group_by_length
+from sti.blocks import BlockJob, Bytes, DecodeScratch
+from sti.code import CodeBook, Decoder
+from sti.executor import Lanes, run_pipelined, run_sequential
+from sti.lanes import Worker
+from sti.pack import PackReader, decode_rows
+from sti.plan import Plan
+from sti.preload import Preload
+from sti.storage import FileReader, Reader, aligned_buffer
+from sti.tokenizer import Encoding
+from sti.trace import Recorder, Trace
+
+Mode = Literal["pipelined", "sequential"]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run gave: one array a text (see ``Backend.finish``), and what it cost."""
+
+    outputs: tuple[Floats, ...]
+    bytes_read: int
+    trace: Trace
+
+
+class Runner:
+    """The lanes of one engine.
+
+    Args:
+        pack: the opened pack.
+        backend: its graphs.
+        verify: check every piece that is read against its checksum.
+        storage: what blocks are read from; the pack's own file by default.
+    """
+
+    def __init__(
+        self, pack: PackReader, backend: Backend, *, verify: bool, storage: Reader | None = None
+    ) -> None:
+        self._pack = pack
+        self._backend = backend
+        self._verify = verify
+        self._storage = FileReader(pack.path) if storage is None else storage
+        self._preload = Preload()
+        self._decoder = Decoder(
+            CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned
+        )
+        self._slots: list[Bytes] = []
+        self._scratches: list[DecodeScratch] = []
+        self._storage_worker = Worker("sti-storage")
+        self._decode_workers: list[Worker] = []
+        self._filled = threading.Event()
+        self._filled.set()
+
+    @property
+    def direct(self) -> bool:
+        """Whether blocks are read past the page cache."""
+        return self._storage.direct
+
+    @property
+    def held_bytes(self) -> int:
+        """Compressed bytes in the preload buffer."""
+        return self._preload.held_bytes
+
+    def hold(self, jobs: Sequence[BlockJob], plan: Plan) -> None:
+        """Make the preload buffer hold what ``plan`` wants held, in the background."""
+        self._make_room(jobs, plan)
+
+        def fill() -> None:
+            # A read that fails here fails again in the run that needs the bytes, and is told there.
+            try:
+                for job in self._preload.retain(jobs):
+                    self._preload.fill(job, self._storage, self._slots[0])
+            except Exception:
+                self._preload.retain(())
+
+        self._filled = self._storage_worker.submit(fill)
+
+    def wait_held(self, timeout_s: float | None) -> bool:
+        """Wait until the last ``hold`` is through; False if that takes longer than asked."""
+        return self._filled.wait(timeout_s)
+
+    def run(
+        self,
+        jobs: Sequence[BlockJob],
+        plan: Plan,
+        encodings: Sequence[Encoding],
+        *,
+        mode: Mode,
+        recorder: Recorder,
+    ) -> Outcome:
+        """Run one batch through the plan's blocks."""
+        self._make_room(jobs, plan)
+        lanes = self._lanes(plan.decode_threads)
+        states: list[GroupState] = []
+        groups = group_by_length([len(encoding.ids) for encoding in encodings])
+        word_bytes = 0
+
+        def begin() -> None:
+            nonlocal word_bytes
+            word_bytes = self._embed(encodings, groups, states, recorder)
+
+        def compute(job: BlockJob) -> None:
+            start = perf_counter()
+            for state in states:
+                self._backend.block(state, job.block.layer, job.block.kind, job.width)
+            recorder.add("compute", job.name, start, perf_counter())
+
+        if mode == "sequential":
+            self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
+            read = run_sequential(jobs, lanes, begin, compute, recorder)
+        else:
+            threads = plan.decode_threads
+            read = run_pipelined(jobs, lanes, begin, compute, recorder, decode_threads=threads)
+        start = perf_counter()
+        outputs: list[Floats | None] = [None] * len(encodings)
+        for group, state in zip(groups, states, strict=True):
+            for member, row in zip(group.members, self._backend.finish(state), strict=True):
+                outputs[member] = row
+        recorder.add("compute", "head", start, perf_counter())
+        answers = tuple(row for row in outputs if row is not None)
+        return Outcome(answers, read + word_bytes, recorder.trace())
+
+    def close(self) -> None:
+        """End the threads and give back the descriptors. Idempotent."""
+        for worker in (self._storage_worker, *self._decode_workers):
+            worker.close()
+        self._storage.close()
+
+    def _make_room(self, jobs: Sequence[BlockJob], plan: Plan) -> None:
+        """Grow the ring to the plan's blocks. No lane may be at work."""
+        size = max(job.slot_bytes for job in jobs)
+        if not self._slots or self._slots[0].size < size or len(self._slots) <= plan.read_ahead:
+            self._filled.wait()
+            self._slots = [aligned_buffer(size) for _ in range(plan.read_ahead + 1)]
+
+    def _lanes(self, threads: int) -> Lanes:
+        largest = max(block.shard_weights for block in self._pack.manifest.blocks)
+        for number in range(len(self._scratches), threads):
+            shard = np.empty(largest, dtype=self._backend.weight_type)
+            self._scratches.append(DecodeScratch(self._decoder.scratch(), shard))
+            self._decode_workers.append(Worker(f"sti-decode-{number}"))
+        return Lanes(
+            reader=self._storage,
+            preload=self._preload,
+            decoder=self._decoder,
+            slots=self._slots,
+            buffers=self._backend.buffers,
+            scratches=self._scratches,
+            storage_worker=self._storage_worker,
+            decode_workers=self._decode_workers,
+            where=str(self._pack.path),
+            verify=self._verify,
+        )
+
+    def _embed(
+        self,
+        encodings: Sequence[Encoding],
+        groups: Sequence[Group],
+        states: list[GroupState],
+        recorder: Recorder,
+    ) -> int:
+        """Read the word rows of all texts at once, embed each group; return the bytes read."""
+        start = perf_counter()
+        table = self._pack.manifest.words
+        used, places = np.unique(
+            np.concatenate([encoding.ids for encoding in encodings]), return_inverse=True
+        )
+        raw = self._storage.read_rows(self._pack.words_offset, table.row_bytes, used)
+        read = perf_counter()
+        recorder.add("storage", "words", start, read)
+        rows = np.empty((len(used), table.hidden), dtype=np.float32)
+        decode_rows(raw, table, rows)
+        ends = np.cumsum([len(encoding.ids) for encoding in encodings])
+        for group in groups:
+            shape = (len(group.members), group.tokens)
+            index, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+            lengths = []
+            for line, member in enumerate(group.members):
+                length = len(encodings[member].ids)
+                lengths.append(length)
+                index[line, :length] = places[ends[member] - length : ends[member]]
+                types[line, :length] = encodings[member].type_ids
+            states.append(self._backend.start(rows[index], types, lengths))
+        recorder.add("compute", "embed", read, perf_counter())
+        return raw.nbytes

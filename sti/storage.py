@@ -1,0 +1,209 @@
+"""Reading ranges of a file into memory that the caller owns.
+
+In: byte ranges of a pack. Out: their bytes in aligned buffers, past the page cache where the file
+system allows it (``O_DIRECT``), else through it with the pages dropped after use: a model that is
+streamed must not push everything else out of a small machine's cache. Knows nothing of blocks,
+planes or plans. io_uring is left alone: Android's seccomp filter kills a process that probes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.errors import PackCorruptError, StorageError
+from sti.reads import ByteRange, coalesce
+
+SECTOR = 4096
+"""Offsets, lengths and addresses of direct reads are multiples of this."""
+
+_ROW_GAP = 16384
+_DIRECT_REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def aligned_buffer(size: int) -> NDArray[np.uint8]:
+    """A zeroed, page-aligned uint8 array of at least ``size`` bytes, given back when collected."""
+    rounded = max(SECTOR, -(-size // SECTOR) * SECTOR)
+    return np.frombuffer(mmap.mmap(-1, rounded), dtype=np.uint8)
+
+
+def cover(item: ByteRange) -> ByteRange:
+    """The smallest sector-aligned range around ``item``."""
+    start = item.offset // SECTOR * SECTOR
+    end = -(-item.end // SECTOR) * SECTOR
+    return ByteRange(start, end - start)
+
+
+class Reader(Protocol):
+    """What the stream reads from: a file, later a peer's memory or a pack still arriving."""
+
+    @property
+    def direct(self) -> bool:
+        """Whether reads bypass the page cache."""
+        ...
+
+    def read(self, item: ByteRange, out: NDArray[np.uint8]) -> None:
+        """Fill ``out`` with the sector-aligned range ``item``; ``out`` is page-aligned."""
+        ...
+
+    def read_rows(self, base: int, row_bytes: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Rows of a table at ``base``: ascending, distinct ``rows`` -> ``[n, row_bytes]``."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the reader holds. Idempotent."""
+        ...
+
+
+class FileReader:
+    """A ``Reader`` of one file.
+
+    Args:
+        path: the file, opened for reading.
+        direct: True insists on ``O_DIRECT`` being tried, False never tries it, None tries it and
+            falls back to buffered reads on the first refusal.
+
+    Reads may be issued from several threads at once; ``close`` must not overlap them.
+    """
+
+    def __init__(self, path: Path, *, direct: bool | None = None) -> None:
+        self._path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be opened: {error.strerror}") from error
+        self._direct_fd = -1
+        self._use_direct = False
+        flag = getattr(os, "O_DIRECT", 0)
+        if direct is not False and flag:
+            try:
+                self._direct_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flag)
+                self._use_direct = True
+            except OSError:
+                pass  # a file system without O_DIRECT: buffered reads do the same work
+        self._advise = getattr(os, "posix_fadvise", None)
+
+    @property
+    def direct(self) -> bool:
+        """Whether reads bypass the page cache."""
+        return self._use_direct
+
+    def read(self, item: ByteRange, out: NDArray[np.uint8]) -> None:
+        """Fill ``out[:item.length]`` with the file's bytes.
+
+        Args:
+            item: a sector-aligned range inside the file.
+            out: page-aligned uint8, at least ``item.length`` long, owned by the caller.
+
+        Raises:
+            PackCorruptError: the file ends before the range does.
+            StorageError: the system refuses the read.
+        """
+        self._fill(item, out)
+        if not self._use_direct:
+            self._drop(item)
+
+    def _fill(self, item: ByteRange, out: NDArray[np.uint8], *, buffered: bool = False) -> None:
+        view, done = memoryview(out.data)[: item.length], 0
+        while done < item.length:
+            got = self._pread(view[done:], item.offset + done, buffered)
+            if got == 0:
+                raise PackCorruptError(
+                    f"{self._path}: ends at byte {item.offset + done}, inside a read of "
+                    f"{item.length} bytes at {item.offset}; the pack is truncated, fetch it again"
+                )
+            done += got
+
+    def _pread(self, view: memoryview, offset: int, buffered: bool) -> int:
+        try:
+            if self._use_direct and not buffered:
+                try:
+                    return os.preadv(self._direct_fd, [view], offset)
+                except OSError as error:
+                    if error.errno not in _DIRECT_REFUSED:
+                        raise
+                    # The file system took the flag but refuses the read: buffered from now on.
+                    self._use_direct = False
+            return os.preadv(self._fd, [view], offset)
+        except OSError as error:
+            raise StorageError(
+                f"{self._path}: reading {len(view)} bytes at {offset} failed: {error.strerror}; "
+                "check the storage and the pack (`sti-shard verify`)"
+            ) from error
+
+    def read_rows(self, base: int, row_bytes: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Scattered rows of a table, through the page cache, with every request in flight at once.
+
+        One read-ahead hint a range lets the device work on all of them together, which is several
+        times faster than one direct read after another (see docs/experiments.md).
+
+        Args:
+            base: where row 0 starts in the file.
+            row_bytes: bytes a row.
+            rows: ``[n]``, ascending, distinct.
+
+        Returns:
+            uint8 ``[n, row_bytes]``, a new array.
+        """
+        spans = coalesce(
+            (ByteRange(base + int(row) * row_bytes, row_bytes) for row in rows), gap=_ROW_GAP
+        )
+        if self._advise is not None:
+            for span in spans:
+                self._advise(self._fd, span.offset, span.length, os.POSIX_FADV_WILLNEED)
+        out = np.empty((len(rows), row_bytes), dtype=np.uint8)
+        starts = base + rows * row_bytes
+        done = 0
+        for span in spans:
+            data = np.empty(span.length, dtype=np.uint8)
+            self._fill(span, data, buffered=True)
+            count = int(np.searchsorted(starts, span.end)) - done
+            inside = starts[done : done + count] - span.offset
+            picked = inside[:, None] + np.arange(row_bytes)
+            np.take(data, picked, out=out[done : done + count], mode="clip")
+            done += count
+            self._drop(span)
+        return out
+
+    def _drop(self, span: ByteRange) -> None:
+        if self._advise is not None:
+            self._advise(self._fd, span.offset, span.length, os.POSIX_FADV_DONTNEED)
+
+    def close(self) -> None:
+        """Give back the descriptors. Idempotent."""
+        for fd in (self._fd, self._direct_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd, self._direct_fd = -1, -1
+
+    def __enter__(self) -> FileReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def drop_cache(path: Path, spans: Sequence[ByteRange] = ()) -> None:
+    """Ask the system to forget the file's cached pages (all of them by default)."""
+    advise = getattr(os, "posix_fadvise", None)
+    if advise is None:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for span in spans or (ByteRange(0, 0),):
+            advise(fd, span.offset, span.length, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)

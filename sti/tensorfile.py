@@ -1,0 +1,124 @@
+"""The table of a safetensors file: which tensor lies where.
+
+In: the JSON header of a file. Out: tensors with checked places, or the caller's error. Everything
+is validated before any data is touched: lengths, types, shapes, and that the tensors follow one
+another without a gap or an overlap, as the reference library demands. Knows nothing of packs, of
+checkpoints, or of what tensors mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sti.errors import StiError
+
+LENGTH_BYTES = 8
+"""The file starts with the header's length, as an unsigned little-endian integer of this size."""
+
+MAX_HEADER_BYTES = 100_000_000
+"""Longer headers are refused, by the reference library too."""
+
+ITEM_BYTES: Mapping[str, int] = {
+    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1},
+    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1},
+}
+"""Bytes an element of each type."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlace:
+    """One tensor: its type, its shape, and its first byte and length inside the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorTable:
+    """The tensors of a file in the order in which they lie there, and its text metadata."""
+
+    tensors: Mapping[str, TensorPlace]
+    metadata: Mapping[str, str]
+    end: int
+    """The byte behind the last tensor: the size the file ought to have."""
+
+
+def header_bytes(prefix: bytes, file_bytes: int, *, where: str, error: type[StiError]) -> int:
+    """Length of the JSON header that follows the first 8 bytes of the file.
+
+    Raises:
+        error: the file is too short, or the length reaches beyond it.
+    """
+    if file_bytes < LENGTH_BYTES + 2 or len(prefix) < LENGTH_BYTES:
+        raise error(f"{where}: too short for a safetensors file ({file_bytes} bytes)")
+    length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
+    if not 2 <= length <= min(MAX_HEADER_BYTES, file_bytes - LENGTH_BYTES):
+        raise error(
+            f"{where}: not a safetensors file, or truncated: it announces a header of {length} "
+            f"bytes, and the whole file has {file_bytes}"
+        )
+    return length
+
+
+def parse_table(raw: bytes, *, where: str, error: type[StiError]) -> TensorTable:
+    """Read and check a header. Whether the file ends where its tensors do is the caller's check.
+
+    Args:
+        raw: exactly the header, without the 8 bytes before it.
+        where: the file, for messages.
+        error: what is raised when the header is malformed.
+    """
+    try:
+        # Duplicate names would hide a tensor, so pairs are checked rather than merged.
+        parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{where}: the safetensors header is not valid JSON: {cause}") from cause
+    if not isinstance(parsed, dict):
+        raise error(f"{where}: the safetensors header is not a JSON object")
+    metadata = parsed.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise error(f"{where}: __metadata__ must map names to strings")
+    base = LENGTH_BYTES + len(raw)
+    tensors = {name: _place(name, item, base, where, error) for name, item in parsed.items()}
+    ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)))
+    end = base
+    for name, place in ordered.items():
+        if place.offset != end:
+            kind = "overlaps the one before it" if place.offset < end else "leaves a hole before it"
+            raise error(f"{where}: tensor {name!r} {kind} at byte {min(place.offset, end)}")
+        end += place.length
+    return TensorTable(ordered, metadata, end)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -> TensorPlace:
+    tag = f"{where}: tensor {name!r}"
+    if not isinstance(item, dict):
+        raise error(f"{tag}: its entry is not an object")
+    dtype, shape, span = item.get("dtype"), item.get("shape"), item.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        raise error(f"{tag}: unknown type {dtype!r:.40}")
+    if not _naturals(shape) or not _naturals(span) or len(span) != 2 or span[0] > span[1]:
+        raise error(f"{tag}: its shape or data_offsets are malformed")
+    length = span[1] - span[0]
+    if math.prod(shape) * ITEM_BYTES[dtype] != length:
+        raise error(f"{tag}: {dtype} {list(shape)} does not fill its {length} bytes")
+    return TensorPlace(dtype, tuple(shape), base + span[0], length)
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        type(item) is int and 0 <= item < 2**63 for item in value
+    )

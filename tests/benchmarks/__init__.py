@@ -1,0 +1,1 @@
+"""Benchmarks: speed and quality beside their limits, ceilings and references."""

@@ -1,0 +1,94 @@
+"""Every test fails when it leaves a thread or a file descriptor behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import Task, write_checkpoint
+
+_GRACE_S = 2.0
+
+
+def _descriptors() -> dict[int, str]:
+    """Open descriptors and what they are; empty where the system does not tell."""
+    found: dict[int, str] = {}
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return found
+    for name in names:
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the descriptor of the listing itself
+    return found
+
+
+def _new_threads(before: set[threading.Thread]) -> list[str]:
+    """Threads started since that do not end within the grace."""
+    deadline = time.monotonic() + _GRACE_S
+    while time.monotonic() < deadline:
+        left = [t.name for t in threading.enumerate() if t not in before]
+        if not left:
+            return []
+        time.sleep(0.01)
+    return left
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """What a test opens or starts is closed or ended when it returns.
+
+    Fixtures of a wider scope (an engine shared by a module) are set up before this one, so what
+    they hold open is no leak.
+    """
+    threads, descriptors = set(threading.enumerate()), _descriptors()
+    yield
+    left = _new_threads(threads)
+    assert not left, f"threads left running: {', '.join(left)}"
+    after = _descriptors()
+    if set(after) - set(descriptors):
+        gc.collect()
+        after = _descriptors()
+    leaked = [f"{fd} ({name})" for fd, name in after.items() if fd not in descriptors]
+    assert not leaked, f"descriptors left open: {', '.join(leaked)}"
+
+
+@pytest.fixture(scope="session")
+def pack_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Task], Path]:
+    """Makes a tiny pack of random weights for a task; once a session each."""
+    from shard_tools.build import BuildOptions, build
+
+    made: dict[Task, Path] = {}
+
+    def make(task: Task) -> Path:
+        if task not in made:
+            place = tmp_path_factory.mktemp(task)
+            checkpoint = write_checkpoint(place / "checkpoint", task=task)
+            made[task] = place / f"{task}.sti.safetensors"
+            build(checkpoint, made[task], BuildOptions(), progress=False)
+        return made[task]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_pack(pack_for: Callable[[Task], Path]) -> Path:
+    """A tiny sentence-embedding pack; not to be changed."""
+    return pack_for("embedding")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tests read and write no cache or configuration of the user's."""
+    place = tmp_path_factory.getbasetemp() / "xdg"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
+    return place

@@ -1,0 +1,138 @@
+"""Manifests and device profiles made up for tests: valid, of any size, with no file behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from sti.manifest import (
+    Block,
+    BlockKind,
+    Dimensions,
+    Manifest,
+    Operand,
+    Plane,
+    Resident,
+    Submodel,
+    WordTable,
+)
+from sti.profile import DecodeProfile, DeviceProfile, StorageProfile
+
+LADDER = (2, 3, 4, 6, 8)
+BERT_BASE = {"layers": 12, "slices": 12, "attention_weights": 196608, "ffn_weights": 393216}
+MINILM = {"layers": 6, "slices": 12, "attention_weights": 49152, "ffn_weights": 98304}
+DECODE_NS = {1: 0.15, 2: 0.2, 3: 0.3, 4: 0.4, 5: 0.8, 6: 1.1, 7: 1.2, 8: 1.2}
+
+
+def make_manifest(
+    rng: Random,
+    *,
+    layers: int = 2,
+    slices: int = 3,
+    ladder: Sequence[int] = (2, 4, 8),
+    attention_weights: int = 65536,
+    ffn_weights: int = 131072,
+    submodels: Sequence[tuple[int, int, float]] = (),
+    ranked: bool = False,
+) -> Manifest:
+    """A manifest whose blocks have random gains and, but in the first plane, random orders.
+
+    Args:
+        submodels: depth, width and loss of each beyond the full model.
+        ranked: order every plane by falling gains, as a ranked pack does, instead of at random.
+    """
+    weights = {"attention": attention_weights, "ffn": ffn_weights}
+    blocks = tuple(
+        _block(rng, layer, kind, weights[kind], slices, tuple(ladder), ranked)
+        for layer in range(layers)
+        for kind in weights
+    )
+    kinds = tuple(
+        BlockKind(name, "head", "tokens", (Operand("w", (1, 8, size // 8)),), (), (), ())
+        for name, size in weights.items()
+    )
+    smaller = tuple(
+        Submodel(depth, width, tuple(range(depth)), loss) for depth, width, loss in submodels
+    )
+    return Manifest(
+        name="synthetic",
+        architecture="bert",
+        task="embedding",
+        licence="Apache-2.0",
+        source="none",
+        generator="tests",
+        dimensions=Dimensions(layers, slices, hidden=64, max_tokens=512),
+        ladder=tuple(ladder),
+        book={},
+        tokenizer={},
+        labels=(),
+        graphs={name: f"graph.{name}" for name in ("embed", "connect", "head")},
+        kinds=kinds,
+        blocks=blocks,
+        words=WordTable(rows=1000, hidden=64, group=32, row_bytes=36, checksum=0),
+        submodels=(Submodel(layers, slices, tuple(range(layers)), 0.0), *smaller),
+        resident=Resident("embed.gamma", 16384, 0),
+        notes={},
+    )
+
+
+def _block(
+    rng: Random,
+    layer: int,
+    kind: str,
+    weights: int,
+    slices: int,
+    ladder: tuple[int, ...],
+    ranked: bool,
+) -> Block:
+    planes = []
+    for level, bits in enumerate(ladder):
+        step = bits - ladder[level - 1] if level else bits
+        scale = 4.0 ** -ladder[level - 1] if level else 1.0
+        gains = tuple(scale * rng.lognormvariate(0.0, 1.0) for _ in range(slices))
+        order = list(range(slices))
+        if level and ranked:
+            order.sort(key=lambda index: -gains[index])
+        elif level:
+            rng.shuffle(order)
+        checksums = (0,) * slices
+        planes.append(Plane(bits, max(1, weights * step // 8), tuple(order), checksums, gains))
+    outliers = tuple(4 * rng.randrange(weights // 256 + 1) for _ in range(slices))
+    length = sum(outliers) + slices * sum(plane.shard_bytes for plane in planes)
+    return Block(layer, kind, weights, length, outliers, (0,) * slices, tuple(planes))
+
+
+def make_profile(
+    rng: Random | None = None,
+    *,
+    ladder: Sequence[int] = LADDER,
+    decoders: int = 1,
+    contention: float = 1.1,
+    jitter: float = 1.15,
+    bytes_per_s: float = 1.2e9,
+) -> DeviceProfile:
+    """The profile of a laptop's core on BERT-base shapes, or with ``rng`` something near it."""
+
+    def near(value: float, *, spread: float = 1.0) -> float:
+        return value * rng.lognormvariate(0.0, spread) if rng else value
+
+    return DeviceProfile(
+        device="made up",
+        threads=1,
+        decoders=decoders,
+        storage=StorageProfile(True, near(6e-5), near(bytes_per_s), near(2e-6)),
+        decode=DecodeProfile(
+            near(5e-6), {bits: near(DECODE_NS[bits] * 1e-9, spread=0.3) for bits in ladder}
+        ),
+        compute={
+            "embed": (2e-5, 0.0, 1e-6, 0.0, 0.0),
+            "attention": (2e-5, 1e-6, 1e-7, near(6e-7), 1e-9),
+            "ffn": (2e-5, 1e-6, 1e-7, near(1.2e-6), 0.0),
+            "connect": (1e-5, 0.0, 4e-7, 0.0, 0.0),
+            "head": (5e-5, 0.0, 1e-7, 0.0, 0.0),
+        },
+        tokenize_s=1e-6,
+        fixed_s=3e-4,
+        contention=contention,
+        jitter=jitter,
+    )

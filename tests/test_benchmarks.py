@@ -1,0 +1,217 @@
+"""The benchmarks run, on tiny inputs, and report what they say they do. Nothing here is timed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file
+
+from shard_tools.build import BuildOptions, build
+from tests.benchmarks import base_model, cold, common, ort_models, streaming, stsb
+from tests.benchmarks.base_model import SIZES, Planting, Shape, vocabulary, write_checkpoint
+
+TINY = Shape(layers=2, hidden=64, heads=4, inner=128, vocabulary=400, positions=64)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("benchmark") / "checkpoint"
+    write_checkpoint(place, TINY, Planting(), seed=3)
+    return place
+
+
+@pytest.fixture(scope="module")
+def models(checkpoint: Path) -> Path:
+    place = checkpoint.parent / "models"
+    ort_models.make_models(checkpoint, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def pack(checkpoint: Path) -> Path:
+    path = checkpoint.parent / "tiny.sti.safetensors"
+    build(checkpoint, path, BuildOptions(), progress=False)
+    return path
+
+
+def report_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def rows_of(report: dict[str, Any], title: str) -> list[dict[str, Any]]:
+    (table,) = [table for table in report["tables"] if table["title"].startswith(title)]
+    rows: list[dict[str, Any]] = table["rows"]
+    return rows
+
+
+def test_same_seed_writes_the_same_checkpoint_and_another_seed_another(tmp_path: Path) -> None:
+    files = []
+    for place, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_checkpoint(tmp_path / place, TINY, Planting(), seed=seed)
+        files.append((tmp_path / place / "model.safetensors").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_only_the_planted_channels_leave_the_bulk(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    for name, matrix in tensors.items():
+        if "dense" in name and name.endswith(".weight"):
+            bulk = np.median(np.abs(matrix)) / 0.65
+            channels = np.flatnonzero((np.abs(matrix) > 8.5 * bulk).any(axis=0))
+            is_down = "attention" not in name and "output" in name
+            assert len(channels) == (Planting().channels if is_down else 0), name
+
+
+def test_weights_have_the_tails_of_a_trained_encoder() -> None:
+    values = base_model._weights(np.random.default_rng(0), 768, 768)
+    beyond = (np.abs(values) > 3 * values.std()).mean()
+    assert 0.0045 < beyond < 0.0065
+
+
+def test_vocabulary_has_the_asked_size_and_no_word_twice() -> None:
+    words = vocabulary(SIZES["base"].vocabulary)
+    assert len(words) == 30522 == len(set(words))
+    assert [words.index(word) for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]")] == [
+        0,
+        100,
+        101,
+        102,
+    ]
+    with pytest.raises(ValueError, match="too small"):
+        vocabulary(100)
+
+
+def test_command_line_of_base_model_overrides_a_size(tmp_path: Path) -> None:
+    sizes = ["--size", "tiny", "--layers", "1", "--hidden", "32", "--heads", "2", "--inner", "64"]
+    assert base_model.main([str(tmp_path), *sizes]) == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    named = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    assert [config[name] for name in named] == [1, 32, 2, 64]
+
+
+def test_every_int8_product_of_the_reference_is_fused(models: Path) -> None:
+    # What is left unfused would slow the reference down and flatter the pack.
+    nodes = onnx.load(models / "int8_optimized.onnx").graph.node
+    kinds = Counter(node.op_type for node in nodes)
+    fused = kinds["DynamicQuantizeMatMul"] + kinds["MatMulIntegerToFloat"]
+    assert fused == 6 * TINY.layers
+    assert kinds["MatMulInteger"] == 0
+
+
+def test_reference_that_differs_from_the_graph_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort_models._Export, "gelu", lambda self, x: self.op("Relu", x))
+    with pytest.raises(ValueError, match="differs from the reference"):
+        ort_models.make_models(checkpoint, tmp_path)
+
+
+def test_rank_correlation_shares_the_ranks_of_equal_values() -> None:
+    assert stsb.ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1.0, 3.5, 2.0]
+    first, second = np.array([1.0, 2.0, 2.0, 4.0]), np.array([10.0, 30.0, 20.0, 40.0])
+    assert stsb.spearman(first, second) == pytest.approx(0.9486832980505138)
+    assert stsb.spearman(first, -second) == pytest.approx(-0.9486832980505138)
+
+
+def test_stsb_scores_the_references_and_every_fidelity(
+    checkpoint: Path, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = vocabulary(TINY.vocabulary)[-60:]
+    lines = ["sentence1\tsentence2\tscore\tgenre"]
+    for place in range(0, 60, 4):
+        sentences = f'{words[place]} "{words[place + 1]}\t{words[place + 2]} {words[place + 3]}'
+        lines.append(f"{sentences}\t{place % 5}.5\tnews")
+    data = tmp_path / "dev.tsv"
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    arguments = ["--pack", pack, "--checkpoint", checkpoint, "--data", data, "--output", "json"]
+    assert stsb.main([*map(str, arguments), "--batch", "4", "--pairs", "12"]) == 0
+    rows = rows_of(report_of(capsys), "STS")
+    assert [row["system"].rpartition(", ")[2] for row in rows] == [
+        *("ORT fp32", "quantize_dynamic"),
+        *(f"{bits} bits" for bits in (8, 6, 4, 3, 2)),
+    ]
+    assert rows[0]["against fp32"] == 0.0
+    assert rows[2]["cosine to fp32, mean"] > 0.99
+    assert [row["verdict"] is None for row in rows] == [True, True, *(False,) * 4, True]
+
+
+def test_cached_files_are_seen_and_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 20))
+    assert common.cached_bytes(path) == 1 << 20
+    _evict_or_skip(path)
+    assert common.cached_bytes(path) == 0
+    path.read_bytes()
+    assert common.cached_bytes(path) == 1 << 20
+
+
+def test_cold_starts_every_system_in_fresh_processes(
+    pack: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _evict_or_skip(pack)
+    arguments = ["--pack", str(pack), "--models", str(models), "--output", "json"]
+    assert cold.main([*arguments, "--repeats", "1", "--threads", "1", "--tokens", "16"]) == 0
+    report = report_of(capsys)
+    rows = rows_of(report, "Cold starts")
+    assert [row["system"].removesuffix(" *") for row in rows] == [
+        "STI",
+        "ORT int8",
+        "ORT int8, optimized beforehand",
+        "ORT fp32",
+    ]
+    assert all(row["cosine to ORT fp32"] > 0.9 for row in rows)
+    assert all(row["together ms"] >= row["open ms"] > 0 for row in rows)
+    assert all(row["peak growth MB"] > 0 for row in rows)
+    assert sum(row["limit"] is not None for row in rows_of(report, "Best setting")) == 3
+    assert any("needs no device profile" in note for note in report["notes"])
+
+
+def test_streaming_compares_both_executors_at_every_fidelity(
+    pack: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--bits", "4", "8", "--tokens", "16", "--repeats", "2", "--preload", "1KB"]
+    assert streaming.main([str(pack), *sizes, "--output", "json"]) == 0
+    report = report_of(capsys)
+    rows = rows_of(report, "Pipelined")
+    assert [(row["bits"], row["tokens"]) for row in rows] == [(4, 16), (8, 16)]
+    assert all(row["end to end / largest lane"] >= 1.0 for row in rows)
+    assert all(row["predicted"] > 0 for row in rows)
+    assert rows[1]["MB read"] > rows[0]["MB read"] > 0
+    assert len(rows_of(report, "Sequential")) == len(rows_of(report, "Ceilings")) == 2
+
+
+def test_streaming_refuses_answers_that_differ(
+    pack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = iter(range(1000))
+    right = streaming.sample
+
+    def drifting(*arguments: Any) -> Any:
+        found, answer = right(*arguments)
+        return found, answer + np.float32(1e-6 * next(taken))
+
+    monkeypatch.setattr(streaming, "sample", drifting)
+    with pytest.raises(SystemExit):
+        streaming.main([str(pack), "--bits", "2", "--tokens", "16", "--repeats", "1"])
+    assert "run differs" in capsys.readouterr().err
+
+
+def test_tables_say_what_was_met_and_what_fell_short() -> None:
+    rows = [common.at_most("a", 1.1, 1.1), common.at_least("b", 2.9, 3.0)]
+    assert [row[-1] for row in rows] == ["met", "SHORT"]
+    text = common.Table("Limits", common.LIMITS, rows).markdown()
+    assert "| b        | 2.900 | >= 3   | SHORT   |" in text
+
+
+def _evict_or_skip(path: Path) -> None:
+    try:
+        common.evict(path)
+    except RuntimeError:
+        pytest.skip("the tests' directory cannot be dropped from the page cache")

@@ -1,0 +1,354 @@
+"""The engine end to end on small packs: answers, plans, batches, targets, failures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sti
+from sti.backend import Backend
+from sti.plan import BlockPlan, Plan, Target, Workload
+from sti.planner import uniform_plan
+from sti.storage import FileReader
+from tests.packs import PROFILE, TEXTS, tiny_pack
+
+LONG = "the dog runs under the table " * 30
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[sti.Engine]:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as opened:
+        opened.run(TEXTS)  # starts its threads before any test counts them
+        yield opened
+
+
+def embeddings(result: sti.Result) -> np.ndarray[Any, np.dtype[np.float32]]:
+    assert result.embeddings is not None
+    return result.embeddings
+
+
+def mixed_plan(engine: sti.Engine, counts: list[list[int]], preload: int, threads: int) -> Plan:
+    """A plan with a staircase of its own for every block."""
+    base = uniform_plan(
+        engine.manifest, engine.pack_id, Workload(1, 8), bits=2, decode_threads=threads
+    )
+    blocks = tuple(
+        BlockPlan(block.layer, block.kind, (block.counts[0], *higher), preload)
+        for block, higher in zip(base.blocks, counts, strict=True)
+    )
+    return replace(base, blocks=blocks, target=Target(None, preload * len(blocks)))
+
+
+staircases = st.lists(
+    st.lists(st.integers(0, 4), min_size=4, max_size=4).map(lambda c: sorted(c, reverse=True)),
+    min_size=6,
+    max_size=6,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(staircases, st.sampled_from([0, 100, 3000, 10**6]), st.integers(1, 3))
+def test_pipelined_equals_sequential_to_the_bit(
+    counts: list[list[int]], preload: int, threads: int
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=2, threads=1, profile=PROFILE) as engine:
+        plan = mixed_plan(engine, counts, preload, threads)
+        engine.set_target(plan=plan)
+        cold = embeddings(engine.run(TEXTS))
+        assert engine.preloaded(10)
+        assert engine.held_bytes <= plan.target.preload_bytes
+        piped = engine.run(TEXTS)
+        straight = engine.run(TEXTS, mode="sequential")
+        assert piped.plan is plan
+        assert (embeddings(piped) == embeddings(straight)).all()
+        assert (embeddings(piped) == cold).all()
+        assert piped.bytes_read == straight.bytes_read
+
+
+def test_embeddings_are_normalised_and_differ_between_texts(engine: sti.Engine) -> None:
+    found = engine.embed(TEXTS)
+    assert found.shape == (len(TEXTS), 32) and found.dtype == np.float32
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert len({row.tobytes() for row in found}) == len(TEXTS)
+
+
+def test_a_batch_of_equal_lengths_answers_each_text_as_alone_to_the_bit(
+    engine: sti.Engine,
+) -> None:
+    texts = ["the dog runs", "the cat runs", "a red house", "house under table"]
+    together = engine.embed(texts)
+    for row, text in zip(together, texts, strict=True):
+        assert (engine.embed([text])[0] == row).all()
+
+
+def test_a_padded_batch_answers_each_text_nearly_as_alone(engine: sti.Engine) -> None:
+    texts = [" ".join(["dog", "cat", "red", "house"][: 1 + i % 4] * (1 + i % 5)) for i in range(40)]
+    together = engine.embed(texts)
+    alone = np.stack([engine.embed([text])[0] for text in texts])
+    assert np.median(np.abs(together - alone)) <= 1e-6
+    assert (together * alone).sum(axis=1).min() >= 0.995
+
+
+def test_a_batch_reads_every_weight_once(engine: sti.Engine) -> None:
+    one, many = engine.run(TEXTS[:1]), engine.run(TEXTS * 20)
+    words = 26 * engine.manifest.words.row_bytes
+    assert many.bytes_read <= one.bytes_read + words
+
+
+def test_all_fidelities_come_nearer_to_the_best(engine: sti.Engine) -> None:
+    answers = {}
+    with sti.Engine.open(tiny_pack(), threads=1, profile=PROFILE, fidelity=2) as other:
+        for bits in (2, 3, 4, 6, 8):
+            other.set_target(fidelity=bits)
+            answers[bits] = other.embed(TEXTS)
+    close = [float((answers[bits] * answers[8]).sum(axis=1).mean()) for bits in (2, 3, 4, 6)]
+    assert close == sorted(close) and close[-1] > 0.995
+
+
+def test_a_preloaded_model_reads_only_word_rows() -> None:
+    with sti.Engine.open(
+        tiny_pack(), fidelity=4, preload="10MB", threads=1, profile=PROFILE
+    ) as engine:
+        assert engine.preloaded(10)
+        result = engine.run(TEXTS)
+        assert result.bytes_read < 30 * engine.manifest.words.row_bytes
+        assert 0 < engine.held_bytes <= 10_000_000
+
+
+def test_set_target_changes_the_plan_and_rebuilds_no_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with sti.Engine.open(tiny_pack(), threads=1, profile=PROFILE) as engine:
+        best = engine.run(TEXTS)
+
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("a session was built")
+
+        monkeypatch.setattr("onnxruntime.InferenceSession.__init__", refuse)
+        tight = best.plan.predicted
+        assert tight is not None
+        engine.set_target(fidelity=2, preload="64KB")
+        low = engine.run(TEXTS)
+        engine.set_target()
+        again = engine.run(TEXTS)
+    assert low.plan.blocks != best.plan.blocks
+    assert (embeddings(again) == embeddings(best)).all()
+    assert not (embeddings(low) == embeddings(best)).all()
+
+
+def test_an_infeasible_target_says_the_limit_and_leaves_the_engine_as_it_was() -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        before = engine.embed(TEXTS)
+        with pytest.raises(sti.InfeasibleError) as caught:
+            engine.set_target(latency="1us")
+        assert caught.value.limit == "latency"
+        assert caught.value.needed > caught.value.asked == 1e-6
+        assert (engine.embed(TEXTS) == before).all()
+
+
+def test_a_preload_buffer_larger_than_memory_is_refused() -> None:
+    with pytest.raises(sti.InfeasibleError, match="memory") as caught:
+        sti.Engine.open(tiny_pack(), preload=10**15, fidelity=2, profile=PROFILE)
+    assert caught.value.limit == "preload"
+
+
+def test_narrow_operands_of_several_heads_answer_as_one_head_a_slice() -> None:
+    found = []
+    for slices in (4, 2, 1):
+        path = tiny_pack(slices=slices)
+        with sti.Engine.open(path, fidelity=8, threads=1, profile=PROFILE) as engine:
+            found.append(engine.embed(TEXTS))
+    assert np.allclose(found[0], found[1], atol=2e-3)
+    assert np.allclose(found[0], found[2], atol=2e-3)
+
+
+def test_classification_names_labels_best_first() -> None:
+    with sti.Engine.open(
+        tiny_pack("classification"), fidelity=8, threads=1, profile=PROFILE
+    ) as engine:
+        rows = engine.classify([*TEXTS, ("the dog runs", "a red house")])
+        for row in rows:
+            assert {label.name for label in row} == {"red", "green", "blue"}
+            scores = [label.score for label in row]
+            assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1)
+        with pytest.raises(sti.InputError, match="classification"):
+            engine.embed(TEXTS)
+
+
+@pytest.mark.parametrize("task", ["mean_classification", "regression"])
+def test_other_sequence_heads_answer(task: Any) -> None:
+    with sti.Engine.open(tiny_pack(task), fidelity=8, threads=1, profile=PROFILE) as engine:
+        logits = engine.run([("the dog", "a cat"), "the dog"]).logits
+        assert isinstance(logits, np.ndarray) and np.isfinite(logits).all() and len(logits) == 2
+
+
+def test_tagging_gives_spans_of_the_text() -> None:
+    with sti.Engine.open(tiny_pack("tagging"), fidelity=8, threads=1, profile=PROFILE) as engine:
+        for text, spans in zip(TEXTS, engine.tag(TEXTS), strict=True):
+            assert spans and all(text[span.start : span.end] == span.text for span in spans)
+
+
+def test_over_long_text_is_cut_with_a_notice(engine: sti.Engine) -> None:
+    with pytest.warns(sti.StiWarning, match="48 tokens"):
+        result = engine.run([LONG, "the dog"])
+    assert result.truncated == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "no texts"),
+        (["a", "  "], "text 1 is empty"),
+        ("the dog", "list of texts"),
+        ([("a", "b", "c")], "text 0"),
+        ([3], "text 0"),
+        ([("a", "")], "text 0 is empty"),
+    ],
+)
+def test_texts_that_cannot_be_used_are_refused(
+    engine: sti.Engine, texts: Any, message: str
+) -> None:
+    with pytest.raises(sti.InputError, match=message):
+        engine.run(texts)
+
+
+def test_calls_from_several_threads_run_one_after_another(engine: sti.Engine) -> None:
+    expected = engine.embed(TEXTS)
+    found: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(bool((engine.embed(TEXTS) == expected).all())))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 6
+
+
+def test_a_closed_engine_refuses() -> None:
+    engine = sti.Engine.open(tiny_pack(), fidelity=2, threads=1)
+    engine.close()
+    engine.close()
+    with pytest.raises(sti.ClosedError):
+        engine.run(TEXTS)
+
+
+class Failure(Exception):
+    """What the tests below inject."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5])
+def test_storage_that_fails_stops_the_run_and_the_engine_stays_usable(
+    monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        expected = engine.embed(TEXTS)
+        real, calls = FileReader.read, []
+
+        def read(self: FileReader, *args: Any) -> None:
+            calls.append(1)
+            if len(calls) > after:
+                raise sti.StorageError("injected")
+            real(self, *args)
+
+        monkeypatch.setattr(FileReader, "read", read)
+        with pytest.raises(sti.StorageError, match="injected"):
+            engine.run(TEXTS)
+        monkeypatch.setattr(FileReader, "read", real)
+        assert (engine.embed(TEXTS) == expected).all()
+
+
+@pytest.mark.parametrize("error", [Failure, KeyboardInterrupt])
+def test_compute_that_fails_stops_the_lanes_and_the_engine_stays_usable(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        expected = engine.embed(TEXTS)
+        real, calls = Backend.block, []
+
+        def block(self: Backend, *args: Any) -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                raise error
+            real(self, *args)
+
+        monkeypatch.setattr(Backend, "block", block)
+        with pytest.raises(error):
+            engine.run(TEXTS)
+        monkeypatch.setattr(Backend, "block", real)
+        assert (engine.embed(TEXTS) == expected).all()
+
+
+def test_reading_stays_within_the_ring_and_overlaps_compute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With compute held up in the first block, no more than the ring is read."""
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        plan = replace(engine.plan_for(tokens=8), read_ahead=1)
+        engine.set_target(plan=plan)
+        engine.run(TEXTS)
+        real_read, real_block = FileReader.read, Backend.block
+        reads: list[int] = []
+        seen: list[int] = []
+        gate = threading.Event()
+
+        def read(self: FileReader, *args: Any) -> None:
+            reads.append(1)
+            real_read(self, *args)
+
+        def block(self: Backend, *args: Any) -> None:
+            if not seen:
+                gate.wait(0.3)
+                seen.append(len(reads))
+            real_block(self, *args)
+
+        monkeypatch.setattr(FileReader, "read", read)
+        monkeypatch.setattr(Backend, "block", block)
+        engine.run(TEXTS)
+        # Decoded into the two working buffers: 2 blocks; waiting in the ring: 2 more.
+        assert seen == [4] and len(reads) == 6
+
+
+def test_verify_names_the_damaged_shard(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.sti.safetensors"
+    damaged.write_bytes(tiny_pack().read_bytes())
+    with sti.Engine.open(damaged, fidelity=2, threads=1, profile=PROFILE) as engine:
+        block = engine.manifest.blocks[2]
+        offset = engine._reader.block_offset(block.tensor) + sum(block.outlier_bytes)
+    with damaged.open("r+b") as file:
+        file.seek(offset + block.planes[0].shard_bytes * 2 + 1)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    with (
+        sti.Engine.open(damaged, fidelity=2, threads=1, verify=True, profile=PROFILE) as engine,
+        pytest.raises(sti.PackCorruptError, match="layer 1 attention, slice 2, plane of 2 bits"),
+    ):
+        engine.run(TEXTS)
+
+
+def test_the_unsigned_graphs_answer_to_the_bit_as_the_signed_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = []
+    for saturates in (False, True):
+        monkeypatch.setattr(Backend, "_saturates", lambda self, found=saturates: found)
+        with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+            answers.append(engine.embed(TEXTS))
+    assert (answers[0] == answers[1]).all()
+
+
+def test_the_public_names_are_those_listed() -> None:
+    for name in sti.__all__:
+        assert getattr(sti, name) is not None
+    public = {name for name in dir(sti) if not name.startswith("_")}
+    assert public <= set(sti.__all__)

@@ -1,0 +1,518 @@
+"""The graphs of a pack against NumPy, and what the engine relies on to the bit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from shard_tools import graphs
+from sti.errors import StiError
+from tests import graph_spec as spec
+
+Array = NDArray[Any]
+Feeds = dict[str, Array]
+Activation = Literal["gelu", "gelu_new", "relu"]
+
+HIDDEN, HEAD, NEURONS, SLICES, EPSILON = 64, 16, 32, 4, 1e-12
+ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "relu")
+
+
+def session(model: bytes, *, threads: int = 1) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run(model: bytes, feeds: Feeds, *, threads: int = 1) -> Array:
+    return np.asarray(session(model, threads=threads).run(None, feeds)[0])
+
+
+def saturates() -> bool:
+    """Whether this processor's u8 x s8 product overflows its 16-bit sums."""
+    g = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMulInteger", ["a", "b"], ["y"])],
+        "probe",
+        [
+            onnx.helper.make_tensor_value_info("a", onnx.TensorProto.UINT8, [64, 64]),
+            onnx.helper.make_tensor_value_info("b", onnx.TensorProto.INT8, [64, 64]),
+        ],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT32, [64, 64])],
+    )
+    model = onnx.helper.make_model(
+        g, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 18)]
+    )
+    feeds = {"a": np.full((64, 64), 255, np.uint8), "b": np.full((64, 64), 127, np.int8)}
+    return bool((run(model.SerializeToString(), feeds) != 255 * 127 * 64).any())
+
+
+SATURATES = saturates()
+EXACT: Literal["s8", "u8"] = "u8" if SATURATES else "s8"
+"""The variant with exact products on this processor."""
+
+
+def weights(rng: np.random.Generator, *shape: int) -> Array:
+    found = rng.integers(-128, 128, shape).astype(np.int8)
+    return found.view(np.uint8) ^ 0x80 if EXACT == "u8" else found
+
+
+def flipped(feeds: Feeds) -> Feeds:
+    """The same weights in the other variant."""
+    other = {np.dtype(np.int8): np.uint8, np.dtype(np.uint8): np.int8}
+    return {
+        name: (value.view(np.uint8) ^ 0x80).view(other[value.dtype])
+        if value.dtype in other
+        else value
+        for name, value in feeds.items()
+    }
+
+
+def floats(rng: np.random.Generator, *shape: int, spread: float = 1.0) -> Array:
+    return (rng.standard_normal(shape) * spread).astype(np.float32)
+
+
+def row_scales(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.uniform(0.5e-3, 2e-3, shape).astype(np.float32)
+
+
+def attention_feeds(
+    rng: np.random.Generator, *, batch: int, tokens: int, slices: int = SLICES
+) -> Feeds:
+    feeds: Feeds = {"h": floats(rng, batch, tokens, HIDDEN)}
+    for name in "qkv":
+        feeds[name] = weights(rng, slices, HIDDEN, HEAD)
+        feeds[f"{name}_scale"] = row_scales(rng, slices, 1, HEAD)
+    feeds["q_scale"] /= np.float32(math.sqrt(HEAD))
+    for name in ("q_bias", "v_bias"):
+        feeds[name] = floats(rng, slices, 1, HEAD, spread=0.3)
+    return feeds | {"o": weights(rng, slices, HEAD, HIDDEN), "o_scale": row_scales(rng, HIDDEN)}
+
+
+def ffn_feeds(rng: np.random.Generator, *, batch: int, tokens: int, slices: int = SLICES) -> Feeds:
+    return {
+        "h": floats(rng, batch, tokens, HIDDEN),
+        "up": weights(rng, slices, HIDDEN, NEURONS),
+        "up_scale": row_scales(rng, slices, 1, NEURONS),
+        "up_bias": floats(rng, slices, 1, NEURONS, spread=0.3),
+        "down": weights(rng, slices, NEURONS, HIDDEN),
+        "down_scale": row_scales(rng, HIDDEN),
+    }
+
+
+def norm_feeds(rng: np.random.Generator) -> Feeds:
+    return {"gamma": 1 + floats(rng, HIDDEN, spread=0.1), "beta": floats(rng, HIDDEN, spread=0.1)}
+
+
+def connect_feeds(rng: np.random.Generator, *, batch: int, tokens: int) -> Feeds:
+    return norm_feeds(rng) | {
+        "partial": floats(rng, batch, tokens, HIDDEN),
+        "residual": floats(rng, batch, tokens, HIDDEN),
+        "bias": floats(rng, HIDDEN),
+    }
+
+
+def embed_feeds(rng: np.random.Generator, *, batch: int, tokens: int) -> Feeds:
+    return norm_feeds(rng) | {
+        "words": floats(rng, batch, tokens, HIDDEN),
+        "positions": floats(rng, 300, HIDDEN),
+        "types": floats(rng, 2, HIDDEN),
+        "type_ids": rng.integers(0, 2, (batch, tokens)),
+    }
+
+
+def side_feeds(
+    rng: np.random.Generator, name: str, channels: int, shape: tuple[int, ...], count: int
+) -> Feeds:
+    """``count`` side channels; ``shape`` is the product's, without them."""
+    index = np.sort(rng.choice(channels, count, replace=False)).astype(np.int64)
+    return {f"{name}_idx": index, f"{name}_w": floats(rng, *shape[:-1], count, shape[-1])}
+
+
+def attention_model(
+    variant: Literal["s8", "u8"] = EXACT, *, masked: bool = False, side: tuple[str, ...] = ()
+) -> bytes:
+    return graphs.build_attention(
+        hidden=HIDDEN, head=HEAD, weights=variant, masked=masked, side=side
+    )
+
+
+def ffn_model(
+    variant: Literal["s8", "u8"] = EXACT,
+    *,
+    activation: Activation = "gelu",
+    side: tuple[str, ...] = (),
+) -> bytes:
+    return graphs.build_ffn(
+        hidden=HIDDEN, neurons=NEURONS, weights=variant, activation=activation, side=side
+    )
+
+
+def assert_integer_path(found: Array, expected: Array) -> None:
+    """Equal but for floats of one rounding apart that fall on two sides of a quantization step.
+
+    Such a flip moves one token by one step of one channel times one weight.
+    """
+    gap = np.abs(found - expected)
+    spread = float(expected.std())
+    assert np.median(gap) <= 2e-7 * spread
+    assert gap.max() <= 0.02 * spread
+
+
+def assert_close_to_float(found: Array, expected: Array, *, share: float) -> None:
+    """Root mean square of the error, as a share of the output's spread."""
+    assert np.sqrt(np.mean((found - expected) ** 2)) <= share * expected.std()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("slices", range(1, SLICES + 1))
+def test_attention_computes_its_integers_and_approximates_its_floats(
+    slices: int, masked: bool
+) -> None:
+    rng = np.random.default_rng(slices)
+    feeds = attention_feeds(rng, batch=3, tokens=7, slices=slices)
+    if masked:
+        feeds["mask"] = np.zeros((3, 1, 7), dtype=np.float32)
+        feeds["mask"][1, 0, 5:] = -10000
+    found = run(attention_model(masked=masked), feeds)
+    assert found.dtype == np.float32
+    assert_integer_path(found, spec.attention(feeds, exact=True))
+    assert_close_to_float(found, spec.attention(feeds, exact=False), share=0.015)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("slices", range(1, SLICES + 1))
+def test_ffn_computes_its_integers_and_approximates_its_floats(
+    slices: int, activation: Activation
+) -> None:
+    rng = np.random.default_rng(slices)
+    feeds = ffn_feeds(rng, batch=2, tokens=5, slices=slices)
+    found = run(ffn_model(activation=activation), feeds)
+    assert_integer_path(found, spec.ffn(feeds, activation=activation, exact=True))
+    expected = spec.ffn(feeds, activation=activation, exact=False)
+    assert_close_to_float(found, expected, share=0.015)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 32),
+    batch=st.integers(1, 4),
+    tokens=st.integers(2, 9),
+    slices=st.integers(1, SLICES),
+    count=st.integers(0, 6),
+)
+def test_all_extents_and_side_channels_are_symbolic(
+    seed: int, batch: int, tokens: int, slices: int, count: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    feeds = ffn_feeds(rng, batch=batch, tokens=tokens, slices=slices)
+    feeds |= side_feeds(rng, "up", HIDDEN, (slices, NEURONS), count)
+    feeds |= side_feeds(rng, "down", slices * NEURONS, (HIDDEN,), count)
+    found = FFN_SIDES.run(None, feeds)[0]
+    assert_integer_path(found, spec.ffn(feeds, activation="gelu", exact=True))
+
+    feeds = attention_feeds(rng, batch=batch, tokens=tokens, slices=slices)
+    for name in "qkv":
+        feeds |= side_feeds(rng, name, HIDDEN, (slices, HEAD), count)
+    feeds |= side_feeds(rng, "o", slices * HEAD, (HIDDEN,), count)
+    found = ATTENTION_SIDES.run(None, feeds)[0]
+    assert_integer_path(found, spec.attention(feeds, exact=True))
+
+
+FFN_SIDES = session(ffn_model(side=("up", "down")))
+ATTENTION_SIDES = session(attention_model(side=("q", "k", "v", "o")))
+
+
+@pytest.mark.skipif(SATURATES, reason="u8 x s8 products overflow on this processor")
+def test_signed_and_unsigned_weights_give_the_same_bits() -> None:
+    rng = np.random.default_rng(5)
+    attention, ffn = (make(rng, batch=2, tokens=6) for make in (attention_feeds, ffn_feeds))
+    assert np.array_equal(
+        run(attention_model("s8"), attention), run(attention_model("u8"), flipped(attention))
+    )
+    assert np.array_equal(run(ffn_model("s8"), ffn), run(ffn_model("u8"), flipped(ffn)))
+
+
+def test_extreme_weights_and_activations_do_not_saturate() -> None:
+    # Pairs of 255 x 127 are what overflows the 16-bit sums of processors without VNNI.
+    rng = np.random.default_rng(6)
+    feeds = ffn_feeds(rng, batch=1, tokens=4)
+    extreme = np.full((SLICES, HIDDEN, NEURONS), 127, np.int8)
+    feeds["up"] = extreme.view(np.uint8) ^ 0x80 if EXACT == "u8" else extreme
+    feeds["h"] = np.full((1, 4, HIDDEN), 3.0, np.float32)
+    assert_close_to_float(
+        run(ffn_model(), feeds), spec.ffn(feeds, activation="gelu", exact=False), share=0.01
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("tokens", [2, 3, 8, 17, 130])
+def test_a_batch_gives_each_sentence_the_bits_it_has_alone(tokens: int, threads: int) -> None:
+    rng = np.random.default_rng(tokens)
+    batch = 5
+    heads = {
+        "pooler": graphs.HeadSpec("sequence", "pooler"),
+        "mean": graphs.HeadSpec("sequence", "mean"),
+        "cls": graphs.HeadSpec("embedding", "cls", normalize=True),
+        "normal": graphs.HeadSpec("embedding", "mean", normalize=True),
+        "tags": graphs.HeadSpec("tokens"),
+    }
+    fixed: Feeds = {
+        "classifier_w": floats(rng, HIDDEN, 1),
+        "classifier_b": floats(rng, 1),
+        "pooler_w": floats(rng, HIDDEN, HIDDEN),
+        "pooler_b": floats(rng, HIDDEN),
+    }
+    of_sentence = {"h", "words", "type_ids", "partial", "residual", "tokens", "mask"}
+    side = attention_feeds(rng, batch=batch, tokens=tokens)
+    for name in "qkv":
+        side |= side_feeds(rng, name, HIDDEN, (SLICES, HEAD), 3)
+    side |= side_feeds(rng, "o", SLICES * HEAD, (HIDDEN,), 3)
+    ffn_side = ffn_feeds(rng, batch=batch, tokens=tokens)
+    ffn_side |= side_feeds(rng, "up", HIDDEN, (SLICES, NEURONS), 3)
+    ffn_side |= side_feeds(rng, "down", SLICES * NEURONS, (HIDDEN,), 3)
+    mask = {"mask": np.zeros((batch, 1, tokens), np.float32)}
+    cases: list[tuple[bytes, Feeds]] = [
+        (attention_model(), attention_feeds(rng, batch=batch, tokens=tokens)),
+        (attention_model(masked=True), attention_feeds(rng, batch=batch, tokens=tokens) | mask),
+        (attention_model(side=("q", "k", "v", "o")), side),
+        *(
+            (ffn_model(activation=name), ffn_feeds(rng, batch=batch, tokens=tokens))
+            for name in ACTIVATIONS
+        ),
+        (ffn_model(side=("up", "down")), ffn_side),
+        (
+            graphs.build_connect(hidden=HIDDEN, epsilon=EPSILON),
+            connect_feeds(rng, batch=batch, tokens=tokens),
+        ),
+        (
+            graphs.build_embed(hidden=HIDDEN, epsilon=EPSILON),
+            embed_feeds(rng, batch=batch, tokens=tokens),
+        ),
+    ]
+    for head in heads.values():
+        model = graphs.build_head(hidden=HIDDEN, head=head)
+        feeds = fixed | {"h": floats(rng, batch, tokens, HIDDEN)}
+        feeds["tokens"] = np.ones((batch, tokens), np.float32)
+        names = {item.name for item in session(model).get_inputs()}
+        cases.append((model, {name: value for name, value in feeds.items() if name in names}))
+    for model, feeds in cases:
+        made = session(model, threads=threads)
+        together = made.run(None, feeds)[0]
+        for index in range(batch):
+            alone = {
+                name: value[index : index + 1] if name in of_sentence else value
+                for name, value in feeds.items()
+            }
+            assert np.array_equal(made.run(None, alone)[0][0], together[index])
+
+
+def test_padding_moves_the_answer_of_a_sentence_by_next_to_nothing() -> None:
+    rng = np.random.default_rng(8)
+    lengths = [5, 9, 12, 7, 3, 12, 11, 4]
+    longest = max(lengths)
+    present = (np.arange(longest) < np.array(lengths)[:, None]).astype(np.float32)
+    connect = session(graphs.build_connect(hidden=HIDDEN, epsilon=EPSILON))
+    head = session(
+        graphs.build_head(hidden=HIDDEN, head=graphs.HeadSpec("embedding", "mean", normalize=True))
+    )
+    plain, masked = session(attention_model()), session(attention_model(masked=True))
+    ffn = session(ffn_model())
+    layers = []
+    for _ in range(3):
+        blocks = (attention_feeds(rng, batch=1, tokens=2), ffn_feeds(rng, batch=1, tokens=2))
+        joins = [connect_feeds(rng, batch=1, tokens=2) for _ in blocks]
+        layers.append((blocks, joins))
+
+    def encode(h: Array, tokens: Array, mask: Array | None) -> Array:
+        for (attention, feed_forward), joins in layers:
+            first = attention | {"h": h} | ({} if mask is None else {"mask": mask})
+            made = plain if mask is None else masked
+            partial = made.run(None, first)[0]
+            h = connect.run(None, joins[0] | {"partial": partial, "residual": h})[0]
+            partial = ffn.run(None, feed_forward | {"h": h})[0]
+            h = connect.run(None, joins[1] | {"partial": partial, "residual": h})[0]
+        return np.asarray(head.run(None, {"h": h, "tokens": tokens})[0])
+
+    h = floats(rng, len(lengths), longest, HIDDEN)
+    together = encode(h, present, (present[:, None] - 1) * np.float32(10000))
+    gaps, cosines = [], []
+    for index, length in enumerate(lengths):
+        alone = encode(h[index : index + 1, :length], np.ones((1, length), np.float32), None)[0]
+        gaps.append(np.abs(alone - together[index]))
+        cosines.append(float(alone @ together[index]))
+    assert np.median(gaps) <= 1e-6
+    assert min(cosines) >= 0.995
+
+
+def test_side_weights_are_exact() -> None:
+    rng = np.random.default_rng(9)
+    nothing = np.int8(0) if EXACT == "s8" else np.uint8(128)
+    feeds = ffn_feeds(rng, batch=2, tokens=6) | side_feeds(rng, "up", HIDDEN, (SLICES, NEURONS), 4)
+    feeds |= side_feeds(rng, "down", SLICES * NEURONS, (HIDDEN,), 9)
+    feeds["up"][:] = nothing
+    feeds["down"][:] = nothing
+    found = run(ffn_model(side=("up", "down")), feeds)
+    expected = spec.ffn(feeds, activation="gelu", exact=False)
+    np.testing.assert_allclose(found, expected, atol=5e-6 * expected.std())
+
+    feeds = attention_feeds(rng, batch=2, tokens=6)
+    for name in "qkv":
+        feeds |= side_feeds(rng, name, HIDDEN, (SLICES, HEAD), 3)
+        feeds[name][:] = nothing
+    feeds |= side_feeds(rng, "o", SLICES * HEAD, (HIDDEN,), 5)
+    feeds["o"][:] = nothing
+    found = run(attention_model(side=("q", "k", "v", "o")), feeds)
+    expected = spec.attention(feeds, exact=False)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * expected.std())
+
+
+def test_no_side_channels_are_as_good_as_no_side_input() -> None:
+    rng = np.random.default_rng(10)
+    feeds = ffn_feeds(rng, batch=2, tokens=3)
+    empty = side_feeds(rng, "up", HIDDEN, (SLICES, NEURONS), 0)
+    empty |= side_feeds(rng, "down", SLICES * NEURONS, (HIDDEN,), 0)
+    assert np.array_equal(
+        run(ffn_model(side=("up", "down")), feeds | empty), run(ffn_model(), feeds)
+    )
+
+
+def test_partial_sums_of_slice_groups_add_up() -> None:
+    rng = np.random.default_rng(11)
+    feeds = ffn_feeds(rng, batch=2, tokens=5)
+    whole = run(ffn_model(), feeds)
+    sliced = {"up", "up_scale", "up_bias", "down"}
+    parts = sum(
+        run(
+            ffn_model(),
+            {name: value[group] if name in sliced else value for name, value in feeds.items()},
+        )
+        for group in (slice(0, 1), slice(1, SLICES))
+    )
+    assert_close_to_float(np.asarray(parts), whole, share=0.01)
+
+
+def test_a_token_of_zeros_stays_finite() -> None:
+    rng = np.random.default_rng(12)
+    attention, ffn = (make(rng, batch=1, tokens=3) for make in (attention_feeds, ffn_feeds))
+    for model, feeds in ((attention_model(), attention), (ffn_model(activation="relu"), ffn)):
+        feeds["h"][:] = 0
+        for name in ("q_bias", "v_bias", "up_bias"):
+            feeds[name] = np.zeros_like(feeds[name]) if name in feeds else np.zeros(0)
+        used = {item.name for item in session(model).get_inputs()}
+        found = run(model, {name: value for name, value in feeds.items() if name in used})
+        assert np.array_equal(found, np.zeros_like(found))
+
+
+def test_connect_adds_and_normalizes() -> None:
+    rng = np.random.default_rng(13)
+    feeds = connect_feeds(rng, batch=2, tokens=4)
+    found = run(graphs.build_connect(hidden=HIDDEN, epsilon=EPSILON), feeds)
+    np.testing.assert_allclose(found, spec.connect(feeds, epsilon=EPSILON), atol=2e-6)
+
+
+def test_embed_sums_words_positions_and_types() -> None:
+    rng = np.random.default_rng(14)
+    feeds = embed_feeds(rng, batch=3, tokens=6)
+    found = run(graphs.build_embed(hidden=HIDDEN, epsilon=EPSILON), feeds)
+    np.testing.assert_allclose(found, spec.embed(feeds, epsilon=EPSILON), atol=2e-6)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_embedding_heads_pool(pooling: Literal["mean", "cls"], normalize: bool) -> None:
+    rng = np.random.default_rng(15)
+    tokens = np.ones((3, 5), np.float32)
+    tokens[1, 3:] = 0
+    feeds = {"h": floats(rng, 3, 5, HIDDEN), "tokens": tokens}
+    expected = spec.mean_pool(feeds) if pooling == "mean" else feeds["h"][:, 0].astype(float)
+    if normalize:
+        expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    if pooling == "cls":
+        del feeds["tokens"]
+    head = graphs.HeadSpec("embedding", pooling, normalize=normalize)
+    found = run(graphs.build_head(hidden=HIDDEN, head=head), feeds)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
+def test_sequence_heads_classify(pooling: Literal["mean", "cls", "pooler"]) -> None:
+    rng = np.random.default_rng(16)
+    feeds = {
+        "h": floats(rng, 3, 5, HIDDEN),
+        "classifier_w": floats(rng, HIDDEN, 7),
+        "classifier_b": floats(rng, 7),
+    }
+    pooled = feeds["h"][:, 0].astype(float)
+    if pooling == "mean":
+        feeds["tokens"] = np.ones((3, 5), np.float32)
+        pooled = spec.mean_pool(feeds)
+    if pooling == "pooler":
+        feeds |= {"pooler_w": floats(rng, HIDDEN, HIDDEN), "pooler_b": floats(rng, HIDDEN)}
+        pooled = np.tanh(pooled @ feeds["pooler_w"] + feeds["pooler_b"])
+    found = run(graphs.build_head(hidden=HIDDEN, head=graphs.HeadSpec("sequence", pooling)), feeds)
+    expected = pooled @ feeds["classifier_w"] + feeds["classifier_b"]
+    assert found.shape == (3, 7)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_token_head_classifies_every_token() -> None:
+    rng = np.random.default_rng(17)
+    feeds = {
+        "h": floats(rng, 2, 4, HIDDEN),
+        "classifier_w": floats(rng, HIDDEN, 3),
+        "classifier_b": floats(rng, 3),
+    }
+    found = run(graphs.build_head(hidden=HIDDEN, head=graphs.HeadSpec("tokens")), feeds)
+    np.testing.assert_allclose(
+        found, feeds["h"] @ feeds["classifier_w"] + feeds["classifier_b"], atol=1e-4
+    )
+
+
+def test_graphs_are_the_same_bytes_every_time_and_load_on_old_versions() -> None:
+    for build in (attention_model, ffn_model):
+        model = build(side=("down",) if build is ffn_model else ("o",))
+        assert model == build(side=("down",) if build is ffn_model else ("o",))
+        parsed = onnx.load_from_string(model)
+        onnx.checker.check_model(parsed)
+        # onnxruntime 1.20 reads IR versions up to 10 and opsets up to 21.
+        assert parsed.ir_version <= 10
+        assert all(item.version <= 21 for item in parsed.opset_import)
+        assert all(math.prod(item.dims) <= 8 for item in parsed.graph.initializer)
+
+
+def test_inputs_are_named_and_shaped_as_the_engine_feeds_them() -> None:
+    model = onnx.load_from_string(attention_model(masked=True, side=("q", "o")))
+    found = {
+        item.name: [d.dim_param or d.dim_value for d in item.type.tensor_type.shape.dim]
+        for item in model.graph.input
+    }
+    assert found == {
+        "h": ["B", "S", HIDDEN],
+        "mask": ["B", 1, "S"],
+        **{name: ["m", HIDDEN, HEAD] for name in "qkv"},
+        "o": ["m", HEAD, HIDDEN],
+        **{f"{name}_scale": ["m", 1, HEAD] for name in "qkv"},
+        "q_bias": ["m", 1, HEAD],
+        "v_bias": ["m", 1, HEAD],
+        "o_scale": [HIDDEN],
+        "q_idx": ["k_q"],
+        "q_w": ["m", "k_q", HEAD],
+        "o_idx": ["k_o"],
+        "o_w": ["k_o", HIDDEN],
+    }
+
+
+def test_an_unknown_product_has_no_side_input() -> None:
+    with pytest.raises(StiError, match="down"):
+        attention_model(side=("down",))
