@@ -2,7 +2,8 @@
 
 In: arguments. Out: answers on standard output, messages on standard error, an exit code: 0, 1 for
 a failure of the machine, 2 for bad usage or bad input (a damaged pack included), 130 for Ctrl-C.
-Knows nothing of how packs are made or read.
+Knows nothing of how packs are made or read. NumPy comes in with the commands, not with this module:
+``build`` has to speak to it first.
 """
 
 from __future__ import annotations
@@ -12,18 +13,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from sti.code import DEFAULT_LADDER
 from sti.errors import InputError, StiError
-from sti.pack import PackReader
 from sti.units import format_size, format_time
-from sti.verify import verify
 
 PROGRAM = "sti-shard"
-_DEFAULT_GRID = 8.0
 
 _BUILD_EXAMPLES = """\
 examples:
@@ -106,14 +104,12 @@ def _add_build(commands: Any) -> None:
     command.add_argument(
         "--ladder",
         type=_ladder,
-        default=DEFAULT_LADDER,
         metavar="BITS",
         help="fidelities the pack offers, in bits a weight (default 2,3,4,6,8)",
     )
     command.add_argument(
         "--grid",
         type=float,
-        default=_DEFAULT_GRID,
         metavar="SIGMAS",
         help="reach of the int8 grids in standard deviations of a row (default 8; 6 favours 8 "
         "bits, 8 the lower fidelities)",
@@ -162,23 +158,29 @@ def _ladder(text: str) -> tuple[int, ...]:
 
 
 def _build(args: argparse.Namespace) -> int:
+    # Sums of float products differ with the number of threads, and a pack's bytes must not; nor do
+    # threads that wait for one another get far on a busy machine. Heeded when NumPy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        # Imported here: needs onnx, which looking into packs does not.
         from shard_tools.build import BuildOptions, build
     except ModuleNotFoundError as error:
         raise InputError(
             f"building needs the Python package {error.name!r}; install the extra: "
             "pip install 'sti[build]'"
         ) from error
+    from sti.pack import PackReader
+
     options = BuildOptions(
         slices=args.slices,
-        ladder=args.ladder,
-        grid_sigmas=args.grid,
         name=args.name,
         licence=args.licence,
         source=args.source,
         calibration=args.calibration,
     )
+    if args.ladder is not None:
+        options = replace(options, ladder=args.ladder)
+    if args.grid is not None:
+        options = replace(options, grid_sigmas=args.grid)
     start = monotonic()
     build(args.checkpoint, args.output, options, progress=False if args.quiet else None)
     seconds = monotonic() - start
@@ -205,6 +207,7 @@ def _build(args: argparse.Namespace) -> int:
 
 def _inspect(args: argparse.Namespace) -> int:
     from shard_tools.inspecting import describe, render
+    from sti.pack import PackReader
 
     with PackReader.open(args.pack) as reader:
         description = describe(reader)
@@ -217,6 +220,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from shard_tools.progress import Progress
+    from sti.verify import verify
 
     done = 0
     with Progress(1.0, shown=False if args.json else None) as line:
@@ -228,7 +232,7 @@ def _verify(args: argparse.Namespace) -> int:
 
         report = verify(args.pack, progress)
     if args.json:
-        faults = [{**_fields(fault), "text": str(fault)} for fault in report.faults]
+        faults = [{**asdict(fault), "text": str(fault)} for fault in report.faults]
         _print_json(
             {
                 "path": str(report.path),
@@ -250,12 +254,6 @@ def _verify(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0 if report.good else 2
-
-
-def _fields(fault: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(fault)
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ class _Alphabet:
     """The values that planes code, -cut..cut, and what putting runs of them together costs.
 
     An interval (i, j) holds the values ``first + i .. first + j - 1``; arrays over intervals are
-    ``[n + 1, n + 1]``, infinite where i > j.
+    ``[n + 1, n + 1]``. ``width`` is below 0 where there is no interval.
     """
 
     def __init__(self, counts: NDArray[np.int64], cut: int) -> None:
@@ -94,8 +94,10 @@ class _Alphabet:
         sums = [self.share * values**power for power in range(3)]
         total, linear, square = (_between(np.concatenate(([0.0], np.cumsum(s)))) for s in sums)
         mean = np.rint(linear / np.where(total > 0, total, 1.0))
+        place = np.arange(len(total))
+        self.width = place[None, :] - place[:, None]
         cost = np.maximum(square - 2 * mean * linear + mean * mean * total, 0.0)
-        self.cost: Floats = np.where(np.tri(len(cost), k=-1, dtype=bool), np.inf, cost)
+        self.cost: Floats = np.where(self.width > 1, cost, 0.0)
         self.mean = mean.astype(np.int64)
 
     @property
@@ -105,11 +107,15 @@ class _Alphabet:
 
     def level_weights(self, ladder: Sequence[int]) -> dict[int, float]:
         """For each fidelity, one over the least error that so many bits can have."""
-        best, weights = self.cost, {}
+        best, weights = self.leaves(self.cost), {}
         for bits in range(1, _TOP_BITS):
             best, _ = _halved(best)
             weights[bits] = 1.0 / max(float(best[0, -1]), 1e-9)
         return {bits: weights.get(bits, 0.0) for bits in ladder}
+
+    def leaves(self, cost: Floats, widest: int = 256) -> Floats:
+        """``cost`` of the intervals of at most ``widest`` values, infinite elsewhere."""
+        return np.where((self.width >= 0) & (self.width <= widest), cost, np.inf)
 
 
 def _between(prefix: Floats) -> Floats:
@@ -155,13 +161,12 @@ def _book(ladder: tuple[int, ...], values: Mapping[int, Sequence[int]]) -> CodeB
     return CodeBook(ladder, {bits: np.array(values[bits], dtype=np.int8) for bits in ladder})
 
 
-def _free_book(alphabet: _Alphabet, ladder: tuple[int, ...], weights: Mapping[int, float]) -> CodeBook:
+def _free_book(
+    alphabet: _Alphabet, ladder: tuple[int, ...], weights: Mapping[int, float]
+) -> CodeBook:
     """Cut wherever it is best, at every bit."""
     top = ladder[-1]
-    if top == _TOP_BITS:
-        best = np.where(alphabet.cost > 0, np.inf, alphabet.cost)
-    else:
-        best = weights[top] * alphabet.cost
+    best = alphabet.leaves(weights[top] * alphabet.cost, 1 if top == _TOP_BITS else 256)
     cuts = []
     for bits in reversed(range(top)):
         best, place = _halved(best)

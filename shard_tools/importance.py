@@ -2,8 +2,8 @@
 
 In: a block on its grids, the hidden states that calibration sentences bring to it, the code book's
 values at every fidelity. Out: a gain for each (plane, slice). The slice's float contribution to
-the block's partial sum is computed at every fidelity; its squared distance from the contribution
-at the top fidelity is the quantization error weighted by the activations it meets, soft-max and
+the block's sum is computed at every fidelity; its squared distance from the contribution at the
+top fidelity is the quantization error weighted by the activations it meets, soft-max and
 activation function included. Divided by the energy of what the following norm normalizes, errors
 of all blocks share one unit. Used until a measured ranking replaces it. Knows no architecture.
 """
@@ -111,21 +111,10 @@ def _contributions(
 ) -> Floats:
     """What each slice adds, ``[slices, T, d]``."""
     operands = block.operands(values)
-    found = np.empty((model.slices, *hidden.shape), dtype=np.float32)
-    for index in range(model.slices):
-
-        def cut(array: Floats, at: int = index) -> Floats:
-            each = len(array) // model.slices
-            return array[at * each : (at + 1) * each]
-
-        found[index] = model.contribution(
-            block.layout.name,
-            hidden,
-            lengths,
-            {name: cut(array) for name, array in operands.items()},
-            {name: cut(block.vectors[name]) for name in block.layout.sliced},
-        )
-    return found
+    found = model.contributions(block.layout.name, hidden, lengths, operands, block.vectors)
+    if len(found) == model.slices:
+        return found
+    return found.reshape(model.slices, -1, *hidden.shape).sum(axis=1)
 
 
 def _energy(contributions: Floats) -> Floats:

@@ -116,7 +116,7 @@ class Model(Protocol):
         """Float reference: hidden states ``[T, hidden]`` before the first block."""
         ...
 
-    def contribution(
+    def contributions(
         self,
         kind: str,
         hidden: Floats,
@@ -124,9 +124,9 @@ class Model(Protocol):
         operands: Mapping[str, Floats],
         vectors: Mapping[str, Floats],
     ) -> Floats:
-        """Float reference: what some slices add to a block's partial sum, ``[T, hidden]``.
+        """Float reference: what each part adds to a block's sum, ``[parts, T, hidden]``.
 
-        ``operands`` and sliced ``vectors`` hold the parts of these slices only.
+        ``operands`` are ``[parts, in, out]``; bias and residual come with ``connect``.
         """
         ...
 

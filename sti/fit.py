@@ -3,11 +3,13 @@
 In: ``Observations``. Out: a ``DeviceProfile`` whose costs explain them best: non-negative least
 squares, errors relative to the time measured, so that short runs weigh as much as long ones. What
 the lanes cost one another is taken from whole pipelined runs. Pure.
+
+Of several times of one thing the lower quartile counts: what the machine takes while nobody else
+is in the way. How much later than that runs may end is the profile's jitter.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -86,7 +88,7 @@ def fit_profile(
         storage=_storage(seen, direct=direct),
         decode=_decode(seen.blocks, manifest.ladder),
         compute=_compute(seen, [kind.name for kind in manifest.kinds]),
-        tokenize_s=_median(seconds / count for count, seconds in seen.tokens),
+        tokenize_s=_typical(seconds / count for count, seconds in seen.tokens),
         fixed_s=0.0,
         contention=1.0,
         jitter=1.0,
@@ -95,19 +97,19 @@ def fit_profile(
 
 
 def _storage(seen: Observations, *, direct: bool) -> StorageProfile:
-    times = _medians(seen.reads)
+    times = _typical_by(seen.reads)
     request_s, byte_s = fit_costs([(1.0, size) for size in times], list(times.values()))
     return StorageProfile(
         direct=direct,
         request_s=float(request_s),
         bytes_per_s=1.0 / max(float(byte_s), 1e-12),
-        row_s=_median(seconds / count for count, seconds in seen.rows),
+        row_s=_typical(seconds / count for count, seconds in seen.rows),
     )
 
 
 def _decode(blocks: Sequence[BlockTime], ladder: Sequence[int]) -> DecodeProfile:
     """Seconds a shard and, for each fidelity, a weight."""
-    times = _medians(((time.shards, time.weights, time.bits), time.decode_s) for time in blocks)
+    times = _typical_by(((time.shards, time.weights, time.bits), time.decode_s) for time in blocks)
     terms = [
         (shards, *(weights if bits == step else 0 for step in ladder))
         for shards, weights, bits in times
@@ -121,14 +123,14 @@ def _compute(seen: Observations, kinds: Sequence[str]) -> dict[str, tuple[float,
     compute: dict[str, tuple[float, ...]] = {}
     connect_s: Mapping[Workload, float] = {}
     for name in ("embed", "connect", "head"):
-        times = _medians((work, seconds) for end, work, seconds in seen.ends if end == name)
+        times = _typical_by((work, seconds) for end, work, seconds in seen.ends if end == name)
         terms = [(1.0, work.batch * work.tokens) for work in times]
         once, token = (float(cost) for cost in fit_costs(terms, list(times.values())))
         compute[name] = (once, 0.0, token, 0.0, 0.0)
         if name == "connect":
             connect_s = times
     for kind in kinds:
-        blocks = _medians(
+        blocks = _typical_by(
             ((time.workload, time.width), time.compute_s)
             for time in seen.blocks
             if time.kind == kind
@@ -148,7 +150,7 @@ def _together(alone: DeviceProfile, seen: Observations, manifest: Manifest) -> D
     work_s = _simulated(alone, seen, manifest).busy_s
 
     def slower(lane: str) -> float:
-        return max(1.0, _median(run.busy_s[lane] for run in runs) / work_s[lane])
+        return max(1.0, _typical(run.busy_s[lane] for run in runs) / work_s[lane])
 
     storage, decode = slower(STORAGE), slower(DECODE)
     profile = replace(
@@ -165,7 +167,7 @@ def _together(alone: DeviceProfile, seen: Observations, manifest: Manifest) -> D
         contention=slower(COMPUTE),
     )
     totals = sorted(run.total_s for run in runs)
-    typical_s = statistics.median(totals)
+    typical_s = _typical(totals)
     late_s = totals[-(-95 * len(totals) // 100) - 1]
     return replace(
         profile,
@@ -190,13 +192,15 @@ def _simulated(profile: DeviceProfile, seen: Observations, manifest: Manifest) -
     return PipelinedRun(run.total_s, run.busy_s(work))
 
 
-def _medians(samples: Iterable[tuple[K, float]]) -> dict[K, float]:
-    """The median of each key's samples."""
+def _typical_by(samples: Iterable[tuple[K, float]]) -> dict[K, float]:
+    """What is typical of each key's samples."""
     grouped: defaultdict[K, list[float]] = defaultdict(list)
     for key, value in samples:
         grouped[key].append(value)
-    return {key: statistics.median(values) for key, values in grouped.items()}
+    return {key: _typical(values) for key, values in grouped.items()}
 
 
-def _median(values: Iterable[float]) -> float:
-    return statistics.median(values)
+def _typical(values: Iterable[float]) -> float:
+    """The lower quartile, by the nearest rank."""
+    ordered = sorted(values)
+    return ordered[(len(ordered) - 1) // 4]

@@ -29,6 +29,7 @@ MOST_CHOICES = 32
 """Options of a block that are tried: those cheapest at the prices, and the fastest."""
 MOST_CANDIDATES = 4096
 """Labels times options looked at per block."""
+CLOSE = 4
 _ROUNDING = 1e-12
 
 
@@ -177,20 +178,26 @@ class _Beam:
         return np.flatnonzero(fits)
 
     def _promising(self, labels: _Labels, prices: Prices, k: int, index: Ints, most: int) -> Ints:
-        """The ``most`` best of ``index`` by loss and state, taken from all ranges of losses."""
+        """The ``most`` best of ``index`` by loss and state, and unlike one another.
+
+        Half are the best there are. The other half are the best of their range of losses, among
+        those that come close; one of them is the fastest of all, which always reaches the end.
+        """
         on_storage, on_decode, on_compute, on_buffer = prices.hand_on
-        value = labels.loss + on_storage[k] * self._storage(labels)
-        value += on_decode[k] * labels.decode + on_compute[k] * labels.compute
+        state = on_storage[k] * self._storage(labels)
+        state += on_decode[k] * labels.decode + on_compute[k] * labels.compute
         for kind, free in labels.buffers.items():
             users = [j for j in range(k + 1) if self.kinds[j] == kind]
             if users:
-                value += on_buffer[users[-1]] * free
-        index = index[np.argsort(value[index], kind="stable")]
+                state += on_buffer[users[-1]] * free
+        value = labels.loss + state
+        fastest = index[state[index].argmin()]
+        index = index[np.argsort(value[index], kind="stable")][: CLOSE * most]
         losses = labels.loss[index] - labels.loss[index].min()
         span = max(float(losses.max()), self.tie)
         _, first = np.unique((losses * (most / span)).astype(np.int64), return_index=True)
         rest = np.setdiff1d(np.arange(len(index)), first, assume_unique=True)
-        return index[np.concatenate((first, rest))[:most]]
+        return np.union1d(index[np.concatenate((first, rest))[:most]], fastest)
 
     def _storage(self, labels: _Labels) -> Floats:
         """When storage is through, set back by the time the rest of the preload will save."""

@@ -182,7 +182,7 @@ class BertModel:
             summed, residents["embed.gamma"], residents["embed.beta"], self._epsilon
         )
 
-    def contribution(
+    def contributions(
         self,
         kind: str,
         hidden: Floats,
@@ -190,7 +190,7 @@ class BertModel:
         operands: Mapping[str, Floats],
         vectors: Mapping[str, Floats],
     ) -> Floats:
-        """What some slices add to a block's partial sum."""
+        """What each part of a block adds to its sum."""
         if kind == _FFN:
             return bert_float.feed_forward(
                 hidden,

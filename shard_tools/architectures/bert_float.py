@@ -62,7 +62,7 @@ def attention(
     query_bias: Floats,
     value_bias: Floats,
 ) -> Floats:
-    """Partial sum of some heads.
+    """What each head adds to the block's sum.
 
     Args:
         x: ``[T, d]``.
@@ -72,33 +72,31 @@ def attention(
         query_bias, value_bias: ``[heads, 1, head]``; a bias of the keys cancels in the softmax.
 
     Returns:
-        ``[T, d]``, without bias and residual.
+        ``[heads, T, d]``, without bias and residual.
     """
-    heads, hidden, size = query.shape
-    queries, keys, values = (
-        (x @ w.transpose(1, 0, 2).reshape(hidden, heads * size)).reshape(-1, heads, size)
-        for w in (query, key, value)
-    )
-    queries = queries + query_bias[:, 0]
+    queries, keys, values = (_per_part(x, weights) for weights in (query, key, value))
+    queries += query_bias
+    values += value_bias
     mixed = np.empty_like(values)
     start = 0
     for length in lengths:
         span = slice(start, start + length)
-        scores = queries[span].transpose(1, 0, 2) @ keys[span].transpose(1, 2, 0)
+        scores = queries[:, span] @ keys[:, span].transpose(0, 2, 1)
         scores -= scores.max(axis=2, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=2, keepdims=True)
-        mixed[span] = (scores @ values[span].transpose(1, 0, 2)).transpose(1, 0, 2)
+        np.matmul(scores, values[:, span], out=mixed[:, span])
         start += length
-    mixed += value_bias[:, 0]
-    summed: Floats = mixed.reshape(-1, heads * size) @ output.reshape(heads * size, hidden)
-    return summed
+    return mixed @ output
 
 
 def feed_forward(x: Floats, *, up: Floats, up_bias: Floats, down: Floats, kind: str) -> Floats:
-    """Partial sum of some groups of neurons: ``up`` ``[n, d, size]``, ``down`` ``[n, size, d]``."""
-    groups, hidden, size = up.shape
-    inner = x @ up.transpose(1, 0, 2).reshape(hidden, groups * size)
-    inner += up_bias.reshape(groups * size)
-    summed: Floats = activate(inner, kind) @ down.reshape(groups * size, hidden)
-    return summed
+    """What each group of neurons adds: ``up`` ``[n, d, size]``, ``down`` ``[n, size, d]``."""
+    return activate(_per_part(x, up) + up_bias, kind) @ down
+
+
+def _per_part(x: Floats, weights: Floats) -> Floats:
+    """``[T, d]`` by ``[n, d, size]`` -> ``[n, T, size]``, as one product: BLAS likes them large."""
+    parts, hidden, size = weights.shape
+    joined = x @ weights.transpose(1, 0, 2).reshape(hidden, parts * size)
+    return joined.reshape(-1, parts, size).transpose(1, 0, 2)

@@ -174,9 +174,7 @@ def _pooling(checkpoint: Checkpoint, folder: str) -> str | None:
     where = str(checkpoint.directory / folder / "config.json")
     fields = Fields(config, where=where, error=CheckpointError)
     modes = [
-        key
-        for key in fields.keys()
-        if key.startswith("pooling_mode_") and fields.raw(key) is True
+        key for key in fields.keys() if key.startswith("pooling_mode_") and fields.raw(key) is True
     ]
     if len(modes) != 1 or modes[0] not in _POOLING:
         raise CheckpointError(

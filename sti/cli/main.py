@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from sti import __version__
-from sti.errors import StiError
+from sti.errors import StiError, StiWarning
 
 _TARGET_HELP = """\
 targets:
@@ -287,5 +287,6 @@ def _notices() -> Iterator[None]:
         print(f"sti: notice: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():
+        warnings.simplefilter("always", StiWarning)
         warnings.showwarning = show
         yield

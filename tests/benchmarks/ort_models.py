@@ -113,8 +113,8 @@ def reference(model: BertModel, ids: Ints) -> Floats:
         for kind in model.kinds:
             block = model.block(layer, kind.name)
             operands = {p.name: p.split(block.matrices[p.name]) for p in kind.products}
-            partial = model.contribution(kind.name, hidden, (count,), operands, block.vectors)
-            hidden = model.connect(hidden + partial, block.vectors)
+            parts = model.contributions(kind.name, hidden, (count,), operands, block.vectors)
+            hidden = model.connect(hidden + parts.sum(axis=0), block.vectors)
     pooled = hidden.mean(axis=0)
     return np.asarray(pooled / np.linalg.norm(pooled), dtype=np.float32)
 
