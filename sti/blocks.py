@@ -75,12 +75,12 @@ class BlockJob:
 class BlockBytes:
     """A block's compressed bytes at hand: ``buffer[starts[i]:]`` is the job's range ``i``.
 
-    ``slot`` is the ring slot to give back after decoding, None for preloaded bytes.
+    ``from_ring``: they lie in the ring and are given back after decoding; else they are preloaded.
     """
 
     buffer: Bytes
     starts: tuple[int, ...]
-    slot: Bytes | None
+    from_ring: bool
 
     def view(self, piece: Piece) -> Bytes:
         """A view of the piece's bytes."""

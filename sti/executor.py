@@ -32,6 +32,7 @@ from sti.blocks import (
 from sti.code import Decoder
 from sti.lanes import Channel, Stopped, Worker
 from sti.preload import Preload, load_block
+from sti.ring import Ring
 from sti.storage import Reader
 from sti.trace import Recorder
 
@@ -49,8 +50,8 @@ class Lanes:
     reader: Reader
     preload: Preload
     decoder: Decoder
-    slots: Sequence[Bytes]
-    """The ring: one buffer a block read ahead."""
+    ring: Bytes
+    """Memory of the ring."""
     buffers: Mapping[str, Sequence[Weights]]
     """The working buffer of each block kind: one ``[slices, ...]`` array an operand."""
     scratches: Sequence[DecodeScratch]
@@ -71,11 +72,11 @@ def run_sequential(
     Returns:
         The bytes read from storage.
     """
-    slot, scratch = lanes.slots[0], lanes.scratches[0]
+    scratch = lanes.scratches[0]
     bytes_read = 0
     begin()
     for job in jobs:
-        data, read = _load(job, lanes, slot, recorder)
+        data, read = _load(job, lanes, lanes.ring, recorder)
         bytes_read += read
         _decode(job, lanes, data, scratch, recorder, 0, 1)
         compute(job)
@@ -90,6 +91,7 @@ def run_pipelined(
     recorder: Recorder,
     *,
     decode_threads: int,
+    read_ahead: int,
 ) -> int:
     """As ``run_sequential``, with the three lanes at work at the same time.
 
@@ -99,7 +101,7 @@ def run_pipelined(
     Raises:
         The first error of any lane, after all lanes have stopped.
     """
-    flow = _Flow(jobs, lanes, recorder, decode_threads)
+    flow = _Flow(jobs, lanes, recorder, decode_threads, read_ahead)
     ended = flow.start()
     try:
         begin()
@@ -121,13 +123,16 @@ class _Flow:
     """The channels of one pipelined run, and the two lanes that run beside the caller."""
 
     def __init__(
-        self, jobs: Sequence[BlockJob], lanes: Lanes, recorder: Recorder, decode_threads: int
+        self,
+        jobs: Sequence[BlockJob],
+        lanes: Lanes,
+        recorder: Recorder,
+        decode_threads: int,
+        read_ahead: int,
     ) -> None:
         self.jobs, self.lanes, self.recorder, self.parts = jobs, lanes, recorder, decode_threads
         self.bytes_read = 0
-        self.free_slots: Channel[Bytes] = Channel()
-        for slot in lanes.slots:
-            self.free_slots.put(slot)
+        self.ring = Ring(lanes.ring, most=read_ahead + 1)
         self.loaded: list[Channel[BlockBytes]] = [Channel() for _ in range(decode_threads)]
         self.decoded: list[Channel[int]] = [Channel() for _ in range(decode_threads)]
         self.free_buffers: list[dict[str, Channel[None]]] = [
@@ -154,7 +159,7 @@ class _Flow:
     def stop(self, error: BaseException) -> None:
         """Break every channel, so that all lanes end."""
         stopped = error if isinstance(error, Exception) else Stopped()
-        self.free_slots.fail(stopped)
+        self.ring.fail(stopped)
         for part in range(self.parts):
             self.loaded[part].fail(stopped)
             self.decoded[part].fail(stopped)
@@ -165,7 +170,7 @@ class _Flow:
         try:
             for job in self.jobs:
                 held = self.lanes.preload.holds(job)
-                slot = None if held else self.free_slots.get()
+                slot = None if held else self.ring.take(job.slot_bytes)
                 data, read = _load(job, self.lanes, slot, self.recorder)
                 self.bytes_read += read
                 for channel in self.loaded:
@@ -186,12 +191,12 @@ class _Flow:
             self.stop(error)
 
     def _give_back(self, index: int, data: BlockBytes) -> None:
-        """Free the block's slot once the last decoder is through with it."""
+        """Free the block's place in the ring once the last decoder is through with it."""
         with self._lock:
             self._unfinished[index] -= 1
             last = self._unfinished[index] == 0
-        if last and data.slot is not None:
-            self.free_slots.put(data.slot)
+        if last and data.from_ring:
+            self.ring.give_back()
 
 
 def _load(
@@ -206,7 +211,7 @@ def _load(
         assert slot is not None
         start = perf_counter()
         read = load_block(job, lanes.preload, lanes.reader, slot)
-        data = BlockBytes(slot, job.slot_starts, slot)
+        data = BlockBytes(slot, job.slot_starts, from_ring=True)
         recorder.add("storage", job.name, start, perf_counter())
     if lanes.verify:
         check_block(job, data, where=lanes.where)

@@ -69,7 +69,7 @@ class Preload:
         if not self.holds(job):
             return None
         held = self._held[_key(job)]
-        return BlockBytes(held.buffer, job.packed_starts, None)
+        return BlockBytes(held.buffer, job.packed_starts, from_ring=False)
 
     def copy_into(self, job: BlockJob, slot: Bytes) -> int:
         """Copy the leading bytes that are held to their places in ``slot``; return how many."""

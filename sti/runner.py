@@ -25,6 +25,7 @@ from sti.lanes import Worker
 from sti.pack import PackReader, decode_rows
 from sti.plan import Plan
 from sti.preload import Preload
+from sti.ring import ring_bytes
 from sti.storage import FileReader, Reader, aligned_buffer
 from sti.tokenizer import Encoding
 from sti.trace import Recorder, Trace
@@ -63,7 +64,7 @@ class Runner:
         self._decoder = Decoder(
             CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned
         )
-        self._slots: list[Bytes] = []
+        self._ring: Bytes = aligned_buffer(0)
         self._scratches: list[DecodeScratch] = []
         self._storage_worker = Worker("sti-storage")
         self._decode_workers: list[Worker] = []
@@ -88,7 +89,7 @@ class Runner:
             # A read that fails here fails again in the run that needs the bytes, and is told there.
             try:
                 for job in self._preload.retain(jobs):
-                    self._preload.fill(job, self._storage, self._slots[0])
+                    self._preload.fill(job, self._storage, self._ring)
             except Exception:
                 self._preload.retain(())
 
@@ -128,8 +129,15 @@ class Runner:
             self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
             read = run_sequential(jobs, lanes, begin, compute, recorder)
         else:
-            threads = plan.decode_threads
-            read = run_pipelined(jobs, lanes, begin, compute, recorder, decode_threads=threads)
+            read = run_pipelined(
+                jobs,
+                lanes,
+                begin,
+                compute,
+                recorder,
+                decode_threads=plan.decode_threads,
+                read_ahead=plan.read_ahead,
+            )
         start = perf_counter()
         outputs: list[Floats | None] = [None] * len(encodings)
         for group, state in zip(groups, states, strict=True):
@@ -147,10 +155,10 @@ class Runner:
 
     def _make_room(self, jobs: Sequence[BlockJob], plan: Plan) -> None:
         """Grow the ring to the plan's blocks. No lane may be at work."""
-        size = max(job.slot_bytes for job in jobs)
-        if not self._slots or self._slots[0].size < size or len(self._slots) <= plan.read_ahead:
+        size = ring_bytes([job.slot_bytes for job in jobs], plan.read_ahead + 1)
+        if self._ring.size < size:
             self._filled.wait()
-            self._slots = [aligned_buffer(size) for _ in range(plan.read_ahead + 1)]
+            self._ring = aligned_buffer(size)
 
     def _lanes(self, threads: int) -> Lanes:
         largest = max(block.shard_weights for block in self._pack.manifest.blocks)
@@ -162,7 +170,7 @@ class Runner:
             reader=self._storage,
             preload=self._preload,
             decoder=self._decoder,
-            slots=self._slots,
+            ring=self._ring,
             buffers=self._backend.buffers,
             scratches=self._scratches,
             storage_worker=self._storage_worker,

@@ -32,7 +32,8 @@ _DIRECT_REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 def aligned_buffer(size: int) -> NDArray[np.uint8]:
     """A zeroed, page-aligned uint8 array of at least ``size`` bytes, given back when collected."""
     rounded = max(SECTOR, -(-size // SECTOR) * SECTOR)
-    return np.frombuffer(mmap.mmap(-1, rounded), dtype=np.uint8)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared pages would be slower to touch
+    return np.frombuffer(mmap.mmap(-1, rounded, flags=flags), dtype=np.uint8)
 
 
 def cover(item: ByteRange) -> ByteRange:
