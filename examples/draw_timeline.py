@@ -47,7 +47,8 @@ def draw(trace: Trace, title: str) -> str:
         parts.append(f'<text x="8" y="{y + 15}" fill="#222222">{lane}</text>')
         parts.append(f'<text x="8" y="{y + 31}" fill="#666666" font-size="11">{busy:.1f} ms</text>')
         parts.append(
-            f'<rect x="{LEFT}" y="{y}" width="{end_ms * scale:.1f}" height="{LANE}" fill="#f2f2f2"/>'
+            f'<rect x="{LEFT}" y="{y}" width="{end_ms * scale:.1f}" height="{LANE}" '
+            'fill="#f2f2f2"/>'
         )
         for span in trace.spans:
             if span.lane == lane:
@@ -66,7 +67,9 @@ def draw(trace: Trace, title: str) -> str:
             'stroke-opacity="0.5"/>'
             f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle" fill="#666666">{tick}</text>'
         )
-    parts.append(f'<text x="{WIDTH - 20}" y="{base + 14}" text-anchor="end" fill="#666666">ms</text>')
+    parts.append(
+        f'<text x="{WIDTH - 20}" y="{base + 14}" text-anchor="end" fill="#666666">ms</text>'
+    )
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -22,7 +22,12 @@ from shard_tools.blocks import QuantizedBlock, manifest_kind, quantize_block, si
 from shard_tools.checkpoint import Checkpoint
 from shard_tools.codebook import build_book, histogram
 from shard_tools.encode import EncodedShard, Encoder
-from shard_tools.importance import calibration_batch, calibration_texts, measure_block
+from shard_tools.importance import (
+    Meter,
+    calibration_batch,
+    calibration_texts,
+    scaled_gains,
+)
 from shard_tools.model import Floats, Model, cuts
 from shard_tools.modelcard import licence_of
 from shard_tools.packwriter import EncodedBlock, PackWriter, draft_block, replacing
@@ -103,16 +108,18 @@ def build(
             draft = _draft(model, spec, blocks, book, side, tuple(graphs), options, directory)
             writer = PackWriter(stream, draft, tensors)
             checksum = writer.words(_encoded_words(model, draft.words, line))
-            tokenizer = Tokenizer(spec, vocabulary)
-            batch = calibration_batch(texts, tokenizer)
-            hidden = model.embed(batch, residents)
-            values = _values(book, encoder)
+            batch = calibration_batch(texts, Tokenizer(spec, vocabulary))
+            meter = Meter(model, batch, residents, _values(book, encoder))
+            layouts, taken = [], []
             for block in blocks:
-                measured = measure_block(model, block, hidden, batch.lengths, values)
-                hidden = measured.hidden
-                writer.block(_encoded(block, encoder, model.slices, measured.gains))
+                taken.append(meter.measure(block))
+                encoded = _encoded(block, encoder, model.slices, taken[-1])
+                writer.block(encoded)
+                layouts.append(encoded.layout)
                 line.step(_weights(block) * _ENCODE_WORK, f"encoding layer {block.layer}")
-            return writer.finish(replace(draft, words=replace(draft.words, checksum=checksum)))
+            ranked = _with_gains(layouts, taken, meter.arriving())
+            words = replace(draft.words, checksum=checksum)
+            return writer.finish(replace(draft, words=words, blocks=ranked))
 
 
 def _check_options(options: BuildOptions) -> None:
@@ -232,7 +239,7 @@ def _draft(
         submodels=(Submodel(model.layers, model.slices, tuple(range(model.layers)), 0.0),),
         resident=Resident("", 1, 0),
         notes={
-            "importance": "relative error of a block's output on calibration text",
+            "importance": "relative squared error of what the head reads, on calibration text",
             "calibration": str(options.calibration.name) if options.calibration else "built-in",
             "grid_sigmas": options.grid_sigmas,
         },
@@ -255,23 +262,21 @@ def _encoded_words(model: Model, table: WordTable, line: Progress) -> Iterator[N
 
 
 def _encoded(
-    block: QuantizedBlock,
-    encoder: Encoder,
-    slices: int,
-    gains: tuple[tuple[float, ...], ...],
+    block: QuantizedBlock, encoder: Encoder, slices: int, taken: NDArray[np.float64]
 ) -> EncodedBlock:
-    """A block's shards in their planes, each plane in the order of its gains."""
+    """A block's shards in their planes, each plane in the order of the errors it takes away."""
     shards: list[EncodedShard] = [
         encoder.encode(block.shard(index, slices)) for index in range(slices)
     ]
     parts = [shard.outliers for shard in shards]
-    planes = []
-    for bits, worth in zip(shards[0].planes, gains, strict=True):
-        # The first plane keeps the slice order: it is the order that width cuts.
-        order = sorted(range(slices), key=lambda index: -worth[index]) if planes else range(slices)
+    planes: list[Plane] = []
+    for bits, errors in zip(shards[0].planes, taken.tolist(), strict=True):
+        order = list(range(slices))
+        if planes:  # the first plane keeps the slice order: it is the order that width cuts
+            order.sort(key=errors.__getitem__, reverse=True)
         pieces = [shards[index].planes[bits] for index in order]
         checksums = tuple(crc32(piece) for piece in pieces)
-        planes.append(Plane(bits, pieces[0].nbytes, tuple(order), checksums, worth))
+        planes.append(Plane(bits, pieces[0].nbytes, tuple(order), checksums, ()))
         parts += pieces
     layout = Block(
         layer=block.layer,
@@ -283,3 +288,17 @@ def _encoded(
         planes=tuple(planes),
     )
     return EncodedBlock(layout, parts)
+
+
+def _with_gains(
+    layouts: Sequence[Block], taken: Sequence[NDArray[np.float64]], arriving: Sequence[float]
+) -> tuple[Block, ...]:
+    """The blocks with their gains, which are known only when the last one is measured."""
+    ranked = []
+    for layout, errors, share in zip(layouts, taken, arriving, strict=True):
+        gains = scaled_gains(errors, share)
+        planes = tuple(
+            replace(plane, gains=row) for plane, row in zip(layout.planes, gains, strict=True)
+        )
+        ranked.append(replace(layout, planes=planes))
+    return tuple(ranked)

@@ -33,6 +33,7 @@ Interval = tuple[int, int]
 _TOP_BITS = 8
 _HEAD_BITS = 4
 _KIND_BITS = 2
+_GRID_ERROR = 1 / 12  # mean square of rounding to the int8 grid
 _STEPS = np.array([[0, 0, 1, 2], [1, 3, 4, 5], [2, 6, 7, 8], [3, 9, 10, 11]]).reshape(-1)
 """What the last four bits add to the base that the first four stand for.
 
@@ -106,11 +107,11 @@ class _Alphabet:
         return len(self.share)
 
     def level_weights(self, ladder: Sequence[int]) -> dict[int, float]:
-        """For each fidelity, one over the least error that so many bits can have."""
+        """For each fidelity, one over the least error against float that it can have."""
         best, weights = self.leaves(self.cost), {}
         for bits in range(1, _TOP_BITS):
             best, _ = _halved(best)
-            weights[bits] = 1.0 / max(float(best[0, -1]), 1e-9)
+            weights[bits] = 1.0 / (float(best[0, -1]) + _GRID_ERROR)
         return {bits: weights.get(bits, 0.0) for bits in ladder}
 
     def leaves(self, cost: Floats, widest: int = 256) -> Floats:

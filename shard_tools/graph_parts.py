@@ -31,8 +31,6 @@ INT64 = TensorProto.INT64
 WEIGHT_TYPES: dict[Weights, int] = {"s8": TensorProto.INT8, "u8": TensorProto.UINT8}
 
 SIGNED_ZERO_POINT = 128
-_TINY = np.float32(1e-30)
-"""Least activation scale, so that a token of zeros is not divided by zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,36 +101,33 @@ class GraphWriter:
 def quantize_signed(g: GraphWriter, x: str, *, axis: int, over: Sequence[int]) -> Quantized:
     """Quantize symmetrically around 128: ``scale = max |x| / 127`` over the axes ``over``.
 
-    ``axis`` is the axis of the tokens.
+    ``axis`` is the axis of the tokens. A token of zeros has scale 0 and so a product of 0,
+    whatever its values become.
     """
     largest = g.node("ReduceMax", g.node("Abs", x), g.ints(*over), keepdims=0)
-    return _quantize(g, x, largest, axis=axis, zero_point=SIGNED_ZERO_POINT, least=_TINY)
+    scale = g.node("Mul", largest, g.constant(np.float32(1 / 127)))
+    return _quantize(g, x, scale, axis=axis, zero_point=SIGNED_ZERO_POINT)
 
 
 def quantize_above(
     g: GraphWriter, x: str, *, axis: int, over: Sequence[int], least: float, zero_point: int
 ) -> Quantized:
-    """Quantize values that never fall below ``least`` (zero or a little less).
+    """Quantize values that never fall below ``least``, which is zero or a little less.
 
-    Most of the 256 levels then lie above zero: ``zero_point`` of them are enough for the rest.
+    ``zero_point`` of the 256 levels are enough for what lies below zero, so the steps are about
+    half as wide as symmetric ones, and the largest value is found without a pass for ``Abs``.
     """
-    largest = x
-    for index in sorted(over, reverse=True):  # one axis at a time takes ONNX Runtime's fast paths
-        largest = g.node("ReduceMax", largest, g.ints(index), keepdims=0)
-    floor = np.float32(-least / zero_point) if zero_point else _TINY
-    return _quantize(g, x, largest, axis=axis, zero_point=zero_point, least=floor)
+    largest = g.node("ReduceMax", x, g.ints(*over), keepdims=0)
+    scale = g.node("Mul", largest, g.constant(np.float32(1 / (255 - zero_point))))
+    if zero_point:
+        scale = g.node("Max", scale, g.constant(np.float32(-least / zero_point)))
+    return _quantize(g, x, scale, axis=axis, zero_point=zero_point)
 
 
-def _quantize(
-    g: GraphWriter, x: str, largest: str, *, axis: int, zero_point: int, least: np.float32
-) -> Quantized:
-    top = 127 if zero_point == SIGNED_ZERO_POINT else 255 - zero_point
-    scale = g.node("Mul", largest, g.constant(np.float32(1.0 / top)))
-    scale = g.node("Max", scale, g.constant(least))
+def _quantize(g: GraphWriter, x: str, scale: str, *, axis: int, zero_point: int) -> Quantized:
     # The zero point must have the shape of the scale; this makes such a vector in one node.
-    zeros = g.node(
-        "QuantizeLinear", scale, g.constant(np.float32(1e30)), g.constant(np.uint8(zero_point))
-    )
+    far = g.constant(np.float32(1e30))
+    zeros = g.node("QuantizeLinear", scale, far, g.constant(np.uint8(zero_point)))
     values = g.node("QuantizeLinear", x, scale, zeros, axis=axis)
     return Quantized(values, scale, zero_point)
 

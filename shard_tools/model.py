@@ -134,6 +134,10 @@ class Model(Protocol):
         """Float reference: hidden states from residual plus partial sum (without bias)."""
         ...
 
+    def readout(self, hidden: Floats, lengths: Sequence[int]) -> Floats:
+        """Float reference: what the head reads of the last hidden states, ``[n, hidden]``."""
+        ...
+
 
 def cuts(total: int, step: int) -> Iterator[tuple[int, int]]:
     """``(start, stop)`` of consecutive runs of at most ``step``."""

@@ -101,7 +101,6 @@ class PackWriter:
         blocks = [(block.tensor, padded(block.length)) for block in draft.blocks]
         header = _header(worst, [*self._places, *((n, "U8", (s,), s) for n, s in blocks)])
         self._start = padded(LENGTH_BYTES + len(header))
-        self._blocks: list[Block] = []
         stream.seek(self._start)
         stream.write(region)
 
@@ -142,18 +141,17 @@ class PackWriter:
         size = padded(done)
         self._stream.write(bytes(size - done))
         self._place(block.layout.tensor, "U8", (size,), size)
-        self._blocks.append(block.layout)
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Write the header.
 
         Args:
-            manifest: the final one, but for residents and blocks, which this class knows.
+            manifest: the final one, but for the residents, which this class knows.
 
         Returns:
             The manifest as written.
         """
-        final = replace(manifest, resident=self._resident, blocks=tuple(self._blocks))
+        final = replace(manifest, resident=self._resident)
         header = _header(final, self._places)
         space = self._start - LENGTH_BYTES
         assert len(header) <= space, "the header outgrew the space set aside for it"

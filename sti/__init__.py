@@ -12,6 +12,7 @@ plans how much of the model to use so that the answer is there in time.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 from sti.errors import (
@@ -65,6 +66,10 @@ __all__ = [
     "Timing",
     "__version__",
 ]
+
+# Must stand before onnxruntime is imported: 1.31 otherwise opens a database and starts a thread for
+# its telemetry. Who wants that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Engine": "sti.engine",

@@ -9,10 +9,10 @@ Knows nothing of files, fidelities, plans or lanes.
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -66,9 +66,7 @@ class _Graph:
     def __init__(self, name: str, model: bytes, options: ort.SessionOptions) -> None:
         self.name = name
         try:
-            self.session = ort.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
+            self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BackendError(
                 f"graph {name!r} is refused by onnxruntime {ort.__version__}: {error}; "
@@ -310,21 +308,14 @@ class Backend:
         return self._residents[key]
 
 
-_arena_lock = threading.Lock()
-_arena_ready = False
-
-
+@cache
 def _share_arena() -> None:
     """Give all sessions of the process one arena: half the memory of an arena each."""
-    global _arena_ready
-    with _arena_lock:
-        if not _arena_ready:
-            info = ort.OrtMemoryInfo(
-                "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
-            )
-            with suppress(RuntimeError):  # the application registered one before: it serves as well
-                ort.create_and_register_allocator(info, None)
-            _arena_ready = True
+    info = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    with suppress(RuntimeError):  # another part of the program registered one: it serves as well
+        ort.create_and_register_allocator(info, None)
 
 
 def _options(threads: int) -> ort.SessionOptions:

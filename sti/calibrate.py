@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from sti import machine
 from sti.backend import Backend, ort_version
 from sti.pack import PackReader
@@ -128,7 +130,7 @@ def _key(reader: PackReader) -> Key:
         "profile": PROFILE_VERSION,
         "machine": [machine.cpu_name(), machine.core_count(), platform.machine(), sys.platform],
         "speeds": [core.speed for core in machine.cores()],
-        "software": [platform.python_version(), ort_version()],
+        "software": [platform.python_version(), np.__version__, ort_version()],
         "graphs": graphs.hexdigest()[:16],
         "model": [manifest.dimensions.hidden, manifest.dimensions.slices, *shards],
         "ladder": manifest.ladder,

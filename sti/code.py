@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -48,6 +49,9 @@ _LOW_HALF, _HIGH_HALF = np.array(0x0F, dtype=np.uint8), np.array(0xF0, dtype=np.
 _HALF_BYTE, _HALF_BYTE_UP = np.array(4, dtype=np.uint8), np.array(16, dtype=np.uint8)
 _BYTE_UP = np.array(256, dtype=np.uint16)
 
+_COUNT, _POSITION = np.dtype("<u4"), np.dtype("<u2")
+_U16, _U32, _U64 = (np.dtype(name) for name in ("u2", "u4", "u8"))
+
 Bytes = NDArray[np.uint8]
 Decoded = NDArray[np.int8] | Bytes
 
@@ -59,8 +63,8 @@ def check_ladder(ladder: Sequence[int]) -> tuple[int, ...]:
         PackFormatError: it is not a strictly increasing sequence of fidelities from 2 to 8 bits.
     """
     steps = tuple(ladder)
-    increasing = all(low < high for low, high in zip(steps, steps[1:], strict=False))
-    if not (steps and increasing and 2 <= steps[0] and steps[-1] <= 8):
+    increasing = all(low < high for low, high in pairwise(steps))
+    if not (steps and increasing and steps[0] >= 2 and steps[-1] <= 8):
         raise PackFormatError(f"a ladder must increase within 2..8 bits, got {list(ladder)}")
     return steps
 
@@ -147,11 +151,13 @@ def _is_int8(value: object) -> bool:
 class Window:
     """Views of a scratch for m indices in each half: ``[2, m]`` unless said otherwise."""
 
-    low: Bytes
-    high: Bytes
+    low: tuple[Bytes, Bytes, Bytes]
+    high: tuple[Bytes, Bytes, Bytes]
+    """The array, and its two rows."""
     spare: Bytes
     """``[m]``"""
     joined: NDArray[np.uint16]
+    widened: NDArray[np.uint16]
     index: NDArray[np.intp]
     flat_index: NDArray[np.intp]
     """``[2 * m]``, the same memory as ``index``."""
@@ -168,7 +174,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self.bytes = np.empty((3, _CHUNK), dtype=np.uint8)
-        self.joined = np.empty(_CHUNK, dtype=np.uint16)
+        self.joined = np.empty((2, _CHUNK), dtype=np.uint16)
         self.index = np.empty(_CHUNK, dtype=np.intp)
         self.quads = np.empty(_CHUNK, dtype=np.uint32)
         self._windows: dict[int, Window] = {}
@@ -183,12 +189,14 @@ class Scratch:
         found = self._windows.get(indices)
         if found is None:
             low, high, spare = self.bytes[:, : 2 * indices].reshape(3, 2, indices)
+            joined, widened = self.joined[:, : 2 * indices].reshape(2, 2, indices)
             index, quads = self.index[: 2 * indices], self.quads[: 2 * indices]
             found = self._windows[indices] = Window(
-                low=low,
-                high=high,
+                low=(low, low[0], low[1]),
+                high=(high, high[0], high[1]),
                 spare=spare[0],
-                joined=self.joined[: 2 * indices].reshape(2, -1),
+                joined=joined,
+                widened=widened,
                 index=index.reshape(2, -1),
                 flat_index=index,
                 quads=quads,
@@ -210,12 +218,14 @@ class Decoder:
         table_bytes: memory of the look-up tables.
     """
 
-    __slots__ = ("_recipes", "_flip", "book", "dtype", "table_bytes")
+    __slots__ = ("_flip", "_plane_bits", "_recipes", "book", "dtype", "table_bytes")
 
     def __init__(self, book: CodeBook, *, unsigned: bool = False) -> None:
         self.book = book
         self.dtype: np.dtype[Any] = np.dtype(np.uint8 if unsigned else np.int8)
-        self._flip = np.array(_SIGN if unsigned else 0, dtype=np.uint8)
+        self._flip = np.array(_SIGN, dtype=np.uint8) if unsigned else None
+        ladder = book.ladder
+        self._plane_bits = tuple(b - a for a, b in zip((0, *ladder), ladder, strict=False))
         self._recipes = build_recipes(book.ladder, book.values, unsigned=unsigned)
         tables = {id(table): table for recipe in self._recipes for table in recipe.tables}
         self.table_bytes = sum(table.nbytes for table in tables.values())
@@ -240,12 +250,16 @@ class Decoder:
             PackCorruptError: planes or outliers do not fit a shard of N weights.
             PackFormatError: N is not a multiple of 8.
         """
-        sizes = plane_bytes(self.book.ladder, out.size)[: len(planes)]
-        found = tuple(plane.size for plane in planes)
-        if not found or found != sizes:
-            raise PackCorruptError(f"planes of {found} bytes for a shard that needs {sizes}")
-        written = out.view(np.uint8)
+        weights = out.size
+        for plane, bits in zip(planes, self._plane_bits, strict=False):
+            if plane.size * 8 != weights * bits:
+                raise PackCorruptError(
+                    f"a plane of {plane.size} bytes does not fit a shard of {weights} weights"
+                )
+        if weights % WEIGHTS_MULTIPLE or not 0 < len(planes) <= len(self._recipes):
+            raise PackFormatError(f"cannot decode {weights} weights of {len(planes)} planes")
         recipe = self._recipes[len(planes) - 1]
+        written = out.view(np.uint8)
         if recipe.wide is not None:
             _look_up_wide(recipe.wide, planes[0], written, scratch)
         else:
@@ -257,17 +271,17 @@ class Decoder:
 
 def _look_up_wide(table: NDArray[np.uint64], plane: Bytes, out: Bytes, scratch: Scratch) -> None:
     """Eight weights an index: two bytes of a two-bit component."""
-    source, target = plane.view(np.uint16), out.view(np.uint64)
-    for start in range(0, len(source), _CHUNK):
+    source, target = plane.view(_U16), out.view(_U64)
+    for start in range(0, source.size, _CHUNK):
         piece = source[start : start + _CHUNK]
-        index = scratch.index[: len(piece)]
+        index = scratch.index[: piece.size]
         np.copyto(index, piece)
         table.take(index, None, target[start : start + _CHUNK], "clip")
 
 
 def _look_up_pairs(table: NDArray[np.uint16], out: Bytes, scratch: Scratch) -> None:
     """Codes to values in place, two an index."""
-    pairs = out.view(np.uint16)
+    pairs = out.view(_U16)
     for start in range(0, len(pairs), _CHUNK):
         piece = pairs[start : start + _CHUNK]
         index = scratch.index[: len(piece)]
@@ -284,27 +298,47 @@ def _add_stages(recipe: Recipe, planes: Sequence[Bytes], out: Bytes, scratch: Sc
     eighth = out.size // WEIGHTS_MULTIPLE
     parts = [_part(planes[part.plane], part, eighth) for part in recipe.parts]
     rows = out.reshape(2, -1)
+    if eighth <= _CHUNK // 2:
+        window = scratch.window(eighth)
+        _add_chunk(recipe, parts, rows, ((window.flat_index, out),), window)
+        return
     step = -(-eighth // -(-eighth // (_CHUNK // 2)))
     for start in range(0, eighth, step):
         stop = min(start + step, eighth)
         window = scratch.window(stop - start)
         target = rows[:, 4 * start : 4 * stop]
-        for stage in recipe.stages:
-            _fill_index(stage, [part[..., start:stop] for part in parts], window)
-            if stage is not recipe.stages[0]:
-                stage.table.take(window.flat_index, None, window.quads, "clip")
-                np.add(target, window.quad_bytes, target)
-            elif step == eighth:
-                stage.table.take(window.flat_index, None, out.view(np.uint32), "clip")
-            else:
-                for index, row in zip(window.index, target, strict=True):
-                    stage.table.take(index, None, row.view(np.uint32), "clip")
+        runs = ((window.index[0], target[0]), (window.index[1], target[1]))
+        _add_chunk(recipe, [part[..., start:stop] for part in parts], target, runs, window)
 
 
 def _part(plane: Bytes, part: Component, eighth: int) -> Bytes:
     """A component's bytes: ``[2, N/8]``, a row for each half, or ``[N/8]`` for one of one bit."""
     found = plane[part.start * eighth : (part.start + part.bits) * eighth]
-    return found.reshape(2, -1) if part.bits == 2 else found
+    return found.reshape(2, eighth) if part.bits == 2 else found
+
+
+def _add_chunk(
+    recipe: Recipe,
+    parts: Sequence[Bytes],
+    target: Bytes,
+    runs: Sequence[tuple[NDArray[np.intp], Bytes]],
+    window: Window,
+) -> None:
+    """All stages of the indices of one window.
+
+    Args:
+        parts: the components' bytes in the window, as ``_part`` gives them.
+        target: ``[2, 4 * m]``, where the weights go.
+        runs: the same memory in contiguous runs, each with its indices.
+    """
+    first, *others = recipe.stages
+    _fill_index(first, parts, window)
+    for index, run in runs:
+        first.table.take(index, None, run.view(_U32), "clip")
+    for stage in others:
+        _fill_index(stage, parts, window)
+        stage.table.take(window.flat_index, None, window.quads, "clip")
+        np.add(target, window.quad_bytes, target)
 
 
 def _fill_index(stage: Stage, parts: Sequence[Bytes], window: Window) -> None:
@@ -314,44 +348,50 @@ def _fill_index(stage: Stage, parts: Sequence[Bytes], window: Window) -> None:
         np.copyto(window.index, low)
         return
     high = _index_bytes(stage.high, parts, window.high, window.spare)
-    np.multiply(high, _BYTE_UP, window.joined)
-    np.bitwise_or(window.joined, low, window.index)
+    # Widening first and then working in place is cheaper than ufuncs that widen as they go.
+    np.copyto(window.joined, high)
+    np.multiply(window.joined, _BYTE_UP, window.joined)
+    np.copyto(window.widened, low)
+    np.bitwise_or(window.joined, window.widened, window.joined)
+    np.copyto(window.index, window.joined)
 
 
-def _index_bytes(source: Source, parts: Sequence[Bytes], room: Bytes, spare: Bytes) -> Bytes:
+def _index_bytes(
+    source: Source, parts: Sequence[Bytes], room: tuple[Bytes, Bytes, Bytes], spare: Bytes
+) -> Bytes:
     """One byte of each index, ``[2, m]``: a view of a two-bit component, or made in ``room``."""
     first = parts[source[0]]
     if first.ndim == 2:
         return first
-    np.bitwise_and(first, _LOW_HALF, room[0])
-    np.right_shift(first, _HALF_BYTE, room[1])
+    both, here, there = room
+    np.bitwise_and(first, _LOW_HALF, here)
+    np.right_shift(first, _HALF_BYTE, there)
     if len(source) == 2:
         second = parts[source[1]]
         np.multiply(second, _HALF_BYTE_UP, spare)
-        np.bitwise_or(room[0], spare, room[0])
+        np.bitwise_or(here, spare, here)
         np.bitwise_and(second, _HIGH_HALF, spare)
-        np.bitwise_or(room[1], spare, room[1])
-    return room
+        np.bitwise_or(there, spare, there)
+    return both
 
 
-def _put_outliers(record: Bytes, out: Bytes, flip: NDArray[np.uint8], scratch: Scratch) -> None:
-    """Overwrite the outliers with their exact values."""
-    segments = -(-out.size // SEGMENT_WEIGHTS)
-    counts = record[: 4 * segments].view("<u4").tolist() if record.size >= 4 * segments else []
-    total = sum(counts)
-    position, value = 4 * segments, 4 * segments + 2 * total
-    if len(counts) != segments or record.size < value + total:
+def _put_outliers(record: Bytes, out: Bytes, flip: Bytes | None, scratch: Scratch) -> None:
+    """Overwrite the outliers with their exact values, xored with ``flip`` if there is one."""
+    first = 4 * -(-out.size // SEGMENT_WEIGHTS)
+    counts = record[:first].view(_COUNT).tolist() if record.size >= first else []
+    end = first + 2 * sum(counts)
+    positions, values = record[first:end].view(_POSITION), record[end:]
+    if not counts or values.size < positions.size:
         raise PackCorruptError(f"outliers of {record.size} bytes list more than they hold")
-    positions, values = record[position:value].view("<u2"), record[value : value + total]
     done = 0
     for segment, count in enumerate(counts):
         place = segment * SEGMENT_WEIGHTS
         for start in range(done, done + count, _CHUNK):
             stop = min(start + _CHUNK, done + count)
-            index = scratch.index[: stop - start]
-            exact = scratch.bytes[0, : stop - start]
+            index, exact = scratch.index[: stop - start], values[start:stop]
             np.copyto(index, positions[start:stop])
-            np.bitwise_xor(values[start:stop], flip, exact)
+            if flip is not None:
+                exact = np.bitwise_xor(exact, flip, scratch.bytes[0, : stop - start])
             try:
                 out[place : place + SEGMENT_WEIGHTS][index] = exact
             except IndexError as error:

@@ -119,9 +119,7 @@ class Engine:
             raise InputError(f"threads must be at least 1; found {threads}")
         reader = PackReader.open(Path(path))
         chosen = best_threads(reader) if threads is None else threads
-        return cls(
-            reader, settings, threads=chosen, verify=verify, profile=profile, config=config
-        )
+        return cls(reader, settings, threads=chosen, verify=verify, profile=profile, config=config)
 
     def __enter__(self) -> Engine:
         return self
@@ -178,9 +176,7 @@ class Engine:
         with self._lock:
             self._open()
             if self._profile is None:
-                self._profile = load_or_measure(
-                    self._reader, self._backend, threads=self._threads
-                )
+                self._profile = load_or_measure(self._reader, self._backend, threads=self._threads)
             return self._profile
 
     def set_target(
@@ -337,4 +333,3 @@ def _check_texts(texts: Sequence[Text]) -> None:
             raise InputError(f"text {index} must be a text or a pair of texts, found {text!r:.60}")
         if not all(part.strip() for part in parts):
             raise InputError(f"text {index} is empty; leave it out")
-

@@ -16,8 +16,9 @@
         `-- ClosedError       an engine that was closed
 
 ``exit_code`` is what the command lines return: 2 where the caller can mend the input, 1 for a
-failure of the machine. Notices that stop nothing are ``StiWarning``. Messages name the file, layer, slice and limit, and end with a remedy.
-Errors of other libraries are translated at the edge and kept as ``__cause__``.
+failure of the machine. Notices that stop nothing are ``StiWarning``. Messages name the file, layer,
+slice and limit, and end with a remedy. Errors of other libraries are translated at the edge and
+kept as ``__cause__``.
 """
 
 from __future__ import annotations

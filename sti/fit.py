@@ -28,7 +28,7 @@ from sti.profile import DecodeProfile, DeviceProfile, StorageProfile
 
 K = TypeVar("K", bound=Hashable)
 
-MOST_JITTER = 2.0
+MOST_JITTER = 1.5
 """A machine that was busy while it was measured must not make every target infeasible."""
 
 
@@ -150,9 +150,9 @@ def _together(alone: DeviceProfile, seen: Observations, manifest: Manifest) -> D
     work_s = _simulated(alone, seen, manifest).busy_s
 
     def slower(lane: str) -> float:
-        return max(1.0, _typical(run.busy_s[lane] for run in runs) / work_s[lane])
+        return _typical(run.busy_s[lane] for run in runs) / work_s[lane]
 
-    storage, decode = slower(STORAGE), slower(DECODE)
+    storage, decode, compute = slower(STORAGE), slower(DECODE), slower(COMPUTE)
     profile = replace(
         alone,
         storage=replace(
@@ -164,7 +164,12 @@ def _together(alone: DeviceProfile, seen: Observations, manifest: Manifest) -> D
             shard_s=alone.decode.shard_s * decode,
             weight_s={bits: cost * decode for bits, cost in alone.decode.weight_s.items()},
         ),
-        contention=slower(COMPUTE),
+        # Below 1 it is not contention: long runs are faster than the short ones that were timed.
+        compute={
+            graph: tuple(cost * min(1.0, compute) for cost in costs)
+            for graph, costs in alone.compute.items()
+        },
+        contention=max(1.0, compute),
     )
     totals = sorted(run.total_s for run in runs)
     typical_s = _typical(totals)

@@ -29,6 +29,9 @@ WORKLOADS = ((1, 16), (1, 128), (4, 16), (1, 64), (1, 32), (2, 64), (1, 256))
 
 ESSENTIAL_WORKLOADS = 4
 PIPELINED_WORKLOAD = (1, 64)
+LONGEST_SHOT_S = 0.03
+"""A sequential run covers as many layers (at least one, at most ``MOST_LAYERS``) as take this."""
+MOST_LAYERS = 3
 LONGEST_RUN_S = 0.1
 """A pipelined run over more blocks than take this long tells nothing more."""
 
@@ -105,20 +108,25 @@ class LaneTimer:
                 storage, self._reader.file_bytes, budget_s=budget_s * 0.15
             )
         shots = list(self._shots())
-        self._sequential(*shots[0])
-        # The first run pays for what is made on first use; it is no sample.
-        self._forget()
+        layers = self._warm_up(shots)
         essential = max(len(self._manifest.ladder), ESSENTIAL_WORKLOADS)
         for count, shot in enumerate(cycle(shots)):
             if count >= essential and perf_counter() - start >= budget_s * 0.6:
                 break
-            self._sequential(*shot)
+            self._sequential(*shot, layers=layers)
         self._connect()
         self._pipelined(start + budget_s)
         return self._seen
 
-    def _forget(self) -> None:
-        self._seen = Observations(reads=self._seen.reads)
+    def _warm_up(self, shots: Sequence[tuple[int, Workload, int, int]]) -> int:
+        """Pay for what is made on first use; returns how many layers a run should cover."""
+        reads = self._seen.reads
+        self._sequential(*shots[0], layers=1)
+        start = perf_counter()
+        self._sequential(*shots[1 % len(shots)], layers=1)
+        layers = int(LONGEST_SHOT_S / (perf_counter() - start))
+        self._seen = Observations(reads=reads)  # these were no samples
+        return max(1, min(layers, MOST_LAYERS, self._manifest.dimensions.layers))
 
     def _shots(self) -> Iterator[tuple[int, Workload, int, int]]:
         """Bits, workload, depth and width of the sequential runs, as varied as they are few."""
@@ -132,11 +140,12 @@ class LaneTimer:
         ):
             yield bits, Workload(batch, tokens), depth, width
 
-    def _sequential(self, bits: int, workload: Workload, depth: int, width: int) -> None:
-        """Run the first layer of a uniform plan block by block, and note every time."""
+    def _sequential(
+        self, bits: int, workload: Workload, depth: int, width: int, *, layers: int
+    ) -> None:
+        """Run the first layers of a uniform plan block by block, and note every time."""
         plan = self._plan(bits, workload, depth, width)
-        kinds = len(self._manifest.kinds)
-        jobs = self._jobs(plan)[:kinds]
+        jobs = self._jobs(plan)[: layers * len(self._manifest.kinds)]
         outcome = self._run(jobs, plan, sequential=True)
         spans = {(span.lane, span.name): span.end_s - span.start_s for span in outcome.trace.spans}
         for job in jobs:
@@ -176,7 +185,8 @@ class LaneTimer:
         count = kinds * max(1, min(dims.layers, int(LONGEST_RUN_S / layer_s)))
         names = {job.name for job in jobs[:count]}
         self._seen.pipelined_plan = replace(plan, blocks=plan.blocks[:count])
-        while not self._seen.pipelined or perf_counter() < deadline:
+        total_s = 0.0
+        while not self._seen.pipelined or perf_counter() + total_s < deadline:
             start = perf_counter()
             trace = self._run(jobs[:count], plan, sequential=False).trace
             total_s = perf_counter() - start

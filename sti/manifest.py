@@ -337,8 +337,8 @@ def _check(manifest: Manifest, where: str) -> None:
         require(length == block.length, f"{tag}: its parts do not add up to its length")
     for submodel in manifest.submodels:
         inside = submodel.depth <= dims.layers and submodel.width <= dims.slices
-        listed = sorted(set(submodel.layers)) == list(submodel.layers)
-        fits = listed and len(submodel.layers) == submodel.depth
+        ascending = sorted(set(submodel.layers)) == list(submodel.layers)
+        fits = ascending and len(submodel.layers) == submodel.depth
         fits = fits and all(layer < dims.layers for layer in submodel.layers)
         require(inside and fits, f"submodel {submodel.depth}x{submodel.width} does not fit")
     full = manifest.submodels[0]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations_with_replacement
 from math import comb
 
 import numpy as np
@@ -64,24 +63,35 @@ class Options:
 
 def tabulate(blocks: Sequence[Block], width: int, costs: RunCosts) -> Options:
     """The tables for ``blocks`` run with their first ``width`` slices."""
-    used = staircases(width, len(blocks[0].planes))
+    growth = staircases(width, len(blocks[0].planes))
     prefix = np.array([[_prefix(p.order, width) for p in b.planes] for b in blocks], np.int64)
-    loss, decode_s = _quality(blocks, used, width, costs)
-    read_bytes, requests, breaks = _reading(blocks, used, prefix, width)
+    used = np.full((1, 1), width)
+    for parent, reach in growth:
+        used = np.column_stack((used[parent], reach))
+    loss, decode_s = _quality(blocks, growth, width, costs)
+    read_bytes, requests, breaks = _reading(blocks, growth, prefix, width)
     return Options(used, prefix, loss, decode_s, read_bytes, requests, breaks)
 
 
 @lru_cache(maxsize=32)
-def staircases(width: int, planes: int) -> Ints:
-    """All falling counts ``[o, planes]`` that start with ``width``, or an even choice of them."""
+def staircases(width: int, planes: int) -> tuple[tuple[Ints, Ints], ...]:
+    """All falling counts that start with ``width``, or an even choice, plane after plane.
+
+    For each plane but the first ``(parent, reach)``, an entry a staircase up to that plane: the
+    staircase of the planes below that it adds to, and the slices in use that the plane reaches.
+    The first staircase is the highest.
+    """
     levels = width + 1
     while comb(levels + planes - 2, planes - 1) > MOST_OPTIONS and levels > 2:
         levels -= 1
-    heights = sorted({round(i * width / (levels - 1)) for i in range(levels)}, reverse=True)
-    falling = combinations_with_replacement(heights, planes - 1)
-    table = np.array([(width, *rest) for rest in falling], np.int64)
-    table.flags.writeable = False
-    return table
+    heights = np.array(sorted({round(i * width / (levels - 1)) for i in range(levels)}))[::-1]
+    level = np.zeros(1, np.int64)
+    growth = []
+    for _ in range(1, planes):
+        parent = np.repeat(np.arange(len(level)), len(heights) - level)
+        level = np.concatenate([np.arange(lowest, len(heights)) for lowest in level])
+        growth.append((parent, heights[level]))
+    return tuple(growth)
 
 
 def _prefix(order: Sequence[int], width: int) -> list[int]:
@@ -90,7 +100,7 @@ def _prefix(order: Sequence[int], width: int) -> list[int]:
 
 
 def _quality(
-    blocks: Sequence[Block], used: Ints, width: int, costs: RunCosts
+    blocks: Sequence[Block], growth: Sequence[tuple[Ints, Ints]], width: int, costs: RunCosts
 ) -> tuple[Floats, Floats]:
     """Loss and decode seconds ``[n, o]``: which slices have all planes up to each."""
     kept = [[[i for i in p.order if i < width] for p in b.planes] for b in blocks]
@@ -99,23 +109,22 @@ def _quality(
     gains = np.array([[p.gains[:width] for p in b.planes] for b in blocks])
     weights = np.array([[block.shard_weights] for block in blocks])
     bits = [plane.bits for plane in blocks[0].planes]
-    present = np.ones((len(blocks), len(used), width), bool)
-    loss = np.zeros(present.shape[:2])
-    work_s = width * (costs.shard_s + weights * costs.weight_s[bits[0]]) + loss
-    for plane in range(1, len(bits)):
-        reach = used[None, :, plane, None]
-        present &= rank[:, plane, None, :] < reach
-        loss += np.matmul(~present, gains[:, plane, :, None])[:, :, 0]
+    present = np.ones((len(blocks), 1, width), bool)
+    loss = np.zeros((len(blocks), 1))
+    work_s = width * (costs.shard_s + weights * costs.weight_s[bits[0]])
+    for plane, (parent, reach) in enumerate(growth, start=1):
+        present = present[:, parent] & (rank[:, plane, None] < reach[:, None])
+        loss = loss[:, parent] + np.matmul(~present, gains[:, plane, :, None])[:, :, 0]
         step_s = costs.weight_s[bits[plane]] - costs.weight_s[bits[plane - 1]]
-        work_s += np.count_nonzero(present, axis=2) * (weights * step_s)
-        last = np.take(order[:, plane], np.maximum(used[:, plane] - 1, 0), axis=1)
+        work_s = work_s[:, parent] + np.count_nonzero(present, axis=2) * (weights * step_s)
+        last = order[:, plane, np.maximum(reach - 1, 0)]
         useful = np.take_along_axis(present, last[:, :, None], axis=2)[:, :, 0]
-        loss[~useful & (used[:, plane] > 0)] = np.inf
+        loss[~useful & (reach > 0)] = np.inf
     return loss, work_s * rounds_s(1.0, width, costs.threads)
 
 
 def _reading(
-    blocks: Sequence[Block], used: Ints, prefix: Ints, width: int
+    blocks: Sequence[Block], growth: Sequence[tuple[Ints, Ints]], prefix: Ints, width: int
 ) -> tuple[Ints, Ints, tuple[Ints, ...]]:
     """Bytes, requests and breaks ``[n, o]``: ``reads.block_ranges`` for all options at once."""
 
@@ -125,15 +134,18 @@ def _reading(
     end = column([sum(block.outlier_bytes[:width]) for block in blocks])
     start = column([sum(block.outlier_bytes) for block in blocks])
     total, requests = end, (end > 0).astype(np.int64)
-    breaks = []
-    for plane in range(used.shape[1]):
-        count = prefix[:, plane, used[:, plane]]
+    breaks: list[Ints] = []
+    first = (np.zeros(1, np.int64), np.array([width]))
+    for plane, (parent, reach) in enumerate((first, *growth)):
+        total, requests, end = total[:, parent], requests[:, parent], end[:, parent]
+        count = prefix[:, plane, reach]
         shard_bytes = column([block.planes[plane].shard_bytes for block in blocks])
-        gap = start - end
-        read = count > 0
+        gap, read = start - end, count > 0
         merged = read & (requests > 0) & (gap <= MERGE_GAP)
         fresh = read & ~merged
-        breaks.append(np.where(fresh & (requests > 0), total, np.iinfo(np.int64).max))
+        never = np.iinfo(np.int64).max
+        breaks = [earlier[:, parent] for earlier in breaks]
+        breaks.append(np.where(fresh & (requests > 0), total, never))
         total = total + np.where(read, count * shard_bytes, 0) + np.where(merged, gap, 0)
         requests = requests + fresh
         end = np.where(read, start + count * shard_bytes, end)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 
@@ -26,7 +27,6 @@ SPREAD = 5e-4
 """Ways shorter than the longest by this share of the limit still get a part of the flow."""
 _BISECTIONS = 7
 _STORAGE, _DECODE, _COMPUTE = 0, 1, 2
-_NEXT_STORAGE, _NEXT_DECODE, _NEXT_COMPUTE, _BUFFER = 3, 4, 5, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +49,23 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Loss a second. ``hand_on`` prices the ends of a block's steps by what waits for them."""
+    """What seconds cost in loss, and the schedule at which they do."""
 
+    strength: float
+    """Loss a second of delay of the whole run."""
     storage: Floats
+    """``[n]``: loss a second of each block's storage."""
     decode: Floats
-    hand_on: Floats
-    """``[4, n]``: next block's storage, decode, compute; the working buffer's next user."""
+    mean_s: Floats
+    """``[2, n]``: storage and decode seconds of each block in the schedule that was priced."""
     bound: float
     """No choice that meets the limit has less loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    shares: Floats  # [7, n]: three steps a block, then four hand-overs
-    fixed_s: float  # length of the fixed steps along the flow
+    shares: Floats  # [2, n]: of the storage and decode steps of each block
+    fixed_s: float  # length of all other steps, by their shares
 
     def blend(self, other: _Flow, weight: float) -> _Flow:
         shares = self.shares + weight * (other.shares - self.shares)
@@ -85,14 +88,14 @@ def find_prices(
     choice = np.zeros(len(loss), np.int64)
     strength = float(options.largest_loss.sum()) / course.limit_s or 1.0
     bound, valid = -math.inf, True
-    flow, mean_s = _Flow(np.zeros((7, len(loss))), 0.0), np.zeros((2, len(loss)))
+    flow, mean_s = _Flow(np.zeros((2, len(loss))), 0.0), np.zeros((2, len(loss)))
     for turn in range(ROUNDS):
         read_s = bytes_s + requests_s * charged[:, None]
         weight = 2 / (turn + 2)
         chosen_s = np.array([read_s[rows, choice], decode_s[rows, choice]])
         mean_s = mean_s + weight * (chosen_s - mean_s)
         flow = flow.blend(_critical_flow(course, *mean_s.tolist()), weight)
-        seconds = flow.shares[_STORAGE, :, None] * read_s + flow.shares[_DECODE, :, None] * decode_s
+        seconds = flow.shares[0, :, None] * read_s + flow.shares[1, :, None] * decode_s
         strength, choice, value = _strength(loss, seconds, course.limit_s - flow.fixed_s, strength)
         if valid:
             bound = max(bound, value)
@@ -100,8 +103,8 @@ def find_prices(
             # Guess from the choice which blocks the preload holds whole; no bound from here on.
             charged = np.cumsum(read_bytes[rows, choice]) > preload_bytes
             valid = False
-    priced = strength * flow.shares
-    return Prices(priced[_STORAGE], priced[_DECODE], priced[_NEXT_STORAGE:], bound)
+    storage, decode = strength * flow.shares
+    return Prices(strength, storage, decode, mean_s, bound)
 
 
 def _strength(
@@ -125,52 +128,36 @@ def _strength(
 
 def _critical_flow(course: Course, read_s: Sequence[float], decode_s: Sequence[float]) -> _Flow:
     """One unit of flow from the end back to the start, along what each step waits for."""
-    count = len(read_s)
-    ends: list[list[float]] = [[0.0] * count for _ in range(3)]
-    waits: list[tuple[list[float], list[float], list[float]]] = []
-    spread_s = SPREAD * course.limit_s
-    storage, decode, compute = ends
+    count, spread_s = len(read_s), SPREAD * course.limit_s
+    storage, decode, compute = [course.start_s], [course.rows_s], [course.embed_s]
+    waits = []
     for k in range(count):
-        ahead = k - 1
-        storage[k] = (storage[ahead] if k else course.start_s) + read_s[k]
-        held = [storage[k], decode[ahead] if k else course.rows_s]
+        storage.append(storage[k] + read_s[k])
+        held = [storage[k + 1], decode[k]]
         if course.before[k] >= 0:
-            held.append(compute[course.before[k]])
+            held.append(compute[course.before[k] + 1])
         start_s, decode_waits = _soft_max(held, spread_s)
-        decode[k] = start_s + decode_s[k]
-        held = [decode[k], compute[ahead] if k else course.embed_s]
-        start_s, compute_waits = _soft_max(held, spread_s)
-        compute[k] = start_s + course.compute_s[k]
-        waits.append(([1.0], decode_waits, compute_waits))
-    return _trace_back(course, waits)
-
-
-def _trace_back(
-    course: Course, waits: Sequence[tuple[list[float], list[float], list[float]]]
-) -> _Flow:
-    """Divide the flow at every step among what it waits for, from the last block on."""
-    count = len(waits)
-    shares = [[0.0] * count for _ in range(7)]
-    shares[_COMPUTE][-1] = shares[_NEXT_COMPUTE][-1] = 1.0
-    starts = (course.start_s, course.rows_s, course.embed_s)
-    fixed_s = 0.0
+        decode.append(start_s + decode_s[k])
+        start_s, compute_waits = _soft_max([decode[k + 1], compute[k]], spread_s)
+        compute.append(start_s + course.compute_s[k])
+        waits.append((decode_waits, compute_waits))
+    shares = [[0.0] * (count + 1) for _ in range(3)]  # the first of each: what comes before
+    shares[_COMPUTE][count] = 1.0
     for k in reversed(range(count)):
-        for lane in (_COMPUTE, _DECODE, _STORAGE):
-            flow, held = shares[lane][k], waits[k][lane]
-            if lane == _COMPUTE:
-                fixed_s += flow * course.compute_s[k]
-            if lane != _STORAGE:
-                shares[lane - 1][k] += flow * held[0]
-            in_lane = flow * (held[0] if lane == _STORAGE else held[1])
-            if k:
-                shares[lane][k - 1] += in_lane
-                shares[_NEXT_STORAGE + lane][k - 1] = in_lane
-            else:
-                fixed_s += in_lane * starts[lane]
-            if len(held) > 2:
-                shares[_COMPUTE][course.before[k]] += flow * held[2]
-                shares[_BUFFER][course.before[k]] = flow * held[2]
-    return _Flow(np.array(shares), fixed_s)
+        decode_waits, compute_waits = waits[k]
+        flow = shares[_COMPUTE][k + 1]
+        shares[_DECODE][k + 1] += flow * compute_waits[0]
+        shares[_COMPUTE][k] += flow * compute_waits[1]
+        flow = shares[_DECODE][k + 1]
+        shares[_STORAGE][k + 1] += flow * decode_waits[0]
+        shares[_DECODE][k] += flow * decode_waits[1]
+        if len(decode_waits) > 2:
+            shares[_COMPUTE][course.before[k] + 1] += flow * decode_waits[2]
+        shares[_STORAGE][k] += shares[_STORAGE][k + 1]
+    fixed = zip(shares, (course.start_s, course.rows_s, course.embed_s), strict=True)
+    fixed_s = sum(lane[0] * start_s for lane, start_s in fixed)
+    fixed_s += sum(map(mul, shares[_COMPUTE][1:], course.compute_s))
+    return _Flow(np.array([shares[_STORAGE][1:], shares[_DECODE][1:]]), fixed_s)
 
 
 def _soft_max(times: Sequence[float], spread_s: float) -> tuple[float, list[float]]:

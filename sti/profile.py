@@ -69,9 +69,7 @@ class DeviceProfile:
         """Seconds one run of ``graph`` takes on ``width`` slices, alone on the machine."""
         tokens = workload.batch * workload.tokens
         terms = (1.0, width, tokens, width * tokens, width * tokens * workload.tokens)
-        return sum(
-            term * factor for term, factor in zip(terms, self.compute[graph], strict=True)
-        )
+        return sum(term * factor for term, factor in zip(terms, self.compute[graph], strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal profile."""

@@ -61,9 +61,7 @@ class Runner:
         self._verify = verify
         self._storage = FileReader(pack.path) if storage is None else storage
         self._preload = Preload()
-        self._decoder = Decoder(
-            CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned
-        )
+        self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
         self._ring: Bytes = aligned_buffer(0)
         self._scratches: list[DecodeScratch] = []
         self._storage_worker = Worker("sti-storage")

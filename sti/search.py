@@ -2,14 +2,15 @@
 
 A beam search over the blocks in order of execution. A label is a choice for the blocks so far with
 the exact state it leaves the pipeline in (lanes, ring of slots, working buffers, preload left), so
-a label that reaches the end is a plan that meets the limit. Labels that miss a block's latest end
-go; where too many are left, those go whose loss and state, valued at ``sti.prices``, promise
-least, spread over the range of losses, as unlike labels are what still fits in the end. Where
-nothing had to go, the answer is the optimum.
+a label that reaches the end is a plan that meets the limit. Labels that cannot end in time go;
+where too many are left, those go whose loss and lateness, at ``sti.prices``, promise least, but
+some of every kind stay: unlike labels are what still fits in the end. Where nothing had to go,
+the answer is the optimum.
 
-Greedy upgrades with swaps of pairs were the alternative: slower for the same loss at BERT-base
-size, and not exact on small models. Knows nothing of targets or of other submodels.
-In: a submodel, its costs and limit. Out: shard counts of every block. Pure.
+Swapping pairs of options, from the priced choice on, was the alternative tried: about the same
+loss at BERT-base size, for several times the work, and no proof where models are small.
+Knows nothing of targets or of other submodels.
+In: a submodel, its costs and its limit. Out: shard counts of every block. Pure.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from sti.manifest import Block
 from sti.options import Floats, Ints, tabulate
 from sti.prices import Course, Prices, find_prices
 
-MOST_CHOICES = 32
-"""Options of a block that are tried: those cheapest at the prices, and the fastest."""
-MOST_CANDIDATES = 4096
-"""Labels times options looked at per block."""
-CLOSE = 4
+MOST_CHOICES = 48
+"""Options tried per block, and more where labels are few."""
+MOST_CANDIDATES = 80_000
+"""Labels times options looked at, over all blocks."""
+CLOSE = 0.1
+"""Labels behind the best by this share of a block's mean time, at its price, are looked at."""
+_FREE = 1e-3
+"""Share of the full price for seconds of a lane that is not waited for."""
 _ROUNDING = 1e-12
 
 
@@ -106,15 +110,17 @@ class _Beam:
         )
         if prices.bound > ceiling + self.tie:
             return None
+        self._priced, _ = _latest_ends(self.course, *prices.mean_s)
+        candidates = MOST_CANDIDATES // len(self.kinds)
         labels = self._start()
         trace: list[tuple[Ints, Ints]] = []
         for k in range(len(self.kinds)):
-            choices = self._choices(prices, k)
+            choices = self._choices(prices, k, candidates // len(labels.loss))
             parent = np.repeat(np.arange(len(labels.loss)), len(choices))
             option = np.tile(choices, len(labels.loss))
             labels = self._advance(labels.take(parent), k, option)
             index = self._in_time(labels, k, ceiling)
-            most = MOST_CANDIDATES // len(choices)
+            most = candidates // min(len(choices), MOST_CHOICES)
             if len(index) > most:
                 index = self._promising(labels, prices, k, index, most)
             if not len(index):
@@ -138,14 +144,24 @@ class _Beam:
             read=np.zeros(1, np.int64),
         )
 
-    def _choices(self, prices: Prices, k: int) -> Ints:
-        """The options of block ``k`` worth trying, and the fastest, which keeps labels alive."""
+    def _choices(self, prices: Prices, k: int, room: int) -> Ints:
+        """The options of block ``k`` to try: all if there is room, else the cheapest and a spread.
+
+        The spread is over the options that only a slower one betters, from the fastest on.
+        """
+        loss = self.options.loss[k]
+        usable = np.flatnonzero(np.isfinite(loss))
+        if len(usable) <= max(MOST_CHOICES, room):
+            return usable
         read_s, decode_s = self.bytes_s[k] + self.requests_s[k], self.options.decode_s[k]
-        usable = np.isfinite(self.options.loss[k])
-        cost = self.options.loss[k] + prices.storage[k] * read_s + prices.decode[k] * decode_s
-        choices = np.argsort(cost, kind="stable")[: min(MOST_CHOICES, np.count_nonzero(usable))]
-        fastest = np.where(usable, read_s + decode_s, np.inf).argmin()
-        return np.union1d(choices, fastest)
+        cost = prices.storage[k] * read_s + prices.decode[k] * decode_s
+        cost += _FREE * prices.strength * (read_s + decode_s)
+        order = usable[np.argsort(cost[usable], kind="stable")]
+        least = np.minimum.accumulate(loss[order])
+        front = order[np.flatnonzero(np.diff(least, prepend=math.inf) < 0.0)]
+        cheapest = np.argsort(loss[front] + cost[front], kind="stable")[: MOST_CHOICES // 2]
+        spread = np.linspace(0, len(front) - 1, MOST_CHOICES // 2).round().astype(np.int64)
+        return front[np.union1d(cheapest, spread)]
 
     def _advance(self, labels: _Labels, k: int, option: Ints) -> _Labels:
         """Run block ``k`` with one option a label: ``costs.run_steps`` for many at once."""
@@ -178,26 +194,33 @@ class _Beam:
         return np.flatnonzero(fits)
 
     def _promising(self, labels: _Labels, prices: Prices, k: int, index: Ints, most: int) -> Ints:
-        """The ``most`` best of ``index`` by loss and state, and unlike one another.
+        """The ``most`` labels of ``index`` to go on with, and the fastest, which always ends.
 
-        Half are the best there are. The other half are the best of their range of losses, among
-        those that come close; one of them is the fastest of all, which always reaches the end.
+        A label is worth its loss and the price of being late against the priced schedule. The
+        best of every range of losses go first, so that some are early and some late, then the
+        best of all; labels far behind the best are not looked at.
         """
-        on_storage, on_decode, on_compute, on_buffer = prices.hand_on
-        state = on_storage[k] * self._storage(labels)
-        state += on_decode[k] * labels.decode + on_compute[k] * labels.compute
-        for kind, free in labels.buffers.items():
-            users = [j for j in range(k + 1) if self.kinds[j] == kind]
-            if users:
-                state += on_buffer[users[-1]] * free
-        value = labels.loss + state
-        fastest = index[state[index].argmin()]
-        index = index[np.argsort(value[index], kind="stable")][: CLOSE * most]
-        losses = labels.loss[index] - labels.loss[index].min()
+        late_s = self._late_s(labels, k)
+        value = labels.loss + prices.strength * late_s
+        fastest = index[late_s[index].argmin()]
+        index = index[np.argsort(value[index], kind="stable")]
+        behind = value[index[0]] + prices.strength * CLOSE * self.course.limit_s / len(self.kinds)
+        close = index[: max(most, int(np.searchsorted(value[index], behind)))]
+        losses = labels.loss[close] - labels.loss[close].min()
         span = max(float(losses.max()), self.tie)
         _, first = np.unique((losses * (most / span)).astype(np.int64), return_index=True)
-        rest = np.setdiff1d(np.arange(len(index)), first, assume_unique=True)
-        return np.union1d(index[np.concatenate((first, rest))[:most]], fastest)
+        rest = np.setdiff1d(np.arange(len(close)), first, assume_unique=True)
+        return np.union1d(close[np.concatenate((first, rest))[:most]], fastest)
+
+    def _late_s(self, labels: _Labels, k: int) -> Floats:
+        """By how much each label would miss the limit if the blocks to come took priced times."""
+        storage, decode, compute = self._priced[:, k]
+        late_s: Floats = np.maximum(self._storage(labels) - storage, labels.decode - decode)
+        late_s = np.maximum(late_s, labels.compute - compute)
+        for j in set(self.course.before[k + 1 :]):
+            if 0 <= j < k:  # its working buffer is still to be taken over
+                late_s = np.maximum(late_s, labels.buffers[self.kinds[j]] - self._priced[2, j])
+        return late_s
 
     def _storage(self, labels: _Labels) -> Floats:
         """When storage is through, set back by the time the rest of the preload will save."""

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from sti.errors import StiError
 
@@ -112,13 +112,13 @@ def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -
         raise error(f"{tag}: unknown type {dtype!r:.40}")
     if not _naturals(shape) or not _naturals(span) or len(span) != 2 or span[0] > span[1]:
         raise error(f"{tag}: its shape or data_offsets are malformed")
-    length = span[1] - span[0]
+    length: int = span[1] - span[0]
     if math.prod(shape) * ITEM_BYTES[dtype] != length:
         raise error(f"{tag}: {dtype} {list(shape)} does not fill its {length} bytes")
     return TensorPlace(dtype, tuple(shape), base + span[0], length)
 
 
-def _naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        type(item) is int and 0 <= item < 2**63 for item in value
-    )
+def _naturals(value: Any) -> TypeGuard[list[int]]:
+    if not isinstance(value, list) or not set(map(type, value)) <= {int}:
+        return False
+    return not value or 0 <= min(value) <= max(value) < 2**63

@@ -174,7 +174,7 @@ def _write_tensors(
     if files == 1:
         save_tensors(directory / "model.safetensors", tensors)
         return
-    places = {}
+    places: dict[str, str] = {}
     for number in range(files):
         name = f"model-{number + 1:05d}-of-{files:05d}.safetensors"
         part = dict(list(tensors.items())[number::files])

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+# Before anything imports ONNX Runtime: its telemetry keeps a database and a thread of its own.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 from tests.checkpoints import Task, write_checkpoint
 
 _GRACE_S = 2.0

@@ -36,12 +36,12 @@ def quantize(
 
 
 def quantize_signed(x: Array) -> tuple[Array, Array]:
-    return quantize(x, np.abs(x).max(axis=1), 127, 128, 1e-30)
+    return quantize(x, np.abs(x).max(axis=1), 127, 128, 0.0)
 
 
 def quantize_activation(x: Array, activation: str) -> tuple[Array, Array]:
     if activation == "relu":
-        return quantize(x, x.max(axis=1), 255, 0, 1e-30)
+        return quantize(x, x.max(axis=1), 255, 0, 0.0)
     least = 0.17 if activation == "gelu" else 0.1701
     return quantize(x, x.max(axis=1), 239, 16, least / 16)
 

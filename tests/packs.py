@@ -20,10 +20,9 @@ PROFILE = DeviceProfile(
     decoders=1,
     storage=StorageProfile(direct=True, request_s=1e-4, bytes_per_s=1e9, row_s=1e-6),
     decode=DecodeProfile(shard_s=1e-6, weight_s={2: 1e-9, 3: 2e-9, 4: 3e-9, 6: 8e-9, 8: 9e-9}),
-    compute={
-        name: (1e-4, 0.0, 1e-7, 1e-8, 0.0)
-        for name in ("embed", "attention", "ffn", "connect", "head")
-    },
+    compute=dict.fromkeys(
+        ("embed", "attention", "ffn", "connect", "head"), (1e-4, 0.0, 1e-7, 1e-8, 0.0)
+    ),
     tokenize_s=1e-6,
     fixed_s=1e-4,
     contention=1.0,

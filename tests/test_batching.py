@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +34,7 @@ def test_cost_is_the_least_of_all_ways_to_cut(given_lengths: list[int]) -> None:
     def cost(cuts: tuple[int, ...]) -> int:
         edges = [0, *cuts, len(distinct)]
         total = 0
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             members = [n for n in given_lengths if distinct[start] <= n <= distinct[end - 1]]
             total += GROUP_TOKENS + len(members) * distinct[end - 1]
         return total

@@ -123,8 +123,10 @@ def test_old_names_of_norms_are_understood(tmp_path: Path) -> None:
             name = name.replace(new, old)
         renamed[name] = values
     save_file(renamed, path)
-    with Checkpoint(tmp_path / "old") as old, Checkpoint(tmp_path / "new") as new:
-        found, expected = (open_model(item).block(1, "ffn").vectors["gamma"] for item in (old, new))
+    with Checkpoint(tmp_path / "old") as first, Checkpoint(tmp_path / "new") as second:
+        found, expected = (
+            open_model(item).block(1, "ffn").vectors["gamma"] for item in (first, second)
+        )
     np.testing.assert_array_equal(found, expected)
 
 
@@ -146,7 +148,7 @@ def test_the_query_is_scaled_and_matrices_are_turned(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported; supported: bert"),
-        ({"model_type": None}, "model_type None is not supported"),
+        ({"model_type": None}, "model_type 'None' is not supported"),
         ({"hidden_act": "swish"}, "hidden_act 'swish' is not supported; supported: gelu"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
         ({"is_decoder": True}, "decoders are not supported"),

@@ -429,12 +429,24 @@ def test_doctor_says_what_is_missing_and_what_to_do(
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "sti.backend", raising=False)
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(10**9, 10**8))
     out = cli("doctor").out
     assert "onnxruntime missing" in out
     assert "pip install onnxruntime" in out
     assert "XDG_CACHE_HOME" in out
     assert "100 MB of memory are free" in out
+
+
+def test_a_missing_library_is_named_with_the_way_to_install_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for module in ("sti.backend", "sti.engine", "sti.calibrate", "sti.cli.run"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    answer = cli("run", "pack", "a")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == "sti run: onnxruntime is missing: `pip install onnxruntime`\n"
 
 
 def test_every_command_explains_itself_with_examples(cli: Cli) -> None:

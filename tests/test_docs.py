@@ -7,6 +7,7 @@ Commands of other programs (pip, git) are left to whoever installs; a block behi
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -110,7 +111,10 @@ def place(
 
 def relaxed(words: list[str]) -> list[str]:
     """Latencies are those of a real model on the reader's machine: here any will do."""
-    return ["10s" if before == "--latency" else word for before, word in zip(["", *words], words)]
+    return [
+        "10s" if before == "--latency" else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
 
 
 def test_the_documentation_shows_commands_and_python() -> None:
@@ -138,7 +142,7 @@ def test_a_command_of_the_documentation_works(
         ended = subprocess.run(
             [sys.executable, *relaxed(words[1:])],
             cwd=where,
-            env={"PYTHONPATH": str(ROOT), "PATH": "", "XDG_CACHE_HOME": str(where)},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

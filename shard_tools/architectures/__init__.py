@@ -23,7 +23,7 @@ def open_model(checkpoint: Checkpoint, *, slices: int | None = None) -> Model:
         CheckpointError: the architecture or a detail of it is not supported, or tensors are
             missing or of the wrong shape; names what is.
     """
-    kind = checkpoint.config.get("model_type")
+    kind = str(checkpoint.config.get("model_type"))
     if kind not in ARCHITECTURES:
         raise CheckpointError(
             f"{checkpoint.directory / 'config.json'}: model_type {kind!r} is not supported; "

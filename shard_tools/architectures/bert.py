@@ -59,7 +59,7 @@ class BertModel:
         self._prefix = _prefix(checkpoint)
         self._task = find_task(checkpoint, self._prefix)
         self.task, self.labels = self._task.task, self._task.labels
-        self.kinds = (self._attention_layout(), self._ffn_layout())
+        self.kinds: tuple[KindLayout, ...] = (self._attention_layout(), self._ffn_layout())
         self._checked_words()
 
     def _attention_layout(self) -> KindLayout:
@@ -215,6 +215,18 @@ class BertModel:
         return bert_float.layer_norm(
             summed + vectors["bias"], vectors["gamma"], vectors["beta"], self._epsilon
         )
+
+    def readout(self, hidden: Floats, lengths: Sequence[int]) -> Floats:
+        """The means of the sentences, their first tokens, or every token."""
+        if self._task.pooling == "none":
+            return hidden
+        starts = np.cumsum((0, *lengths[:-1]))
+        if self._task.pooling == "mean":
+            means: Floats = np.add.reduceat(hidden, starts, axis=0)
+            means /= np.array(lengths, dtype=np.float32)[:, None]
+            return means
+        first: Floats = hidden[starts]
+        return first
 
     def _read(self, name: str, shape: tuple[int, ...]) -> Floats:
         return self._checkpoint.tensor(self._prefix + name, shape)

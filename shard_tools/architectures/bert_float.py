@@ -23,7 +23,7 @@ def layer_norm(x: Floats, gamma: Floats, beta: Floats, epsilon: float) -> Floats
     centred /= spread
     centred *= gamma
     centred += beta
-    return centred
+    return np.asarray(centred, dtype=np.float32)
 
 
 def erf(x: Floats) -> Floats:
@@ -39,7 +39,8 @@ def erf(x: Floats) -> Floats:
     np.negative(size, out=size)
     np.exp(size, out=size)
     poly *= size
-    return np.copysign(1.0 - poly, x)
+    found: Floats = np.copysign(1.0 - poly, x)
+    return found
 
 
 def activate(x: Floats, kind: str) -> Floats:
@@ -47,8 +48,13 @@ def activate(x: Floats, kind: str) -> Floats:
     if kind == "relu":
         return np.maximum(x, 0.0)
     if kind == "gelu_new":
-        return 0.5 * x * (1.0 + np.tanh(_GELU_NEW * (x + np.float32(0.044715) * x * x * x)))
-    return 0.5 * x * (1.0 + erf(x * np.float32(0.7071067811865476)))
+        inner: Floats = np.tanh(_GELU_NEW * (x + np.float32(0.044715) * x * x * x))
+    else:
+        inner = erf(x * np.float32(0.7071067811865476))
+    inner += 1.0
+    inner *= x
+    inner *= 0.5
+    return inner
 
 
 def attention(

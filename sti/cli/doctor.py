@@ -7,18 +7,19 @@ looks for is missing: that is what it is for.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sti import __version__, machine
+from sti.cli.output import how_to_install
 from sti.cli.tables import aligned
 from sti.errors import StiError
 from sti.pack import PackReader
@@ -92,12 +93,15 @@ def _probe_storage() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in ("numpy", "onnxruntime", "psutil"):
-        try:
-            found[name] = str(importlib.import_module(name).__version__)
-        except Exception:  # a broken package may raise anything
-            found[name] = None
+    found: dict[str, str | None] = {"python": platform.python_version(), "numpy": np.__version__}
+    try:
+        from sti.backend import ort_version
+
+        found["onnxruntime"] = ort_version()
+    except Exception:  # a broken build may raise anything
+        found["onnxruntime"] = None
+    module = machine.psutil()
+    found["psutil"] = None if module is None else str(module.__version__)
     return found
 
 
@@ -128,7 +132,7 @@ def _pack(reader: PackReader) -> dict[str, Any]:
     try:
         from sti.backend import Backend
         from sti.calibrate import best_threads
-    except ImportError:
+    except Exception:  # as in _versions
         return facts
     threads = best_threads(reader)
     return {**facts, "threads": threads, "unsigned": Backend(reader, threads=threads).unsigned}
@@ -137,12 +141,9 @@ def _pack(reader: PackReader) -> dict[str, Any]:
 def _advise(facts: dict[str, Any]) -> list[str]:
     advice = []
     versions = facts["versions"]
-    termux = "com.termux" in sys.prefix
-    for name in ("numpy", "onnxruntime"):
-        if versions[name] is None:
-            how = f"pkg install python-{name}" if termux else f"pip install {name}"
-            advice.append(f"{name} is missing or broken: `{how}`")
-    if versions["onnxruntime"] is not None:
+    if versions["onnxruntime"] is None:
+        advice.append(f"onnxruntime is missing or broken: `{how_to_install('onnxruntime')}`")
+    else:
         parts = versions["onnxruntime"].split(".")[:2]
         if all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT:
             advice.append("onnxruntime is older than 1.20: `pip install -U onnxruntime`")
@@ -214,9 +215,9 @@ def _pack_line(pack: dict[str, Any]) -> str:
         f"{pack['layers']} layers x {pack['slices']} slices at {ladder} bits"
     )
     if "threads" in pack:
-        kind = "unsigned (this processor saturates signed products)"
-        line += f"\nruns with {pack['threads']} compute threads, weights "
-        line += kind if pack["unsigned"] else "signed"
+        kind = "unsigned weights (this processor saturates signed products)"
+        line += f"\nruns with {pack['threads']} compute thread{'s' * (pack['threads'] > 1)}, "
+        line += kind if pack["unsigned"] else "signed weights"
     return line
 
 

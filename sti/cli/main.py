@@ -64,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Nobody reads the rest; keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except ModuleNotFoundError as error:
+        if error.name not in ("numpy", "onnxruntime"):
+            raise
+        from sti.cli.output import how_to_install
+
+        how = how_to_install(error.name)
+        print(f"sti {args.command}: {error.name} is missing: `{how}`", file=sys.stderr)
+        return 1
     except MemoryError:
         print(f"sti {args.command}: out of memory; ask for a smaller --preload", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def write_file(name: str, text: str) -> None:
             os.unlink(temporary)
         kind = StorageError if error.errno in _FAILURES else InputError
         raise kind(f"{name}: cannot be written: {error.strerror}") from error
+
+
+def how_to_install(package: str) -> str:
+    """The command that installs a package of the run time on this system."""
+    if "com.termux" in sys.prefix:
+        return f"pkg install python-{package}"
+    return f"pip install {package}"
 
 
 def describe_plan(plan: Plan) -> str:

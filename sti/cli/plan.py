@@ -39,7 +39,7 @@ def execute(args: argparse.Namespace) -> None:
         return
     print(_heading(plan, manifest, profile))
     print(_table(plan, manifest))
-    print(_summary(plan, manifest))
+    print(_summary(plan, manifest, profile))
     if args.output is not None:
         print(f"saved to {args.output}; `--plan {args.output}` follows it")
 
@@ -87,7 +87,7 @@ def _span(span: Span) -> str:
     return f"{span.start_s * 1e3:.1f}-{span.end_s * 1e3:.1f}"
 
 
-def _summary(plan: Plan, manifest: Manifest) -> str:
+def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
     predicted = plan.predicted
     assert predicted is not None
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
@@ -102,6 +102,7 @@ def _summary(plan: Plan, manifest: Manifest) -> str:
         f"predicted {format_time(predicted.total_s)}: storage {format_time(predicted.storage_s)}, "
         f"decode {format_time(predicted.decode_s)}, compute {format_time(predicted.compute_s)}, "
         f"stall {format_time(predicted.stall_s)}\n"
+        f"95 of 100 runs within {format_time(predicted.total_s * profile.jitter)}\n"
         f"reads {format_size(predicted.bytes_read)} a run, holds {format_size(preload)}; "
         f"{bits / max(1, weights):.2f} bits a weight on average; "
         f"expected loss {predicted.loss:.4g}\n"

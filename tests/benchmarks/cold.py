@@ -18,6 +18,7 @@ clock started.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -310,20 +311,29 @@ def _direct_rate(pack: Path) -> tuple[str, float]:
         return ("past the page cache" if reader.direct else "through the page cache"), rate
 
 
-def measure(pack: Path, models: Path, options: Any) -> Report:
+def measure(
+    pack: Path,
+    models: Path,
+    *,
+    bits: int,
+    preload: str,
+    tokens: int,
+    threads: Sequence[int],
+    repeats: int,
+) -> Report:
     """The whole comparison."""
     about = common.about_machine()
     with PackReader.open(pack) as reader:
-        text, ids = common.text_of(reader, options.tokens)
-    question = Question(text, tuple(map(int, ids)), options.bits, options.preload)
-    chosen = systems(pack, models, options.threads)
+        text, ids = common.text_of(reader, tokens)
+    question = Question(text, tuple(map(int, ids)), bits, preload)
+    chosen = systems(pack, models, threads)
     with tempfile.TemporaryDirectory(prefix="sti-cold-") as place:
         cache = Path(place)
-        found = compare(chosen, question, repeats=options.repeats, cache=cache)
+        found = compare(chosen, question, repeats=repeats, cache=cache)
         written = sorted(str(path.relative_to(cache)) for path in cache.rglob("*.json"))
     about.append(
-        f"{pack.name} at {options.bits} bits, preload {options.preload}; {options.tokens} tokens; "
-        f"{options.repeats} starts of each, interleaved"
+        f"{pack.name} at {bits} bits, preload {preload}; {tokens} tokens; {repeats} starts of "
+        "each, interleaved"
     )
     report = Report("Cold start", about, [times(found), limits(found), reading(found, pack)])
     report.notes.append(
@@ -340,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = common.parser(
         "cold", __doc__, "--pack bert-base.sti.safetensors --models bert-base-ort/ --repeats 10"
     )
-    parser.add_argument("--child", type=json.loads, help="for the benchmark's own processes")
+    parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--pack", type=Path, metavar="PACK")
     parser.add_argument("--models", type=Path, metavar="DIR", help="as written by ort_models")
     parser.add_argument("--bits", type=int, default=4, help="uniform fidelity; default: 4")
@@ -361,7 +371,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.pack is None or options.models is None:
         parser.error("--pack and --models are needed")
     try:
-        report = measure(options.pack, options.models, options)
+        report = measure(
+            options.pack,
+            options.models,
+            bits=options.bits,
+            preload=options.preload,
+            tokens=options.tokens,
+            threads=options.threads,
+            repeats=options.repeats,
+        )
     except (OSError, RuntimeError, ValueError, StiError) as error:
         parser.error(str(error))
     report.print(options.output)
