@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from sti.code import DEFAULT_LADDER, CodeBook, check_ladder
@@ -33,6 +32,7 @@ Interval = tuple[int, int]
 _TOP_BITS = 8
 _HEAD_BITS = 4
 _KIND_BITS = 2
+_STEPS_MAY_COST = 1.2  # times the error of a free book
 _GRID_ERROR = 1 / 12  # mean square of rounding to the int8 grid
 _STEPS = np.array([[0, 0, 1, 2], [1, 3, 4, 5], [2, 6, 7, 8], [3, 9, 10, 11]]).reshape(-1)
 """What the last four bits add to the base that the first four stand for.
@@ -71,12 +71,13 @@ def build_book(
         raise InputError(f"outliers must begin beyond 1..127, got {cut}")
     alphabet = _Alphabet(counts, cut)
     weights = alphabet.level_weights(steps)
-    stages = set(accumulate(part.bits for plane in components(steps) for part in plane))
-    if steps[-1] == _TOP_BITS and _HEAD_BITS in stages:
-        book = _stepped_book(alphabet, steps, weights)
-        if book is not None:
-            return book
-    return _free_book(alphabet, steps, weights)
+    free_cost, free = _free_book(alphabet, steps, weights)
+    boundaries = set(accumulate(part.bits for plane in components(steps) for part in plane))
+    if steps[-1] == _TOP_BITS and _HEAD_BITS in boundaries:
+        cost, stepped = _stepped_book(alphabet, steps, weights)
+        if stepped is not None and cost <= _STEPS_MAY_COST * free_cost:
+            return stepped
+    return free
 
 
 class _Alphabet:
@@ -89,10 +90,10 @@ class _Alphabet:
     def __init__(self, counts: NDArray[np.int64], cut: int) -> None:
         self.first = -cut
         values = np.arange(-cut, cut + 1)
-        share = counts[values + 128].astype(np.float64)
-        # A trace of every value keeps intervals apart where nothing was counted.
-        self.share = share / max(share.sum(), 1.0) + 1e-7
-        sums = [self.share * values**power for power in range(3)]
+        # One more of every value keeps intervals apart where nothing was counted. Whole numbers in
+        # floats: their sums are exact, so the book does not depend on the machine.
+        self.counts: Floats = counts[values + 128].astype(np.float64) + 1.0
+        sums = [self.counts * values**power for power in range(3)]
         total, linear, square = (_between(np.concatenate(([0.0], np.cumsum(s)))) for s in sums)
         mean = np.rint(linear / np.where(total > 0, total, 1.0))
         place = np.arange(len(total))
@@ -104,14 +105,15 @@ class _Alphabet:
     @property
     def size(self) -> int:
         """Number of values."""
-        return len(self.share)
+        return len(self.counts)
 
     def level_weights(self, ladder: Sequence[int]) -> dict[int, float]:
         """For each fidelity, one over the least error against float that it can have."""
         best, weights = self.leaves(self.cost), {}
+        grid_error = float(self.counts.sum()) * _GRID_ERROR
         for bits in range(1, _TOP_BITS):
             best, _ = _halved(best)
-            weights[bits] = 1.0 / (float(best[0, -1]) + _GRID_ERROR)
+            weights[bits] = 1.0 / (float(best[0, -1]) + grid_error)
         return {bits: weights.get(bits, 0.0) for bits in ladder}
 
     def leaves(self, cost: Floats, widest: int = 256) -> Floats:
@@ -164,8 +166,8 @@ def _book(ladder: tuple[int, ...], values: Mapping[int, Sequence[int]]) -> CodeB
 
 def _free_book(
     alphabet: _Alphabet, ladder: tuple[int, ...], weights: Mapping[int, float]
-) -> CodeBook:
-    """Cut wherever it is best, at every bit."""
+) -> tuple[float, CodeBook]:
+    """Cut wherever it is best, at every bit; the weighted error, and the book."""
     top = ladder[-1]
     best = alphabet.leaves(weights[top] * alphabet.cost, 1 if top == _TOP_BITS else 256)
     cuts = []
@@ -174,7 +176,8 @@ def _free_book(
         best = best + weights.get(bits, 0.0) * alphabet.cost
         cuts.append(place)
     levels = _levels((0, alphabet.size), cuts[::-1])
-    return _book(ladder, {bits: _means(alphabet, levels, bits) for bits in ladder})
+    book = _book(ladder, {bits: _means(alphabet, levels, bits) for bits in ladder})
+    return float(best[0, -1]), book
 
 
 class _Kind:
@@ -202,9 +205,11 @@ class _Kind:
         np.fill_diagonal(best, 0.0)
         self.phase = np.zeros(best.shape, dtype=np.intp)
         for width in range(1, min(len(missed), alphabet.size) + 1):
-            runs = sliding_window_view(alphabet.share, width)
-            costs = sliding_window_view(missed, width) @ runs.T  # [phase, start]
-            start = np.arange(len(runs))
+            phases = len(missed) - width + 1
+            start = np.arange(alphabet.size - width + 1)
+            costs = np.zeros((phases, len(start)))
+            for step in range(width):  # not a matrix product, whose order of adding may vary
+                costs += missed[step : step + phases, None] * alphabet.counts[start + step]
             self.phase[start, start + width] = costs.argmin(axis=0)
             best[start, start + width] = costs.min(axis=0)
         best = best + weights.get(_HEAD_BITS, 0.0) * alphabet.cost
@@ -230,16 +235,16 @@ class _Kind:
 
 def _stepped_book(
     alphabet: _Alphabet, ladder: tuple[int, ...], weights: Mapping[int, float]
-) -> CodeBook | None:
-    """The best book whose last four bits mean ``_STEPS``; None if the alphabet is too wide."""
+) -> tuple[float, CodeBook | None]:
+    """The same where the last four bits mean ``_STEPS``; no book if the alphabet is too wide."""
     kinds = [_Kind(alphabet, used, ladder, weights) for used in (_NARROW, _WIDE)]
     best = np.minimum(kinds[0].best, kinds[1].best)
-    cuts = []
+    cuts: list[Places] = []
     for _ in range(_KIND_BITS):
         best, place = _halved(best)
         cuts.insert(0, place)
     if not np.isfinite(best[0, -1]):
-        return None
+        return float("inf"), None
     levels = _levels((0, alphabet.size), cuts)
     chosen = [kinds[int(kinds[1].best[place] < kinds[0].best[place])] for place in levels[-1]]
     parts = [_levels(place, kind.cuts) for place, kind in zip(levels[-1], chosen, strict=True)]
@@ -254,4 +259,4 @@ def _stepped_book(
             for interval in part[-1]
             for step in (kind.centres(bits)[::stride])
         ]
-    return _book(ladder, values)
+    return float(best[0, -1]), _book(ladder, values)

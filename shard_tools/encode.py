@@ -95,7 +95,8 @@ def best_codes(book: CodeBook) -> NDArray[np.uint8]:
     missed = alphabet[:, None] - book.values[top].astype(np.int64)
     # The top comes before all the others together, whose sum this exceeds.
     errors += np.square(missed) * (errors.max() + 1.0)
-    return errors.argmin(axis=1).astype(np.uint8)
+    codes8: NDArray[np.uint8] = errors.argmin(axis=1).astype(np.uint8)
+    return codes8
 
 
 def _packed(codes: NDArray[np.uint8], part: Component) -> NDArray[np.uint8]:
@@ -106,8 +107,10 @@ def _packed(codes: NDArray[np.uint8], part: Component) -> NDArray[np.uint8]:
         quads |= low[:, weight] << np.uint8(weight * part.bits)
     if part.bits == 2:
         return quads
-    first, second = quads.reshape(2, -1)
-    return np.asarray(first | second << np.uint8(4))
+    halves = quads.reshape(2, -1)
+    low_half: NDArray[np.uint8] = halves[0]
+    low_half |= halves[1] << np.uint8(4)
+    return low_half
 
 
 def _outlier_record(values: NDArray[np.uint8], places: NDArray[np.intp]) -> NDArray[np.uint8]:

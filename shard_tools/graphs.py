@@ -1,4 +1,4 @@
-"""The ONNX graphs that travel in a pack: embed, attention, ffn, connect, head.
+"""The ONNX graphs that travel in a pack: attention, ffn and connect, and embed and head with them.
 
 In: the fixed numbers of a model (hidden width, slice widths, activation). Out: serialized ONNX
 models, the same bytes for the same arguments. Batch ``B``, tokens ``S``, slices in use ``m`` and
@@ -13,17 +13,18 @@ products, which read each weight once, and separated only around attention.
 Weights beyond the int8 grid are exact through side inputs: ``<product>_idx [k]`` picks input
 channels, whose unquantized values times ``<product>_w`` are added to the integer product.
 
-Shards are those of the paper's section 3.1; the number formats are this project's own.
+The slices are the shards of the STI paper: one head with its q, k, v rows and o columns, or 1/M of
+the FFN; the number formats are this project's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from shard_tools.graph_edges import HeadSpec, build_embed, build_head
 from shard_tools.graph_parts import (
     FLOAT,
     FUSED,
@@ -38,6 +39,17 @@ from shard_tools.graph_parts import (
 )
 from sti.errors import InputError
 
+__all__ = [
+    "Activation",
+    "HeadSpec",
+    "Weights",
+    "build_attention",
+    "build_connect",
+    "build_embed",
+    "build_ffn",
+    "build_head",
+]
+
 Activation = Literal["gelu", "gelu_new", "relu"]
 ATTENTION_SIDES = frozenset({"q", "k", "v", "o"})
 FFN_SIDES = frozenset({"up", "down"})
@@ -45,39 +57,6 @@ FFN_SIDES = frozenset({"up", "down"})
 _LEAST: dict[Activation, float] = {"gelu": -0.17, "gelu_new": -0.1701, "relu": 0.0}
 """A lower bound of each activation function."""
 _ZERO_POINTS: dict[Activation, int] = {"gelu": 16, "gelu_new": 16, "relu": 0}
-
-
-@dataclass(frozen=True, slots=True)
-class HeadSpec:
-    """What the head computes.
-
-    Attributes:
-        kind: ``embedding`` [B, d], ``sequence`` logits [B, L], or ``tokens`` logits [B, S, L].
-        pooling: of the tokens, for ``embedding`` and ``sequence``: ``mean`` over the tokens that
-            are not padding, ``cls`` (the first), or ``pooler`` (the first, through a dense layer
-            and tanh).
-        normalize: scale embeddings to length 1.
-    """
-
-    kind: Literal["embedding", "sequence", "tokens"]
-    pooling: Literal["mean", "cls", "pooler"] = "mean"
-    normalize: bool = False
-
-
-def build_embed(*, hidden: int, epsilon: float) -> bytes:
-    """Word rows, positions 0 to S-1 and token types, summed and normalized -> ``h``."""
-    g = GraphWriter("embed")
-    words = g.input("words", FLOAT, ("B", "S", hidden))
-    positions = g.input("positions", FLOAT, ("P", hidden))
-    types = g.input("types", FLOAT, ("types", hidden))
-    type_ids = g.input("type_ids", INT64, ("B", "S"))
-    gamma, beta = (g.input(name, FLOAT, (hidden,)) for name in ("gamma", "beta"))
-    tokens = g.node("Shape", words, start=1, end=2)
-    used = g.node("Slice", positions, g.ints(0), tokens, g.ints(0))
-    total = g.node("Add", words, g.node("Gather", types, type_ids, axis=0))
-    total = g.node("Add", total, used)
-    g.node("LayerNormalization", total, gamma, beta, out="h", axis=-1, epsilon=epsilon)
-    return g.finish({"h": (FLOAT, ("B", "S", hidden))})
 
 
 def build_attention(
@@ -159,30 +138,6 @@ def build_connect(*, hidden: int, epsilon: float) -> bytes:
     total = g.node("Add", g.node("Add", partial, bias), residual)
     g.node("LayerNormalization", total, gamma, beta, out="h", axis=-1, epsilon=epsilon)
     return g.finish({"h": (FLOAT, ("B", "S", hidden))})
-
-
-def build_head(*, hidden: int, head: HeadSpec) -> bytes:
-    """``h`` -> ``embedding`` or ``logits``, see ``HeadSpec``."""
-    g = GraphWriter("head")
-    h = g.input("h", FLOAT, ("B", "S", hidden))
-    if head.kind == "tokens":
-        g.node("Identity", _classify(g, h, hidden), out="logits")
-        return g.finish({"logits": (FLOAT, ("B", "S", "L"))})
-    if head.pooling == "mean":
-        pooled = _mean(g, h, g.input("tokens", FLOAT, ("B", "S")))
-    else:
-        pooled = g.node("Gather", h, g.constant(np.int64(0)), axis=1)
-    if head.kind == "embedding":
-        _embedding(g, pooled, normalize=head.normalize)
-        return g.finish({"embedding": (FLOAT, ("B", hidden))})
-    rows = _one_more(g, pooled, axis=0)
-    if head.pooling == "pooler":
-        weight = g.input("pooler_w", FLOAT, (hidden, hidden))
-        bias = g.input("pooler_b", FLOAT, (hidden,))
-        rows = g.node("Tanh", g.node("Add", g.node("MatMul", rows, weight), bias))
-    logits = _classify(g, rows, hidden)
-    g.node("Slice", logits, g.ints(0), g.ints(-1), g.ints(0), out="logits")
-    return g.finish({"logits": (FLOAT, ("B", "L"))})
 
 
 def _check_side(side: Collection[str], known: frozenset[str]) -> None:
@@ -312,39 +267,3 @@ def _close(
         picked = g.node("Reshape", picked, shape)
         g.node("Add", y, g.node("MatMul", picked, f"{name}_w"), out="partial")
     return g.finish({"partial": (FLOAT, ("B", "S", hidden))})
-
-
-def _mean(g: GraphWriter, h: str, tokens: str) -> str:
-    """Mean over the tokens that are not padding -> ``[B, d]``."""
-    total = g.node("MatMul", g.node("Unsqueeze", tokens, g.ints(1)), h)  # [B, 1, d]
-    count = g.node("ReduceSum", tokens, g.ints(1), keepdims=1)
-    count = g.node("Max", count, g.constant(np.float32(1e-9)))
-    return g.node("Div", g.node("Squeeze", total, g.ints(1)), count)
-
-
-def _embedding(g: GraphWriter, pooled: str, *, normalize: bool) -> None:
-    if not normalize:
-        g.node("Identity", pooled, out="embedding")
-        return
-    length = g.node("ReduceL2", pooled, g.ints(1), keepdims=1)
-    length = g.node("Max", length, g.constant(np.float32(1e-12)))
-    g.node("Div", pooled, length, out="embedding")
-
-
-def _classify(g: GraphWriter, x: str, hidden: int) -> str:
-    """Logits of each row of ``x``."""
-    weight = g.input("classifier_w", FLOAT, (hidden, "L"))
-    bias = g.input("classifier_b", FLOAT, ("L",))
-    scores = g.node("MatMul", x, _one_more(g, weight, axis=1))
-    scores = g.node("Slice", scores, g.ints(0), g.ints(-1), g.ints(-1))
-    return g.node("Add", scores, bias)
-
-
-def _one_more(g: GraphWriter, x: str, *, axis: int) -> str:
-    """``x`` with its first row or column once more at the end.
-
-    Products with a single row or column take another path in ONNX Runtime, and round differently,
-    than those with several: this way a sentence alone has the bits it has in a batch.
-    """
-    first = g.node("Slice", x, g.ints(0), g.ints(1), g.ints(axis))
-    return g.node("Concat", x, first, axis=axis)

@@ -17,6 +17,9 @@ GROUP_TOKENS = 24
 MOST_TOKENS = 2048
 """A group is cut at this many tokens: activations stay small, and the products are long enough."""
 
+MOST_PAIRS = 262144
+"""It is also cut at so many pairs of tokens that attend to each other: their scores are floats."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -49,7 +52,7 @@ def group_by_length(lengths: Sequence[int]) -> tuple[Group, ...]:
         start = best[end][1]
         members = sorted(i for length in ordered[start:end] for i in by_length[length])
         tokens = ordered[end - 1]
-        step = max(1, MOST_TOKENS // tokens)
+        step = max(1, min(MOST_TOKENS // tokens, MOST_PAIRS // tokens**2))
         cuts = [tuple(members[at : at + step]) for at in range(0, len(members), step)]
         groups.extend(Group(cut, tokens) for cut in reversed(cuts))
         end = start

@@ -9,12 +9,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.code import Decoder, Scratch
+from sti.code import Decoder
+from sti.code_lookup import Scratch
 from sti.errors import PackCorruptError
 from sti.manifest import Block, Manifest
 from sti.plan import BlockPlan, Plan
@@ -25,18 +26,16 @@ Bytes = NDArray[np.uint8]
 Weights = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A checksummed run of bytes: ``length`` bytes at ``start`` of the job's range ``index``."""
+class Piece(NamedTuple):
+    """A checksummed run of bytes: ``length`` bytes at ``start`` of the job's range number ``part``."""
 
-    index: int
+    part: int
     start: int
     length: int
     checksum: int
 
 
-@dataclass(frozen=True, slots=True)
-class ShardJob:
+class ShardJob(NamedTuple):
     """One shard in use: its outlier list and the planes up to its fidelity, lowest first."""
 
     slice: int
@@ -84,7 +83,7 @@ class BlockBytes:
 
     def view(self, piece: Piece) -> Bytes:
         """A view of the piece's bytes."""
-        start = self.starts[piece.index] + piece.start
+        start = self.starts[piece.part] + piece.start
         return self.buffer[start : start + piece.length]
 
 
@@ -97,17 +96,19 @@ class DecodeScratch:
 
 
 def prepare(
-    plan: Plan, manifest: Manifest, offset_of: Callable[[Block], int]
+    plan: Plan, manifest: Manifest, offset_of: Callable[[str], int]
 ) -> tuple[BlockJob, ...]:
-    """Jobs for the plan's blocks, in order. ``offset_of`` gives a block's place in the file."""
+    """Jobs for all blocks of a plan. ``offset_of`` tells where a tensor starts in the file."""
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    blocks = [stored[item.layer, item.kind] for item in plan.blocks]
     return tuple(
-        _job(item, stored[item.layer, item.kind], offset_of(stored[item.layer, item.kind]))
-        for item in plan.blocks
+        prepare_block(item, block, offset_of(block.tensor))
+        for item, block in zip(plan.blocks, blocks, strict=True)
     )
 
 
-def _job(item: BlockPlan, block: Block, offset: int) -> BlockJob:
+def prepare_block(item: BlockPlan, block: Block, offset: int) -> BlockJob:
+    """The job of one planned block whose tensor starts at ``offset`` in the file."""
     inside = block_ranges(block, item.counts)
     covers = tuple(cover(ByteRange(offset + r.offset, r.length)) for r in inside)
     slot_starts, packed_starts = [], []
@@ -132,27 +133,29 @@ def _job(item: BlockPlan, block: Block, offset: int) -> BlockJob:
 def _shards(
     block: Block, counts: Sequence[int], ranges: Sequence[ByteRange]
 ) -> tuple[ShardJob, ...]:
-    def piece(start: int, length: int, checksum: int) -> Piece:
-        index = next(i for i, r in enumerate(ranges) if r.offset <= start < r.end)
-        return Piece(index, start - ranges[index].offset, length, checksum)
+    def home(start: int) -> tuple[int, int]:
+        """The range in which a segment lies, and the segment's first byte inside it."""
+        index = next(i for i, item in enumerate(ranges) if item.offset <= start < item.end)
+        return index, start - ranges[index].offset
 
     planes: list[list[Piece]] = [[] for _ in block.outlier_bytes]
-    start = sum(block.outlier_bytes)
+    segment = sum(block.outlier_bytes)
     for level, (plane, count) in enumerate(zip(block.planes, counts, strict=True)):
-        for place, index in enumerate(plane.order[:count]):
-            if len(planes[index]) == level:  # a shard that misses a lower plane cannot use this one
-                planes[index].append(
-                    piece(
-                        start + place * plane.shard_bytes, plane.shard_bytes, plane.checksums[place]
+        if count:
+            index, start = home(segment)
+            for place, number in enumerate(plane.order[:count]):
+                if len(planes[number]) == level:  # without a lower plane this one is of no use
+                    at = start + place * plane.shard_bytes
+                    planes[number].append(
+                        Piece(index, at, plane.shard_bytes, plane.checksums[place])
                     )
-                )
-        start += plane.shard_bytes * len(plane.order)
+        segment += plane.shard_bytes * len(plane.order)
     jobs = []
-    start = 0
-    for index in range(counts[0]):
-        length = block.outlier_bytes[index]
-        outliers = piece(start, length, block.outlier_checksums[index])
-        jobs.append(ShardJob(index, outliers, tuple(planes[index])))
+    index, start = home(0)
+    for number in range(counts[0]):
+        length = block.outlier_bytes[number]
+        outliers = Piece(index, start, length, block.outlier_checksums[number])
+        jobs.append(ShardJob(number, outliers, tuple(planes[number])))
         start += length
     return tuple(jobs)
 

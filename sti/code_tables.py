@@ -182,7 +182,8 @@ class _Builder:
         key = (group, contributions.tobytes())
         if key not in self._stages:
             low, high = self._sources(group)
-            quads = contributions[self._quad_codes(group, low, high)]
+            codes = self._quad_codes(group, low, high)
+            quads = np.take(contributions, codes)
             self._stages[key] = Stage(low, high, _frozen(quads.view(np.uint32).reshape(-1)))
         return self._stages[key]
 
@@ -194,21 +195,27 @@ class _Builder:
         low, high = (*found, ())[:2]
         return low, high
 
-    def _quad_codes(self, group: Sequence[int], low: Source, high: Source) -> NDArray[np.intp]:
-        """The codes of the four weights of each index, ``[n, 4]``: the bits of ``group`` joined."""
-        places, end = {}, 0
-        for base, source in ((0, low), (8, high)):
-            for at, number in enumerate(source):
-                places[number] = base + _QUAD * at
-                end = base + _QUAD * (at + self._parts[number].bits)
-        index = np.arange(1 << end)
-        codes = np.zeros((len(index), _QUAD), dtype=np.intp)
-        for number in group:
-            bits = self._parts[number].bits
-            for weight in range(_QUAD):
-                found = (index >> (places[number] + bits * weight)) & ((1 << bits) - 1)
-                codes[:, weight] = (codes[:, weight] << bits) | found
-        return codes
+    def _quad_codes(self, group: Sequence[int], low: Source, high: Source) -> Codes:
+        """The codes of the four weights of each index, ``[n, 4]``: the bits of ``group`` joined.
+
+        Every component lies in one byte of the index, so a code is a sum of what the two give.
+        """
+        shifts, below = {}, 0
+        for number in reversed(group):
+            shifts[number] = below
+            below += self._parts[number].bits
+        halves = []
+        for source in (high, low):
+            byte = np.arange(1 << self._bits(source) * _QUAD, dtype=np.uint8)
+            codes, place = np.zeros((byte.size, _QUAD), dtype=np.uint8), 0
+            for number in source:
+                bits = self._parts[number].bits
+                for weight in range(_QUAD):
+                    found = (byte >> (place + bits * weight)) & ((1 << bits) - 1)
+                    codes[:, weight] |= found << shifts[number]
+                place += bits * _QUAD
+            halves.append(codes)
+        return (halves[0][:, None, :] | halves[1]).reshape(-1, _QUAD)
 
 
 def _frozen(table: NDArray[_T]) -> NDArray[_T]:

@@ -216,4 +216,4 @@ class LaneTimer:
         )
 
     def _jobs(self, plan: Plan) -> tuple[BlockJob, ...]:
-        return prepare(plan, self._manifest, lambda block: self._reader.block_offset(block.tensor))
+        return prepare(plan, self._manifest, self._reader.block_offset)

@@ -38,7 +38,7 @@ class Options:
     prefix: Ints
     """``[n, planes, width + 1]``: shards to read of a plane to reach that many slices in use."""
     loss: Floats
-    """``[n, o]``; infinite where the last shard of some plane is read for nothing."""
+    """``[n, o]``; infinite where another staircase reaches the same with fewer shards."""
     decode_s: Floats
     """``[n, o]``, on all decode threads."""
     read_bytes: Ints
@@ -110,16 +110,21 @@ def _quality(
     weights = np.array([[block.shard_weights] for block in blocks])
     bits = [plane.bits for plane in blocks[0].planes]
     present = np.ones((len(blocks), 1, width), bool)
-    loss = np.zeros((len(blocks), 1))
+    loss, idle = np.zeros((len(blocks), 1)), np.zeros((len(blocks), 1), bool)
+    height = np.array([width])
     work_s = width * (costs.shard_s + weights * costs.weight_s[bits[0]])
     for plane, (parent, reach) in enumerate(growth, start=1):
         present = present[:, parent] & (rank[:, plane, None] < reach[:, None])
         loss = loss[:, parent] + np.matmul(~present, gains[:, plane, :, None])[:, :, 0]
         step_s = costs.weight_s[bits[plane]] - costs.weight_s[bits[plane - 1]]
         work_s = work_s[:, parent] + np.count_nonzero(present, axis=2) * (weights * step_s)
+        # A shard that is the last of its plane and lacks a lower one is left out, unless the
+        # next plane is to reach as far.
+        loss[idle[:, parent] & (reach < height[parent])] = np.inf
         last = order[:, plane, np.maximum(reach - 1, 0)]
-        useful = np.take_along_axis(present, last[:, :, None], axis=2)[:, :, 0]
-        loss[~useful & (reach > 0)] = np.inf
+        idle = ~np.take_along_axis(present, last[:, :, None], axis=2)[:, :, 0] & (reach > 0)
+        height = reach
+    loss[idle] = np.inf
     return loss, work_s * rounds_s(1.0, width, costs.threads)
 
 

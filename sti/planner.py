@@ -191,17 +191,14 @@ class _Planner:
         asked, total_s = deadline * self.profile.jitter, fastest.run.total_s
         needed, submodel = total_s * self.profile.jitter, fastest.submodel
         preload = self._least_preload(fastest, deadline)
-        remedy = (
-            ""
-            if preload is None
-            else f", or the preload to {format_size(round(_upwards(preload)))}"
-        )
+        remedy = f"raise the latency to {format_time(_upwards(needed))}"
+        if preload is not None:
+            remedy += f", or the preload to {format_size(round(_upwards(preload)))}"
         return InfeasibleError(
             f"a latency of {format_time(asked)} cannot be met with {self.workload.batch} x "
-            f"{self.workload.tokens} tokens: at the lowest fidelities, depth {submodel.depth} x "
-            f"width {submodel.width} takes {format_time(total_s)} ({format_time(needed)} in the "
-            f"slowest of 20 runs), most of it {fastest.run.limiting_lane}; raise the latency to "
-            f"{format_time(_upwards(needed))}{remedy}",
+            f"{self.workload.tokens} tokens: depth {submodel.depth} x width {submodel.width} takes "
+            f"at least {format_time(total_s)} ({format_time(needed)} in the slowest of 20 runs), "
+            f"most of it {fastest.run.limiting_lane}; {remedy}",
             limit="latency",
             asked=asked,
             needed=needed,

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sti import machine
-from sti.blocks import BlockJob, prepare
+from sti.blocks import BlockJob, prepare_block
 from sti.config import Settings
 from sti.errors import InfeasibleError, PlanError
 from sti.pack import PackReader
-from sti.plan import Plan, Target, Workload, check_plan
+from sti.plan import BlockPlan, Plan, Target, Workload, check_plan
 from sti.planner import make_plan, uniform_plan
 from sti.profile import DeviceProfile
 
@@ -58,6 +58,8 @@ class Plans:
         self._known_profile = known_profile
         self._profile = profile
         self._made: dict[Workload, Planned] = {}
+        self._jobs: dict[BlockPlan, BlockJob] = {}
+        self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         preload_bytes = settings.preload_bytes or 0
         _check_memory(preload_bytes)
         self._target = Target(settings.latency_s, preload_bytes)
@@ -72,10 +74,7 @@ class Plans:
         workload = self._bucket(batch, tokens)
         if workload not in self._made:
             plan = self._make(workload)
-            jobs = prepare(
-                plan, self._reader.manifest, lambda block: self._reader.block_offset(block.tensor)
-            )
-            self._made[workload] = plan, jobs
+            self._made[workload] = plan, tuple(self._job(item) for item in plan.blocks)
         return self._made[workload]
 
     def opening(self) -> Planned:
@@ -89,6 +88,15 @@ class Plans:
             return self.of(batch=1, tokens=min(_OPENING_TOKENS, most))
         except InfeasibleError:
             return self.of(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
+
+    def _job(self, item: BlockPlan) -> BlockJob:
+        """A block's job; plans for different workloads share those they have in common."""
+        if item not in self._jobs:
+            block = self._stored[item.layer, item.kind]
+            self._jobs[item] = prepare_block(
+                item, block, self._reader.block_offset(block.tensor)
+            )
+        return self._jobs[item]
 
     def _bucket(self, batch: int, tokens: int) -> Workload:
         """The workload a plan is made for: sizes rounded up, so that few plans are made."""

@@ -26,6 +26,7 @@ ROUNDS = 6
 SPREAD = 5e-4
 """Ways shorter than the longest by this share of the limit still get a part of the flow."""
 _BISECTIONS = 7
+_ROUNDING_S = 1e-13
 _STORAGE, _DECODE, _COMPUTE = 0, 1, 2
 
 
@@ -112,6 +113,10 @@ def _strength(
 ) -> tuple[float, Ints, float]:
     """The multiplier of ``sum(seconds) <= limit_s``; its choice; the largest bound met."""
     rows = np.arange(len(loss))
+    # No multiplier makes a choice faster than the fastest; without this one would be looked for
+    # where nothing but a rounding is missing.
+    fastest_s = float(np.where(np.isfinite(loss), seconds, np.inf).min(axis=1).sum())
+    limit_s = max(limit_s, fastest_s + _ROUNDING_S)
     low, high, best = 0.0, math.inf, -math.inf
     choice = np.zeros(len(loss), np.int64)
     for _ in range(_BISECTIONS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import TypedDict
 
 from sti.manifest import (
     Block,
@@ -19,9 +20,20 @@ from sti.manifest import (
 from sti.profile import DecodeProfile, DeviceProfile, StorageProfile
 
 LADDER = (2, 3, 4, 6, 8)
-BERT_BASE = {"layers": 12, "slices": 12, "attention_weights": 196608, "ffn_weights": 393216}
-MINILM = {"layers": 6, "slices": 12, "attention_weights": 49152, "ffn_weights": 98304}
 DECODE_NS = {1: 0.15, 2: 0.2, 3: 0.3, 4: 0.4, 5: 0.8, 6: 1.1, 7: 1.2, 8: 1.2}
+
+
+class Shape(TypedDict):
+    """The arguments of ``make_manifest`` that tell real models apart."""
+
+    layers: int
+    slices: int
+    attention_weights: int
+    ffn_weights: int
+
+
+BERT_BASE = Shape(layers=12, slices=12, attention_weights=196608, ffn_weights=393216)
+MINILM = Shape(layers=6, slices=12, attention_weights=49152, ffn_weights=98304)
 
 
 def make_manifest(

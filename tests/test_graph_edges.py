@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shard_tools import graphs
+from sti.errors import StiError
 from tests import graph_spec as spec
 from tests.graph_cases import EPSILON, HIDDEN, embed_feeds, floats, run
 
@@ -68,3 +69,8 @@ def test_token_head_classifies_every_token() -> None:
     np.testing.assert_allclose(
         found, feeds["h"] @ feeds["classifier_w"] + feeds["classifier_b"], atol=1e-4
     )
+
+
+def test_an_embedding_has_no_pooler() -> None:
+    with pytest.raises(StiError, match="mean or cls"):
+        graphs.build_head(hidden=HIDDEN, head=graphs.HeadSpec("embedding", "pooler"))

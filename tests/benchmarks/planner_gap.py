@@ -24,7 +24,7 @@ from tests.benchmarks.common import (
     parser,
 )
 from tests.brute_force import Instance, gap, random_instance
-from tests.synthetic import BERT_BASE, LADDER, MINILM, make_manifest, make_profile
+from tests.synthetic import BERT_BASE, LADDER, MINILM, Shape, make_manifest, make_profile
 
 EQUAL = 1e-9
 """Losses that differ by no more than this share are sums in another order."""
@@ -95,7 +95,7 @@ def real_shapes(repeats: int, *, wide: bool) -> tuple[Table, dict[str, float]]:
     return table, longest
 
 
-def _instance(shape: dict[str, int], room: float | None) -> Instance:
+def _instance(shape: Shape, room: float | None) -> Instance:
     manifest = make_manifest(Random(1), ladder=LADDER, ranked=True, **shape)
     profile = make_profile()
     instance = Instance(manifest, profile, Workload(1, 128), Target(None, 2 << 20), 3)
