@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.code import Decoder
-from sti.code_lookup import Scratch
+from sti.code_lookup import CHUNK, Scratch
 from sti.errors import PackCorruptError
 from sti.manifest import Block, Manifest
 from sti.plan import BlockPlan, Plan
 from sti.reads import ByteRange, block_ranges
 from sti.storage import cover
+
+DECODE_WEIGHTS = 4 * CHUNK
+"""Weights worth decoding in one go; small shards go together, as every call has its price."""
 
 Bytes = NDArray[np.uint8]
 Weights = NDArray[Any]
@@ -57,7 +60,8 @@ class BlockJob:
     """Where the first byte of each range lies in a slot."""
     packed_starts: tuple[int, ...]
     """Where it lies when the ranges are stored end to end, as the preload buffer does."""
-    shards: tuple[ShardJob, ...]
+    groups: tuple[tuple[ShardJob, ...], ...]
+    """The shards in use: neighbours of one fidelity, as many as are decoded in one go."""
 
     @property
     def name(self) -> str:
@@ -89,10 +93,10 @@ class BlockBytes:
 
 @dataclass(frozen=True, slots=True)
 class DecodeScratch:
-    """What one decode thread works in: the decoder's own arrays and one decoded shard."""
+    """What one decode thread works in: the decoder's own arrays, and a decoded group of shards."""
 
     tables: Scratch
-    shard: Weights
+    shards: Weights
 
 
 def prepare(
@@ -126,8 +130,26 @@ def prepare_block(item: BlockPlan, block: Block, offset: int) -> BlockJob:
         covers=covers,
         slot_starts=tuple(slot_starts),
         packed_starts=tuple(packed_starts),
-        shards=_shards(block, item.counts, inside),
+        groups=_groups(_shards(block, item.counts, inside), block.shard_weights),
     )
+
+
+def _groups(shards: Sequence[ShardJob], weights: int) -> tuple[tuple[ShardJob, ...], ...]:
+    """Neighbouring shards of one fidelity, together no more than ``group_weights``."""
+    most = group_weights(weights) // weights
+    groups: list[tuple[ShardJob, ...]] = []
+    for shard in shards:
+        last = groups[-1] if groups else ()
+        if last and len(last) < most and len(last[0].planes) == len(shard.planes):
+            groups[-1] = (*last, shard)
+        else:
+            groups.append((shard,))
+    return tuple(groups)
+
+
+def group_weights(shard_weights: int) -> int:
+    """Weights of the largest group that is decoded in one go, at least one shard's."""
+    return max(DECODE_WEIGHTS // shard_weights, 1) * shard_weights
 
 
 def _shards(
@@ -170,7 +192,7 @@ def decode_block(
     part: int = 0,
     parts: int = 1,
 ) -> None:
-    """Decode every ``parts``-th shard of a block, starting with shard ``part``.
+    """Decode every ``parts``-th group of shards of a block, starting with group ``part``.
 
     Args:
         data: the block's bytes; only read.
@@ -182,15 +204,17 @@ def decode_block(
     Raises:
         PackCorruptError: an outlier list contradicts itself.
     """
-    flat = scratch.shard[: job.block.shard_weights]
-    for shard in job.shards[part::parts]:
-        planes = [data.view(piece) for piece in shard.planes]
-        decoder.decode(planes, data.view(shard.outliers), flat, scratch.tables)
-        start = 0
+    weights = job.block.shard_weights
+    for group in job.groups[part::parts]:
+        flat = scratch.shards[: len(group) * weights].reshape(len(group), weights)
+        planes = [[data.view(piece) for piece in shard.planes] for shard in group]
+        outliers = [data.view(shard.outliers) for shard in group]
+        decoder.decode_group(planes, outliers, flat, scratch.tables)
+        first, start = group[0].slice, 0
         for operand in out:
-            row = operand[shard.slice].reshape(-1)
-            row[:] = flat[start : start + row.size]
-            start += row.size
+            rows = operand[first : first + len(group)].reshape(len(group), -1)
+            np.copyto(rows, flat[:, start : start + rows.shape[1]])
+            start += rows.shape[1]
 
 
 def check_block(job: BlockJob, data: BlockBytes, *, where: str) -> None:
@@ -199,7 +223,7 @@ def check_block(job: BlockJob, data: BlockBytes, *, where: str) -> None:
     Raises:
         PackCorruptError: names the file, layer, block, slice and plane.
     """
-    for shard in job.shards:
+    for shard in (shard for group in job.groups for shard in group):
         bits = [plane.bits for plane in job.block.planes]
         names = ["outlier list", *(f"plane of {bit} bits" for bit in bits)]
         for name, piece in zip(names, (shard.outliers, *shard.planes), strict=False):

@@ -93,9 +93,7 @@ class Plans:
         """A block's job; plans for different workloads share those they have in common."""
         if item not in self._jobs:
             block = self._stored[item.layer, item.kind]
-            self._jobs[item] = prepare_block(
-                item, block, self._reader.block_offset(block.tensor)
-            )
+            self._jobs[item] = prepare_block(item, block, self._reader.block_offset(block.tensor))
         return self._jobs[item]
 
     def _bucket(self, batch: int, tokens: int) -> Workload:

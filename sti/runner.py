@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sti.backend import Backend, GroupState
 from sti.batching import Group, group_by_length
-from sti.blocks import BlockJob, Bytes, DecodeScratch
+from sti.blocks import BlockJob, Bytes, DecodeScratch, group_weights
 from sti.code import CodeBook, Decoder
 from sti.errors import BackendError
 from sti.executor import Lanes, run_pipelined, run_sequential
@@ -174,10 +174,10 @@ class Runner:
         self._ready.wait()
         if self._decoder is None:
             raise BackendError("the decode tables could not be built: out of memory?")
-        largest = max(block.shard_weights for block in self._pack.manifest.blocks)
+        largest = max(group_weights(item.shard_weights) for item in self._pack.manifest.blocks)
         for number in range(len(self._scratches), threads):
-            shard = np.empty(largest, dtype=self._backend.weight_type)
-            self._scratches.append(DecodeScratch(self._decoder.scratch(), shard))
+            shards = np.empty(largest, dtype=self._backend.weight_type)
+            self._scratches.append(DecodeScratch(self._decoder.scratch(), shards))
             if number:
                 self._decode_workers.append(Worker(f"sti-decode-{number}"))
         return Lanes(

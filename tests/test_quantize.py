@@ -51,8 +51,11 @@ def test_grid_and_side_weights_restore_any_matrix(w: Floats, grid_sigmas: float)
     outside = np.zeros(w.shape, dtype=bool)
     outside[grid.side_index] = grid.side_weights != 0
     tolerance = np.where(outside, 1e-6 * np.abs(w), (0.5 + 1e-4) * grid.scale)
+    clipped = (np.abs(grid.q) == 127) & ~outside
+    tolerance[clipped] += (np.broadcast_to(18 * grid.scale, w.shape))[clipped]
     assert (np.abs(restored(grid) - w) <= tolerance + 1e-30).all()
-    np.testing.assert_array_less(126, np.abs(grid.q[outside].astype(int)))
+    assert (np.abs(w) <= 145.001 * grid.scale)[~outside].all()
+    assert (np.abs(w) >= 144.999 * grid.scale)[outside].all()
 
 
 def test_step_follows_the_spread_of_each_channel() -> None:
@@ -75,6 +78,16 @@ def test_few_large_weights_go_to_the_side_and_leave_the_grid_alone() -> None:
     assert np.count_nonzero(grid.side_weights[1]) == 1
     np.testing.assert_allclose(restored(grid)[[5, 700]][:, 3], [1.6, -2.0], rtol=1e-6)
     assert (grid.q[5] == 127).all()
+
+
+def test_weights_just_beyond_the_grid_are_clipped() -> None:
+    w = bell(10_000, 2)
+    step = quantize_matrix(w).scale
+    w[3] = 140 * step
+    w[4] = -150 * step
+    grid = quantize_matrix(w)
+    assert grid.q[3].tolist() == [127, 127]
+    assert grid.side_index.tolist() == [4]
 
 
 def test_matrix_inside_its_grid_has_no_side_weights() -> None:
@@ -217,7 +230,7 @@ def _interval_errors(
     return found[0], found[1]
 
 
-@pytest.mark.parametrize("sigma", [10.0, 14.0, 16.0, 18.0, 21.0, 25.0, 42.0])
+@pytest.mark.parametrize("sigma", [10.0, 14.0, 16.0, 18.0, 21.0, 25.0, 30.0])
 @pytest.mark.parametrize("ladder", [DEFAULT_LADDER, (2, 4, 8), (2, 3, 4, 5, 6, 7, 8)])
 def test_every_fidelity_is_close_to_the_best_of_its_own(
     sigma: float, ladder: tuple[int, ...]
