@@ -30,7 +30,7 @@ Weights = NDArray[Any]
 
 
 class Piece(NamedTuple):
-    """A checksummed run of bytes: ``length`` bytes at ``start`` of the job's range number ``part``."""
+    """A checksummed run of bytes: ``length`` bytes at ``start`` of the job's range ``part``."""
 
     part: int
     start: int

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.code_lookup import CHUNK, SEGMENT_WEIGHTS, Bytes, Scratch, look_up, put_outliers
-from sti.code_tables import Recipe, build_recipes
+from sti.code_tables import Recipe, Recipes
 from sti.errors import PackCorruptError, PackFormatError
 
 __all__ = [
@@ -158,10 +158,9 @@ class Decoder:
     Attributes:
         book: as given.
         dtype: of what ``decode`` writes, int8 or uint8.
-        table_bytes: memory of the look-up tables.
     """
 
-    __slots__ = ("_flip", "_plane_bits", "_recipes", "book", "dtype", "table_bytes")
+    __slots__ = ("_flip", "_plane_bits", "_recipes", "book", "dtype")
 
     def __init__(self, book: CodeBook, *, unsigned: bool = False) -> None:
         self.book = book
@@ -169,9 +168,7 @@ class Decoder:
         self._flip = np.array(_SIGN, dtype=np.uint8) if unsigned else None
         ladder = book.ladder
         self._plane_bits = tuple(b - a for a, b in zip((0, *ladder), ladder, strict=False))
-        self._recipes = build_recipes(book.ladder, book.values, unsigned=unsigned)
-        tables = {id(table): table for recipe in self._recipes for table in recipe.tables}
-        self.table_bytes = sum(table.nbytes for table in tables.values())
+        self._recipes = Recipes(book.ladder, book.values, unsigned=unsigned)
 
     def scratch(self) -> Scratch:
         """New working arrays; every thread that decodes needs its own."""

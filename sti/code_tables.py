@@ -15,9 +15,10 @@ the order of bits in a plane; knows nothing of shards, outliers, files or of how
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,12 +73,6 @@ class Recipe:
     stages: tuple[Stage, ...]
     pairs: NDArray[np.uint16] | None
 
-    @property
-    def tables(self) -> tuple[NDArray[Any], ...]:
-        """All tables; recipes may share some."""
-        ends = [table for table in (self.wide, self.pairs) if table is not None]
-        return (*ends, *(stage.table for stage in self.stages))
-
 
 def components(ladder: Sequence[int]) -> tuple[tuple[Component, ...], ...]:
     """The components of each plane, in order: two-bit ones, then a one-bit one if needed."""
@@ -90,23 +85,48 @@ def components(ladder: Sequence[int]) -> tuple[tuple[Component, ...], ...]:
     return tuple(planes)
 
 
-def build_recipes(
-    ladder: Sequence[int], values: Mapping[int, NDArray[np.int8]], *, unsigned: bool
-) -> tuple[Recipe, ...]:
-    """One recipe for each fidelity, in ladder order; tables are read-only.
+class Recipes(Sequence[Recipe]):
+    """One recipe for each fidelity, in ladder order, made when it is first asked for.
+
+    A run needs the tables of the few fidelities in its plan, and opening should not wait for the
+    others. Safe to share between threads; tables are read-only.
 
     Args:
+        ladder: the fidelities.
         values: for each fidelity int8 ``[2**bits]``, the value of each code.
         unsigned: the recipes give uint8 with zero point 128 instead of int8.
     """
-    planes = components(ladder)
-    builder = _Builder([part for plane in planes for part in plane])
-    recipes = []
-    for level in reversed(range(len(ladder))):  # from the top: lower ones may share its tables
-        count = sum(len(plane) for plane in planes[: level + 1])
-        wanted = values[ladder[level]].view(np.uint8) ^ np.uint8(_SIGN if unsigned else 0)
-        recipes.append(builder.recipe(count, wanted))
-    return tuple(reversed(recipes))
+
+    def __init__(
+        self, ladder: Sequence[int], values: Mapping[int, NDArray[np.int8]], *, unsigned: bool
+    ) -> None:
+        planes = components(ladder)
+        self._counts = [sum(map(len, planes[: level + 1])) for level in range(len(ladder))]
+        self._values = [values[bits] for bits in ladder]
+        self._flip = np.uint8(_SIGN if unsigned else 0)
+        self._builder = _Builder([part for plane in planes for part in plane])
+        self._made: dict[int, Recipe] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @overload
+    def __getitem__(self, level: int) -> Recipe: ...
+
+    @overload
+    def __getitem__(self, level: slice) -> Sequence[Recipe]: ...
+
+    def __getitem__(self, level: int | slice) -> Recipe | Sequence[Recipe]:
+        if isinstance(level, slice):
+            return [self[index] for index in range(*level.indices(len(self)))]
+        found = self._made.get(level)
+        if found is None:
+            with self._lock:
+                values = self._values[level].view(np.uint8) ^ self._flip
+                found = self._builder.recipe(self._counts[level], values)
+                self._made[level] = found
+        return found
 
 
 class _Builder:

@@ -39,7 +39,7 @@ from sti.units import format_size, format_time
 
 __all__ = ["READ_AHEAD", "deadline_s", "make_plan", "place_preload", "predict", "uniform_plan"]
 
-READ_AHEAD = 3
+READ_AHEAD = 1
 """Blocks that may be read beyond the one being decoded, unless the caller says otherwise."""
 _MARGIN = 1e-9
 """Share of a limit that is kept back, as sums in another order differ by a rounding."""
@@ -167,7 +167,7 @@ class _Planner:
             width=submodel.width,
             costs=costs,
             limit_s=deadline * (1.0 - _MARGIN) - costs.fixed_s - costs.head_s,
-            preload_bytes=self.target.preload_bytes,
+            preload_bytes=min(self.target.preload_bytes, sum(block.length for block in blocks)),
             read_ahead=self.read_ahead,
         )
         counts = search(task, ceiling=ceiling - submodel.loss)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import Literal
 
@@ -21,7 +20,6 @@ from sti.backend import Backend, GroupState
 from sti.batching import Group, group_by_length
 from sti.blocks import BlockJob, Bytes, DecodeScratch, group_weights
 from sti.code import CodeBook, Decoder
-from sti.errors import BackendError
 from sti.executor import Lanes, run_pipelined, run_sequential
 from sti.lanes import Worker
 from sti.pack import PackReader, decode_rows
@@ -66,11 +64,8 @@ class Runner:
         self._ring: Bytes = aligned_buffer(0)
         self._scratches: list[DecodeScratch] = []
         self._storage_worker = Worker("sti-storage")
-        self._decode_workers = [Worker("sti-decode-0")]
-        self._decoder: Decoder | None = None
-        self._ready = self._decode_workers[0].submit(
-            partial(self._warm, CodeBook.from_json(pack.manifest.book))
-        )
+        self._decode_workers: list[Worker] = []
+        self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
         self._filled = threading.Event()
         self._filled.set()
 
@@ -163,23 +158,12 @@ class Runner:
             self._filled.wait()
             self._ring = aligned_buffer(size)
 
-    def _warm(self, book: CodeBook) -> None:
-        """Build the decode tables and touch the working buffers, beside the rest of opening."""
-        self._decoder = Decoder(book, unsigned=self._backend.unsigned)
-        for operands in self._backend.buffers.values():
-            for operand in operands:
-                np.copyto(operand, 0)
-
     def _lanes(self, threads: int) -> Lanes:
-        self._ready.wait()
-        if self._decoder is None:
-            raise BackendError("the decode tables could not be built: out of memory?")
         largest = max(group_weights(item.shard_weights) for item in self._pack.manifest.blocks)
         for number in range(len(self._scratches), threads):
             shards = np.empty(largest, dtype=self._backend.weight_type)
             self._scratches.append(DecodeScratch(self._decoder.scratch(), shards))
-            if number:
-                self._decode_workers.append(Worker(f"sti-decode-{number}"))
+            self._decode_workers.append(Worker(f"sti-decode-{number}"))
         return Lanes(
             reader=self._storage,
             preload=self._preload,

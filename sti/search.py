@@ -98,6 +98,7 @@ class _Beam:
         self.requests_s: Floats = options.requests.astype(np.float64) * storage.request_s
         decode_s: Floats = options.decode_s.min(axis=1)
         self._latest, first_s = _latest_ends(self.course, self._least_read_s(), decode_s)
+        self._priced = self._latest  # until there are prices
         self.reachable = self.course.start_s <= first_s[0] and self.course.embed_s <= first_s[2]
         least_loss = options.loss.min(axis=1)
         self._loss_to_come = least_loss.sum() - np.cumsum(least_loss)
@@ -168,8 +169,10 @@ class _Beam:
         options, storage = self.options, self.task.costs.storage
         read_bytes, held = options.read_bytes[k, option], labels.preload
         reads = read_bytes > held
-        skipped = sum((starts[k, option] <= held).astype(np.int64) for starts in options.breaks)
-        requests = options.requests[k, option] - skipped
+        requests = options.requests[k, option]
+        if held.any():  # else it is spent: no request is spared any more
+            for starts in options.breaks:
+                requests = requests - (starts[k, option] <= held)
         missing = np.where(reads, read_bytes - held, 0)
         read_s = requests * storage.request_s + missing / storage.bytes_per_s
         slot = np.maximum(labels.storage, labels.ring[:, -1])

@@ -22,9 +22,10 @@ from sti.prediction import blocks_of, loss_of
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, skip, total_bytes
 from sti.simulate import simulate
-from tests.synthetic import make_manifest, make_profile
+from tests.synthetic import Order, make_manifest, make_profile
 
 PACK = "0123456789abcdef"
+ORDERS: tuple[Order, ...] = ("random", "ranked", "slices")
 Fidelities = tuple[int, ...]
 Row = tuple[float, tuple[int, ...], Fidelities]
 """Loss, counts and fidelities of one staircase."""
@@ -79,7 +80,7 @@ def random_instance(rng: Random) -> Instance:
         attention_weights=rng.choice((1, 2, 4, 8)) * 65536,
         ffn_weights=rng.choice((1, 2, 4, 8)) * 65536,
         submodels=[(n, m, rng.uniform(0.0, loss)) for n, m in sizes if rng.random() < 0.3],
-        ranked=rng.random() < 0.3,
+        orders=rng.choice(ORDERS),
     )
     manifest = replace(manifest, blocks=manifest.blocks[:blocks])
     profile = make_profile(
@@ -148,14 +149,18 @@ def _least_loss(instance: Instance, submodel: Submodel) -> float | None:
 
 
 def _rows(block: Block, submodel: Submodel) -> Iterator[Row]:
-    """Every staircase of a block: counts whose slices in use never rise from plane to plane."""
+    """Every staircase of a block: slices in use never rise from plane to plane.
+
+    Counts end with a slice in use: reading slices that are not run, so that what lies beyond them
+    comes with the same request, is not a plan.
+    """
+    width = submodel.width
     for rest in itertools.product(*(range(len(plane.order) + 1) for plane in block.planes[1:])):
-        counts = (submodel.width, *rest)
-        used = [
-            sum(index < submodel.width for index in plane.order[:count])
-            for plane, count in zip(block.planes, counts, strict=True)
-        ]
-        if all(below >= above for below, above in itertools.pairwise(used)):
+        counts = (width, *rest)
+        read = [plane.order[:n] for plane, n in zip(block.planes, counts, strict=True)]
+        used = [sum(index < width for index in slices) for slices in read]
+        falling = all(below >= above for below, above in itertools.pairwise(used))
+        if falling and all(not slices or slices[-1] < width for slices in read):
             loss = loss_of(replace(submodel, loss=0.0), [block], [counts])
             yield loss, counts, fidelities(block, counts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from sti.manifest import (
     Block,
@@ -19,6 +19,7 @@ from sti.manifest import (
 )
 from sti.profile import DecodeProfile, DeviceProfile, StorageProfile
 
+Order = Literal["random", "ranked", "slices"]
 LADDER = (2, 3, 4, 6, 8)
 DECODE_NS = {1: 0.15, 2: 0.2, 3: 0.3, 4: 0.4, 5: 0.8, 6: 1.1, 7: 1.2, 8: 1.2}
 
@@ -45,17 +46,18 @@ def make_manifest(
     attention_weights: int = 65536,
     ffn_weights: int = 131072,
     submodels: Sequence[tuple[int, int, float]] = (),
-    ranked: bool = False,
+    orders: Order = "random",
 ) -> Manifest:
-    """A manifest whose blocks have random gains and, but in the first plane, random orders.
+    """A manifest whose blocks have random gains.
 
     Args:
         submodels: depth, width and loss of each beyond the full model.
-        ranked: order every plane by falling gains, as a ranked pack does, instead of at random.
+        orders: of all planes but the first, which is in slice order: by falling gains, as in a
+            ranked pack, at random, or in slice order too.
     """
     weights = {"attention": attention_weights, "ffn": ffn_weights}
     blocks = tuple(
-        _block(rng, layer, kind, weights[kind], slices, tuple(ladder), ranked)
+        _block(rng, layer, kind, weights[kind], slices, tuple(ladder), orders)
         for layer in range(layers)
         for kind in weights
     )
@@ -95,7 +97,7 @@ def _block(
     weights: int,
     slices: int,
     ladder: tuple[int, ...],
-    ranked: bool,
+    orders: Order,
 ) -> Block:
     planes = []
     for level, bits in enumerate(ladder):
@@ -103,9 +105,9 @@ def _block(
         scale = 4.0 ** -ladder[level - 1] if level else 1.0
         gains = tuple(scale * rng.lognormvariate(0.0, 1.0) for _ in range(slices))
         order = list(range(slices))
-        if level and ranked:
+        if level and orders == "ranked":
             order.sort(key=lambda index: -gains[index])
-        elif level:
+        elif level and orders == "random":
             rng.shuffle(order)
         checksums = (0,) * slices
         planes.append(Plane(bits, max(1, weights * step // 8), tuple(order), checksums, gains))

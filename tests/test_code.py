@@ -27,7 +27,7 @@ from sti.code import (
     plane_bytes,
 )
 from sti.code_lookup import CHUNK
-from sti.code_tables import build_recipes
+from sti.code_tables import Recipes
 from sti.errors import InputError, PackCorruptError, PackFormatError
 
 GOLDEN = Path(__file__).parent / "golden" / "nested_code.json"
@@ -215,11 +215,10 @@ def test_planes_may_lie_at_any_address() -> None:
 
 def test_built_books_of_the_default_ladder_decode_without_assembling_codes() -> None:
     for book in (bell_book(), bell_book((2, 4, 6, 8)), bell_book((2, 8))):
-        recipes = build_recipes(book.ladder, book.values, unsigned=True)
+        recipes = Recipes(book.ladder, book.values, unsigned=True)
         assert all(recipe.pairs is None for recipe in recipes)
     assert any(
-        r.pairs is not None
-        for r in build_recipes((8,), wild_book((8,), seed=0).values, unsigned=True)
+        r.pairs is not None for r in Recipes((8,), wild_book((8,), seed=0).values, unsigned=True)
     )
 
 

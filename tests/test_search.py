@@ -84,7 +84,7 @@ def test_no_choice_in_time_has_less_loss_than_the_bound_and_few_have_much_more()
 
 
 def test_on_real_shapes_the_best_choice_is_close_to_the_bound() -> None:
-    manifest = make_manifest(Random(1), ladder=LADDER, ranked=True, **BERT_BASE)
+    manifest = make_manifest(Random(1), ladder=LADDER, orders="ranked", **BERT_BASE)
     costs = run_costs(manifest, make_profile(), Workload(1, 128), 12, threads=1)
     blocks = blocks_of(manifest, manifest.submodels[0])
     task = Task(blocks, 12, costs, limit_s=0.07, preload_bytes=0, read_ahead=3)

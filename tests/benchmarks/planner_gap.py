@@ -96,7 +96,7 @@ def real_shapes(repeats: int, *, wide: bool) -> tuple[Table, dict[str, float]]:
 
 
 def _instance(shape: Shape, room: float | None) -> Instance:
-    manifest = make_manifest(Random(1), ladder=LADDER, ranked=True, **shape)
+    manifest = make_manifest(Random(1), ladder=LADDER, orders="ranked", **shape)
     profile = make_profile()
     instance = Instance(manifest, profile, Workload(1, 128), Target(None, 2 << 20), 3)
     if room is None:
