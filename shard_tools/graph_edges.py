@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from shard_tools.graph_parts import FLOAT, INT64, GraphWriter
+from shard_tools.graph_parts import FLOAT, HALF, INT64, GraphWriter
 from sti.errors import InputError
 
 
@@ -34,15 +34,18 @@ class HeadSpec:
 
 
 def build_embed(*, hidden: int, epsilon: float) -> bytes:
-    """Word rows, positions 0 to S-1 and token types, summed and normalized -> ``h``."""
+    """Word rows, positions 0 to S-1 and token types, summed and normalized -> ``h``.
+
+    Positions come in half precision: they stay in memory, and words have but 4 bits.
+    """
     g = GraphWriter("embed")
     words = g.input("words", FLOAT, ("B", "S", hidden))
-    positions = g.input("positions", FLOAT, ("P", hidden))
+    positions = g.input("positions", HALF, ("P", hidden))
     types = g.input("types", FLOAT, ("types", hidden))
     type_ids = g.input("type_ids", INT64, ("B", "S"))
     gamma, beta = (g.input(name, FLOAT, (hidden,)) for name in ("gamma", "beta"))
     tokens = g.node("Shape", words, start=1, end=2)
-    used = g.node("Slice", positions, g.ints(0), tokens, g.ints(0))
+    used = g.node("Cast", g.node("Slice", positions, g.ints(0), tokens, g.ints(0)), to=FLOAT)
     total = g.node("Add", words, g.node("Gather", types, type_ids, axis=0))
     total = g.node("Add", total, used)
     g.node("LayerNormalization", total, gamma, beta, out="h", axis=-1, epsilon=epsilon)

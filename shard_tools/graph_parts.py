@@ -27,6 +27,7 @@ IR_VERSION = 8
 FUSED = "com.microsoft"
 
 FLOAT = TensorProto.FLOAT
+HALF = TensorProto.FLOAT16
 INT64 = TensorProto.INT64
 WEIGHT_TYPES: dict[Weights, int] = {"s8": TensorProto.INT8, "u8": TensorProto.UINT8}
 

@@ -100,7 +100,7 @@ class Model(Protocol):
         """Read one block's tensors."""
         ...
 
-    def residents(self, max_tokens: int) -> dict[str, Floats]:
+    def residents(self, max_tokens: int) -> dict[str, NDArray[Any]]:
         """Tensors of the embed and head graphs, by their names in the pack."""
         ...
 

@@ -28,7 +28,12 @@ from sti.tensorfile import LENGTH_BYTES
 PAD = "resident.pad"
 """Name of the tensor that fills the resident region up to the alignment."""
 
-_DTYPES = {np.dtype("<i8"): "I64", np.dtype("<f4"): "F32", np.dtype("u1"): "U8"}
+_DTYPES = {
+    np.dtype("<i8"): "I64",
+    np.dtype("<f4"): "F32",
+    np.dtype("<f2"): "F16",
+    np.dtype("u1"): "U8",
+}
 _LONGEST_CHECKSUM = 2**32 - 1
 _LONGEST_GAIN = 1.234e15
 """No float of four significant digits has a longer text."""

@@ -142,7 +142,7 @@ class Backend:
         """Embed a group of sentences.
 
         Args:
-            words: word rows ``[B, S, d]``.
+            words: word rows ``[B, S, d]``, contiguous; the memory is taken over for partial sums.
             types: token type of each token, ``[B, S]``.
             lengths: tokens of each sentence; those beyond are padding.
         """
@@ -152,14 +152,16 @@ class Backend:
         if min(lengths) < tokens:
             mask = _value((present[:, None, :] - 1.0) * np.float32(-PADDING_MASK))
         state = GroupState(
-            Workload(batch, tokens),
-            mask,
-            present,
-            *(_value(np.empty(words.shape, dtype=np.float32)) for _ in range(3)),
+            workload=Workload(batch, tokens),
+            mask=mask,
+            tokens=present,
+            hidden=_value(np.empty(words.shape, dtype=np.float32)),
+            partial=_value(words),
+            spare=_value(np.empty(words.shape, dtype=np.float32)),
         )
         graph = self._graph("embed")
         self._bind_fixed(graph, "embed")
-        graph.bind("words", _value(words))
+        graph.bind("words", state.partial)
         graph.bind("type_ids", _value(types))
         graph.bind_output(state.hidden)
         graph.run()

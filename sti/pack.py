@@ -35,6 +35,7 @@ _FIRST_READ = 131072
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
     "U8": np.dtype("u1"),
 }
 

@@ -120,7 +120,7 @@ def connect_feeds(rng: np.random.Generator, *, batch: int, tokens: int) -> Feeds
 def embed_feeds(rng: np.random.Generator, *, batch: int, tokens: int) -> Feeds:
     return norm_feeds(rng) | {
         "words": floats(rng, batch, tokens, HIDDEN),
-        "positions": floats(rng, 300, HIDDEN),
+        "positions": floats(rng, 300, HIDDEN).astype(np.float16),
         "types": floats(rng, 2, HIDDEN),
         "type_ids": rng.integers(0, 2, (batch, tokens)),
     }

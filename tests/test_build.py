@@ -167,7 +167,7 @@ def test_residents_are_the_checkpoints(tmp_path: Path) -> None:
     with PackReader.open(path) as reader:
         pairs = {
             "embed.types": raw["bert.embeddings.token_type_embeddings.weight"],
-            "embed.positions": raw["bert.embeddings.position_embeddings.weight"],
+            "embed.positions": raw["bert.embeddings.position_embeddings.weight"].astype("f2"),
             "layer.1.attention.bias": raw["bert.encoder.layer.1.attention.output.dense.bias"],
             "layer.1.ffn.gamma": raw["bert.encoder.layer.1.output.LayerNorm.weight"],
             "head.classifier_w": raw["classifier.weight"].T,

@@ -8,9 +8,10 @@ float reference. Slices keep the checkpoint's order: the order of width is fixed
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shard_tools import graphs
 from shard_tools.architectures import bert_float
@@ -118,13 +119,16 @@ class BertModel:
         }
         return BlockWeights(matrices, vectors)
 
-    def residents(self, max_tokens: int) -> dict[str, Floats]:
-        """Positions (the first ``max_tokens``), token types, norm, and the head's tensors."""
+    def residents(self, max_tokens: int) -> dict[str, NDArray[Any]]:
+        """Positions (the first ``max_tokens``, float16), types, norm, and the head's tensors."""
         base = "embeddings."
         positions = self._read(base + "position_embeddings.weight", (self.positions, self.hidden))
         types = self._read(base + "token_type_embeddings.weight", (self._types, self.hidden))
         norm = self._norm(base + "LayerNorm")
-        found = {"embed.positions": positions[:max_tokens], "embed.types": types}
+        found: dict[str, NDArray[Any]] = {
+            "embed.positions": positions[:max_tokens].astype(np.float16),
+            "embed.types": types,
+        }
         found |= {f"embed.{name}": vector for name, vector in norm.items()}
         return found | {f"head.{name}": vector for name, vector in self._head().items()}
 
