@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sti.errors import PackFormatError
 from sti.fields import Fields
 from sti.text_normalizer import TextNormalizer
+from sti.vocabulary import Vocabulary, encoded
 
 KIND = "wordpiece"
 _SPECIALS_SINGLE = 2  # CLS A SEP
@@ -172,13 +173,11 @@ class Tokenizer:
 
     def __init__(self, spec: TokenizerSpec, vocab: bytes) -> None:
         self.spec = spec
-        self._ids = _read_vocab(vocab)
+        self._vocabulary = Vocabulary(vocab)
         named = (spec.unk_token, spec.cls_token, spec.sep_token, spec.pad_token)
-        for word in (*named, *spec.special_tokens):
-            if word not in self._ids:
-                raise PackFormatError(f"tokenizer: {word!r} is not in the vocabulary")
-        self._unk, self._cls, self._sep, self.pad_id = (self._ids[word] for word in named)
-        self._longest = max(map(len, self._ids))
+        self._unk, self._cls, self._sep, self.pad_id = map(self._id, named)
+        self._special_ids = {word: self._id(word) for word in spec.special_tokens}
+        self._prefix = encoded(spec.continuing_prefix)
         self._normalizer = TextNormalizer(
             clean_text=spec.clean_text,
             handle_chinese_chars=spec.handle_chinese_chars,
@@ -192,7 +191,7 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """Words in the vocabulary."""
-        return len(self._ids)
+        return len(self._vocabulary)
 
     def encode(self, text: str, pair: str | None = None) -> Encoding:
         """Tokens of a text, or of a pair of texts, cut to ``max_tokens``.
@@ -296,7 +295,7 @@ class Tokenizer:
             at = 0
             for word in words:
                 begin = at
-                for _, end in self._pieces(word) if word else ():
+                for end in self._ends(word):
                     last = source[at + end - 1] + 1
                     spans.append((start + source[begin], start + last, index))
                     begin = at + end
@@ -310,7 +309,7 @@ class Tokenizer:
         for match in self._special.finditer(text):
             yield from self._chunks(text, done, match.start())
             done = match.end()
-            yield match.start(), done, self._ids[match.group()]
+            yield match.start(), done, self._special_ids[match.group()]
         yield from self._chunks(text, done, len(text))
 
     def _chunks(self, text: str, start: int, stop: int) -> Iterator[tuple[int, int, None]]:
@@ -326,6 +325,13 @@ class Tokenizer:
         if start < stop:
             yield start, stop, None
 
+    def _id(self, word: str) -> int:
+        """Id of a word that the spec names."""
+        found = self._vocabulary.find(word)
+        if found is None:
+            raise PackFormatError(f"tokenizer: {word!r} is not in the vocabulary")
+        return found
+
     def _word_ids(self, word: str) -> tuple[int, ...]:
         """Ids of a word that was not remembered."""
         ids = tuple(piece for piece, _ in self._pieces(word))
@@ -335,26 +341,29 @@ class Tokenizer:
             self._remembered[word] = ids
         return ids
 
+    def _ends(self, word: str) -> Sequence[int]:
+        """Where the pieces of a word end."""
+        known = self._remembered.get(word)
+        if known is not None and len(known) <= 1:  # whole, or unknown as a whole
+            return (len(word),) * len(known)
+        return [end for _, end in self._pieces(word)]
+
     def _pieces(self, word: str) -> list[tuple[int, int]]:
         """``(id, end)`` of the pieces of a word: the longest that fits, again and again."""
         size = len(word)
-        whole = self._ids.get(word)
         unknown = [(self._unk, size)]
         if size > self.spec.max_word_chars:
             return unknown
-        if whole is not None:
-            return [(whole, size)]
+        text = encoded(word)
         pieces: list[tuple[int, int]] = []
-        start, prefix = 0, ""
-        while start < size:
-            for end in range(min(size, start + self._longest), start, -1):
-                piece = self._ids.get(prefix + word[start:end])
-                if piece is not None:
-                    break
-            else:
+        end, prefix = 0, b""
+        while end < len(text):
+            found = self._vocabulary.longest(prefix + text[end:], at_least=len(prefix) + 1)
+            if found is None:
                 return unknown
-            pieces.append((piece, end))
-            start, prefix = end, self.spec.continuing_prefix
+            end += found[1] - len(prefix)
+            pieces.append((found[0], end if len(text) == size else len(text[:end].decode())))
+            prefix = self._prefix
         return pieces
 
 
@@ -373,16 +382,3 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     if shorter + longer > room:
         shorter, longer = room // 2, room - room // 2
     return (longer, shorter) if first > second else (shorter, longer)
-
-
-def _read_vocab(vocab: bytes) -> dict[str, int]:
-    """Word -> id."""
-    try:
-        words = vocab.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise PackFormatError(f"tokenizer: the vocabulary is not UTF-8: {error}") from error
-    ids = dict(zip(words, range(len(words)), strict=True))
-    if len(ids) != len(words):
-        twice = next(word for index, word in enumerate(words) if ids[word] != index)
-        raise PackFormatError(f"tokenizer: the vocabulary holds {twice!r} twice")
-    return ids
