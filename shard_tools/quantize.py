@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sti.errors import CheckpointError, InputError
 
 DEFAULT_GRID_SIGMAS = 7.0
-"""Wider grids make 8 bits coarser, narrower ones put more weights on the side or clip them.
+"""Wider grids make 8 bits coarser, narrower ones put more weights on the side.
 
 Cosine of MiniLM embeddings to float at 2, 3, 4, 6, 8 bits: .657 .900 .974 .9976 .9990 for 7,
 .625 .894 .971 .9974 .9987 for 8, .640 .899 .973 .9973 .9993 for 6, whose book decodes more slowly.

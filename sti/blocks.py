@@ -22,8 +22,11 @@ from sti.plan import BlockPlan, Plan
 from sti.reads import ByteRange, block_ranges
 from sti.storage import cover
 
-DECODE_WEIGHTS = 4 * CHUNK
-"""Weights worth decoding in one go; small shards go together, as every call has its price."""
+GROUP_WEIGHTS = 4 * CHUNK
+"""Weights that are decoded in one go: small shards go together, as every call has its price."""
+
+ALONE_WEIGHTS = 131072
+"""Shards of so many weights gain nothing by company."""
 
 Bytes = NDArray[np.uint8]
 Weights = NDArray[Any]
@@ -149,7 +152,8 @@ def _groups(shards: Sequence[ShardJob], weights: int) -> tuple[tuple[ShardJob, .
 
 def group_weights(shard_weights: int) -> int:
     """Weights of the largest group that is decoded in one go, at least one shard's."""
-    return max(DECODE_WEIGHTS // shard_weights, 1) * shard_weights
+    together = 1 if shard_weights >= ALONE_WEIGHTS else GROUP_WEIGHTS // shard_weights
+    return together * shard_weights
 
 
 def _shards(

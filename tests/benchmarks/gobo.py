@@ -45,16 +45,20 @@ class GoboTensor:
         return bits * self.weights.size + 32 * len(self.centroids) + 64 * self.outliers
 
 
-def quantize(w: Floats, bits: int, *, log_density: float = LOG_DENSITY) -> GoboTensor:
+def quantize(
+    w: Floats, bits: int, *, log_density: float = LOG_DENSITY, unit: float = 1.0
+) -> GoboTensor:
     """Quantize a tensor of any shape to ``bits`` bits.
 
     Args:
         w: float32, finite, not all alike; not changed.
         bits: 1..8.
         log_density: weights this unlikely, or less likely, are outliers.
+        unit: what the weights of the checkpoint were multiplied by to get ``w``. A density depends
+            on it, and so does which weights are outliers.
     """
     flat = w.reshape(-1).astype(np.float64)
-    is_outlier = _log_density(flat) <= log_density
+    is_outlier = _log_density(flat / unit) <= log_density
     kept = np.sort(flat[~is_outlier])
     centroids, iterations = _fitted(kept, _means_of_equal_bins(kept, 1 << bits))
     nearest = centroids[np.searchsorted(_borders(centroids), flat)]
