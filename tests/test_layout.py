@@ -1,0 +1,54 @@
+"""The layout of the project: what is where, and who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_TIME = sorted((ROOT / "sti").rglob("*.py"))
+EVERYTHING = [
+    *RUN_TIME,
+    *sorted((ROOT / "shard_tools").rglob("*.py")),
+    *sorted((ROOT / "tests").rglob("*.py")),
+    *sorted((ROOT / "examples").rglob("*.py")),
+]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Top-level packages that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", RUN_TIME, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_run_time_imports_nothing_termux_lacks(path: Path) -> None:
+    allowed = set(sys.stdlib_module_names) | {"sti", "numpy"}
+    if path.name == "backend.py":
+        allowed.add("onnxruntime")
+    if path.name == "machine.py":
+        allowed.add("psutil")
+    assert set(imported(path)) <= allowed
+
+
+def test_every_file_is_named_in_the_tree() -> None:
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in EVERYTHING
+        if path.name != "__init__.py" and f"  {path.name} " not in tree
+    ]
+    assert not missing
+
+
+def test_modules_say_what_they_are_for() -> None:
+    for path in EVERYTHING:
+        if path.name != "__init__.py" and path.is_relative_to(ROOT / "sti"):
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
