@@ -62,6 +62,9 @@ def main() -> int:
     options = parser.parse_args()
     try:
         lines = [line for line in options.file.read_text("utf-8").splitlines() if line.strip()]
+        if not lines:
+            print(f"error: {options.file} holds no text", file=sys.stderr)
+            return 2
         with sti.Engine.open(options.pack, preload=options.preload) as engine:
             start = perf_counter()
             vectors = index(engine, lines)

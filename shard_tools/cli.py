@@ -1,7 +1,8 @@
 """The command line of the offline tool: ``sti-shard build``, ``inspect`` and ``verify``.
 
 In: arguments. Out: answers on standard output, messages on standard error, an exit code: 0, 1 for
-a failure of the machine, 2 for bad usage or bad input (a damaged pack included), 130 for Ctrl-C.
+a failure, 2 for bad usage, bad input (a damaged pack included) or storage that fails, 130 for
+Ctrl-C.
 Knows nothing of how packs are made or read. NumPy comes in with the commands, not with this module:
 ``build`` has to speak to it first.
 """
@@ -47,11 +48,14 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code. Bad usage leaves through ``SystemExit(2)``."""
-    args = build_parser().parse_args(argv)
-    if hasattr(sys.stdout, "reconfigure"):
-        # Names and labels may hold what the terminal cannot show.
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        if hasattr(sys.stdout, "reconfigure"):
+            # Names and labels may hold what the terminal cannot show.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            args = build_parser().parse_args(argv)
+        finally:
+            sys.stdout.flush()  # help leaves through SystemExit
         code: int = args.execute(args)
         sys.stdout.flush()
     except StiError as error:
@@ -63,11 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         print(f"{PROGRAM}: error: out of memory", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # Nobody reads the rest; keep the interpreter from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except OSError as error:
+        return _output_failed(error)
     return code
+
+
+def _output_failed(error: OSError) -> int:
+    """Say what kept the answer from being printed, and return the exit code.
+
+    Files are opened with their errors translated, so what comes here is standard output's.
+    """
+    # What is still buffered goes nowhere, or the interpreter complains when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 141  # nobody reads the rest
+    where = error.filename or "standard output"
+    print(f"{PROGRAM}: error: {where}: {error.strerror or error}", file=sys.stderr)
+    return 2
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -78,11 +78,6 @@ class Encoder:
         return EncodedShard(planes, _outlier_record(index, np.flatnonzero(self._is_outlier[index])))
 
 
-def encode_shard(q: NDArray[np.int8], book: CodeBook, cut: int) -> EncodedShard:
-    """``Encoder(book, cut=cut).encode(q)``, for a single shard."""
-    return Encoder(book, cut=cut).encode(q)
-
-
 def best_codes(book: CodeBook) -> NDArray[np.uint8]:
     """The top code of each int8 value, ``[256]``, indexed by the value's bits as uint8."""
     top = book.ladder[-1]

@@ -45,7 +45,7 @@ def ort_version() -> str:
 class GroupState:
     """The hidden states of one group of sentences, and what its graphs are fed.
 
-    ``hidden`` and ``spare`` are ``[B, S, d]``; ``connect`` writes one from the other in turn.
+    ``hidden`` and ``partial`` are ``[B, S, d]``; groups share the memory of ``partial``.
     """
 
     workload: Workload
@@ -55,7 +55,6 @@ class GroupState:
     """``[B, S]``: 1 for a token, 0 for padding."""
     hidden: Any
     partial: Any
-    spare: Any
 
 
 class _Graph:
@@ -122,7 +121,7 @@ class Backend:
         self._operands: dict[tuple[str, int], dict[str, Any]] = {}
         self._residents: dict[tuple[int, str, int], dict[str, Any]] = {}
         self._fixed: dict[str, dict[str, Any]] = {}
-        self._keep: list[NDArray[Any]] = []
+        self._room: Floats = np.empty(0, dtype=np.float32)
         for name in ("embed", "connect", "head", *(kind.name for kind in self._manifest.kinds)):
             self._graph(name)
 
@@ -138,11 +137,22 @@ class Backend:
                 )
         return self._buffers
 
+    def room(self, batch: int, tokens: int) -> Floats:
+        """Where the word rows of a group go, ``[batch, tokens, hidden]``, for ``start``.
+
+        Groups run one after the other, so all of them share this memory: first for the words, then
+        for the partial sums of every block.
+        """
+        size = batch * tokens * self._manifest.dimensions.hidden
+        if self._room.size < size:
+            self._room = np.empty(size, dtype=np.float32)
+        return self._room[:size].reshape(batch, tokens, -1)
+
     def start(self, words: Floats, types: NDArray[np.int64], lengths: Sequence[int]) -> GroupState:
         """Embed a group of sentences.
 
         Args:
-            words: word rows ``[B, S, d]``, contiguous; the memory is taken over for partial sums.
+            words: word rows in the memory that ``room`` gave; taken over for partial sums.
             types: token type of each token, ``[B, S]``.
             lengths: tokens of each sentence; those beyond are padding.
         """
@@ -157,7 +167,6 @@ class Backend:
             tokens=present,
             hidden=_value(np.empty(words.shape, dtype=np.float32)),
             partial=_value(words),
-            spare=_value(np.empty(words.shape, dtype=np.float32)),
         )
         graph = self._graph("embed")
         self._bind_fixed(graph, "embed")
@@ -185,9 +194,9 @@ class Backend:
             connect.bind(name, value)
         connect.bind("partial", state.partial)
         connect.bind("residual", state.hidden)
-        connect.bind_output(state.spare)
+        # In place: the graph reads the residual before it writes, node after node.
+        connect.bind_output(state.hidden)
         connect.run()
-        state.hidden, state.spare = state.spare, state.hidden
 
     def finish(self, state: GroupState) -> Floats:
         """The head's answer for a group; a new array."""
@@ -200,6 +209,12 @@ class Backend:
         graph.run()
         return np.asarray(graph.binding.copy_outputs_to_cpu()[0], dtype=np.float32)
 
+    def close(self) -> None:
+        """Give back sessions and buffers. Idempotent."""
+        for kept in (self._graphs, self._buffers, self._operands, self._residents, self._fixed):
+            kept.clear()
+        self._room = np.empty(0, dtype=np.float32)
+
     def bench(self, name: str, workload: Workload, width: int, repeats: int) -> float:
         """Seconds one run of a graph takes (``embed``, ``connect``, ``head`` or a block kind).
 
@@ -207,8 +222,8 @@ class Backend:
         buffers hold.
         """
         batch, tokens = workload.batch, workload.tokens
-        hidden = self._manifest.dimensions.hidden
-        words = np.zeros((batch, tokens, hidden), dtype=np.float32)
+        words = self.room(batch, tokens)
+        words[:] = 0.0
         types = np.zeros((batch, tokens), dtype=np.int64)
         state = self.start(words, types, [tokens] * batch)
         graph = self._graph(name)

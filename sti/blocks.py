@@ -227,9 +227,8 @@ def check_block(job: BlockJob, data: BlockBytes, *, where: str) -> None:
     Raises:
         PackCorruptError: names the file, layer, block, slice and plane.
     """
+    names = ["outlier list", *(f"plane of {plane.bits} bits" for plane in job.block.planes)]
     for shard in (shard for group in job.groups for shard in group):
-        bits = [plane.bits for plane in job.block.planes]
-        names = ["outlier list", *(f"plane of {bit} bits" for bit in bits)]
         for name, piece in zip(names, (shard.outliers, *shard.planes), strict=False):
             if zlib.crc32(data.view(piece).data) != piece.checksum:
                 raise PackCorruptError(

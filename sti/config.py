@@ -12,7 +12,7 @@ packs or devices: whether a fidelity exists or a target can be met is found out 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ KEYS = ("latency", "preload", "fidelity", "plan")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to plan for. None: not asked for. At most one of ``fidelity`` and ``plan`` is given."""
+    """What to plan for. None: not asked for. A ``plan`` stands alone."""
 
     latency_s: float | None = None
     preload_bytes: int | None = None
@@ -67,15 +67,22 @@ def resolve(
 ) -> Settings:
     """The caller's arguments, laid over the named target where one is given.
 
-    An explicit ``fidelity`` or ``plan`` replaces either of the target's.
+    A plan brings its own fidelities and target. So an explicit ``plan`` replaces all that the named
+    target asks for, and any other explicit argument replaces the plan of the named target.
 
     Raises:
-        InputError: an argument that cannot be used, or both ``fidelity`` and ``plan``.
+        InputError: an argument that cannot be used, or ``plan`` together with another one.
         ConfigError: a configuration without a target name, or one that cannot be used.
     """
-    if fidelity is not None and plan is not None:
-        raise InputError("fidelity and plan exclude each other: give one of them")
+    others = {"latency": latency, "preload": preload, "fidelity": fidelity}
+    given = [name for name, value in others.items() if value is not None]
+    if plan is not None:
+        pinned = _pinned(plan, given)
+        _named(config, target)  # a target that does not exist is a mistake all the same
+        return pinned
     settings = _named(config, target)
+    if given:
+        settings = replace(settings, plan=None)
     if latency is not None:
         settings = replace(settings, latency_s=parse_time(latency, name="latency"))
     if preload is not None:
@@ -83,11 +90,20 @@ def resolve(
     if fidelity is not None:
         if isinstance(fidelity, bool) or not isinstance(fidelity, int) or fidelity < 1:
             raise InputError(f"fidelity must be a number of bits such as 4; found {fidelity!r:.60}")
-        settings = replace(settings, fidelity=fidelity, plan=None)
-    if plan is not None:
-        path_or_plan = plan if isinstance(plan, Plan) else Path(plan)
-        settings = replace(settings, fidelity=None, plan=path_or_plan)
+        settings = replace(settings, fidelity=fidelity)
     return settings
+
+
+def _pinned(plan: Plan | str | Path, given: Sequence[str]) -> Settings:
+    """An explicit plan, where nothing else is given that it brings itself."""
+    if given:
+        raise InputError(
+            f"{given[0]} and plan exclude each other: a plan brings its own target and "
+            "fidelities; give one of them"
+        )
+    if not isinstance(plan, Plan | str | Path):
+        raise InputError(f"plan must be a plan or the name of its file; found {plan!r:.60}")
+    return Settings(plan=plan if isinstance(plan, Plan) else Path(plan))
 
 
 def _named(config: str | Path | None, target: str | None) -> Settings:

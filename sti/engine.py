@@ -7,24 +7,30 @@ the preload buffer should hold for the next run (the last plan's leading blocks)
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sti.backend import Backend
-from sti.calibrate import best_threads, load_or_measure
+from sti.calibrate import best_threads
 from sti.config import Settings, resolve
-from sti.errors import ClosedError, InputError, StiWarning
+from sti.errors import ClosedError, InfeasibleError, InputError, RunError, StiWarning
+from sti.machine import core_count, memory
 from sti.manifest import Manifest
 from sti.pack import VOCABULARY, PackReader
 from sti.plan import Plan
-from sti.plans import Planned, Plans
+from sti.plans import MEMORY_SHARE, Planned, Plans, Profiles
 from sti.profile import DeviceProfile
 from sti.results import Label, Result, TextSpan, make_result
 from sti.runner import Mode, Runner
@@ -33,12 +39,19 @@ from sti.trace import Recorder
 
 Text = str | tuple[str, str]
 
+_THREADS_A_CORE = 4
+_STATE_BYTES = 8
+"""A token's hidden state and word row, for each of its numbers."""
+_SMALL_BYTES = 1 << 26
+"""What a batch may take without a look at the memory that is free."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 class Engine:
     """A pack, open and ready to answer.
 
-    Thread-safe: calls from several threads run one after another. Use as a context manager, or
-    call ``close``.
+    Thread-safe: calls from several threads run one after another. Not for use in a forked child:
+    open the engine there. Use as a context manager, or call ``close``.
     """
 
     def __init__(
@@ -53,13 +66,16 @@ class Engine:
     ) -> None:
         self._reader = reader
         self._config = config
-        self._profile = profile
         self._threads = threads
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._closed = False
         self._held: Plan | None = None
-        self._backend = Backend(reader, threads=threads)
-        self._runner = Runner(reader, self._backend, verify=verify)
+        backend = Backend(reader, threads=threads)
+        self._profiles = Profiles(reader, backend, threads=threads, given=profile)
+        self._runner = Runner(reader, backend, verify=verify)
+        self._forgotten = weakref.finalize(self, _end_forgotten, self._runner, reader.path)
+        self._forgotten.atexit = False
         try:
             self._tokenizer = Tokenizer(
                 TokenizerSpec.from_json(reader.manifest.tokenizer),
@@ -67,7 +83,7 @@ class Engine:
             )
             self._plans = self._aim(settings)
         except BaseException:
-            self._runner.close()
+            self.close()
             raise
 
     @classmethod
@@ -99,7 +115,8 @@ class Engine:
             config: the ``sti.toml`` that names targets.
             target: the name of a target in it; explicit arguments win over it.
             threads: compute threads; None: what suits this machine.
-            verify: compare everything that is read with its checksum (costs about 1 ns a byte).
+            verify: compare everything that is read with its checksum, and the word table at once
+                (costs about 1 ns a byte); without it, a damaged pack may answer wrongly.
             profile: what this machine can do; None: the cached profile, measured if there is none.
 
         Raises:
@@ -115,8 +132,9 @@ class Engine:
             config=config,
             target=target,
         )
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1; found {threads}")
+        most = _THREADS_A_CORE * core_count()
+        if threads is not None and not (type(threads) is int and 1 <= threads <= most):
+            raise InputError(f"threads must be a number from 1 to {most}; found {threads!r:.40}")
         reader = PackReader.open(Path(path))
         chosen = best_threads(reader) if threads is None else threads
         return cls(reader, settings, threads=chosen, verify=verify, profile=profile, config=config)
@@ -137,6 +155,7 @@ class Engine:
         with self._lock:
             if not self._closed:
                 self._closed = True
+                self._forgotten.detach()
                 self._runner.close()
                 self._reader.close()
 
@@ -173,11 +192,8 @@ class Engine:
     @property
     def profile(self) -> DeviceProfile:
         """What this machine can do; measured and cached when first asked for."""
-        with self._lock:
-            self._open()
-            if self._profile is None:
-                self._profile = load_or_measure(self._reader, self._backend, threads=self._threads)
-            return self._profile
+        with self._use():
+            return self._profiles.get()
 
     def set_target(
         self,
@@ -201,20 +217,18 @@ class Engine:
             config=self._config if target is not None else None,
             target=target,
         )
-        with self._lock:
-            self._open()
+        with self._use():
             self._plans = self._aim(settings)
 
     def preloaded(self, timeout_s: float | None = None) -> bool:
-        """Wait until the preload buffer is full; False if that takes longer than ``timeout_s``."""
+        """Wait until the preload buffer is filled; False if it is not within ``timeout_s``."""
         return self._runner.wait_held(timeout_s)
 
     def plan_for(self, *, tokens: int, batch: int = 1) -> Plan:
         """The plan a batch of ``batch`` sentences of ``tokens`` tokens would run under."""
         if tokens < 2 or batch < 1:
             raise InputError("a workload has at least 1 sentence of at least 2 tokens")
-        with self._lock:
-            self._open()
+        with self._use():
             return self._plans.of(batch=batch, tokens=tokens)[0]
 
     def run(self, texts: Sequence[Text], *, mode: Mode = "pipelined") -> Result:
@@ -229,14 +243,19 @@ class Engine:
 
         Raises:
             InputError: no texts, an empty text, or not a sequence of texts.
-            InfeasibleError: the target cannot be met for this many tokens.
-            RunError, PackCorruptError: storage or computation failed; the engine stays usable.
+            InfeasibleError: the target cannot be met for this many tokens, or memory does not hold
+                so many texts at once.
+            StorageError, BackendError, PackCorruptError: storage or computation failed, or the pack
+                is damaged; the engine stays usable.
+            ClosedError: the engine was closed.
         """
         arrived = perf_counter()
-        _check_texts(texts)
-        with self._lock:
-            self._open()
+        if mode not in get_args(Mode):
+            raise InputError(f"mode must be one of {', '.join(get_args(Mode))}; found {mode!r:.40}")
+        _check_texts(texts, pairs=self.manifest.task != "tagging")
+        with self._use():
             encodings = [self._encode(text) for text in texts]
+            self._check_room(encodings)
             recorder = Recorder(arrived)
             recorder.add("compute", "tokenize", arrived, perf_counter())
             mean = -(-sum(len(item.ids) for item in encodings) // len(encodings))
@@ -286,9 +305,32 @@ class Engine:
             for row in self.run(texts).labels or ()
         ]
 
-    def _open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"{self._reader.path}: the engine was closed; open it again")
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        """One call at a time, on an open engine, in the process that opened it."""
+        if os.getpid() != self._process:
+            raise RunError(
+                f"{self._reader.path}: the engine was opened in another process, and its threads "
+                "stayed there; open the engine in the process that uses it"
+            )
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"{self._reader.path}: the engine was closed; open it again")
+            yield
+
+    def _check_room(self, encodings: Sequence[Encoding]) -> None:
+        """Refuse a batch whose hidden states would not fit into memory."""
+        tokens = sum(len(item.ids) for item in encodings)
+        needed = tokens * self.manifest.dimensions.hidden * _STATE_BYTES
+        available = memory().available_bytes if needed > _SMALL_BYTES else None
+        if available is not None and needed > available * MEMORY_SHARE:
+            raise InfeasibleError(
+                f"{len(encodings)} texts of {tokens} tokens take {needed} bytes at once, more than "
+                f"half of the {available} bytes of memory that are free; give fewer at a time",
+                limit="memory",
+                asked=needed,
+                needed=int(available * MEMORY_SHARE),
+            )
 
     def _need(self, *tasks: str) -> None:
         if self.manifest.task not in tasks:
@@ -308,8 +350,7 @@ class Engine:
             self._reader,
             settings,
             threads=self._threads,
-            known_profile=lambda: self._profile,
-            profile=lambda: self.profile,
+            profiles=self._profiles,
         )
         self._hold(plans.opening())
         return plans
@@ -317,19 +358,30 @@ class Engine:
     def _hold(self, planned: Planned) -> None:
         """Let the preload buffer follow the plan, if that changes anything."""
         plan, jobs = planned
-        if plan is not self._held and (plan.target.preload_bytes or self._held is not None):
+        wanted = plan.target.preload_bytes or self._held is not None
+        if wanted and (plan is not self._held or self._runner.hold_failed):
             self._held = plan
             self._runner.hold(jobs, plan)
 
 
-def _check_texts(texts: Sequence[Text]) -> None:
+def _end_forgotten(runner: Runner, path: Path) -> None:
+    """End an engine that was dropped without being closed."""
+    warnings.warn(f"{path}: an engine was not closed", ResourceWarning, stacklevel=2)
+    runner.close()
+
+
+def _check_texts(texts: Sequence[Text], *, pairs: bool) -> None:
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise InputError("texts must be a list of texts (or of pairs); wrap a single text in [...]")
     if not texts:
         raise InputError("no texts were given")
     for index, text in enumerate(texts):
-        parts = text if isinstance(text, tuple) else (text,)
-        if len(parts) > 2 or not all(isinstance(part, str) for part in parts):
+        parts = text if isinstance(text, tuple) else (text, text)
+        if len(parts) != 2 or not all(isinstance(part, str) for part in parts):
             raise InputError(f"text {index} must be a text or a pair of texts, found {text!r:.60}")
+        if isinstance(text, tuple) and not pairs:
+            raise InputError(f"text {index} is a pair; this pack labels single texts")
         if not all(part.strip() for part in parts):
             raise InputError(f"text {index} is empty; leave it out")
+        if any(_SURROGATE.search(part) for part in parts):
+            raise InputError(f"text {index} is no valid Unicode text: it holds a lone surrogate")

@@ -15,10 +15,10 @@
         |-- BackendError      ONNX Runtime refused a graph or an input
         `-- ClosedError       an engine that was closed
 
-``exit_code`` is what the command lines return: 2 where the caller can mend the input, 1 for a
-failure of the machine. Notices that stop nothing are ``StiWarning``. Messages name the file, layer,
-slice and limit, and end with a remedy. Errors of other libraries are translated at the edge and
-kept as ``__cause__``.
+``exit_code`` is what the command lines return: 2 where the caller can mend it (input, or storage
+that is full or unreadable), 1 for other failures. Notices that stop nothing are ``StiWarning``.
+Messages name the file, layer, slice and limit, and end with a remedy. Errors of other libraries are
+translated at the edge and kept as ``__cause__``.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class RunError(StiError):
 
 
 class StorageError(RunError):
-    """Storage failed under a read or a write."""
+    """Storage failed under a read or a write: mended by another place, or by freeing some of it."""
+
+    exit_code = 2
 
 
 class BackendError(RunError):

@@ -30,6 +30,7 @@ from sti.blocks import (
     decode_block,
 )
 from sti.code import Decoder
+from sti.errors import PackCorruptError
 from sti.lanes import Channel, Stopped, Worker
 from sti.preload import Preload, load_block
 from sti.ring import Ring
@@ -102,8 +103,9 @@ def run_pipelined(
         The first error of any lane, after all lanes have stopped.
     """
     flow = _Flow(jobs, lanes, recorder, decode_threads, read_ahead)
-    ended = flow.start()
+    ended: list[threading.Event] = []
     try:
+        flow.start(ended)
         begin()
         for job in jobs:
             for done in flow.decoded:
@@ -143,13 +145,12 @@ class _Flow:
         self._lock = threading.Lock()
         self._unfinished = [decode_threads] * len(jobs)
 
-    def start(self) -> list[threading.Event]:
-        """Set storage and decode lanes going; returns the events that tell they have ended."""
-        ended = [self.lanes.storage_worker.submit(self._store)]
+    def start(self, ended: list[threading.Event]) -> None:
+        """Set storage and decode lanes going; ``ended`` gets the events that tell they are done."""
+        ended.append(self.lanes.storage_worker.submit(self._store))
         for part in range(self.parts):
             worker = self.lanes.decode_workers[part]
             ended.append(worker.submit(partial(self._decode, part)))
-        return ended
 
     def release(self, kind: str) -> None:
         """Tell every decoder that the working buffer of ``kind`` may be written again."""
@@ -228,13 +229,19 @@ def _decode(
     parts: int,
 ) -> None:
     start = perf_counter()
-    decode_block(
-        job,
-        data,
-        decoder=lanes.decoder,
-        scratch=scratch,
-        out=lanes.buffers[job.block.kind],
-        part=part,
-        parts=parts,
-    )
+    try:
+        decode_block(
+            job,
+            data,
+            decoder=lanes.decoder,
+            scratch=scratch,
+            out=lanes.buffers[job.block.kind],
+            part=part,
+            parts=parts,
+        )
+    except PackCorruptError as error:
+        raise PackCorruptError(
+            f"{lanes.where}: layer {job.block.layer} {job.block.kind}: {error}; the pack is "
+            "damaged, fetch it again (`sti-shard verify` names the slice)"
+        ) from error
     recorder.add("decode", job.name, start, perf_counter())

@@ -76,8 +76,9 @@ class Worker:
                 done.set()
 
         if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread  # not before: an interrupt may come while it starts
         self._jobs.put(run)
         return done
 

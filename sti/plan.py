@@ -214,6 +214,18 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
     ]
     if [(block.layer, block.kind) for block in plan.blocks] != expected:
         raise PlanError(f"{where}: its blocks are not those of the submodel, in order")
+    if plan.decode_threads > slices:
+        raise PlanError(
+            f"{where}: {plan.decode_threads} decode threads are more than the {slices} slices"
+        )
+    if plan.predicted is not None and len(plan.predicted.blocks) != len(plan.blocks):
+        raise PlanError(f"{where}: its prediction does not have one entry a block")
+    held = sum(block.preload_bytes for block in plan.blocks)
+    if held > plan.target.preload_bytes:
+        raise PlanError(
+            f"{where}: its blocks preload {held} bytes, its target allows "
+            f"{plan.target.preload_bytes}"
+        )
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
     for item in plan.blocks:
         counts = item.counts

@@ -7,11 +7,12 @@ that a target that cannot be met leaves everything as it was. Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from sti import machine
+from sti.backend import Backend
 from sti.blocks import BlockJob, prepare_block
+from sti.calibrate import load_or_measure
 from sti.config import Settings
 from sti.errors import InfeasibleError, PlanError
 from sti.pack import PackReader
@@ -23,9 +24,30 @@ TOKEN_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """A plan is made for the bucket that a batch's mean length falls into."""
 
 _OPENING_TOKENS = 32
-_MEMORY_SHARE = 0.5
+MEMORY_SHARE = 0.5
+"""Of the memory that is free, how much a preload buffer or a batch may take."""
 
 Planned = tuple[Plan, tuple[BlockJob, ...]]
+
+
+class Profiles:
+    """The device profile of one engine: given, or measured when it is first asked for.
+
+    Not thread-safe, and not to be asked while ``backend`` computes.
+    """
+
+    def __init__(
+        self, reader: PackReader, backend: Backend, *, threads: int, given: DeviceProfile | None
+    ) -> None:
+        self._reader, self._backend, self._threads = reader, backend, threads
+        self.known = given
+        """The profile, if there is one already."""
+
+    def get(self) -> DeviceProfile:
+        """The profile, from the cache or measured if need be."""
+        if self.known is None:
+            self.known = load_or_measure(self._reader, self._backend, threads=self._threads)
+        return self.known
 
 
 class Plans:
@@ -35,8 +57,7 @@ class Plans:
         reader: the pack.
         settings: what the caller asked for.
         threads: compute threads in use.
-        known_profile: the device profile if there is one already.
-        profile: the device profile, measured if need be.
+        profiles: the device profile.
 
     Raises:
         InfeasibleError: the preload buffer is larger than memory allows.
@@ -49,14 +70,12 @@ class Plans:
         settings: Settings,
         *,
         threads: int,
-        known_profile: Callable[[], DeviceProfile | None],
-        profile: Callable[[], DeviceProfile],
+        profiles: Profiles,
     ) -> None:
         self._reader = reader
         self._settings = settings
         self._threads = threads
-        self._known_profile = known_profile
-        self._profile = profile
+        self._profiles = profiles
         self._made: dict[Workload, Planned] = {}
         self._jobs: dict[BlockPlan, BlockJob] = {}
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
@@ -64,6 +83,8 @@ class Plans:
         _check_memory(preload_bytes)
         self._target = Target(settings.latency_s, preload_bytes)
         self._pinned = self._read_plan(settings.plan)
+        if self._pinned is not None:
+            _check_memory(self._pinned.target.preload_bytes)
 
     def of(self, *, batch: int, tokens: int) -> Planned:
         """The plan for ``batch`` sentences of ``tokens`` tokens, and its jobs.
@@ -107,16 +128,34 @@ class Plans:
         if self._pinned is not None:
             return self._pinned
         if self._settings.fidelity is not None:
-            return uniform_plan(
-                manifest,
-                pack_id,
-                workload,
-                bits=self._settings.fidelity,
-                target=self._target,
-                profile=self._known_profile(),
-                decode_threads=max(1, machine.core_count() - self._threads),
-            )
-        return make_plan(manifest, pack_id, self._profile(), workload, self._target)
+            return self._uniform(workload, self._settings.fidelity)
+        return make_plan(manifest, pack_id, self._profiles.get(), workload, self._target)
+
+    def _uniform(self, workload: Workload, bits: int) -> Plan:
+        """Every shard at ``bits``; measures the machine only where a latency has to be kept."""
+        timed = self._target.latency_s is not None
+        profile = self._profiles.get() if timed else self._profiles.known
+        plan = uniform_plan(
+            self._reader.manifest,
+            self._reader.pack_id,
+            workload,
+            bits=bits,
+            target=self._target,
+            profile=profile,
+            decode_threads=max(1, machine.core_count() - self._threads),
+        )
+        if profile is not None and plan.predicted is not None and self._target.latency_s:
+            needed = plan.predicted.total_s * profile.jitter
+            if needed > self._target.latency_s:
+                raise InfeasibleError(
+                    f"{bits} bits throughout take {needed * 1e3:.1f} ms in the slowest of 20 runs, "
+                    f"more than the latency of {self._target.latency_s * 1e3:.1f} ms; ask for "
+                    "fewer bits, or let the planner choose",
+                    limit="latency",
+                    asked=self._target.latency_s,
+                    needed=needed,
+                )
+        return plan
 
     def _read_plan(self, given: Plan | Path | None) -> Plan | None:
         if given is None:
@@ -134,11 +173,11 @@ class Plans:
 
 def _check_memory(preload_bytes: int) -> None:
     available = machine.memory().available_bytes
-    if available is not None and preload_bytes > available * _MEMORY_SHARE:
+    if available is not None and preload_bytes > available * MEMORY_SHARE:
         raise InfeasibleError(
             f"a preload buffer of {preload_bytes} bytes is more than half of the {available} bytes "
             "of memory that are free; ask for less",
             limit="preload",
             asked=preload_bytes,
-            needed=int(available * _MEMORY_SHARE),
+            needed=int(available * MEMORY_SHARE),
         )

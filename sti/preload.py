@@ -4,7 +4,8 @@ In: the leading bytes of each block that a plan wants held. Out: those bytes, wi
 holds more than it was asked to, not even while it is being refilled. The paper's section on the
 preload buffer; unlike there, whole runs of bytes are held rather than shards, as planes nest.
 
-Not thread-safe: only the storage lane touches it (or the caller, while that lane is idle).
+Not thread-safe but for ``held_bytes``: only the storage lane touches it (or the caller, while that
+lane is idle).
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Preload:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes held now."""
-        return sum(item.buffer.nbytes for item in self._held.values())
+        """Bytes held now; may be asked for by any thread."""
+        return sum(item.buffer.nbytes for item in tuple(self._held.values()))
 
     def retain(self, jobs: Sequence[BlockJob]) -> list[BlockJob]:
         """Drop what ``jobs`` do not want; return those that are still to be filled."""

@@ -63,7 +63,7 @@ class Result:
     logits: Floats | tuple[Floats, ...] | None
     """``[n, classes]``; for tagging packs one ``[tokens, classes]`` a text."""
     labels: tuple[tuple[Label, ...], ...] | tuple[tuple[TextSpan, ...], ...] | None
-    """For each text, labels best first, or labelled spans in order."""
+    """For each text: classes best first, regressed values in order, or labelled spans in order."""
     timing: Timing
     bytes_read: int
     """Bytes read from storage in this call, word rows included."""
@@ -74,10 +74,12 @@ class Result:
     """How many texts were cut to the model's token limit."""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: answers as lists, timing, bytes, and the plan's outline."""
+        """A JSON object: answers as lists, timing, bytes, and the plan."""
         answers: dict[str, Any] = {}
         if self.embeddings is not None:
-            answers["embeddings"] = [[float(x) for x in row] for row in self.embeddings]
+            answers["embeddings"] = self.embeddings.tolist()
+        if self.logits is not None:
+            answers["logits"] = [row.tolist() for row in self.logits]
         if self.labels is not None:
             answers["labels"] = [[_plain(item) for item in row] for row in self.labels]
         return {

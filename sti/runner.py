@@ -29,6 +29,7 @@ from sti.ring import ring_bytes
 from sti.storage import FileReader, Reader, aligned_buffer
 from sti.tokenizer import Encoding
 from sti.trace import Recorder, Trace
+from sti.verify import verify_words
 
 Mode = Literal["pipelined", "sequential"]
 Floats = NDArray[np.float32]
@@ -56,6 +57,8 @@ class Runner:
     def __init__(
         self, pack: PackReader, backend: Backend, *, verify: bool, storage: Reader | None = None
     ) -> None:
+        if verify:
+            verify_words(pack.path, pack.words_offset, pack.manifest.words)
         self._pack = pack
         self._backend = backend
         self._verify = verify
@@ -68,6 +71,8 @@ class Runner:
         self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
         self._filled = threading.Event()
         self._filled.set()
+        self.hold_failed = False
+        """Whether the last ``hold`` could not read what it was to hold."""
 
     @property
     def direct(self) -> bool:
@@ -90,12 +95,15 @@ class Runner:
                     self._preload.fill(job, self._storage, self._ring)
             except Exception:
                 self._preload.retain(())
+                self.hold_failed = True
+            else:
+                self.hold_failed = False
 
         self._filled = self._storage_worker.submit(fill)
 
     def wait_held(self, timeout_s: float | None) -> bool:
-        """Wait until the last ``hold`` is through; False if that takes longer than asked."""
-        return self._filled.wait(timeout_s)
+        """Wait until the last ``hold`` is through; False if it fails or takes longer than asked."""
+        return self._filled.wait(timeout_s) and not self.hold_failed
 
     def run(
         self,
@@ -146,10 +154,14 @@ class Runner:
         return Outcome(answers, read + word_bytes, recorder.trace())
 
     def close(self) -> None:
-        """End the threads and give back the descriptors. Idempotent."""
+        """End the threads, give back descriptors and memory. Idempotent."""
         for worker in (self._storage_worker, *self._decode_workers):
             worker.close()
         self._storage.close()
+        self._preload.retain(())
+        self._ring = aligned_buffer(0)
+        self._scratches.clear()
+        self._backend.close()
 
     def _make_room(self, jobs: Sequence[BlockJob], plan: Plan) -> None:
         """Grow the ring to the plan's blocks. No lane may be at work."""
@@ -205,6 +217,8 @@ class Runner:
                 lengths.append(length)
                 index[line, :length] = places[ends[member] - length : ends[member]]
                 types[line, :length] = encodings[member].type_ids
-            states.append(self._backend.start(rows[index], types, lengths))
+            words = self._backend.room(*shape)
+            np.take(rows, index, axis=0, out=words, mode="clip")
+            states.append(self._backend.start(words, types, lengths))
         recorder.add("compute", "embed", read, perf_counter())
         return raw.nbytes

@@ -6,7 +6,6 @@ document in the Chrome trace format that Perfetto opens, the plan's prediction b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +70,8 @@ class Trace:
             return 0.0
         return spans[-1].end_s - spans[0].start_s - sum(s.end_s - s.start_s for s in spans)
 
-    def to_chrome(self, plans: Sequence[Plan]) -> dict[str, Any]:
-        """A Chrome trace: process 1 is what happened, process 2 what the first plan predicted."""
+    def to_chrome(self, plan: Plan) -> dict[str, Any]:
+        """A Chrome trace: process 1 is what happened, process 2 what the plan predicted."""
         events: list[dict[str, Any]] = []
         for process, name in ((1, "measured"), (2, "predicted")):
             events.append(_meta(process, 0, "process_name", name))
@@ -80,15 +79,13 @@ class Trace:
                 events.append(_meta(process, LANES.index(lane) + 1, "thread_name", lane))
         for span in self.spans:
             events.append(_event(1, span.lane, span.name, span.start_s, span.end_s))
-        for plan in plans[:1]:
-            if plan.predicted is None:
-                continue
-            for block, times in zip(plan.blocks, plan.predicted.blocks, strict=True):
-                name = f"{block.layer} {block.kind}"
-                for lane in LANES:
-                    place = getattr(times, lane)
-                    if place.end_s > place.start_s:
-                        events.append(_event(2, lane, name, place.start_s, place.end_s))
+        predicted = plan.predicted.blocks if plan.predicted is not None else ()
+        for block, times in zip(plan.blocks, predicted, strict=False):
+            for lane in LANES:
+                place = getattr(times, lane)
+                if place.end_s > place.start_s:
+                    name = f"{block.layer} {block.kind}"
+                    events.append(_event(2, lane, name, place.start_s, place.end_s))
         return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from sti.errors import PackCorruptError
 from sti.manifest import Block, WordTable
 from sti.pack import WORDS, open_file, padded, read_exactly, read_header, resident_place
 
@@ -81,6 +82,23 @@ def verify(path: Path | str, progress: Callable[[int, int], None] | None = None)
         for block in manifest.blocks:
             check.block(table.tensors[block.tensor].offset, block)
     return VerifyReport(path, table.end, check.compared, tuple(check.faults))
+
+
+def verify_words(path: Path, offset: int, table: WordTable) -> None:
+    """Compare the word table with its checksum, for who reads single rows of it afterwards.
+
+    Raises:
+        PackCorruptError: it does not match, or the file ends inside it.
+    """
+    crc = 0
+    with open_file(path) as stream:
+        for start in range(0, table.rows * table.row_bytes, _CHUNK):
+            size = min(_CHUNK, table.rows * table.row_bytes - start)
+            crc = zlib.crc32(read_exactly(stream, path, offset + start, size), crc)
+    if crc != table.checksum:
+        raise PackCorruptError(
+            f"{path}: word table: checksum does not match; the pack is damaged, fetch it again"
+        )
 
 
 class _Check:

@@ -362,7 +362,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
         check=False,
         cwd=Path(__file__).parent.parent,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "out: cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

@@ -21,6 +21,7 @@ from sti import machine
 from sti.cli.calibrate import choose
 from sti.cli.main import main
 from sti.errors import StorageError
+from sti.pack import PackReader
 from sti.plan import Plan
 from tests.checkpoints import LABELS, Task
 
@@ -194,6 +195,7 @@ def test_standard_input_is_run_when_no_text_is_given(tiny_pack: Path) -> None:
         (["a", "--target", "voice"], "no configuration"),
         (["a", "--config", "missing.toml", "--target", "x"], "cannot read the configuration"),
         (["a", "--plan", "missing.json"], "missing.json"),
+        (["a", "--plan", "x.json", "--latency", "1s"], "latency and plan exclude"),
         (["--input", "missing.txt"], "missing.txt"),
         (["a", "--trace", "missing/trace.json", "--fidelity", "4"], "missing/trace.json"),
         (["a", "b", "c", "--pair"], "two by two"),
@@ -209,6 +211,23 @@ def test_bad_input_is_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     refused(cli("run", tiny_pack, *options), "sti run: ", said)
+
+
+def test_verify_finds_a_damaged_block_and_names_its_place(
+    cli: Cli, tiny_pack: Path, tmp_path: Path
+) -> None:
+    options = ("the dog", "--fidelity", 4, "--verify")
+    assert cli("run", tiny_pack, *options).code == 0
+    with PackReader.open(tiny_pack) as reader:
+        block = reader.manifest.blocks[3]
+        at = reader.block_offset(block.tensor) + sum(block.outlier_bytes)
+    data = bytearray(tiny_pack.read_bytes())
+    data[at] ^= 1
+    bad = tmp_path / "bad"
+    bad.write_bytes(data)
+    place = f"layer 1 ffn, slice {block.planes[0].order[0]}, plane of 2 bits"
+    refused(cli("run", bad, *options), f"sti run: {bad}: ", place)
+    assert cli("run", bad, "the dog", "--fidelity", 4).code == 0  # it is not looked for
 
 
 def test_what_is_no_pack_is_refused(cli: Cli, tmp_path: Path, tiny_pack: Path) -> None:
@@ -248,7 +267,7 @@ def test_bad_usage_exits_with_2_and_shows_the_usage(cli: Cli, argv: list[str]) -
     assert answer.out == ""
 
 
-def test_a_failure_of_the_machine_exits_with_1(
+def test_storage_that_fails_is_one_line_and_exit_code_2(
     cli: Cli, tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
@@ -256,7 +275,7 @@ def test_a_failure_of_the_machine_exits_with_1(
 
     monkeypatch.setattr("sti.storage.FileReader.read", fails)
     answer = cli("run", tiny_pack, "a", "--fidelity", 4)
-    assert (answer.code, answer.out, answer.err) == (1, "", "sti run: disk: Input/output error\n")
+    assert (answer.code, answer.out, answer.err) == (2, "", "sti run: disk: Input/output error\n")
 
 
 def test_a_full_disk_is_a_failure_and_leaves_nothing(
@@ -267,9 +286,59 @@ def test_a_full_disk_is_a_failure_and_leaves_nothing(
 
     monkeypatch.setattr("sti.cli.output.os.replace", full)
     answer = cli("run", tiny_pack, "a", "--fidelity", 4, "--trace", tmp_path / "trace.json")
-    assert answer.code == 1
+    assert answer.code == 2
     assert "No space left" in answer.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["run", "{}", "the dog", "--fidelity", "4", "--json"], "sti run"),
+        (["run", "{}", "--fidelity", "4", *["the dog"] * 1000], "sti run"),  # more than a buffer
+        (["--help"], "sti"),
+    ],
+)
+def test_a_full_disk_under_standard_output_is_one_line(
+    tiny_pack: Path, argv: list[str], name: str
+) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "sti", *(item.format(tiny_pack) for item in argv)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **ENVIRONMENT, "PYTHONUNBUFFERED": ""},
+            check=False,
+            timeout=60,
+        )
+    said = f"{name}: standard output: No space left on device\n"
+    assert (ended.returncode, ended.stderr.decode()) == (2, said)
+
+
+def test_ctrl_c_before_the_arguments_are_understood_ends_in_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sti.cli.main.build_parser", _interrupted)
+    answer = cli("run", "pack", "a")
+    assert (answer.code, answer.out, answer.err) == (130, "", "sti: interrupted\n")
+
+
+def _interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def test_without_memory_it_says_what_would_take_less(
+    cli: Cli, tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sti.engine.Engine.run", fails)
+    answer = cli("run", tiny_pack, "a", "--fidelity", 4)
+    assert (answer.code, answer.out) == (1, "")
+    assert "fewer texts at once" in answer.err
+    assert "smaller --preload" in answer.err
 
 
 def test_ctrl_c_ends_in_one_line(tiny_pack: Path) -> None:
@@ -324,6 +393,25 @@ def test_a_plan_is_a_table_of_every_block(cli: Cli, tiny_pack: Path) -> None:
     for part in ("layer", "slices at bits", "attention", "ffn", "4@8", "limited by", "predicted"):
         assert part in answer.out
     assert sum(line.lstrip().startswith(("0  ", "1  ")) for line in answer.out.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "command", [("plan",), ("bench", "--repeat", 1, "--cold-repeat", 1)], ids=lambda c: c[0]
+)
+def test_more_tokens_than_the_model_takes_are_cut_with_a_notice(
+    cli: Cli, tiny_pack: Path, command: tuple[object, ...]
+) -> None:
+    with PackReader.open(tiny_pack) as reader:
+        most = reader.manifest.dimensions.max_tokens
+    options = (tiny_pack, *command[1:], "--fidelity", 4, "--json", "--tokens")
+    answer = cli(command[0], *options, 5000)
+    assert f"sti: notice: --tokens 5000 was cut to {most} tokens" in answer.err
+    found = answer.json
+    if command[0] == "plan":
+        assert found["workload"]["tokens"] == most
+        assert "notice" not in cli(command[0], *options, most).err
+    else:
+        assert f"1 x {most} tokens" in found["workload"]
 
 
 def test_a_saved_plan_is_followed(cli: Cli, tiny_pack: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shard_tools.codebook import build_book, histogram
-from shard_tools.encode import EncodedShard, Encoder, best_codes, encode_shard
+from shard_tools.encode import EncodedShard, Encoder, best_codes
 from sti.code import (
     DEFAULT_LADDER,
     SEGMENT_WEIGHTS,
@@ -100,7 +100,7 @@ def test_golden_file_still_encodes_and_decodes_to_the_same_bytes() -> None:
     golden: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))
     book = CodeBook.from_json(golden["book"])
     q = np.frombuffer(bytes.fromhex(golden["q"]), dtype=np.int8)
-    shard = encode_shard(q, book, golden["cut"])
+    shard = Encoder(book, cut=golden["cut"]).encode(q)
     planes = {str(bits): plane.tobytes().hex() for bits, plane in shard.planes.items()}
     assert planes == golden["planes"]
     assert shard.outliers.tobytes().hex() == golden["outliers"]

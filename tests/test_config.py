@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,6 @@ fidelity = 6
 
 [targets.pinned]
 plan = "plans/night.json"
-preload = 4096
 """
 
 
@@ -41,8 +41,7 @@ def test_named_targets_are_read_with_their_units(config: Path) -> None:
 
 def test_a_plan_file_is_relative_to_the_configuration(config: Path) -> None:
     pinned = load_config(config).target("pinned")
-    assert pinned.plan == config.parent / "plans" / "night.json"
-    assert pinned.preload_bytes == 4096
+    assert pinned == Settings(plan=config.parent / "plans" / "night.json")
 
 
 def test_explicit_arguments_win_over_the_target(config: Path) -> None:
@@ -55,9 +54,23 @@ def test_an_explicit_fidelity_replaces_the_plan_of_the_target(config: Path) -> N
     assert (settings.fidelity, settings.plan) == (3, None)
 
 
-def test_an_explicit_plan_replaces_the_fidelity_of_the_target(config: Path) -> None:
-    settings = resolve(config=config, target="sharp", plan="mine.json")
-    assert (settings.fidelity, settings.plan) == (None, Path("mine.json"))
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"latency": "1s"}, Settings(latency_s=1.0)),
+        ({"preload": "1KB"}, Settings(preload_bytes=1000)),
+    ],
+)
+def test_an_explicit_target_replaces_the_plan_of_the_named_one(
+    config: Path, given: dict[str, Any], expected: Settings
+) -> None:
+    assert resolve(config=config, target="pinned", **given) == expected
+
+
+@pytest.mark.parametrize("target", ["voice", "sharp", "pinned"])
+def test_an_explicit_plan_replaces_all_of_the_target(config: Path, target: str) -> None:
+    settings = resolve(config=config, target=target, plan="mine.json")
+    assert settings == Settings(plan=Path("mine.json"))
 
 
 def test_without_arguments_nothing_is_asked_for() -> None:
@@ -68,9 +81,23 @@ def test_a_preload_of_zero_is_kept_apart_from_none() -> None:
     assert resolve(preload=0).preload_bytes == 0
 
 
-def test_fidelity_and_plan_exclude_each_other() -> None:
-    with pytest.raises(InputError, match="exclude"):
-        resolve(fidelity=4, plan="x.json")
+@pytest.mark.parametrize(
+    "given", [{"fidelity": 4}, {"latency": "1s"}, {"preload": "1KB"}, {"preload": 0}]
+)
+def test_a_plan_excludes_what_it_brings_itself(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(given))} and plan exclude.*its own target"):
+        resolve(plan="x.json", **given)
+
+
+def test_a_fidelity_may_have_a_latency_and_a_preload() -> None:
+    settings = resolve(fidelity=4, latency="1s", preload="1KB")
+    assert settings == Settings(latency_s=1.0, preload_bytes=1000, fidelity=4)
+
+
+@pytest.mark.parametrize("plan", [5, {}, True, b"x.json", ["x.json"]])
+def test_a_plan_is_a_plan_or_the_name_of_a_file(plan: Any) -> None:
+    with pytest.raises(InputError, match="plan must be a plan or the name of its file"):
+        resolve(plan=plan)
 
 
 @pytest.mark.parametrize("fidelity", [0, -1, True, 4.5, "4"])
@@ -82,6 +109,8 @@ def test_a_fidelity_is_a_number_of_bits(fidelity: object) -> None:
 def test_an_unknown_target_names_the_known_ones(config: Path) -> None:
     with pytest.raises(ConfigError, match=r"no \[targets.vioce\].*pinned, sharp, voice"):
         resolve(config=config, target="vioce")
+    with pytest.raises(ConfigError, match="vioce"):
+        resolve(config=config, target="vioce", plan="x.json")
 
 
 def test_a_configuration_without_a_target_name_says_which_there_are(config: Path) -> None:
@@ -103,7 +132,8 @@ def test_a_configuration_without_a_target_name_says_which_there_are(config: Path
         ("[targets.voice]\npreload = 1.5", "preload must be a size"),
         ("[targets.voice]\nfidelity = '4'", "fidelity must be"),
         ("[targets.voice]\nplan = 4", "plan must be the name of a file"),
-        ("[targets.voice]\nfidelity = 4\nplan = 'x'", "exclude"),
+        ("[targets.voice]\nfidelity = 4\nplan = 'x'", "fidelity and plan exclude"),
+        ("[targets.voice]\nlatency = '1s'\nplan = 'x'", "latency and plan exclude"),
     ],
 )
 def test_a_bad_configuration_names_file_and_fault(tmp_path: Path, text: str, message: str) -> None:

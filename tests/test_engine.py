@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,8 @@ from hypothesis import strategies as st
 
 import sti
 from sti.backend import Backend
+from sti.lanes import Worker
+from sti.machine import Memory
 from sti.plan import BlockPlan, Plan, Target, Workload
 from sti.planner import uniform_plan
 from sti.storage import FileReader
@@ -133,8 +138,6 @@ def test_set_target_changes_the_plan_and_rebuilds_no_session(
             raise AssertionError("a session was built")
 
         monkeypatch.setattr("onnxruntime.InferenceSession.__init__", refuse)
-        tight = best.plan.predicted
-        assert tight is not None
         engine.set_target(fidelity=2, preload="64KB")
         low = engine.run(TEXTS)
         engine.set_target()
@@ -211,6 +214,9 @@ def test_over_long_text_is_cut_with_a_notice(engine: sti.Engine) -> None:
         ([("a", "b", "c")], "text 0"),
         ([3], "text 0"),
         ([("a", "")], "text 0 is empty"),
+        ([("a",)], "text 0"),
+        ([()], "text 0"),
+        (["a", "b\ud800"], "text 1 is no valid Unicode"),
     ],
 )
 def test_texts_that_cannot_be_used_are_refused(
@@ -234,10 +240,12 @@ def test_calls_from_several_threads_run_one_after_another(engine: sti.Engine) ->
     assert found == [True] * 6
 
 
-def test_a_closed_engine_refuses() -> None:
-    engine = sti.Engine.open(tiny_pack(), fidelity=2, threads=1)
+def test_a_closed_engine_refuses_and_holds_nothing() -> None:
+    engine = sti.Engine.open(tiny_pack(), fidelity=2, threads=1, preload="64KB")
+    assert engine.preloaded(10) and engine.held_bytes > 0
     engine.close()
     engine.close()
+    assert engine.held_bytes == 0
     with pytest.raises(sti.ClosedError):
         engine.run(TEXTS)
 
@@ -299,7 +307,6 @@ def test_reading_stays_within_the_ring_and_overlaps_compute(
         real_read, real_block = FileReader.read, Backend.block
         reads: list[int] = []
         seen: list[int] = []
-        gate = threading.Event()
 
         def read(self: FileReader, *args: Any) -> None:
             reads.append(1)
@@ -307,7 +314,10 @@ def test_reading_stays_within_the_ring_and_overlaps_compute(
 
         def block(self: Backend, *args: Any) -> None:
             if not seen:
-                gate.wait(0.3)
+                deadline = time.monotonic() + 10
+                while len(reads) < 4 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                time.sleep(0.1)  # time enough to read on, for a lane that would
                 seen.append(len(reads))
             real_block(self, *args)
 
@@ -352,3 +362,127 @@ def test_the_public_names_are_those_listed() -> None:
         assert getattr(sti, name) is not None
     public = {name for name in dir(sti) if not name.startswith("_")}
     assert public <= set(sti.__all__)
+
+
+def test_an_engine_that_is_dropped_ends_its_threads_with_a_warning() -> None:
+    engine = sti.Engine.open(tiny_pack(), fidelity=2, threads=1, preload="64KB")
+    engine.run(TEXTS)
+    with pytest.warns(ResourceWarning, match="not closed"):
+        del engine
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_is_refused_instead_of_hanging() -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=2, threads=1, profile=PROFILE) as engine:
+        engine.run(TEXTS)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            try:
+                engine.run(TEXTS)
+            except sti.RunError:
+                os._exit(7)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_interrupt_while_the_lanes_start_leaves_the_engine_usable(
+    monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        expected = engine.embed(TEXTS)
+        real, calls = Worker.submit, []
+
+        def submit(self: Worker, job: Any) -> threading.Event:
+            calls.append(1)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return real(self, job)
+
+        monkeypatch.setattr(Worker, "submit", submit)
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(TEXTS)
+        monkeypatch.setattr(Worker, "submit", real)
+        assert (engine.embed(TEXTS) == expected).all()
+
+
+def test_a_preload_that_failed_is_tried_again_after_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = FileReader.read
+
+    def fail(self: FileReader, *args: Any) -> None:
+        raise sti.StorageError("injected")
+
+    monkeypatch.setattr(FileReader, "read", fail)
+    with sti.Engine.open(
+        tiny_pack(), fidelity=2, preload="64KB", threads=1, profile=PROFILE
+    ) as engine:
+        assert not engine.preloaded(10) and engine.held_bytes == 0
+        monkeypatch.setattr(FileReader, "read", real)
+        engine.run(TEXTS)
+        assert engine.preloaded(10) and engine.held_bytes > 0
+
+
+def test_pairs_are_refused_where_single_texts_are_labelled() -> None:
+    with (
+        sti.Engine.open(tiny_pack("tagging"), fidelity=2, threads=1, profile=PROFILE) as engine,
+        pytest.raises(sti.InputError, match="text 1 is a pair"),
+    ):
+        engine.run(["the dog", ("the dog", "a cat")])
+
+
+def test_a_pinned_fidelity_that_cannot_keep_the_latency_is_refused() -> None:
+    with pytest.raises(sti.InfeasibleError, match="8 bits") as caught:
+        sti.Engine.open(tiny_pack(), fidelity=8, latency="10us", threads=1, profile=PROFILE)
+    assert caught.value.limit == "latency" and caught.value.needed > 1e-5
+
+
+def test_a_batch_beyond_memory_is_refused(
+    engine: sti.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sti.engine._SMALL_BYTES", 0)
+    monkeypatch.setattr("sti.engine.memory", lambda: Memory(10_000, 10_000))
+    with pytest.raises(sti.InfeasibleError, match="fewer at a time") as caught:
+        engine.run(TEXTS * 20)
+    assert caught.value.limit == "memory"
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**5, 1.5, True, "2"])
+def test_threads_that_cannot_be_used_are_refused(threads: Any) -> None:
+    with pytest.raises(sti.InputError, match="threads"):
+        sti.Engine.open(tiny_pack(), fidelity=2, threads=threads)
+
+
+def test_an_unknown_mode_is_refused(engine: sti.Engine) -> None:
+    with pytest.raises(sti.InputError, match="sequential"):
+        engine.run(TEXTS, mode="fast")  # type: ignore[arg-type]
+
+
+def test_verify_finds_a_damaged_word_table(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.sti.safetensors"
+    damaged.write_bytes(tiny_pack().read_bytes())
+    with sti.Engine.open(damaged, fidelity=2, threads=1) as engine:
+        offset = engine.reader.words_offset
+    with damaged.open("r+b") as file:
+        file.seek(offset + 7)
+        file.write(b"\xff\xff")
+    with pytest.raises(sti.PackCorruptError, match="word table"):
+        sti.Engine.open(damaged, fidelity=2, threads=1, verify=True)
+
+
+def test_a_damaged_outlier_list_names_layer_and_block(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.sti.safetensors"
+    damaged.write_bytes(tiny_pack().read_bytes())
+    with sti.Engine.open(damaged, fidelity=2, threads=1) as engine:
+        offset = engine.reader.block_offset(engine.manifest.blocks[3].tensor)
+    with damaged.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff\xff\xff\x7f")
+    with (
+        sti.Engine.open(damaged, fidelity=2, threads=1) as engine,
+        pytest.raises(sti.PackCorruptError, match="layer 1 ffn"),
+    ):
+        engine.run(TEXTS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import shard_tools.importance
-from shard_tools import progress
+from shard_tools import cli, progress
 from shard_tools.cli import main
 from shard_tools.progress import Progress
 from sti.pack import PackReader
@@ -202,6 +202,34 @@ def test_a_reader_that_goes_away_is_no_traceback(place: Path) -> None:
         ["bash", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("argv", [["inspect", "{}", "--json"], ["verify", "{}"], ["--help"]])
+def test_a_full_disk_under_standard_output_is_one_line(place: Path, argv: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "shard_tools", *(item.format(place / "pack") for item in argv)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            check=False,
+            cwd=ROOT,
+        )
+    said = "sti-shard: error: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_ctrl_c_before_the_arguments_are_understood_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build_parser", interrupted)
+    assert main(["verify", "x"]) == 130
+    assert capsys.readouterr() == ("", "sti-shard: interrupted; nothing was left behind\n")
 
 
 def test_progress_is_one_line_that_is_wiped_and_only_where_it_is_wanted(

@@ -16,7 +16,7 @@ import numpy as np
 
 from sti import __version__, machine
 from sti.backend import ort_version
-from sti.cli.output import describe_plan
+from sti.cli.output import describe_plan, workload_tokens
 from sti.cli.tables import comma_separated, markdown
 from sti.config import Settings, resolve
 from sti.engine import Engine
@@ -24,7 +24,6 @@ from sti.measure import LANES, Measurement, Setting, aim, measure_cold, measure_
 from sti.samples import SampleTexts
 from sti.units import format_size
 
-DEFAULT_TOKENS = 32
 HEADER = ("setting", "run", "total ms", "p95 ms", "open ms", "io ms", "decode ms", "compute ms")
 MORE = ("stall ms", "largest lane ms", "total / lane", "read", "peak memory", "growth")
 
@@ -42,7 +41,7 @@ def execute(args: argparse.Namespace) -> None:
     pack = Path(args.pack)
     with Engine.open(pack, threads=args.threads) as engine:
         settings = _settings(asked, engine.manifest.ladder)
-        tokens = min(args.tokens or DEFAULT_TOKENS, engine.manifest.dimensions.max_tokens)
+        tokens = workload_tokens(args.tokens, engine.manifest)
         texts = SampleTexts(engine.reader).texts(args.batch, tokens)
         if asked.fidelity is None and asked.plan is None:
             _ = engine.profile  # measured and cached now, not in the first cold run

@@ -5,8 +5,8 @@ in a module of its own that is imported when it runs, so that ``sti run`` starts
 A subcommand's module has ``execute(args)``, which prints its answer on stdout and raises
 ``StiError`` for what the user can mend. Messages and notices go to stderr.
 
-Exit codes: 0; 1 for a failure of the machine; 2 for bad usage or bad input; 130 for Ctrl-C; 141
-where the reader of stdout went away.
+Exit codes: 0; 1 for a failure; 2 for bad usage, bad input or storage that fails; 130 for Ctrl-C;
+141 where the reader of stdout went away.
 """
 
 from __future__ import annotations
@@ -46,36 +46,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. Bad usage leaves through ``SystemExit`` with code 2, as argparse does.
     """
-    args = _parse(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Labels and texts may hold what the terminal cannot show.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    name = "sti"
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Labels and texts may hold what the terminal cannot show.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            args = _parse(argv)
+        finally:
+            sys.stdout.flush()  # help and the version leave through SystemExit
+        name = f"sti {args.command}"
         with _notices():
             importlib.import_module(f"sti.cli.{args.module}").execute(args)
             sys.stdout.flush()
     except StiError as error:
-        print(f"sti {args.command}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"sti {args.command}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Nobody reads the rest; keep the interpreter from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except OSError as error:
+        return _output_failed(error, name)
     except ModuleNotFoundError as error:
         if error.name not in ("numpy", "onnxruntime"):
             raise
         from sti.cli.output import how_to_install
 
         how = how_to_install(error.name)
-        print(f"sti {args.command}: {error.name} is missing: `{how}`", file=sys.stderr)
+        print(f"{name}: {error.name} is missing: `{how}`", file=sys.stderr)
         return 1
     except MemoryError:
-        print(f"sti {args.command}: out of memory; ask for a smaller --preload", file=sys.stderr)
+        advice = "give fewer texts at once, or ask for a smaller --preload"
+        print(f"{name}: out of memory; {advice}", file=sys.stderr)
         return 1
     return 0
+
+
+def _output_failed(error: OSError, name: str) -> int:
+    """Say what kept the answer from being printed, and return the exit code.
+
+    Files are opened with their errors translated, so what comes here is standard output's.
+    """
+    # What is still buffered goes nowhere, or the interpreter complains when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 141  # nobody reads the rest
+    where = error.filename or "standard output"
+    print(f"{name}: {where}: {error.strerror or error}", file=sys.stderr)
+    return 2
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -137,6 +155,12 @@ examples:
     )
     parser.add_argument("--input", metavar="FILE", help="file with a text a line; - for stdin")
     _add_target(parser)
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare everything that is read with its checksum; without it, a damaged pack may "
+        "answer wrongly",
+    )
     _add_json(parser)
     parser.add_argument("--trace", metavar="FILE", help="write a trace that Perfetto opens")
 
@@ -267,7 +291,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     pinned.add_argument(
         "--fidelity", type=_count, metavar="BITS", help="every shard at so many bits, no planning"
     )
-    pinned.add_argument("--plan", metavar="FILE", help="follow a saved plan")
+    pinned.add_argument("--plan", metavar="FILE", help="follow a saved plan and its target")
     group.add_argument("--config", metavar="FILE", help="configuration file (default sti.toml)")
     group.add_argument("--target", metavar="NAME", help="a target of the configuration")
     group.add_argument("--threads", type=_count, metavar="N", help="compute threads")

@@ -1,4 +1,4 @@
-"""What the subcommands share: writing files, and words for a plan.
+"""What the subcommands share: writing files, words for a plan, sizes of a workload.
 
 In: plans, texts to write. Out: one-line descriptions; files that are whole or not there.
 """
@@ -9,12 +9,15 @@ import errno
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
-from sti.errors import InputError, StorageError
+from sti.errors import InputError, StiWarning, StorageError
+from sti.manifest import Manifest
 from sti.plan import Plan
 from sti.units import format_size, format_time
 
+DEFAULT_TOKENS = 32
 _FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
@@ -43,6 +46,18 @@ def write_file(name: str, text: str) -> None:
             os.unlink(temporary)
         kind = StorageError if error.errno in _FAILURES else InputError
         raise kind(f"{name}: cannot be written: {error.strerror}") from error
+
+
+def workload_tokens(asked: int | None, manifest: Manifest) -> int:
+    """Tokens a text to plan and measure with; a notice where the model takes fewer than asked."""
+    most = manifest.dimensions.max_tokens
+    if asked is not None and asked > most:
+        warnings.warn(
+            f"--tokens {asked} was cut to {most} tokens, the most this model takes",
+            StiWarning,
+            stacklevel=2,
+        )
+    return min(asked or DEFAULT_TOKENS, most)
 
 
 def how_to_install(package: str) -> str:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 
-from sti.cli.output import write_file
+from sti.cli.output import workload_tokens, write_file
 from sti.cli.run import open_engine
 from sti.cli.tables import aligned
 from sti.manifest import Manifest
@@ -20,14 +20,11 @@ from sti.profile import DeviceProfile
 from sti.reads import block_ranges, total_bytes
 from sti.units import format_size, format_time
 
-DEFAULT_TOKENS = 32
-
 
 def execute(args: argparse.Namespace) -> None:
     """Make the plan for a workload, show it, and save it where asked to."""
     with open_engine(args) as engine:
-        most = engine.manifest.dimensions.max_tokens
-        tokens = min(args.tokens or DEFAULT_TOKENS, most)
+        tokens = workload_tokens(args.tokens, engine.manifest)
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
         manifest, profile = engine.manifest, engine.profile
     if plan.predicted is None:

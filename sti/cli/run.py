@@ -33,7 +33,7 @@ def execute(args: argparse.Namespace) -> None:
     texts = read_texts(args.texts, source=args.input, pair=args.pair)
     before = machine.rss_bytes()
     start = perf_counter()
-    with open_engine(args) as engine:
+    with open_engine(args, verify=args.verify) as engine:
         opened = perf_counter()
         result = engine.run(texts)
         process = {
@@ -45,7 +45,7 @@ def execute(args: argparse.Namespace) -> None:
         }
         name, task = engine.manifest.name, engine.manifest.task
     if args.trace is not None:
-        write_file(args.trace, json.dumps(result.trace.to_chrome([result.plan])) + "\n")
+        write_file(args.trace, json.dumps(result.trace.to_chrome(result.plan)) + "\n")
     if args.json:
         document = {"pack": str(args.pack), "name": name, "task": task, "texts": texts}
         print(json.dumps({**document, **result.to_json(), "process": process}))
@@ -57,8 +57,8 @@ def execute(args: argparse.Namespace) -> None:
     print("\n" + _cost(result, opened - start))
 
 
-def open_engine(args: argparse.Namespace) -> Engine:
-    """The engine that the arguments common to ``run``, ``plan`` and ``bench`` ask for."""
+def open_engine(args: argparse.Namespace, *, verify: bool = False) -> Engine:
+    """The engine that the arguments common to ``run`` and ``plan`` ask for."""
     return Engine.open(
         args.pack,
         latency=args.latency,
@@ -68,6 +68,7 @@ def open_engine(args: argparse.Namespace) -> Engine:
         config=args.config,
         target=args.target,
         threads=args.threads,
+        verify=verify,
     )
 
 
