@@ -122,6 +122,9 @@ class Backend:
         self._residents: dict[tuple[int, str, int], dict[str, Any]] = {}
         self._fixed: dict[str, dict[str, Any]] = {}
         self._room: Floats = np.empty(0, dtype=np.float32)
+
+    def prepare(self) -> None:
+        """Make the sessions a run needs; those that are not made here are made on first use."""
         for name in ("embed", "connect", "head", *(kind.name for kind in self._manifest.kinds)):
             self._graph(name)
 

@@ -77,11 +77,13 @@ class Engine:
         self._forgotten = weakref.finalize(self, _end_forgotten, self._runner, reader.path)
         self._forgotten.atexit = False
         try:
+            # First what lets the preload buffer fill while sessions and tokenizer are made.
+            self._plans = self._aim(settings)
+            backend.prepare()
             self._tokenizer = Tokenizer(
                 TokenizerSpec.from_json(reader.manifest.tokenizer),
                 reader.resident(VOCABULARY).tobytes(),
             )
-            self._plans = self._aim(settings)
         except BaseException:
             self.close()
             raise
