@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,3 +53,12 @@ def test_modules_say_what_they_are_for() -> None:
     for path in EVERYTHING:
         if path.name != "__init__.py" and path.is_relative_to(ROOT / "sti"):
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_pages_hold_no_placeholders() -> None:
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("models/*.md")):
+        text = page.read_text(encoding="utf-8")
+        for line in text.splitlines():
+            assert line.strip() not in ("FIGURES", "STSB", "TBD", "TODO"), page
+        for name in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (page.parent / name).exists(), f"{page}: {name}"
