@@ -36,6 +36,8 @@ _STRETCH = 1.5
 Only weights further out go to the side. A stray weight thus makes one channel in hundreds a little
 coarser, instead of costing every run a gathered input channel and a pass over the outputs.
 """
+_NO_STEP = 1e-30
+"""Step of a channel of zeros. Low fidelities have no code for 0, so a step of 1 would not do."""
 # Entries beyond this many standard deviations do not count towards the spread of a channel.
 _TRIM_SIGMAS = 5.0
 
@@ -121,7 +123,7 @@ def _grid_steps(w: NDArray[np.float32], grid_sigmas: float) -> NDArray[np.float3
     needed = np.abs(w).max(axis=0) / (_GRID_MAX * np.maximum(step, np.finfo(np.float32).tiny))
     step = np.where(needed <= _STRETCH, step * np.maximum(needed, 1.0), step)
     usable = step >= np.finfo(np.float32).tiny
-    return np.where(usable, step, 1.0).astype(np.float32)
+    return np.where(usable, step, _NO_STEP).astype(np.float32)
 
 
 def _check_sigmas(what: str, sigmas: float) -> None:
