@@ -19,6 +19,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from sti.cli.stdout import output_failed
 from sti.errors import InputError, StiError
 from sti.units import format_size, format_time
 
@@ -68,22 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: error: out of memory", file=sys.stderr)
         return 1
     except OSError as error:
-        return _output_failed(error)
+        return output_failed(error, f"{PROGRAM}: error")
     return code
-
-
-def _output_failed(error: OSError) -> int:
-    """Say what kept the answer from being printed, and return the exit code.
-
-    Files are opened with their errors translated, so what comes here is standard output's.
-    """
-    # What is still buffered goes nowhere, or the interpreter complains when it flushes at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):
-        return 141  # nobody reads the rest
-    where = error.filename or "standard output"
-    print(f"{PROGRAM}: error: {where}: {error.strerror or error}", file=sys.stderr)
-    return 2
 
 
 def build_parser() -> argparse.ArgumentParser:

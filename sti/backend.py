@@ -247,9 +247,8 @@ class Backend:
         """The session of a graph in the variant this processor needs, made on first use."""
         listed = self._manifest.graphs
         suffix = ".u8" if self.unsigned else ".s8"
-        for key in (f"{name}_masked{suffix}",) if masked else ():
-            if key in listed:
-                return self._session(key)
+        if masked and f"{name}_masked{suffix}" in listed:
+            return self._session(f"{name}_masked{suffix}")
         return self._session(name if name in listed else name + suffix)
 
     def _session(self, key: str) -> _Graph:

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from sti.backend import Backend
 from sti.calibrate import best_threads
 from sti.config import Settings, resolve
-from sti.errors import ClosedError, InfeasibleError, InputError, RunError, StiWarning
-from sti.machine import core_count, memory
+from sti.errors import ClosedError, InputError, RunError, StiWarning
+from sti.machine import core_count
 from sti.manifest import Manifest
 from sti.pack import VOCABULARY, PackReader
 from sti.plan import Plan
-from sti.plans import MEMORY_SHARE, Planned, Plans, Profiles
+from sti.plans import Planned, Plans, Profiles, check_memory
 from sti.profile import DeviceProfile
 from sti.results import Label, Result, TextSpan, make_result
 from sti.runner import Mode, Runner
@@ -324,15 +324,9 @@ class Engine:
         """Refuse a batch whose hidden states would not fit into memory."""
         tokens = sum(len(item.ids) for item in encodings)
         needed = tokens * self.manifest.dimensions.hidden * _STATE_BYTES
-        available = memory().available_bytes if needed > _SMALL_BYTES else None
-        if available is not None and needed > available * MEMORY_SHARE:
-            raise InfeasibleError(
-                f"{len(encodings)} texts of {tokens} tokens take {needed} bytes at once, more than "
-                f"half of the {available} bytes of memory that are free; give fewer at a time",
-                limit="memory",
-                asked=needed,
-                needed=int(available * MEMORY_SHARE),
-            )
+        if needed > _SMALL_BYTES:
+            what = f"{len(encodings)} texts of {tokens} tokens take at once"
+            check_memory(needed, what=what, remedy="give fewer at a time", limit="memory")
 
     def _need(self, *tasks: str) -> None:
         if self.manifest.task not in tasks:

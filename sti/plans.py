@@ -17,8 +17,9 @@ from sti.config import Settings
 from sti.errors import InfeasibleError, PlanError
 from sti.pack import PackReader
 from sti.plan import BlockPlan, Plan, Target, Workload, check_plan
-from sti.planner import make_plan, uniform_plan
+from sti.planner import deadline_s, make_plan, uniform_plan
 from sti.profile import DeviceProfile
+from sti.units import format_time
 
 TOKEN_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """A plan is made for the bucket that a batch's mean length falls into."""
@@ -80,11 +81,11 @@ class Plans:
         self._jobs: dict[BlockPlan, BlockJob] = {}
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         preload_bytes = settings.preload_bytes or 0
-        _check_memory(preload_bytes)
+        _check_preload(preload_bytes)
         self._target = Target(settings.latency_s, preload_bytes)
         self._pinned = self._read_plan(settings.plan)
         if self._pinned is not None:
-            _check_memory(self._pinned.target.preload_bytes)
+            _check_preload(self._pinned.target.preload_bytes)
 
     def of(self, *, batch: int, tokens: int) -> Planned:
         """The plan for ``batch`` sentences of ``tokens`` tokens, and its jobs.
@@ -144,18 +145,26 @@ class Plans:
             profile=profile,
             decode_threads=max(1, machine.core_count() - self._threads),
         )
-        if profile is not None and plan.predicted is not None and self._target.latency_s:
-            needed = plan.predicted.total_s * profile.jitter
-            if needed > self._target.latency_s:
-                raise InfeasibleError(
-                    f"{bits} bits throughout take {needed * 1e3:.1f} ms in the slowest of 20 runs, "
-                    f"more than the latency of {self._target.latency_s * 1e3:.1f} ms; ask for "
-                    "fewer bits, or let the planner choose",
-                    limit="latency",
-                    asked=self._target.latency_s,
-                    needed=needed,
-                )
+        if profile is not None and self._target.latency_s is not None:
+            self._check_in_time(plan, profile, self._target.latency_s, bits)
         return plan
+
+    def _check_in_time(
+        self, plan: Plan, profile: DeviceProfile, latency_s: float, bits: int
+    ) -> None:
+        """Refuse a pinned fidelity that would miss the target."""
+        deadline = deadline_s(profile, self._target)
+        if plan.predicted is None or deadline is None or plan.predicted.total_s <= deadline:
+            return
+        needed = latency_s * plan.predicted.total_s / deadline
+        raise InfeasibleError(
+            f"{bits} bits throughout take {format_time(needed)} in the slowest of 20 runs, more "
+            f"than the latency of {format_time(latency_s)}; ask for fewer bits, or let the "
+            "planner choose",
+            limit="latency",
+            asked=latency_s,
+            needed=needed,
+        )
 
     def _read_plan(self, given: Plan | Path | None) -> Plan | None:
         if given is None:
@@ -171,13 +180,30 @@ class Plans:
         return given
 
 
-def _check_memory(preload_bytes: int) -> None:
+def check_memory(needed: int, *, what: str, remedy: str, limit: str) -> None:
+    """Refuse what would take more than its share of the memory that is free.
+
+    Args:
+        needed: bytes.
+        what: what takes them, in front of the message.
+        remedy: what to do about it, at its end.
+        limit: the limit of the error.
+
+    Raises:
+        InfeasibleError: it would. Never where the system does not tell its memory.
+    """
     available = machine.memory().available_bytes
-    if available is not None and preload_bytes > available * MEMORY_SHARE:
+    if available is not None and needed > available * MEMORY_SHARE:
         raise InfeasibleError(
-            f"a preload buffer of {preload_bytes} bytes is more than half of the {available} bytes "
-            "of memory that are free; ask for less",
-            limit="preload",
-            asked=preload_bytes,
+            f"{what} {needed} bytes, more than half of the {available} bytes of memory that are "
+            f"free; {remedy}",
+            limit=limit,
+            asked=needed,
             needed=int(available * MEMORY_SHARE),
         )
+
+
+def _check_preload(preload_bytes: int) -> None:
+    if preload_bytes:
+        what = "a preload buffer takes"
+        check_memory(preload_bytes, what=what, remedy="ask for less", limit="preload")

@@ -69,6 +69,8 @@ class Runner:
         self._storage_worker = Worker("sti-storage")
         self._decode_workers: list[Worker] = []
         self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
+        blocks = pack.manifest.blocks
+        self._group_weights = max(group_weights(block.shard_weights) for block in blocks)
         self._filled = threading.Event()
         self._filled.set()
         self.hold_failed = False
@@ -171,9 +173,8 @@ class Runner:
             self._ring = aligned_buffer(size)
 
     def _lanes(self, threads: int) -> Lanes:
-        largest = max(group_weights(item.shard_weights) for item in self._pack.manifest.blocks)
         for number in range(len(self._scratches), threads):
-            shards = np.empty(largest, dtype=self._backend.weight_type)
+            shards = np.empty(self._group_weights, dtype=self._backend.weight_type)
             self._scratches.append(DecodeScratch(self._decoder.scratch(), shards))
             self._decode_workers.append(Worker(f"sti-decode-{number}"))
         return Lanes(

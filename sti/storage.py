@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -197,14 +196,13 @@ class FileReader:
         self.close()
 
 
-def drop_cache(path: Path, spans: Sequence[ByteRange] = ()) -> None:
-    """Ask the system to forget the file's cached pages (all of them by default)."""
+def drop_cache(path: Path) -> None:
+    """Ask the system to forget the file's cached pages."""
     advise = getattr(os, "posix_fadvise", None)
     if advise is None:
         return
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for span in spans or (ByteRange(0, 0),):
-            advise(fd, span.offset, span.length, os.POSIX_FADV_DONTNEED)
+        advise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(fd)

@@ -90,12 +90,11 @@ def verify_words(path: Path, offset: int, table: WordTable) -> None:
     Raises:
         PackCorruptError: it does not match, or the file ends inside it.
     """
-    crc = 0
+    length = table.rows * table.row_bytes
     with open_file(path) as stream:
-        for start in range(0, table.rows * table.row_bytes, _CHUNK):
-            size = min(_CHUNK, table.rows * table.row_bytes - start)
-            crc = zlib.crc32(read_exactly(stream, path, offset + start, size), crc)
-    if crc != table.checksum:
+        check = _Check(stream, path, offset + length, None)
+        check.span(WORDS, offset, length, table.checksum)
+    if check.faults:
         raise PackCorruptError(
             f"{path}: word table: checksum does not match; the pack is damaged, fetch it again"
         )

@@ -444,7 +444,7 @@ def test_a_batch_beyond_memory_is_refused(
     engine: sti.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sti.engine._SMALL_BYTES", 0)
-    monkeypatch.setattr("sti.engine.memory", lambda: Memory(10_000, 10_000))
+    monkeypatch.setattr("sti.machine.memory", lambda: Memory(10_000, 10_000))
     with pytest.raises(sti.InfeasibleError, match="fewer at a time") as caught:
         engine.run(TEXTS * 20)
     assert caught.value.limit == "memory"

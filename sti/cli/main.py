@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from sti import __version__
+from sti.cli.stdout import output_failed
 from sti.errors import StiError, StiWarning
 
 _TARGET_HELP = """\
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
     except OSError as error:
-        return _output_failed(error, name)
+        return output_failed(error, name)
     except ModuleNotFoundError as error:
         if error.name not in ("numpy", "onnxruntime"):
             raise
@@ -80,20 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: out of memory; {advice}", file=sys.stderr)
         return 1
     return 0
-
-
-def _output_failed(error: OSError, name: str) -> int:
-    """Say what kept the answer from being printed, and return the exit code.
-
-    Files are opened with their errors translated, so what comes here is standard output's.
-    """
-    # What is still buffered goes nowhere, or the interpreter complains when it flushes at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):
-        return 141  # nobody reads the rest
-    where = error.filename or "standard output"
-    print(f"{name}: {where}: {error.strerror or error}", file=sys.stderr)
-    return 2
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
