@@ -21,14 +21,15 @@ from shard_tools.architectures import open_model
 from shard_tools.blocks import QuantizedBlock, manifest_kind, quantize_block, side_products
 from shard_tools.checkpoint import Checkpoint
 from shard_tools.codebook import build_book, histogram
-from shard_tools.encode import EncodedShard, Encoder
+from shard_tools.elastic import Elastic, read_elastic
+from shard_tools.encode import EncodedShard, Encoder, fidelity_values
 from shard_tools.importance import (
     Meter,
     calibration_batch,
     calibration_texts,
     scaled_gains,
 )
-from shard_tools.model import Floats, Model, cuts
+from shard_tools.model import Model, cuts
 from shard_tools.modelcard import licence_of
 from shard_tools.packwriter import EncodedBlock, PackWriter, draft_block, replacing
 from shard_tools.progress import Progress
@@ -36,7 +37,7 @@ from shard_tools.quantize import DEFAULT_GRID_SIGMAS, outlier_cut
 from shard_tools.tokenizer_files import load_tokenizer
 from shard_tools.words import encode_rows, group_size, row_bytes
 from sti import __version__
-from sti.code import DEFAULT_LADDER, CodeBook, Decoder, check_ladder, plane_bytes
+from sti.code import DEFAULT_LADDER, CodeBook, check_ladder, plane_bytes
 from sti.errors import InputError, PackFormatError
 from sti.manifest import (
     Block,
@@ -90,7 +91,7 @@ def build(
     _check_options(options)
     with Checkpoint(directory) as checkpoint:
         _keep_apart(checkpoint, output)
-        model = open_model(checkpoint, slices=options.slices)
+        model, elastic = _open(checkpoint, options)
         spec, vocabulary = load_tokenizer(directory)
         texts = calibration_texts(options.calibration)
         weights = model.layers * sum(
@@ -106,10 +107,12 @@ def build(
             graphs = model.graphs(side)
             tensors = _named_tensors(residents, graphs, vocabulary)
             draft = _draft(model, spec, blocks, book, side, tuple(graphs), options, directory)
+            if elastic is not None:
+                draft = replace(draft, notes=draft.notes | elastic.notes())
             writer = PackWriter(stream, draft, tensors)
             checksum = writer.words(_encoded_words(model, draft.words, line))
             batch = calibration_batch(texts, Tokenizer(spec, vocabulary))
-            meter = Meter(model, batch, residents, _values(book, encoder))
+            meter = Meter(model, batch, residents, fidelity_values(book, encoder))
             layouts, taken = [], []
             for block in blocks:
                 taken.append(meter.measure(block))
@@ -120,6 +123,20 @@ def build(
             ranked = _with_gains(layouts, taken, meter.arriving())
             words = replace(draft.words, checksum=checksum)
             return writer.finish(replace(draft, words=words, blocks=ranked))
+
+
+def _open(checkpoint: Checkpoint, options: BuildOptions) -> tuple[Model, Elastic | None]:
+    """The model in as many slices as it was trained for, and what it was trained for."""
+    model = open_model(checkpoint, slices=options.slices)
+    elastic = read_elastic(checkpoint, layers=model.layers)
+    if elastic is None or elastic.slices == model.slices:
+        return model, elastic
+    if options.slices is not None:
+        raise InputError(
+            f"{checkpoint.directory}: was trained to be cut into {elastic.slices} slices, not "
+            f"{options.slices}; leave out the number of slices"
+        )
+    return open_model(checkpoint, slices=elastic.slices), elastic
 
 
 def _check_options(options: BuildOptions) -> None:
@@ -165,20 +182,6 @@ def _book(blocks: Sequence[QuantizedBlock], options: BuildOptions) -> tuple[Code
     cut = outlier_cut(grid_sigmas=options.grid_sigmas)
     book = build_book(counts, cut=cut, ladder=options.ladder)
     return book, Encoder(book, cut=cut)
-
-
-def _values(book: CodeBook, encoder: Encoder) -> dict[int, Floats]:
-    """For each fidelity, what stands for each int8 value (by its bits), outliers included."""
-    alphabet = np.arange(256, dtype=np.uint8).view(np.int8)
-    encoded = encoder.encode(alphabet)
-    decoder = Decoder(book)
-    found, planes = {}, []
-    for bits in book.ladder:
-        planes.append(encoded.planes[bits])
-        out = np.empty(256, dtype=np.int8)
-        decoder.decode(planes, encoded.outliers, out, decoder.scratch())
-        found[bits] = out.astype(np.float32)
-    return found
 
 
 def _residents(
@@ -238,6 +241,8 @@ def _draft(
         words=WordTable(model.vocabulary, model.hidden, group, row_bytes(model.hidden, group), 0),
         submodels=(Submodel(model.layers, model.slices, tuple(range(model.layers)), 0.0),),
         resident=Resident("", 1, 0),
+        quality=None,
+        rejection=None,
         notes={
             "importance": "relative squared error of what the head reads, on calibration text",
             "calibration": str(options.calibration.name) if options.calibration else "built-in",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.code import SEGMENT_WEIGHTS, CodeBook, plane_bytes
+from sti.code import SEGMENT_WEIGHTS, CodeBook, Decoder, plane_bytes
 from sti.code_tables import Component, components
 from sti.errors import InputError
 
@@ -115,3 +115,21 @@ def _outlier_record(values: NDArray[np.uint8], places: NDArray[np.intp]) -> NDAr
     positions = (places % SEGMENT_WEIGHTS).astype("<u2")
     record = counts.tobytes() + positions.tobytes() + values[places].tobytes()
     return np.frombuffer(record + bytes(-len(record) % 4), dtype=np.uint8)
+
+
+def fidelity_values(book: CodeBook, encoder: Encoder) -> dict[int, NDArray[np.float32]]:
+    """For each fidelity, what stands for each int8 value (by its bits), outliers included.
+
+    Returns:
+        Bits to float32 ``[256]``; the value q stands at index ``q & 255``.
+    """
+    alphabet = np.arange(256, dtype=np.uint8).view(np.int8)
+    encoded = encoder.encode(alphabet)
+    decoder = Decoder(book)
+    found, planes = {}, []
+    for bits in book.ladder:
+        planes.append(encoded.planes[bits])
+        out = np.empty(256, dtype=np.int8)
+        decoder.decode(planes, encoded.outliers, out, decoder.scratch())
+        found[bits] = out.astype(np.float32)
+    return found

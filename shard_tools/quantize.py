@@ -79,7 +79,7 @@ def quantize_matrix(
     w = np.asarray(w, dtype=np.float32)
     if not np.isfinite(w).all():
         raise CheckpointError(f"{name}: has weights that are NaN or infinite; export it again")
-    scale = _grid_steps(w, grid_sigmas)
+    scale = grid_steps(w, grid_sigmas)
     grid = w / scale
     np.rint(grid, out=grid)
     beyond = np.abs(grid) > _GRID_MAX
@@ -111,8 +111,10 @@ def outlier_cut(
     return cut
 
 
-def _grid_steps(w: NDArray[np.float32], grid_sigmas: float) -> NDArray[np.float32]:
-    """Grid step of each column, float32 ``[out]``."""
+def grid_steps(
+    w: NDArray[np.float32], grid_sigmas: float = DEFAULT_GRID_SIGMAS
+) -> NDArray[np.float32]:
+    """Grid step of each column of ``w [in, out]``, float32 ``[out]``, all positive."""
     square = np.square(w, dtype=np.float64)
     mean_square = square.mean(axis=0)
     square[square > _TRIM_SIGMAS**2 * mean_square] = 0.0

@@ -123,9 +123,11 @@ class Recipes(Sequence[Recipe]):
         found = self._made.get(level)
         if found is None:
             with self._lock:
-                values = self._values[level].view(np.uint8) ^ self._flip
-                found = self._builder.recipe(self._counts[level], values)
-                self._made[level] = found
+                # Another thread may have made it meanwhile: all are to have the same one.
+                found = self._made.get(level)
+                if found is None:
+                    values = self._values[level].view(np.uint8) ^ self._flip
+                    found = self._made[level] = self._builder.recipe(self._counts[level], values)
         return found
 
 

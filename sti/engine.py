@@ -26,20 +26,19 @@ from sti.backend import Backend
 from sti.calibrate import best_threads
 from sti.config import Settings, resolve
 from sti.errors import ClosedError, InputError, RunError, StiWarning
-from sti.machine import core_count
+from sti.machine import most_threads
 from sti.manifest import Manifest
 from sti.pack import VOCABULARY, PackReader
 from sti.plan import Plan
 from sti.plans import Planned, Plans, Profiles, check_memory
 from sti.profile import DeviceProfile
-from sti.results import Label, Result, TextSpan, make_result
+from sti.results import Label, Result, TextSpan, make_result, reject
 from sti.runner import Mode, Runner
 from sti.tokenizer import Encoding, Tokenizer, TokenizerSpec
 from sti.trace import Recorder
 
 Text = str | tuple[str, str]
 
-_THREADS_A_CORE = 4
 _STATE_BYTES = 8
 """A token's hidden state and word row, for each of its numbers."""
 _SMALL_BYTES = 1 << 26
@@ -134,7 +133,7 @@ class Engine:
             config=config,
             target=target,
         )
-        most = _THREADS_A_CORE * core_count()
+        most = most_threads()
         if threads is not None and not (type(threads) is int and 1 <= threads <= most):
             raise InputError(f"threads must be a number from 1 to {most}; found {threads!r:.40}")
         reader = PackReader.open(Path(path))
@@ -292,12 +291,19 @@ class Engine:
         return found
 
     def classify(self, texts: Sequence[Text]) -> list[list[Label]]:
-        """For each text its labels, best first (for a regression, its values)."""
+        """For each text its labels, best first (for a regression, its values).
+
+        The first label is the answer. For a text out of scope it is ``manifest.rejection.label``,
+        so that who acts on the first label does not act on a guess; its score is what the best
+        class leaves over (1 - that one's score), and all classes follow as they are. ``run`` keeps
+        the two apart: the classes in ``Result.labels``, the decision in ``Result.accepted``.
+        """
         self._need("classification", "regression")
-        return [
-            [item for item in row if isinstance(item, Label)]
-            for row in self.run(texts).labels or ()
-        ]
+        result, rejection = self.run(texts), self.manifest.rejection
+        rows = [[item for item in row if isinstance(item, Label)] for row in result.labels or ()]
+        if rejection is None or result.accepted is None:
+            return rows
+        return reject(rows, result.accepted, rejection.label)
 
     def tag(self, texts: Sequence[str]) -> list[list[TextSpan]]:
         """For each text its labelled spans, in order."""

@@ -20,6 +20,7 @@ from typing import Any
 
 _CPU = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
+_THREADS_A_CORE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ def core_count() -> int:
     if len(quota) == 2 and all(part.isdigit() for part in quota) and int(quota[1]):
         count = min(count, math.ceil(int(quota[0]) / int(quota[1])))
     return max(1, count)
+
+
+def most_threads() -> int:
+    """Compute threads beyond which there is nothing to gain: to ask for more is a mistake."""
+    return _THREADS_A_CORE * core_count()
 
 
 def fast_core_count() -> int:

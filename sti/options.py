@@ -23,6 +23,7 @@ from sti.simulate import rounds_s
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 MOST_OPTIONS = 5000
 """Staircases looked at per block. 12 slices in 5 planes have 1,820, 16 slices 4,845; beyond, the

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sti.errors import PackCorruptError, PackError, PackFormatError, StorageError
 from sti.manifest import ALIGNMENT, Manifest, WordTable
+from sti.manifest_reader import read_manifest
 from sti.tensorfile import LENGTH_BYTES, TensorPlace, TensorTable, header_bytes, parse_table
 
 WORDS = "words"
@@ -239,7 +240,7 @@ def read_header(stream: BinaryIO, path: Path) -> tuple[str, TensorTable, Manifes
             f"{where}: the file has {file_bytes} bytes, its tensors end at byte {table.end}; "
             "it is truncated or has been appended to, fetch it again"
         )
-    manifest = Manifest.from_json(text, where=where)
+    manifest = read_manifest(text, where=where)
     _check_layout(table, manifest, end, where)
     return text, table, manifest
 

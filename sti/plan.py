@@ -13,6 +13,7 @@ from typing import Any
 from sti.errors import PlanError
 from sti.fields import Fields
 from sti.manifest import Block, Manifest
+from sti.quality import Estimate
 
 PLAN_VERSION = 1
 
@@ -80,6 +81,8 @@ class Prediction:
     limited_by: str
     """``storage``, ``decode``, ``compute``, or ``quality`` where nothing better is in the pack."""
     blocks: tuple[BlockTimes, ...]
+    quality: Estimate | None
+    """The metric to expect; None for packs that have not measured theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,16 @@ def _prediction(fields: Fields) -> Prediction:
             BlockTimes(span(item, "storage"), span(item, "decode"), span(item, "compute"))
             for item in fields.objects("blocks")
         ),
+        quality=_estimate(fields.object("quality")) if fields.has("quality") else None,
+    )
+
+
+def _estimate(fields: Fields) -> Estimate:
+    return Estimate(
+        metric=fields.text("metric"),
+        value=fields.number("value"),
+        low=fields.number("low"),
+        high=fields.number("high"),
     )
 
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 
 from sti.costs import RunCosts, deadline_s, run_costs
 from sti.errors import InfeasibleError, InputError
-from sti.manifest import Block, Manifest, Submodel
+from sti.manifest import Manifest, Submodel
 from sti.plan import BlockPlan, Plan, Target, Workload
 from sti.prediction import (
     Counts,
@@ -34,7 +35,7 @@ from sti.prediction import (
 )
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, total_bytes
-from sti.search import Task, search
+from sti.search import Search, Task
 from sti.units import format_size, format_time
 
 __all__ = ["READ_AHEAD", "deadline_s", "make_plan", "place_preload", "predict", "uniform_plan"]
@@ -145,28 +146,58 @@ class _Planner:
     def best(self) -> _Candidate:
         """The best candidate of all submodels that meets the deadline.
 
+        Submodels are opened in the order of the least loss they may still have: at first their own
+        at the top of the ladder, then the bound of their search. So of the many that a pack vouches
+        for only those are searched that could win.
+
         Raises:
             InfeasibleError: there is none.
         """
         best: _Candidate | None = None
-        for submodel in sorted(self.manifest.submodels, key=lambda item: item.loss):
-            ceiling = math.inf if best is None else best.loss
-            if submodel.loss > ceiling:
-                break
-            found = self._best_of(submodel, ceiling)
+        queue = [(item.loss, order, False) for order, item in enumerate(self.manifest.submodels)]
+        heapify(queue)
+        while queue and (best is None or queue[0][0] <= best.loss):
+            _, order, bounded = heappop(queue)
+            submodel = self.manifest.submodels[order]
+            found = None if bounded else self._whole(submodel)
+            if found is None and (bounded or self._may_be_in_time(submodel)):
+                search = Search(self._task(submodel))
+                if search.hopeless:
+                    continue
+                bound = submodel.loss_at(search.bound)
+                if queue and bound > queue[0][0]:
+                    heappush(queue, (bound, order, True))
+                    continue
+                counts = search.run(math.inf if best is None else submodel.missing_at(best.loss))
+                found = None if counts is None else self._candidate(submodel, counts)
             if found is not None and (best is None or found.rank < best.rank):
                 best = found
         return best or self._fastest()
 
-    def _best_of(self, submodel: Submodel, ceiling: float) -> _Candidate | None:
-        """The best candidate of one submodel; None where none up to ``ceiling`` is in time."""
-        blocks = blocks_of(self.manifest, submodel)
-        costs = self._costs(submodel)
-        deadline = deadline_s(self.profile, self.target)
+    def _whole(self, submodel: Submodel) -> _Candidate | None:
+        """Everything the pack has of a submodel; None where that is not in time."""
         whole = self._uniform(submodel, self.manifest.ladder[-1])
-        if deadline is None or whole.run.total_s <= deadline:
-            return whole
-        task = Task(
+        return whole if self._in_time(whole.run) else None
+
+    def _may_be_in_time(self, submodel: Submodel) -> bool:
+        """Whether the least bytes are, were they decoded at the cost of the fastest fidelity."""
+        costs, blocks = self._costs(submodel), blocks_of(self.manifest, submodel)
+        fastest = dict.fromkeys(costs.weight_s, min(costs.weight_s.values()))
+        costs = replace(costs, weight_s=fastest)
+        lowest = self.manifest.ladder[0]
+        counts = [uniform_counts(block, submodel.width, lowest) for block in blocks]
+        placed = place(blocks, counts, self.target.preload_bytes)
+        return self._in_time(simulate_run(costs, blocks, placed, read_ahead=self.read_ahead))
+
+    def _in_time(self, run: Run) -> bool:
+        deadline = deadline_s(self.profile, self.target)
+        return deadline is None or run.total_s <= deadline
+
+    def _task(self, submodel: Submodel) -> Task:
+        blocks, costs = blocks_of(self.manifest, submodel), self._costs(submodel)
+        deadline = deadline_s(self.profile, self.target)
+        assert deadline is not None, "without a deadline everything is in time"
+        return Task(
             blocks=blocks,
             width=submodel.width,
             costs=costs,
@@ -174,8 +205,6 @@ class _Planner:
             preload_bytes=min(self.target.preload_bytes, sum(block.length for block in blocks)),
             read_ahead=self.read_ahead,
         )
-        counts = search(task, ceiling=ceiling - submodel.loss)
-        return None if counts is None else self._candidate(submodel, costs, blocks, counts)
 
     def _fastest(self) -> _Candidate:
         """The uniform candidate that ends first, for targets at which the search gave up."""
@@ -186,7 +215,7 @@ class _Planner:
             for bits in self.manifest.ladder
         ]
         fastest = min(candidates, key=lambda item: item.run.total_s)
-        if deadline is not None and fastest.run.total_s > deadline:
+        if deadline is not None and not self._in_time(fastest.run):
             raise self._infeasible(fastest, deadline)
         return fastest
 
@@ -194,7 +223,7 @@ class _Planner:
         """Says what would do: a longer latency, or a larger preload where that is enough."""
         asked, total_s = deadline * self.profile.jitter, fastest.run.total_s
         needed, submodel = total_s * self.profile.jitter, fastest.submodel
-        preload = self._least_preload(fastest, deadline)
+        preload = self._least_preload(fastest)
         remedy = f"raise the latency to {format_time(_upwards(needed))}"
         if preload is not None:
             remedy += f", or the preload to {format_size(round(_upwards(preload)))}"
@@ -208,15 +237,14 @@ class _Planner:
             needed=needed,
         )
 
-    def _least_preload(self, fastest: _Candidate, deadline: float) -> int | None:
+    def _least_preload(self, fastest: _Candidate) -> int | None:
         """The least budget with which the candidate is in time, to 1/1000; None where none is."""
         blocks, costs = blocks_of(self.manifest, fastest.submodel), self._costs(fastest.submodel)
         counts = [item.counts for item in fastest.blocks]
 
         def in_time(budget: int) -> bool:
             placed = place(blocks, counts, budget)
-            run = simulate_run(costs, blocks, placed, read_ahead=self.read_ahead)
-            return run.total_s <= deadline
+            return self._in_time(simulate_run(costs, blocks, placed, read_ahead=self.read_ahead))
 
         low = self.target.preload_bytes
         high = sum(total_bytes(block_ranges(b, c)) for b, c in zip(blocks, counts, strict=True))
@@ -236,17 +264,12 @@ class _Planner:
     def _uniform(self, submodel: Submodel, bits: int) -> _Candidate:
         blocks = blocks_of(self.manifest, submodel)
         counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
-        return self._candidate(submodel, self._costs(submodel), blocks, counts)
+        return self._candidate(submodel, counts)
 
-    def _candidate(
-        self,
-        submodel: Submodel,
-        costs: RunCosts,
-        blocks: Sequence[Block],
-        counts: Sequence[Counts],
-    ) -> _Candidate:
+    def _candidate(self, submodel: Submodel, counts: Sequence[Counts]) -> _Candidate:
+        blocks = blocks_of(self.manifest, submodel)
         placed = place(blocks, counts, self.target.preload_bytes)
-        run = simulate_run(costs, blocks, placed, read_ahead=self.read_ahead)
+        run = simulate_run(self._costs(submodel), blocks, placed, read_ahead=self.read_ahead)
         return _Candidate(submodel, placed, loss_of(submodel, blocks, counts), run)
 
 

@@ -15,6 +15,7 @@ from sti.blocks import BlockJob, prepare_block
 from sti.calibrate import load_or_measure
 from sti.config import Settings
 from sti.errors import InfeasibleError, PlanError
+from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import BlockPlan, Plan, Target, Workload, check_plan
 from sti.planner import deadline_s, make_plan, uniform_plan
@@ -83,8 +84,9 @@ class Plans:
         preload_bytes = settings.preload_bytes or 0
         _check_preload(preload_bytes)
         self._target = Target(settings.latency_s, preload_bytes)
-        self._pinned = self._read_plan(settings.plan)
-        if self._pinned is not None:
+        self._pinned = None
+        if settings.plan is not None:
+            self._pinned = read_plan(settings.plan, reader.manifest, reader.pack_id)
             _check_preload(self._pinned.target.preload_bytes)
 
     def of(self, *, batch: int, tokens: int) -> Planned:
@@ -93,7 +95,7 @@ class Plans:
         Raises:
             InfeasibleError: the target cannot be met for them.
         """
-        workload = self._bucket(batch, tokens)
+        workload = bucket(batch, tokens, most=self._reader.manifest.dimensions.max_tokens)
         if workload not in self._made:
             plan = self._make(workload)
             self._made[workload] = plan, tuple(self._job(item) for item in plan.blocks)
@@ -118,12 +120,6 @@ class Plans:
             self._jobs[item] = prepare_block(item, block, self._reader.block_offset(block.tensor))
         return self._jobs[item]
 
-    def _bucket(self, batch: int, tokens: int) -> Workload:
-        """The workload a plan is made for: sizes rounded up, so that few plans are made."""
-        most = self._reader.manifest.dimensions.max_tokens
-        fitting = (size for size in TOKEN_BUCKETS if size >= tokens)
-        return Workload(1 << (batch - 1).bit_length(), min(next(fitting, most), most))
-
     def _make(self, workload: Workload) -> Plan:
         manifest, pack_id = self._reader.manifest, self._reader.pack_id
         if self._pinned is not None:
@@ -145,39 +141,58 @@ class Plans:
             profile=profile,
             decode_threads=max(1, machine.core_count() - self._threads),
         )
-        if profile is not None and self._target.latency_s is not None:
-            self._check_in_time(plan, profile, self._target.latency_s, bits)
+        if profile is not None:
+            check_in_time(plan, profile, bits)
         return plan
 
-    def _check_in_time(
-        self, plan: Plan, profile: DeviceProfile, latency_s: float, bits: int
-    ) -> None:
-        """Refuse a pinned fidelity that would miss the target."""
-        deadline = deadline_s(profile, self._target)
-        if plan.predicted is None or deadline is None or plan.predicted.total_s <= deadline:
-            return
-        needed = latency_s * plan.predicted.total_s / deadline
-        raise InfeasibleError(
-            f"{bits} bits throughout take {format_time(needed)} in the slowest of 20 runs, more "
-            f"than the latency of {format_time(latency_s)}; ask for fewer bits, or let the "
-            "planner choose",
-            limit="latency",
-            asked=latency_s,
-            needed=needed,
-        )
 
-    def _read_plan(self, given: Plan | Path | None) -> Plan | None:
-        if given is None:
-            return None
-        where = "plan"
-        if isinstance(given, Path):
-            where = str(given)
-            try:
-                given = Plan.load(given.read_text(encoding="utf-8"), where=where)
-            except (OSError, UnicodeDecodeError) as error:
-                raise PlanError(f"{where}: cannot read the plan: {error}") from error
-        check_plan(given, self._reader.manifest, self._reader.pack_id, where=where)
-        return given
+def bucket(batch: int, tokens: int, *, most: int) -> Workload:
+    """The workload a plan is made for: sizes rounded up, so that few plans are made.
+
+    Args:
+        most: the most tokens the model takes.
+    """
+    fitting = (size for size in TOKEN_BUCKETS if size >= tokens)
+    return Workload(1 << (batch - 1).bit_length(), min(next(fitting, most), most))
+
+
+def check_in_time(plan: Plan, profile: DeviceProfile, bits: int) -> None:
+    """Refuse a pinned fidelity that would miss the plan's target.
+
+    Raises:
+        InfeasibleError: it would; says what it needs.
+    """
+    asked, deadline = plan.target.latency_s, deadline_s(profile, plan.target)
+    if asked is None or deadline is None or plan.predicted is None:
+        return
+    if plan.predicted.total_s <= deadline:
+        return
+    needed = asked * plan.predicted.total_s / deadline
+    raise InfeasibleError(
+        f"{bits} bits throughout take {format_time(needed)} in the slowest of 20 runs, more "
+        f"than the latency of {format_time(asked)}; ask for fewer bits, or let the "
+        "planner choose",
+        limit="latency",
+        asked=asked,
+        needed=needed,
+    )
+
+
+def read_plan(given: Plan | Path, manifest: Manifest, pack_id: str) -> Plan:
+    """A pinned plan, from its file if need be, that fits the pack.
+
+    Raises:
+        PlanError: it cannot be read, or does not fit.
+    """
+    where = "plan"
+    if isinstance(given, Path):
+        where = str(given)
+        try:
+            given = Plan.load(given.read_text(encoding="utf-8"), where=where)
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{where}: cannot read the plan: {error}") from error
+    check_plan(given, manifest, pack_id, where=where)
+    return given
 
 
 def check_memory(needed: int, *, what: str, remedy: str, limit: str) -> None:

@@ -1,4 +1,4 @@
-"""What a given plan will take: its timeline, its bytes, its loss.
+"""What a given plan will take and give: its timeline, its bytes, its loss and accuracy.
 
 Purpose: judge plans, whether the planner is still choosing or someone pinned one. Knows nothing of
 targets' limits or of how fidelities are chosen. In: manifest, device profile, blocks with counts
@@ -99,6 +99,7 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
     run = simulate_run(costs, blocks, plan.blocks, read_ahead=plan.read_ahead)
     spans = run.schedule.spans
     busy = run.busy_s(range(len(spans)))
+    loss = loss_of(submodel, blocks, [item.counts for item in plan.blocks])
     stall_s = spans[-1].end_s - spans[FIRST_STEPS - 1].start_s - busy[COMPUTE]
     return Prediction(
         total_s=run.total_s,
@@ -107,12 +108,13 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
         compute_s=busy[COMPUTE],
         stall_s=max(0.0, stall_s),
         bytes_read=run.read_bytes,
-        loss=loss_of(submodel, blocks, [item.counts for item in plan.blocks]),
+        loss=loss,
         limited_by="quality" if _complete(manifest, plan) else run.limiting_lane,
         blocks=tuple(
             BlockTimes(*spans[first : first + STEPS_PER_BLOCK])
             for first in range(FIRST_STEPS, len(spans) - 1, STEPS_PER_BLOCK)
         ),
+        quality=None if manifest.quality is None else manifest.quality.estimate(loss),
     )
 
 
@@ -155,15 +157,20 @@ def uniform_counts(block: Block, width: int, bits: int) -> Counts:
 
 
 def loss_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Counts]) -> float:
-    """Expected loss: the submodel's, and the gains of all planes that slices in use lack."""
-    loss = submodel.loss
+    """Expected loss of a submodel where slices in use lack planes, by its curve."""
+    return submodel.loss_at(missing_of(submodel, blocks, counts))
+
+
+def missing_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Counts]) -> float:
+    """The gains of all planes that slices in use lack."""
+    missing = 0.0
     for block, chosen in zip(blocks, counts, strict=True):
         reached = fidelities(block, chosen)[: submodel.width]
         for plane in block.planes:
-            loss += sum(
+            missing += sum(
                 gain for gain, bits in zip(plane.gains, reached, strict=False) if bits < plane.bits
             )
-    return loss
+    return missing
 
 
 def _complete(manifest: Manifest, plan: Plan) -> bool:

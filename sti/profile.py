@@ -93,7 +93,7 @@ class DeviceProfile:
         graphs = {key: compute.numbers(key) for key in compute.keys()}
         if any(len(terms) != COMPUTE_TERMS for terms in graphs.values()):
             raise ProfileError(f"{where}: compute needs {COMPUTE_TERMS} terms a graph")
-        if not all(key.isdigit() for key in weight_s.keys()):
+        if not all(key.isascii() and key.isdigit() and len(key) < 3 for key in weight_s.keys()):
             raise ProfileError(f"{where}: decode.weight_s must be keyed by bits")
         return cls(
             device=fields.text("device"),

@@ -1,7 +1,8 @@
 """What a run answers: arrays, labels, spans of text, and what it cost.
 
-In: the head's output and the token offsets. Out: ``Result`` and the plain values of ``classify``
-and ``tag``. Knows nothing of packs, plans in the making, or threads.
+In: the head's output and the token offsets; for packs that can reject a text, the plan's expected
+loss too. Out: ``Result`` and the plain values of ``classify`` and ``tag``. Knows nothing of files,
+plans in the making, or threads.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from sti.manifest import Manifest
 from sti.plan import Plan
+from sti.prediction import blocks_of, loss_of
 from sti.tokenizer import Encoding
 from sti.trace import Trace
 
@@ -23,7 +25,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A class and its probability; for a regression the score is the predicted value itself."""
+    """A class and its probability; for a regression the score is the predicted value itself.
+
+    Probabilities are calibrated where the pack has a ``rejection``.
+    """
 
     name: str
     score: float
@@ -64,6 +69,11 @@ class Result:
     """``[n, classes]``; for tagging packs one ``[tokens, classes]`` a text."""
     labels: tuple[tuple[Label, ...], ...] | tuple[tuple[TextSpan, ...], ...] | None
     """For each text: classes best first, regressed values in order, or labelled spans in order."""
+    accepted: tuple[bool, ...] | None
+    """For each text, whether it is in scope: whether its best class scores at least ``threshold``.
+    None for packs without a ``rejection``, which answer every text."""
+    threshold: float | None
+    """The least score in scope under this plan; None where ``accepted`` is."""
     timing: Timing
     bytes_read: int
     """Bytes read from storage in this call, word rows included."""
@@ -74,7 +84,10 @@ class Result:
     """How many texts were cut to the model's token limit."""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: answers as lists, timing, bytes, and the plan."""
+        """A JSON object: answers as lists, timing, bytes, and the plan.
+
+        ``in_scope`` and ``threshold`` are there for packs that can reject a text.
+        """
         answers: dict[str, Any] = {}
         if self.embeddings is not None:
             answers["embeddings"] = self.embeddings.tolist()
@@ -82,6 +95,8 @@ class Result:
             answers["logits"] = [row.tolist() for row in self.logits]
         if self.labels is not None:
             answers["labels"] = [[_plain(item) for item in row] for row in self.labels]
+        if self.accepted is not None:
+            answers |= {"in_scope": list(self.accepted), "threshold": self.threshold}
         return {
             **answers,
             "timing_ms": {
@@ -119,6 +134,29 @@ def class_labels(logits: Floats, names: Sequence[str]) -> tuple[tuple[Label, ...
         order = np.argsort(-row, kind="stable")
         rows.append(tuple(Label(names[i], float(row[i])) for i in order))
     return tuple(rows)
+
+
+def reject(
+    labels: Sequence[Sequence[Label]], accepted: Sequence[bool], name: str
+) -> list[list[Label]]:
+    """Each text's labels, with ``name`` in front where the text is not accepted.
+
+    The score of ``name`` is what the best label leaves over, ``1 - score``.
+    """
+    return [
+        list(row) if inside else [Label(name, 1.0 - row[0].score), *row]
+        for row, inside in zip(labels, accepted, strict=True)
+    ]
+
+
+def expected_loss(manifest: Manifest, plan: Plan) -> float:
+    """The loss to expect of a plan that fits the pack, predicted or not, in the pack's unit."""
+    if plan.predicted is not None:
+        return plan.predicted.loss
+    size = plan.depth, plan.width
+    submodel = next(item for item in manifest.submodels if (item.depth, item.width) == size)
+    counts = [item.counts for item in plan.blocks]
+    return loss_of(submodel, blocks_of(manifest, submodel), counts)
 
 
 def regression_labels(logits: Floats, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
@@ -177,6 +215,7 @@ def make_result(
     embeddings: Floats | None = None
     logits: Floats | tuple[Floats, ...] | None = None
     labels: tuple[tuple[Label, ...], ...] | tuple[tuple[TextSpan, ...], ...] | None = None
+    accepted, threshold = None, None
     if manifest.task == "embedding":
         embeddings = np.stack(outputs)
     elif manifest.task == "tagging":
@@ -186,11 +225,17 @@ def make_result(
             text_spans(text if isinstance(text, str) else text[0], item, row, names)
             for text, item, row in zip(texts, encodings, cut, strict=True)
         )
+    elif manifest.task == "regression":
+        logits = np.stack(outputs)
+        labels = regression_labels(logits, names)
+    elif (rejection := manifest.rejection) is None:
+        logits = np.stack(outputs)
+        labels = class_labels(logits, names)
     else:
-        rows = np.stack(outputs)
-        classes = manifest.task == "classification"
-        logits = rows
-        labels = class_labels(rows, names) if classes else regression_labels(rows, names)
+        logits = np.stack(outputs)
+        labels = classes = class_labels(logits / rejection.temperature, names)
+        threshold = rejection.threshold(expected_loss(manifest, plan))
+        accepted = tuple(row[0].score >= threshold for row in classes)
     timing = Timing(
         total=total_s * 1e3,
         io=trace.busy_s("storage") * 1e3,
@@ -199,4 +244,15 @@ def make_result(
         stall=trace.stall_s() * 1e3,
     )
     truncated = sum(item.truncated for item in encodings)
-    return Result(embeddings, logits, labels, timing, bytes_read, plan, trace, truncated)
+    return Result(
+        embeddings=embeddings,
+        logits=logits,
+        labels=labels,
+        accepted=accepted,
+        threshold=threshold,
+        timing=timing,
+        bytes_read=bytes_read,
+        plan=plan,
+        trace=trace,
+        truncated=truncated,
+    )

@@ -5,18 +5,19 @@ the exact state it leaves the pipeline in (lanes, ring of slots, working buffers
 a label that reaches the end is a plan that meets the limit. Labels that cannot end in time go;
 where too many are left, those go whose loss and lateness, at ``sti.prices``, promise least, but
 some of every kind stay: unlike labels are what still fits in the end. Where nothing had to go,
-the answer is the optimum.
+the answer is the optimum; it is never worse than the best plan of one or two uniform parts.
 
 Swapping pairs of options, from the priced choice on, was the alternative tried: about the same
 loss at BERT-base size, for several times the work, and no proof where models are small.
-Knows nothing of targets or of other submodels.
-In: a submodel, its costs and its limit. Out: shard counts of every block. Pure.
+Knows nothing of targets or of other submodels; loss here is what is missing: the gains of planes
+that are not read, before the submodel's curve.
+In: a submodel, its costs and its limit. Out: a lower bound, then shard counts of every block. Pure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +25,16 @@ import numpy as np
 from sti.costs import RunCosts
 from sti.manifest import Block
 from sti.options import Floats, Ints, tabulate
-from sti.prices import Course, Prices, find_prices
+from sti.prices import Course, Prices, find_prices, surely_read
 
 MOST_CHOICES = 48
 """Options tried per block, and more where labels are few."""
-MOST_CANDIDATES = 80_000
+MOST_CANDIDATES = 60_000
 """Labels times options looked at, over all blocks."""
 CLOSE = 0.1
 """Labels behind the best by this share of a block's mean time, at its price, are looked at."""
+RESERVE = 16
+"""Labels kept in case the most promising ones come to nothing."""
 _FREE = 1e-3
 """Share of the full price for seconds of a lane that is not waited for."""
 _ROUNDING = 1e-12
@@ -48,15 +51,6 @@ class Task:
     """When the last block must be computed, in seconds from the text's arrival."""
     preload_bytes: int
     read_ahead: int
-
-
-def search(task: Task, *, ceiling: float) -> list[tuple[int, ...]] | None:
-    """The shard counts of every block, or None where no choice with a loss up to ``ceiling`` fits.
-
-    Equal losses are settled by fewer bytes read, then by an earlier end.
-    """
-    beam = _Beam(task)
-    return beam.run(ceiling) if beam.reachable else None
 
 
 @dataclass(slots=True)
@@ -85,8 +79,21 @@ class _Labels:
         )
 
 
-class _Beam:
-    """The search of one task: tables, prices and latest ends, then block after block."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A choice that meets the limit."""
+
+    loss: float
+    read: int
+    end_s: float
+    counts: list[tuple[int, ...]]
+
+
+class Search:
+    """The search of one task: tables and prices first, then block after block.
+
+    Holds some megabytes of tables: keep few.
+    """
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -97,21 +104,78 @@ class _Beam:
         self.bytes_s: Floats = options.read_bytes / storage.bytes_per_s
         self.requests_s: Floats = options.requests.astype(np.float64) * storage.request_s
         decode_s: Floats = options.decode_s.min(axis=1)
-        self._latest, first_s = _latest_ends(self.course, self._least_read_s(), decode_s)
-        self._priced = self._latest  # until there are prices
-        self.reachable = self.course.start_s <= first_s[0] and self.course.embed_s <= first_s[2]
+        read = surely_read(options, task.preload_bytes)
+        read_s: Floats = (self.bytes_s + self.requests_s * read[:, None]).min(axis=1)
+        slot_before = self.course.slot_before(read)
+        self._latest, first_s = _latest_ends(self.course, slot_before, read_s, decode_s)
         least_loss = options.loss.min(axis=1)
         self._loss_to_come = least_loss.sum() - np.cumsum(least_loss)
         self.tie = _ROUNDING * float(options.largest_loss.sum())
+        self.bound = 0.0
+        """No choice that meets the limit has less loss."""
+        self.hopeless = self.course.start_s > first_s[0] or self.course.embed_s > first_s[2]
+        """No choice meets the limit, as is seen before any is tried."""
+        if self.hopeless:
+            return
+        self._prices = find_prices(
+            self.course, options, self.bytes_s, self.requests_s, task.preload_bytes
+        )
+        self.bound = max(0.0, self._prices.bound - self.tie)
+        slot_before = self.course.slot_before(self._prices.read)
+        self._priced, _ = _latest_ends(self.course, slot_before, *self._prices.mean_s)
+        # Of blocks read in the priced schedule; a label knows itself which slots are taken.
+        starts = self._priced[0] - self._prices.mean_s[0]
+        self._slot_due: Floats = np.where(self._prices.read, np.maximum(starts, 0.0), math.inf)
 
     def run(self, ceiling: float) -> list[tuple[int, ...]] | None:
-        """Extend labels block by block; the counts of the best that reaches the end."""
-        prices = find_prices(
-            self.course, self.options, self.bytes_s, self.requests_s, self.task.preload_bytes
-        )
-        if prices.bound > ceiling + self.tie:
+        """The shard counts of every block; None where no choice with a loss up to ``ceiling`` fits.
+
+        Equal losses are settled by fewer bytes read, then by an earlier end.
+        """
+        if self.hopeless or self.bound > ceiling:
             return None
-        self._priced, _ = _latest_ends(self.course, *prices.mean_s)
+        simple = self._simple(ceiling)
+        if simple is not None:
+            ceiling = simple.loss
+        found = self._beam(ceiling)
+        if found is None or (simple is not None and self._better(simple, found)):
+            found = simple
+        return None if found is None else found.counts
+
+    def _better(self, one: _Found, other: _Found) -> bool:
+        """Whether one has less loss, or else fewer bytes or an earlier end."""
+        if abs(one.loss - other.loss) > self.tie:
+            return one.loss < other.loss
+        return (one.read, one.end_s) < (other.read, other.end_s)
+
+    def _simple(self, ceiling: float) -> _Found | None:
+        """The best choice with one fidelity up to some block and one from there on.
+
+        So that the answer is never worse, and that the beam need not follow what is.
+        """
+        used = self.options.used
+        reaches = np.tri(used.shape[1], dtype=np.int64) * self.task.width
+        uniform = [int(np.flatnonzero((used == reach).all(axis=1))[0]) for reach in reaches]
+        count = len(self.kinds)
+        cases = np.array(
+            [
+                [first] * split + [then] * (count - split)
+                for first in uniform
+                for then in uniform
+                for split in (range(1, count) if first != then else (count,))
+            ]
+        )
+        labels = self._start().take(np.zeros(len(cases), np.int64))
+        for k in range(count):
+            labels = self._advance(labels, k, cases[:, k])
+        index = self._in_time(labels, count - 1, ceiling)
+        if not len(index):
+            return None
+        return self._found(labels.take(index), lambda label: cases[index[label]].tolist())
+
+    def _beam(self, ceiling: float) -> _Found | None:
+        """The best choice that the beam search comes upon."""
+        prices = self._prices
         candidates = MOST_CANDIDATES // len(self.kinds)
         labels = self._start()
         trace: list[tuple[Ints, Ints]] = []
@@ -128,9 +192,16 @@ class _Beam:
                 return None
             labels = labels.take(index)
             trace.append((parent[index], option[index]))
+        return self._found(labels, lambda label: _follow(trace, label))
+
+    def _found(self, labels: _Labels, options_of: Callable[[int], list[int]]) -> _Found:
+        """The best of labels that are through."""
         ties = np.flatnonzero(labels.loss <= labels.loss.min() + self.tie)
-        order = np.lexsort((labels.compute[ties], labels.read[ties]))
-        return self._follow(trace, int(ties[order[0]]))
+        best = int(ties[np.lexsort((labels.compute[ties], labels.read[ties]))[0]])
+        counts = [self.options.counts(k, option) for k, option in enumerate(options_of(best))]
+        return _Found(
+            float(labels.loss[best]), int(labels.read[best]), float(labels.compute[best]), counts
+        )
 
     def _start(self) -> _Labels:
         rows_s, slots = self.course.rows_s, self.task.read_ahead + 1
@@ -197,23 +268,28 @@ class _Beam:
         return np.flatnonzero(fits)
 
     def _promising(self, labels: _Labels, prices: Prices, k: int, index: Ints, most: int) -> Ints:
-        """The ``most`` labels of ``index`` to go on with, and the fastest, which always ends.
+        """The ``most`` labels of ``index`` to go on with, the fastest among them.
 
-        A label is worth its loss and the price of being late against the priced schedule. The
-        best of every range of losses go first, so that some are early and some late, then the
-        best of all; labels far behind the best are not looked at.
+        A label is worth its loss and what is to come at its lateness. The best of every range of
+        losses go first, so that some are early and some late, then the best of all; labels far
+        behind the best are not looked at. The best of every range of lateness are kept aside, as
+        prices do not see all that may hold up the others.
         """
-        late_s = self._late_s(labels, k)
-        value = labels.loss + prices.strength * late_s
-        fastest = index[late_s[index].argmin()]
-        index = index[np.argsort(value[index], kind="stable")]
-        behind = value[index[0]] + prices.strength * CLOSE * self.course.limit_s / len(self.kinds)
-        close = index[: max(most, int(np.searchsorted(value[index], behind)))]
+        late_s = self._late_s(labels, k)[index]
+        value = labels.loss[index] + prices.loss_to_come(k, late_s)
+        order = np.argsort(value, kind="stable")
+        index, value, late_s = index[order], value[order], late_s[order]
+        early_s = (late_s[0] - late_s) * (RESERVE / max(late_s[0] - late_s.min(), _ROUNDING))
+        _, aside = np.unique(np.maximum(early_s, -1.0).astype(np.int64), return_index=True)
+        aside = index[np.append(aside, late_s.argmin())]
+        behind = value[0] + prices.strength * CLOSE * self.course.limit_s / len(self.kinds)
+        close = index[: max(most, int(np.searchsorted(value, behind)))]
         losses = labels.loss[close] - labels.loss[close].min()
         span = max(float(losses.max()), self.tie)
         _, first = np.unique((losses * (most / span)).astype(np.int64), return_index=True)
         rest = np.setdiff1d(np.arange(len(close)), first, assume_unique=True)
-        return np.union1d(close[np.concatenate((first, rest))[:most]], fastest)
+        best = close[np.concatenate((first, rest))[: max(most - len(aside), most // 2)]]
+        return np.union1d(best, aside)
 
     def _late_s(self, labels: _Labels, k: int) -> Floats:
         """By how much each label would miss the limit if the blocks to come took priced times."""
@@ -223,27 +299,22 @@ class _Beam:
         for j in set(self.course.before[k + 1 :]):
             if 0 <= j < k:  # its working buffer is still to be taken over
                 late_s = np.maximum(late_s, labels.buffers[self.kinds[j]] - self._priced[2, j])
+        for ahead, due in enumerate(self._slot_due[k + 1 :][: self.course.slots], start=1):
+            late_s = np.maximum(late_s, labels.ring[:, -ahead] - due)
         return late_s
 
     def _storage(self, labels: _Labels) -> Floats:
         """When storage is through, set back by the time the rest of the preload will save."""
         return labels.storage - labels.preload / self.task.costs.storage.bytes_per_s
 
-    def _least_read_s(self) -> Floats:
-        """The least storage time of each block ``[n]``, whatever is chosen for the others."""
-        read_bytes = self.options.read_bytes.min(axis=1)
-        sure = np.cumsum(read_bytes) - read_bytes >= self.task.preload_bytes
-        least_s: Floats = (self.bytes_s + self.requests_s * sure[:, None]).min(axis=1)
-        return least_s
 
-    def _follow(self, trace: Sequence[tuple[Ints, Ints]], label: int) -> list[tuple[int, ...]]:
-        """The counts of a label, from the last block back to the first."""
-        counts = []
-        for k in reversed(range(len(trace))):
-            parent, option = trace[k]
-            counts.append(self.options.counts(k, int(option[label])))
-            label = int(parent[label])
-        return counts[::-1]
+def _follow(trace: Sequence[tuple[Ints, Ints]], label: int) -> list[int]:
+    """The options of a label, from the last block back to the first."""
+    options = []
+    for parent, option in reversed(trace):
+        options.append(int(option[label]))
+        label = int(parent[label])
+    return options[::-1]
 
 
 def _course(task: Task, kinds: Sequence[str]) -> Course:
@@ -260,26 +331,31 @@ def _course(task: Task, kinds: Sequence[str]) -> Course:
         embed_s=rows_s + costs.embed_s,
         compute_s=costs.compute_s(kinds),
         before=before,
+        slots=task.read_ahead + 1,
         limit_s=task.limit_s,
     )
 
 
-def _latest_ends(course: Course, read_s: Floats, decode_s: Floats) -> tuple[Floats, list[float]]:
+def _latest_ends(
+    course: Course, slot_before: Sequence[int], read_s: Floats, decode_s: Floats
+) -> tuple[Floats, list[float]]:
     """When storage, decode and compute of each block must end, ``[3, n]``, to meet the limit.
 
-    Later blocks are taken to be as fast as they can be, and slots of the ring to be free. Also
-    returns the latest start of the first block on each lane.
+    Blocks take the seconds given. Also returns the latest start of the first on each lane.
     """
     count = len(read_s)
     latest = np.empty((3, count))
     starts = [math.inf] * 3  # of the block behind, on each lane
     users = [math.inf] * count  # of the decode that takes over the block's working buffer
+    readers = [math.inf] * count  # of the storage that takes over the block's slot
     for k in reversed(range(count)):
         compute = min(course.limit_s, starts[2], users[k])
-        decode = min(compute - course.compute_s[k], starts[1])
+        decode = min(compute - course.compute_s[k], starts[1], readers[k])
         storage = min(decode - decode_s[k], starts[0])
         latest[:, k] = storage, decode, compute
         starts = [storage - read_s[k], decode - decode_s[k], compute - course.compute_s[k]]
         if course.before[k] >= 0:
             users[course.before[k]] = starts[1]
+        if slot_before[k] >= 0:
+            readers[slot_before[k]] = starts[0]
     return latest, starts

@@ -16,9 +16,10 @@ import numpy as np
 from sti.costs import BlockWork, RunCosts, deadline_s, run_costs, run_steps
 from sti.errors import InfeasibleError
 from sti.manifest import Block, Manifest, Submodel
+from sti.options import Floats
 from sti.plan import Plan, Target, Workload, check_plan, fidelities
 from sti.planner import make_plan, predict, uniform_plan
-from sti.prediction import blocks_of, loss_of
+from sti.prediction import blocks_of, missing_of
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, skip, total_bytes
 from sti.simulate import simulate
@@ -28,7 +29,7 @@ PACK = "0123456789abcdef"
 ORDERS: tuple[Order, ...] = ("random", "ranked", "slices")
 Fidelities = tuple[int, ...]
 Row = tuple[float, tuple[int, ...], Fidelities]
-"""Loss, counts and fidelities of one staircase."""
+"""Missing gains, counts and fidelities of one staircase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ class Instance:
 def random_instance(rng: Random) -> Instance:
     """A model of 2 to 4 blocks, 2 or 3 slices and 2 or 3 planes, on a random machine.
 
-    The latency lies between what the lowest and the highest fidelity need, and now and then
-    beyond one of them.
+    Most submodels, the full model among them, have a curve from missing gains to loss. The latency
+    lies between what the lowest and the highest fidelity need, and now and then beyond one of them.
     """
     blocks, slices = rng.choice((2, 3, 4)), rng.choice((2, 3))
     layers = (blocks + 1) // 2
@@ -82,7 +83,7 @@ def random_instance(rng: Random) -> Instance:
         submodels=[(n, m, rng.uniform(0.0, loss)) for n, m in sizes if rng.random() < 0.3],
         orders=rng.choice(ORDERS),
     )
-    manifest = replace(manifest, blocks=manifest.blocks[:blocks])
+    manifest = with_curves(rng, replace(manifest, blocks=manifest.blocks[:blocks]), share=0.7)
     profile = make_profile(
         rng,
         ladder=ladder,
@@ -97,6 +98,38 @@ def random_instance(rng: Random) -> Instance:
     low, high = instance.uniform_s(ladder[0]), instance.uniform_s(ladder[-1])
     total_s = max(1e-6, low + rng.uniform(-0.3, 1.05) * (high - low))
     return replace(instance, target=Target(total_s * profile.jitter, preload))
+
+
+def with_curves(rng: Random, manifest: Manifest, *, share: float) -> Manifest:
+    """The manifest with random curves for that share of its submodels."""
+    submodels = [
+        _curved(rng, manifest, submodel) if rng.random() < share else submodel
+        for submodel in manifest.submodels
+    ]
+    return replace(manifest, submodels=tuple(submodels))
+
+
+def _curved(rng: Random, manifest: Manifest, submodel: Submodel) -> Submodel:
+    """A curve with steep, flat and (often) no measured parts where much is missing."""
+    blocks = blocks_of(manifest, submodel)
+    lowest = [(submodel.width, *(0 for _ in block.planes[1:])) for block in blocks]
+    most = rng.uniform(0.4, 1.1) * missing_of(submodel, blocks, lowest)
+    missing = [0.0, *sorted(rng.uniform(0.01, 1.0) * most for _ in range(rng.randrange(5)))]
+    losses = [submodel.loss]
+    for low, high in itertools.pairwise(missing):
+        slope = rng.choice((0.0, rng.lognormvariate(0.0, 1.0), rng.lognormvariate(0.0, 1.0)))
+        losses.append(losses[-1] + slope * (high - low))
+    return replace(submodel, missing=tuple(missing), losses=tuple(losses))
+
+
+def expected_loss(submodel: Submodel, missing: Floats) -> Floats:
+    """The loss at each of ``missing``, by the definition of the curve."""
+    if not submodel.missing:
+        return submodel.loss + missing
+    places, values = np.array(submodel.missing), np.array(submodel.losses)
+    slope = (values[-1] - values[-2]) / (places[-1] - places[-2]) if len(places) > 1 else 1.0
+    beyond = np.maximum(missing - places[-1], 0.0)
+    return np.asarray(np.interp(missing, places, values) + slope * beyond)
 
 
 def gap(instance: Instance) -> float | None:
@@ -136,15 +169,15 @@ def _least_loss(instance: Instance, submodel: Submodel) -> float | None:
     )
     blocks = blocks_of(instance.manifest, submodel)
     tables = [list(_rows(block, submodel)) for block in blocks]
-    losses = np.array([submodel.loss])
+    missing = np.zeros(1)
     for table in tables:
-        losses = np.add.outer(losses, [loss for loss, _, _ in table]).ravel()
+        missing = np.add.outer(missing, [lacked for lacked, _, _ in table]).ravel()
     shape = [len(table) for table in tables]
-    for place in np.argsort(losses, kind="stable"):
+    for place in np.argsort(missing, kind="stable"):
         picks = np.unravel_index(place, shape)
         chosen = [table[int(pick)] for table, pick in zip(tables, picks, strict=True)]
         if _total_s(instance, costs, blocks, chosen) <= deadline:
-            return float(losses[place])
+            return float(expected_loss(submodel, missing[place : place + 1])[0])
     return None
 
 
@@ -161,8 +194,8 @@ def _rows(block: Block, submodel: Submodel) -> Iterator[Row]:
         used = [sum(index < width for index in slices) for slices in read]
         falling = all(below >= above for below, above in itertools.pairwise(used))
         if falling and all(not slices or slices[-1] < width for slices in read):
-            loss = loss_of(replace(submodel, loss=0.0), [block], [counts])
-            yield loss, counts, fidelities(block, counts)
+            missing = missing_of(submodel, [block], [counts])
+            yield missing, counts, fidelities(block, counts)
 
 
 def _total_s(instance: Instance, costs: RunCosts, blocks: list[Block], chosen: list[Row]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Literal, TypedDict
 
@@ -35,6 +36,14 @@ class Shape(TypedDict):
 
 BERT_BASE = Shape(layers=12, slices=12, attention_weights=196608, ffn_weights=393216)
 MINILM = Shape(layers=6, slices=12, attention_weights=49152, ffn_weights=98304)
+MACHINES: dict[str, tuple[float, float, float]] = {
+    "decode": (3e9, 2.0, 0.2),
+    "storage": (1e8, 0.3, 0.2),
+    "compute": (2e9, 0.1, 3.0),
+    "storage and decode": (8.3e8, 1.0, 0.3),
+    "all alike": (8.3e8, 1.0, 1.5),
+}
+"""What binds on a machine: storage in bytes per second, shares of a laptop's decode and compute."""
 
 
 def make_manifest(
@@ -86,6 +95,8 @@ def make_manifest(
         words=WordTable(rows=1000, hidden=64, group=32, row_bytes=36, checksum=0),
         submodels=(Submodel(layers, slices, tuple(range(layers)), 0.0), *smaller),
         resident=Resident("embed.gamma", 16384, 0),
+        quality=None,
+        rejection=None,
         notes={},
     )
 
@@ -150,3 +161,29 @@ def make_profile(
         contention=contention,
         jitter=jitter,
     )
+
+
+def make_machine(name: str) -> DeviceProfile:
+    """The profile of one of ``MACHINES``."""
+    bytes_per_s, decode, compute = MACHINES[name]
+    laptop = make_profile(bytes_per_s=bytes_per_s, jitter=1.0)
+    weight_s = {bits: decode * cost for bits, cost in laptop.decode.weight_s.items()}
+    graphs = {
+        graph: (compute * a, compute * b, compute * c, compute * d, compute * e)
+        for graph, (a, b, c, d, e) in laptop.compute.items()
+    }
+    return replace(
+        laptop, decode=DecodeProfile(decode * laptop.decode.shard_s, weight_s), compute=graphs
+    )
+
+
+def with_equal_gains(manifest: Manifest) -> Manifest:
+    """The manifest of a pack whose importance was not measured: all planes of a fidelity alike."""
+    blocks = []
+    for block in manifest.blocks:
+        planes = (
+            replace(plane, gains=tuple(4.0**-plane.bits for _ in plane.gains))
+            for plane in block.planes
+        )
+        blocks.append(replace(block, planes=tuple(planes)))
+    return replace(manifest, blocks=tuple(blocks))

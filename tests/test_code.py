@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from sti.code import (
     plane_bytes,
 )
 from sti.code_lookup import CHUNK
-from sti.code_tables import Recipes
+from sti.code_tables import Recipe, Recipes, _Builder
 from sti.errors import InputError, PackCorruptError, PackFormatError
 
 GOLDEN = Path(__file__).parent / "golden" / "nested_code.json"
@@ -402,3 +403,20 @@ def test_values_of_a_book_cannot_be_changed() -> None:
     assert book.values[2][0] == 0
     with pytest.raises(ValueError, match="read-only"):
         book.values[2][0] = 1
+
+
+def test_threads_that_ask_for_a_recipe_at_once_are_given_the_same_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = _Builder.recipe
+
+    def slow(self: _Builder, count: int, values: Bytes) -> Recipe:
+        sleep(0.01)
+        return real(self, count, values)
+
+    monkeypatch.setattr(_Builder, "recipe", slow)
+    book = bell_book()
+    recipes = Recipes(book.ladder, book.values, unsigned=False)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: recipes[1], range(4)))
+    assert all(recipe is found[0] for recipe in found)

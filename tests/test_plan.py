@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 from sti.errors import PlanError
 from sti.plan import BlockPlan, Plan, Target, Workload, check_plan, fidelities
 from sti.planner import uniform_plan
+from sti.quality import Quality
 from tests.synthetic import make_manifest, make_profile
 
 PACK = "0123456789abcdef"
-MANIFEST = make_manifest(Random(3), submodels=[(1, 2, 0.5)])
+MANIFEST = replace(
+    make_manifest(Random(3), submodels=[(1, 2, 0.5)]),
+    quality=Quality("accuracy", 500, 0.005, (0.0, 5.0), (0.97, 0.4)),
+)
 WORKLOAD = Workload(2, 16)
 
 
@@ -73,6 +77,15 @@ def test_a_plan_survives_saving(
     assert Plan.load(plan.save(), where="plan.json") == plan
 
 
+def test_a_plan_without_a_quality_is_read_as_one_of_an_earlier_release() -> None:
+    plan = good_plan()
+    assert plan.predicted is not None and plan.predicted.quality is not None
+    for value in (..., None):
+        found = Plan.from_json(changed("predicted.quality", value), where="plan.json")
+        assert found == replace(plan, predicted=replace(plan.predicted, quality=None))
+        assert Plan.load(found.save(), where="plan.json") == found
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -99,6 +112,11 @@ def test_a_plan_survives_saving(
         ("predicted.total_s", ...),
         ("predicted.blocks.0.storage", {"start_s": 0.0}),
         ("predicted.limited_by", 1),
+        ("predicted.quality", 0.9),
+        ("predicted.quality", {"metric": "accuracy", "value": 0.9, "low": 0.8}),
+        ("predicted.quality.metric", 1),
+        ("predicted.quality.value", "high"),
+        ("predicted.quality.low", float("nan")),
     ],
 )
 def test_a_malformed_plan_is_refused_with_its_source(path: str, value: object) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -17,10 +18,12 @@ from sti.errors import InfeasibleError, InputError, PlanError, ProfileError
 from sti.manifest import Manifest
 from sti.plan import Plan, Prediction, Target, Workload, check_plan, fidelities
 from sti.planner import make_plan, place_preload, predict, uniform_plan
+from sti.quality import Quality
 from sti.reads import block_ranges, skip, total_bytes
+from sti.search import Search
 from sti.units import parse_size
 from tests.benchmarks import planner_gap
-from tests.brute_force import PACK, Instance, gap, random_instance
+from tests.brute_force import PACK, Instance, gap, random_instance, with_curves
 from tests.synthetic import BERT_BASE, LADDER, MINILM, make_manifest, make_profile
 
 WORKLOAD = Workload(1, 128)
@@ -176,6 +179,105 @@ def test_smaller_submodels_are_taken_when_they_lose_less() -> None:
         assert prediction(plan).total_s <= latency_s
         sizes.add((plan.depth, plan.width))
     assert len(sizes) >= 2
+
+
+def test_a_submodel_that_suffers_less_from_missing_planes_is_taken() -> None:
+    """Without curves the full model would be: its gains are the same, its own loss is less."""
+    manifest = make_manifest(Random(7), slices=4, submodels=[(2, 3, 0.01)])
+    latency_s = between(2, 8, manifest=manifest)
+    plain = plan_for(latency_s, manifest=manifest)
+    assert (plain.depth, plain.width) == (2, 4)
+    hardy = replace(manifest.submodels[1], missing=(0.0, 100.0), losses=(0.01, 0.02))
+    steep = replace(manifest.submodels[0], missing=(0.0, 1.0), losses=(0.0, 50.0))
+    curved = replace(manifest, submodels=(steep, hardy))
+    plan = plan_for(latency_s, manifest=curved)
+    assert (plan.depth, plan.width) == (2, 3)
+    assert prediction(plan).loss == pytest.approx(0.01, rel=1.0)
+    assert prediction(plan).total_s <= latency_s
+
+
+def test_equal_losses_of_submodels_are_settled_by_bytes() -> None:
+    manifest = make_manifest(Random(7), slices=4, submodels=[(2, 3, 0.0), (2, 2, 1e-9)])
+    for latency_s in (None, 10.0):
+        plan = plan_for(latency_s, manifest=manifest)
+        assert (plan.depth, plan.width) == (2, 3)
+    flat = replace(manifest.submodels[1], missing=(0.0, 1e9), losses=(0.0, 0.0))
+    manifest = replace(manifest, submodels=(manifest.submodels[0], flat))
+    plan = plan_for(between(2, 8, manifest=manifest), manifest=manifest)
+    assert (plan.depth, plan.width) == (2, 3)
+    assert prediction(plan).loss == 0.0
+
+
+def test_of_many_submodels_few_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = planner_gap.elastic_manifest(layers=3, slices=8, curves=True)
+    assert len(manifest.submodels) == 24
+    searched = []
+    original = Search.run
+
+    def counting(self: Search, ceiling: float) -> list[tuple[int, ...]] | None:
+        searched.append(self)
+        return original(self, ceiling)
+
+    monkeypatch.setattr(Search, "run", counting)
+    profile = make_profile(bytes_per_s=2e8, jitter=1.0)
+    whole = uniform_plan(manifest, PACK, WORKLOAD, bits=8, profile=profile)
+    for share in (0.8, 0.6, 0.4, 0.2):
+        searched.clear()
+        target = Target(share * prediction(whole).total_s, 0)
+        make_plan(manifest, PACK, profile, WORKLOAD, target)
+        assert 1 <= len(searched) <= 2
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_leaving_submodels_unsearched_costs_nothing(seed: int) -> None:
+    """The plan is that of the best submodel when each is planned for on its own."""
+    rng = Random(seed)
+    sizes = [(n, m) for n in (1, 2) for m in (1, 2, 3)][:-1]
+    losses = [(n, m, rng.uniform(0.0, 0.3) * (9 - n * m)) for n, m in sizes]
+    manifest = with_curves(rng, make_manifest(rng, submodels=losses), share=0.8)
+    profile = make_profile(bytes_per_s=3e8, jitter=1.0)
+    instance = Instance(manifest, profile, WORKLOAD, Target(None, rng.choice((0, 90_000))), 1)
+    low, high = 0.3 * instance.uniform_s(2), instance.uniform_s(8)
+    for share in (0.1, 0.35, 0.6, 0.85):
+        timed = replace(instance, target=Target(low + share * (high - low), 0))
+        alone = []
+        for submodel in manifest.submodels:
+            with suppress(InfeasibleError):
+                one = replace(timed, manifest=replace(manifest, submodels=(submodel,)))
+                alone.append(prediction(one.plan()).loss)
+        assert _loss(timed) == min(alone, default=float("inf"))
+
+
+def test_a_higher_fidelity_is_found_where_only_that_is_fast_enough() -> None:
+    """As on a machine whose decoder is slow at the lowest."""
+    fast = make_profile(ladder=SMALL.ladder, jitter=1.0)
+    weight_s = {bits: 1e-7 if bits == 2 else 1e-10 for bits in LADDER}
+    profile = replace(fast, decode=replace(fast.decode, weight_s=weight_s))
+    low, quick, high = (
+        prediction(uniform_plan(SMALL, PACK, WORKLOAD, bits=bits, profile=profile))
+        for bits in (2, 3, 8)
+    )
+    latency_s = 0.5 * (quick.total_s + high.total_s)
+    assert latency_s < 0.5 * low.total_s
+    found = prediction(make_plan(SMALL, PACK, profile, WORKLOAD, Target(latency_s, 0)))
+    assert found.total_s <= latency_s
+    assert found.loss < quick.loss
+
+
+def test_a_plan_says_what_quality_to_expect() -> None:
+    quality = Quality("accuracy", 500, 0.005, (0.0, 4.0), (0.97, 0.5))
+    manifest = replace(SMALL, quality=quality)
+    losses, values = [], []
+    for bits in (2, 4, 8):
+        found = prediction(plan_for(between(2, 8), manifest=manifest))
+        assert found.quality == quality.estimate(found.loss)
+        found = prediction(uniform(bits, manifest=manifest))
+        assert found.quality is not None
+        losses.append(found.loss)
+        values.append(found.quality.value)
+    assert losses == sorted(losses, reverse=True)
+    assert values == sorted(values) and values[-1] == 0.97
+    assert prediction(uniform(2)).quality is None
 
 
 def test_blocks_of_layers_that_are_not_run_are_left_out() -> None:
@@ -368,7 +470,8 @@ def test_the_benchmark_reports_gaps_times_and_limits(capsys: pytest.CaptureFixtu
     arguments = ["--instances", "3", "--seed", "1", "--repeats", "1", "--no-wide"]
     planner_gap.main([*arguments, "--output", "json"])
     report = json.loads(capsys.readouterr().out)
-    small, shapes, limits = (table["rows"] for table in report["tables"])
+    small, shapes, elastic, limits = (table["rows"] for table in report["tables"])
     assert small[0]["problems"] == 3
     assert {row["shape"] for row in shapes} == {"BERT-base", "MiniLM-L6"}
-    assert len(limits) == 4
+    assert {row["depth"] for row in elastic} > {6}
+    assert len(limits) == 5

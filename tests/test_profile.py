@@ -50,6 +50,8 @@ def test_a_profile_survives_json(seed: int) -> None:
         ("storage.request_s", -1e-6),
         ("storage.direct", "yes"),
         ("decode.weight_s", {"four": 1e-9}),
+        ("decode.weight_s", {"²": 1e-9}),
+        ("decode.weight_s", {"9" * 5000: 1e-9}),
         ("decode.weight_s", {"4": float("inf")}),
         ("decode.shard_s", None),
         ("compute.attention", [1.0, 2.0]),

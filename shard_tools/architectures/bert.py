@@ -57,7 +57,7 @@ class BertModel:
         self.slices = self._heads if slices is None else slices
         _check_sizes(config, self.slices)
         self._head_size = self.hidden // self._heads
-        self._prefix = _prefix(checkpoint)
+        self._prefix = encoder_prefix(checkpoint)
         self._task = find_task(checkpoint, self._prefix)
         self.task, self.labels = self._task.task, self._task.labels
         self.kinds: tuple[KindLayout, ...] = (self._attention_layout(), self._ffn_layout())
@@ -291,7 +291,7 @@ def _check_sizes(config: Fields, slices: int) -> None:
             )
 
 
-def _prefix(checkpoint: Checkpoint) -> str:
+def encoder_prefix(checkpoint: Checkpoint) -> str:
     """What stands before the names of the encoder's tensors."""
     names = checkpoint.names()
     for prefix in ("bert.", ""):

@@ -149,6 +149,7 @@ examples:
     )
     _add_json(parser)
     parser.add_argument("--trace", metavar="FILE", help="write a trace that Perfetto opens")
+    _refuse_device(parser)
 
 
 def _add_plan(commands: Any) -> None:
@@ -161,6 +162,11 @@ examples:
   sti plan model.sti.safetensors --latency 100ms --preload 2MB
   sti plan model.sti.safetensors --tokens 128 --latency 50ms --output night.json
   sti run model.sti.safetensors --plan night.json "a text"
+  sti plan model.sti.safetensors --device paper-board --latency 200ms
+  sti plan model.sti.safetensors --device phone.json --latency 200ms
+
+  A device file is what `sti calibrate PACK --json` printed on the device, or a board's times of
+  one layer, as the paper-board that ships has them.
 
 """
         + _TARGET_HELP,
@@ -168,6 +174,11 @@ examples:
     _add_pack(parser)
     _add_workload(parser)
     _add_target(parser)
+    parser.add_argument(
+        "--device",
+        metavar="NAME|FILE",
+        help="plan for a machine that is not at hand: a device that ships, or a file of its times",
+    )
     parser.add_argument(
         "--output", metavar="FILE", help="save the plan; `--plan FILE` pins it again"
     )
@@ -201,6 +212,7 @@ examples:
     _add_target(parser)
     parser.add_argument("--output", choices=("md", "json", "csv"), default="md")
     _add_json(parser)
+    _refuse_device(parser)
 
 
 def _add_calibrate(commands: Any) -> None:
@@ -281,6 +293,20 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", metavar="FILE", help="configuration file (default sti.toml)")
     group.add_argument("--target", metavar="NAME", help="a target of the configuration")
     group.add_argument("--threads", type=_count, metavar="N", help="compute threads")
+
+
+class _OnlyPlanned(argparse.Action):
+    """An option of ``plan`` that running cannot have; says so instead of "unrecognized"."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error(
+            f"{self.option_strings[0]} is for `sti plan` alone: this machine cannot run as another "
+            "one; a plan saved with --output can be followed here with --plan"
+        )
+
+
+def _refuse_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", action=_OnlyPlanned, nargs="?", help=argparse.SUPPRESS)
 
 
 def _count(text: str) -> int:

@@ -67,8 +67,15 @@ def how_to_install(package: str) -> str:
     return f"pip install {package}"
 
 
+def show_metric(metric: str, value: float, *, difference: bool = False) -> str:
+    """A metric for people: an accuracy in percent, a difference of two in points; others as are."""
+    if metric != "accuracy":
+        return f"{value:.3f}"
+    return f"{value * 100:.1f} {'points' if difference else '%'}"
+
+
 def describe_plan(plan: Plan) -> str:
-    """One line: submodel, bits, target, what limits."""
+    """One line: submodel, bits, target, what limits, and how good it is expected to be."""
     parts = [f"{plan.depth} layers x {plan.width} slices"]
     asked = []
     if plan.target.latency_s is not None:
@@ -80,4 +87,7 @@ def describe_plan(plan: Plan) -> str:
     if plan.predicted is not None:
         parts.append(f"predicted {format_time(plan.predicted.total_s)}")
         parts.append(f"limited by {plan.predicted.limited_by}")
+        if (quality := plan.predicted.quality) is not None:
+            shown = show_metric(quality.metric, quality.value)
+            parts.append(f"expected {quality.metric} {shown}")
     return ", ".join(parts)

@@ -1,6 +1,7 @@
-"""``sti plan``: what would be read and computed when, without running it.
+"""``sti plan``: what would be read and computed when, and how good it would be, without running it.
 
-In: parsed arguments. Out: a table a block, or the plan as JSON, which ``--plan`` pins again.
+In: parsed arguments. Out: a table a block, or the plan as JSON, which ``--plan`` pins again. With
+``--device`` for a machine that is not at hand.
 """
 
 from __future__ import annotations
@@ -8,37 +9,103 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from sti.cli.output import workload_tokens, write_file
+from sti.cli.output import show_metric, workload_tokens, write_file
 from sti.cli.run import open_engine
 from sti.cli.tables import aligned
+from sti.config import Settings, resolve
+from sti.errors import InputError
 from sti.manifest import Manifest
-from sti.plan import BlockPlan, BlockTimes, Plan, Span, fidelities
-from sti.planner import predict
+from sti.pack import PackReader
+from sti.plan import BlockPlan, BlockTimes, Plan, Span, Target, fidelities
+from sti.planner import make_plan, predict, uniform_plan
+from sti.plans import bucket, check_in_time, read_plan
 from sti.profile import DeviceProfile
+from sti.quality import Quality
 from sti.reads import block_ranges, total_bytes
 from sti.units import format_size, format_time
+
+MORE_TIME = (1.25, 1.5, 2.0, 3.0)
+"""Multiples of the latency for which it is said what they would gain."""
+WORTH = 1e-3
+"""Gains of the metric below this are not worth a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A plan with its prediction, and what it was made from."""
+
+    plan: Plan
+    manifest: Manifest
+    profile: DeviceProfile
+    free: bool
+    """The planner chose; neither the plan nor its fidelities were given."""
 
 
 def execute(args: argparse.Namespace) -> None:
     """Make the plan for a workload, show it, and save it where asked to."""
+    made = _here(args) if args.device is None else _elsewhere(args)
+    if args.output is not None:
+        write_file(args.output, made.plan.save())
+    if args.json:
+        print(json.dumps(made.plan.to_json()))
+        return
+    print(_heading(made.plan, made.manifest, made.profile))
+    print(_table(made.plan, made.manifest))
+    print(_summary(made.plan, made.manifest, made.profile))
+    if made.manifest.quality is not None:
+        print(_expected(made, made.manifest.quality))
+    if args.output is not None:
+        print(f"saved to {args.output}; `--plan {args.output}` follows it")
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    return resolve(
+        latency=args.latency,
+        preload=args.preload,
+        fidelity=args.fidelity,
+        plan=args.plan,
+        config=args.config,
+        target=args.target,
+    )
+
+
+def _here(args: argparse.Namespace) -> _Made:
+    """Planned for this machine by the engine that would run it."""
+    settings = _settings(args)
     with open_engine(args) as engine:
         tokens = workload_tokens(args.tokens, engine.manifest)
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
         manifest, profile = engine.manifest, engine.profile
     if plan.predicted is None:
         plan = replace(plan, predicted=predict(manifest, profile, plan))
-    if args.output is not None:
-        write_file(args.output, plan.save())
-    if args.json:
-        print(json.dumps(plan.to_json()))
-        return
-    print(_heading(plan, manifest, profile))
-    print(_table(plan, manifest))
-    print(_summary(plan, manifest, profile))
-    if args.output is not None:
-        print(f"saved to {args.output}; `--plan {args.output}` follows it")
+    return _Made(plan, manifest, profile, settings.plan is None and settings.fidelity is None)
+
+
+def _elsewhere(args: argparse.Namespace) -> _Made:
+    """Planned for another machine: from the pack's manifest alone, no engine is opened."""
+    from sti.boards import load_device
+
+    if args.threads is not None:
+        raise InputError("--threads is for this machine; the file of a --device states its own")
+    settings = _settings(args)
+    with PackReader.open(args.pack) as reader:
+        manifest, pack_id = reader.manifest, reader.pack_id
+    profile = load_device(args.device, manifest)
+    if settings.plan is not None:
+        plan = read_plan(settings.plan, manifest, pack_id)
+        plan = replace(plan, predicted=predict(manifest, profile, plan))
+        return _Made(plan, manifest, profile, free=False)
+    most = manifest.dimensions.max_tokens
+    workload = bucket(args.batch, workload_tokens(args.tokens, manifest), most=most)
+    target, bits = Target(settings.latency_s, settings.preload_bytes or 0), settings.fidelity
+    if bits is None:
+        plan = make_plan(manifest, pack_id, profile, workload, target)
+        return _Made(plan, manifest, profile, free=True)
+    plan = uniform_plan(manifest, pack_id, workload, bits=bits, target=target, profile=profile)
+    check_in_time(plan, profile, bits)
+    return _Made(plan, manifest, profile, free=False)
 
 
 def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
@@ -105,3 +172,46 @@ def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
         f"expected loss {predicted.loss:.4g}\n"
         f"limited by {predicted.limited_by}"
     )
+
+
+def _expected(made: _Made, quality: Quality) -> str:
+    """The metric to expect, in words, and what more time would gain."""
+    predicted = made.plan.predicted
+    assert predicted is not None
+    estimate = predicted.quality or quality.estimate(predicted.loss)
+    full = quality.estimate(0.0).value
+
+    def show(value: float) -> str:
+        return show_metric(quality.metric, value)
+
+    below = full - estimate.value
+    points = show_metric(quality.metric, below, difference=True)
+    lost = f"{points} below" if below >= WORTH / 2 else "the same as"
+    known = (
+        f"expected {quality.metric} {show(estimate.value)} (95 times in 100 between "
+        f"{show(estimate.low)} and {show(estimate.high)}), "
+        f"{lost} the full model's {show(full)}"
+    )
+    gains = _gains(made, quality) if made.free else []
+    if not gains:
+        return known
+    offers = ", ".join(f"{show(value)} in {format_time(asked)}" for asked, value in gains)
+    return f"{known}\nwith more time: {offers}"
+
+
+def _gains(made: _Made, quality: Quality) -> list[tuple[float, float]]:
+    """Longer latencies, and the metric to expect with each; only such as are worth it."""
+    plan, found = made.plan, []
+    latency_s, predicted = plan.target.latency_s, plan.predicted
+    if latency_s is None or predicted is None:
+        return []
+    best = quality.estimate(predicted.loss).value
+    for share in MORE_TIME:
+        target = Target(latency_s * share, plan.target.preload_bytes)
+        longer = make_plan(made.manifest, plan.pack, made.profile, plan.workload, target).predicted
+        assert longer is not None
+        value = quality.estimate(longer.loss).value
+        if value >= best + WORTH:
+            found.append((latency_s * share, value))
+            best = value
+    return found

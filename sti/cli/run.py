@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from sti import machine
-from sti.cli.output import describe_plan, write_file
+from sti.cli.output import describe_plan, show_metric, write_file
 from sti.cli.tables import aligned
 from sti.cli.texts import Text, read_texts
 from sti.engine import Engine
-from sti.results import Label, Result, TextSpan
+from sti.manifest import Manifest
+from sti.results import Label, Result, TextSpan, expected_loss
 from sti.units import format_size
 
 SHOWN_NUMBERS = 6
@@ -43,18 +44,19 @@ def execute(args: argparse.Namespace) -> None:
             "threads": engine.threads,
             "direct": engine.direct,
         }
-        name, task = engine.manifest.name, engine.manifest.task
+        manifest = engine.manifest
     if args.trace is not None:
         write_file(args.trace, json.dumps(result.trace.to_chrome(result.plan)) + "\n")
     if args.json:
-        document = {"pack": str(args.pack), "name": name, "task": task, "texts": texts}
-        print(json.dumps({**document, **result.to_json(), "process": process}))
+        document = {"pack": str(args.pack), "name": manifest.name, "task": manifest.task}
+        print(json.dumps({**document, "texts": texts, **result.to_json(), "process": process}))
         return
+    outside = None if manifest.rejection is None else manifest.rejection.label
     for index, text in enumerate(texts):
-        print(_answer(index, text, result))
+        print(_answer(index, text, result, outside))
     if result.embeddings is not None and 1 < len(texts) <= MOST_COMPARED:
         print("\n" + _similarities(result.embeddings), end="")
-    print("\n" + _cost(result, opened - start))
+    print("\n" + _cost(result, manifest, opened - start))
 
 
 def open_engine(args: argparse.Namespace, *, verify: bool = False) -> Engine:
@@ -72,13 +74,21 @@ def open_engine(args: argparse.Namespace, *, verify: bool = False) -> Engine:
     )
 
 
-def _answer(index: int, text: Text, result: Result) -> str:
+def _answer(index: int, text: Text, result: Result, outside: str | None) -> str:
+    """One text and what was found; ``outside`` is what a text out of scope is called."""
     head = f"{index + 1}  {_shorten(text)}"
     if result.embeddings is not None:
         row = result.embeddings[index]
         numbers = " ".join(f"{value:.4f}" for value in row[:SHOWN_NUMBERS])
         return f"{head}\n   [{numbers} ...] ({len(row)} numbers)"
     answers: Sequence[Any] = () if result.labels is None else result.labels[index]
+    if result.accepted is not None and result.threshold is not None:
+        # Such a pack stands by its best label, or by none.
+        best = answers[0]
+        line = _line(best)
+        if not result.accepted[index]:
+            line = f"{outside} ({_guess(best, result.threshold)})"
+        return f"{head}\n   {line}"
     lines = [_line(item) for item in answers[:SHOWN_LABELS]] or ["nothing found"]
     if len(answers) > SHOWN_LABELS and isinstance(answers[0], TextSpan):
         lines = [_line(item) for item in answers]
@@ -89,6 +99,12 @@ def _line(item: Label | TextSpan) -> str:
     if isinstance(item, Label):
         return f"{item.score:7.4f}  {item.name}"
     return f"{item.score:7.4f}  {item.label}  {item.text}  ({item.start}-{item.end})"
+
+
+def _guess(best: Label, threshold: float) -> str:
+    """Why a text is out of scope; with digits enough to see that the score is too low."""
+    digits = next((n for n in (2, 4) if f"{best.score:.{n}f}" != f"{threshold:.{n}f}"), 6)
+    return f"best guess {best.name} {best.score:.{digits}f}, below {threshold:.{digits}f}"
 
 
 def _shorten(text: Text) -> str:
@@ -111,11 +127,15 @@ def _similarities(embeddings: np.ndarray[Any, np.dtype[np.float32]]) -> str:
     return aligned(["cosine", *names], rows)
 
 
-def _cost(result: Result, open_s: float) -> str:
-    timing = result.timing
+def _cost(result: Result, manifest: Manifest, open_s: float) -> str:
+    timing, plan = result.timing, describe_plan(result.plan)
+    if result.plan.predicted is None and manifest.quality is not None:
+        # A pinned plan may lack a timeline; how good it is the pack knows all the same.
+        expected = manifest.quality.estimate(expected_loss(manifest, result.plan))
+        plan += f", expected {expected.metric} {show_metric(expected.metric, expected.value)}"
     return (
         f"{timing.total:.1f} ms (io {timing.io:.1f}, decode {timing.decode:.1f}, "
         f"compute {timing.compute:.1f}, stall {timing.stall:.1f}) after opening in "
         f"{open_s * 1e3:.0f} ms; read {format_size(result.bytes_read)}\n"
-        f"plan: {describe_plan(result.plan)}"
+        f"plan: {plan}"
     )

@@ -1,0 +1,91 @@
+"""What depths and widths a checkpoint was trained for: ``elastic.json``, and the notes of a pack.
+
+In: JSON values. Out: checked depths (how many layers, and which) and widths (leading slices), or
+an error that names the entry. Knows nothing of how training or measuring is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shard_tools.checkpoint import Checkpoint
+from sti.errors import CheckpointError, StiError
+
+ELASTIC = "elastic.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Elastic:
+    """Depths and widths."""
+
+    slices: int
+    depths: Mapping[int, tuple[int, ...]]
+    """Layers kept, by their number."""
+    widths: tuple[int, ...]
+
+    def notes(self) -> dict[str, Any]:
+        """As they stand in a pack's notes."""
+        depths = {str(depth): list(layers) for depth, layers in self.depths.items()}
+        return {"depths": depths, "widths": list(self.widths)}
+
+
+def read_elastic(checkpoint: Checkpoint, *, layers: int) -> Elastic | None:
+    """The checkpoint's ``elastic.json``; None where there is none.
+
+    Args:
+        layers: of the model.
+
+    Raises:
+        CheckpointError: it is malformed, of an unknown version, or does not fit the model.
+    """
+    found = checkpoint.json(ELASTIC)
+    if found is None:
+        return None
+    where = f"{checkpoint.directory / ELASTIC}"
+    if not isinstance(found, dict) or type(found.get("elastic")) is not int:
+        raise CheckpointError(f"{where}: expected a JSON object with the version as 'elastic'")
+    if found["elastic"] != VERSION:
+        raise CheckpointError(
+            f"{where}: version {found['elastic']} is unknown, expected {VERSION}; upgrade sti"
+        )
+    slices = found.get("slices")
+    if type(slices) is not int or slices < 1:
+        raise CheckpointError(f"{where}: slices must be a number above 0")
+    return checked(
+        found.get("depths"),
+        found.get("widths"),
+        layers=layers,
+        slices=slices,
+        where=where,
+        error=CheckpointError,
+    )
+
+
+def checked(
+    depths: Any, widths: Any, *, layers: int, slices: int, where: str, error: type[StiError]
+) -> Elastic:
+    """Depths and widths as JSON has them.
+
+    Raises:
+        error: they are not what they should be, or beyond the model.
+    """
+
+    def numbers(value: Any, least: int, most: int, name: str) -> tuple[int, ...]:
+        good = isinstance(value, list) and bool(value)
+        good = good and all(type(item) is int and least <= item <= most for item in value)
+        if not good or value != sorted(set(value)):
+            raise error(f"{where}: {name} must list rising numbers from {least} to {most}")
+        return tuple(value)
+
+    if not isinstance(depths, dict) or not depths:
+        raise error(f"{where}: depths must map each depth to the layers it keeps")
+    found = {}
+    for key, value in depths.items():
+        kept = numbers(value, 0, layers - 1, f"depths[{key!r}]")
+        if str(len(kept)) != key:
+            raise error(f"{where}: depths[{key!r}] lists {len(kept)} layers")
+        found[len(kept)] = kept
+    return Elastic(slices, found, numbers(widths, 1, slices, "widths"))

@@ -1,0 +1,133 @@
+"""How good an answer will be: what a pack measured of itself, read off for any plan.
+
+In: curves that calibration left in the manifest. Out: for planes that are missing the expected loss
+of a submodel (and the other way round), for an expected loss the metric to expect, with an
+interval, and the score below which an answer counts as out of scope. Pure. Knows nothing of how the
+curves were measured.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NINETY_FIVE = 1.96
+"""Standard deviations either side of the mean that hold 95 % of a normal distribution."""
+
+METRICS = ("accuracy", "spearman")
+"""The metrics a pack may state its quality in; the first lies between 0 and 1, both end at 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A metric to expect, and the interval that holds it 95 times in 100."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The metric of a pack's task as a function of a plan's expected loss."""
+
+    metric: str
+    """Its name: ``accuracy`` (0 to 1) or ``spearman`` (-1 to 1)."""
+    examples: int
+    """Calibration examples it was measured on."""
+    residual: float
+    """Standard deviation of measured minus predicted, on plans that were not fitted."""
+    losses: tuple[float, ...]
+    """Ascending."""
+    values: tuple[float, ...]
+    """The metric at each of ``losses``, never rising. Flat beyond both ends."""
+
+    def estimate(self, loss: float) -> Estimate:
+        """What to expect of a plan with this expected loss, on data like the calibration's.
+
+        The interval covers the predictor's own error and, for an accuracy, that of having seen
+        only so many examples.
+        """
+        value = interpolate(self.losses, self.values, loss)
+        spread = self.residual**2
+        least = least_of(self.metric)
+        if self.metric == "accuracy":
+            spread += max(value * (1.0 - value), 0.0) / self.examples
+        reach = NINETY_FIVE * math.sqrt(spread)
+        return Estimate(self.metric, value, max(least, value - reach), min(1.0, value + reach))
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """When a classifier says that a text is none of its business.
+
+    An answer's score is its probability at ``temperature``; below the threshold of the plan's
+    expected loss the text is out of scope.
+    """
+
+    label: str
+    """What to call such a text."""
+    temperature: float
+    """Logits are divided by it before the softmax, so that probabilities are calibrated."""
+    accepted: float
+    """Share of in-scope calibration texts that the thresholds let through."""
+    losses: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+    def threshold(self, loss: float) -> float:
+        """The least score that is in scope, for a plan with this expected loss."""
+        return interpolate(self.losses, self.thresholds, loss)
+
+
+def least_of(metric: str) -> float:
+    """The least that a metric can be; the most is 1."""
+    return 0.0 if metric == "accuracy" else -1.0
+
+
+def interpolate(places: Sequence[float], values: Sequence[float], place: float) -> float:
+    """Piecewise linear through the points; flat beyond the first and the last."""
+    right = bisect_right(places, place)
+    if right == 0:
+        return values[0]
+    if right == len(places):
+        return values[-1]
+    left = right - 1
+    share = (place - places[left]) / (places[right] - places[left])
+    return values[left] + share * (values[right] - values[left])
+
+
+def follow(places: Sequence[float], values: Sequence[float], place: float) -> float:
+    """As ``interpolate``, but beyond the last point on with the slope of the last segment.
+
+    A single point goes on with a slope of 1: one more missing, one more lost.
+    """
+    beyond = place - places[-1]
+    if beyond <= 0.0:
+        return interpolate(places, values, place)
+    return values[-1] + beyond * _last_slope(places, values)
+
+
+def reach(places: Sequence[float], values: Sequence[float], value: float) -> float:
+    """The last place where ``follow`` is not above ``value``; values must not fall.
+
+    Infinite where the curve ends flat below it; negative infinity where it starts above it.
+    """
+    right = bisect_right(values, value)
+    if right == 0:
+        return -math.inf
+    if right == len(values):
+        slope = _last_slope(places, values)
+        beyond = value - values[-1]
+        return places[-1] + beyond / slope if slope > 0.0 else math.inf
+    left = right - 1  # the last point not above the value, so that the next one is
+    share = (value - values[left]) / (values[right] - values[left])
+    return places[left] + share * (places[right] - places[left])
+
+
+def _last_slope(places: Sequence[float], values: Sequence[float]) -> float:
+    if len(places) == 1:
+        return 1.0
+    return (values[-1] - values[-2]) / (places[-1] - places[-2])
