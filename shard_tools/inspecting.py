@@ -6,11 +6,14 @@ and the resident region only; whether the bytes are sound is ``sti.verify``'s bu
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from shard_tools.ranking.ranking_text import render_quality, render_ranking, render_submodels
 from sti.cli.tables import aligned
-from sti.manifest import Manifest
+from sti.manifest import Manifest, Submodel
 from sti.pack import VOCABULARY, PackReader, padded
+from sti.prediction import blocks_of, loss_of, uniform_counts
 from sti.units import format_size
 
 
@@ -40,10 +43,20 @@ def describe(reader: PackReader) -> dict[str, Any]:
         "bits_a_weight": _bits(manifest),
         "bytes": _sizes(reader),
         "submodels": [
-            {"depth": item.depth, "width": item.width, "loss": item.loss}
+            {
+                "depth": item.depth,
+                "width": item.width,
+                "layers": list(item.layers),
+                "loss": item.loss,
+                "uniform": _uniform(manifest, item),
+            }
             for item in manifest.submodels
         ],
-        "uniform_loss": _uniform_losses(manifest),
+        "uniform_loss": {
+            str(entry["bits"]): entry["loss"] for entry in _uniform(manifest, manifest.submodels[0])
+        },
+        "quality": asdict(manifest.quality) if manifest.quality else None,
+        "rejection": asdict(manifest.rejection) if manifest.rejection else None,
         "importance": _importance(manifest),
         "notes": manifest.notes,
     }
@@ -89,12 +102,17 @@ def _sizes(reader: PackReader) -> dict[str, int]:
     }
 
 
-def _uniform_losses(manifest: Manifest) -> dict[str, float]:
-    """Expected loss of the full model with every shard at one fidelity."""
-    found = {}
-    for number, bits in enumerate(manifest.ladder):
-        missing = [plane for block in manifest.blocks for plane in block.planes[number + 1 :]]
-        found[str(bits)] = sum(sum(plane.gains) for plane in missing)
+def _uniform(manifest: Manifest, submodel: Submodel) -> list[dict[str, float]]:
+    """What to expect of a submodel with every shard at one fidelity, lowest first."""
+    blocks = blocks_of(manifest, submodel)
+    found = []
+    for bits in manifest.ladder:
+        counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
+        loss = loss_of(submodel, blocks, counts)
+        entry: dict[str, float] = {"bits": bits, "loss": loss}
+        if manifest.quality is not None:
+            entry[manifest.quality.metric] = manifest.quality.estimate(loss).value
+        found.append(entry)
     return found
 
 
@@ -118,8 +136,8 @@ def _importance(manifest: Manifest) -> list[dict[str, Any]]:
     return found
 
 
-def render(description: dict[str, Any]) -> str:
-    """The description as text for a terminal."""
+def render(description: dict[str, Any], manifest: Manifest) -> str:
+    """The description of a pack as text for a terminal."""
     dims = description["dimensions"]
     labels = description["labels"]
     lines = [
@@ -139,11 +157,6 @@ def render(description: dict[str, Any]) -> str:
         for name, size in description["bytes"].items()
     ]
     bits = [(name, f"{value:.3f}") for name, value in description["bits_a_weight"].items()]
-    losses = [(f"{key} bits", f"{value:.4g}") for key, value in description["uniform_loss"].items()]
-    submodels = [
-        (f"{item['depth']} x {item['width']}", f"{item['loss']:.4g}")
-        for item in description["submodels"]
-    ]
     ranks = [
         (
             f"{item['layer']} {item['kind']}",
@@ -158,11 +171,15 @@ def render(description: dict[str, Any]) -> str:
     lowest = description["ladder"][0]
     parts += ["", aligned(("part", "size", "share"), sizes)]
     parts += [aligned(("encoder", "bits a weight"), bits)]
-    parts += [aligned(("every shard at", "expected loss"), losses)]
-    parts += [aligned(("submodel", "expected loss"), submodels)]
+    quality = manifest.quality
+    metric = quality.metric if quality else None
+    parts += [render_submodels(description["submodels"], metric)]
+    if quality or manifest.rejection:
+        parts += [render_quality(quality, manifest.rejection)]
     header = ("block", f"loss at {lowest} bits", "most", "slice", "least", "slice")
     parts += [aligned(header, ranks)]
-    return "\n".join(parts)
+    ranking = render_ranking(manifest)
+    return "\n".join([*parts, ranking] if ranking else parts)
 
 
 def _listed(labels: list[str], most: int = 8) -> str:

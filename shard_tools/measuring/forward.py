@@ -1,0 +1,293 @@
+"""A pack in memory, run on many texts at any fidelity: what ranking and evaluation measure with.
+
+In: an open pack, texts, and for each block the fidelity of every slice. Out: the head's answers, or
+the hidden states on the way, from which a run can go on. The arithmetic is the engine's own, graph
+for graph and group for group, so what is measured here is what users get. Knows nothing of targets,
+labels, losses or of time: all weights stay decoded in memory, at every fidelity that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_tools.measuring.residents import OwnResidents
+from shard_tools.rows import Text
+from sti.backend import Backend, GroupState
+from sti.batching import Group, group_by_length
+from sti.blocks import BlockBytes, DecodeScratch, check_block, decode_block, group_weights
+from sti.blocks import prepare_block as job_of
+from sti.code import CodeBook, Decoder
+from sti.errors import PackCorruptError, StorageError
+from sti.manifest import Block, Manifest, Submodel
+from sti.pack import VOCABULARY, PackReader, decode_rows
+from sti.plan import BlockPlan, Plan, fidelities
+from sti.tokenizer import Encoding, Tokenizer, TokenizerSpec
+
+Floats = NDArray[np.float32]
+
+States = tuple[Floats, ...]
+"""Hidden states ``[B, S, d]`` of each group of a ``Batches``, between two blocks."""
+
+_UNSIGNED_ZERO = 128
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSetting:
+    """How one block is run: the bits of slices 0 to width - 1. 0 leaves a slice out."""
+
+    layer: int
+    kind: str
+    bits: tuple[int, ...]
+
+
+Setting = tuple[BlockSetting, ...]
+"""The blocks to run, in the order of execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Texts made ready once by ``Forward.batches``: tokenized, grouped by length, embedded.
+
+    Belongs to the ``Forward`` that made it; its working states are overwritten by every run.
+    """
+
+    count: int
+    """Texts."""
+    tokens: int
+    """Tokens of all texts, without padding."""
+    truncated: int
+    """Texts that were cut to the model's longest."""
+    groups: tuple[Group, ...]
+    embedded: States
+    working: tuple[GroupState, ...]
+
+
+class Forward:
+    """Runs a pack on ``Batches``. Not thread-safe. A context manager, or call ``close``.
+
+    Args:
+        reader: the open pack; must stay open.
+        threads: compute threads.
+
+    Raises:
+        PackError: the pack contradicts itself.
+        BackendError: ONNX Runtime refuses a graph.
+    """
+
+    def __init__(self, reader: PackReader, *, threads: int) -> None:
+        self._reader = OwnResidents(reader)
+        self._manifest = reader.manifest
+        self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
+        self._backend = Backend(self._reader, threads=threads)
+        self._decoder = Decoder(
+            CodeBook.from_json(reader.manifest.book), unsigned=self._backend.unsigned
+        )
+        self._tokenizer = Tokenizer(
+            TokenizerSpec.from_json(reader.manifest.tokenizer),
+            reader.resident(VOCABULARY).tobytes(),
+        )
+        largest = max(group_weights(block.shard_weights) for block in reader.manifest.blocks)
+        shards = np.empty(largest, dtype=self._backend.weight_type)
+        self._scratch = DecodeScratch(self._decoder.scratch(), shards)
+        self._words: NDArray[np.uint8] | None = None
+        self._raw: dict[str, NDArray[np.uint8]] = {}
+        self._decoded: dict[tuple[int, str, int], tuple[NDArray[Any], ...]] = {}
+        self._loaded: dict[tuple[str, int], tuple[int, int]] = {}
+
+    def __enter__(self) -> Forward:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back sessions and memory. Idempotent."""
+        self._backend.close()
+        self._words = None
+        for kept in (self._raw, self._decoded, self._loaded):
+            kept.clear()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the pack says about itself."""
+        return self._manifest
+
+    def batches(self, texts: Sequence[Text]) -> Batches:
+        """Tokenize and embed texts, at least one. Groups are those of the engine for this batch.
+
+        Raises:
+            PackCorruptError: the word table is damaged.
+            StorageError: reading it failed.
+        """
+        encodings = [
+            self._tokenizer.encode(text)
+            if isinstance(text, str)
+            else self._tokenizer.encode(text[0], text[1])
+            for text in texts
+        ]
+        lengths = [len(encoding.ids) for encoding in encodings]
+        groups = group_by_length(lengths)
+        largest = max(groups, key=lambda group: len(group.members) * group.tokens)
+        self._backend.room(len(largest.members), largest.tokens)
+        states = tuple(self._embed(group, encodings) for group in groups)
+        return Batches(
+            count=len(texts),
+            tokens=sum(lengths),
+            truncated=sum(encoding.truncated for encoding in encodings),
+            groups=groups,
+            embedded=tuple(np.array(state.hidden.numpy()) for state in states),
+            working=states,
+        )
+
+    def logits(self, batches: Batches, setting: Setting, *, start: States | None = None) -> Floats:
+        """The head's answers, ``[n, outputs]`` in the order of the texts; a new array.
+
+        Args:
+            setting: the blocks to run.
+            start: hidden states in front of the first of them (``states`` gave them); None for the
+                embedded texts.
+
+        Raises:
+            PackCorruptError: a block is damaged.
+            StorageError: reading it failed.
+        """
+        self._run(batches, setting, start)
+        found: Floats | None = None
+        for group, state in zip(batches.groups, batches.working, strict=True):
+            rows = self._backend.finish(state)
+            if found is None:
+                found = np.empty((batches.count, *rows.shape[1:]), dtype=np.float32)
+            found[list(group.members)] = rows
+        assert found is not None, "batches are never empty"
+        return found
+
+    def states(self, batches: Batches, setting: Setting, *, start: States | None = None) -> States:
+        """Hidden states behind the blocks of ``setting``; new arrays. Arguments as ``logits``."""
+        self._run(batches, setting, start)
+        return tuple(np.array(state.hidden.numpy()) for state in batches.working)
+
+    def _run(self, batches: Batches, setting: Setting, start: States | None) -> None:
+        """Leave the states behind the blocks of ``setting`` in the working states."""
+        for state, hidden in zip(batches.working, start or batches.embedded, strict=True):
+            state.hidden.update_inplace(hidden)
+        for item in setting:
+            self._load(item)
+            absent = [number for number, bits in enumerate(item.bits) if not bits]
+            with self._reader.without(self._stored[item.layer, item.kind], absent):
+                for state in batches.working:
+                    self._backend.block(state, item.layer, item.kind, len(item.bits))
+
+    def _load(self, item: BlockSetting) -> None:
+        """Bring the weights into the working buffers of the block's kind, where they differ."""
+        buffers = self._backend.buffers[item.kind]
+        for number, bits in enumerate(item.bits):
+            wanted = (item.layer if bits else -1, bits)
+            if self._loaded.get((item.kind, number)) == wanted:
+                continue
+            if bits:
+                weights = self._weights(item.layer, item.kind, bits)
+                for buffer, operand in zip(buffers, weights, strict=True):
+                    np.copyto(buffer[number], operand[number])
+            else:
+                for buffer in buffers:
+                    buffer[number] = _UNSIGNED_ZERO if self._backend.unsigned else 0
+            self._loaded[item.kind, number] = wanted
+
+    def _weights(self, layer: int, kind: str, bits: int) -> tuple[NDArray[Any], ...]:
+        """All slices of a block at one fidelity, one ``[slices, ...]`` array an operand."""
+        key = (layer, kind, bits)
+        if key not in self._decoded:
+            block = self._stored[layer, kind]
+            slices = self._manifest.dimensions.slices
+            counts = tuple(slices if step <= bits else 0 for step in self._manifest.ladder)
+            job = job_of(BlockPlan(layer, kind, counts, 0), block, 0)
+            data = BlockBytes(self._bytes(block), tuple(r.offset for r in job.ranges), False)
+            check_block(job, data, where=str(self._reader.path))
+            out = tuple(np.empty_like(buffer) for buffer in self._backend.buffers[kind])
+            decode_block(job, data, decoder=self._decoder, scratch=self._scratch, out=out)
+            self._decoded[key] = out
+        return self._decoded[key]
+
+    def _bytes(self, block: Block) -> NDArray[np.uint8]:
+        """A block as it is stored."""
+        if block.tensor not in self._raw:
+            offset = self._reader.block_offset(block.tensor)
+            self._raw[block.tensor] = self._read(offset, block.length)
+        return self._raw[block.tensor]
+
+    def _read(self, offset: int, length: int) -> NDArray[np.uint8]:
+        path = self._reader.path
+        try:
+            found = np.fromfile(path, dtype=np.uint8, count=length, offset=offset)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if found.size != length:
+            raise PackCorruptError(f"{path}: ends unexpectedly; fetch the pack again")
+        return found
+
+    def _embed(self, group: Group, encodings: Sequence[Encoding]) -> GroupState:
+        """Look up the words of a group, as the engine does, and embed them."""
+        shape = (len(group.members), group.tokens)
+        ids, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        lengths = []
+        for line, member in enumerate(group.members):
+            length = len(encodings[member].ids)
+            lengths.append(length)
+            ids[line, :length] = encodings[member].ids
+            ids[line, length:] = encodings[member].ids[0]  # padding: any word, it is masked
+            types[line, :length] = encodings[member].type_ids
+        used, places = np.unique(ids, return_inverse=True)
+        table = self._manifest.words
+        rows = np.empty((len(used), table.hidden), dtype=np.float32)
+        decode_rows(self._word_table()[used], table, rows)
+        words = self._backend.room(*shape)
+        np.take(rows, places.reshape(shape), axis=0, out=words, mode="clip")
+        return self._backend.start(words, types, lengths)
+
+    def _word_table(self) -> NDArray[np.uint8]:
+        """Word rows as they are stored, ``[rows, row_bytes]``."""
+        if self._words is None:
+            table = self._manifest.words
+            size = table.rows * table.row_bytes
+            found = self._read(self._reader.words_offset, size)
+            if crc32(found.data) != table.checksum:
+                raise PackCorruptError(
+                    f"{self._reader.path}: the word table does not match its checksum; the pack "
+                    "is damaged, fetch it again"
+                )
+            self._words = found.reshape(table.rows, table.row_bytes)
+        return self._words
+
+
+def setting_of(plan: Plan, manifest: Manifest) -> Setting:
+    """What a plan runs. The plan must fit the manifest (``sti.plan.check_plan``)."""
+    stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    return tuple(
+        BlockSetting(
+            item.layer,
+            item.kind,
+            fidelities(stored[item.layer, item.kind], item.counts)[: plan.width],
+        )
+        for item in plan.blocks
+    )
+
+
+def uniform_setting(manifest: Manifest, submodel: Submodel, bits: int) -> Setting:
+    """Every slice in use of a submodel at ``bits``."""
+    return tuple(
+        BlockSetting(block.layer, block.kind, (bits,) * submodel.width)
+        for block in manifest.blocks
+        if block.layer in submodel.layers
+    )

@@ -1,0 +1,119 @@
+"""How far answers are from those of the full model, and how right they are. Pure.
+
+In: logits of calibration texts, labels. Out: for each text the loss against a fixed base (the full
+model at the top of the ladder), the answer, and the score by which it could be rejected; and the
+metric of a set of answers. The loss needs no labels and is zero for the base, so differences of a
+thousandth of a point of accuracy show in it. Knows nothing of packs or plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_tools.measuring.metrics import spearman
+from sti.errors import RunError
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+LOSS, ANSWER, SCORE = 0, 1, 2
+"""Rows of what ``Judge.judge`` returns."""
+
+_GOLDEN = 0.618033988749895
+_LOG_TEMPERATURES = (-3.0, 3.0)  # natural logarithms: 0.05 to 20
+_STEPS = 40
+_LEAST_VARIANCE = 1e-12
+
+
+class Judge:
+    """Compares answers with those of the full model.
+
+    Args:
+        base: its logits, ``[n, outputs]``.
+        labels: class numbers, or the values of a regression, ``[n]``.
+        regression: whether the first output is a value rather than a class's logit.
+
+    Attributes:
+        temperature: what logits are divided by to make scores that are probabilities.
+        metric: ``accuracy`` or ``spearman``.
+
+    Raises:
+        RunError: the base has answers that are no finite numbers.
+    """
+
+    def __init__(self, base: Floats, labels: Sequence[float], *, regression: bool) -> None:
+        _check_finite(base)
+        self.metric = "spearman" if regression else "accuracy"
+        self._labels = np.asarray(labels, dtype=np.float64)
+        self._regression = regression
+        self._base = base.astype(np.float64) if regression else log_softmax(base)
+        self._variance = max(float(self._base[:, 0].var()), _LEAST_VARIANCE)
+        self.temperature = 1.0 if regression else fit_temperature(base, self._labels)
+
+    def judge(self, logits: Floats) -> Floats:
+        """Float32 ``[3, n]``: each text's loss (nats; squared error over variance), its answer
+        (class or value), and its score, the probability of the best class (1 for regressions).
+
+        Raises:
+            RunError: an answer is no finite number.
+        """
+        _check_finite(logits)
+        found = np.ones((3, len(logits)), dtype=np.float32)
+        if self._regression:
+            found[LOSS] = np.square(logits[:, 0] - self._base[:, 0]) / self._variance
+            found[ANSWER] = logits[:, 0]
+            return found
+        logs = log_softmax(logits)
+        found[LOSS] = np.maximum((np.exp(self._base) * (self._base - logs)).sum(axis=1), 0.0)
+        found[ANSWER] = logits.argmax(axis=1)
+        found[SCORE] = scores(logits, self.temperature)
+        return found
+
+    def value(self, answers: Floats) -> float:
+        """The metric of answers ``[n]`` against the labels."""
+        if self._regression:
+            return spearman(answers.astype(np.float64), self._labels)
+        return float(self.hits(answers).mean())
+
+    def hits(self, answers: Floats) -> Doubles:
+        """1 where an answer, ``[..., n]``, is the label, else 0 (classes only)."""
+        return np.asarray(answers == self._labels, dtype=np.float64)
+
+
+def _check_finite(logits: Floats) -> None:
+    if not np.isfinite(logits).all():
+        raise RunError("the pack gives answers that are no finite numbers; build it again")
+
+
+def log_softmax(logits: Floats) -> Doubles:
+    """Logarithms of the probabilities, ``[n, classes]``."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def scores(logits: Floats, temperature: float) -> Doubles:
+    """Probability of each text's best class, ``[n]``."""
+    cooled = logits.astype(np.float64) / temperature
+    return np.asarray(1.0 / np.exp(cooled - cooled.max(axis=1, keepdims=True)).sum(axis=1))
+
+
+def fit_temperature(logits: Floats, labels: Doubles) -> float:
+    """The temperature at which the labels are most likely, by golden section."""
+    classes = labels.astype(np.intp)[:, None]
+
+    def unlikely(log_temperature: float) -> float:
+        logs = log_softmax((logits / np.exp(log_temperature)).astype(np.float32))
+        return -float(np.take_along_axis(logs, classes, axis=1).mean())
+
+    low, high = _LOG_TEMPERATURES
+    for _ in range(_STEPS):
+        reach = _GOLDEN * (high - low)
+        if unlikely(high - reach) < unlikely(low + reach):
+            high = low + reach
+        else:
+            low = high - reach
+    return float(f"{np.exp((low + high) / 2.0):.4g}")

@@ -1,0 +1,1 @@
+"""``sti-shard rank``: what every shard is worth, and what metric any plan will have."""

@@ -1,0 +1,91 @@
+"""From losses of lowered shards to gains of planes, with or without the help of cheaper ones. Pure.
+
+A plane's gain is by how much the loss falls when it is read, all planes below being there. Losses
+come from measurement: shard by shard, or, for less time, a block at a time. What was not measured
+is filled in from gains that were there before (a proxy), scaled to what was. Knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_tools.measuring.metrics import spearman
+from shard_tools.repack import Gains
+from sti.manifest import Block
+
+Doubles = NDArray[np.float64]
+
+AGREEMENT = 0.8
+"""Rank correlation at which a proxy stands in for a measurement."""
+
+_DIGITS = 4
+_LEAST = 1e-30
+
+
+def falling(losses: Doubles) -> Doubles:
+    """Losses ``[levels, ...]``, lowest fidelity first, such that none is below that of a higher
+    fidelity: a step up that happens to do harm counts as none, and so do those below it until
+    they have made up for it.
+    """
+    return np.asarray(np.maximum.accumulate(losses[::-1], axis=0)[::-1])
+
+
+def gains_of(losses: Doubles) -> Doubles:
+    """Gains ``[planes, ...]`` of losses ``[planes, ...]``: absent, then the lowest fidelity, and so
+    on up to the one below the top, at which the loss is zero.
+    """
+    levels = falling(np.concatenate([losses, np.zeros_like(losses[:1])]))
+    return np.asarray(levels[:-1] - levels[1:])
+
+
+def stored_gains(blocks: Sequence[Block]) -> Doubles:
+    """The gains a pack carries, ``[planes, blocks, slices]``."""
+    found = np.array([[plane.gains for plane in block.planes] for block in blocks])
+    return np.asarray(found.transpose(1, 0, 2))
+
+
+def agreement(first: Doubles, second: Doubles) -> list[float]:
+    """Spearman correlation of two rankings of shards, plane by plane."""
+    return [spearman(a.reshape(-1), b.reshape(-1)) for a, b in zip(first, second, strict=True)]
+
+
+def with_middle(losses: Doubles, proxy: Doubles) -> Doubles:
+    """Losses at the fidelity below the top, where only those below it were measured.
+
+    Each shard's measured loss one fidelity further down is shared out between the two planes above
+    as the proxy does.
+
+    Args:
+        losses: ``[planes - 1, ...]``: absent and the fidelities up to the third from the top.
+        proxy: gains ``[planes, ...]``.
+
+    Returns:
+        ``[planes, ...]``
+    """
+    lower, upper = proxy[-2], proxy[-1]
+    share = upper / np.maximum(lower + upper, _LEAST)
+    return np.concatenate([losses, (losses[-1] * share)[None]])
+
+
+def scaled_to_blocks(proxy: Doubles, losses: Doubles) -> Doubles:
+    """The proxy's gains, scaled such that each block's add up to its measured ones.
+
+    Args:
+        proxy: gains ``[planes, blocks, slices]``.
+        losses: ``[planes, blocks]`` of whole blocks lowered, as ``gains_of`` takes them.
+    """
+    wanted = gains_of(losses)
+    return np.asarray(proxy * (wanted / np.maximum(proxy.sum(axis=2), _LEAST))[:, :, None])
+
+
+def by_block(gains: Doubles, blocks: Sequence[Block]) -> Gains:
+    """Gains ``[planes, blocks, slices]`` as they stand in a manifest: by block, rounded."""
+    return {
+        (block.layer, block.kind): [
+            [float(f"{gain:.{_DIGITS}g}") for gain in row] for row in gains[:, number]
+        ]
+        for number, block in enumerate(blocks)
+    }

@@ -1,0 +1,173 @@
+"""The importance of every shard's planes, measured, with what is known of its reliability.
+
+In: a bench, the gains the pack carries, how much to measure. Out: gains for the manifest, and notes
+that say how stable the ranking is and how well the cheap proxies do. Shards are lowered one by one,
+except for the fidelity below the top where the pack's gains rank planes as the measurement does
+(``auto``), or for all of them (``proxy``: whole blocks only). Knows nothing of submodels or plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_tools.measuring.forward import Setting
+from shard_tools.measuring.judge import ANSWER, LOSS
+from shard_tools.measuring.metrics import spearman
+from shard_tools.ranking.gains import (
+    AGREEMENT,
+    Doubles,
+    agreement,
+    by_block,
+    gains_of,
+    scaled_to_blocks,
+    with_middle,
+)
+from shard_tools.ranking.shard_losses import (
+    ABSENT,
+    Bench,
+    mean_losses,
+    names,
+    rounding_losses,
+    shard_losses,
+)
+from shard_tools.ranking.stability import stability
+from shard_tools.repack import Gains
+from sti.manifest import Manifest
+
+_FEW = 10
+"""A ranking by one text in so many is compared with that by all, as a cheaper way."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Importances:
+    """Gains, and what is to be said about them."""
+
+    gains: Gains
+    notes: dict[str, Any]
+
+
+def planned_steps(
+    base: Setting, ladder: Sequence[int], measure: str
+) -> Iterator[tuple[str, float]]:
+    """The most steps that ``measure_importances`` takes, with their work."""
+    yield from names(base, (ABSENT, *ladder[:-1]), whole=measure == "proxy")
+
+
+def measure_importances(
+    bench: Bench, manifest: Manifest, stored: Doubles, measure: str, *, seed: int
+) -> Importances:
+    """Measure the gains of all planes.
+
+    Args:
+        stored: the gains the pack carries, ``[planes, blocks, slices]``: the proxy.
+        measure: ``auto``, ``exhaustive`` or ``proxy``.
+    """
+    ladder, blocks = manifest.ladder, manifest.blocks
+    levels = _first_levels(ladder, measure)
+    rounding = rounding_losses(bench, seed=seed)
+    if measure == "proxy":
+        whole = shard_losses(bench, levels, whole=True)
+        gains = scaled_to_blocks(stored, beyond(rounding, mean_losses(whole))[:, :, 0])
+        notes: dict[str, Any] = {"measured": "whole blocks; shards by the pack's earlier gains"}
+        return Importances(by_block(gains, blocks), notes)
+    measured = shard_losses(bench, levels)
+    agreed: list[float] = []
+    used_proxy = False
+    if len(levels) < len(ladder):
+        few = gains_of_few(beyond(rounding, mean_losses(measured)))
+        agreed = agreement(few[1:], stored[1 : len(levels) - 1])
+        used_proxy = min(agreed) >= AGREEMENT
+        if not used_proxy:
+            levels = (*levels, ladder[-2])
+            measured = np.concatenate([measured, shard_losses(bench, levels[-1:])], axis=1)
+    losses = beyond(rounding, mean_losses(measured))
+    gains = gains_of(with_middle(losses, stored) if used_proxy else losses)
+    measured[LOSS] -= rounding[:, None, None].astype(np.float32)
+    notes = _notes(bench, measured, gains, stored, seed=seed)
+    notes["rounding"] = [float(f"{loss:.6g}") for loss in rounding]
+    notes["measured"] = f"every shard lowered alone to {', '.join(map(_level, levels))}"
+    if used_proxy:
+        notes["measured"] += (
+            f"; the share of {ladder[-2]} bits in what lies above {ladder[-3]} is taken from the "
+            f"pack's earlier gains, whose ranks agree"
+        )
+    for plane, bits in enumerate(ladder):
+        notes["planes"][str(bits)]["measured"] = plane < len(levels) - 1 or not used_proxy
+    return Importances(by_block(gains, blocks), notes)
+
+
+def beyond(rounding: Doubles, losses: Doubles) -> Doubles:
+    """Losses ``[levels, blocks, slices]`` without what rounding alone would have cost."""
+    return np.asarray(np.maximum(losses - rounding[:, None], 0.0))
+
+
+def gains_of_few(losses: Doubles) -> Doubles:
+    """Gains of the planes between measured levels: one less than those, first from absence."""
+    falls = np.maximum.accumulate(losses[::-1], axis=0)[::-1]
+    return np.asarray(falls[:-1] - falls[1:])
+
+
+def _first_levels(ladder: Sequence[int], measure: str) -> tuple[int, ...]:
+    """The fidelities to measure in any case, absence first."""
+    levels = (ABSENT, *ladder[:-1])
+    return levels[:-1] if measure == "auto" and len(ladder) > 3 else levels
+
+
+def _level(bits: int) -> str:
+    return f"{bits} bits" if bits else "nothing"
+
+
+def _notes(
+    bench: Bench, measured: Floats, gains: Doubles, stored: Doubles, *, seed: int
+) -> dict[str, Any]:
+    """Stability of the ranking, plane by plane and of whole shards; cheaper ways; the metric."""
+    losses = measured[LOSS]  # [levels, blocks, slices, n]
+    ladder = bench.forward.manifest.ladder
+    proxies = agreement(gains, stored)
+    few = gains_of_few(mean_losses(measured[..., ::_FEW]))
+    fewer = agreement(few, gains[: len(few)])
+    planes: dict[str, Any] = {}
+    for plane, bits in enumerate(ladder):
+        entry: dict[str, Any] = {"spearman_proxy": round(proxies[plane], 3)}
+        if plane < len(losses):
+            upper = losses[plane + 1] if plane + 1 < len(losses) else np.zeros_like(losses[0])
+            whole = plane + 1 < len(losses) or len(losses) == len(ladder)
+            if whole:
+                entry |= stability(losses[plane] - upper, seed=seed).to_json()
+        if plane < len(fewer):
+            entry["spearman_tenth_of_texts"] = round(fewer[plane], 3)
+        planes[str(bits)] = entry
+    notes: dict[str, Any] = {"planes": planes}
+    if len(losses) > 1:
+        notes["shards"] = stability(losses[1], seed=seed).to_json() | {
+            "spearman_proxy": round(
+                spearman(gains[1:].sum(axis=0).ravel(), stored[1:].sum(axis=0).ravel()), 3
+            )
+        }
+        notes["metric"] = _metric_notes(bench, measured[ANSWER][1], seed=seed)
+    return notes
+
+
+def _metric_notes(bench: Bench, answers: Floats, *, seed: int) -> dict[str, Any]:
+    """What the metric itself would have said of shards at the lowest fidelity, ``[..., n]``."""
+    judge = bench.judge
+    if judge.metric != "accuracy":
+        return {"note": "a rank correlation has no value a text: not compared shard by shard"}
+    base = judge.hits(bench.measure("base", bench.base, "full model")[ANSWER])
+    change = (judge.hits(answers) - base).reshape(-1, len(base)).astype(np.float32)
+    errors = change.std(axis=1, ddof=1) / np.sqrt(len(base))
+    return {
+        "change_mean": float(f"{change.mean():.3g}"),
+        "change_standard_deviation": float(f"{change.mean(axis=1).std():.3g}"),
+        "change_standard_error": float(f"{errors.mean():.3g}"),
+        "note": "accuracy against the labels when one shard has the lowest fidelity: its standard "
+        "error is of the size of the changes, hence the ranking by loss",
+        **stability(change, seed=seed).to_json(),
+    }

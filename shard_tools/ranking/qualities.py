@@ -1,0 +1,168 @@
+"""What metric to expect of a plan, and when to refuse an answer, fitted on measured plans.
+
+In: a bench, the ranked manifest, submodels measured at every uniform fidelity. Out: the manifest
+with ``quality`` and ``rejection``, and notes on how good the fit is on plans that were left out of
+it. Knows nothing of targets or machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_tools.measuring.forward import BlockSetting, Setting, uniform_setting
+from shard_tools.measuring.judge import ANSWER, LOSS, SCORE, scores
+from shard_tools.ranking.calibration import Calibration
+from shard_tools.ranking.predictor import Curve, Mixed, draw_mixed, fit_curve, residual
+from shard_tools.ranking.shard_losses import Bench
+from shard_tools.ranking.submodels import Measured
+from sti.manifest import Manifest
+from sti.plan import fidelities
+from sti.prediction import blocks_of, loss_of, uniform_counts
+from sti.quality import Quality, Rejection
+
+FITTED = 72
+"""Mixed plans that the curve is fitted to, beside the submodels at uniform fidelities."""
+HELD_OUT = 48
+"""Mixed plans that the residual is measured on."""
+PLANS = FITTED + HELD_OUT
+
+ACCEPTED = 0.95
+OUT_OF_SCOPE = "out of scope"
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPlan:
+    """A plan's expected loss, and what was found: ``[3, n]`` as ``Judge.judge``."""
+
+    expected: float
+    found: Floats
+
+    @property
+    def loss(self) -> float:
+        """As measured."""
+        return float(self.found[LOSS].mean(dtype=np.float64))
+
+
+def measure_quality(
+    bench: Bench, manifest: Manifest, kept: Sequence[Measured], *, seed: int
+) -> tuple[list[MeasuredPlan], Manifest, dict[str, Any]]:
+    """Fit the metric to the expected loss.
+
+    Args:
+        manifest: ranked, with the submodels and curves that ``kept`` gave.
+
+    Returns:
+        All plans measured, the manifest with its ``quality``, and notes.
+    """
+    rng = np.random.default_rng(seed)
+    fitted = _uniform(manifest, kept)
+    mixed = [_measured(bench, manifest, draw_mixed(manifest, rng)) for _ in range(PLANS)]
+    fitted += mixed[:FITTED]
+    held_out = mixed[FITTED:]
+    value = bench.judge.value
+    values = [value(plan.found[ANSWER]) for plan in fitted]
+    curve = fit_curve([plan.expected for plan in fitted], values, falling=True)
+    measured = [value(plan.found[ANSWER]) for plan in held_out]
+    left = residual(curve, [plan.expected for plan in held_out], measured)
+    exact = residual(curve, [plan.loss for plan in held_out], measured)
+    inside = residual(curve, [plan.expected for plan in fitted], values)
+    ratios = [np.log((plan.loss + 1e-9) / (plan.expected + 1e-9)) for plan in held_out]
+    quality = Quality(
+        metric=bench.judge.metric,
+        examples=bench.batches.count,
+        residual=float(f"{left.deviation:.4g}"),
+        losses=curve.places,
+        values=curve.values,
+    )
+    notes = {
+        "full_model": round(value(_base(fitted)[ANSWER]), 6),
+        "plans_fitted": len(fitted),
+        "plans_held_out": len(held_out),
+        "residual": float(f"{left.deviation:.3g}"),
+        "mean_absolute_error": float(f"{left.mean_absolute:.3g}"),
+        "largest_error": float(f"{left.largest:.3g}"),
+        "mean_absolute_error_with_measured_loss": float(f"{exact.mean_absolute:.3g}"),
+        "mean_absolute_error_of_fitted_plans": float(f"{inside.mean_absolute:.3g}"),
+        "typical_factor_of_loss": round(float(np.exp(np.median(np.abs(ratios)))), 3),
+    }
+    return fitted + held_out, replace(manifest, quality=quality), notes
+
+
+def measure_rejection(
+    bench: Bench, manifest: Manifest, plans: Sequence[MeasuredPlan], strangers: Calibration
+) -> tuple[Manifest, dict[str, Any]]:
+    """The score below which an answer is refused, and how many strangers that recalls."""
+    curve = rejection_curve(plans)
+    rejection = Rejection(
+        label=OUT_OF_SCOPE,
+        temperature=bench.judge.temperature,
+        accepted=ACCEPTED,
+        losses=curve.places,
+        thresholds=curve.values,
+    )
+    batches = bench.forward.batches(strangers.texts)
+    full = manifest.submodels[0]
+    blocks = blocks_of(manifest, full)
+    recalls = {}
+    for bits in manifest.ladder:
+        setting = uniform_setting(manifest, full, bits)
+
+        def measure(setting: Setting = setting) -> Floats:
+            logits = bench.forward.logits(batches, setting)
+            return scores(logits, rejection.temperature).astype(np.float32)
+
+        found = bench.journal.step(f"strangers/{bits}", measure)
+        counts = [uniform_counts(block, full.width, bits) for block in blocks]
+        threshold = rejection.threshold(loss_of(full, blocks, counts))
+        recalls[str(bits)] = round(float((found < threshold).mean()), 4)
+    notes = {
+        "data": strangers.path.name,
+        "examples": len(strangers.texts),
+        "temperature": rejection.temperature,
+        "accepted": ACCEPTED,
+        "threshold_full_model": rejection.threshold(0.0),
+        "recall_full_model": recalls,
+    }
+    return replace(manifest, rejection=rejection), notes
+
+
+def rejection_curve(plans: Sequence[MeasuredPlan]) -> Curve:
+    """Thresholds along the expected loss, neighbours averaged."""
+    quantiles = [
+        float(np.quantile(plan.found[SCORE], 1.0 - ACCEPTED, method="lower")) for plan in plans
+    ]
+    return fit_curve([plan.expected for plan in plans], quantiles, falling=False)
+
+
+def _uniform(manifest: Manifest, kept: Sequence[Measured]) -> list[MeasuredPlan]:
+    """The submodels at uniform fidelities as plans, with the loss their curves expect."""
+    plans = []
+    for submodel, item in zip(manifest.submodels, kept, strict=True):
+        blocks = blocks_of(manifest, submodel)
+        for bits, found in zip(manifest.ladder, item.found, strict=True):
+            counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
+            plans.append(MeasuredPlan(loss_of(submodel, blocks, counts), found))
+    return plans
+
+
+def _measured(bench: Bench, manifest: Manifest, mixed: Mixed) -> MeasuredPlan:
+    blocks = blocks_of(manifest, mixed.submodel)
+    setting = tuple(
+        BlockSetting(block.layer, block.kind, fidelities(block, counts)[: mixed.submodel.width])
+        for block, counts in zip(blocks, mixed.counts, strict=True)
+    )
+    found = bench.measure(f"plan/{crc32(repr(setting).encode()):08x}", setting, "mixed plans")
+    return MeasuredPlan(loss_of(mixed.submodel, blocks, mixed.counts), found)
+
+
+def _base(plans: Sequence[MeasuredPlan]) -> Floats:
+    """The full model at the top: the plan without loss."""
+    return min(plans, key=lambda plan: plan.loss).found

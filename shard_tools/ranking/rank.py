@@ -1,0 +1,184 @@
+"""``sti-shard rank``: measure importance and quality on calibration data, put them into the pack.
+
+In: a pack, a file of labelled texts that training has not seen, options. Out: the pack again, its
+gains, plane orders, submodels, quality and rejection measured through the engine's own graphs, with
+notes on how far they can be trusted. What has been measured is kept beside the output until all is
+done, so a job that is killed goes on where it was. Knows no architecture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from shard_tools.measuring.forward import Forward, uniform_setting
+from shard_tools.measuring.judge import Judge
+from shard_tools.progress import Progress
+from shard_tools.ranking.calibration import Calibration, load_calibration, load_out_of_scope
+from shard_tools.ranking.gains import stored_gains
+from shard_tools.ranking.importances import Importances, measure_importances, planned_steps
+from shard_tools.ranking.journal import Journal
+from shard_tools.ranking.qualities import PLANS, measure_quality, measure_rejection
+from shard_tools.ranking.shard_losses import Bench, work
+from shard_tools.ranking.submodels import measure_sizes, trained_sizes, with_curve, worthwhile
+from shard_tools.repack import ranked_blocks, repack
+from sti import __version__
+from sti.errors import InputError
+from sti.manifest import Manifest, Submodel
+from sti.pack import PackReader
+
+Measure = Literal["auto", "exhaustive", "proxy"]
+
+DEFAULT_EXAMPLES = 1000
+
+_UNITS = {
+    "classification": "divergence (KL, nats) of the answers from the full model's at {top} bits",
+    "regression": "squared error against the full model at {top} bits over its variance",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RankOptions:
+    """What a user may choose."""
+
+    out_of_scope: Path | None = None
+    examples: int = DEFAULT_EXAMPLES
+    measure: Measure = "auto"
+    seed: int = 0
+    threads: int = 1
+
+
+def journal_path(output: Path) -> Path:
+    """Where the progress of ranking into ``output`` is kept."""
+    return output.with_name(f"{output.name}.rank.npz")
+
+
+def rank(
+    pack: Path,
+    data: Path,
+    output: Path,
+    options: RankOptions,
+    *,
+    progress: bool | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Rank a pack.
+
+    Args:
+        pack: the pack; only read, unless it is ``output``, too.
+        data: calibration rows.
+        output: the ranked pack; replaced when all is done, untouched otherwise.
+        options: the user's choices.
+        progress: True or False shows or hides the progress line; None shows it on a terminal.
+        notice: told what the user should know on the way.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        InputError: data or options cannot be used, or the pack has no classes or values to rank by.
+        PackError: the pack cannot be used.
+        StorageError: reading or writing failed.
+    """
+    with PackReader.open(pack) as reader:
+        manifest = reader.manifest
+        calibration = load_calibration(
+            data, manifest, pack, examples=options.examples, seed=options.seed
+        )
+        strangers = load_out_of_scope(options.out_of_scope, manifest)
+        sizes = trained_sizes(manifest, where=str(pack))
+        _check_output(output)
+        key = _key(reader, calibration, strangers, options)
+        journal = Journal(journal_path(output), key)
+        if journal.notice:
+            notice(journal.notice)
+        try:
+            with Forward(reader, threads=options.threads) as forward:
+                ranked = _rank(forward, sizes, calibration, strangers, options, journal, progress)
+            written = repack(reader, output, ranked)
+        except BaseException:
+            journal.save()
+            raise
+        journal.remove()
+    return written
+
+
+def _check_output(output: Path) -> None:
+    if output.is_dir():
+        raise InputError(f"{output}: is a directory; name the pack to write")
+    if not output.parent.is_dir():
+        raise InputError(f"{output.parent}: no such directory; create it first")
+
+
+def _key(
+    reader: PackReader,
+    calibration: Calibration,
+    strangers: Calibration | None,
+    options: RankOptions,
+) -> str:
+    """Everything that what is measured depends on. Threads do not count: results are the same."""
+    kept = asdict(options) | {"threads": 0}
+    kept["out_of_scope"] = strangers.checksum if strangers else None
+    parts = [__version__, reader.pack_id, calibration.checksum, kept]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _rank(
+    forward: Forward,
+    sizes: Sequence[Submodel],
+    calibration: Calibration,
+    strangers: Calibration | None,
+    options: RankOptions,
+    journal: Journal,
+    progress: bool | None,
+) -> Manifest:
+    """The manifest of the ranked pack; its words and residents are the pack's own."""
+    manifest = forward.manifest
+    base = uniform_setting(manifest, manifest.submodels[0], manifest.ladder[-1])
+    steps = dict(planned_steps(base, manifest.ladder, options.measure))
+    total = sum(amount for name, amount in steps.items() if name not in journal)
+    uniform = len(manifest.ladder) * sum(work(uniform_setting(manifest, s, 0)) for s in sizes)
+    total += uniform * (1.0 + PLANS / (len(manifest.ladder) * len(sizes)))
+    with Progress(total, shown=progress) as line:
+        batches = forward.batches(calibration.texts)
+        regression = manifest.task == "regression"
+        judge = Judge(forward.logits(batches, base), calibration.labels, regression=regression)
+        bench = Bench(forward, batches, judge, base, journal, line)
+        found = measure_importances(
+            bench, manifest, stored_gains(manifest.blocks), options.measure, seed=options.seed
+        )
+        ranked = replace(manifest, blocks=ranked_blocks(manifest.blocks, found.gains))
+        measured = measure_sizes(bench, ranked, sizes)
+        kept = worthwhile(measured, slices=manifest.dimensions.slices)
+        ranked = replace(ranked, submodels=tuple(with_curve(item, ranked) for item in kept))
+        plans, ranked, quality_notes = measure_quality(bench, ranked, kept, seed=options.seed)
+        notes = _notes(manifest, found, calibration, options)
+        notes["quality"] = quality_notes | {"submodels_measured": len(measured)}
+        if strangers is not None:
+            ranked, notes["rejection"] = measure_rejection(bench, ranked, plans, strangers)
+        else:
+            ranked = replace(ranked, rejection=None)
+    return replace(ranked, notes=notes)
+
+
+def _notes(
+    manifest: Manifest, found: Importances, calibration: Calibration, options: RankOptions
+) -> dict[str, Any]:
+    unit = _UNITS[manifest.task].format(top=manifest.ladder[-1])
+    about = {
+        "examples": len(calibration.texts),
+        "data": calibration.path.name,
+        "checksum": calibration.checksum,
+        "seed": options.seed,
+        "loss": unit,
+    }
+    kept = {key: value for key, value in manifest.notes.items() if key != "rejection"}
+    return kept | {
+        "importance": f"rise of {unit} when one shard of the full model is lowered",
+        "calibration": calibration.path.name,
+        "ranking": about | found.notes,
+    }
