@@ -1,0 +1,1 @@
+"""``sti-shard evaluate``: plans beside baselines under the same limits."""

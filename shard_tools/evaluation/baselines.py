@@ -1,0 +1,222 @@
+"""What else could be done within the same limits: the paper's baselines, planned on paper.
+
+In: manifest, device profile, workload, a target. Out: for each baseline the best it could do, as a
+plan to run and the seconds to expect, or why nothing of it fits. Pure; paper, section "Evaluation".
+Knows nothing of data: *best* is the least expected loss, then the fewest bytes, as for the planner.
+
+Every baseline chooses its submodel among all that the pack vouches for, and has to keep the same
+limits as the plan: the latency in 95 of 100 runs, and bytes held between runs within the preload.
+All are executed by the same kernels from the same nested code, which makes them stronger than the
+paper's:
+
+* *in memory*: every shard at one fidelity is held between runs, compressed; only decoding and
+  computing are left. Where the whole submodel is larger than the preload, it does not fit.
+* *load then execute*: nothing is held; all shards are read, then decoded and computed one after the
+  other, nothing overlaps. Free to choose its fidelity, too.
+* *pipeline*: every shard at one fidelity, nothing held, reading beside computing. The paper's unit
+  is the layer; here it is the block, half a layer, which hides a little more.
+* *pipeline with preload*: the same, with the preload that the plan has. Not in the paper: it shows
+  what is left when only the choice of fidelities is taken away from the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sti.costs import deadline_s, run_costs
+from sti.manifest import Manifest, Submodel
+from sti.plan import Plan, Target, Workload, fidelities
+from sti.planner import uniform_plan
+from sti.prediction import blocks_of, simulate_run, uniform_counts
+from sti.profile import DeviceProfile
+from sti.quality import Estimate
+from sti.reads import block_ranges, total_bytes
+from sti.ring import ring_bytes
+from sti.units import format_size, format_time
+
+Mode = Literal["pipelined", "sequential"]
+"""As the engine's ``run`` takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A plan, how it is executed, and what to expect of it."""
+
+    plan: Plan
+    """With a prediction, whose times are those of ``pipelined`` execution."""
+    mode: Mode
+    total_s: float
+    """Median seconds from text to answer, executed as ``mode`` says."""
+
+    @property
+    def loss(self) -> float:
+        """Expected loss."""
+        assert self.plan.predicted is not None
+        return self.plan.predicted.loss
+
+    @property
+    def quality(self) -> Estimate:
+        """The metric to expect, where the pack's quality was measured."""
+        assert self.plan.predicted is not None
+        assert self.plan.predicted.quality is not None
+        return self.plan.predicted.quality
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of blocks read from storage in a run."""
+        assert self.plan.predicted is not None
+        return self.plan.predicted.bytes_read
+
+    @property
+    def rank(self) -> tuple[float, int, float]:
+        """The least is the best."""
+        return self.loss, self.bytes_read, self.total_s
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """One baseline under one target."""
+
+    name: str
+    in_paper: bool
+    best: Contender | None
+    why_not: str
+    """Why there is none; empty where there is one."""
+
+
+class Baselines:
+    """All baselines of a pack on one machine. Keeps what does not depend on the target."""
+
+    def __init__(
+        self, manifest: Manifest, pack_id: str, profile: DeviceProfile, workload: Workload
+    ) -> None:
+        self._manifest, self._pack_id = manifest, pack_id
+        self._profile, self._workload = profile, workload
+        self._bits = manifest.ladder[::-1]
+        self._in_memory = {bits: tuple(self._held(bits)) for bits in self._bits}
+        self._serial = tuple(self._one_after_the_other())
+        self._pipelines: dict[tuple[int, int], tuple[Contender, ...]] = {}
+
+    def under(self, target: Target) -> tuple[Baseline, ...]:
+        """Each baseline's best within the target. Without a preload, those that need one are left
+        out.
+        """
+        preload = target.preload_bytes
+        schemes: list[tuple[str, bool, Sequence[Contender]]] = []
+        if preload:
+            schemes += [(f"in memory, {b} bits", True, self._in_memory[b]) for b in self._bits]
+        schemes += [("load then execute", True, self._serial)]
+        schemes += [(f"pipeline, {b} bits", True, self._pipeline(b, 0)) for b in self._bits]
+        if preload:
+            schemes += [
+                (f"pipeline with preload, {b} bits", False, self._pipeline(b, preload))
+                for b in self._bits
+            ]
+        return tuple(
+            Baseline(name, in_paper, *self._best(options, target))
+            for name, in_paper, options in schemes
+        )
+
+    def _best(self, options: Sequence[Contender], target: Target) -> tuple[Contender | None, str]:
+        """The best that keeps the target; else why there is none."""
+        held = [item for item in options if _held_bytes(item) <= target.preload_bytes]
+        if not held:
+            return None, f"needs a preload of {format_size(min(map(_held_bytes, options)))}"
+        deadline = deadline_s(self._profile, target)
+        in_time = [item for item in held if deadline is None or item.total_s <= deadline]
+        if not in_time:
+            least_s = min(item.total_s for item in held) * self._profile.jitter
+            return None, f"needs {format_time(least_s)}"
+        best = min(in_time, key=lambda item: item.rank)
+        return replace(best, plan=replace(best.plan, target=target)), ""
+
+    def _held(self, bits: int) -> Iterator[Contender]:
+        for submodel in self._manifest.submodels:
+            size = sum(
+                total_bytes(block_ranges(block, uniform_counts(block, submodel.width, bits)))
+                for block in blocks_of(self._manifest, submodel)
+            )
+            yield self._contender(submodel, bits, size)
+
+    def _one_after_the_other(self) -> Iterator[Contender]:
+        for submodel in self._manifest.submodels:
+            for bits in self._manifest.ladder:
+                plan = replace(self._contender(submodel, bits, 0).plan, decode_threads=1)
+                total_s = serial_s(self._manifest, self._profile, submodel, plan)
+                yield Contender(plan, "sequential", total_s)
+
+    def _pipeline(self, bits: int, preload: int) -> tuple[Contender, ...]:
+        if (bits, preload) not in self._pipelines:
+            self._pipelines[bits, preload] = tuple(
+                self._contender(submodel, bits, preload) for submodel in self._manifest.submodels
+            )
+        return self._pipelines[bits, preload]
+
+    def _contender(self, submodel: Submodel, bits: int, preload: int) -> Contender:
+        """A submodel at one fidelity; its target's preload is what it may hold."""
+        return planned(
+            uniform_plan(
+                self._manifest,
+                self._pack_id,
+                self._workload,
+                bits=bits,
+                target=Target(None, preload),
+                profile=self._profile,
+                depth=submodel.depth,
+                width=submodel.width,
+            )
+        )
+
+
+def planned(plan: Plan) -> Contender:
+    """A plan that is executed as it is meant to be. It must have a prediction."""
+    assert plan.predicted is not None
+    return Contender(plan, "pipelined", plan.predicted.total_s)
+
+
+def serial_s(manifest: Manifest, profile: DeviceProfile, submodel: Submodel, plan: Plan) -> float:
+    """Median seconds of a run in which nothing overlaps: one step after the other, one thread each.
+
+    Nothing is slowed by what runs beside it, either.
+    """
+    costs = run_costs(manifest, profile, plan.workload, plan.width, threads=1)
+    alone = replace(costs, contention=1.0, embed_s=costs.embed_s / costs.contention)
+    blocks = blocks_of(manifest, submodel)
+    run = simulate_run(alone, blocks, plan.blocks, read_ahead=plan.read_ahead)
+    return sum(step.work_s for step in run.steps) + alone.fixed_s
+
+
+def memory_bytes(manifest: Manifest, contender: Contender) -> int:
+    """What a contender takes for the encoder's weights.
+
+    Preload buffer, ring and working buffers (a decoded block of each kind, a byte a weight); where
+    everything is read first, all of it instead of the ring. Without word rows, graphs and states.
+    """
+    plan = contender.plan
+    stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    sizes = [
+        total_bytes(block_ranges(stored[item.layer, item.kind], item.counts))
+        for item in plan.blocks
+    ]
+    kinds = {block.kind: block.shard_weights for block in manifest.blocks}
+    buffers = manifest.dimensions.slices * sum(kinds.values())
+    if contender.mode == "sequential":
+        return sum(sizes) + buffers
+    return _held_bytes(contender) + ring_bytes(sizes, plan.read_ahead + 1) + buffers
+
+
+def mean_bits(manifest: Manifest, plan: Plan) -> float:
+    """Bits a weight on average over the slices in use."""
+    stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    weights = bits = 0
+    for item in plan.blocks:
+        block = stored[item.layer, item.kind]
+        weights += block.shard_weights * plan.width
+        bits += block.shard_weights * sum(fidelities(block, item.counts)[: plan.width])
+    return bits / weights
+
+
+def _held_bytes(contender: Contender) -> int:
+    return sum(item.preload_bytes for item in contender.plan.blocks)

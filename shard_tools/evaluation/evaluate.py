@@ -1,0 +1,302 @@
+"""What a pack's plans are worth on labelled data, beside the baselines under the same limits.
+
+In: a pack with a measured quality, a data file, targets and preloads, a machine (this one, or a
+device file). Out: an ``Evaluation``. Accuracy is always measured, by running the data through the
+engine's own graphs under each plan; latency is measured on this machine, and simulated for another.
+Paper, section "Evaluation". Knows nothing of tables and plots.
+
+Every cell is planned for one text a run, of as many tokens as the bucket that the data's median
+falls into, and timed with texts of that bucket; the accuracy is that of all texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import median_high
+
+from shard_tools.evaluation.baselines import (
+    Baseline,
+    Baselines,
+    Contender,
+    mean_bits,
+    memory_bytes,
+    planned,
+)
+from shard_tools.evaluation.cells import Cell, Entry, Evaluation, Forecast, Rival, forecast
+from shard_tools.evaluation.timing import (
+    Latency,
+    bucket_of,
+    draw,
+    measure,
+    simulated,
+    token_counts,
+)
+from shard_tools.measuring.forward import Forward, Setting, setting_of
+from shard_tools.measuring.metrics import Score, Scorer
+from shard_tools.progress import Progress
+from shard_tools.rows import Text, label_numbers, read_rows
+from sti.engine import Engine
+from sti.errors import InfeasibleError, InputError
+from sti.machine import core_count, most_threads
+from sti.manifest import Manifest
+from sti.pack import PackReader
+from sti.plan import Target, Workload
+from sti.planner import make_plan, uniform_plan
+from sti.profile import DeviceProfile
+from sti.quality import Quality
+
+_RUN_SHARE = 0.02
+"""What a timed run weighs in the progress, against a pass over the data."""
+
+Key = tuple[object, ...]
+"""What is executed, and how: contenders with equal keys are timed once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to evaluate."""
+
+    targets_s: tuple[float, ...]
+    preloads_bytes: tuple[int, ...] = (0,)
+    device: str | None = None
+    """A device file or its name; None: this machine."""
+    tokens: int | None = None
+    """Of the workload; None: the data's median. Rounded up to its bucket."""
+    runs: int = 20
+    """Timed runs of everything, on this machine."""
+    seed: int = 0
+    threads: int | None = None
+    """Compute threads of the engine; None: what suits this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A cell before anything has run."""
+
+    target: Target
+    plan: Contender | None
+    needed_s: float | None
+    baselines: tuple[Baseline, ...]
+
+    @property
+    def contenders(self) -> list[Contender]:
+        """Everything there is to run."""
+        found = (self.plan, *(item.best for item in self.baselines))
+        return [item for item in found if item is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """What was measured of everything that was run, and how it becomes cells."""
+
+    manifest: Manifest
+    scores: Mapping[Setting, Score]
+    latencies: Mapping[Key, Latency]
+
+    def score(self, contender: Contender) -> Score:
+        return self.scores[setting_of(contender.plan, self.manifest)]
+
+    def entry(self, name: str, contender: Contender) -> Entry:
+        return Entry(
+            name=name,
+            depth=contender.plan.depth,
+            width=contender.plan.width,
+            bits=mean_bits(self.manifest, contender.plan),
+            expected=contender.quality,
+            measured=self.score(contender).value,
+            latency=self.latencies[_key(contender)],
+            bytes_read=contender.bytes_read,
+            memory_bytes=memory_bytes(self.manifest, contender),
+        )
+
+    def cell(self, task: Task) -> Cell:
+        assert task.target.latency_s is not None
+        return Cell(
+            latency_s=task.target.latency_s,
+            preload_bytes=task.target.preload_bytes,
+            plan=None if task.plan is None else self.entry("plan", task.plan),
+            needed_s=task.needed_s,
+            rivals=tuple(self._rival(item, task.plan) for item in task.baselines),
+        )
+
+    def _rival(self, baseline: Baseline, plan: Contender | None) -> Rival:
+        entry = ahead = error = None
+        if baseline.best is not None:
+            entry = self.entry(baseline.name, baseline.best)
+            if plan is not None:
+                ahead, error = self.score(plan).ahead(self.score(baseline.best))
+        return Rival(baseline.name, baseline.in_paper, entry, baseline.why_not, ahead, error)
+
+    def forecast_of(self, contenders: Iterable[Contender]) -> Forecast | None:
+        distinct = {setting_of(item.plan, self.manifest): item for item in contenders}
+        return forecast(
+            (item.quality, self.scores[setting].value) for setting, item in distinct.items()
+        )
+
+
+def evaluate(
+    path: Path, data: Path, options: Options, *, progress: bool | None = None
+) -> Evaluation:
+    """Plan all cells, run everything in them, and compare.
+
+    Args:
+        path: the pack.
+        data: labelled texts (``shard_tools.rows``).
+        progress: False keeps quiet; None shows a line on a terminal only.
+
+    Raises:
+        InputError: the pack's quality was never measured, the data has malformed rows or labels
+            the pack does not know, or the options cannot be used.
+        PackError: not a pack, or a damaged one.
+        ProfileError: the device file cannot be used.
+    """
+    _check(options)
+    with PackReader.open(path) as reader:
+        manifest, quality = reader.manifest, _quality(reader)
+        texts, labels = load_data(data, manifest)
+        profile = _profile(path, manifest, options)
+        tokens, timed_texts = _workload(reader, texts, options)
+        tasks = _tasks(reader, profile, Workload(1, tokens), options)
+        full = _full(reader, profile, Workload(1, tokens))
+        contenders = [full, *(item for task in tasks for item in task.contenders)]
+        settings = list(dict.fromkeys(setting_of(item.plan, manifest) for item in contenders))
+        timed = {_key(item): item for item in contenders}
+        rounds = len(timed_texts) + 1 if timed_texts else 0
+        with Progress(len(settings) + _RUN_SHARE * rounds * len(timed), shown=progress) as line:
+            scorer = Scorer(quality.metric, labels, seed=options.seed)
+            with Forward(reader, threads=options.threads or core_count()) as forward:
+                batches = forward.batches(texts)
+                scores = {}
+                for setting in settings:
+                    scores[setting] = scorer.score(forward.logits(batches, setting))
+                    line.step(1.0, "measuring accuracy")
+            latencies = {key: simulated(item, profile) for key, item in timed.items()}
+            if timed_texts:
+                found = measure(
+                    path,
+                    list(timed.values()),
+                    timed_texts,
+                    profile=profile,
+                    seed=options.seed,
+                    step=lambda: line.step(_RUN_SHARE, "measuring latency"),
+                )
+                latencies = dict(zip(timed, found, strict=True))
+    findings = _Findings(manifest, scores, latencies)
+    plans = [task.plan for task in tasks if task.plan is not None]
+    return Evaluation(
+        pack=manifest.name,
+        pack_id=full.plan.pack,
+        data=data.name,
+        metric=quality.metric,
+        examples=len(texts),
+        truncated=batches.truncated,
+        tokens=tokens,
+        device=profile.device,
+        jitter=profile.jitter,
+        runs=len(timed_texts),
+        seed=options.seed,
+        full=findings.entry("full model", full),
+        cells=tuple(findings.cell(task) for task in tasks),
+        forecast_plans=findings.forecast_of(plans),
+        forecast_all=findings.forecast_of(contenders),
+    )
+
+
+def load_data(path: Path, manifest: Manifest) -> tuple[list[Text], list[float]]:
+    """Texts and labels of a data file: class numbers, or a regression's values.
+
+    Raises:
+        InputError: the file cannot be used with this pack; names the file and the line.
+    """
+    if manifest.task == "regression":
+        rows = read_rows(path, "regression")
+        return [row.text for row in rows], [float(row.label) for row in rows]
+    rows = read_rows(path)
+    return [row.text for row in rows], list(map(float, label_numbers(rows, manifest.labels, path)))
+
+
+def _check(options: Options) -> None:
+    if options.runs < 1:
+        raise InputError(f"--runs must be at least 1; found {options.runs}")
+    if options.threads is not None and not 1 <= options.threads <= most_threads():
+        raise InputError(f"--threads must lie within 1..{most_threads()}; found {options.threads}")
+    if options.seed < 0:
+        raise InputError(f"--seed must be at least 0; found {options.seed}")
+    if options.tokens is not None and options.tokens < 2:
+        raise InputError(f"--tokens must be at least 2; found {options.tokens}")
+
+
+def _quality(reader: PackReader) -> Quality:
+    task = reader.manifest.task
+    if task not in ("classification", "regression"):
+        raise InputError(
+            f"{reader.path}: is a pack for {task}; only classification and regression packs can "
+            "be evaluated on labels"
+        )
+    if reader.manifest.quality is None:
+        raise InputError(
+            f"{reader.path}: its quality was never measured, so plans cannot predict theirs; rank "
+            "it first: sti-shard rank PACK --data CALIBRATION"
+        )
+    return reader.manifest.quality
+
+
+def _profile(path: Path, manifest: Manifest, options: Options) -> DeviceProfile:
+    """The device asked for, or this machine, measured if need be."""
+    if options.device is not None:
+        from sti.boards import load_device
+
+        return load_device(options.device, manifest)
+    with Engine.open(path, threads=options.threads) as engine:
+        return engine.profile
+
+
+def _workload(
+    reader: PackReader, texts: Sequence[Text], options: Options
+) -> tuple[int, list[Text]]:
+    """Tokens of the workload, and the texts that are timed: none where time is simulated."""
+    counts, most = token_counts(reader, texts), reader.manifest.dimensions.max_tokens
+    tokens = bucket_of(options.tokens or median_high(counts), most)
+    if options.device is not None:
+        return tokens, []
+    fitting = [
+        text for text, count in zip(texts, counts, strict=True) if bucket_of(count, most) == tokens
+    ]
+    if not fitting:
+        raise InputError(
+            f"no text of the data falls into the workload of {tokens} tokens; leave --tokens out, "
+            "or simulate with --device"
+        )
+    return tokens, draw(fitting, options.runs, seed=options.seed)
+
+
+def _tasks(
+    reader: PackReader, profile: DeviceProfile, workload: Workload, options: Options
+) -> list[Task]:
+    baselines = Baselines(reader.manifest, reader.pack_id, profile, workload)
+    tasks = []
+    for latency_s, preload in product(options.targets_s, options.preloads_bytes):
+        target = Target(latency_s, preload)
+        plan, needed_s = None, None
+        try:
+            found = make_plan(reader.manifest, reader.pack_id, profile, workload, target)
+            plan = planned(found)
+        except InfeasibleError as error:
+            needed_s = error.needed
+        tasks.append(Task(target, plan, needed_s, baselines.under(target)))
+    return tasks
+
+
+def _full(reader: PackReader, profile: DeviceProfile, workload: Workload) -> Contender:
+    """Everything the pack has, whatever it takes."""
+    manifest = reader.manifest
+    top = manifest.ladder[-1]
+    return planned(uniform_plan(manifest, reader.pack_id, workload, bits=top, profile=profile))
+
+
+def _key(contender: Contender) -> Key:
+    plan = contender.plan
+    return plan.blocks, plan.decode_threads, plan.read_ahead, contender.mode

@@ -1,0 +1,104 @@
+"""How long plans take on this machine, measured fairly: in turns, text by text.
+
+In: a pack, plans with how to execute them, texts. Out: the median and the 95th percentile of each.
+Every text is answered under every plan before the next text comes, in an order that is drawn anew
+each time, so that a machine that is busy for a while slows all of them alike. The preload buffer is
+full before the clock starts, as it is between the runs of an application.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shard_tools.evaluation.baselines import Contender
+from shard_tools.rows import Text
+from sti.engine import Engine
+from sti.errors import StiWarning
+from sti.pack import VOCABULARY, PackReader
+from sti.plans import TOKEN_BUCKETS
+from sti.profile import DeviceProfile
+from sti.tokenizer import Tokenizer, TokenizerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds from text to answer."""
+
+    median_s: float
+    p95_s: float
+    measured: bool
+    """Whether on this machine; else it is simulated from a device profile."""
+
+
+def simulated(contender: Contender, profile: DeviceProfile) -> Latency:
+    """What the device profile lets expect."""
+    return Latency(contender.total_s, contender.total_s * profile.jitter, measured=False)
+
+
+def measure(
+    path: Path,
+    contenders: Sequence[Contender],
+    texts: Sequence[Text],
+    *,
+    profile: DeviceProfile,
+    seed: int,
+    step: Callable[[], None],
+) -> list[Latency]:
+    """Run every text under every contender, one text at a time.
+
+    Args:
+        contenders: at least one; their plans must fit the pack.
+        profile: says how many threads compute.
+        step: called after each run.
+    """
+    rng = np.random.default_rng(seed)
+    taken: list[list[float]] = [[] for _ in contenders]
+    first = contenders[0].plan
+    with (
+        warnings.catch_warnings(),
+        Engine.open(path, plan=first, threads=profile.threads, profile=profile) as engine,
+    ):
+        warnings.simplefilter("ignore", StiWarning)  # texts that are cut are counted elsewhere
+        # The first round warms up graphs, buffers and decode threads.
+        for number, text in enumerate([texts[0], *texts]):
+            for index in rng.permutation(len(contenders)):
+                contender = contenders[index]
+                engine.set_target(plan=contender.plan)
+                engine.preloaded()
+                result = engine.run([text], mode=contender.mode)
+                if number:
+                    taken[index].append(result.timing.total / 1e3)
+                step()
+    return [
+        Latency(float(np.median(item)), float(np.percentile(item, 95)), measured=True)
+        for item in taken
+    ]
+
+
+def token_counts(reader: PackReader, texts: Sequence[Text]) -> list[int]:
+    """Tokens of each text, as the model sees it."""
+    spec = TokenizerSpec.from_json(reader.manifest.tokenizer)
+    tokenizer = Tokenizer(spec, reader.resident(VOCABULARY).tobytes())
+    return [
+        len((tokenizer.encode(*text) if isinstance(text, tuple) else tokenizer.encode(text)).ids)
+        for text in texts
+    ]
+
+
+def bucket_of(tokens: int, most: int) -> int:
+    """The workload bucket that ``tokens`` fall into, of a model that takes ``most``."""
+    return min(next((size for size in TOKEN_BUCKETS if size >= tokens), most), most)
+
+
+def draw(texts: Sequence[Text], runs: int, *, seed: int) -> list[Text]:
+    """``runs`` of the texts (at least one), all of them before any comes again."""
+    rng = np.random.default_rng(seed)
+    found: list[Text] = []
+    while len(found) < runs:
+        found += [texts[index] for index in rng.permutation(len(texts))]
+    return found[:runs]
