@@ -125,3 +125,45 @@ def test_running_a_pack_loads_nothing_that_only_other_commands_need(
         f"sys.exit({module!r} in sys.modules)"
     )
     run(code, tmp_path)
+
+
+def test_only_training_imports_torch(tmp_path: Path) -> None:
+    code = (
+        "import importlib, pkgutil, sys\n"
+        "sys.modules['torch'] = None\n"
+        "import shard_tools\n"
+        "for found in pkgutil.walk_packages(shard_tools.__path__, 'shard_tools.'):\n"
+        "    name = found.name\n"
+        "    if not name.startswith('shard_tools.train') and not name.endswith('__main__'):\n"
+        "        importlib.import_module(name)\n"
+    )
+    run(code, tmp_path)
+
+
+def test_asking_sti_shard_for_help_loads_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from shard_tools.cli import main\n"
+        "try:\n"
+        "    main([{command!r}, '--help'])\n"
+        "except SystemExit:\n"
+        "    sys.exit('torch' in sys.modules or 'numpy' in sys.modules)\n"
+        "sys.exit(1)\n"
+    )
+    for command in ("build", "finetune"):
+        run(code.format(command=command), tmp_path)
+
+
+def test_finetune_without_torch_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from shard_tools.cli import main\n"
+        "sys.exit(main(['finetune', 'x', '--data', 'a.tsv', '--dev', 'b.tsv', '-o', 'y']))\n"
+    )
+    ended = run(code, tmp_path, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "sti-shard: error: training needs the Python package 'torch'; install the extra: "
+        "pip install 'sti[train]'\n"
+    )

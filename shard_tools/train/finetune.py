@@ -1,0 +1,253 @@
+"""``sti-shard finetune``: a checkpoint and labelled rows -> a checkpoint trained for elasticity.
+
+In: paths and options. Out: a directory that ``sti-shard build`` takes: the usual files of a
+checkpoint, ``elastic.json`` (the layers of every depth, the widths, what it was trained with, dev
+scores), ``calibration.tsv`` (rows that training never saw, for ``sti-shard rank``) and
+``training.jsonl``. While it runs, all of it lies in ``OUTPUT.training``, from where a killed run
+resumes. Knows nothing of how a step is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shard_tools.architectures import open_model
+from shard_tools.checkpoint import Checkpoint
+from shard_tools.elastic import VERSION
+from shard_tools.progress import Progress
+from shard_tools.rows import Row, label_numbers, read_rows
+from shard_tools.tokenizer_files import load_tokenizer
+from shard_tools.train.data import Examples, encode_rows, hold_out
+from shard_tools.train.export import write_checkpoint
+from shard_tools.train.network import ElasticNetwork
+from shard_tools.train.options import FinetuneOptions
+from shard_tools.train.scoring import Score
+from shard_tools.train.tensors import load_network, sizes_of
+from shard_tools.train.trainer import LOG, Trainer
+from sti import __version__
+from sti.code import check_ladder
+from sti.errors import InputError, PackFormatError, StorageError
+from sti.tokenizer import Tokenizer
+
+_MOST_SEED = 2**32 - 1
+_LEAST_TOKENS = 3
+"""Special tokens around a pair of texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finetuned:
+    """What came out: where it lies, dev scores, and the layers of every depth."""
+
+    directory: Path
+    rows: int
+    calibration_rows: int
+    scores: tuple[Score, ...]
+    depths: dict[int, tuple[int, ...]]
+
+
+def finetune(
+    checkpoint: Path,
+    training: Path,
+    dev: Path,
+    output: Path,
+    options: FinetuneOptions,
+    *,
+    progress: bool | None = None,
+) -> Finetuned:
+    """Fine-tune a checkpoint for every depth, width and fidelity.
+
+    Args:
+        checkpoint: a BERT-family directory; its head, if any, is not used.
+        training: rows to train on, and to hold calibration rows out of.
+        dev: rows to score with; nothing is chosen by them.
+        output: the directory to make; must not exist yet.
+        progress: as in ``build``.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, malformed or not supported.
+        InputError: data or options cannot be used, or ``output`` exists.
+        RunError: a loss or a weight became NaN or infinite; the last good state stays in
+            ``OUTPUT.training``.
+        StorageError: reading or writing failed.
+    """
+    _check(options, output)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    data = _read(training, dev, options)
+    with Checkpoint(checkpoint) as opened:
+        open_model(opened, slices=options.slices)  # refuses what the builder could not use
+        examples = _examples(data, checkpoint, options.max_tokens, paths=(training, dev))
+        sizes = sizes_of(opened, outputs=max(1, len(data.labels)), slices=options.slices)
+        network = load_network(opened, sizes, _precision(options.precision))
+        _start_head(network, options.training.seed)
+        work = _work_directory(output)
+        trainer = Trainer(
+            network,
+            *examples,
+            options.training,
+            work,
+            regression=options.task == "regression",
+            key=_key(options, checkpoint, training, dev),
+        )
+        with Progress(trainer.work_left, shown=progress) as line:
+            scores = tuple(trainer.train(line))
+        report = _report(options, data, scores, trainer)
+        write_checkpoint(work / "checkpoint", opened, network, data.labels, data.held, report)
+    _finish(work, output)
+    return Finetuned(output, len(data.rows), len(data.held), scores, trainer.depths)
+
+
+def _check(options: FinetuneOptions, output: Path) -> None:
+    """Refuse at once what would otherwise fail after hours."""
+    if os.path.lexists(output):
+        raise InputError(f"{output}: exists; name another output, or remove it")
+    steps = options.training
+    try:
+        if steps.ladder:
+            check_ladder(steps.ladder)
+    except PackFormatError as error:
+        raise InputError(f"ladder: {error}") from error
+    if not 0 <= steps.seed <= _MOST_SEED:
+        raise InputError(f"the seed must lie within 0..{_MOST_SEED}, found {steps.seed}")
+    if options.max_tokens < _LEAST_TOKENS:
+        raise InputError(
+            f"texts must keep at least {_LEAST_TOKENS} tokens, found {options.max_tokens}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """Rows to train on, to calibrate and to score with; no labels for a regression."""
+
+    rows: Sequence[Row]
+    held: Sequence[Row]
+    dev: Sequence[Row]
+    labels: tuple[str, ...]
+
+
+def _read(training: Path, dev: Path, options: FinetuneOptions) -> _Data:
+    """Read, check and split the data."""
+    rows, scored = read_rows(training, options.task), read_rows(dev, options.task)
+    if isinstance(rows[0].text, str) != isinstance(scored[0].text, str):
+        raise InputError(f"{training} and {dev}: one has single texts, the other pairs")
+    labels = () if options.task == "regression" else _labels(rows, training)
+    left, held = hold_out(
+        rows,
+        options.calibration_rows,
+        seed=options.training.seed,
+        by_label=bool(labels),
+        least_words=options.calibration_words,
+        share=options.calibration_share,
+        where=str(training),
+    )
+    trained = Counter(row.label for row in left)
+    for label in labels:
+        if not trained[label]:
+            raise InputError(
+                f"{training}: no row of label {label!r} is left to train on; it needs more, or "
+                "fewer rows for calibration"
+            )
+    return _Data(left, held, scored, labels)
+
+
+def _labels(rows: Sequence[Row], path: Path) -> tuple[str, ...]:
+    labels = tuple(sorted({row.label for row in rows}))
+    if len(labels) < 2:
+        raise InputError(f"{path}: all rows have the label {labels[0]!r}; nothing can be learned")
+    for row in rows:
+        if set(row.label) & set("\t\r\n"):  # JSON Lines may, the calibration rows must not
+            raise InputError(f"{path}: line {row.line}: label {row.label!r} has TABs or line ends")
+    return labels
+
+
+def _examples(
+    data: _Data, checkpoint: Path, max_tokens: int, *, paths: tuple[Path, Path]
+) -> tuple[Examples, Examples]:
+    """Training and dev rows, tokenized."""
+    spec, vocabulary = load_tokenizer(checkpoint)
+    limit = min(max_tokens, spec.max_tokens)
+    tokenizer = Tokenizer(replace(spec, max_tokens=limit), vocabulary)
+    training, dev = (
+        encode_rows(rows, _targets(rows, data.labels, path), tokenizer)
+        for rows, path in zip((data.rows, data.dev), paths, strict=True)
+    )
+    return training, dev
+
+
+def _targets(rows: Sequence[Row], labels: Sequence[str], path: Path) -> list[float]:
+    if not labels:
+        return [float(row.label) for row in rows]
+    return [float(number) for number in label_numbers(rows, labels, path)]
+
+
+def _precision(name: str) -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively: twice as fast, float32 weights kept."""
+    if name == "auto":
+        known = hasattr(torch.cpu, "get_capabilities")  # older versions of torch do not tell
+        native = known and torch.cpu.get_capabilities().get("avx512_bf16", False)
+        return torch.bfloat16 if native else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+@torch.no_grad()
+def _start_head(network: ElasticNetwork, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    network.classifier.normal_(0.0, 0.02, generator=generator)
+
+
+def _work_directory(output: Path) -> Path:
+    work = output.with_name(output.name + ".training")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{work}: cannot be made: {error.strerror}") from error
+    return work
+
+
+def _key(options: FinetuneOptions, checkpoint: Path, training: Path, dev: Path) -> str:
+    """Names everything that the result depends on."""
+    digest = hashlib.sha256(json.dumps(asdict(replace(options, threads=None))).encode())
+    for path in (checkpoint / "config.json", training, dev):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _report(
+    options: FinetuneOptions, data: _Data, scores: Sequence[Score], trainer: Trainer
+) -> dict[str, Any]:
+    slices = trainer.network.sizes.slices
+    return {
+        "elastic": VERSION,
+        "slices": slices,
+        "depths": {str(depth): list(layers) for depth, layers in sorted(trainer.depths.items())},
+        "widths": list(range(1, slices + 1)),
+        "task": options.task,
+        "labels": list(data.labels),
+        "rows": len(data.rows),
+        "calibration_rows": len(data.held),
+        "max_tokens": options.max_tokens,
+        "precision": options.precision,
+        "training": asdict(options.training),
+        "dev": [asdict(score) for score in scores],
+        "generator": f"sti-shard {__version__}, torch {torch.__version__}",
+    }
+
+
+def _finish(work: Path, output: Path) -> None:
+    """Move the checkpoint to its place and remove what a resume would have needed."""
+    try:
+        os.replace(work / LOG, work / "checkpoint" / LOG)
+        os.replace(work / "checkpoint", output)
+        shutil.rmtree(work)
+    except OSError as error:
+        raise StorageError(f"{output}: cannot be written: {error}") from error

@@ -1,0 +1,80 @@
+"""One step down the gradient: AdamW, its rates, and a watch over numbers that are none.
+
+In: a network with gradients, and how far the stage is. Out: moved weights. Knows nothing of losses
+or passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from shard_tools.train.network import ElasticNetwork
+from sti.errors import RunError
+
+_CLIP = 1.0
+_WARM_UP = 0.06
+
+
+class NotFiniteError(RunError):
+    """A number that should be finite is not; the message says which. The trainer adds where."""
+
+
+class Optimizer:
+    """AdamW over all parameters of a network, with a learning rate of its own for the head.
+
+    Rates rise in the first steps and then fall to zero in a straight line. Not thread-safe.
+
+    Args:
+        decay: weight decay of the matrices.
+    """
+
+    def __init__(
+        self, network: ElasticNetwork, *, rate: float, head_rate: float, decay: float
+    ) -> None:
+        head = {id(network.classifier), id(network.classifier_bias)}
+        groups: list[dict[str, Any]] = [
+            {"params": [], "rate": rate, "weight_decay": decay},
+            {"params": [], "rate": rate, "weight_decay": 0.0},
+            {"params": [], "rate": head_rate, "weight_decay": 0.0},
+        ]
+        self._parameters = list(network.parameters())
+        for parameter in self._parameters:
+            place = 2 if id(parameter) in head else int(parameter.dim() < 3)
+            groups[place]["params"].append(parameter)
+        self._adam = torch.optim.AdamW(groups, lr=rate, fused=True)
+
+    def start(self, done: float) -> None:
+        """Begin a step when a share ``done`` of the stage is behind."""
+        factor = min(done / _WARM_UP + 1e-3, (1.0 - done) / (1.0 - _WARM_UP))
+        for group in self._adam.param_groups:
+            group["lr"] = group["rate"] * factor
+        self._adam.zero_grad(set_to_none=False)
+
+    def step(self) -> None:
+        """Move the weights along their gradients.
+
+        Raises:
+            NotFiniteError: a gradient is not finite, or a weight is not after the step.
+        """
+        if not bool(torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP).isfinite()):
+            raise NotFiniteError("a gradient")
+        self._adam.step()
+        with torch.no_grad():
+            sums = torch.stack([parameter.sum() for parameter in self._parameters])
+        if not bool(sums.isfinite().all()):
+            raise NotFiniteError("a weight")
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on besides the weights; references, no copies."""
+        return self._adam.state_dict()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a ``state``.
+
+        Raises:
+            ValueError: it belongs to other parameters.
+        """
+        self._adam.load_state_dict(dict(state))

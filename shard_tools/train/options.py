@@ -1,0 +1,60 @@
+"""What a user of ``finetune`` may choose; a run resumes only with the same choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shard_tools.rows import Task
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How steps are done."""
+
+    epochs: float
+    """Of the elastic stage."""
+    plain_epochs: float
+    batch: int
+    rate: float
+    """Learning rate of the encoder; the head's is ``head_rate``."""
+    head_rate: float
+    passes: int
+    """Random submodels a step."""
+    seed: int
+    ladder: tuple[int, ...]
+    """Fidelities in the loop; empty to train float weights only."""
+    decay: float = 0.01
+    dropout: float = 0.1
+    """In the plain stage."""
+    augmented_rows: float = 0.5
+    """Share of rows in the elastic stage that get tokens of other rows."""
+    replaced_tokens: float = 0.2
+    """Share of the tokens of such a row."""
+    smallest_weight: float = 0.3
+    """Of the smallest submodel's loss, where that of all others is 1."""
+    refit_steps: int = 50
+    """Between two fits of grids and book."""
+    save_s: float = 120.0
+    log_steps: int = 20
+
+    @property
+    def elastic_work(self) -> float:
+        """What a row costs in the elastic stage, relative to the plain one; for progress."""
+        return 1.6 + 0.6 * self.passes
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneOptions:
+    """All choices."""
+
+    training: TrainingOptions
+    task: Task
+    slices: int | None = None
+    max_tokens: int = 128
+    calibration_rows: int = 1000
+    calibration_words: int = 0
+    """Hold out rows of at least so many words only."""
+    calibration_share: float = 1.0
+    """Hold out among this share of each label's rows, those most unlike all others."""
+    threads: int | None = None
+    precision: str = "auto"

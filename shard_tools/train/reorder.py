@@ -1,0 +1,70 @@
+"""The order of width and of depth: which heads, neurons and layers matter most.
+
+Once, between plain fine-tuning and elastic training: heads and FFN neurons are sorted by
+importance, so that every width is a prefix (DynaBERT, Hou et al., 2020, section 2.1), and layers
+are put in the order in which they can be spared. Importance is first-order: how much the loss would
+change if a head's or a neuron's contribution were switched off (Michel et al., 2019). In: a
+fine-tuned network and training batches. Out: the network with its parameters permuted, which
+computes the same function, and the layers of every depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from shard_tools.train.data import Batch
+from shard_tools.train.network import ElasticNetwork, Pass
+
+Tensor = torch.Tensor
+Loss = Callable[[Tensor, Batch], Tensor]
+
+
+def sort_slices(network: ElasticNetwork, batches: Sequence[Batch], loss: Loss) -> None:
+    """Permute heads and neurons of every layer, most important first."""
+    sizes = network.sizes
+    whole = Pass(tuple(range(sizes.layers)), sizes.slices, None)
+    gates = {}
+    for number in range(sizes.layers):
+        gates[f"{number}.attention"] = torch.ones(sizes.heads, requires_grad=True)
+        gates[f"{number}.ffn"] = torch.ones(sizes.inner, requires_grad=True)
+    found = {name: torch.zeros_like(gate) for name, gate in gates.items()}
+    for batch in batches:
+        logits, _ = network(batch.tokens, whole, gates)
+        gradients = torch.autograd.grad(loss(logits, batch), list(gates.values()))
+        for name, gradient in zip(gates, gradients, strict=True):
+            found[name] += gradient.abs()
+    with torch.no_grad():
+        for number in range(sizes.layers):
+            layer = network.layer(number)
+            each = sizes.heads // sizes.slices  # a slice of several heads moves as one
+            heads = found[f"{number}.attention"].reshape(sizes.slices, each).sum(1)
+            order = heads.argsort(descending=True, stable=True)
+            for name in ("q", "k", "v", "o", "q_bias", "k_bias", "v_bias"):
+                layer[name].copy_(layer[name][order])
+            order = found[f"{number}.ffn"].argsort(descending=True, stable=True)
+            for name in ("up", "down", "up_bias"):
+                flat = layer[name].reshape(sizes.inner, -1)
+                layer[name].copy_(flat[order].reshape(layer[name].shape))
+
+
+@torch.no_grad()
+def depth_layers(
+    network: ElasticNetwork, batches: Sequence[Batch], loss: Loss
+) -> dict[int, tuple[int, ...]]:
+    """The layers that each depth keeps: from the full model, always the layer missed least goes."""
+    sizes = network.sizes
+    kept = tuple(range(sizes.layers))
+    found = {len(kept): kept}
+    while len(kept) > 1:
+        candidates = [tuple(i for i in kept if i != gone) for gone in kept]
+        losses = []
+        for layers in candidates:
+            run = Pass(layers, sizes.slices, None)
+            losses.append(
+                sum(float(loss(network(batch.tokens, run)[0], batch)) for batch in batches)
+            )
+        kept = candidates[losses.index(min(losses))]
+        found[len(kept)] = kept
+    return found

@@ -1,0 +1,50 @@
+"""How well a network answers: its logits and its metric on examples, for any pass.
+
+In: a network, examples, a pass. Out: accuracy, or the correlation of predicted and true values.
+Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shard_tools.train.data import Examples, batches
+from shard_tools.train.network import ElasticNetwork, Pass
+
+_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The metric of one submodel at one fidelity on dev rows; ``bits`` 0: float weights."""
+
+    depth: int
+    width: int
+    bits: int
+    value: float
+
+
+@torch.no_grad()
+def answers(network: ElasticNetwork, examples: Examples, run: Pass) -> NDArray[np.float32]:
+    """Logits ``[n, outputs]`` in the order of the examples; a new array."""
+    found = np.empty((len(examples), network.sizes.outputs), dtype=np.float32)
+    for batch in batches(examples, _BATCH):
+        found[list(batch.rows)] = network(batch.tokens, run)[0].numpy()
+    return found
+
+
+def metric(network: ElasticNetwork, examples: Examples, run: Pass, *, regression: bool) -> float:
+    """Accuracy, or the correlation of predicted and true values (Pearson).
+
+    Values that are all the same correlate with nothing: 0.
+    """
+    found, targets = answers(network, examples, run), examples.targets
+    if not regression:
+        return float((found.argmax(1) == targets).mean())
+    if np.ptp(found[:, 0]) == 0 or np.ptp(targets) == 0:
+        return 0.0
+    return float(np.corrcoef(found[:, 0], targets)[0, 1])

@@ -1,0 +1,133 @@
+"""What a run of training keeps on storage: the state from which it goes on, and its log.
+
+In: where training stands, or a record. Out: a state file, replaced as a whole, so that a kill at
+any moment leaves either the old or the new one; and a log with one JSON object a line, which is
+wound back to the state when a run goes on, so that no step stands in it twice. Knows nothing of
+how a step is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+
+from sti.errors import InputError, StorageError
+
+Stage = Literal["plain", "elastic"]
+STAGES: tuple[Stage, ...] = ("plain", "elastic")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where training stands, after ``step`` steps of ``stage``."""
+
+    stage: Stage
+    step: int
+    depths: Mapping[int, tuple[int, ...]]
+    """Layers that each depth keeps; empty in the plain stage."""
+    teacher: Mapping[str, Any]
+    """Weights of the plain model; empty in its stage."""
+    network: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+
+
+def save_state(path: Path, key: str, state: State) -> None:
+    """Replace the state file.
+
+    Args:
+        key: names the run; ``load_state`` refuses the state of another.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    draft = path.with_suffix(".tmp")
+    try:
+        torch.save({"key": key, **values}, draft)
+        os.replace(draft, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise StorageError(f"{path}: cannot be written: {error}") from error
+
+
+def load_state(path: Path, key: str) -> State | None:
+    """The state of this run; None where there is none.
+
+    Raises:
+        InputError: the file is no state, or that of another run.
+        StorageError: it cannot be read.
+    """
+    try:
+        found = torch.load(path, weights_only=True)
+        same = found.pop("key") == key
+        state = State(**found) if same else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error}") from error
+    except (RuntimeError, UnpicklingError, ValueError, LookupError, TypeError, EOFError) as error:
+        raise InputError(f"{path}: is no training state; remove it to start anew") from error
+    except AttributeError as error:  # pickled, but not a dictionary
+        raise InputError(f"{path}: is no training state; remove it to start anew") from error
+    if not same:
+        raise InputError(
+            f"{path}: belongs to a run with other data or options; give the same again, or "
+            "remove it to start anew"
+        )
+    return state
+
+
+class Log:
+    """Records of a run, one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add a record.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def wind_back(self, stage: Stage, step: int) -> None:
+        """Drop the records of later steps, which come again, and a last one cut short by a kill.
+
+        Raises:
+            StorageError: the file cannot be read or written.
+        """
+        if not self.path.exists():
+            return
+        kept = [line for line, place in self._places() if place <= (STAGES.index(stage), step)]
+        draft = self.path.with_suffix(".tmp")
+        try:
+            draft.write_text("".join(kept), encoding="utf-8")
+            os.replace(draft, self.path)
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def _places(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Whole lines, and the stage and the step they were written in."""
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be read: {error.strerror}") from error
+        for line in lines:
+            try:
+                record = json.loads(line)
+                # What is written between the stages has neither.
+                place = STAGES.index(record.get("stage", "elastic")), int(record.get("step", 0))
+            except (ValueError, AttributeError, TypeError):
+                continue
+            yield line, place
