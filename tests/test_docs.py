@@ -24,6 +24,7 @@ import sti.cli.main
 from shard_tools import cli as shard_cli
 from sti.errors import StiWarning
 from tests.checkpoints import Task, write_checkpoint
+from tests.ranked_packs import ranked_pack, texts, write_data
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*.md")])
@@ -77,10 +78,15 @@ PYTHON = [block for block in blocks() if block.language == "python"]
 COMMANDS = [(block, words) for block in SHELL for words in commands(block)]
 
 
-def wanted_task(text: str) -> Task:
+ROWS = 120
+"""Of made-up data: enough to rank with."""
+
+
+def wanted_task(text: str, name: str) -> Task:
+    """What a pack that ``text`` names has to be for; names of packs say it, or the calls."""
     if ".tag(" in text:
         return "tagging"
-    if ".classify(" in text:
+    if ".classify(" in text or "intents" in name:
         return "classification"
     return "embedding"
 
@@ -94,7 +100,14 @@ def place(
     def make(text: str) -> Path:
         for name in set(PACK.findall(text)):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(pack_for(wanted_task(text)), tmp_path / name)
+            task = wanted_task(text, name)
+            pack = ranked_pack() if task == "classification" else pack_for(task)
+            shutil.copyfile(pack, tmp_path / name)
+        for name in re.findall(r"--(?:data|dev|out-of-scope) ([\w./-]+)", text):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            write_data(tmp_path / name, ranked_pack(), texts(ROWS, longest=3))
+        for folder in re.findall(r"sti-shard finetune ([\w./-]+)", text):
+            write_checkpoint(tmp_path / folder)
         for folder in re.findall(r"sti-shard build ([\w./-]+)", text):
             write_checkpoint(tmp_path / folder)
         for name in re.findall(r"--input ([\w./-]+)", text):
@@ -112,7 +125,7 @@ def place(
 def relaxed(words: list[str]) -> list[str]:
     """Latencies are those of a real model on the reader's machine: here any will do."""
     return [
-        "10s" if before == "--latency" else word
+        "10s" if before in ("--latency", "--targets") else word
         for before, word in zip(["", *words], words, strict=False)
     ]
 
@@ -121,7 +134,7 @@ def test_the_documentation_shows_commands_and_python() -> None:
     shown = {tuple(words[:2]) for _, words in COMMANDS}
     for command in ("run", "plan", "bench", "doctor"):
         assert ("sti", command) in shown
-    for command in ("build", "inspect", "verify"):
+    for command in ("finetune", "build", "rank", "evaluate", "inspect", "verify"):
         assert ("sti-shard", command) in shown
     assert PYTHON
 
@@ -137,6 +150,9 @@ def test_a_command_of_the_documentation_works(
         parser = sti.cli.main if words[0] == "sti" else shard_cli
         parser.build_parser().parse_known_args(words[1:])
         return
+    if words[1] == "finetune":
+        pytest.importorskip("torch")
+        words = [*words, "--calibration-rows", "10", "--epochs", "1", "--plain-epochs", "1"]
     where = place(text)
     if words[0] in ("python", "python3"):
         ended = subprocess.run(

@@ -231,6 +231,7 @@ def test_a_pack_can_be_ranked_in_place(tmp_path: Path, capsys: pytest.CaptureFix
         assert reader.manifest.rejection is None
     assert document["ranking"]["examples"] == 100
     assert document["quality"]["submodels_measured"] == document["submodels"] == 1
+    assert document["quality"]["measured"].keys() == {"3x4"}
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
 
 
@@ -374,3 +375,12 @@ def test_rounding_counts_the_more_the_more_layers_follow() -> None:
     rounding = manifest_of(ranked()).notes["ranking"]["rounding"]
     assert len(rounding) == 6
     assert rounding[0] > 3 * rounding[-1] > 0.0
+
+
+def test_the_metric_of_every_submodel_at_every_fidelity_stands_in_the_pack() -> None:
+    manifest = manifest_of(ranked())
+    measured = manifest.notes["quality"]["measured"]
+    sizes = {f"{depth}x{width}" for depth in (1, 2, 3) for width in (1, 3, 4)}
+    assert measured.keys() == sizes
+    assert all(row.keys() == set(map(str, manifest.ladder)) for row in measured.values())
+    assert measured["3x4"]["8"] == pytest.approx(manifest.notes["quality"]["full_model"], abs=1e-4)

@@ -241,3 +241,24 @@ def test_milestones_lie_within_the_model(layers: int, slices: int) -> None:
         assert found[0] == (layers, slices, ladder[-1])
         for depth, width, bits in found:
             assert 1 <= depth <= layers and 1 <= width <= slices and bits in ladder
+
+
+def alike_and_unlike() -> list[Row]:
+    """For each of two labels, six rows that vary one text, and six that share no word."""
+    rows = []
+    for label in "ab":
+        rows += [Row(f"{label} turn the light in room {i} on", label, 1) for i in range(6)]
+        rows += [Row(f"{label}{i} only{label}{i} here{label}{i}", label, 1) for i in range(6)]
+    return rows
+
+
+def test_rows_unlike_any_other_are_held_out_where_asked_for() -> None:
+    rows = alike_and_unlike()
+    training, held = hold_out(rows, 12, seed=0, by_label=True, share=0.5)
+    assert len(held) == 12 and len(training) == 12
+    assert all("light" not in row.text for row in held)
+
+
+def test_more_rows_than_the_share_has_are_refused_with_the_remedy() -> None:
+    with pytest.raises(InputError, match=r"there are 12 in the share of 0\.5.*--calibration-rows"):
+        hold_out(alike_and_unlike(), 13, seed=0, by_label=True, share=0.5)

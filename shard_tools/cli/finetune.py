@@ -62,7 +62,7 @@ def add_command(commands: Any) -> None:
     add("--epochs", type=float, default=8.0, help="of submodels (default %(default)g)")
     add("--plain-epochs", type=float, default=3.0, help="before that (default %(default)g)")
     add("--batch", type=int, default=32, help="rows a step (default %(default)s)")
-    add("--rate", type=float, default=2e-4, help="learning rate (default %(default)g)")
+    add("--rate", type=float, default=1.5e-4, help="learning rate (default %(default)g)")
     add("--head-rate", type=float, default=2e-3, help="the head's (default %(default)g)")
     add(
         "--passes",

@@ -24,7 +24,13 @@ from shard_tools.ranking.importances import Importances, measure_importances, pl
 from shard_tools.ranking.journal import Journal
 from shard_tools.ranking.qualities import PLANS, measure_quality, measure_rejection
 from shard_tools.ranking.shard_losses import Bench, work
-from shard_tools.ranking.submodels import measure_sizes, trained_sizes, with_curve, worthwhile
+from shard_tools.ranking.submodels import (
+    measure_sizes,
+    metrics_of,
+    trained_sizes,
+    with_curve,
+    worthwhile,
+)
 from shard_tools.repack import ranked_blocks, repack
 from sti import __version__
 from sti.errors import InputError
@@ -157,7 +163,10 @@ def _rank(
         ranked = replace(ranked, submodels=tuple(with_curve(item, ranked) for item in kept))
         plans, ranked, quality_notes = measure_quality(bench, ranked, kept, seed=options.seed)
         notes = _notes(manifest, found, calibration, options)
-        notes["quality"] = quality_notes | {"submodels_measured": len(measured)}
+        notes["quality"] = quality_notes | {
+            "submodels_measured": len(measured),
+            "measured": metrics_of(measured, manifest.ladder, judge.value),
+        }
         if strangers is not None:
             ranked, notes["rejection"] = measure_rejection(bench, ranked, plans, strangers)
         else:

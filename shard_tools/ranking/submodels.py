@@ -8,7 +8,7 @@ targets, or of how anything is measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shard_tools.elastic import checked
 from shard_tools.measuring.forward import uniform_setting
-from shard_tools.measuring.judge import LOSS
+from shard_tools.measuring.judge import ANSWER, LOSS
 from shard_tools.ranking.shard_losses import Bench
 from sti.errors import PackFormatError
 from sti.manifest import Manifest, Submodel
@@ -85,6 +85,23 @@ def measure_sizes(bench: Bench, manifest: Manifest, sizes: Sequence[Submodel]) -
         ]
         found.append(Measured(size, np.stack(rows)))
     return found
+
+
+def metrics_of(
+    measured: Sequence[Measured], ladder: Sequence[int], value: Callable[[Floats], float]
+) -> dict[str, dict[str, float]]:
+    """The metric as measured, by ``depth x width`` and bits: what the paper calls quality[n][m].
+
+    Args:
+        value: the metric of answers ``[n]``.
+    """
+    return {
+        f"{item.submodel.depth}x{item.submodel.width}": {
+            str(bits): round(value(row[ANSWER]), 4)
+            for bits, row in zip(ladder, item.found, strict=True)
+        }
+        for item in measured
+    }
 
 
 def worthwhile(measured: Sequence[Measured], *, slices: int) -> list[Measured]:

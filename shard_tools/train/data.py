@@ -21,6 +21,7 @@ from shard_tools.train.network import Tokens
 from sti.errors import InputError
 from sti.tokenizer import Tokenizer
 
+_COMPARED = 2000
 _WINDOW = 50
 """Batches among which rows are sorted by length: little padding, and still well mixed."""
 
@@ -119,27 +120,31 @@ def hold_out(
     """
     if not count:
         return list(rows), []
-    able = [place for place, row in enumerate(rows) if len(_words(row)) >= least_words]
-    if len(able) < count:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        if len(_words(row)) >= least_words:
+            groups[row.label if by_label else ""].append(place)
+    if share < 1.0:
+        groups = defaultdict(
+            list, {label: _unlike(rows, places, share) for label, places in groups.items()}
+        )
+    able = sum(map(len, groups.values()))
+    if able < count:
+        words = f" of at least {least_words} words" if least_words else ""
+        unlike = f" in the share of {share:g} least like any other" if share < 1.0 else ""
         raise InputError(
             f"{where}: {count} rows for calibration cannot be kept out of training: there are "
-            f"{len(able)}" + (f" of at least {least_words} words" if least_words else "")
+            f"{able}{words}{unlike}; ask for fewer with --calibration-rows"
         )
-    groups: dict[str, list[int]] = defaultdict(list)
-    for place in able:
-        groups[rows[place].label if by_label else ""].append(place)
-    if share < 1.0:
-        groups = {label: _unlike(rows, places, share) for label, places in groups.items()}
-        able = [place for places in groups.values() for place in places]
     random = Random(f"hold out {seed}")
     held: list[int] = []
     rest: list[int] = []
     for label in sorted(groups):
         places = groups[label]
         random.shuffle(places)
-        share = count * len(places) // len(able)
-        held += places[:share]
-        rest += places[share:]
+        due = count * len(places) // able
+        held += places[:due]
+        rest += places[due:]
     random.shuffle(rest)
     held += rest[: count - len(held)]
     kept = set(held)
@@ -153,18 +158,21 @@ def hold_out(
 
 
 def _unlike(rows: Sequence[Row], places: Sequence[int], share: float) -> list[int]:
-    """The share of ``places`` whose rows have least in common with any other (Jaccard index)."""
+    """The share of ``places`` whose rows have least in common with any other (Jaccard index).
+
+    In a large group each row is compared with ``_COMPARED`` others, evenly chosen.
+    """
     words = [frozenset(_words(rows[place])) for place in places]
-    count = max(1, round(share * len(places)))
+    others = range(0, len(words), max(1, len(words) // _COMPARED))
 
     def likeness(at: int) -> float:
         mine = words[at]
-        others = (other for number, other in enumerate(words) if number != at)
-        return max((len(mine & other) / len(mine | other) for other in others), default=0.0)
+        shared = (len(mine & words[i]) / len(mine | words[i]) for i in others if i != at)
+        return max(shared, default=0.0)
 
     alike = [likeness(at) for at in range(len(places))]
     order = sorted(range(len(places)), key=alike.__getitem__)
-    return sorted(places[at] for at in order[:count])
+    return sorted(places[at] for at in order[: max(1, round(share * len(places)))])
 
 
 class _Phrases:
