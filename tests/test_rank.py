@@ -384,3 +384,11 @@ def test_the_metric_of_every_submodel_at_every_fidelity_stands_in_the_pack() -> 
     assert measured.keys() == sizes
     assert all(row.keys() == set(map(str, manifest.ladder)) for row in measured.values())
     assert measured["3x4"]["8"] == pytest.approx(manifest.notes["quality"]["full_model"], abs=1e-4)
+
+
+def test_thresholds_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    notices: list[str] = []
+    options = replace(OPTIONS, measure="proxy")
+    rank(ranked(), data(), tmp_path / "again", options, notice=notices.append)
+    assert manifest_of(tmp_path / "again").rejection is None
+    assert len(notices) == 1 and "--out-of-scope" in notices[0]

@@ -108,7 +108,8 @@ def test_pairs_leak_as_wholes_only() -> None:
 
 def test_holding_out_more_than_there_is_or_all_is_refused() -> None:
     rows = unique_rows({"x": 10})
-    with pytest.raises(InputError, match=r"d: 11 rows for calibration .* there are 10$"):
+    message = r"d: 11 rows for calibration .* there are 10; .*--calibration-rows"
+    with pytest.raises(InputError, match=message):
         hold_out(rows, 11, seed=0, by_label=True, where="d")
     with pytest.raises(InputError, match="with 10 rows for calibration none are left to train on"):
         hold_out(rows, 10, seed=0, by_label=True)

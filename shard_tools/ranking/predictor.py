@@ -99,7 +99,7 @@ def fit_curve(places: Sequence[float], values: Sequence[float], *, falling: bool
 
     Points are put into bins of neighbours, whose means are the knots; where ``falling``, bins are
     pooled until no value is above that of a smaller place (isotonic regression). Points at 0, the
-    full model at the top, have a bin of their own.
+    full model at the top, have a bin of their own, and so has the farthest point.
 
     Args:
         places: not negative, at least one.
@@ -109,17 +109,22 @@ def fit_curve(places: Sequence[float], values: Sequence[float], *, falling: bool
     where, what = where[order], what[order]
     zeros = int((where == 0.0).sum())
     rest = len(where) - zeros
-    count = min(MOST_KNOTS - 1, -(-rest // _POINTS_A_KNOT))
+    count = min(MOST_KNOTS - 2, -(-rest // _POINTS_A_KNOT))
     edges = [0] * (zeros > 0) + [zeros + rest * step // max(count, 1) for step in range(count + 1)]
+    if count > 1:  # the farthest point has a bin of its own: beyond the last knot a curve is flat
+        edges.insert(-1, len(where) - 1)
     bins = [slice(low, high) for low, high in pairwise(edges) if high > low]
     x = np.array([where[cut].mean() for cut in bins])
     y = np.array([what[cut].mean() for cut in bins])
     weights = np.array([float(cut.stop - cut.start) for cut in bins])
     if falling:
         y = pool_falling(y, weights)
+    # A threshold that is rounded up to 1 would let nothing through.
+    scale = 10.0**_DIGITS
+    y = np.round(y, _DIGITS) if falling else np.floor(y * scale) / scale
     knots: dict[float, float] = {}
     for place, value in zip(x.tolist(), y.tolist(), strict=True):
-        knots.setdefault(float(f"{place:.{_DIGITS}g}"), round(value, _DIGITS))
+        knots.setdefault(float(f"{place:.{_DIGITS}g}"), value)
     return Curve(tuple(knots), tuple(knots.values()))
 
 

@@ -102,6 +102,10 @@ def rank(
         journal = Journal(journal_path(output), key)
         if journal.notice:
             notice(journal.notice)
+        if manifest.rejection is not None and strangers is None:
+            notice(
+                "without --out-of-scope the pack's thresholds for texts out of scope are dropped"
+            )
         try:
             with Forward(reader, threads=options.threads) as forward:
                 ranked = _rank(forward, sizes, calibration, strangers, options, journal, progress)

@@ -44,6 +44,10 @@ _LEAST_TOKENS = 3
 """Special tokens around a pair of texts."""
 
 
+_READ = (".json", ".safetensors", ".txt")
+"""Files of a checkpoint by the ends of their names: weights, configuration, tokenizer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finetuned:
     """What came out: where it lies, dev scores, and the layers of every depth."""
@@ -216,9 +220,12 @@ def _work_directory(output: Path) -> Path:
 
 def _key(options: FinetuneOptions, checkpoint: Path, training: Path, dev: Path) -> str:
     """Names everything that the result depends on."""
-    digest = hashlib.sha256(json.dumps(asdict(replace(options, threads=None))).encode())
-    for path in (checkpoint / "config.json", training, dev):
-        digest.update(path.read_bytes())
+    chosen = asdict(replace(options, threads=None, precision=str(_precision(options.precision))))
+    digest = hashlib.sha256(json.dumps(chosen).encode())
+    files = [path for path in checkpoint.iterdir() if path.suffix in _READ]
+    for path in (*sorted(files), training, dev):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -236,7 +243,7 @@ def _report(
         "rows": len(data.rows),
         "calibration_rows": len(data.held),
         "max_tokens": options.max_tokens,
-        "precision": options.precision,
+        "precision": str(trainer.network.dtype).removeprefix("torch."),
         "training": asdict(options.training),
         "dev": [asdict(score) for score in scores],
         "generator": f"sti-shard {__version__}, torch {torch.__version__}",
