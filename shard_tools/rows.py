@@ -75,6 +75,17 @@ def label_numbers(rows: Sequence[Row], labels: Sequence[str], path: Path) -> lis
     return [known[row.label] for row in rows]
 
 
+def targets_of(rows: Sequence[Row], labels: Sequence[str], path: Path) -> list[float]:
+    """What rows should be answered with: numbers of labels, or, without labels, values.
+
+    Raises:
+        InputError: as ``label_numbers``.
+    """
+    if not labels:
+        return [float(row.label) for row in rows]
+    return [float(number) for number in label_numbers(rows, labels, path)]
+
+
 def _records(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Line numbers and fields by column."""
     name = path.name.removesuffix(".gz")

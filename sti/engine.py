@@ -255,7 +255,7 @@ class Engine:
             raise InputError(f"mode must be one of {', '.join(get_args(Mode))}; found {mode!r:.40}")
         _check_texts(texts, pairs=self.manifest.task != "tagging")
         with self._use():
-            encodings = [self._encode(text) for text in texts]
+            encodings = [self._tokenizer.encode_text(text) for text in texts]
             self._check_room(encodings)
             recorder = Recorder(arrived)
             recorder.add("compute", "tokenize", arrived, perf_counter())
@@ -340,11 +340,6 @@ class Engine:
                 f"{self._reader.path}: this pack is for {self.manifest.task}, not for "
                 f"{' or '.join(tasks)}"
             )
-
-    def _encode(self, text: Text) -> Encoding:
-        if isinstance(text, str):
-            return self._tokenizer.encode(text)
-        return self._tokenizer.encode(text[0], text[1])
 
     def _aim(self, settings: Settings) -> Plans:
         """Plans for ``settings``, the preload buffer following them."""

@@ -173,6 +173,17 @@ def missing_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Cou
     return missing
 
 
+def mean_bits(manifest: Manifest, plan: Plan) -> float:
+    """Bits a weight on average over the slices in use."""
+    stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    weights = bits = 0
+    for item in plan.blocks:
+        block = stored[item.layer, item.kind]
+        weights += block.shard_weights * plan.width
+        bits += block.shard_weights * sum(fidelities(block, item.counts)[: plan.width])
+    return bits / weights
+
+
 def _complete(manifest: Manifest, plan: Plan) -> bool:
     """Whether the plan reads everything the pack has."""
     slices = manifest.dimensions.slices

@@ -214,6 +214,10 @@ class Tokenizer:
             lambda n: [self._spans(text, n[0]), self._spans(pair, n[1])],
         )
 
+    def encode_text(self, text: str | tuple[str, str]) -> Encoding:
+        """As ``encode``, for a text or a pair of texts."""
+        return self.encode(text) if isinstance(text, str) else self.encode(*text)
+
     def encode_words(self, words: Sequence[str]) -> Encoding:
         """Tokens of words that were split before, cut to ``max_tokens``.
 

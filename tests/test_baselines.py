@@ -14,13 +14,13 @@ from shard_tools.evaluation.baselines import (
     Baseline,
     Baselines,
     Contender,
-    mean_bits,
     memory_bytes,
     planned,
 )
 from sti.manifest import Manifest
 from sti.plan import Plan, Target, Workload, check_plan, fidelities
 from sti.planner import make_plan, uniform_plan
+from sti.prediction import mean_bits
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, total_bytes
 from tests.synthetic import make_manifest, make_profile

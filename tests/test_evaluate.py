@@ -12,12 +12,13 @@ import pytest
 import sti
 from shard_tools.evaluation.cells import Cell, Entry, Evaluation
 from shard_tools.evaluation.evaluate import Options, evaluate
-from shard_tools.evaluation.timing import bucket_of, draw
+from shard_tools.evaluation.timing import draw
 from shard_tools.rows import Text, read_rows
 from sti.errors import InputError
 from sti.pack import PackReader
 from sti.plan import Plan, Target, Workload
 from sti.planner import make_plan, uniform_plan
+from sti.plans import bucket
 from tests.packs import PROFILE, tiny_pack
 from tests.ranked_packs import ranked_pack, texts, write_data
 
@@ -206,10 +207,10 @@ def test_packs_that_cannot_be_evaluated_say_what_to_do(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "most", "bucket"), [(2, 48, 8), (8, 48, 8), (9, 48, 16), (40, 48, 48), (47, 40, 40)]
+    ("tokens", "most", "size"), [(2, 48, 8), (8, 48, 8), (9, 48, 16), (40, 48, 48), (47, 40, 40)]
 )
-def test_workloads_are_the_engines_buckets(tokens: int, most: int, bucket: int) -> None:
-    assert bucket_of(tokens, most) == bucket
+def test_workloads_are_the_engines_buckets(tokens: int, most: int, size: int) -> None:
+    assert bucket(1, tokens, most=most).tokens == size
 
 
 def test_all_texts_are_timed_before_any_is_timed_again() -> None:

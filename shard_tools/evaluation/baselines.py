@@ -27,7 +27,7 @@ from typing import Literal
 
 from sti.costs import deadline_s, run_costs
 from sti.manifest import Manifest, Submodel
-from sti.plan import Plan, Target, Workload, fidelities
+from sti.plan import Plan, Target, Workload
 from sti.planner import uniform_plan
 from sti.prediction import blocks_of, simulate_run, uniform_counts
 from sti.profile import DeviceProfile
@@ -205,17 +205,6 @@ def memory_bytes(manifest: Manifest, contender: Contender) -> int:
     if contender.mode == "sequential":
         return sum(sizes) + buffers
     return _held_bytes(contender) + ring_bytes(sizes, plan.read_ahead + 1) + buffers
-
-
-def mean_bits(manifest: Manifest, plan: Plan) -> float:
-    """Bits a weight on average over the slices in use."""
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    weights = bits = 0
-    for item in plan.blocks:
-        block = stored[item.layer, item.kind]
-        weights += block.shard_weights * plan.width
-        bits += block.shard_weights * sum(fidelities(block, item.counts)[: plan.width])
-    return bits / weights
 
 
 def _held_bytes(contender: Contender) -> int:

@@ -21,14 +21,12 @@ from shard_tools.evaluation.baselines import (
     Baseline,
     Baselines,
     Contender,
-    mean_bits,
     memory_bytes,
     planned,
 )
 from shard_tools.evaluation.cells import Cell, Entry, Evaluation, Forecast, Rival, forecast
 from shard_tools.evaluation.timing import (
     Latency,
-    bucket_of,
     draw,
     measure,
     simulated,
@@ -37,7 +35,7 @@ from shard_tools.evaluation.timing import (
 from shard_tools.measuring.forward import Forward, Setting, setting_of
 from shard_tools.measuring.metrics import Score, Scorer
 from shard_tools.progress import Progress
-from shard_tools.rows import Text, label_numbers, read_rows
+from shard_tools.rows import Text, read_rows, targets_of
 from sti.engine import Engine
 from sti.errors import InfeasibleError, InputError
 from sti.machine import core_count, most_threads
@@ -45,6 +43,8 @@ from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import Target, Workload
 from sti.planner import make_plan, uniform_plan
+from sti.plans import bucket
+from sti.prediction import mean_bits
 from sti.profile import DeviceProfile
 from sti.quality import Quality
 
@@ -211,11 +211,10 @@ def load_data(path: Path, manifest: Manifest) -> tuple[list[Text], list[float]]:
     Raises:
         InputError: the file cannot be used with this pack; names the file and the line.
     """
-    if manifest.task == "regression":
-        rows = read_rows(path, "regression")
-        return [row.text for row in rows], [float(row.label) for row in rows]
-    rows = read_rows(path)
-    return [row.text for row in rows], list(map(float, label_numbers(rows, manifest.labels, path)))
+    regression = manifest.task == "regression"
+    rows = read_rows(path, "regression" if regression else None)
+    labels = () if regression else manifest.labels
+    return [row.text for row in rows], targets_of(rows, labels, path)
 
 
 def _check(options: Options) -> None:
@@ -259,11 +258,13 @@ def _workload(
 ) -> tuple[int, list[Text]]:
     """Tokens of the workload, and the texts that are timed: none where time is simulated."""
     counts, most = token_counts(reader, texts), reader.manifest.dimensions.max_tokens
-    tokens = bucket_of(options.tokens or median_high(counts), most)
+    tokens = bucket(1, options.tokens or median_high(counts), most=most).tokens
     if options.device is not None:
         return tokens, []
     fitting = [
-        text for text, count in zip(texts, counts, strict=True) if bucket_of(count, most) == tokens
+        text
+        for text, count in zip(texts, counts, strict=True)
+        if bucket(1, count, most=most).tokens == tokens
     ]
     if not fitting:
         raise InputError(

@@ -20,7 +20,6 @@ from shard_tools.rows import Text
 from sti.engine import Engine
 from sti.errors import StiWarning
 from sti.pack import VOCABULARY, PackReader
-from sti.plans import TOKEN_BUCKETS
 from sti.profile import DeviceProfile
 from sti.tokenizer import Tokenizer, TokenizerSpec
 
@@ -84,15 +83,7 @@ def token_counts(reader: PackReader, texts: Sequence[Text]) -> list[int]:
     """Tokens of each text, as the model sees it."""
     spec = TokenizerSpec.from_json(reader.manifest.tokenizer)
     tokenizer = Tokenizer(spec, reader.resident(VOCABULARY).tobytes())
-    return [
-        len((tokenizer.encode(*text) if isinstance(text, tuple) else tokenizer.encode(text)).ids)
-        for text in texts
-    ]
-
-
-def bucket_of(tokens: int, most: int) -> int:
-    """The workload bucket that ``tokens`` fall into, of a model that takes ``most``."""
-    return min(next((size for size in TOKEN_BUCKETS if size >= tokens), most), most)
+    return [len(tokenizer.encode_text(text).ids) for text in texts]
 
 
 def draw(texts: Sequence[Text], runs: int, *, seed: int) -> list[Text]:

@@ -131,12 +131,7 @@ class Forward:
             PackCorruptError: the word table is damaged.
             StorageError: reading it failed.
         """
-        encodings = [
-            self._tokenizer.encode(text)
-            if isinstance(text, str)
-            else self._tokenizer.encode(text[0], text[1])
-            for text in texts
-        ]
+        encodings = [self._tokenizer.encode_text(text) for text in texts]
         lengths = [len(encoding.ids) for encoding in encodings]
         groups = group_by_length(lengths)
         largest = max(groups, key=lambda group: len(group.members) * group.tokens)
@@ -274,13 +269,17 @@ class Forward:
 def setting_of(plan: Plan, manifest: Manifest) -> Setting:
     """What a plan runs. The plan must fit the manifest (``sti.plan.check_plan``)."""
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    blocks = [stored[item.layer, item.kind] for item in plan.blocks]
+    return counted_setting(blocks, [item.counts for item in plan.blocks], plan.width)
+
+
+def counted_setting(
+    blocks: Sequence[Block], counts: Sequence[Sequence[int]], width: int
+) -> Setting:
+    """What blocks run of which ``counts[i]`` shards of each plane are read."""
     return tuple(
-        BlockSetting(
-            item.layer,
-            item.kind,
-            fidelities(stored[item.layer, item.kind], item.counts)[: plan.width],
-        )
-        for item in plan.blocks
+        BlockSetting(block.layer, block.kind, fidelities(block, tuple(read))[:width])
+        for block, read in zip(blocks, counts, strict=True)
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_tools.rows import Row, Text, label_numbers, read_rows
+from shard_tools.rows import Row, Text, read_rows, targets_of
 from sti.errors import InputError
 from sti.manifest import Manifest
 
@@ -59,12 +59,7 @@ def load_calibration(
     if len(rows) > examples:
         chosen = np.random.default_rng(seed).choice(len(rows), examples, replace=False)
         rows = [rows[index] for index in sorted(chosen.tolist())]
-    numbers: Sequence[float]
-    if regression:
-        numbers = [float(row.label) for row in rows]
-    else:
-        numbers = label_numbers(rows, manifest.labels, path)
-    return _made(path, rows, numbers)
+    return _made(path, rows, targets_of(rows, () if regression else manifest.labels, path))
 
 
 def load_out_of_scope(path: Path | None, manifest: Manifest) -> Calibration | None:

@@ -37,7 +37,12 @@ def gains_of(losses: Doubles) -> Doubles:
     """Gains ``[planes, ...]`` of losses ``[planes, ...]``: absent, then the lowest fidelity, and so
     on up to the one below the top, at which the loss is zero.
     """
-    levels = falling(np.concatenate([losses, np.zeros_like(losses[:1])]))
+    return steps_of(np.concatenate([losses, np.zeros_like(losses[:1])]))
+
+
+def steps_of(losses: Doubles) -> Doubles:
+    """Gains of the planes between neighbouring levels of ``losses``: one less than those."""
+    levels = falling(losses)
     return np.asarray(levels[:-1] - levels[1:])
 
 

@@ -25,6 +25,7 @@ from shard_tools.ranking.gains import (
     by_block,
     gains_of,
     scaled_to_blocks,
+    steps_of,
     with_middle,
 )
 from shard_tools.ranking.shard_losses import (
@@ -81,7 +82,7 @@ def measure_importances(
     agreed: list[float] = []
     used_proxy = False
     if len(levels) < len(ladder):
-        few = gains_of_few(beyond(rounding, mean_losses(measured)))
+        few = steps_of(beyond(rounding, mean_losses(measured)))
         agreed = agreement(few[1:], stored[1 : len(levels) - 1])
         used_proxy = min(agreed) >= AGREEMENT
         if not used_proxy:
@@ -108,12 +109,6 @@ def beyond(rounding: Doubles, losses: Doubles) -> Doubles:
     return np.asarray(np.maximum(losses - rounding[:, None], 0.0))
 
 
-def gains_of_few(losses: Doubles) -> Doubles:
-    """Gains of the planes between measured levels: one less than those, first from absence."""
-    falls = np.maximum.accumulate(losses[::-1], axis=0)[::-1]
-    return np.asarray(falls[:-1] - falls[1:])
-
-
 def _first_levels(ladder: Sequence[int], measure: str) -> tuple[int, ...]:
     """The fidelities to measure in any case, absence first."""
     levels = (ABSENT, *ladder[:-1])
@@ -131,7 +126,7 @@ def _notes(
     losses = measured[LOSS]  # [levels, blocks, slices, n]
     ladder = bench.forward.manifest.ladder
     proxies = agreement(gains, stored)
-    few = gains_of_few(mean_losses(measured[..., ::_FEW]))
+    few = steps_of(mean_losses(measured[..., ::_FEW]))
     fewer = agreement(few, gains[: len(few)])
     planes: dict[str, Any] = {}
     for plane, bits in enumerate(ladder):

@@ -15,14 +15,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_tools.measuring.forward import BlockSetting, Setting, uniform_setting
+from shard_tools.measuring.forward import Setting, counted_setting, uniform_setting
 from shard_tools.measuring.judge import ANSWER, LOSS, SCORE, scores
 from shard_tools.ranking.calibration import Calibration
 from shard_tools.ranking.predictor import Curve, Mixed, draw_mixed, fit_curve, residual
 from shard_tools.ranking.shard_losses import Bench
 from shard_tools.ranking.submodels import Measured
 from sti.manifest import Manifest
-from sti.plan import fidelities
 from sti.prediction import blocks_of, loss_of, uniform_counts
 from sti.quality import Quality, Rejection
 
@@ -155,10 +154,7 @@ def _uniform(manifest: Manifest, kept: Sequence[Measured]) -> list[MeasuredPlan]
 
 def _measured(bench: Bench, manifest: Manifest, mixed: Mixed) -> MeasuredPlan:
     blocks = blocks_of(manifest, mixed.submodel)
-    setting = tuple(
-        BlockSetting(block.layer, block.kind, fidelities(block, counts)[: mixed.submodel.width])
-        for block, counts in zip(blocks, mixed.counts, strict=True)
-    )
+    setting = counted_setting(blocks, mixed.counts, mixed.submodel.width)
     found = bench.measure(f"plan/{crc32(repr(setting).encode()):08x}", setting, "mixed plans")
     return MeasuredPlan(loss_of(mixed.submodel, blocks, mixed.counts), found)
 

@@ -51,8 +51,7 @@ def encode_rows(rows: Sequence[Row], targets: Sequence[float], tokenizer: Tokeni
     """Tokenize rows, cut as the tokenizer does."""
     ids, types = [], []
     for row in rows:
-        first, second = row.text if isinstance(row.text, tuple) else (row.text, None)
-        encoding = tokenizer.encode(first, second)
+        encoding = tokenizer.encode_text(row.text)
         ids.append(np.asarray(encoding.ids, dtype=np.int64))
         types.append(np.asarray(encoding.type_ids, dtype=np.int64))
     return Examples(tuple(ids), tuple(types), np.asarray(targets, dtype=np.float32))
@@ -125,9 +124,7 @@ def hold_out(
         if len(_words(row)) >= least_words:
             groups[row.label if by_label else ""].append(place)
     if share < 1.0:
-        groups = defaultdict(
-            list, {label: _unlike(rows, places, share) for label, places in groups.items()}
-        )
+        groups = {label: _unlike(rows, places, share) for label, places in groups.items()}
     able = sum(map(len, groups.values()))
     if able < count:
         words = f" of at least {least_words} words" if least_words else ""

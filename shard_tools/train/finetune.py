@@ -25,7 +25,7 @@ from shard_tools.architectures import open_model
 from shard_tools.checkpoint import Checkpoint
 from shard_tools.elastic import VERSION
 from shard_tools.progress import Progress
-from shard_tools.rows import Row, label_numbers, read_rows
+from shard_tools.rows import Row, read_rows, targets_of
 from shard_tools.tokenizer_files import load_tokenizer
 from shard_tools.train.data import Examples, encode_rows, hold_out
 from shard_tools.train.export import write_checkpoint
@@ -182,16 +182,10 @@ def _examples(
     limit = min(max_tokens, spec.max_tokens)
     tokenizer = Tokenizer(replace(spec, max_tokens=limit), vocabulary)
     training, dev = (
-        encode_rows(rows, _targets(rows, data.labels, path), tokenizer)
+        encode_rows(rows, targets_of(rows, data.labels, path), tokenizer)
         for rows, path in zip((data.rows, data.dev), paths, strict=True)
     )
     return training, dev
-
-
-def _targets(rows: Sequence[Row], labels: Sequence[str], path: Path) -> list[float]:
-    if not labels:
-        return [float(row.label) for row in rows]
-    return [float(number) for number in label_numbers(rows, labels, path)]
 
 
 def _precision(name: str) -> torch.dtype:

@@ -21,6 +21,7 @@ from sti.pack import PackReader
 from sti.plan import BlockPlan, BlockTimes, Plan, Span, Target, fidelities
 from sti.planner import make_plan, predict, uniform_plan
 from sti.plans import bucket, check_in_time, read_plan
+from sti.prediction import mean_bits
 from sti.profile import DeviceProfile
 from sti.quality import Quality
 from sti.reads import block_ranges, total_bytes
@@ -154,13 +155,6 @@ def _span(span: Span) -> str:
 def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
     predicted = plan.predicted
     assert predicted is not None
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    weights = bits = 0
-    for item in plan.blocks:
-        block = stored[item.layer, item.kind]
-        used = [value for value in fidelities(block, item.counts) if value]
-        weights += block.shard_weights * len(used)
-        bits += block.shard_weights * sum(used)
     preload = sum(item.preload_bytes for item in plan.blocks)
     return (
         f"predicted {format_time(predicted.total_s)}: storage {format_time(predicted.storage_s)}, "
@@ -168,7 +162,7 @@ def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
         f"stall {format_time(predicted.stall_s)}\n"
         f"95 of 100 runs within {format_time(predicted.total_s * profile.jitter)}\n"
         f"reads {format_size(predicted.bytes_read)} a run, holds {format_size(preload)}; "
-        f"{bits / max(1, weights):.2f} bits a weight on average; "
+        f"{mean_bits(manifest, plan):.2f} bits a weight on average; "
         f"expected loss {predicted.loss:.4g}\n"
         f"limited by {predicted.limited_by}"
     )
