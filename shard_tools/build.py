@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -21,7 +22,7 @@ from shard_tools.architectures import open_model
 from shard_tools.blocks import QuantizedBlock, manifest_kind, quantize_block, side_products
 from shard_tools.checkpoint import Checkpoint
 from shard_tools.codebook import build_book, histogram
-from shard_tools.elastic import Elastic, read_elastic
+from shard_tools.elastic import ELASTIC, Elastic, Estimate, read_elastic
 from shard_tools.encode import EncodedShard, Encoder, fidelity_values
 from shard_tools.importance import (
     Meter,
@@ -38,7 +39,7 @@ from shard_tools.tokenizer_files import load_tokenizer
 from shard_tools.words import encode_rows, group_size, row_bytes
 from sti import __version__
 from sti.code import DEFAULT_LADDER, CodeBook, check_ladder, plane_bytes
-from sti.errors import InputError, PackFormatError
+from sti.errors import CheckpointError, InputError, PackFormatError
 from sti.manifest import (
     Block,
     Dimensions,
@@ -61,7 +62,8 @@ class BuildOptions:
     """What a user may choose. Empty texts and None stand for what the checkpoint says."""
 
     slices: int | None = None
-    ladder: tuple[int, ...] = DEFAULT_LADDER
+    ladder: tuple[int, ...] | None = None
+    """None: what the checkpoint was trained for, else ``DEFAULT_LADDER``."""
     grid_sigmas: float = DEFAULT_GRID_SIGMAS
     name: str = ""
     licence: str = ""
@@ -92,6 +94,8 @@ def build(
     with Checkpoint(directory) as checkpoint:
         _keep_apart(checkpoint, output)
         model, elastic = _open(checkpoint, options)
+        options = replace(options, ladder=_ladder(elastic, options))
+        estimate = _estimate(elastic, model, options)
         spec, vocabulary = load_tokenizer(directory)
         texts = calibration_texts(options.calibration)
         weights = model.layers * sum(
@@ -109,18 +113,24 @@ def build(
             draft = _draft(model, spec, blocks, book, side, tuple(graphs), options, directory)
             if elastic is not None:
                 draft = replace(draft, notes=draft.notes | elastic.notes())
+            if estimate is not None:
+                draft = replace(draft, notes=draft.notes | _estimate_notes(estimate))
             writer = PackWriter(stream, draft, tensors)
             checksum = writer.words(_encoded_words(model, draft.words, line))
             batch = calibration_batch(texts, Tokenizer(spec, vocabulary))
             meter = Meter(model, batch, residents, fidelity_values(book, encoder))
             layouts, taken = [], []
             for block in blocks:
-                taken.append(meter.measure(block))
+                if estimate is None:
+                    taken.append(meter.measure(block))
+                else:
+                    taken.append(np.array(estimate.gains[block.layer, block.layout.name]))
                 encoded = _encoded(block, encoder, model.slices, taken[-1])
                 writer.block(encoded)
                 layouts.append(encoded.layout)
                 line.step(_weights(block) * _ENCODE_WORK, f"encoding layer {block.layer}")
-            ranked = _with_gains(layouts, taken, meter.arriving())
+            arriving = meter.arriving() if estimate is None else [1.0] * len(blocks)
+            ranked = _with_gains(layouts, taken, arriving)
             words = replace(draft.words, checksum=checksum)
             return writer.finish(replace(draft, words=words, blocks=ranked))
 
@@ -139,9 +149,43 @@ def _open(checkpoint: Checkpoint, options: BuildOptions) -> tuple[Model, Elastic
     return open_model(checkpoint, slices=elastic.slices), elastic
 
 
+def _ladder(elastic: Elastic | None, options: BuildOptions) -> tuple[int, ...]:
+    """The fidelities asked for, or those the checkpoint was trained for."""
+    trained = () if elastic is None else elastic.ladder
+    return options.ladder or trained or DEFAULT_LADDER
+
+
+def _estimate(elastic: Elastic | None, model: Model, options: BuildOptions) -> Estimate | None:
+    """The gains that training estimated, if they are of these planes and none else are asked for.
+
+    Raises:
+        CheckpointError: a block of the model has none.
+    """
+    found = None if elastic is None else elastic.estimate
+    if found is None or elastic is None or options.calibration is not None:
+        return None
+    if options.ladder != elastic.ladder:
+        return None
+    for layer, layout in product(range(model.layers), model.kinds):
+        if (layer, layout.name) not in found.gains:
+            raise CheckpointError(
+                f"{ELASTIC}: importance has no gains of layer {layer} {layout.name}; train the "
+                "checkpoint again, or remove the member"
+            )
+    return found
+
+
+def _estimate_notes(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "importance": f"divergence from the full model's answers, estimated ({estimate.measure})",
+        "calibration": f"{estimate.examples} rows of the checkpoint's",
+    }
+
+
 def _check_options(options: BuildOptions) -> None:
     try:
-        check_ladder(options.ladder)
+        if options.ladder is not None:
+            check_ladder(options.ladder)
     except PackFormatError as error:
         raise InputError(f"ladder: {error}") from error
     outlier_cut(grid_sigmas=options.grid_sigmas)
@@ -180,6 +224,7 @@ def _book(blocks: Sequence[QuantizedBlock], options: BuildOptions) -> tuple[Code
         for grid in block.matrices.values():
             counts += histogram(grid.q)
     cut = outlier_cut(grid_sigmas=options.grid_sigmas)
+    assert options.ladder is not None
     book = build_book(counts, cut=cut, ladder=options.ladder)
     return book, Encoder(book, cut=cut)
 

@@ -1,30 +1,46 @@
-"""What depths and widths a checkpoint was trained for: ``elastic.json``, and the notes of a pack.
+"""What a checkpoint was trained for: ``elastic.json``, and the notes of a pack.
 
-In: JSON values. Out: checked depths (how many layers, and which) and widths (leading slices), or
-an error that names the entry. Knows nothing of how training or measuring is done.
+In: JSON values. Out: checked depths (how many layers, and which), widths (leading slices), ladder
+and estimated gains, or an error that names the entry. Knows nothing of how training or measuring
+is done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shard_tools.checkpoint import Checkpoint
-from sti.errors import CheckpointError, StiError
+from sti.code import check_ladder
+from sti.errors import CheckpointError, PackFormatError, StiError
+from sti.fields import Fields
 
 ELASTIC = "elastic.json"
 VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """What training estimated of every plane's gain."""
+
+    measure: str
+    examples: int
+    gains: Mapping[tuple[int, str], tuple[tuple[float, ...], ...]]
+    """By layer and kind of a block: a row a plane of the ladder, a number a slice."""
+
+
+@dataclass(frozen=True, slots=True)
 class Elastic:
-    """Depths and widths."""
+    """Depths and widths, and what else training left."""
 
     slices: int
     depths: Mapping[int, tuple[int, ...]]
     """Layers kept, by their number."""
     widths: tuple[int, ...]
+    ladder: tuple[int, ...] = ()
+    """Fidelities trained for; empty where float weights were."""
+    estimate: Estimate | None = None
 
     def notes(self) -> dict[str, Any]:
         """As they stand in a pack's notes."""
@@ -54,7 +70,7 @@ def read_elastic(checkpoint: Checkpoint, *, layers: int) -> Elastic | None:
     slices = found.get("slices")
     if type(slices) is not int or slices < 1:
         raise CheckpointError(f"{where}: slices must be a number above 0")
-    return checked(
+    elastic = checked(
         found.get("depths"),
         found.get("widths"),
         layers=layers,
@@ -62,6 +78,38 @@ def read_elastic(checkpoint: Checkpoint, *, layers: int) -> Elastic | None:
         where=where,
         error=CheckpointError,
     )
+    fields = Fields(found, where=where, error=CheckpointError)
+    ladder = _ladder(fields) if fields.has("ladder") else ()
+    if not fields.has("importance"):
+        return replace(elastic, ladder=ladder)
+    shape = (len(ladder), slices)
+    return replace(elastic, ladder=ladder, estimate=_estimate(fields.object("importance"), shape))
+
+
+def _ladder(fields: Fields) -> tuple[int, ...]:
+    found = fields.integers("ladder")
+    try:
+        return check_ladder(found) if found else ()
+    except PackFormatError as error:
+        raise fields.fail("ladder", "a list of fidelities, rising within 2..8") from error
+
+
+def _estimate(fields: Fields, shape: tuple[int, int]) -> Estimate:
+    """The estimated gains, each block's of ``shape`` (planes, slices)."""
+    planes, slices = shape
+    gains = {}
+    for block in fields.objects("blocks"):
+        names = [str(plane) for plane in range(planes)]
+        rows = Fields(
+            dict(zip(names, block.items("gains"), strict=False)),
+            where=f"{block.where}: gains",
+            error=CheckpointError,
+        )
+        found = tuple(rows.numbers(name) for name in names)
+        if any(len(row) != slices or min(row) < 0.0 for row in found):
+            raise block.fail("gains", f"{planes} rows of {slices} numbers of at least 0")
+        gains[block.integer("layer"), block.text("kind")] = found
+    return Estimate(fields.text("measure"), fields.integer("examples", least=1), gains)
 
 
 def checked(

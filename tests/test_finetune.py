@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from shard_tools.cli import main
 from shard_tools.elastic import read_elastic
 from shard_tools.rows import read_rows
 from shard_tools.train.finetune import Finetuned
+from sti.errors import CheckpointError
+from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.verify import verify
 from tests import training
@@ -32,6 +35,7 @@ from tests.training import (
 )
 
 ROOT = Path(__file__).parent.parent
+BLOCKS = ("attention", "ffn")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,60 @@ def test_the_result_is_a_checkpoint_that_builds_into_a_sound_pack(
     assert verify(tmp_path / "pack").good
 
 
+def test_the_pack_has_the_ladder_and_the_gains_of_training_unless_others_are_asked_for(
+    made: Finetuned, tmp_path: Path
+) -> None:
+    def built(**options: Any) -> Manifest:
+        return build(made.directory, tmp_path / "pack", BuildOptions(**options), progress=False)
+
+    report = json.loads((made.directory / "elastic.json").read_text())
+    trained = [block["gains"] for block in report["importance"]["blocks"]]
+    manifest = built()
+    assert manifest.ladder == (2, 4, 8)
+    assert [[list(p.gains) for p in block.planes] for block in manifest.blocks] == trained
+    assert "fisher" in manifest.notes["importance"]
+    for block in manifest.blocks:
+        for plane in block.planes[1:]:
+            gains = [plane.gains[number] for number in plane.order]
+            assert gains == sorted(gains, reverse=True)
+    assert "fisher" not in built(ladder=(2, 8)).notes["importance"]
+    (tmp_path / "texts").write_text("the dog runs\n")
+    assert "fisher" not in built(calibration=tmp_path / "texts").notes["importance"]
+
+
+def spoil(report: dict[str, Any], what: str) -> None:
+    blocks = report["importance"]["blocks"]
+    match what:
+        case "ladder":
+            report["ladder"] = [2, 9]
+        case "rows":
+            blocks[1]["gains"].pop()
+        case "numbers":
+            blocks[1]["gains"][1][1] = -1.0
+        case "block":
+            blocks.pop(2)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("ladder", "field 'ladder' must be a list of fidelities"),
+        ("rows", r"importance: blocks\[1\]: gains: field '2'"),
+        ("numbers", r"blocks\[1\]: field 'gains' must be 3 rows of 4 numbers of at least 0"),
+        ("block", "importance has no gains of layer 1 attention"),
+    ],
+)
+def test_an_estimate_that_cannot_be_used_is_refused(
+    made: Finetuned, tmp_path: Path, what: str, message: str
+) -> None:
+    shutil.copytree(made.directory, tmp_path / "copy")
+    report = json.loads((tmp_path / "copy" / "elastic.json").read_text())
+    spoil(report, what)
+    (tmp_path / "copy" / "elastic.json").write_text(json.dumps(report))
+    with pytest.raises(CheckpointError, match=message):
+        build(tmp_path / "copy", tmp_path / "pack", BuildOptions(), progress=False)
+
+
 def test_elastic_json_tells_what_was_trained(made: Finetuned) -> None:
     with Checkpoint(made.directory) as checkpoint:
         elastic = read_elastic(checkpoint, layers=2)
@@ -74,6 +132,10 @@ def test_elastic_json_tells_what_was_trained(made: Finetuned) -> None:
         (2, 4, 8), (2, 4, 2), (1, 2, 4), (1, 2, 2), (1, 1, 2)
     }  # fmt: skip
     assert str(made.directory) not in json.dumps(report)
+    assert elastic.ladder == (2, 4, 8)
+    assert elastic.estimate is not None
+    assert (elastic.estimate.measure, elastic.estimate.examples) == ("fisher", 12)
+    assert elastic.estimate.gains.keys() == {(i, kind) for i in (0, 1) for kind in BLOCKS}
 
 
 def test_calibration_rows_are_rows_of_the_data_that_training_did_not_see(
@@ -98,7 +160,9 @@ def test_the_log_has_a_record_of_losses_and_of_every_epochs_scores(made: Finetun
     ]
     for item in records:
         if "losses" in item:
-            names = ["full"] if item["stage"] == "plain" else ["full", "smallest", "random"]
+            names = (
+                ["full"] if item["stage"] == "plain" else ["full", "smallest", "middle", "random"]
+            )
             assert list(item["losses"]) == names
             assert all(0 < value < 9 for value in item["losses"].values())
     scores = [item for item in records if "dev" in item and "step" in item]
@@ -183,10 +247,13 @@ def test_without_calibration_rows_there_is_no_file_of_them(place: Path, tmp_path
     assert not (found.directory / "calibration.tsv").exists()
 
 
-def test_the_word_table_stays_as_it_was(made: Finetuned, place: Path) -> None:
+def test_only_words_of_the_data_moved(made: Finetuned, place: Path) -> None:
     name = "embeddings.word_embeddings.weight"
     before = load_file(place / "checkpoint" / "model.safetensors")
     after = load_file(made.directory / "model.safetensors")
-    assert (after[f"bert.{name}"] == before[name]).all()
-    moved = "encoder.layer.0.attention.self.query.weight"
-    assert not (after[f"bert.{moved}"] == before[moved]).all()
+    moved = (after[f"bert.{name}"] != before[name]).any(axis=1)
+    vocabulary = (place / "checkpoint" / "vocab.txt").read_text().split("\n")
+    known = {*training.WORDS, "[CLS]", "[SEP]"}
+    assert {vocabulary[row] for row in moved.nonzero()[0]} == known
+    query = "encoder.layer.0.attention.self.query.weight"
+    assert not (after[f"bert.{query}"] == before[query]).all()

@@ -188,8 +188,8 @@ def test_the_same_step_has_the_same_passes_whatever_ran_before() -> None:
     for step in range(5):
         sampler.others(step)
     torch.manual_seed(99)
-    for run, wanted in zip(sampler.others(17), expected, strict=True):
-        assert (run.layers, run.width) == (wanted.layers, wanted.width)
+    for (name, run), (known, wanted) in zip(sampler.others(17), expected, strict=True):
+        assert (name, run.layers, run.width) == (known, wanted.layers, wanted.width)
         assert run.levels is not None and wanted.levels is not None
         assert run.levels.tolist() == wanted.levels.tolist()
     other = Sampler(DEPTHS, 4, (2, 4, 8), seed=4, passes=2)
@@ -201,10 +201,12 @@ def test_every_depth_width_and_fidelity_has_its_turn(ladder: tuple[int, ...]) ->
     sampler = Sampler(DEPTHS, 4, ladder, seed=0, passes=2)
     sizes, levels, mixed = set(), set(), 0
     for step in range(400):
-        smallest, *others = sampler.others(step)
+        names, runs = zip(*sampler.others(step), strict=True)
+        assert names == ("smallest", "middle", "random", "random")
+        smallest, between = runs[:2]
         assert (smallest.layers, smallest.width) == ((2,), 1)
-        assert len(others) == 2
-        for run in (smallest, *others):
+        assert (between.layers, between.width) == ((2,), 2)
+        for run in runs:
             assert run.layers == DEPTHS[len(run.layers)]
             sizes.add((len(run.layers), run.width))
             if not ladder:

@@ -20,7 +20,7 @@ from shard_tools.train.scoring import answers, metric
 from shard_tools.train.state import Log, Stage, State, load_state, save_state
 from sti.errors import InputError, StorageError
 from tests.checkpoints import write_checkpoint
-from tests.training import examples, opened, sentences, whole
+from tests.training import examples, opened, sentences, tokens, whole
 
 STATE = State(
     "elastic", 7, {2: (0, 1), 1: (1,)}, torch.ones(3, 2), {"a": torch.zeros(2)}, {"b": [1.0]}
@@ -142,7 +142,7 @@ def test_metrics_are_accuracy_and_correlation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("bad", "rate"), [("gradient", 1e-3), ("weight", 3e38)])
 def test_the_optimizer_refuses_what_is_not_finite(tmp_path: Path, bad: str, rate: float) -> None:
     with opened(write_checkpoint(tmp_path)) as network:
-        optimizer = Optimizer(network, rate=rate, head_rate=rate, decay=0.01)
+        optimizer = Optimizer(network, rate=rate, head_rate=rate, decay=0.01, words=False)
         optimizer.start(0.06)
         network.positions.grad = torch.ones_like(network.positions)
         before = network.positions.detach().clone()
@@ -151,3 +151,19 @@ def test_the_optimizer_refuses_what_is_not_finite(tmp_path: Path, bad: str, rate
         with pytest.raises(NotFiniteError, match=f"a {bad}"):
             optimizer.step()
         assert bool((network.positions == before).all()) == (bad == "gradient")
+
+
+def test_words_move_where_they_may_and_only_those_that_were_read(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path)
+    for words in (True, False):
+        with opened(checkpoint) as network:
+            optimizer = Optimizer(network, rate=1e-3, head_rate=1e-3, decay=0.01, words=words)
+            before = network.words.detach().clone()
+            optimizer.start(0.06)
+            with torch.no_grad():
+                network.classifier.normal_(generator=torch.Generator().manual_seed(0))
+            read = tokens(checkpoint, ["the dog runs"])
+            network(read, whole(network))[0].square().sum().backward()
+            optimizer.step()
+            moved = (network.words != before).any(1).nonzero().flatten().tolist()
+            assert moved == (sorted(set(read.ids.flatten().tolist())) if words else [])

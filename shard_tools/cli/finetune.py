@@ -67,9 +67,9 @@ def add_command(commands: Any) -> None:
     add(
         "--passes",
         type=int,
-        default=2,
+        default=1,
         metavar="N",
-        help="random submodels a step, besides the full and the smallest (default %(default)s)",
+        help="random submodels a step, besides full, middle and smallest (default %(default)s)",
     )
     add("--max-tokens", type=int, default=128, help="longer texts are cut (default %(default)s)")
     add(

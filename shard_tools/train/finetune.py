@@ -29,6 +29,8 @@ from shard_tools.rows import Row, read_rows, targets_of
 from shard_tools.tokenizer_files import load_tokenizer
 from shard_tools.train.data import Examples, encode_rows, hold_out
 from shard_tools.train.export import write_checkpoint
+from shard_tools.train.fisher import ROWS as FISHER_ROWS
+from shard_tools.train.fisher import fisher_gains
 from shard_tools.train.network import ElasticNetwork
 from shard_tools.train.options import FinetuneOptions
 from shard_tools.train.scoring import Score
@@ -97,15 +99,18 @@ def finetune(
         work = _work_directory(output)
         trainer = Trainer(
             network,
-            *examples,
+            examples.training,
+            examples.dev,
             options.training,
             work,
             regression=options.task == "regression",
             key=_key(options, checkpoint, training, dev),
         )
-        with Progress(trainer.work_left, shown=progress) as line:
+        with Progress(trainer.work_left + FISHER_ROWS, shown=progress) as line:
             scores = tuple(trainer.train(line))
-        report = _report(options, data, scores, trainer)
+            report = _report(options, data, scores, trainer)
+            if options.training.ladder:
+                report["importance"] = _importance(network, examples, options, line)
         write_checkpoint(work / "checkpoint", opened, network, data.labels, data.held, report)
     _finish(work, output)
     return Finetuned(output, len(data.rows), len(data.held), scores, trainer.depths)
@@ -137,6 +142,15 @@ class _Data:
     held: Sequence[Row]
     dev: Sequence[Row]
     labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Examples:
+    """The rows of ``_Data``, tokenized."""
+
+    training: Examples
+    held: Examples
+    dev: Examples
 
 
 def _read(training: Path, dev: Path, options: FinetuneOptions) -> _Data:
@@ -176,16 +190,33 @@ def _labels(rows: Sequence[Row], path: Path) -> tuple[str, ...]:
 
 def _examples(
     data: _Data, checkpoint: Path, max_tokens: int, *, paths: tuple[Path, Path]
-) -> tuple[Examples, Examples]:
-    """Training and dev rows, tokenized."""
+) -> _Examples:
+    """All rows, tokenized."""
     spec, vocabulary = load_tokenizer(checkpoint)
     limit = min(max_tokens, spec.max_tokens)
     tokenizer = Tokenizer(replace(spec, max_tokens=limit), vocabulary)
-    training, dev = (
-        encode_rows(rows, targets_of(rows, data.labels, path), tokenizer)
-        for rows, path in zip((data.rows, data.dev), paths, strict=True)
+    training, dev = paths
+
+    def encoded(rows: Sequence[Row], path: Path) -> Examples:
+        return encode_rows(rows, targets_of(rows, data.labels, path), tokenizer)
+
+    return _Examples(
+        encoded(data.rows, training), encoded(data.held, training), encoded(data.dev, dev)
     )
-    return training, dev
+
+
+def _importance(
+    network: ElasticNetwork, examples: _Examples, options: FinetuneOptions, line: Progress
+) -> dict[str, Any]:
+    """The gains of all planes as ``elastic.json`` has them, estimated on rows kept out if any."""
+    rows = examples.held if len(examples.held) else examples.training
+    seed, regression = options.training.seed, options.task == "regression"
+    blocks = []
+    for name, gains in fisher_gains(network, rows, line, regression=regression, seed=seed).items():
+        layer, kind = name.split(".")
+        table = [[float(f"{gain:.4g}") for gain in row] for row in gains]
+        blocks.append({"layer": int(layer), "kind": kind, "gains": table})
+    return {"measure": "fisher", "examples": min(len(rows), FISHER_ROWS), "blocks": blocks}
 
 
 def _precision(name: str) -> torch.dtype:
@@ -232,6 +263,7 @@ def _report(
         "slices": slices,
         "depths": {str(depth): list(layers) for depth, layers in sorted(trainer.depths.items())},
         "widths": list(range(1, slices + 1)),
+        "ladder": list(options.training.ladder),
         "task": options.task,
         "labels": list(data.labels),
         "rows": len(data.rows),

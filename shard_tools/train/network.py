@@ -73,14 +73,13 @@ class ElasticNetwork(nn.Module):
         """Make it with empty parameters.
 
         Args:
-            words: the word embeddings, kept as they are.
+            words: the word embeddings, ``[vocabulary, hidden]``; taken over, not copied.
             dtype: ``torch.float32`` or ``torch.bfloat16``.
         """
         super().__init__()
         self.sizes, self.dtype = sizes, dtype
         self.dropout = 0.0
-        self.words: Tensor
-        self.register_buffer("words", torch.from_numpy(words), persistent=False)
+        self.words = nn.Parameter(torch.from_numpy(words))
         head, neurons = sizes.hidden // sizes.slices, sizes.inner // sizes.slices
 
         def empty(*shape: int) -> nn.Parameter:
@@ -107,7 +106,7 @@ class ElasticNetwork(nn.Module):
 
     def copy(self) -> ElasticNetwork:
         """A network with the same weights, its own but for the words, and no code."""
-        found = ElasticNetwork(self.sizes, self.words.numpy(), self.dtype)
+        found = ElasticNetwork(self.sizes, self.words.detach().numpy(), self.dtype)
         found.load_state_dict(self.state_dict())
         return found.eval()
 
@@ -144,7 +143,7 @@ class ElasticNetwork(nn.Module):
             Logits ``[B, outputs]`` and the hidden states ``[B, S, hidden]`` behind each layer run.
         """
         length = tokens.ids.shape[1]
-        hidden = F.embedding(tokens.ids, self.words)
+        hidden = F.embedding(tokens.ids, self.words, sparse=True)
         hidden = hidden + self.positions[:length] + F.embedding(tokens.types, self.token_types)
         hidden = self._normed(hidden, *self.norm)
         mask = None

@@ -6,7 +6,7 @@ or passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,52 +29,64 @@ class Optimizer:
 
     Args:
         decay: weight decay of the matrices.
+        words: whether word embeddings move, too. Only the rows of a step's tokens do, so that a
+            step costs no pass over the vocabulary.
     """
 
     def __init__(
-        self, network: ElasticNetwork, *, rate: float, head_rate: float, decay: float
+        self, network: ElasticNetwork, *, rate: float, head_rate: float, decay: float, words: bool
     ) -> None:
+        network.words.requires_grad_(words)
         head = {id(network.classifier), id(network.classifier_bias)}
         groups: list[dict[str, Any]] = [
             {"params": [], "rate": rate, "weight_decay": decay},
             {"params": [], "rate": rate, "weight_decay": 0.0},
             {"params": [], "rate": head_rate, "weight_decay": 0.0},
         ]
-        self._parameters = list(network.parameters())
+        self._parameters = [item for item in network.parameters() if item is not network.words]
         for parameter in self._parameters:
             place = 2 if id(parameter) in head else int(parameter.dim() < 3)
             groups[place]["params"].append(parameter)
-        self._adam = torch.optim.AdamW(groups, lr=rate, fused=True)
+        self._watched = [*self._parameters, network.words] if words else self._parameters
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, fused=True)]
+        if words:
+            rows = [{"params": [network.words], "rate": rate}]
+            self._parts.append(torch.optim.SparseAdam(rows, lr=rate))
 
     def start(self, done: float) -> None:
         """Begin a step when a share ``done`` of the stage is behind."""
         factor = min(done / _WARM_UP + 1e-3, (1.0 - done) / (1.0 - _WARM_UP))
-        for group in self._adam.param_groups:
-            group["lr"] = group["rate"] * factor
-        self._adam.zero_grad(set_to_none=False)
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = group["rate"] * factor
+            part.zero_grad(set_to_none=False)
 
     def step(self) -> None:
         """Move the weights along their gradients.
+
+        The norm of the gradient is limited, but for the words', which is none of its parts.
 
         Raises:
             NotFiniteError: a gradient is not finite, or a weight is not after the step.
         """
         if not bool(torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP).isfinite()):
             raise NotFiniteError("a gradient")
-        self._adam.step()
+        for part in self._parts:
+            part.step()
         with torch.no_grad():
-            sums = torch.stack([parameter.sum() for parameter in self._parameters])
+            sums = torch.stack([parameter.sum() for parameter in self._watched])
         if not bool(sums.isfinite().all()):
             raise NotFiniteError("a weight")
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> list[dict[str, Any]]:
         """All that the next step depends on besides the weights; references, no copies."""
-        return self._adam.state_dict()
+        return [part.state_dict() for part in self._parts]
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Go on from a ``state``.
 
         Raises:
             ValueError: it belongs to other parameters.
         """
-        self._adam.load_state_dict(dict(state))
+        for part, kept in zip(self._parts, state, strict=True):
+            part.load_state_dict(dict(kept))

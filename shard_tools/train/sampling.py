@@ -1,8 +1,9 @@
 """Which submodels and fidelities a step trains.
 
 In: the model's sizes, the layers of each depth, the ladder, a step's number and the seed. Out: the
-passes of that step: the full model, the smallest one, and random ones in between (the sandwich rule
-of Yu and Huang, 2019), with fidelities that favour the low end, where training has most to mend.
+passes of that step: the full model, the smallest one, the one in the middle, and random ones (the
+sandwich rule of Yu and Huang, 2019, and one more layer), with fidelities that favour the low end,
+where training has most to mend.
 The same step of the same seed gives the same passes, whatever ran before. Knows nothing of torch's
 random state.
 """
@@ -19,7 +20,7 @@ from shard_tools.train.network import Pass
 
 _FULL_SIZE_SHARE = 0.3
 _MIXED_SHARE = 0.25
-_LOWEST_SHARE = 0.5
+_LOWEST_SHARE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +32,26 @@ class Sampler:
     ladder: tuple[int, ...]
     seed: int
     passes: int
-    """Random passes a step, besides the full and the smallest."""
+    """Random passes a step, besides the three that every step has."""
 
     def full(self) -> Pass:
         """The full model at the top fidelity."""
         return self._uniform(max(self.depths), self.slices, len(self.ladder) - 1)
 
-    def others(self, step: int) -> list[Pass]:
-        """The smallest submodel, and random ones."""
+    def others(self, step: int) -> list[tuple[str, Pass]]:
+        """The smallest submodel at the lowest fidelity, the middle one, and random ones; named."""
         random = Random(f"passes {self.seed} {step}")
-        found = [self._uniform(min(self.depths), 1, 0)]
+        depth, width = middle(len(self.depths), self.slices)
+        found = [
+            ("smallest", self._uniform(min(self.depths), 1, 0)),
+            ("middle", self._at_some_fidelity(random, depth, width)),
+        ]
         for _ in range(self.passes):
             if self.ladder and random.random() < _FULL_SIZE_SHARE:
                 depth, width = max(self.depths), self.slices
             else:
                 depth, width = _largish(random, len(self.depths)), _largish(random, self.slices)
-            found.append(self._at_some_fidelity(random, depth, width))
+            found.append(("random", self._at_some_fidelity(random, depth, width)))
         return found
 
     def uniform(self, depth: int, width: int, bits: int) -> Pass:
@@ -79,16 +84,21 @@ def _largish(random: Random, most: int) -> int:
     return max(random.randint(1, most), random.randint(1, most))
 
 
+def middle(layers: int, slices: int) -> tuple[int, int]:
+    """Depth and width of the submodel with half of both."""
+    return max(1, layers // 2), max(1, slices // 2)
+
+
 def milestones(layers: int, slices: int, ladder: Sequence[int]) -> list[tuple[int, int, int]]:
     """Depth, width and bits of the submodels that progress is judged by."""
     top, low = ladder[-1], ladder[0]
-    middle = ladder[len(ladder) // 2]
-    half = (max(1, layers // 2), max(1, slices // 2))
+    between = ladder[len(ladder) // 2]
+    half = middle(layers, slices)
     small = (max(1, layers // 3), max(1, slices // 4))
     return [
         (layers, slices, top),
         (layers, slices, low),
-        (*half, middle),
+        (*half, between),
         (*half, low),
         (*small, low),
     ]

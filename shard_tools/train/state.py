@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -35,7 +35,7 @@ class State:
     teacher: Mapping[str, Any]
     """Weights of the plain model; empty in its stage."""
     network: Mapping[str, Any]
-    optimizer: Mapping[str, Any]
+    optimizer: Sequence[Mapping[str, Any]]
 
 
 def save_state(path: Path, key: str, state: State) -> None:

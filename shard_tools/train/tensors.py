@@ -72,7 +72,7 @@ def load_network(checkpoint: Checkpoint, sizes: Sizes, dtype: torch.dtype) -> El
 
 def named_tensors(network: ElasticNetwork, prefix: str = "bert.") -> dict[str, NDArray[np.float32]]:
     """All tensors of a network under the checkpoint's names; new arrays."""
-    found = {prefix + _WORDS: np.array(network.words.numpy())}
+    found = {prefix + _WORDS: np.array(network.words.detach().numpy())}
     for name, parameter, shape, turned in _places(network):
         array = parameter.detach().numpy()
         rows = array.reshape(shape[::-1]).T if turned else array.reshape(shape)

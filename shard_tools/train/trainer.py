@@ -68,10 +68,8 @@ class Trainer:
         self._state, self._log = directory / STATE, Log(directory / LOG)
         self._regression, self._key = regression, key
         self._line = Progress(1.0, shown=False)
-        self._optimizer = self._new_optimizer()
         self._teacher: ElasticNetwork | None = None
-        self._stage: Stage = "plain"
-        self._step = 0
+        self._enter("plain", 0)
         self._losses: dict[str, list[float]] = {}
         self._saved = monotonic()
         self._restore()
@@ -131,9 +129,8 @@ class Trainer:
         sort_slices(network, some, loss)
         self.depths = depth_layers(network, some, loss)
         self._teacher = network.copy()
-        self._stage, self._step = "elastic", 0
+        self._enter("elastic", 0)
         self._losses.clear()
-        self._optimizer = self._new_optimizer()
         score = metric(network, self._dev, self._whole(), regression=self._regression)
         self._log.write({"event": "plain stage done", "dev": score, "depths": self.depths})
         self._save()
@@ -176,13 +173,11 @@ class Trainer:
         loss.backward()
         self._note("full", loss)
         targets = [state.detach() for state in states]
-        others = sampler.others(self._step)
-        for run in others:
+        for what, run in sampler.others(self._step):
             logits, states = network(tokens, run)
             loss = loss_of(logits, hidden_loss(states, run.layers, targets, tokens.present))
-            smallest = run is others[0]
-            (loss * options.smallest_weight if smallest else loss).backward()
-            self._note("smallest" if smallest else "random", loss)
+            (loss * options.smallest_weight if what == "smallest" else loss).backward()
+            self._note(what, loss)
 
     def _whole(self) -> Pass:
         """The float model."""
@@ -255,10 +250,16 @@ class Trainer:
         """Of a row, relative to the plain stage."""
         return 1.0 if stage == "plain" else self.options.elastic_work
 
-    def _new_optimizer(self) -> Optimizer:
+    def _enter(self, stage: Stage, step: int) -> None:
+        """Be at a step of a stage. Words move in the plain one only: the teacher shares them."""
         options = self.options
-        return Optimizer(
-            self.network, rate=options.rate, head_rate=options.head_rate, decay=options.decay
+        self._stage, self._step = stage, step
+        self._optimizer = Optimizer(
+            self.network,
+            rate=options.rate,
+            head_rate=options.head_rate,
+            decay=options.decay,
+            words=stage == "plain",
         )
 
     def _astray(self, what: str) -> RunError:
@@ -304,6 +305,7 @@ class Trainer:
         if state is not None:
             try:
                 self.network.load_state_dict(state.network)
+                self._enter(state.stage, state.step)
                 self._optimizer.restore(state.optimizer)
                 if state.teacher:
                     self._teacher = self.network.copy()
@@ -312,6 +314,5 @@ class Trainer:
                 raise InputError(
                     f"{self._state}: does not fit the checkpoint; remove it to start anew"
                 ) from error
-            self._stage, self._step = state.stage, state.step
             self.depths = dict(state.depths)
         self._log.wind_back(self._stage, self._step)
