@@ -6,9 +6,10 @@ until its latest start, start-up, embedding and head count, and a deadline holds
 runs. Costs come from ``sti.costs``, timelines from ``sti.simulate``, fidelities from
 ``sti.search``; the default of every choice left to the planner stands here.
 
-Least loss wins; then fewer bytes read; then the earlier end. Where everything in the pack fits, or
-no latency is asked for, everything is read. The preload buffer holds the first bytes that are
-read: the start is the only time when nothing else can hide a read.
+Least loss wins; then fewer bytes read; then the earlier end. A loss that calibration cannot tell
+from none counts as none, so a generous target is met with fewer bytes than the pack has. Where no
+latency is asked for, everything is read. The preload buffer holds the first bytes that are read:
+the start is the only time when nothing else can hide a read.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from heapq import heapify, heappop, heappush
 from sti.costs import RunCosts, deadline_s, run_costs
 from sti.errors import InfeasibleError, InputError
 from sti.manifest import Manifest, Submodel
+from sti.options import tabulate
 from sti.plan import BlockPlan, Plan, Target, Workload
 from sti.prediction import (
     Counts,
@@ -36,6 +38,7 @@ from sti.prediction import (
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, total_bytes
 from sti.search import Search, Task
+from sti.thrift import thriftiest
 from sti.units import format_size, format_time
 
 __all__ = ["READ_AHEAD", "deadline_s", "make_plan", "place_preload", "predict", "uniform_plan"]
@@ -127,11 +130,6 @@ class _Candidate:
     loss: float
     run: Run
 
-    @property
-    def rank(self) -> tuple[float, int, float]:
-        """The least is the best."""
-        return self.loss, self.run.read_bytes, self.run.total_s
-
 
 @dataclass(frozen=True, slots=True)
 class _Planner:
@@ -142,6 +140,12 @@ class _Planner:
     workload: Workload
     target: Target
     read_ahead: int
+
+    @property
+    def indistinct_loss(self) -> float:
+        """See ``Quality``; 0 for packs that have not measured theirs."""
+        quality = self.manifest.quality
+        return 0.0 if quality is None else quality.indistinct_loss
 
     def best(self) -> _Candidate:
         """The best candidate of all submodels that meets the deadline.
@@ -156,7 +160,7 @@ class _Planner:
         best: _Candidate | None = None
         queue = [(item.loss, order, False) for order, item in enumerate(self.manifest.submodels)]
         heapify(queue)
-        while queue and (best is None or queue[0][0] <= best.loss):
+        while queue and (best is None or queue[0][0] <= self._counted(best.loss)):
             _, order, bounded = heappop(queue)
             submodel = self.manifest.submodels[order]
             found = None if bounded else self._whole(submodel)
@@ -168,11 +172,37 @@ class _Planner:
                 if queue and bound > queue[0][0]:
                     heappush(queue, (bound, order, True))
                     continue
-                counts = search.run(math.inf if best is None else submodel.missing_at(best.loss))
+                ceiling = math.inf if best is None else self._counted(best.loss)
+                counts = search.run(submodel.missing_at(ceiling))
                 found = None if counts is None else self._candidate(submodel, counts)
-            if found is not None and (best is None or found.rank < best.rank):
-                best = found
+            if found is not None:
+                found = self._thrifty(found)
+                if best is None or self._rank(found) < self._rank(best):
+                    best = found
         return best or self._fastest()
+
+    def _counted(self, loss: float) -> float:
+        """A loss as it counts: what cannot be told from none is the same as none."""
+        return max(loss, self.indistinct_loss)
+
+    def _rank(self, item: _Candidate) -> tuple[float, int, float]:
+        """The least is the best."""
+        return self._counted(item.loss), item.run.read_bytes, item.run.total_s
+
+    def _thrifty(self, found: _Candidate) -> _Candidate:
+        """The same submodel with fewer bytes, if what is lost by that cannot be told from none."""
+        if found.loss >= self.indistinct_loss or self.target.latency_s is None:
+            return found
+        submodel = found.submodel
+        options = tabulate(
+            blocks_of(self.manifest, submodel), submodel.width, self._costs(submodel)
+        )
+        counts = thriftiest(options, submodel.missing_at(self.indistinct_loss))
+        if counts is None:
+            return found
+        thrifty = self._candidate(submodel, counts)
+        better = self._in_time(thrifty.run) and self._rank(thrifty) < self._rank(found)
+        return thrifty if better else found
 
     def _whole(self, submodel: Submodel) -> _Candidate | None:
         """Everything the pack has of a submodel; None where that is not in time."""

@@ -109,7 +109,7 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
         stall_s=max(0.0, stall_s),
         bytes_read=run.read_bytes,
         loss=loss,
-        limited_by="quality" if _complete(manifest, plan) else run.limiting_lane,
+        limited_by="quality" if _best(manifest, plan, loss) else run.limiting_lane,
         blocks=tuple(
             BlockTimes(*spans[first : first + STEPS_PER_BLOCK])
             for first in range(FIRST_STEPS, len(spans) - 1, STEPS_PER_BLOCK)
@@ -184,8 +184,10 @@ def mean_bits(manifest: Manifest, plan: Plan) -> float:
     return bits / weights
 
 
-def _complete(manifest: Manifest, plan: Plan) -> bool:
-    """Whether the plan reads everything the pack has."""
+def _best(manifest: Manifest, plan: Plan, loss: float) -> bool:
+    """Whether nothing in the pack is better, as far as its calibration can tell."""
+    if manifest.quality is not None and loss <= manifest.quality.indistinct_loss:
+        return True
     slices = manifest.dimensions.slices
     whole = plan.depth == manifest.dimensions.layers
     return whole and all(set(item.counts) == {slices} for item in plan.blocks)

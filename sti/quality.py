@@ -16,6 +16,9 @@ from dataclasses import dataclass
 NINETY_FIVE = 1.96
 """Standard deviations either side of the mean that hold 95 % of a normal distribution."""
 
+INDISTINCT = 0.5
+"""Of the residual: a difference that is more likely the predictor's than the plan's."""
+
 METRICS = ("accuracy", "spearman")
 """The metrics a pack may state its quality in; the first lies between 0 and 1, both end at 1."""
 
@@ -44,6 +47,19 @@ class Quality:
     """Ascending."""
     values: tuple[float, ...]
     """The metric at each of ``losses``, never rising. Flat beyond both ends."""
+
+    @property
+    def indistinct_loss(self) -> float:
+        """The loss up to which the metric cannot be told from that of no loss at all.
+
+        That is as long as it falls by no more than ``INDISTINCT`` of the deviation with which it
+        can be predicted.
+        """
+        enough = interpolate(self.losses, self.values, 0.0) - INDISTINCT * self.residual
+        if self.values[-1] >= enough:
+            return self.losses[-1]
+        falling = tuple(-value for value in self.values)
+        return max(0.0, reach(self.losses, falling, -enough))
 
     def estimate(self, loss: float) -> Estimate:
         """What to expect of a plan with this expected loss, on data like the calibration's.

@@ -280,6 +280,27 @@ def test_a_plan_says_what_quality_to_expect() -> None:
     assert prediction(uniform(2)).quality is None
 
 
+def test_what_calibration_cannot_tell_from_nothing_is_not_read() -> None:
+    quality = Quality("accuracy", 500, 0.02, (0.0, 1.0, 4.0), (0.97, 0.97, 0.5))
+    manifest = replace(SMALL, quality=quality)
+    enough = quality.indistinct_loss
+    assert 1.0 < enough < 4.0
+    whole, thrifty = prediction(plan_for(10.0)), prediction(plan_for(10.0, manifest=manifest))
+    assert 0.5 * enough < thrifty.loss <= enough
+    assert thrifty.bytes_read < 0.8 * whole.bytes_read
+    assert (whole.limited_by, thrifty.limited_by) == ("quality", "quality")
+    # With less time the loss grows beyond that, and the search alone decides.
+    for share in (1.0, 0.7, 0.4, 0.1):
+        latency_s = share * thrifty.total_s + (1.0 - share) * total_s(2)
+        found = prediction(plan_for(latency_s, manifest=manifest))
+        assert found.total_s <= latency_s
+        if prediction(plan_for(latency_s)).loss > enough:
+            assert found.loss == prediction(plan_for(latency_s)).loss
+        else:
+            assert found.bytes_read <= prediction(plan_for(latency_s)).bytes_read
+    assert prediction(plan_for(None, manifest=manifest)).loss == 0.0
+
+
 def test_blocks_of_layers_that_are_not_run_are_left_out() -> None:
     plan = uniform_plan(NARROW, PACK, WORKLOAD, bits=4, depth=1, width=3)
     assert [(item.layer, item.kind) for item in plan.blocks] == [(0, "attention"), (0, "ffn")]

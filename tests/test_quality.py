@@ -131,3 +131,16 @@ def test_a_threshold_is_that_of_the_plans_loss() -> None:
     rejection = Rejection("other", 1.5, 0.95, (0.1, 0.3), (0.6, 0.4))
     found = [rejection.threshold(loss) for loss in (0.0, 0.1, 0.2, 0.3, 9.0)]
     assert found == pytest.approx([0.6, 0.6, 0.5, 0.4, 0.4])
+
+
+def test_a_metric_that_hardly_falls_cannot_be_told_from_its_best() -> None:
+    def indistinct(residual: float, values: tuple[float, ...]) -> float:
+        places = (0.0, 0.1, 0.3)[: len(values)]
+        return Quality("accuracy", 500, residual, places, values).indistinct_loss
+
+    assert indistinct(0.0, (0.9, 0.9, 0.8)) == pytest.approx(0.1)
+    assert indistinct(0.04, (0.9, 0.9, 0.8)) == pytest.approx(0.1 + 0.2 * 0.02 / 0.1)
+    assert indistinct(0.02, (0.9, 0.8, 0.7)) == pytest.approx(0.01)
+    assert indistinct(0.0, (0.9, 0.8, 0.7)) == 0.0
+    assert indistinct(0.5, (0.9, 0.8, 0.7)) == 0.3
+    assert indistinct(0.0, (0.9,)) == 0.0
