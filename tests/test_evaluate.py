@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +12,19 @@ import numpy as np
 import pytest
 
 import sti
+from shard_tools.evaluation import report
 from shard_tools.evaluation.cells import Cell, Entry, Evaluation
 from shard_tools.evaluation.evaluate import Options, evaluate
 from shard_tools.evaluation.timing import draw
 from shard_tools.rows import Text, read_rows
 from sti.errors import InputError
+from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import Plan, Target, Workload
 from sti.planner import make_plan, uniform_plan
 from sti.plans import bucket
+from sti.quality import Rejection
+from tests.edited_packs import edited
 from tests.packs import PROFILE, tiny_pack
 from tests.ranked_packs import ranked_pack, texts, write_data
 
@@ -222,3 +228,46 @@ def test_all_texts_are_timed_before_any_is_timed_again() -> None:
     orders = {tuple(draw(words, 3, seed=seed)) for seed in range(20)}
     assert len(orders) > 1
     assert np.unique(drawn[6:]).size == 2
+
+
+def test_texts_out_of_scope_are_told_as_the_engine_tells_them(place: Path, tmp_path: Path) -> None:
+    def rejecting(manifest: Manifest) -> Manifest:
+        return replace(manifest, rejection=Rejection("other", 0.5, 0.95, (0.0, 1.0), (0.6, 0.5)))
+
+    pack = edited(ranked_pack(), tmp_path / "rejecting.sti.safetensors", rejecting)
+    strange = [f"{text} {text}" for text in texts(30, seed=5)]
+    (tmp_path / "strange.tsv").write_text(
+        "\n".join(["sentence\tlabel", *(f"{t}\tx" for t in strange)])
+    )
+    options = Options(
+        TARGETS[1:2],
+        device=str(place / "device.json"),
+        tokens=16,
+        out_of_scope=tmp_path / "strange.tsv",
+    )
+    found = evaluate(pack, place / "data.tsv", options)
+    with PackReader.open(pack) as reader:
+        target = Target(TARGETS[1], 0)
+        plan = make_plan(reader.manifest, reader.pack_id, PROFILE, Workload(1, 16), target)
+    with sti.Engine.open(pack, plan=plan, threads=1, profile=PROFILE) as engine:
+        kept, strangers = (
+            engine.run(list(part)).accepted
+            for part in ([row.text for row in read_rows(place / "data.tsv")], strange)
+        )
+    assert kept is not None and strangers is not None
+    entry = found.cells[0].plan
+    assert entry is not None and entry.scope is not None
+    assert entry.scope.accepted == sum(kept) / len(kept)
+    assert entry.scope.recalled == 1 - sum(strangers) / len(strangers)
+    assert 0 < entry.scope.accepted < 1
+    assert found.full.scope is not None
+    text = report.as_markdown(found)
+    assert f"{entry.scope.recalled * 100:.1f} %" in text and "Texts out of scope" in text
+    row = next(csv.DictReader(io.StringIO(report.as_csv(found))))
+    assert float(row["accepted"]) == pytest.approx(entry.scope.accepted, abs=1e-6)
+
+
+def test_without_thresholds_texts_out_of_scope_cannot_be_told(place: Path) -> None:
+    options = Options(TARGETS, out_of_scope=place / "data.tsv", device=str(place / "device.json"))
+    with pytest.raises(InputError, match=r"has no thresholds.*rank it with --out-of-scope"):
+        evaluate(ranked_pack(), place / "data.tsv", options)

@@ -54,6 +54,12 @@ def add_command(commands: Any) -> None:
         help="simulate the clock of a device file, or of one that ships (paper-board)",
     )
     command.add_argument(
+        "--out-of-scope",
+        type=Path,
+        metavar="FILE",
+        help="texts none of the labels fits: how many are told, and how many of DATA wrongly",
+    )
+    command.add_argument(
         "--tokens", type=int, metavar="N", help="length of a text (default: the data's median)"
     )
     command.add_argument(
@@ -87,6 +93,7 @@ def execute(args: argparse.Namespace) -> int:
         targets_s=tuple(parse_time(part, name="--targets") for part in _parts(args.targets)),
         preloads_bytes=tuple(parse_size(part, name="--preload") for part in _parts(args.preload)),
         device=args.device,
+        out_of_scope=args.out_of_scope,
         tokens=args.tokens,
         runs=args.runs,
         seed=args.seed,

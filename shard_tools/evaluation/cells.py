@@ -21,6 +21,16 @@ HARD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """How well texts out of scope are told, at the threshold that the pack has for the plan."""
+
+    accepted: float
+    """Share of the data's texts that count as in scope."""
+    recalled: float
+    """Share of texts out of scope that are told to be."""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A plan, or what a baseline chose, with what was expected and what was found."""
 
@@ -34,6 +44,8 @@ class Entry:
     latency: Latency
     bytes_read: int
     memory_bytes: int
+    scope: Scope | None = None
+    """None where no texts out of scope were given."""
 
 
 @dataclass(frozen=True, slots=True)

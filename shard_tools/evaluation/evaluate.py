@@ -24,7 +24,15 @@ from shard_tools.evaluation.baselines import (
     memory_bytes,
     planned,
 )
-from shard_tools.evaluation.cells import Cell, Entry, Evaluation, Forecast, Rival, forecast
+from shard_tools.evaluation.cells import (
+    Cell,
+    Entry,
+    Evaluation,
+    Forecast,
+    Rival,
+    Scope,
+    forecast,
+)
 from shard_tools.evaluation.timing import (
     Latency,
     draw,
@@ -32,7 +40,9 @@ from shard_tools.evaluation.timing import (
     simulated,
     token_counts,
 )
-from shard_tools.measuring.forward import Forward, Setting, setting_of
+from shard_tools.measuring.forward import Batches, Forward, Setting, setting_of
+from shard_tools.measuring.judge import Doubles
+from shard_tools.measuring.judge import scores as sureness
 from shard_tools.measuring.metrics import Score, Scorer
 from shard_tools.progress import Progress
 from shard_tools.rows import Text, read_rows, targets_of
@@ -63,6 +73,8 @@ class Options:
     preloads_bytes: tuple[int, ...] = (0,)
     device: str | None = None
     """A device file or its name; None: this machine."""
+    out_of_scope: Path | None = None
+    """Texts that the pack should tell to be none of its business."""
     tokens: int | None = None
     """Of the workload; None: the data's median. Rounded up to its bucket."""
     runs: int = 20
@@ -89,15 +101,35 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class _Answers:
+    """What one setting answered."""
+
+    score: Score
+    sureness: tuple[Doubles, Doubles] | None
+    """How sure it was of each text of the data and of each out of scope; None without the latter.
+
+    The pack's thresholds are for these.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class _Findings:
     """What was measured of everything that was run, and how it becomes cells."""
 
     manifest: Manifest
-    scores: Mapping[Setting, Score]
+    answers: Mapping[Setting, _Answers]
     latencies: Mapping[Key, Latency]
 
     def score(self, contender: Contender) -> Score:
-        return self.scores[setting_of(contender.plan, self.manifest)]
+        return self.answers[setting_of(contender.plan, self.manifest)].score
+
+    def scope(self, contender: Contender) -> Scope | None:
+        found = self.answers[setting_of(contender.plan, self.manifest)].sureness
+        rejection = self.manifest.rejection
+        if found is None or rejection is None:
+            return None
+        (sure, strange), least = found, rejection.threshold(contender.loss)
+        return Scope(float((sure >= least).mean()), float((strange < least).mean()))
 
     def entry(self, name: str, contender: Contender) -> Entry:
         return Entry(
@@ -110,6 +142,7 @@ class _Findings:
             latency=self.latencies[_key(contender)],
             bytes_read=contender.bytes_read,
             memory_bytes=memory_bytes(self.manifest, contender),
+            scope=self.scope(contender),
         )
 
     def cell(self, task: Task) -> Cell:
@@ -133,7 +166,7 @@ class _Findings:
     def forecast_of(self, contenders: Iterable[Contender]) -> Forecast | None:
         distinct = {setting_of(item.plan, self.manifest): item for item in contenders}
         return forecast(
-            (item.quality, self.scores[setting].value) for setting, item in distinct.items()
+            (item.quality, self.answers[setting].score.value) for setting, item in distinct.items()
         )
 
 
@@ -157,6 +190,7 @@ def evaluate(
     with PackReader.open(path) as reader:
         manifest, quality = reader.manifest, _quality(reader)
         texts, labels = load_data(data, manifest)
+        strangers = _strangers(path, manifest, options)
         profile = _profile(path, manifest, options)
         tokens, timed_texts = _workload(reader, texts, options)
         tasks = _tasks(reader, profile, Workload(1, tokens), options)
@@ -169,9 +203,10 @@ def evaluate(
             scorer = Scorer(quality.metric, labels, seed=options.seed)
             with Forward(reader, threads=options.threads or core_count()) as forward:
                 batches = forward.batches(texts)
-                scores = {}
+                strange = forward.batches(strangers) if strangers else None
+                answers = {}
                 for setting in settings:
-                    scores[setting] = scorer.score(forward.logits(batches, setting))
+                    answers[setting] = _answers(forward, setting, batches, strange, scorer)
                     line.step(1.0, "measuring accuracy")
             latencies = {key: simulated(item, profile) for key, item in timed.items()}
             if timed_texts:
@@ -184,7 +219,7 @@ def evaluate(
                     step=lambda: line.step(_RUN_SHARE, "measuring latency"),
                 )
                 latencies = dict(zip(timed, found, strict=True))
-    findings = _Findings(manifest, scores, latencies)
+    findings = _Findings(manifest, answers, latencies)
     plans = [task.plan for task in tasks if task.plan is not None]
     return Evaluation(
         pack=manifest.name,
@@ -215,6 +250,29 @@ def load_data(path: Path, manifest: Manifest) -> tuple[list[Text], list[float]]:
     rows = read_rows(path, "regression" if regression else None)
     labels = () if regression else manifest.labels
     return [row.text for row in rows], targets_of(rows, labels, path)
+
+
+def _answers(
+    forward: Forward, setting: Setting, batches: Batches, strange: Batches | None, scorer: Scorer
+) -> _Answers:
+    logits = forward.logits(batches, setting)
+    score, rejection = scorer.score(logits), forward.manifest.rejection
+    if strange is None or rejection is None:
+        return _Answers(score, None)
+    both = (logits, forward.logits(strange, setting))
+    sure, unsure = (sureness(answers, rejection.temperature) for answers in both)
+    return _Answers(score, (sure, unsure))
+
+
+def _strangers(path: Path, manifest: Manifest, options: Options) -> list[Text]:
+    """Texts out of scope, if any; what label they have does not matter."""
+    if options.out_of_scope is None:
+        return []
+    if manifest.rejection is None:
+        raise InputError(
+            f"{path}: has no thresholds for texts out of scope; rank it with --out-of-scope first"
+        )
+    return [row.text for row in read_rows(options.out_of_scope)]
 
 
 def _check(options: Options) -> None:

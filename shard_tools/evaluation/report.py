@@ -43,6 +43,8 @@ _CSV_HEADER = (
     "latency_measured",
     "bytes_read",
     "memory_bytes",
+    "accepted",
+    "recalled",
     "why_not",
 )
 
@@ -78,10 +80,10 @@ def as_csv(found: Evaluation) -> str:
 
 
 def _csv_entry(entry: Entry | None, ahead: float | None, error: float | None) -> list[str]:
-    """From ``depth`` to ``memory_bytes``."""
+    """From ``depth`` to ``recalled``."""
     if entry is None:
         return [""] * (len(_CSV_HEADER) - 5)
-    expected, latency = entry.expected, entry.latency
+    expected, latency, scope = entry.expected, entry.latency, entry.scope
     return [
         str(entry.depth),
         str(entry.width),
@@ -94,6 +96,7 @@ def _csv_entry(entry: Entry | None, ahead: float | None, error: float | None) ->
         str(latency.measured).lower(),
         str(entry.bytes_read),
         str(entry.memory_bytes),
+        *(["", ""] if scope is None else [f"{scope.accepted:.6f}", f"{scope.recalled:.6f}"]),
     ]
 
 
@@ -110,9 +113,10 @@ def as_markdown(found: Evaluation) -> str:
         _duels(found),
         f"## All baselines: {found.metric}",
         _all_baselines(found),
-        "## Summary",
-        _summary(found),
     ]
+    if found.full.scope is not None:
+        parts += ["## Texts out of scope", _scopes(found)]
+    parts += ["## Summary", _summary(found)]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
@@ -205,6 +209,20 @@ def _all_baselines(found: Evaluation) -> str:
             rows.append([lines[0].name, *(_measured(r.entry, found.metric) for r in lines)])
         parts.append(markdown(header, rows))
     return "\n".join(parts)
+
+
+def _scopes(found: Evaluation) -> str:
+    """What the thresholds of the pack do, plan by plan."""
+    rows = [["full model", "", *_scope_row(found.full)]]
+    rows += [[*_limits(cell), *_scope_row(cell.plan)] for cell in found.cells]
+    header = ["target", "preload", "in scope, accepted", "out of scope, told"]
+    return markdown(header, rows)
+
+
+def _scope_row(entry: Entry | None) -> list[str]:
+    if entry is None or entry.scope is None:
+        return [_NONE, _NONE]
+    return [f"{share * 100:.1f} %" for share in (entry.scope.accepted, entry.scope.recalled)]
 
 
 def _measured(entry: Entry | None, metric: str) -> str:
