@@ -1,7 +1,7 @@
 """How well a network answers: its logits and its metric on examples, for any pass.
 
-In: a network, examples, a pass. Out: accuracy, or the correlation of predicted and true values.
-Knows nothing of training.
+In: a network, examples, a pass. Out: accuracy, or Spearman's rank correlation of predicted and true
+values, as `sti-shard evaluate` measures them. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shard_tools.measuring.metrics import spearman
 from shard_tools.train.data import Examples, batches
 from shard_tools.train.network import ElasticNetwork, Pass
 
@@ -38,13 +39,8 @@ def answers(network: ElasticNetwork, examples: Examples, run: Pass) -> NDArray[n
 
 
 def metric(network: ElasticNetwork, examples: Examples, run: Pass, *, regression: bool) -> float:
-    """Accuracy, or the correlation of predicted and true values (Pearson).
-
-    Values that are all the same correlate with nothing: 0.
-    """
+    """Accuracy, or the rank correlation of predicted and true values."""
     found, targets = answers(network, examples, run), examples.targets
-    if not regression:
-        return float((found.argmax(1) == targets).mean())
-    if np.ptp(found[:, 0]) == 0 or np.ptp(targets) == 0:
-        return 0.0
-    return float(np.corrcoef(found[:, 0], targets)[0, 1])
+    if regression:
+        return spearman(found[:, 0].astype(np.float64), targets.astype(np.float64))
+    return float((found.argmax(1) == targets).mean())
