@@ -29,8 +29,8 @@ examples:
 DATA is a .tsv file with a header line (sentence, label; or sentence1, sentence2, label; or score
 instead of label), or .jsonl with these members, gzipped or not. The pack must be ranked.
 
-The baselines are the paper's: the model in memory, load then execute, and the pipeline at one
-fidelity, each free to choose its submodel; and the pipeline given the plan's preload, besides.
+The baselines are the paper's: the model in memory, load then execute, and the layer pipeline at one
+fidelity, each free to choose its submodel; and, besides, our own pipeline at one fidelity.
 Plots need matplotlib: pip install 'sti[plot]'.
 """
 

@@ -158,7 +158,7 @@ class Evaluation:
 
     @property
     def against_all(self) -> Summary:
-        """Against the pipeline with preload, too."""
+        """Against our pipeline at one fidelity, too."""
         return summarise(self.cells, self.full.measured, in_paper=False)
 
 

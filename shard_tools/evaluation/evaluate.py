@@ -198,8 +198,9 @@ def evaluate(
         contenders = [full, *(item for task in tasks for item in task.contenders)]
         settings = list(dict.fromkeys(setting_of(item.plan, manifest) for item in contenders))
         timed = {_key(item): item for item in contenders}
+        real = {key: item for key, item in timed.items() if item.mode != "layerwise"}
         rounds = len(timed_texts) + 1 if timed_texts else 0
-        with Progress(len(settings) + _RUN_SHARE * rounds * len(timed), shown=progress) as line:
+        with Progress(len(settings) + _RUN_SHARE * rounds * len(real), shown=progress) as line:
             scorer = Scorer(quality.metric, labels, seed=options.seed)
             with Forward(reader, threads=options.threads or core_count()) as forward:
                 batches = forward.batches(texts)
@@ -212,13 +213,13 @@ def evaluate(
             if timed_texts:
                 found = measure(
                     path,
-                    list(timed.values()),
+                    list(real.values()),
                     timed_texts,
                     profile=profile,
                     seed=options.seed,
                     step=lambda: line.step(_RUN_SHARE, "measuring latency"),
                 )
-                latencies = dict(zip(timed, found, strict=True))
+                latencies |= dict(zip(real, found, strict=True))
     findings = _Findings(manifest, answers, latencies)
     plans = [task.plan for task in tasks if task.plan is not None]
     return Evaluation(

@@ -95,7 +95,7 @@ def _draw(panel: Any, cells: Sequence[Cell], found: Evaluation) -> None:
     panel.axhline(full, color=_FULL, linestyle=(0, (6, 4)), linewidth=1, label="full model")
     for in_paper, color, style, name in (
         (True, _PAPER, "--s", "best of the paper's baselines"),
-        (False, _STRONGER, ":^", "best baseline with preload, too"),
+        (False, _STRONGER, ":^", "best at one fidelity, our pipeline too"),
     ):
         values = scaled(_measured(cell.best(in_paper=in_paper)) for cell in cells)
         panel.plot(times, values, style, color=color, markersize=4, zorder=3, label=name)

@@ -165,7 +165,7 @@ def _plan_row(cell: Cell, metric: str) -> list[str]:
 
 def _duels(found: Evaluation) -> str:
     header = ["target", "preload", "plan"]
-    for whose in ("best of the paper's", "best with preload, too"):
+    for whose in ("best of the paper's", "best with ours, too"):
         header += [whose, "submodel", found.metric, "plan ahead by"]
     rows = []
     for cell in found.cells:
@@ -245,7 +245,7 @@ def _needed(cell: Cell) -> str:
 def _summary(found: Evaluation) -> str:
     lines = [
         _summed("the paper's baselines", found.against_paper, found),
-        _summed("all baselines, pipelines with preload included", found.against_all, found),
+        _summed("all baselines, our pipeline at one fidelity included", found.against_all, found),
     ]
     if found.runs:
         plans, medians, slowest = found.kept

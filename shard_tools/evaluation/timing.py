@@ -51,7 +51,7 @@ def measure(
     """Run every text under every contender, one text at a time.
 
     Args:
-        contenders: at least one; their plans must fit the pack.
+        contenders: at least one, none of them ``layerwise``; their plans must fit the pack.
         profile: says how many threads compute.
         step: called after each run.
     """
@@ -69,6 +69,7 @@ def measure(
                 contender = contenders[index]
                 engine.set_target(plan=contender.plan)
                 engine.preloaded()
+                assert contender.mode != "layerwise", "the engine has no such mode"
                 result = engine.run([text], mode=contender.mode)
                 if number:
                     taken[index].append(result.timing.total / 1e3)
