@@ -22,7 +22,7 @@ from shard_tools.tokenizer_files import load_tokenizer
 from shard_tools.train.data import Batch, batches
 from shard_tools.train.network import ElasticNetwork, Pass
 from shard_tools.train.objective import hidden_loss, label_loss, pass_loss
-from shard_tools.train.reorder import depth_layers, sort_slices
+from shard_tools.train.reorder import first_layers, sort_slices
 from shard_tools.train.tensors import load_network, named_tensors, sizes_of
 from sti.errors import CheckpointError
 from sti.pack import PackReader, decode_rows
@@ -254,25 +254,8 @@ def idle_layer(network: ElasticNetwork, number: int) -> None:
         layer["attention_gamma"].fill_(1.0)
 
 
-def test_depths_are_nested_and_a_layer_that_does_nothing_goes_first(tmp_path: Path) -> None:
-    checkpoint = written(tmp_path)
-    with opened(checkpoint) as network:
-        idle_layer(network, 1)
-        with torch.no_grad():
-            full = {
-                len(batch.rows) * 100 + int(batch.rows[0]): network(batch.tokens, whole(network))[0]
-                for batch in some(checkpoint)
-            }
-
-        def distance(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-            wanted = full[len(batch.rows) * 100 + int(batch.rows[0])]
-            return torch.sum((logits - wanted).square())
-
-        found = depth_layers(network, some(checkpoint), distance)
-    assert sorted(found) == [1, 2, 3]
-    assert found[3] == (0, 1, 2)
-    assert found[2] == (0, 2)
-    assert set(found[1]) < set(found[2])
+def test_every_depth_keeps_the_first_layers() -> None:
+    assert first_layers(3) == {1: (0,), 2: (0, 1), 3: (0, 1, 2)}
 
 
 # Losses
