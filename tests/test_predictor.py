@@ -15,9 +15,10 @@ from shard_tools.ranking.gains import (
     agreement,
     by_block,
     gains_of,
+    rest_agreement,
     scaled_to_blocks,
     stored_gains,
-    with_middle,
+    with_rest,
 )
 from shard_tools.ranking.predictor import MOST_KNOTS, draw_mixed, fit_curve, pool_falling, residual
 from shard_tools.ranking.stability import stability
@@ -124,9 +125,20 @@ def test_gains_are_what_each_plane_takes_off_the_loss() -> None:
 def test_a_proxy_only_shares_out_what_was_measured() -> None:
     proxy = np.array([[9.0, 9.0], [4.0, 4.0], [3.0, 1.0], [1.0, 3.0]])
     losses = np.array([[8.0, 8.0], [4.0, 4.0], [2.0, 1.0]])
-    gains = gains_of(with_middle(losses, proxy))
+    gains = gains_of(with_rest(losses, proxy))
     assert gains[2:].tolist() == [[1.5, 0.25], [0.5, 0.75]]
     assert gains.sum(axis=0).tolist() == [8.0, 8.0]
+    fewer = gains_of(with_rest(losses[:2], proxy))
+    assert fewer[1:].tolist() == [[2.0, 2.0], [1.5, 0.5], [0.5, 1.5]]
+    assert fewer.sum(axis=0).tolist() == [8.0, 8.0]
+    everything = np.vstack([losses, [[1.0, 0.5]]])
+    assert with_rest(everything, proxy).tolist() == everything.tolist()
+
+
+def test_a_proxy_is_asked_whether_it_ranks_what_is_left() -> None:
+    proxy = np.array([[1.0, 1.0, 1.0], [3.0, 1.0, 2.0], [0.0, 1.0, 5.0]])
+    assert rest_agreement(np.array([[9.0, 9.0, 9.0], [10.0, 30.0, 50.0]]), proxy) == 0.5
+    assert rest_agreement(np.array([[9.0] * 3, [9.0] * 3, [1.0, 2.0, 3.0]]), proxy) == 1.0
 
 
 def test_a_proxy_scaled_to_blocks_keeps_its_ranks() -> None:

@@ -54,8 +54,8 @@ def add_command(commands: Any) -> None:
         "--measure",
         choices=("auto", "exhaustive", "proxy"),
         default="auto",
-        help="lower shards one by one (exhaustive), only whole blocks (proxy), or shards but for "
-        "the fidelity below the top where the pack's gains do as well (auto, the default)",
+        help="lower shards one by one to every fidelity (exhaustive), only whole blocks (proxy), "
+        "or shards until the pack's gains rank the rest as well (auto, the default)",
     )
     command.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn")
     command.add_argument(

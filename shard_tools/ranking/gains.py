@@ -57,22 +57,36 @@ def agreement(first: Doubles, second: Doubles) -> list[float]:
     return [spearman(a.reshape(-1), b.reshape(-1)) for a, b in zip(first, second, strict=True)]
 
 
-def with_middle(losses: Doubles, proxy: Doubles) -> Doubles:
-    """Losses at the fidelity below the top, where only those below it were measured.
-
-    Each shard's measured loss one fidelity further down is shared out between the two planes above
-    as the proxy does.
+def rest_agreement(losses: Doubles, proxy: Doubles) -> float:
+    """Whether a proxy ranks what is left above the highest fidelity measured as its loss does.
 
     Args:
-        losses: ``[planes - 1, ...]``: absent and the fidelities up to the third from the top.
+        losses: ``[levels, ...]``: absent and the lowest fidelities, at most as many as planes.
+        proxy: gains ``[planes, ...]``.
+
+    Returns:
+        Spearman's rank correlation of the last loss and the proxy's gains of the planes above.
+    """
+    return spearman(losses[-1].reshape(-1), proxy[len(losses) - 1 :].sum(axis=0).reshape(-1))
+
+
+def with_rest(losses: Doubles, proxy: Doubles) -> Doubles:
+    """Losses at all fidelities below the top, where only the lowest ones were measured.
+
+    Each shard's last measured loss is what the planes above that fidelity gain together; it is
+    shared out among them as the proxy does.
+
+    Args:
+        losses: ``[levels, ...]``: absent and the lowest fidelities.
         proxy: gains ``[planes, ...]``.
 
     Returns:
         ``[planes, ...]``
     """
-    lower, upper = proxy[-2], proxy[-1]
-    share = upper / np.maximum(lower + upper, _LEAST)
-    return np.concatenate([losses, (losses[-1] * share)[None]])
+    above = proxy[len(losses) - 1 :]
+    left = np.cumsum(above[::-1], axis=0)[::-1]  # by planes from each one on
+    shares = left[1:] / np.maximum(left[0], _LEAST)
+    return np.concatenate([losses, losses[-1] * shares])
 
 
 def scaled_to_blocks(proxy: Doubles, losses: Doubles) -> Doubles:

@@ -2,8 +2,9 @@
 
 In: a bench, the gains the pack carries, how much to measure. Out: gains for the manifest, and notes
 that say how stable the ranking is and how well the cheap proxies do. Shards are lowered one by one,
-except for the fidelity below the top where the pack's gains rank planes as the measurement does
-(``auto``), or for all of them (``proxy``: whole blocks only). Knows nothing of submodels or plans.
+to one fidelity after the other from the lowest on, until the pack's gains rank what is left as the
+measurement does (``auto``), or not at all (``proxy``: whole blocks only). Knows nothing of
+submodels or plans.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from shard_tools.ranking.gains import (
     agreement,
     by_block,
     gains_of,
+    rest_agreement,
     scaled_to_blocks,
     steps_of,
-    with_middle,
+    with_rest,
 )
 from shard_tools.ranking.shard_losses import (
     ABSENT,
@@ -78,29 +80,28 @@ def measure_importances(
         gains = scaled_to_blocks(stored, beyond(rounding, mean_losses(whole))[:, :, 0])
         notes: dict[str, Any] = {"measured": "whole blocks; shards by the pack's earlier gains"}
         return Importances(by_block(gains, blocks), notes)
-    measured = shard_losses(bench, levels)
-    agreed: list[float] = []
-    used_proxy = False
-    if len(levels) < len(ladder):
-        few = steps_of(beyond(rounding, mean_losses(measured)))
-        agreed = agreement(few[1:], stored[1 : len(levels) - 1])
-        used_proxy = min(agreed) >= AGREEMENT
-        if not used_proxy:
-            levels = (*levels, ladder[-2])
-            measured = np.concatenate([measured, shard_losses(bench, levels[-1:])], axis=1)
+    measured, agreed = shard_losses(bench, levels), 0.0
+    while len(levels) < len(ladder):
+        agreed = rest_agreement(beyond(rounding, mean_losses(measured)), stored)
+        if agreed >= AGREEMENT:
+            break
+        levels = (*levels, ladder[len(levels) - 1])
+        measured = np.concatenate([measured, shard_losses(bench, levels[-1:])], axis=1)
     losses = beyond(rounding, mean_losses(measured))
-    gains = gains_of(with_middle(losses, stored) if used_proxy else losses)
+    gains = gains_of(with_rest(losses, stored))
     measured[LOSS] -= rounding[:, None, None].astype(np.float32)
     notes = _notes(bench, measured, gains, stored, seed=seed)
     notes["rounding"] = [float(f"{loss:.6g}") for loss in rounding]
     notes["measured"] = f"every shard lowered alone to {', '.join(map(_level, levels))}"
-    if used_proxy:
+    if len(levels) < len(ladder):
         notes["measured"] += (
-            f"; the share of {ladder[-2]} bits in what lies above {ladder[-3]} is taken from the "
-            f"pack's earlier gains, whose ranks agree"
+            f"; what the planes above {_level(levels[-1])} gain is shared out by the pack's "
+            f"earlier gains, whose ranks agree ({agreed:.2f})"
         )
     for plane, bits in enumerate(ladder):
-        notes["planes"][str(bits)]["measured"] = plane < len(levels) - 1 or not used_proxy
+        notes["planes"][str(bits)]["measured"] = plane < len(levels) - 1 or len(levels) == len(
+            ladder
+        )
     return Importances(by_block(gains, blocks), notes)
 
 
@@ -112,7 +113,7 @@ def beyond(rounding: Doubles, losses: Doubles) -> Doubles:
 def _first_levels(ladder: Sequence[int], measure: str) -> tuple[int, ...]:
     """The fidelities to measure in any case, absence first."""
     levels = (ABSENT, *ladder[:-1])
-    return levels[:-1] if measure == "auto" and len(ladder) > 3 else levels
+    return levels[:2] if measure == "auto" else levels
 
 
 def _level(bits: int) -> str:
