@@ -93,15 +93,14 @@ def measure_importances(
     notes = _notes(bench, measured, gains, stored, seed=seed)
     notes["rounding"] = [float(f"{loss:.6g}") for loss in rounding]
     notes["measured"] = f"every shard lowered alone to {', '.join(map(_level, levels))}"
-    if len(levels) < len(ladder):
+    complete = len(levels) == len(ladder)
+    if not complete:
         notes["measured"] += (
             f"; what the planes above {_level(levels[-1])} gain is shared out by the pack's "
             f"earlier gains, whose ranks agree ({agreed:.2f})"
         )
     for plane, bits in enumerate(ladder):
-        notes["planes"][str(bits)]["measured"] = plane < len(levels) - 1 or len(levels) == len(
-            ladder
-        )
+        notes["planes"][str(bits)]["measured"] = complete or plane < len(levels) - 1
     return Importances(by_block(gains, blocks), notes)
 
 
