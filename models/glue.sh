@@ -4,8 +4,8 @@
 #   models/glue.sh rte TRAIN_TSV DEV_TSV OUTPUT
 # The tables are train.tsv and dev.tsv of SST-2 and RTE as the GLUE benchmark has them (research use).
 # Needs pip with a package index, and sti-shard with its extras (pip install ".[build,train]"). SST-2
-# takes some two hours on two cores, RTE half an hour. What is done is kept in OUTPUT.work until the
-# pack is there: after a kill the same command goes on.
+# takes some two hours on two cores, RTE half an hour. What is done is kept in OUTPUT.TASK.work until
+# the pack is there: after a kill the same command goes on.
 set -euo pipefail
 usage="usage: $0 sst2|rte TRAIN_TSV DEV_TSV OUTPUT"
 task=${1:?$usage} train=${2:?$usage} dev=${3:?$usage} output=${4:?$usage}
@@ -15,7 +15,7 @@ case $task in
     rte) options=(--task pair --epochs 8 --plain-epochs 4 --rate 1e-4 --calibration-rows 300) ;;
     *) echo "$usage" >&2; exit 2 ;;
 esac
-work=$output.work
+work=$output.$task.work
 mkdir -p "$work"
 
 if [ ! -d "$work/wheel" ]; then

@@ -117,19 +117,21 @@ def build(
                 draft = replace(draft, notes=draft.notes | _estimate_notes(estimate))
             writer = PackWriter(stream, draft, tensors)
             checksum = writer.words(_encoded_words(model, draft.words, line))
-            batch = calibration_batch(texts, Tokenizer(spec, vocabulary))
-            meter = Meter(model, batch, residents, fidelity_values(book, encoder))
+            meter = None
+            if estimate is None:
+                batch = calibration_batch(texts, Tokenizer(spec, vocabulary))
+                meter = Meter(model, batch, residents, fidelity_values(book, encoder))
             layouts, taken = [], []
             for block in blocks:
-                if estimate is None:
+                if meter is not None:
                     taken.append(meter.measure(block))
-                else:
+                elif estimate is not None:
                     taken.append(np.array(estimate.gains[block.layer, block.layout.name]))
                 encoded = _encoded(block, encoder, model.slices, taken[-1])
                 writer.block(encoded)
                 layouts.append(encoded.layout)
                 line.step(_weights(block) * _ENCODE_WORK, f"encoding layer {block.layer}")
-            arriving = meter.arriving() if estimate is None else [1.0] * len(blocks)
+            arriving = [1.0] * len(blocks) if meter is None else meter.arriving()
             ranked = _with_gains(layouts, taken, arriving)
             words = replace(draft.words, checksum=checksum)
             return writer.finish(replace(draft, words=words, blocks=ranked))
@@ -164,8 +166,8 @@ def _estimate(elastic: Elastic | None, model: Model, options: BuildOptions) -> E
     found = None if elastic is None else elastic.estimate
     if found is None or elastic is None or options.calibration is not None:
         return None
-    if options.ladder != elastic.ladder:
-        return None
+    if (options.ladder, options.grid_sigmas) != (elastic.ladder, DEFAULT_GRID_SIGMAS):
+        return None  # other planes than training knew
     for layer, layout in product(range(model.layers), model.kinds):
         if (layer, layout.name) not in found.gains:
             raise CheckpointError(

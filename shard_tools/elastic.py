@@ -97,18 +97,18 @@ def _ladder(fields: Fields) -> tuple[int, ...]:
 def _estimate(fields: Fields, shape: tuple[int, int]) -> Estimate:
     """The estimated gains, each block's of ``shape`` (planes, slices)."""
     planes, slices = shape
-    gains = {}
+    gains: dict[tuple[int, str], tuple[tuple[float, ...], ...]] = {}
     for block in fields.objects("blocks"):
-        names = [str(plane) for plane in range(planes)]
-        rows = Fields(
-            dict(zip(names, block.items("gains"), strict=False)),
-            where=f"{block.where}: gains",
-            error=CheckpointError,
-        )
-        found = tuple(rows.numbers(name) for name in names)
-        if any(len(row) != slices or min(row) < 0.0 for row in found):
+        numbered = {f"gains[{row}]": value for row, value in enumerate(block.items("gains"))}
+        rows = Fields(numbered, where=block.where, error=CheckpointError)
+        found = tuple(rows.numbers(row) for row in rows.keys())
+        good = len(found) == planes and all(len(row) == slices for row in found)
+        if not good or any(min(row) < 0.0 for row in found):
             raise block.fail("gains", f"{planes} rows of {slices} numbers of at least 0")
-        gains[block.integer("layer"), block.text("kind")] = found
+        name = block.integer("layer"), block.text("kind")
+        if name in gains:
+            raise block.fail("layer", "a block that was not there before")
+        gains[name] = found
     return Estimate(fields.text("measure"), fields.integer("examples", least=1), gains)
 
 

@@ -79,7 +79,8 @@ class Prediction:
     loss: float
     """Expected loss above the full model at the top of the ladder, in the pack's unit."""
     limited_by: str
-    """``storage``, ``decode``, ``compute``, or ``quality`` where nothing better is in the pack."""
+    """``storage``, ``decode``, ``compute``, or ``quality`` where nothing better is in the pack, as
+    far as its calibration can tell."""
     blocks: tuple[BlockTimes, ...]
     quality: Estimate | None
     """The metric to expect; None for packs that have not measured theirs."""

@@ -22,7 +22,7 @@ from heapq import heapify, heappop, heappush
 from sti.costs import RunCosts, deadline_s, run_costs
 from sti.errors import InfeasibleError, InputError
 from sti.manifest import Manifest, Submodel
-from sti.options import tabulate
+from sti.options import Options, tabulate
 from sti.plan import BlockPlan, Plan, Target, Workload
 from sti.prediction import (
     Counts,
@@ -143,9 +143,11 @@ class _Planner:
 
     @property
     def indistinct_loss(self) -> float:
-        """See ``Quality``; 0 for packs that have not measured theirs."""
+        """See ``Quality``; 0 where the pack has not measured its own, or time is no object."""
         quality = self.manifest.quality
-        return 0.0 if quality is None else quality.indistinct_loss
+        if quality is None or self.target.latency_s is None:
+            return 0.0
+        return quality.indistinct_loss
 
     def best(self) -> _Candidate:
         """The best candidate of all submodels that meets the deadline.
@@ -163,20 +165,23 @@ class _Planner:
         while queue and (best is None or queue[0][0] <= self._counted(best.loss)):
             _, order, bounded = heappop(queue)
             submodel = self.manifest.submodels[order]
+            if best is not None and self._cannot_read_less(submodel, best):
+                continue
+            options = None
             found = None if bounded else self._whole(submodel)
             if found is None and (bounded or self._may_be_in_time(submodel)):
                 search = Search(self._task(submodel))
                 if search.hopeless:
                     continue
-                bound = submodel.loss_at(search.bound)
-                if queue and bound > queue[0][0]:
+                bound, options = submodel.loss_at(search.bound), search.options
+                if queue and self._counted(bound) > self._counted(queue[0][0]):
                     heappush(queue, (bound, order, True))
                     continue
                 ceiling = math.inf if best is None else self._counted(best.loss)
                 counts = search.run(submodel.missing_at(ceiling))
                 found = None if counts is None else self._candidate(submodel, counts)
             if found is not None:
-                found = self._thrifty(found)
+                found = self._thrifty(found, options)
                 if best is None or self._rank(found) < self._rank(best):
                     best = found
         return best or self._fastest()
@@ -189,14 +194,28 @@ class _Planner:
         """The least is the best."""
         return self._counted(item.loss), item.run.read_bytes, item.run.total_s
 
-    def _thrifty(self, found: _Candidate) -> _Candidate:
-        """The same submodel with fewer bytes, if what is lost by that cannot be told from none."""
-        if found.loss >= self.indistinct_loss or self.target.latency_s is None:
+    def _cannot_read_less(self, submodel: Submodel, best: _Candidate) -> bool:
+        """Whether nothing can be gained any more: no loss that counts, and no bytes."""
+        if best.loss > self.indistinct_loss or self.indistinct_loss == 0.0:
+            return False
+        lowest = self.manifest.ladder[0]
+        least = sum(
+            total_bytes(block_ranges(block, uniform_counts(block, submodel.width, lowest)))
+            for block in blocks_of(self.manifest, submodel)
+        )
+        return least - self.target.preload_bytes >= best.run.read_bytes
+
+    def _thrifty(self, found: _Candidate, options: Options | None) -> _Candidate:
+        """The same submodel with fewer bytes, if what is lost by that cannot be told from none.
+
+        As it is where the fewest bytes take too long: low fidelities may be slow to decode.
+        """
+        if found.loss >= self.indistinct_loss:
             return found
         submodel = found.submodel
-        options = tabulate(
-            blocks_of(self.manifest, submodel), submodel.width, self._costs(submodel)
-        )
+        if options is None:
+            blocks, costs = blocks_of(self.manifest, submodel), self._costs(submodel)
+            options = tabulate(blocks, submodel.width, costs)
         counts = thriftiest(options, submodel.missing_at(self.indistinct_loss))
         if counts is None:
             return found

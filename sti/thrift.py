@@ -8,6 +8,8 @@ Knows nothing of time: the planner checks that what comes out is still in time.
 
 from __future__ import annotations
 
+import numpy as np
+
 from sti.options import Floats, Ints, Options
 
 _STEPS = 60
@@ -19,8 +21,9 @@ def thriftiest(options: Options, most_loss: float) -> list[tuple[int, ...]] | No
     """The shard counts of every block with the fewest bytes and a loss up to ``most_loss``.
 
     Blocks are chosen one by one at a common price of a loss in bytes, the lowest price at which
-    the loss is small enough (Lagrange). Fewer bytes would take several blocks that lie between two
-    corners of their hulls: with hundreds of staircases a block a fraction of a shard.
+    the loss is small enough (Lagrange); what loss is then left over is spent block by block, always
+    where it saves most. A few bytes more than the fewest, where several blocks would have to give
+    way together.
 
     Returns:
         None where no choice has so little loss.
@@ -36,6 +39,7 @@ def thriftiest(options: Options, most_loss: float) -> list[tuple[int, ...]] | No
             chosen, high = found, middle
         else:
             low = middle
+    _spend(options, chosen, most_loss)
     return [options.counts(block, int(option)) for block, option in enumerate(chosen)]
 
 
@@ -44,6 +48,23 @@ def _cheapest(options: Options, price: float) -> Ints:
     cost: Floats = options.read_bytes + price * options.loss
     found: Ints = cost.argmin(axis=1)
     return found
+
+
+def _spend(options: Options, chosen: Ints, most_loss: float) -> None:
+    """Change options while one can be had for fewer bytes within the loss; in place."""
+    blocks = np.arange(len(chosen))
+    while True:
+        slack = most_loss - _loss(options, chosen)
+        lost = options.loss - options.loss[blocks, chosen][:, None]
+        saved = options.read_bytes[blocks, chosen][:, None] - options.read_bytes
+        saved = np.where(lost <= slack, saved, 0)
+        block, option = np.unravel_index(int(saved.argmax()), saved.shape)
+        if saved[block, option] <= 0:
+            return
+        before, chosen[block] = chosen[block], option
+        if _loss(options, chosen) > most_loss:  # sums in another order differ by a rounding
+            chosen[block] = before
+            return
 
 
 def _loss(options: Options, chosen: Ints) -> float:

@@ -90,6 +90,10 @@ def spoil(report: dict[str, Any], what: str) -> None:
             report["ladder"] = [2, 9]
         case "rows":
             blocks[1]["gains"].pop()
+        case "more":
+            blocks[1]["gains"].append(blocks[1]["gains"][0])
+        case "twice":
+            blocks[2] = blocks[1]
         case "numbers":
             blocks[1]["gains"][1][1] = -1.0
         case "block":
@@ -100,7 +104,9 @@ def spoil(report: dict[str, Any], what: str) -> None:
     ("what", "message"),
     [
         ("ladder", "field 'ladder' must be a list of fidelities"),
-        ("rows", r"importance: blocks\[1\]: gains: field '2'"),
+        ("rows", r"blocks\[1\]: field 'gains' must be 3 rows of 4"),
+        ("more", r"blocks\[1\]: field 'gains' must be 3 rows of 4"),
+        ("twice", r"blocks\[2\]: field 'layer' must be a block that was not there before"),
         ("numbers", r"blocks\[1\]: field 'gains' must be 3 rows of 4 numbers of at least 0"),
         ("block", "importance has no gains of layer 1 attention"),
     ],

@@ -301,6 +301,36 @@ def test_what_calibration_cannot_tell_from_nothing_is_not_read() -> None:
     assert prediction(plan_for(None, manifest=manifest)).loss == 0.0
 
 
+def test_the_fewest_bytes_may_be_those_of_a_smaller_submodel_but_never_without_a_target() -> None:
+    quality = Quality("accuracy", 500, 0.0, (0.0, 2.5, 9.0), (0.97, 0.97, 0.5))
+    manifest = replace(NARROW, quality=quality)
+    plan = plan_for(10.0, manifest=manifest)
+    assert (plan.depth, plan.width) != (2, 4)
+    assert prediction(plan).loss <= quality.indistinct_loss == 2.5
+    others = [
+        prediction(
+            uniform_plan(manifest, PACK, WORKLOAD, bits=2, profile=make_profile(), depth=d, width=w)
+        )
+        for d, w in ((2, 4), (1, 4), (2, 2), (1, 3))
+    ]
+    enough = [item.bytes_read for item in others if item.loss <= 2.5]
+    assert prediction(plan).bytes_read <= min(enough, default=10**9)
+    whole = plan_for(None, manifest=manifest)
+    assert (whole.depth, whole.width) == (2, 4)
+    assert all(set(item.counts) == {4} for item in whole.blocks)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 1.0, 3.0])
+def test_a_loss_that_cannot_be_told_from_none_never_costs_one_that_can(share: float) -> None:
+    quality = Quality("accuracy", 500, 0.0, (0.0, 0.5, 9.0), (0.97, 0.97, 0.5))
+    latency_s = share * total_s(8, manifest=NARROW)
+    best = prediction(plan_for(latency_s, manifest=NARROW))
+    found = prediction(plan_for(latency_s, manifest=replace(NARROW, quality=quality)))
+    assert max(found.loss, 0.5) <= max(best.loss, 0.5) + 1e-9
+    if best.loss <= 0.5:
+        assert found.bytes_read <= best.bytes_read
+
+
 def test_blocks_of_layers_that_are_not_run_are_left_out() -> None:
     plan = uniform_plan(NARROW, PACK, WORKLOAD, bits=4, depth=1, width=3)
     assert [(item.layer, item.kind) for item in plan.blocks] == [(0, "attention"), (0, "ffn")]

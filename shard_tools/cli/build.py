@@ -42,7 +42,8 @@ def add_command(commands: Any) -> None:
         "--ladder",
         type=ladder,
         metavar="BITS",
-        help="fidelities the pack offers, in bits a weight (default 2,3,4,6,8)",
+        help="fidelities the pack offers, in bits a weight (default: those the checkpoint was "
+        "trained for, else 2,3,4,6,8)",
     )
     command.add_argument(
         "--grid",

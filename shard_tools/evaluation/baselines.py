@@ -2,7 +2,8 @@
 
 In: manifest, device profile, workload, a target. Out: for each baseline the best it could do, as a
 plan to run and the seconds to expect, or why nothing of it fits. Pure; paper, section "Evaluation".
-Knows nothing of data: *best* is the least expected loss, then the fewest bytes, as for the planner.
+Knows nothing of data: *best* is the least expected loss, then the fewest bytes. (The planner stops
+where the pack's calibration cannot tell a loss from none; baselines take all they can get.)
 
 Every baseline chooses its submodel among all that the pack vouches for, and has to keep the same
 limits as the plan: the latency in 95 of 100 runs, and bytes held between runs within the preload.
@@ -13,8 +14,8 @@ All use the same kernels and the same nested code, which makes them stronger tha
 * *load then execute*: nothing is held; all shards are read, then decoded and computed one after the
   other, nothing overlaps. Free to choose its fidelity, too.
 * *layer pipeline*: the standard pipeline. Every shard at one fidelity, nothing held; a layer is
-  read while the one before it is decoded and computed, on one thread after the other, as the paper
-  decompresses just before use. The engine has no such mode: its time is always simulated.
+  read while the one before it is decoded and then computed, as the paper decompresses just before
+  use. The engine has no such mode: its time is always simulated.
 * *our pipeline*: every shard at one fidelity in the pipeline that the plan has: block by block,
   with a decode lane of its own and with the plan's preload. Not in the paper: it shows what is left
   when only the choice of fidelities is taken away from the plan.

@@ -276,7 +276,11 @@ def setting_of(plan: Plan, manifest: Manifest) -> Setting:
 def counted_setting(
     blocks: Sequence[Block], counts: Sequence[Sequence[int]], width: int
 ) -> Setting:
-    """What blocks run of which ``counts[i]`` shards of each plane are read."""
+    """What blocks run, given how many shards of each of their planes are read.
+
+    Args:
+        counts: for each block a number a plane.
+    """
     return tuple(
         BlockSetting(block.layer, block.kind, fidelities(block, tuple(read))[:width])
         for block, read in zip(blocks, counts, strict=True)

@@ -1,10 +1,10 @@
 """``sti-shard finetune``: a checkpoint and labelled rows -> a checkpoint trained for elasticity.
 
 In: paths and options. Out: a directory that ``sti-shard build`` takes: the usual files of a
-checkpoint, ``elastic.json`` (the layers of every depth, the widths, what it was trained with, dev
-scores), ``calibration.tsv`` (rows that training never saw, for ``sti-shard rank``) and
-``training.jsonl``. While it runs, all of it lies in ``OUTPUT.training``, from where a killed run
-resumes. Knows nothing of how a step is done.
+checkpoint, ``elastic.json`` (the layers of every depth, widths, ladder, estimated importance, what
+it was trained with, dev scores), ``calibration.tsv`` (rows that training never saw, for
+``sti-shard rank``) and ``training.jsonl``. While it runs, all of it lies in ``OUTPUT.training``,
+from where a killed run resumes. Knows nothing of how a step is done.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def finetune(
             regression=options.task == "regression",
             key=_key(options, checkpoint, training, dev),
         )
-        with Progress(trainer.work_left + FISHER_ROWS, shown=progress) as line:
+        rest = FISHER_ROWS if options.training.ladder else 0
+        with Progress(trainer.work_left + rest, shown=progress) as line:
             scores = tuple(trainer.train(line))
             report = _report(options, data, scores, trainer)
             if options.training.ladder:

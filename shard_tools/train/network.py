@@ -108,6 +108,7 @@ class ElasticNetwork(nn.Module):
         """A network with the same weights, its own but for the words, and no code."""
         found = ElasticNetwork(self.sizes, self.words.detach().numpy(), self.dtype)
         found.load_state_dict(self.state_dict())
+        found.words = self.words
         return found.eval()
 
     def layer(self, number: int) -> nn.ParameterDict:

@@ -6,13 +6,15 @@ or passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from shard_tools.train.network import ElasticNetwork
 from sti.errors import RunError
+
+Tensor = torch.Tensor
 
 _CLIP = 1.0
 _WARM_UP = 0.06
@@ -29,8 +31,7 @@ class Optimizer:
 
     Args:
         decay: weight decay of the matrices.
-        words: whether word embeddings move, too. Only the rows of a step's tokens do, so that a
-            step costs no pass over the vocabulary.
+        words: whether word embeddings move, too: the rows of a step's tokens.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class Optimizer:
         for parameter in self._parameters:
             place = 2 if id(parameter) in head else int(parameter.dim() < 3)
             groups[place]["params"].append(parameter)
-        self._watched = [*self._parameters, network.words] if words else self._parameters
+        self._words = network.words if words else None
         self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, fused=True)]
-        if words:
-            rows = [{"params": [network.words], "rate": rate}]
+        if self._words is not None:
+            rows = [{"params": [self._words], "rate": rate}]
             self._parts.append(torch.optim.SparseAdam(rows, lr=rate))
 
     def start(self, done: float) -> None:
@@ -64,7 +65,7 @@ class Optimizer:
     def step(self) -> None:
         """Move the weights along their gradients.
 
-        The norm of the gradient is limited, but for the words', which is none of its parts.
+        The norm of the gradient is limited; that of the words counts apart, and is not.
 
         Raises:
             NotFiniteError: a gradient is not finite, or a weight is not after the step.
@@ -74,9 +75,15 @@ class Optimizer:
         for part in self._parts:
             part.step()
         with torch.no_grad():
-            sums = torch.stack([parameter.sum() for parameter in self._watched])
+            sums = torch.stack([parameter.sum() for parameter in self._moved()])
         if not bool(sums.isfinite().all()):
             raise NotFiniteError("a weight")
+
+    def _moved(self) -> Iterator[Tensor]:
+        """What the step may have moved."""
+        yield from self._parameters
+        if self._words is not None and self._words.grad is not None:
+            yield self._words[self._words.grad.coalesce().indices()[0]]
 
     def state(self) -> list[dict[str, Any]]:
         """All that the next step depends on besides the weights; references, no copies."""

@@ -1,9 +1,9 @@
 """Which submodels and fidelities a step trains.
 
 In: the model's sizes, the layers of each depth, the ladder, a step's number and the seed. Out: the
-passes of that step: the full model, the smallest one, the one in the middle, and random ones (the
-sandwich rule of Yu and Huang, 2019, and one more layer), with fidelities that favour the low end,
-where training has most to mend.
+passes of that step: the full model, the smallest one, the one with half of both, and random ones
+(after the sandwich rule of Yu and Huang, 2019), with fidelities that favour the low end, where
+training has most to mend.
 The same step of the same seed gives the same passes, whatever ran before. Knows nothing of torch's
 random state.
 """

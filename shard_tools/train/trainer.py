@@ -35,7 +35,7 @@ Tensor = torch.Tensor
 STATE = "state.pt"
 LOG = "training.jsonl"
 _MEASURING_ROWS = 1024
-"""Training rows that importance and the order of depth are measured on."""
+"""Training rows that the importance of heads and neurons is measured on."""
 
 
 class Trainer:
