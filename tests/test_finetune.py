@@ -127,7 +127,7 @@ def test_elastic_json_tells_what_was_trained(made: Finetuned) -> None:
         elastic = read_elastic(checkpoint, layers=2)
     assert elastic is not None
     assert (elastic.slices, elastic.widths, dict(elastic.depths)) == (4, (1, 2, 3, 4), made.depths)
-    assert made.depths == {1: (0,), 2: (0, 1)}
+    assert made.depths == {1: (1,), 2: (0, 1)}
     report = json.loads((made.directory / "elastic.json").read_text())
     assert report["training"]["ladder"] == [2, 4, 8]
     assert (report["rows"], report["calibration_rows"]) == (made.rows, made.calibration_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from shard_tools.tokenizer_files import load_tokenizer
 from shard_tools.train.data import Batch, batches
 from shard_tools.train.network import ElasticNetwork, Pass
 from shard_tools.train.objective import hidden_loss, label_loss, pass_loss
-from shard_tools.train.reorder import first_layers, sort_slices
+from shard_tools.train.reorder import sort_slices, spread_layers
 from shard_tools.train.tensors import load_network, named_tensors, sizes_of
 from sti.errors import CheckpointError
 from sti.pack import PackReader, decode_rows
@@ -254,8 +255,15 @@ def idle_layer(network: ElasticNetwork, number: int) -> None:
         layer["attention_gamma"].fill_(1.0)
 
 
-def test_every_depth_keeps_the_first_layers() -> None:
-    assert first_layers(3) == {1: (0,), 2: (0, 1), 3: (0, 1, 2)}
+def test_every_depth_keeps_the_last_layer_the_first_and_some_between() -> None:
+    assert spread_layers(3) == {1: (2,), 2: (0, 2), 3: (0, 1, 2)}
+    assert spread_layers(1) == {1: (0,)}
+    for layers in (4, 6, 12):
+        for depth, kept in spread_layers(layers).items():
+            assert len(set(kept)) == depth and kept == tuple(sorted(kept))
+            assert kept[-1] == layers - 1 and (depth == 1 or kept[0] == 0)
+            gaps = [after - before for before, after in pairwise(kept)]
+            assert not gaps or max(gaps) - min(gaps) <= 1
 
 
 # Losses

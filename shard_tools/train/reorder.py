@@ -6,10 +6,10 @@ first-order: how much the loss would change if a head's or a neuron's contributi
 (Michel et al., 2019). In: a fine-tuned network and training batches. Out: the network with its
 parameters permuted, which computes the same function.
 
-Depth needs no order: every depth keeps the first layers (``first_layers``). Trained, they answer
-better than layers spread evenly, and much better than those that the fine-tuned model misses most,
-which are the last (docs/experiments.md); and one prefix of the file, and of the preload buffer,
-serves all depths.
+Depth needs no order: every depth keeps the last layer, whose output the head reads, the first, and
+layers spread evenly between them (``spread_layers``). Other choices were tried
+(docs/experiments.md): the layers that the fine-tuned model misses most are the last, and make worse
+submodels; the first layers make better ones, but of a full model that is worse.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ def sort_slices(network: ElasticNetwork, batches: Sequence[Batch], loss: Loss) -
                 layer[name].copy_(flat[order].reshape(layer[name].shape))
 
 
-def first_layers(layers: int) -> dict[int, tuple[int, ...]]:
+def spread_layers(layers: int) -> dict[int, tuple[int, ...]]:
     """The layers that each depth keeps, of a model with so many."""
-    return {depth: tuple(range(depth)) for depth in range(1, layers + 1)}
+    found = {1: (layers - 1,)}
+    for depth in range(2, layers + 1):
+        found[depth] = tuple(i * (layers - 1) // (depth - 1) for i in range(depth))
+    return found

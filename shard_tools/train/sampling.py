@@ -18,7 +18,7 @@ import torch
 
 from shard_tools.train.network import Pass
 
-_FULL_SIZE_SHARE = 0.3
+_FULL_SIZE_SHARE = 0.4
 _MIXED_SHARE = 0.25
 _LOWEST_SHARE = 0.4
 
@@ -43,7 +43,7 @@ class Sampler:
         random = Random(f"passes {self.seed} {step}")
         depth, width = middle(len(self.depths), self.slices)
         found = [
-            ("smallest", self._uniform(min(self.depths), 1, 0)),
+            ("smallest", self._uniform(*smallest(len(self.depths), self.slices), 0)),
             ("middle", self._at_some_fidelity(random, depth, width)),
         ]
         for _ in range(self.passes):
@@ -89,12 +89,21 @@ def middle(layers: int, slices: int) -> tuple[int, int]:
     return max(1, layers // 2), max(1, slices // 2)
 
 
+def smallest(layers: int, slices: int) -> tuple[int, int]:
+    """Depth and width of the smallest submodel that every step trains.
+
+    A third of the layers and a quarter of the slices: smaller ones have their turn by chance, but
+    trained in every step their large losses would rule the layers that all submodels share.
+    """
+    return max(1, layers // 3), max(1, slices // 4)
+
+
 def milestones(layers: int, slices: int, ladder: Sequence[int]) -> list[tuple[int, int, int]]:
     """Depth, width and bits of the submodels that progress is judged by."""
     top, low = ladder[-1], ladder[0]
     between = ladder[len(ladder) // 2]
     half = middle(layers, slices)
-    small = (max(1, layers // 3), max(1, slices // 4))
+    small = smallest(layers, slices)
     return [
         (layers, slices, top),
         (layers, slices, low),

@@ -25,7 +25,7 @@ from shard_tools.train.network import ElasticNetwork, Pass
 from shard_tools.train.objective import hidden_loss, label_loss, pass_loss
 from shard_tools.train.optimizing import NotFiniteError, Optimizer
 from shard_tools.train.options import TrainingOptions
-from shard_tools.train.reorder import first_layers, sort_slices
+from shard_tools.train.reorder import sort_slices, spread_layers
 from shard_tools.train.sampling import Sampler, milestones
 from shard_tools.train.scoring import Score, metric
 from shard_tools.train.state import Log, Stage, State, load_state, save_state
@@ -127,7 +127,7 @@ class Trainer:
             if sum(len(item.rows) for item in some) >= _MEASURING_ROWS:
                 break
         sort_slices(network, some, loss)
-        self.depths = first_layers(network.sizes.layers)
+        self.depths = spread_layers(network.sizes.layers)
         self._teacher = network.copy()
         self._enter("elastic", 0)
         self._losses.clear()
