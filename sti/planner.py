@@ -6,10 +6,10 @@ until its latest start, start-up, embedding and head count, and a deadline holds
 runs. Costs come from ``sti.costs``, timelines from ``sti.simulate``, fidelities from
 ``sti.search``; the default of every choice left to the planner stands here.
 
-Least loss wins; then fewer bytes read; then the earlier end. A loss that calibration cannot tell
-from none counts as none, so a generous target is met with fewer bytes than the pack has. Where no
-latency is asked for, everything is read. The preload buffer holds the first bytes that are read:
-the start is the only time when nothing else can hide a read.
+Least loss wins; then fewer bytes read; then the earlier end. Of plans whose metric the pack's
+calibration cannot tell apart, the one with the fewest bytes is taken. Where no latency is asked
+for, everything is read. The preload buffer holds the first bytes that are read: the start is the
+only time when nothing else can hide a read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from heapq import heapify, heappop, heappush
 from sti.costs import RunCosts, deadline_s, run_costs
 from sti.errors import InfeasibleError, InputError
 from sti.manifest import Manifest, Submodel
-from sti.options import Options, tabulate
+from sti.options import tabulate
 from sti.plan import BlockPlan, Plan, Target, Workload
 from sti.prediction import (
     Counts,
@@ -130,6 +130,11 @@ class _Candidate:
     loss: float
     run: Run
 
+    @property
+    def rank(self) -> tuple[float, int, float]:
+        """The least is the best."""
+        return self.loss, self.run.read_bytes, self.run.total_s
+
 
 @dataclass(frozen=True, slots=True)
 class _Planner:
@@ -141,15 +146,18 @@ class _Planner:
     target: Target
     read_ahead: int
 
-    @property
-    def indistinct_loss(self) -> float:
-        """See ``Quality``; 0 where the pack has not measured its own, or time is no object."""
-        quality = self.manifest.quality
-        if quality is None or self.target.latency_s is None:
-            return 0.0
-        return quality.indistinct_loss
-
     def best(self) -> _Candidate:
+        """The candidate of least loss, or one with fewer bytes that cannot be told from it.
+
+        Raises:
+            InfeasibleError: there is none in time.
+        """
+        found, quality = self._least_loss(), self.manifest.quality
+        if quality is None or self.target.latency_s is None:
+            return found
+        return self._thriftiest(found, quality.indistinct_from(found.loss))
+
+    def _least_loss(self) -> _Candidate:
         """The best candidate of all submodels that meets the deadline.
 
         Submodels are opened in the order of the least loss they may still have: at first their own
@@ -162,66 +170,51 @@ class _Planner:
         best: _Candidate | None = None
         queue = [(item.loss, order, False) for order, item in enumerate(self.manifest.submodels)]
         heapify(queue)
-        while queue and (best is None or queue[0][0] <= self._counted(best.loss)):
+        while queue and (best is None or queue[0][0] <= best.loss):
             _, order, bounded = heappop(queue)
             submodel = self.manifest.submodels[order]
-            if best is not None and self._cannot_read_less(submodel, best):
-                continue
-            options = None
             found = None if bounded else self._whole(submodel)
             if found is None and (bounded or self._may_be_in_time(submodel)):
                 search = Search(self._task(submodel))
                 if search.hopeless:
                     continue
-                bound, options = submodel.loss_at(search.bound), search.options
-                if queue and self._counted(bound) > self._counted(queue[0][0]):
+                bound = submodel.loss_at(search.bound)
+                if queue and bound > queue[0][0]:
                     heappush(queue, (bound, order, True))
                     continue
-                ceiling = math.inf if best is None else self._counted(best.loss)
-                counts = search.run(submodel.missing_at(ceiling))
+                counts = search.run(math.inf if best is None else submodel.missing_at(best.loss))
                 found = None if counts is None else self._candidate(submodel, counts)
-            if found is not None:
-                found = self._thrifty(found, options)
-                if best is None or self._rank(found) < self._rank(best):
-                    best = found
+            if found is not None and (best is None or found.rank < best.rank):
+                best = found
         return best or self._fastest()
 
-    def _counted(self, loss: float) -> float:
-        """A loss as it counts: what cannot be told from none is the same as none."""
-        return max(loss, self.indistinct_loss)
+    def _thriftiest(self, best: _Candidate, most_loss: float) -> _Candidate:
+        """The candidate with the fewest bytes that is in time with a loss up to ``most_loss``.
 
-    def _rank(self, item: _Candidate) -> tuple[float, int, float]:
-        """The least is the best."""
-        return self._counted(item.loss), item.run.read_bytes, item.run.total_s
+        For each submodel only the fewest bytes of all are tried: where they take too long, as low
+        fidelities may be slow to decode, the submodel is left out.
+        """
+        for submodel in sorted(self.manifest.submodels, key=self._least_bytes):
+            left = self._least_bytes(submodel) - self.target.preload_bytes
+            if submodel.loss > most_loss or max(left, 0) >= best.run.read_bytes:
+                continue
+            blocks, costs = blocks_of(self.manifest, submodel), self._costs(submodel)
+            options = tabulate(blocks, submodel.width, costs)
+            counts = thriftiest(options, submodel.missing_at(most_loss))
+            if counts is None:
+                continue
+            found = self._candidate(submodel, counts)
+            if self._in_time(found.run) and found.run.read_bytes < best.run.read_bytes:
+                best = found
+        return best
 
-    def _cannot_read_less(self, submodel: Submodel, best: _Candidate) -> bool:
-        """Whether nothing can be gained any more: no loss that counts, and no bytes."""
-        if best.loss > self.indistinct_loss or self.indistinct_loss == 0.0:
-            return False
+    def _least_bytes(self, submodel: Submodel) -> int:
+        """Bytes of a submodel at the lowest fidelity."""
         lowest = self.manifest.ladder[0]
-        least = sum(
+        return sum(
             total_bytes(block_ranges(block, uniform_counts(block, submodel.width, lowest)))
             for block in blocks_of(self.manifest, submodel)
         )
-        return least - self.target.preload_bytes >= best.run.read_bytes
-
-    def _thrifty(self, found: _Candidate, options: Options | None) -> _Candidate:
-        """The same submodel with fewer bytes, if what is lost by that cannot be told from none.
-
-        As it is where the fewest bytes take too long: low fidelities may be slow to decode.
-        """
-        if found.loss >= self.indistinct_loss:
-            return found
-        submodel = found.submodel
-        if options is None:
-            blocks, costs = blocks_of(self.manifest, submodel), self._costs(submodel)
-            options = tabulate(blocks, submodel.width, costs)
-        counts = thriftiest(options, submodel.missing_at(self.indistinct_loss))
-        if counts is None:
-            return found
-        thrifty = self._candidate(submodel, counts)
-        better = self._in_time(thrifty.run) and self._rank(thrifty) < self._rank(found)
-        return thrifty if better else found
 
     def _whole(self, submodel: Submodel) -> _Candidate | None:
         """Everything the pack has of a submodel; None where that is not in time."""

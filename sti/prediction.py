@@ -186,7 +186,7 @@ def mean_bits(manifest: Manifest, plan: Plan) -> float:
 
 def _best(manifest: Manifest, plan: Plan, loss: float) -> bool:
     """Whether nothing in the pack is better, as far as its calibration can tell."""
-    if manifest.quality is not None and loss <= manifest.quality.indistinct_loss:
+    if manifest.quality is not None and loss <= manifest.quality.indistinct_from(0.0):
         return True
     slices = manifest.dimensions.slices
     whole = plan.depth == manifest.dimensions.layers

@@ -48,18 +48,17 @@ class Quality:
     values: tuple[float, ...]
     """The metric at each of ``losses``, never rising. Flat beyond both ends."""
 
-    @property
-    def indistinct_loss(self) -> float:
-        """The loss up to which the metric cannot be told from that of no loss at all.
+    def indistinct_from(self, loss: float) -> float:
+        """The loss up to which the metric cannot be told from that at ``loss``; no less than it.
 
         That is as long as it falls by no more than ``INDISTINCT`` of the deviation with which it
         can be predicted.
         """
-        enough = interpolate(self.losses, self.values, 0.0) - INDISTINCT * self.residual
+        enough = interpolate(self.losses, self.values, loss) - INDISTINCT * self.residual
         if self.values[-1] >= enough:
-            return self.losses[-1]
+            return max(loss, self.losses[-1])
         falling = tuple(-value for value in self.values)
-        return max(0.0, reach(self.losses, falling, -enough))
+        return max(loss, reach(self.losses, falling, -enough))
 
     def estimate(self, loss: float) -> Estimate:
         """What to expect of a plan with this expected loss, on data like the calibration's.

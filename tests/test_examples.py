@@ -92,7 +92,9 @@ def test_json_lines_hold_the_whole_answer(start: Started, ranked: Path) -> None:
     assert code == 0, err
     found: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
     assert [item["text"] for item in found] == list(TEXTS)
-    with sti.Engine.open(ranked, profile=PROFILE, threads=1) as engine:
+    with sti.Engine.open(
+        ranked, latency="10s", preload="1KB", profile=PROFILE, threads=1
+    ) as engine:
         for item in found:
             label, best, *_ = engine.classify([item["text"]])[0]
             assert (item["intent"], item["best_guess"]) == (label.name, best.name)
@@ -102,8 +104,8 @@ def test_json_lines_hold_the_whole_answer(start: Started, ranked: Path) -> None:
         assert item["threshold"] == 0.99 and item["target_ms"] == 10_000
         assert item["in_time"] is True and item["total_ms"] > 0 and item["expected_ms"] > 0
         assert item["bytes_read"] > 0 and (item["depth"], item["width"]) == (3, 4)
-        assert item["expected_quality"]["value"] == 0.96
-        assert item["expected_quality"]["low"] < 0.96 < item["expected_quality"]["high"]
+        assert 0.9575 <= item["expected_quality"]["value"] <= 0.96
+        assert item["expected_quality"]["low"] < 0.9575 and item["expected_quality"]["high"] > 0.96
     assert "4 of them out of scope" in err
 
 
@@ -228,7 +230,8 @@ def test_the_frontier_is_a_table_and_a_drawing(
     for part in (lines[1:5], lines[6:10]):
         assert "1 layers x 4 slices" in part[0] and "3 layers x 4 slices" in part[-1]
         values = [float(line.split()[2]) for line in part]
-        assert values == sorted(values) and values[-1] == 96.0 and values[0] < 80
+        # The best of all plans, and fewer bytes as far as half the residual of .5 points allows.
+        assert values == sorted(values) and 95.75 <= values[-1] <= 96.0 and values[0] < 80
     drawing = ElementTree.parse(tmp_path / "frontier.svg").getroot()
     assert drawing.tag.endswith("svg")
     texts = {element.text for element in drawing.iter() if element.tag.endswith("text")}

@@ -136,7 +136,7 @@ def test_a_threshold_is_that_of_the_plans_loss() -> None:
 def test_a_metric_that_hardly_falls_cannot_be_told_from_its_best() -> None:
     def indistinct(residual: float, values: tuple[float, ...]) -> float:
         places = (0.0, 0.1, 0.3)[: len(values)]
-        return Quality("accuracy", 500, residual, places, values).indistinct_loss
+        return Quality("accuracy", 500, residual, places, values).indistinct_from(0.0)
 
     assert indistinct(0.0, (0.9, 0.9, 0.8)) == pytest.approx(0.1)
     assert indistinct(0.04, (0.9, 0.9, 0.8)) == pytest.approx(0.1 + 0.2 * 0.02 / 0.1)
@@ -144,3 +144,6 @@ def test_a_metric_that_hardly_falls_cannot_be_told_from_its_best() -> None:
     assert indistinct(0.0, (0.9, 0.8, 0.7)) == 0.0
     assert indistinct(0.5, (0.9, 0.8, 0.7)) == 0.3
     assert indistinct(0.0, (0.9,)) == 0.0
+    curve = Quality("accuracy", 500, 0.02, (0.0, 0.1, 0.3), (0.9, 0.8, 0.7))
+    assert curve.indistinct_from(0.1) == pytest.approx(0.1 + 0.2 * 0.01 / 0.1)
+    assert curve.indistinct_from(0.4) == 0.4

@@ -2,8 +2,8 @@
 
 In: manifest, device profile, workload, a target. Out: for each baseline the best it could do, as a
 plan to run and the seconds to expect, or why nothing of it fits. Pure; paper, section "Evaluation".
-Knows nothing of data: *best* is the least expected loss, then the fewest bytes. (The planner stops
-where the pack's calibration cannot tell a loss from none; baselines take all they can get.)
+Knows nothing of data: *best* is the least expected loss, then the fewest bytes. (The planner gives
+up what the pack's calibration cannot tell; baselines take all they can get.)
 
 Every baseline chooses its submodel among all that the pack vouches for, and has to keep the same
 limits as the plan: the latency in 95 of 100 runs, and bytes held between runs within the preload.

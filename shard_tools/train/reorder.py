@@ -8,8 +8,9 @@ parameters permuted, which computes the same function.
 
 Depth needs no order: every depth keeps the last layer, whose output the head reads, the first, and
 layers spread evenly between them (``spread_layers``). Other choices were tried
-(docs/experiments.md): the layers that the fine-tuned model misses most are the last, and make worse
-submodels; the first layers make better ones, but of a full model that is worse.
+(docs/experiments.md): the layers that the fine-tuned model misses most are the last, and make
+worse submodels; the first layers make good ones, but the state behind the last of them would have
+to be an answer and what the next layer reads at once.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def sort_slices(network: ElasticNetwork, batches: Sequence[Batch], loss: Loss) -
 
 def spread_layers(layers: int) -> dict[int, tuple[int, ...]]:
     """The layers that each depth keeps, of a model with so many."""
-    found = {1: (layers - 1,)}
+    found: dict[int, tuple[int, ...]] = {1: (layers - 1,)}
     for depth in range(2, layers + 1):
         found[depth] = tuple(i * (layers - 1) // (depth - 1) for i in range(depth))
     return found
