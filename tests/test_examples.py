@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -230,8 +231,9 @@ def test_the_frontier_is_a_table_and_a_drawing(
     for part in (lines[1:5], lines[6:10]):
         assert "1 layers x 4 slices" in part[0] and "3 layers x 4 slices" in part[-1]
         values = [float(line.split()[2]) for line in part]
-        # The best of all plans, and fewer bytes as far as half the residual of .5 points allows.
-        assert values == sorted(values) and 95.75 <= values[-1] <= 96.0 and values[0] < 80
+        # Fewer bytes may cost half the residual of .5 points, at every latency.
+        assert all(after >= before - 0.25 for before, after in pairwise(values))
+        assert 95.75 <= values[-1] <= 96.0 and values[0] < 80
     drawing = ElementTree.parse(tmp_path / "frontier.svg").getroot()
     assert drawing.tag.endswith("svg")
     texts = {element.text for element in drawing.iter() if element.tag.endswith("text")}
