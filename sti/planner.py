@@ -194,10 +194,11 @@ class _Planner:
         For each submodel only the fewest bytes of all are tried: where they take too long, as low
         fidelities may be slow to decode, the submodel is left out.
         """
-        for submodel in sorted(self.manifest.submodels, key=self._least_bytes):
-            left = self._least_bytes(submodel) - self.target.preload_bytes
-            if submodel.loss > most_loss or max(left, 0) >= best.run.read_bytes:
-                continue
+        able = [item for item in self.manifest.submodels if item.loss <= most_loss]
+        sizes = [(self._least_bytes(item), item) for item in able]
+        for least, submodel in sorted(sizes, key=lambda item: item[0]):
+            if max(least - self.target.preload_bytes, 0) >= best.run.read_bytes:
+                break  # nor can those behind it, which are larger
             blocks, costs = blocks_of(self.manifest, submodel), self._costs(submodel)
             options = tabulate(blocks, submodel.width, costs)
             counts = thriftiest(options, submodel.missing_at(most_loss))
