@@ -210,10 +210,10 @@ class _Planner:
         return best
 
     def _least_bytes(self, submodel: Submodel) -> int:
-        """Bytes of a submodel at the lowest fidelity."""
-        lowest = self.manifest.ladder[0]
+        """Bytes without which a submodel cannot run: the lowest plane of the slices in use."""
+        width = submodel.width
         return sum(
-            total_bytes(block_ranges(block, uniform_counts(block, submodel.width, lowest)))
+            block.planes[0].shard_bytes * width + sum(block.outlier_bytes[:width])
             for block in blocks_of(self.manifest, submodel)
         )
 

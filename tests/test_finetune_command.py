@@ -70,7 +70,7 @@ def test_json_is_one_document(
         (["--max-tokens", "2"], "texts must keep at least 3 tokens, found 2"),
         (["--calibration-rows", "90"], "with 90 rows for calibration none are left to train on"),
         (["--calibration-rows", "91"], "91 rows for calibration cannot be kept out of training"),
-        (["--calibration-words", "99"], "there are 0 of at least 99 words"),
+        (["--calibration-whole", "--calibration-rows", "91"], "that are no part of another row"),
         (["--task", "pair"], "line 2: lacks sentence1 and sentence2; it has sentence, label"),
         (["--task", "regression"], "is no finite number"),
         (["--data", "{}/none.tsv"], "none.tsv: cannot be read: No such file or directory"),

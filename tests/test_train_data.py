@@ -85,15 +85,18 @@ def test_what_is_held_out_depends_on_the_seed_alone() -> None:
     assert hold_out(rows, 30, seed=6, by_label=True) != first
 
 
-def test_only_rows_of_enough_words_are_held_out() -> None:
-    rows = [
-        Row(" ".join(f"w{line}x{n}" for n in range(line % 6 + 1)), "x", line) for line in range(60)
-    ]
-    _, held = hold_out(rows, 15, seed=0, by_label=False, least_words=5)
-    assert len(held) == 15 and all(len(str(row.text).split()) >= 5 for row in held)
-    message = "rows.tsv: 30 rows for calibration cannot be kept out of training: there are 20 of at"
+def test_only_rows_that_are_no_part_of_another_are_held_out_on_request() -> None:
+    whole = [f"w{line} x w{line} y z{line}" for line in range(20)]
+    parts = [f"W{line} y" for line in range(20)] + ["x"] * 10
+    alike = ["twice there", "Twice  there"]  # neither is a part of the other
+    texts = [*parts[:25], *whole, *parts[25:], *alike]
+    rows = [Row(text, "x", line) for line, text in enumerate(texts)]
+    for seed in range(8):
+        _, held = hold_out(rows, 18, seed=seed, by_label=False, whole=True)
+        assert {str(row.text) for row in held} <= {*whole, *alike} and len(held) == 18
+    message = "rows.tsv: 23 rows for calibration .* there are 22 that are no part of another row"
     with pytest.raises(InputError, match=message):
-        hold_out(rows, 30, seed=0, by_label=False, least_words=5, where="rows.tsv")
+        hold_out(rows, 23, seed=0, by_label=False, whole=True, where="rows.tsv")
 
 
 def test_pairs_leak_as_wholes_only() -> None:
@@ -199,7 +202,7 @@ def test_the_same_step_has_the_same_passes_whatever_ran_before() -> None:
 @pytest.mark.parametrize("ladder", [(2, 4, 8), ()])
 def test_every_depth_width_and_fidelity_has_its_turn(ladder: tuple[int, ...]) -> None:
     sampler = Sampler(DEPTHS, 4, ladder, seed=0, passes=2)
-    sizes, levels, mixed = set(), set(), 0
+    sizes, levels, of_smallest, mixed = set(), set(), set(), 0
     for step in range(400):
         names, runs = zip(*sampler.others(step), strict=True)
         assert names == ("smallest", "middle", "random", "random")
@@ -217,10 +220,10 @@ def test_every_depth_width_and_fidelity_has_its_turn(ladder: tuple[int, ...]) ->
             found = set(run.levels.flatten().tolist())
             levels |= found
             mixed += len(found) > 1
-        if ladder:
-            assert smallest.levels is not None and not smallest.levels.any()
+        if smallest.levels is not None:
+            of_smallest |= set(smallest.levels.flatten().tolist())
     assert sizes == {(depth, width) for depth in DEPTHS for width in (1, 2, 3, 4)}
-    assert levels == set(range(len(ladder)))
+    assert levels == of_smallest == set(range(len(ladder)))
     assert (mixed > 50) == bool(ladder)
 
 

@@ -80,11 +80,10 @@ def add_command(commands: Any) -> None:
         help="rows kept out of training, for rank (default %(default)s)",
     )
     add(
-        "--calibration-words",
-        type=int,
-        default=0,
-        metavar="N",
-        help="keep out rows of at least so many words, where dev has longer texts than TRAIN",
+        "--calibration-whole",
+        action="store_true",
+        help="keep out only rows that are no part of another, where TRAIN has phrases, too, and "
+        "DEV whole sentences",
     )
     add(
         "--calibration-share",
@@ -135,7 +134,7 @@ def execute(args: argparse.Namespace) -> int:
         slices=args.slices,
         max_tokens=args.max_tokens,
         calibration_rows=args.calibration_rows,
-        calibration_words=args.calibration_words,
+        calibration_whole=args.calibration_whole,
         calibration_share=args.calibration_share,
         threads=args.threads,
         precision=args.precision,
@@ -198,7 +197,7 @@ def _check(args: argparse.Namespace) -> None:
     if not 0.0 < args.calibration_share <= 1.0:
         found = args.calibration_share
         raise InputError(f"--calibration-share must be above 0 and at most 1, found {found}")
-    for name in (*positive, "passes", "calibration_rows", "calibration_words"):
+    for name in (*positive, "passes", "calibration_rows"):
         value = getattr(args, name)
         if value is None:
             continue

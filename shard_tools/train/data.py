@@ -93,7 +93,7 @@ def hold_out(
     *,
     seed: int,
     by_label: bool,
-    least_words: int = 0,
+    whole: bool = False,
     share: float = 1.0,
     where: str = "data",
 ) -> tuple[list[Row], list[Row]]:
@@ -105,7 +105,7 @@ def hold_out(
     Args:
         count: rows to hold out.
         by_label: take the same share of every label.
-        least_words: hold out rows of at least so many words only.
+        whole: hold out only rows that are no part of another: in data of phrases, sentences.
         share: hold out among this share of the rows of each label, those that have least in common
             with any other row of the label. Data whose rows were written as variations of one
             another promises too much of new texts otherwise.
@@ -120,18 +120,19 @@ def hold_out(
     if not count:
         return list(rows), []
     groups: dict[str, list[int]] = defaultdict(list)
+    parts = _parts_of_others(rows) if whole else frozenset()
     for place, row in enumerate(rows):
-        if len(_words(row)) >= least_words:
+        if place not in parts:
             groups[row.label if by_label else ""].append(place)
     if share < 1.0:
         groups = {label: _unlike(rows, places, share) for label, places in groups.items()}
     able = sum(map(len, groups.values()))
     if able < count:
-        words = f" of at least {least_words} words" if least_words else ""
+        wholes = " that are no part of another row" if whole else ""
         unlike = f" in the share of {share:g} least like any other" if share < 1.0 else ""
         raise InputError(
             f"{where}: {count} rows for calibration cannot be kept out of training: there are "
-            f"{able}{words}{unlike}; ask for fewer with --calibration-rows"
+            f"{able}{wholes}{unlike}; ask for fewer with --calibration-rows"
         )
     random = Random(f"hold out {seed}")
     held: list[int] = []
@@ -172,6 +173,28 @@ def _unlike(rows: Sequence[Row], places: Sequence[int], share: float) -> list[in
     return sorted(places[at] for at in order[: max(1, round(share * len(places)))])
 
 
+def _parts_of_others(rows: Sequence[Row]) -> frozenset[int]:
+    """Places of the rows whose words stand, one after the other, inside a longer row."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        places[" ".join(_words(row))].append(place)
+    lengths = sorted({len(_words(row)) for row in rows})
+    found: set[int] = set()
+    for row in rows:
+        for part in _runs(_words(row), lengths):
+            found.update(places.get(part, ()))
+    return frozenset(found)
+
+
+def _runs(words: Sequence[str], lengths: Sequence[int]) -> Iterator[str]:
+    """Runs of neighbouring words, shorter than all of them, of the given lengths."""
+    for length in lengths:
+        if length >= len(words):
+            break
+        for start in range(len(words) - length + 1):
+            yield " ".join(words[start : start + length])
+
+
 class _Phrases:
     """Whether a row stands inside a held-out row, or a held-out row inside it."""
 
@@ -186,12 +209,7 @@ class _Phrases:
         words = _words(row)
         if f" {' '.join(words)} " in self._joined:
             return True
-        return any(
-            " ".join(words[start : start + length]) in self._whole
-            for length in self._lengths
-            if length < len(words)
-            for start in range(len(words) - length + 1)
-        )
+        return any(run in self._whole for run in _runs(words, self._lengths))
 
 
 def _words(row: Row) -> list[str]:

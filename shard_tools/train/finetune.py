@@ -165,7 +165,7 @@ def _read(training: Path, dev: Path, options: FinetuneOptions) -> _Data:
         options.calibration_rows,
         seed=options.training.seed,
         by_label=bool(labels),
-        least_words=options.calibration_words,
+        whole=options.calibration_whole,
         share=options.calibration_share,
         where=str(training),
     )

@@ -149,7 +149,7 @@ class ElasticNetwork(nn.Module):
         hidden = self._normed(hidden, *self.norm)
         mask = None
         if not bool(tokens.present.all()):
-            mask = (~tokens.present).to(self.dtype)[:, None, None, :] * _MASK
+            mask = (~tokens.present).float()[:, None, None, :] * _MASK
         states = []
         for place, number in enumerate(run.layers):
             levels = None if run.levels is None else run.levels[place]
@@ -191,8 +191,10 @@ class ElasticNetwork(nn.Module):
             .transpose(1, 2)
             for name in "qkv"
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        mixed = mixed.transpose(1, 2)
+        # In float32: bfloat16's gradient of it takes ten times as long on a CPU.
+        scored = (query.float(), key.float(), value.float())
+        mixed = F.scaled_dot_product_attention(*scored, attn_mask=mask)
+        mixed = mixed.to(self.dtype).transpose(1, 2)
         if f"{number}.attention" in gates:
             mixed = mixed * gates[f"{number}.attention"][:, None].to(self.dtype)
         added = mixed.reshape(batch, length, -1) @ weight("o", 0)

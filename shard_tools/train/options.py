@@ -52,8 +52,8 @@ class FinetuneOptions:
     slices: int | None = None
     max_tokens: int = 128
     calibration_rows: int = 1000
-    calibration_words: int = 0
-    """Hold out rows of at least so many words only."""
+    calibration_whole: bool = False
+    """Hold out only rows that are no part of another."""
     calibration_share: float = 1.0
     """Hold out among this share of each label's rows, those most unlike all others."""
     threads: int | None = None

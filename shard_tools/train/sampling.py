@@ -39,12 +39,12 @@ class Sampler:
         return self._uniform(max(self.depths), self.slices, len(self.ladder) - 1)
 
     def others(self, step: int) -> list[tuple[str, Pass]]:
-        """The smallest submodel at the lowest fidelity, the middle one, and random ones; named."""
+        """The smallest submodel, the middle one, and random ones; named."""
         random = Random(f"passes {self.seed} {step}")
-        depth, width = middle(len(self.depths), self.slices)
+        sizes = len(self.depths), self.slices
         found = [
-            ("smallest", self._uniform(*smallest(len(self.depths), self.slices), 0)),
-            ("middle", self._at_some_fidelity(random, depth, width)),
+            ("smallest", self._at_some_fidelity(random, *smallest(*sizes))),
+            ("middle", self._at_some_fidelity(random, *middle(*sizes))),
         ]
         for _ in range(self.passes):
             if self.ladder and random.random() < _FULL_SIZE_SHARE:
