@@ -34,6 +34,7 @@ from sti.plans import Planned, Plans, Profiles, check_memory
 from sti.profile import DeviceProfile
 from sti.results import Label, Result, TextSpan, make_result, reject
 from sti.runner import Mode, Runner
+from sti.storage import Reader
 from sti.tokenizer import Encoding, Tokenizer, TokenizerSpec
 from sti.trace import Recorder
 
@@ -62,6 +63,7 @@ class Engine:
         verify: bool,
         profile: DeviceProfile | None,
         config: str | Path | None,
+        storage: Reader | None,
     ) -> None:
         self._reader = reader
         self._config = config
@@ -72,7 +74,7 @@ class Engine:
         self._held: Plan | None = None
         backend = Backend(reader, threads=threads)
         self._profiles = Profiles(reader, backend, threads=threads, given=profile)
-        self._runner = Runner(reader, backend, verify=verify)
+        self._runner = Runner(reader, backend, verify=verify, storage=storage)
         self._forgotten = weakref.finalize(self, _end_forgotten, self._runner, reader.path)
         self._forgotten.atexit = False
         try:
@@ -101,6 +103,7 @@ class Engine:
         threads: int | None = None,
         verify: bool = False,
         profile: DeviceProfile | None = None,
+        storage: Reader | None = None,
     ) -> Engine:
         """Open a pack. Reads its header, resident tensors, graphs and tokenizer; no block yet.
 
@@ -119,6 +122,8 @@ class Engine:
             verify: compare everything that is read with its checksum, and the word table at once
                 (costs about 1 ns a byte); without it, a damaged pack may answer wrongly.
             profile: what this machine can do; None: the cached profile, measured if there is none.
+            storage: what blocks and word rows are read from, closed with the engine; None: the
+                pack's own file. Another one is for a profile that knows it (``sti.emulated``).
 
         Raises:
             PackError: not a pack, of an unknown version, truncated or damaged.
@@ -138,7 +143,15 @@ class Engine:
             raise InputError(f"threads must be a number from 1 to {most}; found {threads!r:.40}")
         reader = PackReader.open(Path(path))
         chosen = best_threads(reader) if threads is None else threads
-        return cls(reader, settings, threads=chosen, verify=verify, profile=profile, config=config)
+        return cls(
+            reader,
+            settings,
+            threads=chosen,
+            verify=verify,
+            profile=profile,
+            config=config,
+            storage=storage,
+        )
 
     def __enter__(self) -> Engine:
         return self

@@ -36,7 +36,8 @@ def test_the_command_says_what_it_made(
     lines = said.out.splitlines()
     assert lines[0].startswith(f"{output}: trained on ")
     assert lines[0].endswith(", 12 kept out for `sti-shard rank`")
-    assert lines[1].startswith("  depth 2 x width 4, 8 bits: dev 0.")
+    assert lines[1].endswith(" left out: parts of rows kept out, or longer than those")
+    assert lines[2].startswith("  depth 2 x width 4, 8 bits: dev 0.")
     assert said.err == ""
 
 
@@ -46,7 +47,9 @@ def test_json_is_one_document(
     assert main(arguments(place, tmp_path / "out", "--json", *FAST)) == 0
     said = capsys.readouterr()
     document = json.loads(said.out)
-    assert set(document) == {"path", "rows", "calibration_rows", "depths", "dev", "seconds"}
+    counts = {"rows", "calibration_rows", "rows_left_out"}
+    assert set(document) == {"path", *counts, "depths", "dev", "seconds"}
+    assert sum(document[name] for name in counts) == 90
     assert document["path"] == str(tmp_path / "out")
     assert document["depths"]["2"] == [0, 1]
     assert all(set(score) == {"depth", "width", "bits", "value"} for score in document["dev"])
@@ -64,10 +67,12 @@ def test_json_is_one_document(
         (["--epochs", "inf"], "--epochs must be a number above zero, found inf"),
         (["--rate", "nan"], "--rate must be a number above zero, found nan"),
         (["--batch", "-1"], "--batch must be a number above zero, found -1"),
-        (["--passes", "-1"], "--passes must be at least zero, found -1"),
+        (["--passes", "0"], "--passes must be a number above zero, found 0"),
+        (["--epochs", "1e-4"], "--epochs 0.0001: not one step of 32 of 57 rows; ask for more"),
+        (["--threads", "100000"], "--threads must lie within 1.."),
         (["--seed", "-1"], "the seed must lie within 0..4294967295, found -1"),
         (["--seed", str(2**32)], "the seed must lie within 0..4294967295, found 4294967296"),
-        (["--max-tokens", "2"], "texts must keep at least 3 tokens, found 2"),
+        (["--max-tokens", "4"], "texts must keep at least 5 tokens, found 4"),
         (["--calibration-rows", "90"], "with 90 rows for calibration none are left to train on"),
         (["--calibration-rows", "91"], "91 rows for calibration cannot be kept out of training"),
         (["--calibration-whole", "--calibration-rows", "91"], "that are no part of another row"),

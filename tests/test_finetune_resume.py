@@ -123,7 +123,7 @@ def test_the_state_of_a_run_with_other_options_or_data_is_refused_and_kept(
         tuned(place, output)
     state = tmp_path / "out.training" / "state.pt"
     before = state.read_bytes()
-    for changes in ({"seed": 1}, {"rate": 1e-3}, {"task": "pair"}, {"max_tokens": 9}):
+    for changes in ({"seed": 1}, {"batch": 7}, {"task": "pair"}, {"max_tokens": 9}):
         with pytest.raises(InputError, match="belongs to a run with other data or options"):
             tuned(place, output, **changes)
     assert state.read_bytes() == before
@@ -160,7 +160,7 @@ def test_the_last_good_state_is_kept_and_can_be_gone_on_from(
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, name, astray)
-        with pytest.raises(RunError, match=f"the loss is not .* {stage} stage; the last good st"):
+        with pytest.raises(RunError, match=f"the loss is not .* {stage} stage; the same command w"):
             tuned(place, output)
     key = torch.load(state, weights_only=True)["key"]
     found = load_state(state, key)
@@ -170,6 +170,26 @@ def test_the_last_good_state_is_kept_and_can_be_gone_on_from(
     tuned(place, output)
     assert contents(output) == contents(made.directory)
     assert logged(output) == logged(made.directory)  # what the lost steps wrote is not there twice
+
+
+def test_a_run_goes_on_with_a_lower_rate(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    with stopping(monkeypatch, 2, stop), pytest.raises(Stop):
+        tuned(place, output)
+    used: list[float] = []
+    real = trainer.Optimizer.step
+
+    def noted(self: trainer.Optimizer) -> None:
+        used.append(self._parts[0].param_groups[0]["lr"])
+        real(self)
+
+    monkeypatch.setattr(trainer.Optimizer, "step", noted)
+    tuned(place, output, rate=1e-6)
+    assert used and max(used) <= 1e-6
+    report = json.loads((output / "elastic.json").read_text())
+    assert report["training"]["rate"] == 1e-6
 
 
 def test_weights_that_overflow_never_reach_the_state(place: Path, tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from shard_tools.cli.common import PROGRAM, add_json, add_parser, ladder, print_json
+from shard_tools.cli.common import (
+    PROGRAM,
+    add_json,
+    add_parser,
+    check_threads,
+    ladder,
+    print_json,
+)
+from sti.code import DEFAULT_LADDER
 from sti.errors import InputError
 from sti.units import format_time
 
@@ -34,7 +42,8 @@ First the float model is fine-tuned. Then heads and neurons are sorted by import
 of every depth and width are trained at fidelities of the nested code, with the float model as the
 teacher. The result is a checkpoint for `sti-shard build`, and calibration.tsv for `sti-shard rank`.
 
-While it runs, its state lies in OUTPUT.training. After a kill or Ctrl-C, the same command goes on.
+While it runs, its state lies in OUTPUT.training. After a kill or Ctrl-C, the same command goes on;
+so it does with a lower --rate, where a loss became infinite.
 Needs the extra: pip install 'sti[train]'.
 """
 
@@ -117,7 +126,7 @@ def execute(args: argparse.Namespace) -> int:
             f"training needs the Python package {error.name!r}; install the extra: "
             "pip install 'sti[train]'"
         ) from error
-    fidelities = () if args.no_fidelities else args.ladder or (2, 3, 4, 6, 8)
+    fidelities = () if args.no_fidelities else args.ladder or DEFAULT_LADDER
     training = TrainingOptions(
         epochs=args.epochs,
         plain_epochs=args.plain_epochs,
@@ -167,6 +176,7 @@ def _show(args: argparse.Namespace, made: Finetuned, seconds: float) -> None:
                 "path": str(made.directory),
                 "rows": made.rows,
                 "calibration_rows": made.calibration_rows,
+                "rows_left_out": made.rows_left_out,
                 "depths": {str(depth): list(layers) for depth, layers in made.depths.items()},
                 "dev": [asdict(score) for score in made.scores],
                 "seconds": round(seconds, 3),
@@ -177,6 +187,8 @@ def _show(args: argparse.Namespace, made: Finetuned, seconds: float) -> None:
             f"{made.directory}: trained on {made.rows} rows in {format_time(seconds)}, "
             f"{made.calibration_rows} kept out for `{PROGRAM} rank`"
         )
+        if made.rows_left_out:
+            print(f"  {made.rows_left_out} left out: parts of rows kept out, or longer than those")
         for score in made.scores:
             fidelity = f"{score.bits} bits" if score.bits else "float weights"
             print(f"  depth {score.depth} x width {score.width}, {fidelity}: dev {score.value:.4f}")
@@ -190,14 +202,15 @@ def _check(args: argparse.Namespace) -> None:
         "batch",
         "rate",
         "head_rate",
+        "passes",
         "max_tokens",
         "slices",
-        "threads",
     )
+    check_threads(args.threads)
     if not 0.0 < args.calibration_share <= 1.0:
         found = args.calibration_share
         raise InputError(f"--calibration-share must be above 0 and at most 1, found {found}")
-    for name in (*positive, "passes", "calibration_rows"):
+    for name in (*positive, "calibration_rows"):
         value = getattr(args, name)
         if value is None:
             continue

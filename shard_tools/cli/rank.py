@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from shard_tools.cli.common import PROGRAM, add_json, add_parser, print_json
+from shard_tools.cli.common import PROGRAM, add_json, add_parser, check_threads, print_json
 from sti.errors import InputError
 from sti.units import format_size, format_time
 
@@ -68,12 +68,10 @@ def add_command(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Rank the pack and say what came of it."""
     from shard_tools.ranking.rank import RankOptions, journal_path, rank
-    from sti.machine import core_count, most_threads
+    from sti.machine import core_count
     from sti.pack import PackReader
 
-    threads = core_count() if args.threads is None else args.threads
-    if not 1 <= threads <= most_threads():
-        raise InputError(f"--threads must lie within 1..{most_threads()}; found {threads}")
+    check_threads(args.threads)
     if args.seed < 0:
         raise InputError(f"--seed must be at least 0; found {args.seed}")
     options = RankOptions(
@@ -81,7 +79,7 @@ def execute(args: argparse.Namespace) -> int:
         examples=args.examples,
         measure=args.measure,
         seed=args.seed,
-        threads=threads,
+        threads=args.threads or core_count(),
     )
     output = args.pack if args.output is None else args.output
     start = monotonic()

@@ -30,7 +30,6 @@ _COPIED = (
     "special_tokens_map.json",
     "added_tokens.json",
     "sentence_bert_config.json",
-    "README.md",
 )
 _POOLING = {
     "word_embedding_dimension": 0,

@@ -32,7 +32,7 @@ from shard_tools.train.export import write_checkpoint
 from shard_tools.train.fisher import ROWS as FISHER_ROWS
 from shard_tools.train.fisher import fisher_gains
 from shard_tools.train.network import ElasticNetwork
-from shard_tools.train.options import FinetuneOptions
+from shard_tools.train.options import FinetuneOptions, TrainingOptions
 from shard_tools.train.scoring import Score
 from shard_tools.train.tensors import load_network, sizes_of
 from shard_tools.train.trainer import LOG, Trainer
@@ -42,9 +42,8 @@ from sti.errors import InputError, PackFormatError, StorageError
 from sti.tokenizer import Tokenizer
 
 _MOST_SEED = 2**32 - 1
-_LEAST_TOKENS = 3
-"""Special tokens around a pair of texts."""
-
+_LEAST_TOKENS = 5
+"""Three special tokens around a pair of texts, and one of each text."""
 
 _READ = (".json", ".safetensors", ".txt")
 """Files of a checkpoint by the ends of their names: weights, configuration, tokenizer."""
@@ -57,6 +56,8 @@ class Finetuned:
     directory: Path
     rows: int
     calibration_rows: int
+    rows_left_out: int
+    """Rows in neither set: they are parts of a calibration row, or one is a part of them."""
     scores: tuple[Score, ...]
     depths: dict[int, tuple[int, ...]]
 
@@ -96,6 +97,7 @@ def finetune(
         sizes = sizes_of(opened, outputs=max(1, len(data.labels)), slices=options.slices)
         network = load_network(opened, sizes, _precision(options.precision))
         _start_head(network, options.training.seed)
+        _check_steps(options.training, len(examples.training))
         work = _work_directory(output)
         trainer = Trainer(
             network,
@@ -114,7 +116,8 @@ def finetune(
                 report["importance"] = _importance(network, examples, options, line)
         write_checkpoint(work / "checkpoint", opened, network, data.labels, data.held, report)
     _finish(work, output)
-    return Finetuned(output, len(data.rows), len(data.held), scores, trainer.depths)
+    kept = len(data.rows), len(data.held), data.left_out
+    return Finetuned(output, *kept, scores, trainer.depths)
 
 
 def _check(options: FinetuneOptions, output: Path) -> None:
@@ -135,12 +138,22 @@ def _check(options: FinetuneOptions, output: Path) -> None:
         )
 
 
+def _check_steps(options: TrainingOptions, rows: int) -> None:
+    stages = (("--plain-epochs", options.plain_epochs), ("--epochs", options.epochs))
+    for name, epochs in stages:
+        if not options.steps(epochs, rows):
+            raise InputError(
+                f"{name} {epochs:g}: not one step of {options.batch} of {rows} rows; ask for more"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class _Data:
     """Rows to train on, to calibrate and to score with; no labels for a regression."""
 
     rows: Sequence[Row]
     held: Sequence[Row]
+    left_out: int
     dev: Sequence[Row]
     labels: tuple[str, ...]
 
@@ -176,7 +189,7 @@ def _read(training: Path, dev: Path, options: FinetuneOptions) -> _Data:
                 f"{training}: no row of label {label!r} is left to train on; it needs more, or "
                 "fewer rows for calibration"
             )
-    return _Data(left, held, scored, labels)
+    return _Data(left, held, len(rows) - len(left) - len(held), scored, labels)
 
 
 def _labels(rows: Sequence[Row], path: Path) -> tuple[str, ...]:
@@ -245,8 +258,13 @@ def _work_directory(output: Path) -> Path:
 
 
 def _key(options: FinetuneOptions, checkpoint: Path, training: Path, dev: Path) -> str:
-    """Names everything that the result depends on."""
+    """Names everything that the result depends on, but for the rates.
+
+    A run whose loss became infinite goes on from its last good state with a lower one.
+    """
     chosen = asdict(replace(options, threads=None, precision=str(_precision(options.precision))))
+    for rate in ("rate", "head_rate"):
+        del chosen["training"][rate]
     digest = hashlib.sha256(json.dumps(chosen).encode())
     files = [path for path in checkpoint.iterdir() if path.suffix in _READ]
     for path in (*sorted(files), training, dev):
@@ -269,6 +287,7 @@ def _report(
         "labels": list(data.labels),
         "rows": len(data.rows),
         "calibration_rows": len(data.held),
+        "rows_left_out": data.left_out,
         "max_tokens": options.max_tokens,
         "precision": str(trainer.network.dtype).removeprefix("torch."),
         "training": asdict(options.training),
@@ -280,7 +299,7 @@ def _report(
 def _finish(work: Path, output: Path) -> None:
     """Move the checkpoint to its place and remove what a resume would have needed."""
     try:
-        os.replace(work / LOG, work / "checkpoint" / LOG)
+        shutil.copyfile(work / LOG, work / "checkpoint" / LOG)
         os.replace(work / "checkpoint", output)
         shutil.rmtree(work)
     except OSError as error:

@@ -90,10 +90,13 @@ class Optimizer:
         return [part.state_dict() for part in self._parts]
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """Go on from a ``state``.
+        """Go on from a ``state``, with the rates given to this optimizer.
 
         Raises:
             ValueError: it belongs to other parameters.
         """
         for part, kept in zip(self._parts, state, strict=True):
+            rates = [group["rate"] for group in part.param_groups]
             part.load_state_dict(dict(kept))
+            for group, rate in zip(part.param_groups, rates, strict=True):
+                group["rate"] = rate

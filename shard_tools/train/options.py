@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from shard_tools.rows import Task
@@ -36,6 +37,10 @@ class TrainingOptions:
     """Between two fits of grids and book."""
     save_s: float = 120.0
     log_steps: int = 20
+
+    def steps(self, epochs: float, rows: int) -> int:
+        """Steps in so many passes over so many rows."""
+        return round(epochs * math.ceil(rows / self.batch))
 
     @property
     def elastic_work(self) -> float:

@@ -240,11 +240,11 @@ class Trainer:
     def _steps_of(self, stage: Stage) -> int:
         options = self.options
         epochs = options.plain_epochs if stage == "plain" else options.epochs
-        return round(epochs * self._steps_an_epoch)
+        return options.steps(epochs, len(self._training))
 
     @property
     def _steps_an_epoch(self) -> int:
-        return math.ceil(len(self._training) / self.options.batch)
+        return self.options.steps(1, len(self._training))
 
     def _cost(self, stage: Stage) -> float:
         """Of a row, relative to the plain stage."""
@@ -265,10 +265,7 @@ class Trainer:
     def _astray(self, what: str) -> RunError:
         hint = "try a lower --rate"
         if self._state.exists():
-            hint = (
-                f"the last good state is kept in {self._state}: remove it or name another output, "
-                f"and {hint}"
-            )
+            hint = f"the same command with a lower --rate goes on from {self._state}"
         return RunError(
             f"{what} is not a finite number in step {self._step} of the {self._stage} stage; {hint}"
         )

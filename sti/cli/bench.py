@@ -19,17 +19,23 @@ from sti.backend import ort_version
 from sti.cli.output import describe_plan, workload_tokens
 from sti.cli.tables import comma_separated, markdown
 from sti.config import Settings, resolve
+from sti.emulated import SlowReader, parse_storage, with_storage
 from sti.engine import Engine
 from sti.measure import LANES, Measurement, Setting, aim, measure_cold, measure_warm
+from sti.profile import StorageProfile
 from sti.samples import SampleTexts
-from sti.units import format_size
+from sti.storage import FileReader
+from sti.units import format_size, format_time
 
 HEADER = ("setting", "run", "total ms", "p95 ms", "open ms", "io ms", "decode ms", "compute ms")
 MORE = ("stall ms", "largest lane ms", "total / lane", "read", "peak memory", "growth")
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Measure the planned run and every uniform fidelity, cold and warm."""
+    """Measure the planned run and every uniform fidelity, cold and warm.
+
+    On emulated storage only warm runs are measured.
+    """
     asked = resolve(
         latency=args.latency,
         preload=args.preload,
@@ -39,16 +45,19 @@ def execute(args: argparse.Namespace) -> None:
         target=args.target,
     )
     pack = Path(args.pack)
-    with Engine.open(pack, threads=args.threads) as engine:
+    emulated = None if args.storage is None else parse_storage(args.storage)
+    with _engine(pack, args.threads, emulated) as engine:
         settings = _settings(asked, engine.manifest.ladder)
         tokens = workload_tokens(args.tokens, engine.manifest)
         texts = SampleTexts(engine.reader).texts(args.batch, tokens)
         if asked.fidelity is None and asked.plan is None:
             _ = engine.profile  # measured and cached now, not in the first cold run
-        found = [
-            measure_cold(pack, item, texts, threads=args.threads, repeats=args.cold_repeat)
-            for item in settings
-        ]
+        found = []
+        if emulated is None:  # a process of its own would read from the real storage
+            found += [
+                measure_cold(pack, item, texts, threads=args.threads, repeats=args.cold_repeat)
+                for item in settings
+            ]
         found += measure_warm(engine, settings, texts, repeats=args.repeat)
         aim(engine, settings[0].settings)
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
@@ -59,9 +68,31 @@ def execute(args: argparse.Namespace) -> None:
             "pack": f"{engine.manifest.name} ({format_size(pack.stat().st_size)})",
             "workload": f"{args.batch} x {tokens} tokens, {engine.threads} compute threads, "
             f"{'direct' if engine.direct else 'buffered'} reads",
+            "storage": _describe(emulated),
             settings[0].name: describe_plan(plan),
         }
     _print(facts, found, "json" if args.json else args.output)
+
+
+def _engine(pack: Path, threads: int | None, emulated: StorageProfile | None) -> Engine:
+    """The engine to measure, on the pack's own storage or on a slower one."""
+    if emulated is None:
+        return Engine.open(pack, threads=threads)
+    with Engine.open(pack, threads=threads) as engine:
+        profile, chosen = engine.profile, engine.threads
+    return Engine.open(
+        pack,
+        threads=chosen,
+        profile=with_storage(profile, emulated),
+        storage=SlowReader(FileReader(pack), emulated),
+    )
+
+
+def _describe(emulated: StorageProfile | None) -> str:
+    if emulated is None:
+        return "the pack's own"
+    rate, latency = format_size(round(emulated.bytes_per_s)), format_time(emulated.request_s)
+    return f"emulated: real reads, none sooner than at {rate}/s and {latency} a request"
 
 
 def _settings(asked: Settings, ladder: tuple[int, ...]) -> list[Setting]:

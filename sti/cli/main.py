@@ -194,6 +194,8 @@ def _add_bench(commands: Any) -> None:
 examples:
   sti bench model.sti.safetensors
   sti bench model.sti.safetensors --tokens 128 --latency 100ms --output json
+  sti bench model.sti.safetensors --storage microsd
+  sti bench model.sti.safetensors --storage 300MB/s:0.2ms
 
   Cold: a fresh process, nothing of the pack in the page cache, opening and the first run.
   Warm: an engine that is open; weights are streamed again in every run.
@@ -208,6 +210,12 @@ examples:
     )
     parser.add_argument(
         "--cold-repeat", type=_count, default=3, metavar="N", help="cold runs (default 3)"
+    )
+    parser.add_argument(
+        "--storage",
+        metavar="DEVICE",
+        help="delay reads to the pace of a slower device: microsd, emmc, ufs3, ufs4, or RATE or "
+        "RATE:LATENCY; warm runs only",
     )
     _add_target(parser)
     parser.add_argument("--output", choices=("md", "json", "csv"), default="md")
