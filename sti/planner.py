@@ -6,8 +6,8 @@ until its latest start, start-up, embedding and head count, and a deadline holds
 runs. Costs come from ``sti.costs``, timelines from ``sti.simulate``, fidelities from
 ``sti.search``; the default of every choice left to the planner stands here.
 
-Least loss wins; then fewer bytes read; then the earlier end. Of plans whose metric the pack's
-calibration cannot tell apart, the one with the fewest bytes is taken. Where no latency is asked
+Least loss wins; then fewer bytes read; then the earlier end. Planes of the submodel found whose
+absence calibration could not tell are given back (``sti.thrift``). Where no latency is asked
 for, everything is read. The preload buffer holds the first bytes that are read: the start is the
 only time when nothing else can hide a read.
 """
@@ -147,7 +147,7 @@ class _Planner:
     read_ahead: int
 
     def best(self) -> _Candidate:
-        """The candidate of least loss, or one with fewer bytes that cannot be told from it.
+        """The candidate of least loss, without the bytes that make no difference.
 
         Raises:
             InfeasibleError: there is none in time.
@@ -155,7 +155,7 @@ class _Planner:
         found, quality = self._least_loss(), self.manifest.quality
         if quality is None or self.target.latency_s is None:
             return found
-        return self._thriftiest(found, quality.indistinct_from(found.loss))
+        return self._thriftier(found, quality.indistinct_from(found.loss))
 
     def _least_loss(self) -> _Candidate:
         """The best candidate of all submodels that meets the deadline.
@@ -188,34 +188,25 @@ class _Planner:
                 best = found
         return best or self._fastest()
 
-    def _thriftiest(self, best: _Candidate, most_loss: float) -> _Candidate:
-        """The candidate with the fewest bytes that is in time with a loss up to ``most_loss``.
+    def _thriftier(self, best: _Candidate, most_loss: float) -> _Candidate:
+        """The same submodel with the fewest bytes for a loss up to ``most_loss``.
 
-        For each submodel only the fewest bytes of all are tried: where they take too long, as low
-        fidelities may be slow to decode, the submodel is left out.
+        The candidate itself where that would take too long: low fidelities may be slow to decode.
         """
-        able = [item for item in self.manifest.submodels if item.loss <= most_loss]
-        sizes = [(self._least_bytes(item), item) for item in able]
-        for least, submodel in sorted(sizes, key=lambda item: item[0]):
-            if max(least - self.target.preload_bytes, 0) >= best.run.read_bytes:
-                break  # nor can those behind it, which are larger
-            blocks, costs = blocks_of(self.manifest, submodel), self._costs(submodel)
-            options = tabulate(blocks, submodel.width, costs)
-            counts = thriftiest(options, submodel.missing_at(most_loss))
-            if counts is None:
-                continue
-            found = self._candidate(submodel, counts)
-            if self._in_time(found.run) and found.run.read_bytes < best.run.read_bytes:
-                best = found
-        return best
+        submodel = best.submodel
+        blocks = blocks_of(self.manifest, submodel)
+        options = tabulate(blocks, submodel.width, self._costs(submodel))
+        counts = thriftiest(options, submodel.missing_at(most_loss))
+        if counts is None:
+            return best
+        found = self._candidate(submodel, counts)
+        fewer = self._bytes(found) < self._bytes(best)
+        return found if fewer and self._in_time(found.run) else best
 
-    def _least_bytes(self, submodel: Submodel) -> int:
-        """Bytes without which a submodel cannot run: the lowest plane of the slices in use."""
-        width = submodel.width
-        return sum(
-            block.planes[0].shard_bytes * width + sum(block.outlier_bytes[:width])
-            for block in blocks_of(self.manifest, submodel)
-        )
+    def _bytes(self, candidate: _Candidate) -> int:
+        """Bytes of a candidate, preloaded ones included."""
+        held = sum(item.preload_bytes for item in candidate.blocks)
+        return candidate.run.read_bytes + held
 
     def _whole(self, submodel: Submodel) -> _Candidate | None:
         """Everything the pack has of a submodel; None where that is not in time."""

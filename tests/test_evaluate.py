@@ -260,7 +260,7 @@ def test_texts_out_of_scope_are_told_as_the_engine_tells_them(place: Path, tmp_p
     entry = found.cells[0].plan
     assert entry is not None and entry.scope is not None
     assert entry.scope.accepted == sum(kept) / len(kept)
-    assert entry.scope.recalled == 1 - sum(strangers) / len(strangers)
+    assert entry.scope.recalled == pytest.approx(1 - sum(strangers) / len(strangers))
     assert 0 < entry.scope.accepted < 1
     assert found.full.scope is not None
     text = report.as_markdown(found)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sti.quality import Quality, Rejection, follow, interpolate, reach
+from sti.quality import INDISTINCT, Quality, Rejection, follow, interpolate, reach
 
 STEPS = st.lists(
     st.tuples(st.floats(0.01, 10.0), st.one_of(st.just(0.0), st.floats(0.001, 10.0))), max_size=6
@@ -139,11 +139,11 @@ def test_a_metric_that_hardly_falls_cannot_be_told_from_its_best() -> None:
         return Quality("accuracy", 500, residual, places, values).indistinct_from(0.0)
 
     assert indistinct(0.0, (0.9, 0.9, 0.8)) == pytest.approx(0.1)
-    assert indistinct(0.04, (0.9, 0.9, 0.8)) == pytest.approx(0.1 + 0.2 * 0.02 / 0.1)
-    assert indistinct(0.02, (0.9, 0.8, 0.7)) == pytest.approx(0.01)
+    assert indistinct(0.2, (0.9, 0.9, 0.8)) == pytest.approx(0.1 + 0.2 * INDISTINCT * 0.2 / 0.1)
+    assert indistinct(0.02, (0.9, 0.8, 0.7)) == pytest.approx(INDISTINCT * 0.02)
     assert indistinct(0.0, (0.9, 0.8, 0.7)) == 0.0
-    assert indistinct(0.5, (0.9, 0.8, 0.7)) == 0.3
+    assert indistinct(0.3 / INDISTINCT, (0.9, 0.8, 0.7)) == 0.3
     assert indistinct(0.0, (0.9,)) == 0.0
     curve = Quality("accuracy", 500, 0.02, (0.0, 0.1, 0.3), (0.9, 0.8, 0.7))
-    assert curve.indistinct_from(0.1) == pytest.approx(0.1 + 0.2 * 0.01 / 0.1)
+    assert curve.indistinct_from(0.1) == pytest.approx(0.1 + 0.2 * INDISTINCT * 0.02 / 0.1)
     assert curve.indistinct_from(0.4) == 0.4

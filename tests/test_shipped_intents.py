@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from math import sqrt
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,10 @@ def test_plans_under_time_pressure_use_smaller_submodels_that_still_answer(
         assert plan.predicted is not None and plan.predicted.quality is not None
         assert plan.predicted.total_s <= whole.total_s * share
         sizes.append(plan.depth * plan.width)
-        assert accuracy(engine) >= least
-        assert plan.predicted.quality.low <= accuracy(engine) + 0.03
+        found = accuracy(engine)
+        assert found >= least
+        error = sqrt(found * (1 - found) / len(INSIDE))  # of having seen so few texts
+        assert plan.predicted.quality.low <= found + 2 * error
     assert 72 > sizes[0] >= sizes[1]
 
 
