@@ -13,6 +13,7 @@ standard error, and so is the summary, which comes at the end of the input or wi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -23,6 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import sti
+
+PLANNED_TOKENS = (8, 16, 24, 32, 48, 64)
+"""Lengths to expect: the engine plans for the next larger one of some dozen."""
 
 
 @dataclass
@@ -150,6 +154,9 @@ def serve(options: argparse.Namespace) -> int:
                 f"{options.pack}: a pack for {engine.manifest.task} has no intents"
             )
         try:
+            for tokens in PLANNED_TOKENS:  # a plan made now is not made on a text's time
+                with contextlib.suppress(sti.InfeasibleError):
+                    engine.plan_for(tokens=tokens)
             engine.run(["ready"])  # only a first run makes threads and tables
             engine.preloaded()  # the plan counts on it
             loop(engine, lines, tally, as_json=options.json)

@@ -49,10 +49,12 @@ class TextSpan:
 class Timing:
     """Milliseconds. Sums of a lane's busy time; lanes overlap, so they add up to more than total.
 
-    ``total``: from texts in to answer out. ``stall``: compute waiting for weights.
+    ``total``: from texts in to answer out. ``plan``: making the plan, for the first texts of their
+    length. ``compute``: all else on its lane. ``stall``: compute waiting for weights.
     """
 
     total: float
+    plan: float
     io: float
     decode: float
     compute: float
@@ -101,7 +103,7 @@ class Result:
             **answers,
             "timing_ms": {
                 name: round(getattr(self.timing, name), 3)
-                for name in ("total", "io", "decode", "compute", "stall")
+                for name in ("total", "plan", "io", "decode", "compute", "stall")
             },
             "bytes_read": self.bytes_read,
             "truncated": self.truncated,
@@ -238,9 +240,10 @@ def make_result(
         accepted = tuple(row[0].score >= threshold for row in classes)
     timing = Timing(
         total=total_s * 1e3,
+        plan=trace.plan_s * 1e3,
         io=trace.busy_s("storage") * 1e3,
         decode=trace.busy_s("decode") * 1e3,
-        compute=trace.busy_s("compute") * 1e3,
+        compute=(trace.busy_s("compute") - trace.plan_s) * 1e3,
         stall=trace.stall_s() * 1e3,
     )
     truncated = sum(item.truncated for item in encodings)

@@ -12,6 +12,8 @@ from typing import Any
 from sti.plan import Plan
 
 LANES = ("storage", "decode", "compute")
+TOKENIZE, PLAN = "tokenize", "plan"
+"""Names of what is done on the compute lane before anything can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,15 @@ class Trace:
                 reached = max(reached, span.end_s)
         return busy
 
+    @property
+    def plan_s(self) -> float:
+        """Seconds in which the plan was made; next to nothing where there was one."""
+        return sum(span.end_s - span.start_s for span in self.spans if span.name == PLAN)
+
     def stall_s(self) -> float:
         """Seconds in which compute waited between its first block and its last work."""
-        spans = [span for span in self.spans if span.lane == "compute" and span.name != "tokenize"]
+        compute = [span for span in self.spans if span.lane == "compute"]
+        spans = [span for span in compute if span.name not in (TOKENIZE, PLAN)]
         if not spans:
             return 0.0
         return spans[-1].end_s - spans[0].start_s - sum(s.end_s - s.start_s for s in spans)

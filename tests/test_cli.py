@@ -104,7 +104,7 @@ def test_run_prints_one_json_document_and_nothing_else(cli: Cli, tiny_pack: Path
     assert found["texts"] == texts
     assert found["task"] == "embedding"
     assert found["bytes_read"] > 0
-    assert set(found["timing_ms"]) == {"total", "io", "decode", "compute", "stall"}
+    assert set(found["timing_ms"]) == {"total", "plan", "io", "decode", "compute", "stall"}
     assert Plan.from_json(found["plan"], where="test").depth == 2
 
 

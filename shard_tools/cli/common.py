@@ -10,7 +10,6 @@ import json
 from typing import Any
 
 from sti.errors import InputError
-from sti.machine import most_threads
 
 PROGRAM = "sti-shard"
 
@@ -43,6 +42,8 @@ def check_threads(threads: int | None) -> None:
     Raises:
         InputError: it is not within 1 and what the machine can be asked for.
     """
+    from sti.machine import most_threads
+
     most = most_threads()
     if threads is not None and not 1 <= threads <= most:
         raise InputError(f"--threads must lie within 1..{most}; found {threads}")

@@ -18,7 +18,6 @@ from shard_tools.cli.common import (
     ladder,
     print_json,
 )
-from sti.code import DEFAULT_LADDER
 from sti.errors import InputError
 from sti.units import format_time
 
@@ -126,6 +125,8 @@ def execute(args: argparse.Namespace) -> int:
             f"training needs the Python package {error.name!r}; install the extra: "
             "pip install 'sti[train]'"
         ) from error
+    from sti.code import DEFAULT_LADDER
+
     fidelities = () if args.no_fidelities else args.ladder or DEFAULT_LADDER
     training = TrainingOptions(
         epochs=args.epochs,

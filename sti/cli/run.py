@@ -134,8 +134,8 @@ def _cost(result: Result, manifest: Manifest, open_s: float) -> str:
         expected = manifest.quality.estimate(expected_loss(manifest, result.plan))
         plan += f", expected {expected.metric} {show_metric(expected.metric, expected.value)}"
     return (
-        f"{timing.total:.1f} ms (io {timing.io:.1f}, decode {timing.decode:.1f}, "
-        f"compute {timing.compute:.1f}, stall {timing.stall:.1f}) after opening in "
-        f"{open_s * 1e3:.0f} ms; read {format_size(result.bytes_read)}\n"
+        f"{timing.total:.1f} ms (plan {timing.plan:.1f}, io {timing.io:.1f}, "
+        f"decode {timing.decode:.1f}, compute {timing.compute:.1f}, stall {timing.stall:.1f}) "
+        f"after opening in {open_s * 1e3:.0f} ms; read {format_size(result.bytes_read)}\n"
         f"plan: {plan}"
     )
