@@ -1,8 +1,8 @@
 """What a checkpoint was trained for: ``elastic.json``, and the notes of a pack.
 
-In: JSON values. Out: checked depths (how many layers, and which), widths (leading slices), ladder
-and estimated gains, or an error that names the entry. Knows nothing of how training or measuring
-is done.
+Here are also the sizes that every step of training sees. In: JSON values. Out: checked depths (how
+many layers, and which), widths (leading slices), ladder and estimated gains, or an error that names
+the entry. Knows nothing of how training or measuring is done.
 """
 
 from __future__ import annotations
@@ -137,3 +137,17 @@ def checked(
             raise error(f"{where}: depths[{key!r}] lists {len(kept)} layers")
         found[len(kept)] = kept
     return Elastic(slices, found, numbers(widths, 1, slices, "widths"))
+
+
+def middle(layers: int, slices: int) -> tuple[int, int]:
+    """Depth and width of the submodel with half of both."""
+    return max(1, layers // 2), max(1, slices // 2)
+
+
+def smallest(layers: int, slices: int) -> tuple[int, int]:
+    """Depth and width of the smallest submodel that every step trains.
+
+    A third of the layers and a quarter of the slices: smaller ones have their turn by chance, but
+    trained in every step their large losses would rule the layers that all submodels share.
+    """
+    return max(1, layers // 3), max(1, slices // 4)

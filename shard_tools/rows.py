@@ -37,19 +37,23 @@ class Row:
     """Its line in the file, from 1."""
 
 
-def read_rows(path: Path, task: Task | None = None) -> list[Row]:
+def read_rows(path: Path, task: Task | None = None, *, labelled: bool = True) -> list[Row]:
     """Read and check a file.
 
     Args:
         path: ``.tsv`` or ``.jsonl``, possibly followed by ``.gz``.
         task: ``classification`` (one text), ``pair`` (two), ``regression`` (one or two, a number);
             None takes what the file has.
+        labelled: whether rows need a label; without one it is empty.
 
     Raises:
         InputError: the file cannot be read, lacks a column, has no rows, or a row is empty or
             malformed; names the file and the line.
     """
-    rows = [_row(record, f"{path}: line {line}", line, task) for line, record in _records(path)]
+    rows = [
+        _row(record, f"{path}: line {line}", line, task, labelled)
+        for line, record in _records(path)
+    ]
     if not rows:
         raise InputError(f"{path}: has no rows")
     pairs = isinstance(rows[0].text, tuple)
@@ -136,7 +140,9 @@ def _json_lines(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping
         )
 
 
-def _row(record: Mapping[str, str], where: str, line: int, task: Task | None) -> Row:
+def _row(
+    record: Mapping[str, str], where: str, line: int, task: Task | None, labelled: bool
+) -> Row:
     single = next((record[key] for key in _SINGLE if key in record), None)
     pair = tuple(record[key] for key in _PAIR if key in record)
     label = next((record[key] for key in _LABELS if key in record), None)
@@ -149,13 +155,14 @@ def _row(record: Mapping[str, str], where: str, line: int, task: Task | None) ->
         wanted = {"pair": "sentence1 and sentence2", "classification": "sentence"}
         needed = wanted.get(task or "", "sentence, or sentence1 and sentence2")
         raise InputError(f"{where}: lacks {needed}; it has {', '.join(record) or 'nothing'}")
-    if label is None:
+    if label is None and labelled:
         raise InputError(f"{where}: lacks label (or score); it has {', '.join(record)}")
     for part in (text,) if isinstance(text, str) else text:
         if not part.strip():
             raise InputError(f"{where}: a text is empty")
         _check_unicode(part, where)
-    if not label.strip():
+    label = label or ""
+    if labelled and not label.strip():
         raise InputError(f"{where}: the label is empty")
     _check_unicode(label, where)
     if task == "regression" and not _is_number(label):

@@ -138,6 +138,19 @@ def test_the_full_model_is_everything_the_pack_has(found: Evaluation, place: Pat
     assert 0.85 < found.full.measured < 1.0
 
 
+def test_submodels_are_scored_at_every_fidelity(found: Evaluation, place: Path) -> None:
+    sizes = {(item.depth, item.width) for item in found.uniform}
+    assert sizes == {(1, 2), (3, 4)}  # the pack has no smallest one
+    assert [item.bits for item in found.uniform] == [2.0, 3.0, 4.0, 6.0, 8.0] * 2
+    assert found.uniform[-1].measured == found.full.measured
+    for entry, bits in zip(found.uniform[:5], (2, 3, 4, 6, 8), strict=True):
+        with PackReader.open(ranked_pack()) as reader:
+            plan = uniform_plan(
+                reader.manifest, reader.pack_id, Workload(1, 16), bits=bits, depth=1, width=2
+            )
+        assert entry.measured == accuracy_by_engine(plan, place / "data.tsv")
+
+
 def test_an_evaluation_repeats_to_the_bit(found: Evaluation, place: Path) -> None:
     options = Options(TARGETS, PRELOADS, device=str(place / "device.json"), tokens=16)
     assert evaluate(ranked_pack(), place / "data.tsv", options) == found
@@ -262,6 +275,8 @@ def test_texts_out_of_scope_are_told_as_the_engine_tells_them(place: Path, tmp_p
     assert entry.scope.accepted == sum(kept) / len(kept)
     assert entry.scope.recalled == pytest.approx(1 - sum(strangers) / len(strangers))
     assert 0 < entry.scope.accepted < 1
+    # At the threshold of the data itself 95 % are accepted: fewer than here, so more are told.
+    assert (entry.scope.recalled_at_95 > entry.scope.recalled) == (entry.scope.accepted > 0.95)
     assert found.full.scope is not None
     text = report.as_markdown(found)
     assert f"{entry.scope.recalled * 100:.1f} %" in text and "Texts out of scope" in text

@@ -64,6 +64,11 @@ FOUND = Evaluation(
     seed=0,
     full=entry(0.95, name="full model"),
     cells=CELLS,
+    uniform=tuple(
+        replace(entry(value), bits=bits, depth=depth)
+        for depth in (3, 6)
+        for bits, value in ((2.0, 0.80 + depth / 100), (8.0, 0.90 + depth / 100))
+    ),
     forecast_plans=forecast([(Estimate("accuracy", 0.9, 0.88, 0.92), 0.95)]),
     forecast_all=None,
 )
@@ -92,6 +97,10 @@ def test_a_summary_counts_cells_and_averages_the_hard_ones() -> None:
     assert (stronger.beaten, stronger.hard) == (1, 1)
     assert stronger.advantage == pytest.approx(-0.01)
     assert summarise(CELLS[2:3], 0.95, in_paper=True).advantage is None
+    harder = [cell(0.80, {"in memory": value}) for value in (0.70, 0.79, 0.78)]
+    found = summarise(harder, 0.95, in_paper=True)
+    assert found.advantage == pytest.approx(0.13 / 3)
+    assert found.median == pytest.approx(0.02)
 
 
 def test_a_baseline_where_there_is_no_plan_wins() -> None:
@@ -115,7 +124,9 @@ def test_markdown_tells_it_all() -> None:
     assert "| needs 500 ms |" in text
     assert "+10.00 ± 1.00" in text
     assert "in 1 of 3 cells (in 1 more, none of them fits)" in text
-    assert "is ahead by 10.00 points on average" in text
+    assert "is ahead by 10.00 points on average, 10.00 in the median." in text
+    assert "| submodel | 8 bits | 2 bits |" in text
+    assert "|   6 x 12 | 96.0 % | 86.0 % |\n|   3 x 12 | 93.0 % | 83.0 % |" in text
     for block in text.split("\n\n"):
         if block.startswith("|"):
             assert len({line.count(" | ") for line in block.splitlines()}) == 1
@@ -210,14 +221,29 @@ def test_other_formats_are_printed_alone(
 def test_files_get_the_format_of_their_names(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ("a.md", "a.json", "a.svg", "a.csv", "a.txt")
+    names = ("a.md", "a.json", "a.svg", "a.csv", "a")
     files = [part for name in names for part in ("-o", str(tmp_path / name))]
     assert main([*arguments(place), *files]) == 0
     assert capsys.readouterr().out == ""
     json.loads((tmp_path / "a.json").read_text())
     ET.fromstring((tmp_path / "a.svg").read_text())
     assert (tmp_path / "a.csv").read_text().startswith("latency_target_s,")
-    assert (tmp_path / "a.md").read_text() == (tmp_path / "a.txt").read_text()
+    assert (tmp_path / "a.md").read_text() == (tmp_path / "a").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "plot.png"], "plot.png: .png is none of the formats md, json, csv, svg; say which"),
+        (["--output", "json", "-o", "a.svg"], "a.svg: its name asks for svg, --output for json"),
+        (["-o", "/proc/version.md"], "/proc/version.md: cannot be written"),
+    ],
+)
+def test_a_file_whose_name_and_format_do_not_go_together_is_refused(
+    place: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments(place), *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

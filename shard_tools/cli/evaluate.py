@@ -6,6 +6,7 @@ In: parsed arguments. Out: the report on standard output, or in files.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,8 @@ def add_command(commands: Any) -> None:
         "--out-of-scope",
         type=Path,
         metavar="FILE",
-        help="texts none of the labels fits: how many are told, and how many of DATA wrongly",
+        help="texts none of the labels fits (rows like those of DATA; labels are not needed): how "
+        "many are told, and how many of DATA wrongly",
     )
     command.add_argument(
         "--tokens", type=int, metavar="N", help="length of a text (default: the data's median)"
@@ -99,7 +101,7 @@ def execute(args: argparse.Namespace) -> int:
         seed=args.seed,
         threads=args.threads,
     )
-    wanted = [(path, args.output or _format_of(path)) for path in args.files]
+    wanted = [(path, _format_of(path, args.output)) for path in args.files]
     _check_outputs(wanted, args.output)
     found = evaluate(args.pack, args.data, options, progress=False if args.quiet else None)
     for path, form in wanted:
@@ -113,10 +115,16 @@ def _parts(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
-def _format_of(path: Path) -> str:
-    """The format that a file's name asks for."""
+def _format_of(path: Path, asked: str | None) -> str:
+    """The format that is asked for, or that a file's name asks for."""
     form = path.suffix[1:].lower()
-    return form if form in FORMATS else "md"
+    if form in FORMATS and asked not in (None, form):
+        raise InputError(f"{path}: its name asks for {form}, --output for {asked}; leave one out")
+    if asked is None and form and form not in FORMATS:
+        raise InputError(
+            f"{path}: .{form} is none of the formats {', '.join(FORMATS)}; say which with --output"
+        )
+    return asked or form or "md"
 
 
 def _check_outputs(wanted: list[tuple[Path, str]], output: str | None) -> None:
@@ -130,6 +138,8 @@ def _check_outputs(wanted: list[tuple[Path, str]], output: str | None) -> None:
             raise InputError(f"{path}: is a directory; name a file in it")
         if not path.parent.is_dir():
             raise InputError(f"{path.parent}: no such directory; create it first")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise InputError(f"{path}: cannot be written")
 
 
 def _render(found: Evaluation, form: str) -> str:

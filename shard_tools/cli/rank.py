@@ -40,8 +40,8 @@ def add_command(commands: Any) -> None:
         "--out-of-scope",
         type=Path,
         metavar="FILE",
-        help="texts that are none of the classifier's business (rows like those of --data, whose "
-        "labels do not matter): adds thresholds that refuse them",
+        help="texts that are none of the classifier's business (rows like those of --data; "
+        "labels are not needed): adds thresholds that refuse them",
     )
     command.add_argument(
         "--examples",

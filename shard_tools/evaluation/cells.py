@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 from shard_tools.evaluation.timing import Latency
 from sti.quality import Estimate
@@ -28,6 +28,8 @@ class Scope:
     """Share of the data's texts that count as in scope."""
     recalled: float
     """Share of texts out of scope that are told to be."""
+    recalled_at_95: float
+    """The same at the threshold that lets 95 % of the data's texts through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class Summary:
     """Cells with a plan where the best baseline is more than two points below the full model."""
     advantage: float | None
     """How far the plan is ahead of the best baseline there, on average; None without such cells."""
+    median: float | None
+    """The same, the median: one cell in which hardly any baseline fits can rule the average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,9 @@ class Evaluation:
     full: Entry
     """The full model with every shard at the top fidelity, whatever it takes."""
     cells: tuple[Cell, ...]
+    uniform: tuple[Entry, ...]
+    """The full model, half of it in both directions, and the smallest that every step of training
+    sees, as far as the pack has them, at every fidelity; whatever they take."""
     forecast_plans: Forecast | None
     """Over the cells' plans; None where there is no plan."""
     forecast_all: Forecast | None
@@ -175,8 +182,10 @@ def summarise(cells: Sequence[Cell], full: float, *, in_paper: bool) -> Summary:
         beaten += any(rival.wins for rival in cell.rivals if rival.in_paper or not in_paper)
         if best.ahead is not None and best.entry.measured < full - HARD:
             advantages.append(best.ahead)
-    advantage = fmean(advantages) if advantages else None
-    return Summary(compared, beaten, alone, len(advantages), advantage)
+    if not advantages:
+        return Summary(compared, beaten, alone, 0, None, None)
+    means = fmean(advantages), median(advantages)
+    return Summary(compared, beaten, alone, len(advantages), *means)
 
 
 def forecast(entries: Iterable[tuple[Estimate, float]]) -> Forecast | None:

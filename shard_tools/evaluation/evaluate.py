@@ -17,6 +17,9 @@ from itertools import product
 from pathlib import Path
 from statistics import median_high
 
+import numpy as np
+
+from shard_tools.elastic import middle, smallest
 from shard_tools.evaluation.baselines import (
     Baseline,
     Baselines,
@@ -58,6 +61,8 @@ from sti.prediction import mean_bits
 from sti.profile import DeviceProfile
 from sti.quality import Quality
 
+_ACCEPTED = 0.95
+"""Share of texts in scope at which classifiers' recall out of scope is usually compared."""
 _RUN_SHARE = 0.02
 """What a timed run weighs in the progress, against a pass over the data."""
 
@@ -129,7 +134,12 @@ class _Findings:
         if found is None or rejection is None:
             return None
         (sure, strange), least = found, rejection.threshold(contender.loss)
-        return Scope(float((sure >= least).mean()), float((strange < least).mean()))
+        own = np.quantile(sure, 1.0 - _ACCEPTED)
+        return Scope(
+            accepted=float((sure >= least).mean()),
+            recalled=float((strange < least).mean()),
+            recalled_at_95=float((strange < own).mean()),
+        )
 
     def entry(self, name: str, contender: Contender) -> Entry:
         return Entry(
@@ -194,9 +204,11 @@ def evaluate(
         profile = _profile(path, manifest, options)
         tokens, timed_texts = _workload(reader, texts, options)
         tasks = _tasks(reader, profile, Workload(1, tokens), options)
-        full = _full(reader, profile, Workload(1, tokens))
+        uniform = _uniform(reader, profile, Workload(1, tokens))
+        full = uniform[-1]
         contenders = [full, *(item for task in tasks for item in task.contenders)]
-        settings = list(dict.fromkeys(setting_of(item.plan, manifest) for item in contenders))
+        scored = (*contenders, *uniform)
+        settings = list(dict.fromkeys(setting_of(item.plan, manifest) for item in scored))
         timed = {_key(item): item for item in contenders}
         real = {key: item for key, item in timed.items() if item.mode != "layerwise"}
         rounds = len(timed_texts) + 1 if timed_texts else 0
@@ -209,7 +221,7 @@ def evaluate(
                 for setting in settings:
                     answers[setting] = _answers(forward, setting, batches, strange, scorer)
                     line.step(1.0, "measuring accuracy")
-            latencies = {key: simulated(item, profile) for key, item in timed.items()}
+            latencies = {_key(item): simulated(item, profile) for item in scored}
             if timed_texts:
                 found = measure(
                     path,
@@ -236,6 +248,7 @@ def evaluate(
         seed=options.seed,
         full=findings.entry("full model", full),
         cells=tuple(findings.cell(task) for task in tasks),
+        uniform=tuple(findings.entry("uniform", item) for item in uniform),
         forecast_plans=findings.forecast_of(plans),
         forecast_all=findings.forecast_of(contenders),
     )
@@ -273,7 +286,7 @@ def _strangers(path: Path, manifest: Manifest, options: Options) -> list[Text]:
         raise InputError(
             f"{path}: has no thresholds for texts out of scope; rank it with --out-of-scope first"
         )
-    return [row.text for row in read_rows(options.out_of_scope)]
+    return [row.text for row in read_rows(options.out_of_scope, labelled=False)]
 
 
 def _check(options: Options) -> None:
@@ -350,11 +363,27 @@ def _tasks(
     return tasks
 
 
-def _full(reader: PackReader, profile: DeviceProfile, workload: Workload) -> Contender:
-    """Everything the pack has, whatever it takes."""
+def _uniform(reader: PackReader, profile: DeviceProfile, workload: Workload) -> list[Contender]:
+    """Some submodels at every fidelity, whatever they take; everything the pack has comes last."""
     manifest = reader.manifest
-    top = manifest.ladder[-1]
-    return planned(uniform_plan(manifest, reader.pack_id, workload, bits=top, profile=profile))
+    layers, slices = manifest.dimensions.layers, manifest.dimensions.slices
+    found = []
+    for sizes in (smallest(layers, slices), middle(layers, slices), (layers, slices)):
+        if sizes not in {(item.depth, item.width) for item in manifest.submodels}:
+            continue
+        depth, width = sizes
+        for bits in manifest.ladder:
+            plan = uniform_plan(
+                manifest,
+                reader.pack_id,
+                workload,
+                bits=bits,
+                profile=profile,
+                depth=depth,
+                width=width,
+            )
+            found.append(planned(plan))
+    return found
 
 
 def _key(contender: Contender) -> Key:

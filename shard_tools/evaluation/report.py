@@ -17,6 +17,7 @@ from shard_tools.evaluation.cells import (
     Evaluation,
     Forecast,
     Rival,
+    Scope,
     Summary,
 )
 from sti.cli.output import show_metric
@@ -45,6 +46,7 @@ _CSV_HEADER = (
     "memory_bytes",
     "accepted",
     "recalled",
+    "recalled_at_95",
     "why_not",
 )
 
@@ -80,7 +82,7 @@ def as_csv(found: Evaluation) -> str:
 
 
 def _csv_entry(entry: Entry | None, ahead: float | None, error: float | None) -> list[str]:
-    """From ``depth`` to ``recalled``."""
+    """From ``depth`` to ``recalled_at_95``."""
     if entry is None:
         return [""] * (len(_CSV_HEADER) - 5)
     expected, latency, scope = entry.expected, entry.latency, entry.scope
@@ -96,12 +98,18 @@ def _csv_entry(entry: Entry | None, ahead: float | None, error: float | None) ->
         str(latency.measured).lower(),
         str(entry.bytes_read),
         str(entry.memory_bytes),
-        *(["", ""] if scope is None else [f"{scope.accepted:.6f}", f"{scope.recalled:.6f}"]),
+        *(f"{share:.6f}" if scope else "" for share in _shares(scope)),
     ]
 
 
+def _shares(scope: Scope | None) -> tuple[float, ...]:
+    if scope is None:
+        return (0.0, 0.0, 0.0)
+    return scope.accepted, scope.recalled, scope.recalled_at_95
+
+
 def as_markdown(found: Evaluation) -> str:
-    """Headings, three tables (plans, the best baselines, every baseline), and what it comes to."""
+    """Headings, tables (plans, the best baselines, all of them, fidelities), and a summary."""
     parts = [
         f"# {found.pack}: plans and baselines",
         _preamble(found),
@@ -113,6 +121,8 @@ def as_markdown(found: Evaluation) -> str:
         _duels(found),
         f"## All baselines: {found.metric}",
         _all_baselines(found),
+        f"## One fidelity throughout: {found.metric}",
+        _uniform(found),
     ]
     if found.full.scope is not None:
         parts += ["## Texts out of scope", _scopes(found)]
@@ -128,14 +138,17 @@ def size_of(preload_bytes: int) -> str:
 def _preamble(found: Evaluation) -> str:
     full = found.full
     cut = f" ({found.truncated} of them cut to what the model takes)" if found.truncated else ""
-    how = f"the clock is real, {found.runs} runs each" if found.runs else "the clock is simulated"
+    how = "the clock is simulated"
+    if found.runs:
+        how = f"the clock is real, {found.runs} runs each, but for the layer pipeline's"
     return (
         f"{found.metric.capitalize()} on {found.examples} examples of {found.data}{cut}, pack "
         f"{found.pack_id}. One text of up to {found.tokens} tokens a run on {found.device}; {how}. "
         f"The full model, every shard at {full.bits:.0f} bits: "
         f"{show_metric(found.metric, full.measured)} in {format_time(full.latency.median_s)}, "
         f"reading {format_size(full.bytes_read)}. Targets hold for 95 of 100 runs: a median may "
-        f"take the target divided by {found.jitter:.2f}."
+        f"take the target divided by {found.jitter:.2f}. Memory is what the lanes' buffers, the "
+        "preload and, for baselines, the held weights come to; it is computed."
     )
 
 
@@ -211,18 +224,30 @@ def _all_baselines(found: Evaluation) -> str:
     return "\n".join(parts)
 
 
+def _uniform(found: Evaluation) -> str:
+    """A line for each submodel, a column for each fidelity, the best first."""
+    bits = sorted({round(entry.bits) for entry in found.uniform}, reverse=True)
+    lines: dict[str, dict[int, str]] = {}
+    for entry in reversed(found.uniform):
+        shown = show_metric(found.metric, entry.measured)
+        lines.setdefault(_size(entry), {})[round(entry.bits)] = shown
+    rows = [[size, *(line[number] for number in bits)] for size, line in lines.items()]
+    return markdown(["submodel", *(f"{number} bits" for number in bits)], rows)
+
+
 def _scopes(found: Evaluation) -> str:
     """What the thresholds of the pack do, plan by plan."""
     rows = [["full model", "", *_scope_row(found.full)]]
     rows += [[*_limits(cell), *_scope_row(cell.plan)] for cell in found.cells]
     header = ["target", "preload", "in scope, accepted", "out of scope, told"]
+    header.append("told where 95 % are accepted")
     return markdown(header, rows)
 
 
 def _scope_row(entry: Entry | None) -> list[str]:
     if entry is None or entry.scope is None:
-        return [_NONE, _NONE]
-    return [f"{share * 100:.1f} %" for share in (entry.scope.accepted, entry.scope.recalled)]
+        return [_NONE, _NONE, _NONE]
+    return [f"{share * 100:.1f} %" for share in _shares(entry.scope)]
 
 
 def _measured(entry: Entry | None, metric: str) -> str:
@@ -272,7 +297,7 @@ def _summed(whom: str, summary: Summary, found: Evaluation) -> str:
     return (
         f"{text}; in the {summary.hard} where the best of them is more than 2 points below the "
         f"full model, the plan is ahead by {_points(summary.advantage, found.metric)}{unit} on "
-        "average."
+        f"average, {_points(summary.median or 0.0, found.metric)} in the median."
     )
 
 

@@ -72,7 +72,7 @@ def load_out_of_scope(path: Path | None, manifest: Manifest) -> Calibration | No
         return None
     if manifest.task != "classification":
         raise InputError(f"{path}: only a classifier can tell texts that are out of scope")
-    return _made(path, read_rows(path), ())
+    return _made(path, read_rows(path, labelled=False), ())
 
 
 def _made(path: Path, rows: Sequence[Row], numbers: Sequence[float]) -> Calibration:

@@ -16,6 +16,7 @@ from random import Random
 
 import torch
 
+from shard_tools.elastic import middle, smallest
 from shard_tools.train.network import Pass
 
 _FULL_SIZE_SHARE = 0.4
@@ -82,20 +83,6 @@ class Sampler:
 def _largish(random: Random, most: int) -> int:
     """One to ``most``, large numbers more often: small submodels learn along with large ones."""
     return max(random.randint(1, most), random.randint(1, most))
-
-
-def middle(layers: int, slices: int) -> tuple[int, int]:
-    """Depth and width of the submodel with half of both."""
-    return max(1, layers // 2), max(1, slices // 2)
-
-
-def smallest(layers: int, slices: int) -> tuple[int, int]:
-    """Depth and width of the smallest submodel that every step trains.
-
-    A third of the layers and a quarter of the slices: smaller ones have their turn by chance, but
-    trained in every step their large losses would rule the layers that all submodels share.
-    """
-    return max(1, layers // 3), max(1, slices // 4)
 
 
 def milestones(layers: int, slices: int, ladder: Sequence[int]) -> list[tuple[int, int, int]]:
