@@ -393,4 +393,5 @@ def test_thresholds_are_not_dropped_in_silence(tmp_path: Path) -> None:
     options = replace(OPTIONS, measure="proxy")
     rank(ranked(), data(), tmp_path / "again", options, notice=notices.append)
     assert manifest_of(tmp_path / "again").rejection is None
-    assert len(notices) == 1 and "--out-of-scope" in notices[0]
+    assert len(notices) == 2 and "--out-of-scope" in notices[0]
+    assert "was ranked before" in notices[1] and "--measure exhaustive" in notices[1]

@@ -130,12 +130,11 @@ def _notes(
     fewer = agreement(few, gains[: len(few)])
     planes: dict[str, Any] = {}
     for plane, bits in enumerate(ladder):
-        entry: dict[str, Any] = {"spearman_proxy": round(proxies[plane], 3)}
-        if plane < len(losses):
+        entry: dict[str, Any] = {}
+        if plane + 1 < len(losses) or len(losses) == len(ladder):  # of others the proxy is all
             upper = losses[plane + 1] if plane + 1 < len(losses) else np.zeros_like(losses[0])
-            whole = plane + 1 < len(losses) or len(losses) == len(ladder)
-            if whole:
-                entry |= stability(losses[plane] - upper, seed=seed).to_json()
+            entry["spearman_proxy"] = round(proxies[plane], 3)
+            entry |= stability(losses[plane] - upper, seed=seed).to_json()
         if plane < len(fewer):
             entry["spearman_tenth_of_texts"] = round(fewer[plane], 3)
         planes[str(bits)] = entry

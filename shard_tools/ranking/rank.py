@@ -106,6 +106,11 @@ def rank(
             notice(
                 "without --out-of-scope the pack's thresholds for texts out of scope are dropped"
             )
+        if "ranking" in manifest.notes and options.measure != "exhaustive":
+            notice(
+                f"{pack} was ranked before: the gains it has come from there, and what is not "
+                "measured follows them; rank the pack as it was built, or use --measure exhaustive"
+            )
         try:
             with Forward(reader, threads=options.threads) as forward:
                 ranked = _rank(forward, sizes, calibration, strangers, options, journal, progress)
