@@ -26,8 +26,9 @@ FAKES = {
     "sti-shard": (
         'printf "%q " "$@" >> "$CALLS"; echo >> "$CALLS"\n'
         'if [ "$1" = "${FAIL:-}" ]; then exit 1; fi\n'
-        'while [ "$1" != -o ]; do shift; done\n'
-        'case $2 in *elastic) mkdir "$2"; touch "$2/calibration.tsv";; *) touch "$2";; esac'
+        'for word; do if [ "${last:-}" = -o ]; then case $word in\n'
+        '*elastic) mkdir "$word"; touch "$word/calibration.tsv";; *) touch "$word";; esac; fi\n'
+        "last=$word; done"
     ),
 }
 
@@ -74,19 +75,29 @@ def run(place: Path, recipe: str, *arguments: str, fail: str = "") -> list[list[
         ("glue.sh", ("rte", "train.tsv", "train.tsv", "out put")),
     ],
 )
-def test_a_recipe_trains_builds_and_ranks(
+def test_a_recipe_trains_builds_ranks_and_evaluates(
     place: Path, recipe: str, arguments: tuple[str, ...]
 ) -> None:
     for fail, names in (
         ("build", ["finetune", "build"]),
-        ("", ["build", "rank"]),  # what was trained is not trained again
+        # What was trained is not trained again.
+        ("", ["build", "rank", "evaluate", "evaluate"]),
     ):
         calls = run(place, recipe, *arguments, fail=fail)
         assert [call[0] for call in calls] == names
         for call in calls:
             cli.build_parser().parse_args(call)
     assert (place / "out put").exists()
+    names = [path.name.partition("-")[2] for path in (place / "evaluations").iterdir()]
+    assert sorted(names) == ["board.md", "board.svg", "machine.md", "machine.svg"]
     assert not [path for path in place.iterdir() if "work" in path.name]
+
+
+def test_the_recipe_of_embeddings_builds(place: Path) -> None:
+    calls = run(place, "all-MiniLM-L6-v2.sh", "out put")
+    assert [call[0] for call in calls] == ["build"]
+    cli.build_parser().parse_args(calls[0])
+    assert (place / "out put").exists()
 
 
 def test_splits_become_tables(place: Path) -> None:
