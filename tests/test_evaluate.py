@@ -14,7 +14,7 @@ import pytest
 import sti
 from shard_tools.evaluation import report
 from shard_tools.evaluation.cells import Cell, Entry, Evaluation
-from shard_tools.evaluation.evaluate import Options, evaluate
+from shard_tools.evaluation.evaluate import EvaluateOptions, evaluate
 from shard_tools.evaluation.timing import draw
 from shard_tools.rows import Text, read_rows
 from sti.errors import InputError
@@ -45,7 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(place: Path) -> Evaluation:
     """An evaluation on the made-up device."""
-    options = Options(TARGETS, PRELOADS, device=str(place / "device.json"), tokens=16)
+    options = EvaluateOptions(TARGETS, PRELOADS, device=str(place / "device.json"), tokens=16)
     return evaluate(ranked_pack(), place / "data.tsv", options)
 
 
@@ -152,13 +152,13 @@ def test_submodels_are_scored_at_every_fidelity(found: Evaluation, place: Path) 
 
 
 def test_an_evaluation_repeats_to_the_bit(found: Evaluation, place: Path) -> None:
-    options = Options(TARGETS, PRELOADS, device=str(place / "device.json"), tokens=16)
+    options = EvaluateOptions(TARGETS, PRELOADS, device=str(place / "device.json"), tokens=16)
     assert evaluate(ranked_pack(), place / "data.tsv", options) == found
 
 
 def test_this_machine_is_timed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sti.plans.load_or_measure", lambda *_, **__: PROFILE)
-    options = Options((20e-3,), (12_000,), runs=3, threads=1)
+    options = EvaluateOptions((20e-3,), (12_000,), runs=3, threads=1)
     found = evaluate(ranked_pack(), place / "data.tsv", options)
     (cell,) = found.cells
     entries: list[Entry | None] = [cell.plan, found.full, *(rival.entry for rival in cell.rivals)]
@@ -174,7 +174,7 @@ def test_this_machine_is_timed(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_regressions_are_scored_by_rank_correlation(place: Path) -> None:
     pack = ranked_pack("regression")
     data = write_data(place / "scores.tsv", pack, texts(60))
-    options = Options((20e-3,), device=str(place / "device.json"))
+    options = EvaluateOptions((20e-3,), device=str(place / "device.json"))
     found = evaluate(pack, data, options)
     assert found.metric == "spearman"
     assert found.full.measured == 1.0
@@ -188,14 +188,14 @@ def test_pairs_of_texts_are_evaluated(place: Path) -> None:
     data = place / "pairs.tsv"
     lines = [f"the dog\ta {word}\tred" for word in ("cat", "house", "table")]
     data.write_text("\n".join(["sentence1\tsentence2\tlabel", *lines]) + "\n")
-    options = Options((20e-3,), device=str(place / "device.json"))
+    options = EvaluateOptions((20e-3,), device=str(place / "device.json"))
     assert evaluate(ranked_pack(), data, options).examples == 3
 
 
 def test_texts_that_are_cut_are_counted(place: Path) -> None:
     data = place / "long.tsv"
     data.write_text("sentence\tlabel\n" + "dog " * 60 + "\tred\nthe cat\tblue\n")
-    options = Options((20e-3,), device=str(place / "device.json"))
+    options = EvaluateOptions((20e-3,), device=str(place / "device.json"))
     assert evaluate(ranked_pack(), data, options).truncated == 1
 
 
@@ -214,13 +214,13 @@ def test_options_that_cannot_be_used(
     place: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, int], message: str
 ) -> None:
     monkeypatch.setattr("sti.plans.load_or_measure", lambda *_, **__: PROFILE)
-    options = replace(Options((20e-3,), threads=1), **changes)
+    options = replace(EvaluateOptions((20e-3,), threads=1), **changes)
     with pytest.raises(InputError, match=message):
         evaluate(ranked_pack(), place / "data.tsv", options)
 
 
 def test_packs_that_cannot_be_evaluated_say_what_to_do(place: Path) -> None:
-    options = Options((20e-3,))
+    options = EvaluateOptions((20e-3,))
     with pytest.raises(InputError, match="rank it first: sti-shard rank"):
         evaluate(tiny_pack("classification"), place / "data.tsv", options)
     with pytest.raises(InputError, match="is a pack for embedding"):
@@ -254,7 +254,7 @@ def test_texts_out_of_scope_are_told_as_the_engine_tells_them(place: Path, tmp_p
     (tmp_path / "strange.tsv").write_text(
         "\n".join(["sentence\tlabel", *(f"{t}\tx" for t in strange)])
     )
-    options = Options(
+    options = EvaluateOptions(
         TARGETS[1:2],
         device=str(place / "device.json"),
         tokens=16,
@@ -285,6 +285,8 @@ def test_texts_out_of_scope_are_told_as_the_engine_tells_them(place: Path, tmp_p
 
 
 def test_without_thresholds_texts_out_of_scope_cannot_be_told(place: Path) -> None:
-    options = Options(TARGETS, out_of_scope=place / "data.tsv", device=str(place / "device.json"))
+    options = EvaluateOptions(
+        TARGETS, out_of_scope=place / "data.tsv", device=str(place / "device.json")
+    )
     with pytest.raises(InputError, match=r"has no thresholds.*rank it with --out-of-scope"):
         evaluate(ranked_pack(), place / "data.tsv", options)

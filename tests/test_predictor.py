@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shard_tools.measuring.forward import Floats
-from shard_tools.measuring.judge import ANSWER, LOSS, SCORE, Judge, fit_temperature, scores
+from shard_tools.measuring.judge import ANSWER, LOSS, SURENESS, Judge, fit_temperature, sureness
 from shard_tools.ranking.gains import (
     agreement,
     by_block,
@@ -170,7 +170,7 @@ def test_a_judge_measures_the_divergence_from_the_base() -> None:
     assert found[LOSS].mean() == pytest.approx(cross_entropy(base, other), rel=1e-5)
     assert (judge.judge(base)[LOSS] == 0).all() and judge.value(judge.judge(base)[ANSWER]) == 1.0
     assert (found[ANSWER] == other.argmax(axis=1)).all()
-    assert ((found[SCORE] > 0.25) & (found[SCORE] <= 1.0)).all()
+    assert ((found[SURENESS] > 0.25) & (found[SURENESS] <= 1.0)).all()
 
 
 def test_a_judge_of_values_measures_squared_errors() -> None:
@@ -196,7 +196,7 @@ def test_the_temperature_undoes_overconfidence() -> None:
     labels = np.array([rng.choice(5, p=row) for row in p], dtype=np.float64)
     found = fit_temperature((logits * 3).astype(np.float32), labels)
     assert found == pytest.approx(3.0, rel=0.06)
-    assert scores((logits * 3).astype(np.float32), 3.0) == pytest.approx(p.max(axis=1), rel=1e-4)
+    assert sureness((logits * 3).astype(np.float32), 3.0) == pytest.approx(p.max(axis=1), rel=1e-4)
 
 
 def measured(depth: int, width: int, *losses: float) -> Measured:

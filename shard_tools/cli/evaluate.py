@@ -88,10 +88,10 @@ def add_command(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Evaluate, and write what was found."""
-    from shard_tools.evaluation.evaluate import Options, evaluate
+    from shard_tools.evaluation.evaluate import EvaluateOptions, evaluate
     from sti.cli.output import write_file
 
-    options = Options(
+    options = EvaluateOptions(
         targets_s=tuple(parse_time(part, name="--targets") for part in _parts(args.targets)),
         preloads_bytes=tuple(parse_size(part, name="--preload") for part in _parts(args.preload)),
         device=args.device,

@@ -44,8 +44,7 @@ from shard_tools.evaluation.timing import (
     token_counts,
 )
 from shard_tools.measuring.forward import Batches, Forward, Setting, setting_of
-from shard_tools.measuring.judge import Doubles
-from shard_tools.measuring.judge import scores as sureness
+from shard_tools.measuring.judge import Doubles, sureness
 from shard_tools.measuring.metrics import Score, Scorer
 from shard_tools.progress import Progress
 from shard_tools.rows import Text, read_rows, targets_of
@@ -71,7 +70,7 @@ Key = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class EvaluateOptions:
     """What to evaluate."""
 
     targets_s: tuple[float, ...]
@@ -90,7 +89,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class PlannedCell:
     """A cell before anything has run."""
 
     target: Target
@@ -155,7 +154,7 @@ class _Findings:
             scope=self.scope(contender),
         )
 
-    def cell(self, task: Task) -> Cell:
+    def cell(self, task: PlannedCell) -> Cell:
         assert task.target.latency_s is not None
         return Cell(
             latency_s=task.target.latency_s,
@@ -181,7 +180,7 @@ class _Findings:
 
 
 def evaluate(
-    path: Path, data: Path, options: Options, *, progress: bool | None = None
+    path: Path, data: Path, options: EvaluateOptions, *, progress: bool | None = None
 ) -> Evaluation:
     """Plan all cells, run everything in them, and compare.
 
@@ -278,7 +277,7 @@ def _answers(
     return _Answers(score, (sure, unsure))
 
 
-def _strangers(path: Path, manifest: Manifest, options: Options) -> list[Text]:
+def _strangers(path: Path, manifest: Manifest, options: EvaluateOptions) -> list[Text]:
     """Texts out of scope, if any; what label they have does not matter."""
     if options.out_of_scope is None:
         return []
@@ -289,7 +288,7 @@ def _strangers(path: Path, manifest: Manifest, options: Options) -> list[Text]:
     return [row.text for row in read_rows(options.out_of_scope, labelled=False)]
 
 
-def _check(options: Options) -> None:
+def _check(options: EvaluateOptions) -> None:
     if options.runs < 1:
         raise InputError(f"--runs must be at least 1; found {options.runs}")
     if options.threads is not None and not 1 <= options.threads <= most_threads():
@@ -315,7 +314,7 @@ def _quality(reader: PackReader) -> Quality:
     return reader.manifest.quality
 
 
-def _profile(path: Path, manifest: Manifest, options: Options) -> DeviceProfile:
+def _profile(path: Path, manifest: Manifest, options: EvaluateOptions) -> DeviceProfile:
     """The device asked for, or this machine, measured if need be."""
     if options.device is not None:
         from sti.boards import load_device
@@ -326,7 +325,7 @@ def _profile(path: Path, manifest: Manifest, options: Options) -> DeviceProfile:
 
 
 def _workload(
-    reader: PackReader, texts: Sequence[Text], options: Options
+    reader: PackReader, texts: Sequence[Text], options: EvaluateOptions
 ) -> tuple[int, list[Text]]:
     """Tokens of the workload, and the texts that are timed: none where time is simulated."""
     counts, most = token_counts(reader, texts), reader.manifest.dimensions.max_tokens
@@ -347,8 +346,8 @@ def _workload(
 
 
 def _tasks(
-    reader: PackReader, profile: DeviceProfile, workload: Workload, options: Options
-) -> list[Task]:
+    reader: PackReader, profile: DeviceProfile, workload: Workload, options: EvaluateOptions
+) -> list[PlannedCell]:
     baselines = Baselines(reader.manifest, reader.pack_id, profile, workload)
     tasks = []
     for latency_s, preload in product(options.targets_s, options.preloads_bytes):
@@ -359,7 +358,7 @@ def _tasks(
             plan = planned(found)
         except InfeasibleError as error:
             needed_s = error.needed
-        tasks.append(Task(target, plan, needed_s, baselines.under(target)))
+        tasks.append(PlannedCell(target, plan, needed_s, baselines.under(target)))
     return tasks
 
 

@@ -19,7 +19,7 @@ from sti.errors import RunError
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-LOSS, ANSWER, SCORE = 0, 1, 2
+LOSS, ANSWER, SURENESS = 0, 1, 2
 """Rows of what ``Judge.judge`` returns."""
 
 _GOLDEN = 0.618033988749895
@@ -55,7 +55,7 @@ class Judge:
 
     def judge(self, logits: Floats) -> Floats:
         """Float32 ``[3, n]``: each text's loss (nats; squared error over variance), its answer
-        (class or value), and its score, the probability of the best class (1 for regressions).
+        (class or value), and how sure it is: the probability of the best class (1 for regressions).
 
         Raises:
             RunError: an answer is no finite number.
@@ -69,7 +69,7 @@ class Judge:
         logs = log_softmax(logits)
         found[LOSS] = np.maximum((np.exp(self._base) * (self._base - logs)).sum(axis=1), 0.0)
         found[ANSWER] = logits.argmax(axis=1)
-        found[SCORE] = scores(logits, self.temperature)
+        found[SURENESS] = sureness(logits, self.temperature)
         return found
 
     def value(self, answers: Floats) -> float:
@@ -95,7 +95,7 @@ def log_softmax(logits: Floats) -> Doubles:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def scores(logits: Floats, temperature: float) -> Doubles:
+def sureness(logits: Floats, temperature: float) -> Doubles:
     """Probability of each text's best class, ``[n]``."""
     cooled = logits.astype(np.float64) / temperature
     return np.asarray(1.0 / np.exp(cooled - cooled.max(axis=1, keepdims=True)).sum(axis=1))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_tools.measuring.forward import Setting, counted_setting, uniform_setting
-from shard_tools.measuring.judge import ANSWER, LOSS, SCORE, scores
+from shard_tools.measuring.judge import ANSWER, LOSS, SURENESS, sureness
 from shard_tools.ranking.calibration import Calibration
 from shard_tools.ranking.predictor import Curve, Mixed, draw_mixed, fit_curve, residual
 from shard_tools.ranking.shard_losses import Bench
@@ -116,7 +116,7 @@ def measure_rejection(
 
         def measure(setting: Setting = setting) -> Floats:
             logits = bench.forward.logits(batches, setting)
-            return scores(logits, rejection.temperature).astype(np.float32)
+            return sureness(logits, rejection.temperature).astype(np.float32)
 
         found = bench.journal.step(f"strangers/{bits}", measure)
         counts = [uniform_counts(block, full.width, bits) for block in blocks]
@@ -136,7 +136,7 @@ def measure_rejection(
 def rejection_curve(plans: Sequence[MeasuredPlan]) -> Curve:
     """Thresholds along the expected loss, neighbours averaged."""
     quantiles = [
-        float(np.quantile(plan.found[SCORE], 1.0 - ACCEPTED, method="lower")) for plan in plans
+        float(np.quantile(plan.found[SURENESS], 1.0 - ACCEPTED, method="lower")) for plan in plans
     ]
     return fit_curve([plan.expected for plan in plans], quantiles, falling=False)
 
