@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from sti.errors import BackendError
 from sti.manifest import BlockKind, Manifest
-from sti.pack import PackReader
 from sti.plan import Workload
 
 Floats = NDArray[np.float32]
@@ -99,19 +98,33 @@ def _value(array: NDArray[Any]) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
+class Residents(Protocol):
+    """What graphs are made from: a pack, or copies of its resident tensors."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the pack says about itself."""
+
+    def resident(self, name: str) -> NDArray[Any]:
+        """A resident tensor; always the same memory for a name."""
+
+    def has_resident(self, name: str) -> bool:
+        """Whether there is one of this name."""
+
+
 class Backend:
     """A pack's graphs, ready to compute. Not thread-safe: one run at a time.
 
     Args:
-        reader: the opened pack; its resident arrays are used in place and must stay open.
+        residents: the opened pack; its resident arrays are used in place and must stay open.
         threads: compute threads of each session.
         unsigned: use the graphs with unsigned weights; None lets a self-test product decide
             whether this processor multiplies u8 by s8 exactly (x86 without VNNI does not).
     """
 
-    def __init__(self, reader: PackReader, *, threads: int, unsigned: bool | None = None) -> None:
-        self._reader = reader
-        self._manifest: Manifest = reader.manifest
+    def __init__(self, residents: Residents, *, threads: int, unsigned: bool | None = None) -> None:
+        self._source = residents
+        self._manifest = residents.manifest
         self._options = _options(threads)
         self.threads = threads
         self.unsigned = self._saturates() if unsigned is None else unsigned
@@ -253,7 +266,7 @@ class Backend:
 
     def _session(self, key: str) -> _Graph:
         if key not in self._graphs:
-            model = self._reader.resident(self._manifest.graphs[key]).tobytes()
+            model = self._source.resident(self._manifest.graphs[key]).tobytes()
             self._graphs[key] = _Graph(key, model, self._options)
         return self._graphs[key]
 
@@ -274,14 +287,14 @@ class Backend:
             self._fixed[prefix] = {
                 name: self._resident(f"{prefix}.{name}")
                 for name in graph.inputs
-                if self._reader.has_resident(f"{prefix}.{name}")
+                if self._source.has_resident(f"{prefix}.{name}")
             }
         for name, value in self._fixed[prefix].items():
             graph.bind(name, value)
 
     def _resident(self, name: str, width: int | None = None) -> Any:
         """A resident tensor, cut to what belongs to the first ``width`` slices."""
-        array = self._reader.resident(name)
+        array = self._source.resident(name)
         return _value(array if width is None else array[: self._share(array, width)])
 
     def _share(self, array: NDArray[Any], width: int) -> int:
@@ -314,8 +327,8 @@ class Backend:
             values = {name: self._resident(f"{base}.{name}", width) for name in kind.sliced}
             values |= {name: self._resident(f"{base}.{name}") for name in kind.shared}
             for side in kind.side:
-                index = self._reader.resident(f"{base}.{side.name}_idx")
-                weights = self._reader.resident(f"{base}.{side.name}_w")
+                index = self._source.resident(f"{base}.{side.name}_idx")
+                weights = self._source.resident(f"{base}.{side.name}_w")
                 if side.channels_per_slice:
                     used = int(np.searchsorted(index, width * side.channels_per_slice))
                     index, weights = index[:used], weights[:used]

@@ -82,10 +82,11 @@ class Forward:
     """
 
     def __init__(self, reader: PackReader, *, threads: int) -> None:
-        self._reader = OwnResidents(reader)
+        self._reader = reader
+        self._residents = OwnResidents(reader)
         self._manifest = reader.manifest
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
-        self._backend = Backend(self._reader, threads=threads)
+        self._backend = Backend(self._residents, threads=threads)
         self._decoder = Decoder(
             CodeBook.from_json(reader.manifest.book), unsigned=self._backend.unsigned
         )
@@ -180,7 +181,7 @@ class Forward:
         for item in setting:
             self._load(item)
             absent = [number for number, bits in enumerate(item.bits) if not bits]
-            with self._reader.without(self._stored[item.layer, item.kind], absent):
+            with self._residents.without(self._stored[item.layer, item.kind], absent):
                 for state in batches.working:
                     self._backend.block(state, item.layer, item.kind, len(item.bits))
 

@@ -1,8 +1,8 @@
 """A pack's resident tensors as copies, so that parts of them can be taken away for a while.
 
-In: an open pack. Out: the same pack, whose scales, biases and side weights of chosen slices are
-zero inside a ``with``. Sessions are bound to the copies' memory and see the change. Knows nothing
-of why a slice is left out.
+In: an open pack. Out: what its graphs are made from, where scales, biases and side weights of
+chosen slices are zero inside a ``with``. Sessions are bound to the copies' memory and see the
+change. Knows nothing of why a slice is left out.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.manifest import Block
+from sti.manifest import Block, Manifest
 from sti.pack import PackReader
 
 
-class OwnResidents(PackReader):
-    """A pack whose layers' resident tensors are copies that may be changed for a while."""
+class OwnResidents:
+    """A pack's resident tensors; those of layers are copies that may be changed for a while.
+
+    Args:
+        reader: the open pack; must stay open.
+    """
 
     def __init__(self, reader: PackReader) -> None:
         self._reader = reader
-        self.path, self.manifest = reader.path, reader.manifest
-        self.pack_id, self.words_offset = reader.pack_id, reader.words_offset
         self._own: dict[str, NDArray[Any]] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        """The pack's."""
+        return self._reader.manifest
 
     def resident(self, name: str) -> NDArray[Any]:
         """As the pack's; always the same array for a name."""
@@ -38,10 +45,6 @@ class OwnResidents(PackReader):
     def has_resident(self, name: str) -> bool:
         """As the pack's."""
         return self._reader.has_resident(name)
-
-    def block_offset(self, block: str) -> int:
-        """As the pack's."""
-        return self._reader.block_offset(block)
 
     @contextmanager
     def without(self, block: Block, absent: Sequence[int]) -> Iterator[None]:
