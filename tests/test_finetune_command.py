@@ -65,6 +65,7 @@ def test_json_is_one_document(
         (["--slices", "0"], "--slices must be a number above zero, found 0"),
         (["--epochs", "0"], "--epochs must be a number above zero, found 0.0"),
         (["--epochs", "inf"], "--epochs must be a number above zero, found inf"),
+        (["--plain-rate", "0"], "--plain-rate must be a number above zero, found 0.0"),
         (["--rate", "nan"], "--rate must be a number above zero, found nan"),
         (["--batch", "-1"], "--batch must be a number above zero, found -1"),
         (["--passes", "0"], "--passes must be a number above zero, found 0"),

@@ -186,7 +186,7 @@ def test_a_run_goes_on_with_a_lower_rate(
         real(self)
 
     monkeypatch.setattr(trainer.Optimizer, "step", noted)
-    tuned(place, output, rate=1e-6)
+    tuned(place, output, rate=1e-6, plain_rate=1e-6)
     assert used and max(used) <= 1e-6
     report = json.loads((output / "elastic.json").read_text())
     assert report["training"]["rate"] == 1e-6
@@ -194,7 +194,7 @@ def test_a_run_goes_on_with_a_lower_rate(
 
 def test_weights_that_overflow_never_reach_the_state(place: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a finite number"):
-        tuned(place, tmp_path / "out", rate=1e38, head_rate=1e38, save_s=0.0)
+        tuned(place, tmp_path / "out", rate=1e38, plain_rate=1e38, head_rate=1e38, save_s=0.0)
     state = tmp_path / "out.training" / "state.pt"
     weights = torch.load(state, weights_only=True)["network"].values()
     assert all(float(tensor.abs().max()) < 100 for tensor in weights)

@@ -37,6 +37,7 @@ STEPS = TrainingOptions(
     plain_epochs=1.0,
     batch=16,
     rate=2e-3,
+    plain_rate=2e-3,
     head_rate=1e-2,
     passes=1,
     seed=0,

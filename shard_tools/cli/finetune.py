@@ -71,6 +71,11 @@ def add_command(commands: Any) -> None:
     add("--plain-epochs", type=float, default=3.0, help="before that (default %(default)g)")
     add("--batch", type=int, default=32, help="rows a step (default %(default)s)")
     add("--rate", type=float, default=1.5e-4, help="learning rate (default %(default)g)")
+    add(
+        "--plain-rate",
+        type=float,
+        help="learning rate before submodels are trained (default: as --rate)",
+    )
     add("--head-rate", type=float, default=2e-3, help="the head's (default %(default)g)")
     add(
         "--passes",
@@ -133,6 +138,7 @@ def execute(args: argparse.Namespace) -> int:
         plain_epochs=args.plain_epochs,
         batch=args.batch,
         rate=args.rate,
+        plain_rate=args.plain_rate or args.rate,
         head_rate=args.head_rate,
         passes=args.passes,
         seed=args.seed,
@@ -202,6 +208,7 @@ def _check(args: argparse.Namespace) -> None:
         "epochs",
         "batch",
         "rate",
+        "plain_rate",
         "head_rate",
         "passes",
         "max_tokens",

@@ -263,7 +263,7 @@ def _key(options: FinetuneOptions, checkpoint: Path, training: Path, dev: Path) 
     A run whose loss became infinite goes on from its last good state with a lower one.
     """
     chosen = asdict(replace(options, threads=None, precision=str(_precision(options.precision))))
-    for rate in ("rate", "head_rate"):
+    for rate in ("rate", "plain_rate", "head_rate"):
         del chosen["training"][rate]
     digest = hashlib.sha256(json.dumps(chosen).encode())
     files = [path for path in checkpoint.iterdir() if path.suffix in _READ]

@@ -17,7 +17,9 @@ class TrainingOptions:
     plain_epochs: float
     batch: int
     rate: float
-    """Learning rate of the encoder; the head's is ``head_rate``."""
+    """Learning rate of the encoder in the elastic stage; the head's is ``head_rate`` in both."""
+    plain_rate: float
+    """That of the encoder in the plain stage."""
     head_rate: float
     passes: int
     """Random submodels a step."""

@@ -256,7 +256,7 @@ class Trainer:
         self._stage, self._step = stage, step
         self._optimizer = Optimizer(
             self.network,
-            rate=options.rate,
+            rate=options.plain_rate if stage == "plain" else options.rate,
             head_rate=options.head_rate,
             decay=options.decay,
             words=stage == "plain",
