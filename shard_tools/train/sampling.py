@@ -19,7 +19,7 @@ import torch
 from shard_tools.elastic import middle, smallest
 from shard_tools.train.network import Pass
 
-_FULL_SIZE_SHARE = 0.4
+_FULL_SIZE_SHARE = 0.5
 _MIXED_SHARE = 0.25
 _LOWEST_SHARE = 0.4
 
