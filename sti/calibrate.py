@@ -23,9 +23,9 @@ import numpy as np
 
 from sti import machine
 from sti.backend import Backend, ort_version
+from sti.cache import Cache, Key
 from sti.pack import PackReader
 from sti.profile import PROFILE_VERSION, DeviceProfile
-from sti.profile_cache import Key, ProfileCache
 
 BUDGET_S = 1.9
 """What measuring may take, everything included."""
@@ -36,7 +36,7 @@ MOST_DECODERS = 4
 
 def best_threads(reader: PackReader, *, cache_dir: Path | None = None) -> int:
     """Compute threads to use where the caller does not say; see the module's docstring."""
-    found = ProfileCache(cache_dir).load_threads(_key(reader))
+    found = Cache(cache_dir).load_threads(_key(reader))
     return default_threads() if found is None else min(found, machine.core_count())
 
 
@@ -56,7 +56,7 @@ def remember_threads(
     reader: PackReader, threads: int, *, cache_dir: Path | None = None
 ) -> Path | None:
     """Make ``best_threads`` answer ``threads`` for packs with these graphs on this machine."""
-    return ProfileCache(cache_dir).store_threads(_key(reader), threads)
+    return Cache(cache_dir).store_threads(_key(reader), threads)
 
 
 def load_or_measure(
@@ -82,7 +82,7 @@ def load_or_measure(
     Raises:
         RunError, PackCorruptError: storage or computation failed while measuring.
     """
-    cache = ProfileCache(cache_dir)
+    cache = Cache(cache_dir)
     key = {**_key(reader), "threads": threads, "storage": _storage(reader.path)}
     profile = None if force else cache.load_profile(key)
     if profile is None:

@@ -1,24 +1,29 @@
 """Which plan is current: one for each workload bucket, made for one target, kept.
 
 In: what the caller asked for (``Settings``), the pack's manifest, a source of the device profile.
-Out: plans and their block jobs. An engine that aims at another target gets another ``Plans``, so
-that a target that cannot be met leaves everything as it was. Not thread-safe.
+Out: plans and their block jobs. What the planner made is remembered between runs (``sti.cache``):
+on a small machine planning can take longer than answering. An engine that aims at another target
+gets another ``Plans``, so that a target that cannot be met leaves everything as it was. Not
+thread-safe.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
-from sti import machine
+from sti import __version__, machine
 from sti.backend import Backend
 from sti.blocks import BlockJob, prepare_block
+from sti.cache import Cache
 from sti.calibrate import load_or_measure
 from sti.config import Settings
+from sti.costs import deadline_s
 from sti.errors import InfeasibleError, PlanError
 from sti.manifest import Manifest
 from sti.pack import PackReader
-from sti.plan import BlockPlan, Plan, Target, Workload, check_plan
-from sti.planner import deadline_s, make_plan, uniform_plan
+from sti.plan import PLAN_VERSION, BlockPlan, Plan, Target, Workload, check_plan
 from sti.profile import DeviceProfile
 from sti.units import format_time
 
@@ -121,15 +126,39 @@ class Plans:
         return self._jobs[item]
 
     def _make(self, workload: Workload) -> Plan:
-        manifest, pack_id = self._reader.manifest, self._reader.pack_id
         if self._pinned is not None:
             return self._pinned
         if self._settings.fidelity is not None:
             return self._uniform(workload, self._settings.fidelity)
-        return make_plan(manifest, pack_id, self._profiles.get(), workload, self._target)
+        return self._planned(workload)
+
+    def _planned(self, workload: Workload) -> Plan:
+        """The planner's choice, remembered or made now."""
+        reader, profile = self._reader, self._profiles.get()
+        key = {
+            "plan": PLAN_VERSION,
+            "version": __version__,
+            "pack": reader.pack_id,
+            "profile": profile.to_json(),
+            "workload": asdict(workload),
+            "target": asdict(self._target),
+        }
+        cache = Cache()
+        plan = cache.load_plan(key)
+        if plan is not None:
+            with suppress(PlanError):  # who changed the file gets another plan
+                check_plan(plan, reader.manifest, reader.pack_id, where="cached plan")
+                return plan
+        from sti.planner import make_plan  # most starts find their plan, and need none of it
+
+        plan = make_plan(reader.manifest, reader.pack_id, profile, workload, self._target)
+        cache.store_plan(key, plan)
+        return plan
 
     def _uniform(self, workload: Workload, bits: int) -> Plan:
         """Every shard at ``bits``; measures the machine only where a latency has to be kept."""
+        from sti.planner import uniform_plan
+
         timed = self._target.latency_s is not None
         profile = self._profiles.get() if timed else self._profiles.known
         plan = uniform_plan(

@@ -13,6 +13,7 @@ import pytest
 
 import sti.boards
 from sti.boards import load_device, shipped_devices
+from sti.cache import Cache
 from sti.cli.main import main
 from sti.errors import ProfileError
 from sti.manifest import Manifest
@@ -20,7 +21,6 @@ from sti.pack import PackReader
 from sti.plan import Plan, Workload
 from sti.planner import predict, uniform_plan
 from sti.profile import DeviceProfile
-from sti.profile_cache import ProfileCache
 from sti.quality import Quality
 from tests.edited_packs import edited
 from tests.packs import PROFILE
@@ -117,7 +117,7 @@ def test_a_device_that_ships_goes_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_profile_is_read_however_it_was_written(tmp_path: Path) -> None:
-    cached = ProfileCache(tmp_path / "cache").store_profile({"machine": "x"}, PROFILE)
+    cached = Cache(tmp_path / "cache").store_profile({"machine": "x"}, PROFILE)
     assert cached is not None
     other = replace(PROFILE, threads=2)
     printed = {"threads": 1, "profiles": {"1": PROFILE.to_json(), "2": other.to_json()}}

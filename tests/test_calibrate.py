@@ -11,6 +11,7 @@ import pytest
 
 from sti import calibrate, machine
 from sti.backend import Backend
+from sti.cache import Cache
 from sti.calibrate import best_threads, default_threads, load_or_measure, remember_threads
 from sti.errors import StiWarning
 from sti.fit import fit_profile
@@ -19,7 +20,6 @@ from sti.pack import PackReader
 from sti.plan import Workload
 from sti.planner import predict, uniform_plan
 from sti.profile import DecodeProfile, DeviceProfile, StorageProfile
-from sti.profile_cache import ProfileCache
 from tests.benchmarks import prediction
 from tests.checkpoints import Task
 from tests.synthetic import MINILM, make_manifest
@@ -108,7 +108,7 @@ def test_profiles_are_kept_apart_by_threads_and_by_version_of_onnxruntime(
     load_or_measure(reader, backend, threads=2, cache_dir=tmp_path)
     monkeypatch.setattr(calibrate, "ort_version", lambda: "99.0")
     load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
-    assert len(list(ProfileCache(tmp_path).profiles())) == 3
+    assert len(list(Cache(tmp_path).profiles())) == 3
 
 
 def test_a_damaged_cache_is_told_and_measured_again(
@@ -120,7 +120,7 @@ def test_a_damaged_cache_is_told_and_measured_again(
     path.write_text("{", encoding="utf-8")
     with pytest.warns(StiWarning, match="measured again"):
         load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
-    assert len(list(ProfileCache(tmp_path).profiles())) == 1
+    assert len(list(Cache(tmp_path).profiles())) == 1
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning_and_nothing_else(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import sti
 from sti.backend import Backend
+from sti.cache import cache_directory
 from sti.lanes import Worker
 from sti.machine import Memory
 from sti.plan import BlockPlan, Plan, Target, Workload
@@ -486,3 +487,26 @@ def test_a_damaged_outlier_list_names_layer_and_block(tmp_path: Path) -> None:
         pytest.raises(sti.PackCorruptError, match="layer 1 ffn"),
     ):
         engine.run(TEXTS)
+
+
+def test_a_plan_is_made_once_and_found_by_the_next_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pack = tiny_pack("classification")
+    with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+        wanted = engine.plan_for(tokens=16)
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("planned again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sti.planner.make_plan", fail)
+        with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+            assert engine.plan_for(tokens=16) == wanted
+            with pytest.raises(AssertionError, match="planned again"):
+                engine.set_target(latency=20.0)
+    for path in cache_directory().glob("plan-*.json"):  # valid, but not this pack's
+        text = path.read_text().replace(wanted.pack, "0" * 16)
+        path.write_text(text)
+    with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+        assert engine.plan_for(tokens=16) == wanted

@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 
 from sti.backend import Backend
+from sti.cache import Cache
 from sti.calibrate import load_or_measure, remember_threads, thread_choices
 from sti.cli.tables import aligned
 from sti.pack import PackReader
 from sti.plan import Workload
 from sti.planner import uniform_plan
 from sti.profile import DeviceProfile
-from sti.profile_cache import ProfileCache
 from sti.units import format_time
 
 SHOWN_TOKENS = (32, 128)
@@ -99,7 +99,7 @@ def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[fl
 
 
 def _list(*, as_json: bool) -> None:
-    cache = ProfileCache()
+    cache = Cache()
     found = list(cache.profiles())
     if as_json:
         profiles = [{"file": str(path), **profile.to_json()} for path, profile in found]

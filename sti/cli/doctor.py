@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from sti import __version__, machine
+from sti.cache import cache_directory
 from sti.cli.output import how_to_install
 from sti.cli.tables import aligned
 from sti.errors import StiError
 from sti.pack import PackReader
-from sti.profile_cache import cache_directory
 from sti.read_times import time_reads
 from sti.storage import FileReader, drop_cache
 from sti.units import format_size

@@ -1,8 +1,9 @@
-"""Device profiles and thread counts remembered between runs, in the user's cache directory.
+"""Device profiles, thread counts and plans remembered between runs, in the user's cache directory.
 
-In: a key that says for which machine, software, graphs and storage something was measured. Out:
-what was measured, or None. A cache that cannot be written or read costs a warning and nothing
-else. Files are written to a sibling and renamed, so that a reader never sees half of one.
+In: a key that says everything that a thing depends on: machine, software, graphs and storage for
+what was measured, pack, profile, workload and target for what was planned. Out: the thing, or None.
+A cache that cannot be written or read costs a warning and nothing else. Files are written to a
+sibling and renamed, so that a reader never sees half of one.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sti.errors import ProfileError, StiWarning
+from sti.errors import PlanError, ProfileError, StiWarning
+from sti.plan import Plan
 from sti.profile import DeviceProfile
 
 Key = Mapping[str, Any]
+
+MOST_PLANS = 256
+"""Plans kept; of more, those go that were made first."""
 
 
 def cache_directory() -> Path:
@@ -28,8 +33,8 @@ def cache_directory() -> Path:
     return (Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~/.cache"))) / "sti"
 
 
-class ProfileCache:
-    """One cache directory. Safe to use from several processes at once.
+class Cache:
+    """A cache directory. Safe to use from several processes at once.
 
     Args:
         directory: where the files lie; the user's cache directory by default.
@@ -67,6 +72,27 @@ class ProfileCache:
         """Remember a thread count, as ``store_profile``."""
         return self._store(self.path("threads", key), key, threads)
 
+    def load_plan(self, key: Key) -> Plan | None:
+        """The plan stored under ``key``; None for a damaged file: planning again is easy."""
+        path = self.path("plan", key)
+        try:
+            document = json.loads(path.read_bytes())
+            value = document.get("value") if isinstance(document, dict) else None
+            return Plan.from_json(value, where=str(path))
+        except (OSError, ValueError, RecursionError, PlanError):
+            return None
+
+    def store_plan(self, key: Key, plan: Plan) -> None:
+        """Remember a plan. Does nothing where that fails: what is measured would have told."""
+        path = self.path("plan", key)
+        try:
+            self._write(path, key, plan.to_json())
+            found = sorted(self.directory.glob("plan-*.json"), key=lambda p: p.stat().st_mtime_ns)
+            for old in found[:-MOST_PLANS]:
+                old.unlink(missing_ok=True)
+        except OSError:
+            return
+
     def profiles(self) -> Iterator[tuple[Path, DeviceProfile]]:
         """Every readable profile and its file, sorted by file name."""
         try:
@@ -92,17 +118,9 @@ class ProfileCache:
         return document.get("value") if isinstance(document, dict) else None
 
     def _store(self, path: Path, key: Key, value: object) -> Path | None:
-        text = json.dumps({"key": key, "value": value}, indent=1, allow_nan=False)
-        temporary = None
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self.directory, suffix=".tmp")
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-            os.replace(temporary, path)
+            self._write(path, key, value)
         except OSError as error:
-            if temporary is not None and os.path.exists(temporary):
-                os.unlink(temporary)
             warnings.warn(
                 f"the device profile cannot be kept in {self.directory}: {error.strerror}; it will "
                 "be measured again next time (set XDG_CACHE_HOME to a directory you may write)",
@@ -111,6 +129,20 @@ class ProfileCache:
             )
             return None
         return path
+
+    def _write(self, path: Path, key: Key, value: object) -> None:
+        """Replace a file as a whole; nothing is left where that fails."""
+        text = json.dumps({"key": key, "value": value}, allow_nan=False)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self.directory, suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+            os.replace(temporary, path)
+        except OSError:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
 
 
 def _warn_damaged(path: Path, error: Exception) -> None:
