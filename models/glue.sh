@@ -19,7 +19,7 @@ case $task in
         board=10ms,20ms,40ms,80ms,160ms
         ;;
     rte)
-        options=(--task pair --epochs 8 --plain-epochs 6 --rate 5e-5 --calibration-rows 300)
+        options=(--task pair --epochs 6 --plain-epochs 5 --rate 1e-4 --plain-rate 5e-5 --calibration-rows 300)
         machine=16ms,24ms,40ms,60ms,90ms
         board=20ms,40ms,80ms,160ms,320ms
         ;;
