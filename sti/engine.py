@@ -122,8 +122,8 @@ class Engine:
             verify: compare everything that is read with its checksum, and the word table at once
                 (costs about 1 ns a byte); without it, a damaged pack may answer wrongly.
             profile: what this machine can do; None: the cached profile, measured if there is none.
-            storage: what blocks and word rows are read from, closed with the engine; None: the
-                pack's own file. Another one is for a profile that knows it (``sti.emulated``).
+            storage: what blocks and word rows are read from, closed with the engine once that is
+                open; None: the pack's own file. Needs a ``profile`` of it (``sti.emulated``).
 
         Raises:
             PackError: not a pack, of an unknown version, truncated or damaged.
@@ -138,6 +138,8 @@ class Engine:
             config=config,
             target=target,
         )
+        if storage is not None and profile is None:
+            raise InputError("storage of its own needs a profile that knows it")
         most = most_threads()
         if threads is not None and not (type(threads) is int and 1 <= threads <= most):
             raise InputError(f"threads must be a number from 1 to {most}; found {threads!r:.40}")

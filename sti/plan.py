@@ -16,6 +16,9 @@ from sti.manifest import Block, Manifest
 from sti.quality import Estimate
 
 PLAN_VERSION = 1
+PLANNING = 1
+"""Raised with every change that lets the planner choose another plan: remembered ones are made
+again (``tests/test_planner.py`` tells when)."""
 
 
 @dataclass(frozen=True, slots=True)

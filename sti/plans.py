@@ -23,7 +23,7 @@ from sti.costs import deadline_s
 from sti.errors import InfeasibleError, PlanError
 from sti.manifest import Manifest
 from sti.pack import PackReader
-from sti.plan import PLAN_VERSION, BlockPlan, Plan, Target, Workload, check_plan
+from sti.plan import PLAN_VERSION, PLANNING, BlockPlan, Plan, Target, Workload, check_plan
 from sti.profile import DeviceProfile
 from sti.units import format_time
 
@@ -136,7 +136,7 @@ class Plans:
         """The planner's choice, remembered or made now."""
         reader, profile = self._reader, self._profiles.get()
         key = {
-            "plan": PLAN_VERSION,
+            "plan": [PLAN_VERSION, PLANNING],
             "version": __version__,
             "pack": reader.pack_id,
             "profile": profile.to_json(),
@@ -145,7 +145,7 @@ class Plans:
         }
         cache = Cache()
         plan = cache.load_plan(key)
-        if plan is not None:
+        if plan is not None and (plan.workload, plan.target) == (workload, self._target):
             with suppress(PlanError):  # who changed the file gets another plan
                 check_plan(plan, reader.manifest, reader.pack_id, where="cached plan")
                 return plan

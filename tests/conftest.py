@@ -92,6 +92,8 @@ def tiny_pack(pack_for: Callable[[Task], Path]) -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Tests read and write no cache or configuration of the user's."""
     place = tmp_path_factory.getbasetemp() / "xdg"
+    for plan in (place / "cache" / "sti").glob("plan-*.json"):  # each test plans for itself
+        plan.unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
     return place

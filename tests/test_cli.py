@@ -449,6 +449,16 @@ def test_bench_measures_cold_and_warm_runs(cli: Cli, tiny_pack: Path) -> None:
     assert cold["peak_bytes"] > cold["growth_bytes"] > 0
 
 
+def test_bench_on_emulated_storage_measures_warm_runs_only(cli: Cli, tiny_pack: Path) -> None:
+    found = cli("bench", tiny_pack, "--repeat", 1, "--storage", "2MB/s:1ms", "--json").json
+    assert {row["kind"] for row in found["rows"]} == {"pipelined", "sequential"}
+    assert found["storage"].endswith("none sooner than at 2.00 MB/s and 1.00 ms a request")
+    for row in found["rows"]:
+        assert row["io_ms"] >= row["bytes_read"] / 2e6 * 1e3 * 0.9
+    refused = cli("bench", tiny_pack, "--storage", "floppy")
+    assert refused.code == 2 and "--storage must be one of microsd" in refused.err
+
+
 def test_bench_compares_the_plan_with_every_uniform_fidelity(cli: Cli, tiny_pack: Path) -> None:
     options = ("--tokens", 8, "--repeat", 1, "--cold-repeat", 1, "--latency", "5s")
     lines = cli("bench", tiny_pack, *options, "--output", "csv").out.splitlines()

@@ -178,3 +178,9 @@ def test_python_of_the_documentation_works(block: Block, place: Callable[[str], 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StiWarning)
         exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target

@@ -55,6 +55,44 @@ def test_rows_take_their_time_each(path: Path) -> None:
     reader.close()
 
 
+class Clock:
+    """A clock that moves when someone sleeps or reads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, read_s: float) -> None:
+        self.now, self.read_s = 100.0, read_s
+        monkeypatch.setattr("sti.emulated.perf_counter", lambda: self.now)
+        monkeypatch.setattr("sti.emulated.sleep", self.wait)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def read(self, item: ByteRange, out: object) -> None:
+        self.wait(self.read_s)
+
+    def reads(self, device: StorageProfile, gaps: list[float]) -> list[float]:
+        """When reads of 1 MB end, begun so long after the one before."""
+        reader, ends = SlowReader(self, device), []  # type: ignore[arg-type]
+        for gap in gaps:
+            self.wait(gap)
+            reader.read(ByteRange(0, 1_000_000), aligned_buffer(SECTOR))
+            ends.append(round(self.now - 100.0, 6))
+        return ends
+
+
+def test_reads_take_what_the_device_takes_and_follow_without_a_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = slow(1e-3, 100e6)  # 11 ms for each
+    clock = Clock(monkeypatch, read_s=2e-3)
+    # A sleeper who wakes up .1 ms late does not slow the device; one who comes 5 ms late does.
+    assert clock.reads(device, [0.0, 1e-4, 1e-4, 5e-3]) == [0.011, 0.022, 0.033, 0.049]
+
+
+def test_nothing_is_added_where_the_real_read_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, read_s=20e-3)
+    assert clock.reads(slow(1e-3, 100e6), [0.0, 1e-3]) == [0.02, 0.041]
+
+
 def test_a_failure_of_the_real_storage_comes_through(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +125,7 @@ def test_devices_have_names_or_numbers() -> None:
         ("100MB/h", "or a rate such as"),
         ("fast/s", "the rate of --storage must be a size"),
         ("1/s", "must be at least 1.00 MB/s"),
+        ("100MB/s:", "the latency of --storage must be a time"),
         ("100MB/s:slow", "the latency of --storage must be a time"),
     ],
 )
@@ -109,7 +148,8 @@ def test_an_engine_on_slow_storage_answers_alike_and_later() -> None:
     with Engine.open(pack, fidelity=2, threads=1) as engine:
         wanted = engine.run(["what is the weather like"])
     reader = SlowReader(FileReader(pack), device)
-    with Engine.open(pack, fidelity=2, threads=1, storage=reader) as engine:
+    profile = with_storage(PROFILE, device)
+    with Engine.open(pack, fidelity=2, threads=1, profile=profile, storage=reader) as engine:
         found = engine.run(["what is the weather like"])
     assert wanted.logits is not None and found.logits is not None
     assert (found.logits == wanted.logits).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -489,9 +490,7 @@ def test_a_damaged_outlier_list_names_layer_and_block(tmp_path: Path) -> None:
         engine.run(TEXTS)
 
 
-def test_a_plan_is_made_once_and_found_by_the_next_engine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_plan_is_made_once_and_found_by_the_next_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     pack = tiny_pack("classification")
     with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
         wanted = engine.plan_for(tokens=16)
@@ -505,8 +504,34 @@ def test_a_plan_is_made_once_and_found_by_the_next_engine(
             assert engine.plan_for(tokens=16) == wanted
             with pytest.raises(AssertionError, match="planned again"):
                 engine.set_target(latency=20.0)
-    for path in cache_directory().glob("plan-*.json"):  # valid, but not this pack's
-        text = path.read_text().replace(wanted.pack, "0" * 16)
-        path.write_text(text)
-    with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
-        assert engine.plan_for(tokens=16) == wanted
+    for change in ({"pack": "0" * 16}, {"target": {"latency_s": 99.0, "preload_bytes": 0}}):
+        for path in cache_directory().glob("plan-*.json"):  # valid, but not what is asked for
+            document = json.loads(path.read_text())
+            document["value"] |= change
+            path.write_text(json.dumps(document))
+        with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+            assert engine.plan_for(tokens=16) == wanted
+
+
+def test_making_a_plan_is_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sti import planner
+
+    real = planner.make_plan
+
+    def slow(*args: Any, **more: Any) -> Plan:
+        time.sleep(0.2)
+        return real(*args, **more)
+
+    monkeypatch.setattr(planner, "make_plan", slow)
+    with sti.Engine.open(tiny_pack(), latency=10.0, threads=1, profile=PROFILE) as engine:
+        engine.run(["warm"])
+        long = " ".join("abcdefghij")
+        first, second = engine.run([long]).timing, engine.run([long]).timing
+    assert first.plan >= 200.0 > first.compute
+    assert first.total >= first.plan and first.stall < 200.0
+    assert second.plan < 100.0
+
+
+def test_storage_of_its_own_needs_a_profile_that_knows_it() -> None:
+    with FileReader(tiny_pack()) as reader, pytest.raises(sti.InputError, match="needs a profile"):
+        sti.Engine.open(tiny_pack(), storage=reader)

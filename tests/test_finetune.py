@@ -19,7 +19,7 @@ from shard_tools.checkpoint import Checkpoint
 from shard_tools.cli import main
 from shard_tools.elastic import read_elastic
 from shard_tools.rows import read_rows
-from shard_tools.train.finetune import Finetuned
+from shard_tools.train.finetune import Finetuned, finetune
 from sti.errors import CheckpointError
 from sti.manifest import Manifest
 from sti.pack import PackReader
@@ -30,6 +30,7 @@ from tests.training import (
     LABELS,
     arguments,
     contents,
+    options,
     tuned,
     write_rows,
 )
@@ -231,6 +232,25 @@ def test_pairs_and_regressions_build_packs_of_their_task(
     held = read_rows(found.directory / "calibration.tsv", found_task(task))
     assert len(held) == 12 and isinstance(held[0].text, tuple) == (task == "pair")
     assert all(-1 <= score.value <= 1 for score in found.scores)
+
+
+def test_the_licence_of_the_checkpoint_reaches_the_pack(place: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "licensed"
+    shutil.copytree(place / "checkpoint", checkpoint)
+    (checkpoint / "README.md").write_text("---\nlicense: mit\ntags: [x]\n---\n# Embeddings\n")
+    data = place / "classification"
+    found = finetune(
+        checkpoint,
+        data / "train.tsv",
+        data / "dev.tsv",
+        tmp_path / "out",
+        options(),
+        progress=False,
+    )
+    assert "Embeddings" not in (found.directory / "README.md").read_text()
+    build(found.directory, tmp_path / "pack", BuildOptions(), progress=False)
+    with PackReader.open(tmp_path / "pack") as reader:
+        assert reader.manifest.licence == "mit"
 
 
 def found_task(task: str) -> Any:

@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_before_any_state(
     said = capsys.readouterr()
     assert said.out == ""
     assert "is not a finite number in step" in said.err
-    assert said.err.endswith("of the plain stage; try a lower --rate\n")
+    assert said.err.endswith("of the plain stage; try a lower --plain-rate\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -158,9 +158,11 @@ def test_the_last_good_state_is_kept_and_can_be_gone_on_from(
         loss: torch.Tensor = real(*args, **more)
         return loss * torch.nan if count == 18 or (stage == "plain" and count == 4) else loss
 
+    option = "--plain-rate" if stage == "plain" else "--rate"
     with monkeypatch.context() as patch:
         patch.setattr(trainer, name, astray)
-        with pytest.raises(RunError, match=f"the loss is not .* {stage} stage; the same command w"):
+        hint = f"{stage} stage; the same command with a lower {option} goes on"
+        with pytest.raises(RunError, match=f"the loss is not .* {hint}"):
             tuned(place, output)
     key = torch.load(state, weights_only=True)["key"]
     found = load_state(state, key)
@@ -190,6 +192,7 @@ def test_a_run_goes_on_with_a_lower_rate(
     assert used and max(used) <= 1e-6
     report = json.loads((output / "elastic.json").read_text())
     assert report["training"]["rate"] == 1e-6
+    assert (output / "training.jsonl").read_text().count("other rates from here on") == 1
 
 
 def test_weights_that_overflow_never_reach_the_state(place: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -16,7 +18,7 @@ import pytest
 import sti
 from sti.errors import InfeasibleError, InputError, PlanError, ProfileError
 from sti.manifest import Manifest
-from sti.plan import Plan, Prediction, Target, Workload, check_plan, fidelities
+from sti.plan import PLANNING, Plan, Prediction, Target, Workload, check_plan, fidelities
 from sti.planner import make_plan, place_preload, predict, uniform_plan
 from sti.quality import Quality
 from sti.reads import block_ranges, skip, total_bytes
@@ -278,6 +280,20 @@ def test_a_plan_says_what_quality_to_expect() -> None:
     assert losses == sorted(losses, reverse=True)
     assert values == sorted(values) and values[-1] == 0.97
     assert prediction(uniform(2)).quality is None
+
+
+def test_remembered_plans_are_those_of_this_planner() -> None:
+    """Where this fails on purpose, raise ``sti.plan.PLANNING`` and put the new digest here."""
+    quality = Quality("accuracy", 500, 0.1, (0.0, 1.0, 4.0), (0.97, 0.97, 0.5))
+    chosen = []
+    for manifest in (SMALL, NARROW, replace(NARROW, quality=quality)):
+        for share, preload in product((0.85, 0.95, 1.1), (0, 60_000)):
+            latency_s = share * total_s(8, manifest=manifest)
+            plan = plan_for(latency_s, manifest=manifest, preload=preload)
+            blocks = [(item.counts, item.preload_bytes) for item in plan.blocks]
+            chosen.append((plan.depth, plan.width, blocks))
+    digest = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:16]
+    assert (PLANNING, digest) == (1, "507130669e43b757")
 
 
 def test_what_calibration_cannot_tell_from_nothing_is_not_read() -> None:

@@ -80,8 +80,9 @@ def test_a_recipe_trains_builds_ranks_and_evaluates(
 ) -> None:
     for fail, names in (
         ("build", ["finetune", "build"]),
-        # What was trained is not trained again.
-        ("", ["build", "rank", "evaluate", "evaluate"]),
+        # What was trained is not trained again, nor what was ranked ranked.
+        ("evaluate", ["build", "rank", "evaluate"]),
+        ("", ["evaluate", "evaluate"]),
     ):
         calls = run(place, recipe, *arguments, fail=fail)
         assert [call[0] for call in calls] == names

@@ -229,3 +229,11 @@ def test_any_bytes_are_read_or_refused(
     except InputError as error:
         message = str(error)
     assert bool(rows) != message.startswith(f"{path}: ")
+
+
+def test_labels_may_be_left_out_where_they_are_not_needed(tmp_path: Path) -> None:
+    path = write(tmp_path, "sentence\na dog\na cat\n")
+    rows = [(row.text, row.label) for row in read_rows(path, labelled=False)]
+    assert rows == [("a dog", ""), ("a cat", "")]
+    with pytest.raises(InputError, match="line 2: lacks label"):
+        read_rows(path)

@@ -43,6 +43,13 @@ def test_it_is_sound_and_small() -> None:
     assert PACK.stat().st_size <= 20_000_000
 
 
+def test_its_evaluations_are_of_this_pack(engine: sti.Engine) -> None:
+    pages = sorted((ROOT / "models" / "evaluations").glob("clinc150-*.md"))
+    assert len(pages) == 2
+    for page in pages:
+        assert f"pack {engine.pack_id}." in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("bits", [8, 2])
 def test_it_answers_at_every_fidelity(engine: sti.Engine, bits: int) -> None:
     engine.set_target(fidelity=bits)

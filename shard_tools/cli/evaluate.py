@@ -138,8 +138,8 @@ def _check_outputs(wanted: list[tuple[Path, str]], output: str | None) -> None:
             raise InputError(f"{path}: is a directory; name a file in it")
         if not path.parent.is_dir():
             raise InputError(f"{path.parent}: no such directory; create it first")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise InputError(f"{path}: cannot be written")
+        if not os.access(path.parent, os.W_OK):  # files are replaced as a whole
+            raise InputError(f"{path.parent}: nothing can be written there; name another place")
 
 
 def _render(found: Evaluation, form: str) -> str:

@@ -42,7 +42,7 @@ of every depth and width are trained at fidelities of the nested code, with the 
 teacher. The result is a checkpoint for `sti-shard build`, and calibration.tsv for `sti-shard rank`.
 
 While it runs, its state lies in OUTPUT.training. After a kill or Ctrl-C, the same command goes on;
-so it does with a lower --rate, where a loss became infinite.
+so it does with lower rates, where a loss became infinite (which the log then tells).
 Needs the extra: pip install 'sti[train]'.
 """
 

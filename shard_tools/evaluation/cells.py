@@ -108,7 +108,7 @@ class Summary:
     """Cells with a plan where the best baseline is more than two points below the full model."""
     advantage: float | None
     """How far the plan is ahead of the best baseline there, on average; None without such cells."""
-    median: float | None
+    median_advantage: float | None
     """The same, the median: one cell in which hardly any baseline fits can rule the average."""
 
 

@@ -367,7 +367,8 @@ def _uniform(reader: PackReader, profile: DeviceProfile, workload: Workload) -> 
     manifest = reader.manifest
     layers, slices = manifest.dimensions.layers, manifest.dimensions.slices
     found = []
-    for sizes in (smallest(layers, slices), middle(layers, slices), (layers, slices)):
+    shown = (smallest(layers, slices), middle(layers, slices), (layers, slices))
+    for sizes in dict.fromkeys(shown):
         if sizes not in {(item.depth, item.width) for item in manifest.submodels}:
             continue
         depth, width = sizes

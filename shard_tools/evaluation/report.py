@@ -297,7 +297,7 @@ def _summed(whom: str, summary: Summary, found: Evaluation) -> str:
     return (
         f"{text}; in the {summary.hard} where the best of them is more than 2 points below the "
         f"full model, the plan is ahead by {_points(summary.advantage, found.metric)}{unit} on "
-        f"average, {_points(summary.median or 0.0, found.metric)} in the median."
+        f"average, {_points(summary.median_advantage or 0.0, found.metric)} in the median."
     )
 
 

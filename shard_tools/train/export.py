@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from shard_tools.checkpoint import Checkpoint
 from shard_tools.elastic import ELASTIC
+from shard_tools.modelcard import licence_of
 from shard_tools.rows import Row
 from shard_tools.train.network import ElasticNetwork
 from shard_tools.train.tensors import named_tensors
@@ -86,6 +87,11 @@ def write_checkpoint(
         for name, document in documents.items():
             text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
             (directory / name).write_text(text, encoding="utf-8")
+        if licence := licence_of(
+            checkpoint.directory
+        ):  # for `build`; the rest of the card is not true of this
+            card = f"---\nlicense: {licence}\n---\n"
+            (directory / "README.md").write_text(card, encoding="utf-8")
         if held:
             (directory / CALIBRATION).write_text(_table(held), encoding="utf-8")
         weights = save(named_tensors(network), {"format": "pt"})

@@ -89,14 +89,20 @@ class Optimizer:
         """All that the next step depends on besides the weights; references, no copies."""
         return [part.state_dict() for part in self._parts]
 
-    def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
+    def restore(self, state: Sequence[Mapping[str, Any]]) -> bool:
         """Go on from a ``state``, with the rates given to this optimizer.
+
+        Returns:
+            Whether these are the rates that the state was reached with.
 
         Raises:
             ValueError: it belongs to other parameters.
         """
+        same = True
         for part, kept in zip(self._parts, state, strict=True):
             rates = [group["rate"] for group in part.param_groups]
             part.load_state_dict(dict(kept))
             for group, rate in zip(part.param_groups, rates, strict=True):
+                same = same and group["rate"] == rate
                 group["rate"] = rate
+        return same

@@ -1,4 +1,4 @@
-"""What a user of ``finetune`` may choose; a run resumes only with the same choices."""
+"""What a user of ``finetune`` may choose; a run resumes only with the same, rates excepted."""
 
 from __future__ import annotations
 

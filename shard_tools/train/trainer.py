@@ -246,6 +246,11 @@ class Trainer:
     def _steps_an_epoch(self) -> int:
         return self.options.steps(1, len(self._training))
 
+    @property
+    def _rate(self) -> float:
+        """Of the encoder in the current stage."""
+        return self.options.plain_rate if self._stage == "plain" else self.options.rate
+
     def _cost(self, stage: Stage) -> float:
         """Of a row, relative to the plain stage."""
         return 1.0 if stage == "plain" else self.options.elastic_work
@@ -256,16 +261,17 @@ class Trainer:
         self._stage, self._step = stage, step
         self._optimizer = Optimizer(
             self.network,
-            rate=options.plain_rate if stage == "plain" else options.rate,
+            rate=self._rate,
             head_rate=options.head_rate,
             decay=options.decay,
             words=stage == "plain",
         )
 
     def _astray(self, what: str) -> RunError:
-        hint = "try a lower --rate"
+        option = "--plain-rate" if self._stage == "plain" else "--rate"
+        hint = f"try a lower {option}"
         if self._state.exists():
-            hint = f"the same command with a lower --rate goes on from {self._state}"
+            hint = f"the same command with a lower {option} goes on from {self._state}"
         return RunError(
             f"{what} is not a finite number in step {self._step} of the {self._stage} stage; {hint}"
         )
@@ -303,7 +309,7 @@ class Trainer:
             try:
                 self.network.load_state_dict(state.network)
                 self._enter(state.stage, state.step)
-                self._optimizer.restore(state.optimizer)
+                same = self._optimizer.restore(state.optimizer)
                 if state.teacher:
                     self._teacher = self.network.copy()
                     self._teacher.load_state_dict(state.teacher)
@@ -313,3 +319,6 @@ class Trainer:
                 ) from error
             self.depths = dict(state.depths)
         self._log.wind_back(self._stage, self._step)
+        if state is not None and not same:
+            place = {"stage": self._stage, "step": self._step, "event": "other rates from here on"}
+            self._log.write(place | {"rate": self._rate, "head_rate": self.options.head_rate})

@@ -54,6 +54,9 @@ def execute(args: argparse.Namespace) -> None:
             _ = engine.profile  # measured and cached now, not in the first cold run
         found = []
         if emulated is None:  # a process of its own would read from the real storage
+            for item in settings:  # planned and remembered now, for the same reason
+                aim(engine, item.settings)
+                engine.plan_for(tokens=tokens, batch=args.batch)
             found += [
                 measure_cold(pack, item, texts, threads=args.threads, repeats=args.cold_repeat)
                 for item in settings
@@ -91,8 +94,10 @@ def _engine(pack: Path, threads: int | None, emulated: StorageProfile | None) ->
 def _describe(emulated: StorageProfile | None) -> str:
     if emulated is None:
         return "the pack's own"
-    rate, latency = format_size(round(emulated.bytes_per_s)), format_time(emulated.request_s)
-    return f"emulated: real reads, none sooner than at {rate}/s and {latency} a request"
+    pace = f"{format_size(round(emulated.bytes_per_s))}/s"
+    if emulated.request_s:
+        pace += f" and {format_time(emulated.request_s)} a request"
+    return f"emulated: real reads, none sooner than at {pace}"
 
 
 def _settings(asked: Settings, ladder: tuple[int, ...]) -> list[Setting]:
