@@ -20,7 +20,7 @@ case $task in
         ;;
     rte)
         options=(--task pair --epochs 6 --plain-epochs 5 --rate 1e-4 --plain-rate 5e-5 --calibration-rows 300)
-        machine=16ms,24ms,40ms,60ms,90ms
+        machine=4ms,6ms,10ms,16ms,24ms
         board=20ms,40ms,80ms,160ms,320ms
         ;;
     *)
