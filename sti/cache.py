@@ -77,9 +77,7 @@ class Cache:
         """The plan stored under ``key``; None for a damaged file: planning again is easy."""
         path = self.path("plan", key)
         try:
-            document = json.loads(path.read_bytes())
-            value = document.get("value") if isinstance(document, dict) else None
-            return Plan.from_json(value, where=str(path))
+            return Plan.from_json(self._read(path), where=str(path))
         except (OSError, ValueError, RecursionError, PlanError):
             return None
 
@@ -110,12 +108,15 @@ class Cache:
 
     def _load(self, path: Path) -> Any | None:
         try:
-            document = json.loads(path.read_bytes())
+            return self._read(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
             _warn_damaged(path, error)
             return None
+
+    def _read(self, path: Path) -> Any | None:
+        document = json.loads(path.read_bytes())
         return document.get("value") if isinstance(document, dict) else None
 
     def _store(self, path: Path, key: Key, value: object) -> Path | None:

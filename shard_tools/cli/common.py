@@ -9,8 +9,6 @@ import argparse
 import json
 from typing import Any
 
-from sti.errors import InputError
-
 PROGRAM = "sti-shard"
 
 
@@ -34,19 +32,6 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document and nothing else"
     )
-
-
-def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads that no processor has; None is the command's own choice.
-
-    Raises:
-        InputError: it is not within 1 and what the machine can be asked for.
-    """
-    from sti.machine import most_threads
-
-    most = most_threads()
-    if threads is not None and not 1 <= threads <= most:
-        raise InputError(f"--threads must lie within 1..{most}; found {threads}")
 
 
 def print_json(document: dict[str, Any]) -> None:

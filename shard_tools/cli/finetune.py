@@ -14,10 +14,10 @@ from shard_tools.cli.common import (
     PROGRAM,
     add_json,
     add_parser,
-    check_threads,
     ladder,
     print_json,
 )
+from shard_tools.threads import check_threads
 from sti.errors import InputError
 from sti.units import format_time
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from shard_tools.cli.common import PROGRAM, add_json, add_parser, check_threads, print_json
+from shard_tools.cli.common import PROGRAM, add_json, add_parser, print_json
+from shard_tools.threads import check_threads
 from sti.errors import InputError
 from sti.units import format_size, format_time
 

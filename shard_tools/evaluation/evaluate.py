@@ -48,9 +48,10 @@ from shard_tools.measuring.judge import Doubles, sureness
 from shard_tools.measuring.metrics import Score, Scorer
 from shard_tools.progress import Progress
 from shard_tools.rows import Text, read_rows, targets_of
+from shard_tools.threads import check_threads
 from sti.engine import Engine
 from sti.errors import InfeasibleError, InputError
-from sti.machine import core_count, most_threads
+from sti.machine import core_count
 from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import Target, Workload
@@ -291,8 +292,7 @@ def _strangers(path: Path, manifest: Manifest, options: EvaluateOptions) -> list
 def _check(options: EvaluateOptions) -> None:
     if options.runs < 1:
         raise InputError(f"--runs must be at least 1; found {options.runs}")
-    if options.threads is not None and not 1 <= options.threads <= most_threads():
-        raise InputError(f"--threads must lie within 1..{most_threads()}; found {options.threads}")
+    check_threads(options.threads)
     if options.seed < 0:
         raise InputError(f"--seed must be at least 0; found {options.seed}")
     if options.tokens is not None and options.tokens < 2:

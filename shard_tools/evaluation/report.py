@@ -7,7 +7,7 @@ sizes in bytes, accuracies between 0 and 1; in Markdown they carry their units.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 from shard_tools.evaluation.cells import (
@@ -17,7 +17,6 @@ from shard_tools.evaluation.cells import (
     Evaluation,
     Forecast,
     Rival,
-    Scope,
     Summary,
 )
 from sti.cli.output import show_metric
@@ -98,14 +97,8 @@ def _csv_entry(entry: Entry | None, ahead: float | None, error: float | None) ->
         str(latency.measured).lower(),
         str(entry.bytes_read),
         str(entry.memory_bytes),
-        *(f"{share:.6f}" if scope else "" for share in _shares(scope)),
+        *([""] * 3 if scope is None else (f"{share:.6f}" for share in astuple(scope))),
     ]
-
-
-def _shares(scope: Scope | None) -> tuple[float, ...]:
-    if scope is None:
-        return (0.0, 0.0, 0.0)
-    return scope.accepted, scope.recalled, scope.recalled_at_95
 
 
 def as_markdown(found: Evaluation) -> str:
@@ -247,7 +240,7 @@ def _scopes(found: Evaluation) -> str:
 def _scope_row(entry: Entry | None) -> list[str]:
     if entry is None or entry.scope is None:
         return [_NONE, _NONE, _NONE]
-    return [f"{share * 100:.1f} %" for share in _shares(entry.scope)]
+    return [f"{share * 100:.1f} %" for share in astuple(entry.scope)]
 
 
 def _measured(entry: Entry | None, metric: str) -> str:
