@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.code import Decoder
-from sti.code_lookup import CHUNK, Scratch
+from sti.code import Decoder, Scratch
+from sti.code_lookup import CHUNK
 from sti.errors import PackCorruptError
 from sti.manifest import Block, Manifest
 from sti.plan import BlockPlan, Plan
@@ -94,14 +94,6 @@ class BlockBytes:
         return self.buffer[start : start + piece.length]
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeScratch:
-    """What one decode thread works in: the decoder's own arrays, and a decoded group of shards."""
-
-    tables: Scratch
-    shards: Weights
-
-
 def prepare(
     plan: Plan, manifest: Manifest, offset_of: Callable[[str], int]
 ) -> tuple[BlockJob, ...]:
@@ -138,8 +130,8 @@ def prepare_block(item: BlockPlan, block: Block, offset: int) -> BlockJob:
 
 
 def _groups(shards: Sequence[ShardJob], weights: int) -> tuple[tuple[ShardJob, ...], ...]:
-    """Neighbouring shards of one fidelity, together no more than ``group_weights``."""
-    most = group_weights(weights) // weights
+    """Neighbouring shards of one fidelity, together no more than ``GROUP_WEIGHTS``."""
+    most = 1 if weights >= ALONE_WEIGHTS else GROUP_WEIGHTS // weights
     groups: list[tuple[ShardJob, ...]] = []
     for shard in shards:
         last = groups[-1] if groups else ()
@@ -148,12 +140,6 @@ def _groups(shards: Sequence[ShardJob], weights: int) -> tuple[tuple[ShardJob, .
         else:
             groups.append((shard,))
     return tuple(groups)
-
-
-def group_weights(shard_weights: int) -> int:
-    """Weights of the largest group that is decoded in one go, at least one shard's."""
-    together = 1 if shard_weights >= ALONE_WEIGHTS else GROUP_WEIGHTS // shard_weights
-    return together * shard_weights
 
 
 def _shards(
@@ -191,7 +177,7 @@ def decode_block(
     data: BlockBytes,
     *,
     decoder: Decoder,
-    scratch: DecodeScratch,
+    scratch: Scratch,
     out: Sequence[Weights],
     part: int = 0,
     parts: int = 1,
@@ -208,17 +194,12 @@ def decode_block(
     Raises:
         PackCorruptError: an outlier list contradicts itself.
     """
-    weights = job.block.shard_weights
     for group in job.groups[part::parts]:
-        flat = scratch.shards[: len(group) * weights].reshape(len(group), weights)
         planes = [[data.view(piece) for piece in shard.planes] for shard in group]
         outliers = [data.view(shard.outliers) for shard in group]
-        decoder.decode_group(planes, outliers, flat, scratch.tables)
-        first, start = group[0].slice, 0
-        for operand in out:
-            rows = operand[first : first + len(group)].reshape(len(group), -1)
-            np.copyto(rows, flat[:, start : start + rows.shape[1]])
-            start += rows.shape[1]
+        first, count = group[0].slice, len(group)
+        rows = [operand[first : first + count].reshape(count, -1) for operand in out]
+        decoder.decode_group(planes, outliers, rows, scratch)
 
 
 def check_block(job: BlockJob, data: BlockBytes, *, where: str) -> None:

@@ -190,46 +190,47 @@ class Decoder:
             PackCorruptError: planes or outliers do not fit a shard of N weights.
             PackFormatError: N is not a multiple of 8.
         """
-        written = out.view(np.uint8)
-        recipe = self._recipe(planes, out.size)
-        look_up(recipe, _alone(planes), written[None], scratch)
-        put_outliers(outliers, written, self._flip, scratch)
+        self.decode_group([planes], [outliers], [out[None]], scratch)
 
     def decode_group(
         self,
         shards: Sequence[Sequence[Bytes]],
         outliers: Sequence[Bytes],
-        out: Decoded,
+        out: Sequence[Decoded],
         scratch: Scratch,
     ) -> None:
-        """Decode k shards of N weights at one fidelity; the same as ``decode`` for each.
+        """Decode k shards of N weights at one fidelity, each part of them to a place of its own.
 
-        Worth it for small shards: the calls of one ``decode`` cost some 4 us at 2 bits and 13 us
-        at 8 bits, which are shared here by as many shards as fit the scratch.
+        Worth it for small shards: the calls for one shard cost some 4 us at 2 bits and 13 us at
+        8 bits, which are shared here by as many shards as fit the scratch.
 
         Args:
             shards: for each shard its planes as ``decode`` takes them, equally many. Only read.
             outliers: for each shard.
-            out: contiguous ``[k, N]`` of ``dtype``, written in full.
+            out: where the parts of the shards go, in order: contiguous ``[k, part]`` of ``dtype``
+                each, written in full; parts are multiples of 8 weights.
             scratch: of the calling thread.
 
         Raises:
             PackCorruptError: planes or outliers do not fit shards of N weights.
-            PackFormatError: N is not a multiple of 8, or the shards differ in fidelity.
+            PackFormatError: N or a part is not a multiple of 8, or the shards differ in fidelity.
         """
-        written = out.view(np.uint8)
-        recipe = self._recipe(shards[0], out.shape[1])
+        written = [part.view(np.uint8) for part in out]
+        weights = sum(part.shape[1] for part in out)
+        if any(part.shape[1] % WEIGHTS_MULTIPLE for part in out):
+            raise PackFormatError(f"parts of a shard must be multiples of {WEIGHTS_MULTIPLE}")
+        recipe = self._recipe(shards[0], weights)
         for planes in shards:
-            if self._recipe(planes, out.shape[1]) is not recipe:
+            if self._recipe(planes, weights) is not recipe:
                 raise PackFormatError("shards of different fidelities cannot be decoded together")
-        at_once = max(1, 4 * CHUNK // out.shape[1])
+        at_once = max(1, 4 * CHUNK // weights)
         for start in range(0, len(shards), at_once):
             group = shards[start : start + at_once]
-            rows = written[start : start + len(group)]
+            rows = [part[start : start + len(group)] for part in written]
             planes = scratch.stack(group) if len(group) > 1 else _alone(group[0])
             look_up(recipe, planes, rows, scratch)
-        for record, row in zip(outliers, written, strict=True):
-            put_outliers(record, row, self._flip, scratch)
+        for line, record in enumerate(outliers):
+            put_outliers(record, [part[line] for part in written], self._flip, scratch)
 
     def _recipe(self, planes: Sequence[Bytes], weights: int) -> Recipe:
         """How to decode these planes; checks that they fit."""

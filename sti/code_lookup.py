@@ -30,6 +30,7 @@ SEGMENT_WEIGHTS = 65_536
 Bytes = NDArray[np.uint8]
 
 _EIGHTH = 8
+_QUAD = 4  # weights of an index
 # 0-d arrays: what a scalar operand of a ufunc costs least as.
 _LOW_HALF, _HIGH_HALF = np.array(0x0F, dtype=np.uint8), np.array(0xF0, dtype=np.uint8)
 _HALF_BYTE, _HALF_BYTE_UP = np.array(4, dtype=np.uint8), np.array(16, dtype=np.uint8)
@@ -63,17 +64,32 @@ class Window:
     widened: NDArray[np.uint16]
     index: NDArray[np.intp]
     flat_index: NDArray[np.intp]
-    """``[k * 2 * m]``, the same memory as ``index``."""
+    """``[k * 2 * m]``, the same memory as ``index``; cut into runs."""
     quads: NDArray[np.uint32]
     """``[k * 2 * m]``, the memory of ``joined`` and ``widened``, which are done with by then."""
     quad_bytes: Bytes
-    """``[k, 2, 4 * m]``, the same memory as ``quads``."""
+    """``[k * 2 * m * 4]``, the same memory as ``quads``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Indices of a window whose weights lie side by side in one part of the output."""
+
+    part: int
+    place: slice
+    """Where they are in the window's flat index."""
+    weights: slice
+    """Where their weights are in ``quad_bytes``."""
+    columns: slice
+    """Which of each shard's indices they are, in the order of its weights."""
+    target: slice
+    """Where their weights go in the flat part."""
 
 
 class Scratch:
     """Working arrays of one decoding thread, of fixed size (1.8 MB); not thread-safe."""
 
-    __slots__ = ("_stacked", "_windows", "bytes", "index", "quads")
+    __slots__ = ("_runs", "_stacked", "_windows", "bytes", "index", "quads")
 
     def __init__(self) -> None:
         self.bytes = np.empty(5 * CHUNK // 2, dtype=np.uint8)
@@ -81,6 +97,7 @@ class Scratch:
         self.quads = np.empty(CHUNK, dtype=np.uint32)
         self._stacked = np.empty(4 * CHUNK, dtype=np.uint8)  # 8 bits of 4 weights an index
         self._windows: dict[tuple[int, int], Window] = {}
+        self._runs: dict[tuple[int, tuple[int, ...], int, int], tuple[Run, ...]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -106,6 +123,17 @@ class Scratch:
             found = self._windows[shards, indices] = self._window(shards, indices)
         return found
 
+    def runs(self, shards: int, sizes: tuple[int, ...], start: int, stop: int) -> tuple[Run, ...]:
+        """The runs of the window of indices ``start`` to ``stop`` in each half of k shards.
+
+        ``sizes`` are those of the output's parts. Made once for each of the few combinations.
+        """
+        key = shards, sizes, start, stop
+        found = self._runs.get(key)
+        if found is None:
+            found = self._runs[key] = _cut(shards, sizes, start, stop)
+        return found
+
     def _window(self, shards: int, indices: int) -> Window:
         count, shape = shards * 2 * indices, (shards, 2, indices)
         low, high, spare = (self.bytes[start * count :][:count] for start in range(3))
@@ -120,25 +148,88 @@ class Scratch:
             index=self.index[:count].reshape(shape),
             flat_index=self.index[:count],
             quads=self.quads[:count],
-            quad_bytes=self.quads[:count].view(np.uint8).reshape(shards, 2, 4 * indices),
+            quad_bytes=self.quads[:count].view(np.uint8),
         )
 
 
-def look_up(recipe: Recipe, planes: Sequence[Bytes], out: Bytes, scratch: Scratch) -> None:
+def _cut(shards: int, sizes: Sequence[int], start: int, stop: int) -> tuple[Run, ...]:
+    """``Scratch.runs``. A window that is not the whole of its shards is one of a single shard."""
+    half = sum(sizes) // (2 * _QUAD)
+    whole = stop - start == half
+    spans = [(0, 2 * half)] if whole else [(start, stop), (half + start, half + stop)]
+    runs: list[Run] = []
+    place = first = 0
+    for part, size in enumerate(sizes):
+        last = first + size // _QUAD
+        columns = 0
+        for low, high in spans:
+            begin, end = max(first, low), min(last, high)
+            if begin < end:
+                count = shards * (end - begin)
+                at = place if shards > 1 else columns + begin - low
+                runs.append(
+                    Run(
+                        part=part,
+                        place=slice(at, at + count),
+                        weights=slice(_QUAD * at, _QUAD * (at + count)),
+                        columns=slice(columns + begin - low, columns + end - low),
+                        target=slice(_QUAD * (begin - first), _QUAD * (begin - first + count)),
+                    )
+                )
+                place += count
+            columns += high - low
+        first = last
+    return tuple(runs)
+
+
+def look_up(
+    recipe: Recipe, planes: Sequence[Bytes], out: Sequence[Bytes], scratch: Scratch
+) -> None:
     """Decode shards but for their outliers.
 
     Args:
         planes: ``[k, bytes]`` each; only read. Several shards only if they fit ``CHUNK``.
-        out: ``[k, N]``, contiguous.
+        out: where the parts of the shards go, in order: contiguous ``[k, part]`` each, every part a
+            multiple of 8 weights.
         scratch: of the calling thread.
     """
+    shards, sizes = len(out[0]), tuple(part.shape[1] for part in out)
+    eighth = sum(sizes) // _EIGHTH
     if recipe.wide is not None:
-        _run(recipe.wide, planes[0].reshape(-1).view(_U16), out.reshape(-1).view(_U64), scratch)
+        _look_up_wide(recipe.wide, planes[0].view(_U16), out, scratch)
         return
-    _add_stages(recipe, planes, out, scratch)
+    parts = [_component(planes[part.plane], part, shards, eighth) for part in recipe.parts]
+    if shards * 2 * eighth <= CHUNK:
+        window = scratch.window(shards, eighth)
+        _add_window(recipe, parts, out, scratch.runs(shards, sizes, 0, eighth), window)
+    else:
+        step = -(-eighth // -(-eighth // (CHUNK // 2)))
+        for start in range(0, eighth, step):
+            stop = min(start + step, eighth)
+            window = scratch.window(1, stop - start)
+            pieces = [part[..., start:stop] for part in parts]
+            _add_window(recipe, pieces, out, scratch.runs(1, sizes, start, stop), window)
     if recipe.pairs is not None:
-        codes = out.reshape(-1).view(_U16)
-        _run(recipe.pairs, codes, codes, scratch)
+        for part in out:
+            codes = part.reshape(-1).view(_U16)
+            _run(recipe.pairs, codes, codes, scratch)
+
+
+def _look_up_wide(
+    table: NDArray[np.uint64], source: NDArray[np.uint16], out: Sequence[Bytes], scratch: Scratch
+) -> None:
+    """Eight weights an index: ``source [k, N / 8]``, the parts of ``out`` one after the other."""
+    start = 0
+    for part in out:
+        stop = start + part.shape[1] // _EIGHTH
+        rows, target = source[:, start:stop], part.reshape(-1).view(_U64)
+        if len(rows) == 1:
+            _run(table, rows[0], target, scratch)
+        else:
+            index = scratch.index[: rows.size]
+            np.copyto(index.reshape(rows.shape), rows)
+            table.take(index, None, target, _MODE)
+        start = stop
 
 
 def _run(
@@ -147,7 +238,7 @@ def _run(
     target: NDArray[Any],
     scratch: Scratch,
 ) -> None:
-    """Look up every index of ``source``, which may be ``target``."""
+    """Look up every index of ``source [n]``, which may be ``target [n]``."""
     for start in range(0, source.size, CHUNK):
         piece = source[start : start + CHUNK]
         index = scratch.index[: piece.size]
@@ -155,26 +246,7 @@ def _run(
         table.take(index, None, target[start : start + CHUNK], _MODE)
 
 
-def _add_stages(recipe: Recipe, planes: Sequence[Bytes], out: Bytes, scratch: Scratch) -> None:
-    """Contributions of all stages, added up in ``out``."""
-    shards, weights = out.shape
-    eighth = weights // _EIGHTH
-    parts = [_part(planes[part.plane], part, shards, eighth) for part in recipe.parts]
-    rows = out.reshape(shards, 2, 4 * eighth)
-    if shards * 2 * eighth <= CHUNK:
-        window = scratch.window(shards, eighth)
-        _add_window(recipe, parts, rows, ((window.flat_index, out.reshape(-1)),), window)
-        return
-    step = -(-eighth // -(-eighth // (CHUNK // 2)))
-    for start in range(0, eighth, step):
-        stop = min(start + step, eighth)
-        window = scratch.window(shards, stop - start)
-        target = rows[:, :, 4 * start : 4 * stop]
-        runs = ((window.index[0, 0], target[0, 0]), (window.index[0, 1], target[0, 1]))
-        _add_window(recipe, [part[..., start:stop] for part in parts], target, runs, window)
-
-
-def _part(plane: Bytes, part: Component, shards: int, eighth: int) -> Bytes:
+def _component(plane: Bytes, part: Component, shards: int, eighth: int) -> Bytes:
     """A component's bytes: ``[k, 2, N/8]`` if of two bits, ``[k, N/8]`` if of one."""
     found = plane[:, part.start * eighth : (part.start + part.bits) * eighth]
     return found.reshape(shards, 2, eighth) if part.bits == 2 else found
@@ -183,40 +255,47 @@ def _part(plane: Bytes, part: Component, shards: int, eighth: int) -> Bytes:
 def _add_window(
     recipe: Recipe,
     parts: Sequence[Bytes],
-    target: Bytes,
-    runs: Sequence[tuple[NDArray[np.intp], Bytes]],
+    out: Sequence[Bytes],
+    runs: Sequence[Run],
     window: Window,
 ) -> None:
     """All stages of the indices of one window.
 
     Args:
-        parts: the components' bytes in the window, as ``_part`` gives them.
-        target: ``[k, 2, 4 * m]``, where the weights go.
-        runs: the same memory in contiguous runs, each with its indices.
+        parts: the components' bytes in the window, as ``_component`` gives them.
+        out: as ``look_up`` takes it.
+        runs: which indices of the window belong where.
     """
     first, *others = recipe.stages
-    _fill_index(first, parts, window)
-    for index, run in runs:
-        first.table.take(index, None, run.view(_U32), _MODE)
+    _fill_index(first, parts, runs, window)
+    targets = [out[run.part].reshape(-1)[run.target] for run in runs]
+    for run, target in zip(runs, targets, strict=True):
+        first.table.take(window.flat_index[run.place], None, target.view(_U32), _MODE)
     for stage in others:
-        _fill_index(stage, parts, window)
+        _fill_index(stage, parts, runs, window)
         stage.table.take(window.flat_index, None, window.quads, _MODE)
-        np.add(target, window.quad_bytes, target)
+        for run, target in zip(runs, targets, strict=True):
+            np.add(target, window.quad_bytes[run.weights], target)
 
 
-def _fill_index(stage: Stage, parts: Sequence[Bytes], window: Window) -> None:
-    """``low | high << 8`` into ``window.index``."""
-    low = _index_bytes(stage.low, parts, window.low, window.spare)
-    if not stage.high:
-        np.copyto(window.index, low)
+def _fill_index(stage: Stage, parts: Sequence[Bytes], runs: Sequence[Run], window: Window) -> None:
+    """``low | high << 8`` into ``window.index``, run after run."""
+    source: NDArray[Any] = _index_bytes(stage.low, parts, window.low, window.spare)
+    if stage.high:
+        high = _index_bytes(stage.high, parts, window.high, window.spare)
+        # Widening first and then working in place is cheaper than ufuncs that widen as they go.
+        np.copyto(window.joined, high)
+        np.multiply(window.joined, _BYTE_UP, window.joined)
+        np.copyto(window.widened, source)
+        np.bitwise_or(window.joined, window.widened, window.joined)
+        source = window.joined
+    shards = len(source)
+    if shards == 1:
+        np.copyto(window.index, source)
         return
-    high = _index_bytes(stage.high, parts, window.high, window.spare)
-    # Widening first and then working in place is cheaper than ufuncs that widen as they go.
-    np.copyto(window.joined, high)
-    np.multiply(window.joined, _BYTE_UP, window.joined)
-    np.copyto(window.widened, low)
-    np.bitwise_or(window.joined, window.widened, window.joined)
-    np.copyto(window.index, window.joined)
+    rows = source.reshape(shards, -1)
+    for run in runs:
+        np.copyto(window.flat_index[run.place].reshape(shards, -1), rows[:, run.columns])
 
 
 def _index_bytes(source: Source, parts: Sequence[Bytes], room: Room, spare: Bytes) -> Bytes:
@@ -235,38 +314,52 @@ def _index_bytes(source: Source, parts: Sequence[Bytes], room: Room, spare: Byte
     return room.both
 
 
-def put_outliers(record: Bytes, out: Bytes, flip: Bytes | None, scratch: Scratch) -> None:
+def put_outliers(record: Bytes, out: Sequence[Bytes], flip: Bytes | None, scratch: Scratch) -> None:
     """Overwrite the outliers of one shard with their exact values.
 
     Args:
         record: the outliers as stored.
-        out: ``[N]``.
+        out: the parts of the shard, in order, N weights together.
         flip: what the values are xored with, if anything.
         scratch: of the calling thread.
 
     Raises:
         PackCorruptError: the record does not fit a shard of N weights.
     """
-    first = 4 * -(-out.size // SEGMENT_WEIGHTS)
+    size = sum(part.size for part in out)
+    first = 4 * -(-size // SEGMENT_WEIGHTS)
     counts = record[:first].view(_COUNT).tolist() if record.size >= first else []
     total = sum(counts)
     if not counts or record.size < first + 3 * total:
         raise PackCorruptError(f"outliers of {record.size} bytes list more than they hold")
     positions = record[first : first + 2 * total].view(_POSITION)
-    values = record[first + 2 * total :]
-    done = 0
-    for segment, count in enumerate(counts):
-        place = segment * SEGMENT_WEIGHTS
-        for start in range(done, done + count, CHUNK):
-            stop = min(start + CHUNK, done + count)
-            index, exact = scratch.index[: stop - start], values[start:stop]
-            np.copyto(index, positions[start:stop])
-            if flip is not None:
-                exact = np.bitwise_xor(exact, flip, scratch.bytes[: stop - start])
-            try:
-                out[place : place + SEGMENT_WEIGHTS][index] = exact
-            except IndexError as error:
-                raise PackCorruptError(
-                    f"an outlier lies beyond the end of a shard of {out.size} weights"
-                ) from error
+    exact = record[first + 2 * total :][:total]
+    if flip is not None:
+        exact = np.bitwise_xor(exact, flip)
+    # More than the scratch takes are a quarter of all weights: nothing that speed matters for.
+    index = scratch.index[:total] if total <= CHUNK else np.empty(total, dtype=np.intp)
+    np.copyto(index, positions)
+    done = counts[0]
+    for segment, count in enumerate(counts[1:], start=1):
+        here = index[done : done + count]
+        np.add(here, segment * SEGMENT_WEIGHTS, here)
         done += count
+    _put(index, exact, out, size)
+
+
+def _put(index: NDArray[np.intp], exact: Bytes, out: Sequence[Bytes], size: int) -> None:
+    """``exact`` to the places ``index``, ascending, of a shard cut into the parts ``out``."""
+    stop = base = 0
+    try:
+        for part in out:
+            start, end = stop, base + part.size
+            stop = len(index) if end == size else int(index.searchsorted(end))
+            here = index[start:stop]
+            if base:
+                np.subtract(here, base, here)
+            part[here] = exact[start:stop]
+            base = end
+    except IndexError as error:
+        raise PackCorruptError(
+            f"an outlier lies beyond the end of a shard of {size} weights"
+        ) from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sti.errors import ProfileError
 from sti.manifest import Block, Manifest
-from sti.plan import Target, Workload
+from sti.plan import Target, Workload, working_buffers
 from sti.profile import DeviceProfile, StorageProfile
 from sti.simulate import Lane, Step
 
@@ -35,7 +35,7 @@ class BlockWork:
 
 @dataclass(frozen=True, slots=True)
 class RunCosts:
-    """Seconds of everything in a run that does not depend on fidelities.
+    """Seconds of everything in a run that does not depend on fidelities, and its working buffers.
 
     Compute beside busy storage and decode lanes is slowed by the profile's contention; beside the
     last block and the head nothing is left to read or decode, so they run at full speed.
@@ -53,6 +53,8 @@ class RunCosts:
     contention: float
     head_s: float
     fixed_s: float
+    buffers: Mapping[str, int]
+    """Block kind to its working buffers (``sti.plan.working_buffers``)."""
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -102,6 +104,7 @@ def run_costs(
         contention=profile.contention,
         head_s=graph_s("head"),
         fixed_s=profile.fixed_s,
+        buffers=working_buffers(manifest),
     )
 
 
@@ -118,16 +121,19 @@ def run_steps(costs: RunCosts, works: Sequence[BlockWork], *, read_ahead: int) -
     """The steps of a run: tokenizer, word rows, embedding, three a block, head.
 
     Storage may run ``read_ahead`` blocks beyond the one being decoded: a ring of
-    ``read_ahead + 1`` slots, which blocks that are preloaded whole do without. Decode has one
-    working buffer a block kind, free again when the block of that kind before it is computed.
-    Lanes keep their own order.
+    ``read_ahead + 1`` slots, which blocks that are preloaded whole do without. Decode has
+    ``costs.buffers`` working buffers for each block kind; one is free again when the block that
+    was decoded into it is computed. Lanes keep their own order.
     """
     steps = [
         Step(TEXT, costs.tokenize_s),
         Step(STORAGE, costs.rows_s, after=(0,)),
         Step(COMPUTE, costs.embed_s, after=(1,)),
     ]
-    computed: dict[str, int] = {}
+    # What frees each working buffer of a kind, oldest first.
+    free: dict[str, list[tuple[int, ...]]] = {
+        kind: [()] * count for kind, count in costs.buffers.items()
+    }
     # What frees each slot, oldest first.
     slots: list[tuple[int, ...]] = [()] * (read_ahead + 1)
     compute_s = costs.compute_s([work.kind for work in works])
@@ -138,10 +144,10 @@ def run_steps(costs: RunCosts, works: Sequence[BlockWork], *, read_ahead: int) -
             slot = slots.pop(0)
             slots.append((storage + 1,))
         steps.append(Step(STORAGE, work.storage_s, after=slot))
-        buffer = (computed[work.kind],) if work.kind in computed else ()
+        buffer = free[work.kind].pop(0)
         steps.append(Step(DECODE, work.decode_s, parts=work.shards, after=(storage, *buffer)))
         steps.append(Step(COMPUTE, compute_s[index], after=(storage + 1,)))
-        computed[work.kind] = storage + 2
+        free[work.kind].append((storage + 2,))
     steps.append(Step(COMPUTE, costs.head_s))
     return steps
 

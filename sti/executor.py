@@ -5,7 +5,7 @@ calls of that function, in order, with the block's decoded weights. Neither exec
 anything: order, fidelities and read-ahead are the plan's. Knows nothing of graphs or texts.
 
     storage lane   ring slot free -> read block k -> hand to every decoder
-    decode lane    block k at hand, working buffer of its kind free -> its shards -> hand to compute
+    decode lane    block k at hand, a working buffer of its kind free -> its shards -> hand over
     compute lane   (the caller's thread) block k decoded -> compute(k) -> working buffer free
 
 A failure on one lane breaks the channels of the others; the caller sees the first error once all
@@ -24,12 +24,11 @@ from sti.blocks import (
     BlockBytes,
     BlockJob,
     Bytes,
-    DecodeScratch,
     Weights,
     check_block,
     decode_block,
 )
-from sti.code import Decoder
+from sti.code import Decoder, Scratch
 from sti.errors import PackCorruptError
 from sti.lanes import Channel, Stopped, Worker
 from sti.preload import Preload, load_block
@@ -40,8 +39,8 @@ from sti.trace import Recorder
 Begin = Callable[[], None]
 """Embeds the texts: what the compute lane does before the first block."""
 
-Compute = Callable[[BlockJob], None]
-"""Computes one block; its weights are in the working buffer of its kind."""
+Compute = Callable[[BlockJob, int], None]
+"""Computes one block; its weights are in the working buffer of its kind with that number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,9 @@ class Lanes:
     decoder: Decoder
     ring: Bytes
     """Memory of the ring."""
-    buffers: Mapping[str, Sequence[Weights]]
-    """The working buffer of each block kind: one ``[slices, ...]`` array an operand."""
-    scratches: Sequence[DecodeScratch]
+    buffers: Mapping[str, Sequence[Sequence[Weights]]]
+    """The working buffers of each block kind: each one ``[slices, ...]`` array an operand."""
+    scratches: Sequence[Scratch]
     """One a decode thread."""
     storage_worker: Worker
     decode_workers: Sequence[Worker]
@@ -76,11 +75,11 @@ def run_sequential(
     scratch = lanes.scratches[0]
     bytes_read = 0
     begin()
-    for job in jobs:
+    for job, buffer in zip(jobs, _buffers(jobs, lanes), strict=True):
         data, read = _load(job, lanes, lanes.ring, recorder)
         bytes_read += read
-        _decode(job, lanes, data, scratch, recorder, 0, 1)
-        compute(job)
+        _decode(job, buffer, lanes, data, scratch, recorder, 0, 1)
+        compute(job, buffer)
     return bytes_read
 
 
@@ -107,10 +106,10 @@ def run_pipelined(
     try:
         flow.start(ended)
         begin()
-        for job in jobs:
+        for job, buffer in zip(jobs, flow.buffers, strict=True):
             for done in flow.decoded:
                 done.get()
-            compute(job)
+            compute(job, buffer)
             flow.release(job.block.kind)
     except BaseException as error:
         flow.stop(error)
@@ -140,8 +139,10 @@ class _Flow:
         self.free_buffers: list[dict[str, Channel[None]]] = [
             {kind: Channel() for kind in lanes.buffers} for _ in range(decode_threads)
         ]
-        for kind in lanes.buffers:
-            self.release(kind)
+        self.buffers = _buffers(jobs, lanes)
+        for kind, buffers in lanes.buffers.items():
+            for _ in buffers:
+                self.release(kind)
         self._lock = threading.Lock()
         self._unfinished = [decode_threads] * len(jobs)
 
@@ -153,7 +154,7 @@ class _Flow:
             ended.append(worker.submit(partial(self._decode, part)))
 
     def release(self, kind: str) -> None:
-        """Tell every decoder that the working buffer of ``kind`` may be written again."""
+        """Tell every decoder that the oldest working buffer of ``kind`` may be written again."""
         for channels in self.free_buffers:
             channels[kind].put(None)
 
@@ -182,10 +183,10 @@ class _Flow:
     def _decode(self, part: int) -> None:
         scratch = self.lanes.scratches[part]
         try:
-            for index, job in enumerate(self.jobs):
+            for index, (job, buffer) in enumerate(zip(self.jobs, self.buffers, strict=True)):
                 data = self.loaded[part].get()
                 self.free_buffers[part][job.block.kind].get()
-                _decode(job, self.lanes, data, scratch, self.recorder, part, self.parts)
+                _decode(job, buffer, self.lanes, data, scratch, self.recorder, part, self.parts)
                 self.decoded[part].put(index)
                 self._give_back(index, data)
         except BaseException as error:
@@ -198,6 +199,17 @@ class _Flow:
             last = self._unfinished[index] == 0
         if last and data.from_ring:
             self.ring.give_back()
+
+
+def _buffers(jobs: Sequence[BlockJob], lanes: Lanes) -> list[int]:
+    """The working buffer of each job, by its number in its kind: each kind's in turn."""
+    taken = dict.fromkeys(lanes.buffers, 0)
+    numbers = []
+    for job in jobs:
+        kind = job.block.kind
+        numbers.append(taken[kind] % len(lanes.buffers[kind]))
+        taken[kind] += 1
+    return numbers
 
 
 def _load(
@@ -221,9 +233,10 @@ def _load(
 
 def _decode(
     job: BlockJob,
+    buffer: int,
     lanes: Lanes,
     data: BlockBytes,
-    scratch: DecodeScratch,
+    scratch: Scratch,
     recorder: Recorder,
     part: int,
     parts: int,
@@ -235,7 +248,7 @@ def _decode(
             data,
             decoder=lanes.decoder,
             scratch=scratch,
-            out=lanes.buffers[job.block.kind],
+            out=lanes.buffers[job.block.kind][buffer],
             part=part,
             parts=parts,
         )

@@ -16,7 +16,7 @@ from sti.manifest import Block, Manifest
 from sti.quality import Estimate
 
 PLAN_VERSION = 1
-PLANNING = 1
+PLANNING = 2
 """Raised with every change that lets the planner choose another plan: remembered ones are made
 again (``tests/test_planner.py`` tells when)."""
 
@@ -193,6 +193,20 @@ def _estimate(fields: Fields) -> Estimate:
         low=fields.number("low"),
         high=fields.number("high"),
     )
+
+
+def working_buffers(manifest: Manifest) -> dict[str, int]:
+    """How many decoded blocks of each kind may be in memory: one being computed, others waiting.
+
+    Two of the kind with the largest blocks, one of the others: the longest decode need not wait for
+    the block before to be computed, which is what holds a pipeline up where decode and compute take
+    equally long (see docs/experiments.md).
+    """
+    weights: dict[str, int] = {}
+    for block in manifest.blocks:
+        weights[block.kind] = max(weights.get(block.kind, 0), block.shard_weights)
+    largest = max(weights, key=lambda kind: weights[kind])
+    return {kind: 2 if kind == largest else 1 for kind in weights}
 
 
 def fidelities(block: Block, counts: tuple[int, ...]) -> tuple[int, ...]:

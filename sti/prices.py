@@ -51,7 +51,7 @@ class Course:
     compute_s: Sequence[float]
     """Seconds of each block on the compute lane."""
     before: Sequence[int]
-    """The block before each of the same kind, whose working buffer it takes over; -1 for none."""
+    """The block of the same kind whose working buffer each takes over; -1 for none."""
     slots: int
     """Blocks that the ring holds."""
     limit_s: float
@@ -222,7 +222,9 @@ def _first_strength(loss: Floats, seconds: Floats, choice: Ints) -> float:
     rows = np.arange(len(loss))
     saved_s = seconds[rows, choice, None] - seconds
     more = loss - loss[rows, choice, None]
-    strength = np.divide(more, saved_s, out=np.full_like(more, np.inf), where=saved_s > 0.0).min()
+    strength = np.divide(
+        more, saved_s, out=np.full_like(more, np.inf), where=saved_s > _ROUNDING_S
+    ).min()
     return float(strength) if strength < math.inf else 0.0
 
 

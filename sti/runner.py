@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from sti.backend import Backend, GroupState
 from sti.batching import Group, group_by_length
-from sti.blocks import BlockJob, Bytes, DecodeScratch, group_weights
-from sti.code import CodeBook, Decoder
+from sti.blocks import BlockJob, Bytes
+from sti.code import CodeBook, Decoder, Scratch
 from sti.executor import Lanes, run_pipelined, run_sequential
 from sti.lanes import Worker
 from sti.pack import PackReader, decode_rows
@@ -65,12 +65,10 @@ class Runner:
         self._storage = FileReader(pack.path) if storage is None else storage
         self._preload = Preload()
         self._ring: Bytes = aligned_buffer(0)
-        self._scratches: list[DecodeScratch] = []
+        self._scratches: list[Scratch] = []
         self._storage_worker = Worker("sti-storage")
         self._decode_workers: list[Worker] = []
         self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
-        blocks = pack.manifest.blocks
-        self._group_weights = max(group_weights(block.shard_weights) for block in blocks)
         self._filled = threading.Event()
         self._filled.set()
         self.hold_failed = False
@@ -127,10 +125,12 @@ class Runner:
             nonlocal word_bytes
             word_bytes = self._embed(encodings, groups, states, recorder)
 
-        def compute(job: BlockJob) -> None:
+        def compute(job: BlockJob, buffer: int) -> None:
             start = perf_counter()
             for state in states:
-                self._backend.block(state, job.block.layer, job.block.kind, job.width)
+                self._backend.block(
+                    state, job.block.layer, job.block.kind, job.width, buffer=buffer
+                )
             recorder.add("compute", job.name, start, perf_counter())
 
         if mode == "sequential":
@@ -174,8 +174,7 @@ class Runner:
 
     def _lanes(self, threads: int) -> Lanes:
         for number in range(len(self._scratches), threads):
-            shards = np.empty(self._group_weights, dtype=self._backend.weight_type)
-            self._scratches.append(DecodeScratch(self._decoder.scratch(), shards))
+            self._scratches.append(self._decoder.scratch())
             self._decode_workers.append(Worker(f"sti-decode-{number}"))
         return Lanes(
             reader=self._storage,

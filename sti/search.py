@@ -61,7 +61,7 @@ class _Labels:
     decode: Floats
     compute: Floats
     ring: Floats  # [labels, slots]: when each slot was or will be free, the latest first
-    buffers: dict[str, Floats]  # when the working buffer of a block kind is free
+    buffers: dict[str, Floats]  # [labels, buffers] of a kind: as the ring's slots
     preload: Ints  # bytes of the budget that are left
     loss: Floats
     read: Ints  # bytes read from storage
@@ -99,7 +99,10 @@ class Search:
         self.task = task
         self.options = options = tabulate(task.blocks, task.width, task.costs)
         self.kinds = [block.kind for block in task.blocks]
+        self._buffers = task.costs.buffers
         self.course = _course(task, self.kinds)
+        self._taken_over = [j in self.course.before for j in range(len(self.kinds))]
+        """Whether another block is decoded into a block's working buffer."""
         storage = task.costs.storage
         self.bytes_s: Floats = options.read_bytes / storage.bytes_per_s
         self.requests_s: Floats = options.requests.astype(np.float64) * storage.request_s
@@ -210,7 +213,7 @@ class Search:
             decode=np.zeros(1),
             compute=np.array([self.course.embed_s]),
             ring=np.zeros((1, slots)),
-            buffers={kind: np.zeros(1) for kind in self.kinds},
+            buffers={kind: np.zeros((1, self._buffers[kind])) for kind in self.kinds},
             preload=np.array([self.task.preload_bytes], np.int64),
             loss=np.zeros(1),
             read=np.zeros(1, np.int64),
@@ -250,12 +253,14 @@ class Search:
         labels.storage = np.where(reads, slot + read_s, labels.storage)
         labels.preload = np.maximum(held - read_bytes, 0)
         labels.read = labels.read + missing
-        free = np.maximum(labels.decode, labels.buffers[self.kinds[k]])
+        buffers = labels.buffers[self.kinds[k]]
+        free = np.maximum(labels.decode, buffers[:, -1])
         labels.decode = np.maximum(labels.storage, free) + options.decode_s[k, option]
         pushed = np.column_stack((labels.decode, labels.ring[:, :-1]))
         labels.ring = np.where(reads[:, None], pushed, labels.ring)
         labels.compute = np.maximum(labels.compute, labels.decode) + self.course.compute_s[k]
-        labels.buffers[self.kinds[k]] = labels.compute
+        pushed = np.column_stack((labels.compute, buffers[:, :-1]))
+        labels.buffers[self.kinds[k]] = pushed
         labels.loss = labels.loss + options.loss[k, option]
         return labels
 
@@ -296,9 +301,11 @@ class Search:
         storage, decode, compute = self._priced[:, k]
         late_s: Floats = np.maximum(self._storage(labels) - storage, labels.decode - decode)
         late_s = np.maximum(late_s, labels.compute - compute)
-        for j in set(self.course.before[k + 1 :]):
-            if 0 <= j < k:  # its working buffer is still to be taken over
-                late_s = np.maximum(late_s, labels.buffers[self.kinds[j]] - self._priced[2, j])
+        for kind, buffers in labels.buffers.items():
+            latest = [j for j in range(k, -1, -1) if self.kinds[j] == kind]
+            for place, j in enumerate(latest[: buffers.shape[1]]):
+                if j < k and self._taken_over[j]:
+                    late_s = np.maximum(late_s, buffers[:, place] - self._priced[2, j])
         for ahead, due in enumerate(self._slot_due[k + 1 :][: self.course.slots], start=1):
             late_s = np.maximum(late_s, labels.ring[:, -ahead] - due)
         return late_s
@@ -319,11 +326,11 @@ def _follow(trace: Sequence[tuple[Ints, Ints]], label: int) -> list[int]:
 
 def _course(task: Task, kinds: Sequence[str]) -> Course:
     costs = task.costs
-    latest: dict[str, int] = {}
+    users = {kind: [-1] * count for kind, count in costs.buffers.items()}
     before = []
     for k, kind in enumerate(kinds):
-        before.append(latest.get(kind, -1))
-        latest[kind] = k
+        before.append(users[kind].pop(0))
+        users[kind].append(k)
     rows_s = costs.tokenize_s + costs.rows_s
     return Course(
         start_s=rows_s - task.preload_bytes / costs.storage.bytes_per_s,

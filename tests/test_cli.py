@@ -527,7 +527,8 @@ def test_doctor_says_what_is_missing_and_what_to_do(
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "sti.backend", raising=False)
+    for module in ("sti.backend", "sti.backend.graphs", "sti.backend.session"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(10**9, 10**8))
     out = cli("doctor").out
     assert "onnxruntime missing" in out
@@ -540,7 +541,14 @@ def test_a_missing_library_is_named_with_the_way_to_install_it(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    for module in ("sti.backend", "sti.engine", "sti.calibrate", "sti.cli.run"):
+    for module in (
+        "sti.backend",
+        "sti.backend.graphs",
+        "sti.backend.session",
+        "sti.engine",
+        "sti.calibrate",
+        "sti.cli.run",
+    ):
         monkeypatch.delitem(sys.modules, module, raising=False)
     answer = cli("run", "pack", "a")
     assert (answer.code, answer.out) == (1, "")

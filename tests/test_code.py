@@ -184,9 +184,23 @@ def test_more_outliers_than_fit_a_pass_decode() -> None:
         np.testing.assert_array_equal(found, q)
 
 
-@pytest.mark.parametrize("weights", [8, 1000, 49152, 4 * CHUNK + 8])
-def test_group_decodes_as_its_shards_do_one_by_one(weights: int) -> None:
-    book = bell_book()
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (8,),
+        (8, 16, 8),
+        (1000,),
+        (400, 200, 400),
+        (49152,),
+        (12288,) * 4,
+        (65536, 8, 65544),
+        (4 * CHUNK + 8,),
+        (196608, 16, 2 * CHUNK),
+        (131072,) * 3,
+    ],
+)
+def test_group_decodes_as_its_shards_do_one_by_one(sizes: tuple[int, ...]) -> None:
+    book, weights = bell_book(), sum(sizes)
     shards = [Encoder(book, cut=CUT).encode(bell(weights, seed=seed)) for seed in range(11)]
     for unsigned in (False, True):
         decoder = Decoder(book, unsigned=unsigned)
@@ -194,12 +208,12 @@ def test_group_decodes_as_its_shards_do_one_by_one(weights: int) -> None:
         for level in range(len(book.ladder)):
             planes = [list(shard.planes.values())[: level + 1] for shard in shards]
             outliers = [shard.outliers for shard in shards]
-            out = np.empty((len(shards), weights), dtype=decoder.dtype)
+            out = [np.empty((len(shards), size), dtype=decoder.dtype) for size in sizes]
             decoder.decode_group(planes, outliers, out, scratch)
-            alone = np.empty_like(out)
+            alone = np.empty((len(shards), weights), dtype=decoder.dtype)
             for row, parts, record in zip(alone, planes, outliers, strict=True):
                 decoder.decode(parts, record, row, scratch)
-            np.testing.assert_array_equal(out, alone)
+            np.testing.assert_array_equal(np.concatenate(out, axis=1), alone)
 
 
 def test_planes_may_lie_at_any_address() -> None:
@@ -319,7 +333,7 @@ def test_planes_without_a_fidelity_are_refused() -> None:
         decoder.decode_group(
             [planes[:2], planes[:1]],
             [shard.outliers] * 2,
-            np.empty((2, 64), dtype=np.int8),
+            [np.empty((2, 64), dtype=np.int8)],
             decoder.scratch(),
         )
 

@@ -83,10 +83,14 @@ def test_blocks_that_read_nothing_take_no_slot() -> None:
     assert last_read.end_s < first_decode.end_s
 
 
-def test_decode_waits_for_the_working_buffer_of_its_kind() -> None:
-    blocks = spans(1e-6, 1e-6, read_ahead=5)
-    for before, block in zip(blocks, blocks[2:], strict=False):
-        assert block[DECODE].start_s == pytest.approx(before[COMPUTE].end_s)
+def test_decode_waits_for_a_working_buffer_of_its_kind() -> None:
+    blocks, buffers = spans(1e-6, 1e-6, read_ahead=5), costs().buffers
+    assert sorted(buffers.values()) == [1, 2]
+    for index, (kind, block) in enumerate(zip(KINDS, blocks, strict=True)):
+        taken_over = index - 2 * buffers[kind]
+        freed_s = blocks[taken_over][COMPUTE].end_s if taken_over >= 0 else 0.0
+        ready_s = max(block[STORAGE].end_s, blocks[index - 1][DECODE].end_s if index else 0.0)
+        assert block[DECODE].start_s == pytest.approx(max(freed_s, ready_s))
 
 
 def test_decode_threads_share_the_shards_of_a_block_in_rounds() -> None:

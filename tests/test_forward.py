@@ -11,7 +11,6 @@ import pytest
 
 import sti
 from shard_tools.measuring.forward import Forward, Setting, setting_of, uniform_setting
-from sti.backend import Backend
 from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import BlockPlan, Plan, Target, Workload
@@ -91,7 +90,7 @@ def without_last(setting: Setting) -> tuple[Setting, Setting]:
 def test_an_absent_slice_is_as_if_it_were_not_there(
     unsigned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backend, "_saturates", lambda self: unsigned)
+    monkeypatch.setattr("sti.backend.graphs.saturates", lambda options: unsigned)
     reader = PackReader.open(tiny_pack("classification"))
     with reader, Forward(reader, threads=1) as forward:
         batches, setting = forward.batches(MANY), whole(reader.manifest, 6)

@@ -37,7 +37,7 @@ from sti.costs import (
     run_costs,
 )
 from sti.manifest import Manifest, Submodel
-from sti.plan import Plan, Target, Workload
+from sti.plan import Plan, Target, Workload, working_buffers
 from sti.planner import uniform_plan
 from sti.prediction import Run, blocks_of, simulate_run, uniform_counts
 from sti.profile import DeviceProfile
@@ -239,8 +239,9 @@ def _alone(manifest: Manifest, profile: DeviceProfile, submodel: Submodel, plan:
 def memory_bytes(manifest: Manifest, contender: Contender) -> int:
     """What a contender takes for the encoder's weights.
 
-    Preload buffer, ring and working buffers (a decoded block of each kind, a byte a weight); where
-    everything is read first, all of it instead of the ring, and two layers where layers are read.
+    Preload buffer, ring and working buffers (decoded blocks, a byte a weight); where everything is
+    read first, all of it instead of the ring, and two layers where layers are read. Those need one
+    decoded block of each kind; the pipeline has its ``working_buffers``.
     Without word rows, graphs and states.
     """
     plan = contender.plan
@@ -250,13 +251,16 @@ def memory_bytes(manifest: Manifest, contender: Contender) -> int:
         for item in plan.blocks
     ]
     kinds = {block.kind: block.shard_weights for block in manifest.blocks}
-    buffers = manifest.dimensions.slices * sum(kinds.values())
+    slices = manifest.dimensions.slices
+    buffers = slices * sum(kinds.values())
     if contender.mode == "sequential":
         return sum(sizes) + buffers
     if contender.mode == "layerwise":
         each = len(kinds)
         layers = [sum(sizes[first : first + each]) for first in range(0, len(sizes), each)]
         return ring_bytes(layers, 2) + buffers
+    counts = working_buffers(manifest)
+    buffers = slices * sum(weights * counts[kind] for kind, weights in kinds.items())
     return _held_bytes(contender) + ring_bytes(sizes, plan.read_ahead + 1) + buffers
 
 

@@ -21,7 +21,7 @@ from shard_tools.measuring.residents import OwnResidents
 from shard_tools.rows import Text
 from sti.backend import Backend, GroupState
 from sti.batching import Group, group_by_length
-from sti.blocks import BlockBytes, DecodeScratch, check_block, decode_block, group_weights
+from sti.blocks import BlockBytes, check_block, decode_block
 from sti.blocks import prepare_block as job_of
 from sti.code import CodeBook, Decoder
 from sti.errors import PackCorruptError, StorageError
@@ -94,9 +94,7 @@ class Forward:
             TokenizerSpec.from_json(reader.manifest.tokenizer),
             reader.resident(VOCABULARY).tobytes(),
         )
-        largest = max(group_weights(block.shard_weights) for block in reader.manifest.blocks)
-        shards = np.empty(largest, dtype=self._backend.weight_type)
-        self._scratch = DecodeScratch(self._decoder.scratch(), shards)
+        self._scratch = self._decoder.scratch()
         self._words: NDArray[np.uint8] | None = None
         self._raw: dict[str, NDArray[np.uint8]] = {}
         self._decoded: dict[tuple[int, str, int], tuple[NDArray[Any], ...]] = {}
@@ -187,7 +185,7 @@ class Forward:
 
     def _load(self, item: BlockSetting) -> None:
         """Bring the weights into the working buffers of the block's kind, where they differ."""
-        buffers = self._backend.buffers[item.kind]
+        buffers = self._backend.buffers[item.kind][0]
         for number, bits in enumerate(item.bits):
             wanted = (item.layer if bits else -1, bits)
             if self._loaded.get((item.kind, number)) == wanted:
@@ -211,7 +209,7 @@ class Forward:
             job = job_of(BlockPlan(layer, kind, counts, 0), block, 0)
             data = BlockBytes(self._bytes(block), tuple(r.offset for r in job.ranges), False)
             check_block(job, data, where=str(self._reader.path))
-            out = tuple(np.empty_like(buffer) for buffer in self._backend.buffers[kind])
+            out = tuple(np.empty_like(buffer) for buffer in self._backend.buffers[kind][0])
             decode_block(job, data, decoder=self._decoder, scratch=self._scratch, out=out)
             self._decoded[key] = out
         return self._decoded[key]

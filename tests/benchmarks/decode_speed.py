@@ -7,7 +7,7 @@ tails of a trained encoder, in three ways:
 
 - ``one``: the same shard again and again, in warm caches, which is what the limits are set for;
 - ``in turn``: twelve shards, each into its place in a block's buffer, call by call;
-- ``grouped``: the same twelve in one call.
+- ``operands``: the same twelve in one call, cut into the operands of a block, as at run time.
 
 A plain copy of the same weights in the same way is the ceiling of each. Every sample is taken right
 after the same call untimed, and all cells take turns pass after pass, so that a busy moment hits
@@ -46,6 +46,8 @@ GOALS_NS = {2: 0.15, 3: 0.25, 4: 0.3, 6: 0.6, 8: 0.5}
 _TINY = 8
 _GROUP = 12
 _LIMITED = "BERT-base FFN"
+_OPERANDS = {"FFN": 2, "attention": 4}
+"""Into which the shards of a block are cut: up and down; q, k, v and o."""
 SHARDS = {
     _LIMITED: 393_216,
     "BERT-base attention": 196_608,
@@ -84,6 +86,8 @@ def cells_of(name: str, size: int, q: NDArray[np.int8], book: CodeBook, cut: int
     shards = [encoder.encode(part) for part in parts]
     outliers = [shard.outliers for shard in shards]
     out, scratch = np.empty((_GROUP, size), dtype=np.int8), decoder.scratch()
+    count = _OPERANDS[name.rsplit(maxsplit=1)[-1]] if size > _TINY else 1
+    operands = [np.empty((_GROUP, size // count), dtype=np.int8) for _ in range(count)]
 
     def in_turn(planes: list[list[NDArray[np.uint8]]]) -> None:
         for part, record, row in zip(planes, outliers, out, strict=True):
@@ -93,15 +97,15 @@ def cells_of(name: str, size: int, q: NDArray[np.int8], book: CodeBook, cut: int
     cells = [
         Cell(name, None, "one", size, partial(np.copyto, out[0], parts[0])),
         Cell(name, None, "in turn", whole, partial(np.copyto, out, parts)),
-        Cell(name, None, "grouped", whole, partial(np.copyto, out, parts)),
+        Cell(name, None, "operands", whole, partial(np.copyto, out, parts)),
     ]
     for level, bits in enumerate(book.ladder):
         planes = [list(shard.planes.values())[: level + 1] for shard in shards]
         one = partial(decoder.decode, planes[0], outliers[0], out[0], scratch)
-        group = partial(decoder.decode_group, planes, outliers, out, scratch)
+        group = partial(decoder.decode_group, planes, outliers, operands, scratch)
         cells.append(Cell(name, bits, "one", size, one))
         cells.append(Cell(name, bits, "in turn", whole, partial(in_turn, planes)))
-        cells.append(Cell(name, bits, "grouped", whole, group))
+        cells.append(Cell(name, bits, "operands", whole, group))
     return cells
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime, and the only module that imports it.
+"""A pack's graphs, ready to compute.
 
 In: a pack's graphs and resident tensors, decoded weights in working buffers, a group's tokens.
 Out: hidden states and the head's answer. One session a graph, made once; every input is bound to
@@ -8,36 +8,21 @@ Knows nothing of files, fidelities, plans or lanes.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from sti.errors import BackendError
+from sti.backend.session import Graph, ort_value, saturates, session_options
 from sti.manifest import BlockKind, Manifest
-from sti.plan import Workload
+from sti.plan import Workload, working_buffers
 
 Floats = NDArray[np.float32]
-_PROBE = base64.b64decode(
-    "CAk6ZgoYCgFhCgFiEgF5Ig1NYXRNdWxJbnRlZ2VyEgVwcm9iZVoVCgFhEhAKDggCEgoKAxIBbgoDEgFrWhUKAWIS"
-    "EAoOCAMSCgoDEgFrCgMSAW1iFQoBeRIQCg4IBhIKCgMSAW4KAxIBbUIECgAQEQ=="
-)
-"""An ONNX graph of one MatMulInteger: u8 ``a [n, k]`` by s8 ``b [k, m]`` -> s32 ``y``."""
-
 PADDING_MASK = -10000.0
 """Added to the attention score of a padding token; finite, so that no row becomes NaN."""
-
-
-def ort_version() -> str:
-    """Version of ONNX Runtime in use."""
-    return str(ort.__version__)
 
 
 @dataclass(slots=True)
@@ -54,48 +39,6 @@ class GroupState:
     """``[B, S]``: 1 for a token, 0 for padding."""
     hidden: Any
     partial: Any
-
-
-class _Graph:
-    """One session with its binding. Inputs stay bound until they are bound anew."""
-
-    __slots__ = ("_bound", "binding", "inputs", "name", "outputs", "session")
-
-    def __init__(self, name: str, model: bytes, options: ort.SessionOptions) -> None:
-        self.name = name
-        try:
-            self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise BackendError(
-                f"graph {name!r} is refused by onnxruntime {ort.__version__}: {error}; "
-                "STI needs onnxruntime 1.20 or later"
-            ) from error
-        self.binding = self.session.io_binding()
-        self.inputs = {item.name: item for item in self.session.get_inputs()}
-        self.outputs = [item.name for item in self.session.get_outputs()]
-        self._bound: dict[str, Any] = {}
-
-    def bind(self, name: str, value: Any) -> None:
-        """Bind an input; a value already bound is left alone."""
-        if self._bound.get(name) is not value:
-            self.binding.bind_ortvalue_input(name, value)
-            self._bound[name] = value
-
-    def bind_output(self, value: Any) -> None:
-        """Bind the only output to memory that is already there."""
-        self.binding.bind_ortvalue_output(self.outputs[0], value)
-
-    def run(self) -> None:
-        """Compute the outputs."""
-        try:
-            self.session.run_with_iobinding(self.binding)
-        except Exception as error:
-            raise BackendError(f"graph {self.name!r} failed: {error}") from error
-
-
-def _value(array: NDArray[Any]) -> Any:
-    """An OrtValue over the array's own memory; the array must stay alive and contiguous."""
-    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 class Residents(Protocol):
@@ -125,13 +68,13 @@ class Backend:
     def __init__(self, residents: Residents, *, threads: int, unsigned: bool | None = None) -> None:
         self._source = residents
         self._manifest = residents.manifest
-        self._options = _options(threads)
+        self._options = session_options(threads)
         self.threads = threads
-        self.unsigned = self._saturates() if unsigned is None else unsigned
+        self.unsigned = saturates(self._options) if unsigned is None else unsigned
         self.weight_type: type[np.int8] | type[np.uint8] = np.uint8 if self.unsigned else np.int8
-        self._graphs: dict[str, _Graph] = {}
-        self._buffers: dict[str, tuple[NDArray[Any], ...]] = {}
-        self._operands: dict[tuple[str, int], dict[str, Any]] = {}
+        self._graphs: dict[str, Graph] = {}
+        self._buffers: dict[str, tuple[tuple[NDArray[Any], ...], ...]] = {}
+        self._operands: dict[tuple[str, int, int], dict[str, Any]] = {}
         self._residents: dict[tuple[int, str, int], dict[str, Any]] = {}
         self._fixed: dict[str, dict[str, Any]] = {}
         self._room: Floats = np.empty(0, dtype=np.float32)
@@ -142,14 +85,17 @@ class Backend:
             self._graph(name)
 
     @property
-    def buffers(self) -> Mapping[str, tuple[NDArray[Any], ...]]:
-        """Working buffers by block kind: one ``[slices, *operand shape]`` array an operand."""
+    def buffers(self) -> Mapping[str, tuple[tuple[NDArray[Any], ...], ...]]:
+        """Working buffers by block kind: each one ``[slices, *operand shape]`` array an operand."""
         if not self._buffers:
-            slices = self._manifest.dimensions.slices
+            slices, counts = self._manifest.dimensions.slices, working_buffers(self._manifest)
             for kind in self._manifest.kinds:
                 self._buffers[kind.name] = tuple(
-                    np.zeros((slices, *operand.shape), dtype=self.weight_type)
-                    for operand in kind.operands
+                    tuple(
+                        np.zeros((slices, *operand.shape), dtype=self.weight_type)
+                        for operand in kind.operands
+                    )
+                    for _ in range(counts[kind.name])
                 )
         return self._buffers
 
@@ -176,29 +122,31 @@ class Backend:
         present = (np.arange(tokens) < np.asarray(lengths)[:, None]).astype(np.float32)
         mask = None
         if min(lengths) < tokens:
-            mask = _value((present[:, None, :] - 1.0) * np.float32(-PADDING_MASK))
+            mask = ort_value((present[:, None, :] - 1.0) * np.float32(-PADDING_MASK))
         state = GroupState(
             workload=Workload(batch, tokens),
             mask=mask,
             tokens=present,
-            hidden=_value(np.empty(words.shape, dtype=np.float32)),
-            partial=_value(words),
+            hidden=ort_value(np.empty(words.shape, dtype=np.float32)),
+            partial=ort_value(words),
         )
         graph = self._graph("embed")
         self._bind_fixed(graph, "embed")
         graph.bind("words", state.partial)
-        graph.bind("type_ids", _value(types))
+        graph.bind("type_ids", ort_value(types))
         graph.bind_output(state.hidden)
         graph.run()
         return state
 
-    def block(self, state: GroupState, layer: int, kind_name: str, width: int) -> None:
-        """Run one block and its ``connect`` on the weights in the working buffer of its kind."""
+    def block(
+        self, state: GroupState, layer: int, kind_name: str, width: int, *, buffer: int = 0
+    ) -> None:
+        """Run one block and its ``connect`` on the weights in a working buffer of its kind."""
         kind = self._manifest.kind(kind_name)
         graph = self._graph(kind_name, masked=state.mask is not None)
         for name, value in self._resident_inputs(layer, kind, width).items():
             graph.bind(name, value)
-        for name, value in self._operand_inputs(kind, width).items():
+        for name, value in self._operand_inputs(kind, width, buffer).items():
             graph.bind(name, value)
         if state.mask is not None and "mask" in graph.inputs:
             graph.bind("mask", state.mask)
@@ -220,7 +168,7 @@ class Backend:
         self._bind_fixed(graph, "head")
         graph.bind("h", state.hidden)
         if "tokens" in graph.inputs:
-            graph.bind("tokens", _value(state.tokens))
+            graph.bind("tokens", ort_value(state.tokens))
         graph.binding.bind_output(graph.outputs[0], "cpu")
         graph.run()
         return np.asarray(graph.binding.copy_outputs_to_cpu()[0], dtype=np.float32)
@@ -256,7 +204,7 @@ class Backend:
             best = min(best, perf_counter() - start)
         return best
 
-    def _graph(self, name: str, *, masked: bool = False) -> _Graph:
+    def _graph(self, name: str, *, masked: bool = False) -> Graph:
         """The session of a graph in the variant this processor needs, made on first use."""
         listed = self._manifest.graphs
         suffix = ".u8" if self.unsigned else ".s8"
@@ -264,24 +212,13 @@ class Backend:
             return self._session(f"{name}_masked{suffix}")
         return self._session(name if name in listed else name + suffix)
 
-    def _session(self, key: str) -> _Graph:
+    def _session(self, key: str) -> Graph:
         if key not in self._graphs:
             model = self._source.resident(self._manifest.graphs[key]).tobytes()
-            self._graphs[key] = _Graph(key, model, self._options)
+            self._graphs[key] = Graph(key, model, self._options)
         return self._graphs[key]
 
-    def _saturates(self) -> bool:
-        """Whether pairs of 255 x 127 overflow the 16-bit sums of this processor's product.
-
-        Asked of the product itself rather than of processor flags (microsoft/onnxruntime#6004).
-        """
-        probe = _Graph("probe", _PROBE, self._options)
-        size = 64
-        a, b = np.full((size, size), 255, np.uint8), np.full((size, size), 127, np.int8)
-        found = probe.session.run(None, {"a": a, "b": b})[0]
-        return bool((found != 255 * 127 * size).any())
-
-    def _bind_fixed(self, graph: _Graph, prefix: str) -> None:
+    def _bind_fixed(self, graph: Graph, prefix: str) -> None:
         """Bind the resident inputs of ``embed`` or ``head``."""
         if prefix not in self._fixed:
             self._fixed[prefix] = {
@@ -295,7 +232,7 @@ class Backend:
     def _resident(self, name: str, width: int | None = None) -> Any:
         """A resident tensor, cut to what belongs to the first ``width`` slices."""
         array = self._source.resident(name)
-        return _value(array if width is None else array[: self._share(array, width)])
+        return ort_value(array if width is None else array[: self._share(array, width)])
 
     def _share(self, array: NDArray[Any], width: int) -> int:
         return len(array) * width // self._manifest.dimensions.slices
@@ -309,13 +246,15 @@ class Backend:
             }
         return self._residents[key]
 
-    def _operand_inputs(self, kind: BlockKind, width: int) -> dict[str, Any]:
-        key = (kind.name, width)
+    def _operand_inputs(self, kind: BlockKind, width: int, buffer: int) -> dict[str, Any]:
+        key = (kind.name, width, buffer)
         if key not in self._operands:
             self._operands[key] = {
                 # A slice may hold several parts (heads): the graphs count parts.
-                operand.name: _value(buffer[:width].reshape(-1, *operand.shape[-2:]))
-                for operand, buffer in zip(kind.operands, self.buffers[kind.name], strict=True)
+                operand.name: ort_value(weights[:width].reshape(-1, *operand.shape[-2:]))
+                for operand, weights in zip(
+                    kind.operands, self.buffers[kind.name][buffer], strict=True
+                )
             }
         return self._operands[key]
 
@@ -334,33 +273,7 @@ class Backend:
                     index, weights = index[:used], weights[:used]
                 else:
                     weights = weights[: self._share(weights, width)]
-                values[f"{side.name}_idx"] = _value(index)
-                values[f"{side.name}_w"] = _value(weights)
+                values[f"{side.name}_idx"] = ort_value(index)
+                values[f"{side.name}_w"] = ort_value(weights)
             self._residents[key] = values
         return self._residents[key]
-
-
-@cache
-def _share_arena() -> None:
-    """Give all sessions of the process one arena: half the memory of an arena each."""
-    info = ort.OrtMemoryInfo(
-        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
-    )
-    with suppress(RuntimeError):  # another part of the program registered one: it serves as well
-        ort.create_and_register_allocator(info, None)
-
-
-def _options(threads: int) -> ort.SessionOptions:
-    """Session options, as measured to be best for small graphs whose weights are inputs."""
-    _share_arena()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # The graphs are written with the fused nodes they want; an optimizer could only undo that.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.enable_mem_pattern = False
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    # Spinning workers would starve the decode lane of its core.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options

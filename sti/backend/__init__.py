@@ -1,0 +1,9 @@
+"""ONNX Runtime, and the only package that imports it.
+
+``graphs`` runs the blocks of a pack, ``session`` is one session over one graph.
+"""
+
+from sti.backend.graphs import PADDING_MASK, Backend, GroupState, Residents
+from sti.backend.session import ort_version
+
+__all__ = ["PADDING_MASK", "Backend", "GroupState", "Residents", "ort_version"]

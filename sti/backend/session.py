@@ -1,0 +1,109 @@
+"""One session over one graph: its settings, its bindings, and the products its processor makes.
+
+In: a serialized graph, compute threads. Out: a ``Graph`` whose inputs and outputs are bound to
+memory that is already there. Knows nothing of packs, blocks or fidelities.
+"""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from sti.errors import BackendError
+
+_PROBE = base64.b64decode(
+    "CAk6ZgoYCgFhCgFiEgF5Ig1NYXRNdWxJbnRlZ2VyEgVwcm9iZVoVCgFhEhAKDggCEgoKAxIBbgoDEgFrWhUKAWIS"
+    "EAoOCAMSCgoDEgFrCgMSAW1iFQoBeRIQCg4IBhIKCgMSAW4KAxIBbUIECgAQEQ=="
+)
+"""An ONNX graph of one MatMulInteger: u8 ``a [n, k]`` by s8 ``b [k, m]`` -> s32 ``y``."""
+
+
+def ort_version() -> str:
+    """Version of ONNX Runtime in use."""
+    return str(ort.__version__)
+
+
+class Graph:
+    """One session with its binding. Inputs stay bound until they are bound anew."""
+
+    __slots__ = ("_bound", "binding", "inputs", "name", "outputs", "session")
+
+    def __init__(self, name: str, model: bytes, options: ort.SessionOptions) -> None:
+        self.name = name
+        try:
+            self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BackendError(
+                f"graph {name!r} is refused by onnxruntime {ort.__version__}: {error}; "
+                "STI needs onnxruntime 1.20 or later"
+            ) from error
+        self.binding = self.session.io_binding()
+        self.inputs = {item.name: item for item in self.session.get_inputs()}
+        self.outputs = [item.name for item in self.session.get_outputs()]
+        self._bound: dict[str, Any] = {}
+
+    def bind(self, name: str, value: Any) -> None:
+        """Bind an input; a value already bound is left alone."""
+        if self._bound.get(name) is not value:
+            self.binding.bind_ortvalue_input(name, value)
+            self._bound[name] = value
+
+    def bind_output(self, value: Any) -> None:
+        """Bind the only output to memory that is already there."""
+        self.binding.bind_ortvalue_output(self.outputs[0], value)
+
+    def run(self) -> None:
+        """Compute the outputs."""
+        try:
+            self.session.run_with_iobinding(self.binding)
+        except Exception as error:
+            raise BackendError(f"graph {self.name!r} failed: {error}") from error
+
+
+def ort_value(array: NDArray[Any]) -> Any:
+    """An OrtValue over the array's own memory; the array must stay alive and contiguous."""
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def saturates(options: ort.SessionOptions) -> bool:
+    """Whether pairs of 255 x 127 overflow the 16-bit sums of this processor's product.
+
+    Asked of the product itself rather than of processor flags (microsoft/onnxruntime#6004).
+    """
+    probe = Graph("probe", _PROBE, options)
+    size = 64
+    a, b = np.full((size, size), 255, np.uint8), np.full((size, size), 127, np.int8)
+    found = probe.session.run(None, {"a": a, "b": b})[0]
+    return bool((found != 255 * 127 * size).any())
+
+
+@cache
+def _share_arena() -> None:
+    """Give all sessions of the process one arena: half the memory of an arena each."""
+    info = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    with suppress(RuntimeError):  # another part of the program registered one: it serves as well
+        ort.create_and_register_allocator(info, None)
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Session options, as measured to be best for small graphs whose weights are inputs."""
+    _share_arena()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # The graphs are written with the fused nodes they want; an optimizer could only undo that.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # Spinning workers would starve the decode lane of its core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
