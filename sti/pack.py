@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sti.errors import PackCorruptError, PackError, PackFormatError, StorageError
 from sti.manifest import ALIGNMENT, Manifest, WordTable
 from sti.manifest_reader import read_manifest
+from sti.storage import no_read_ahead
 from sti.tensorfile import LENGTH_BYTES, TensorPlace, TensorTable, header_bytes, parse_table
 
 WORDS = "words"
@@ -113,6 +114,7 @@ class PackReader:
         """
         path = Path(path)
         with open_file(path) as stream:
+            no_read_ahead(stream.fileno())
             text, table, manifest = read_header(stream, path)
             place = resident_place(table, manifest)
             region = read_exactly(stream, path, place.offset, place.length)

@@ -43,11 +43,11 @@ from sti.units import format_size, format_time
 
 __all__ = ["READ_AHEAD", "deadline_s", "make_plan", "place_preload", "predict", "uniform_plan"]
 
-READ_AHEAD = 1
+READ_AHEAD = 3
 """Blocks that may be read beyond the one being decoded, unless the caller says otherwise.
 
-Two would hide a little more where storage and decode take equally long, for half as much memory
-again in the ring; more gain nothing (docs/experiments.md).
+The blocks of two layers in the ring: with fewer, large blocks are waited for where small ones are
+decoded, and whenever storage is late (docs/experiments.md).
 """
 _MARGIN = 1e-9
 """Share of a limit that is kept back, as sums in another order differ by a rounding."""

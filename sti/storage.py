@@ -90,6 +90,7 @@ class FileReader:
             except OSError:
                 pass  # a file system without O_DIRECT: buffered reads do the same work
         self._advise = getattr(os, "posix_fadvise", None)
+        no_read_ahead(self._fd)
 
     @property
     def direct(self) -> bool:
@@ -196,13 +197,24 @@ class FileReader:
         self.close()
 
 
+def no_read_ahead(fd: int) -> None:
+    """Tell the system to read what is asked for and no more.
+
+    Its own read-ahead, megabytes on some machines, is for who does not know what comes next.
+    """
+    advise = getattr(os, "posix_fadvise", None)
+    if advise is not None:
+        advise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+
+
 def drop_cache(path: Path) -> None:
-    """Ask the system to forget the file's cached pages."""
+    """Ask the system to forget the file's cached pages, written out first where they are dirty."""
     advise = getattr(os, "posix_fadvise", None)
     if advise is None:
         return
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        os.fsync(fd)
         advise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(fd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 from random import Random
 
 import pytest
@@ -19,7 +19,7 @@ from shard_tools.evaluation.baselines import (
 )
 from sti.manifest import Manifest
 from sti.plan import Plan, Target, Workload, check_plan, fidelities
-from sti.planner import make_plan, uniform_plan
+from sti.planner import READ_AHEAD, make_plan, uniform_plan
 from sti.prediction import mean_bits
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, total_bytes
@@ -247,7 +247,7 @@ def test_memory_is_what_is_held_read_ahead_and_decoded() -> None:
     waiting = 3 * 131072  # the pipeline may hold another block of the larger kind
     whole, half = uniform(manifest, profile, 8, 0)[0], uniform(manifest, profile, 8, sizes[0])[0]
     streamed = memory_bytes(manifest, planned(whole))
-    assert streamed == max(a + b for a, b in pairwise(sizes)) + buffers + waiting
+    assert streamed == sum(sizes[: READ_AHEAD + 1]) + buffers + waiting
     assert memory_bytes(manifest, planned(half)) == streamed + sizes[0]
     for mode in ("sequential", "layerwise"):  # of two layers, both are held
         assert memory_bytes(manifest, Contender(whole, mode, 1.0)) == sum(sizes) + buffers
