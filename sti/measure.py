@@ -21,6 +21,7 @@ from typing import Any, Literal
 from sti.config import Settings
 from sti.engine import Engine
 from sti.errors import RunError
+from sti.plan import Plan
 from sti.storage import drop_cache
 
 Kind = Literal["cold", "pipelined", "sequential"]
@@ -70,6 +71,8 @@ class Measurement:
     setting: str
     kind: Kind
     samples: tuple[Sample, ...]
+    plan: Plan | None = None
+    """What warm runs followed."""
 
     def median(self, what: Callable[[Sample], float | None]) -> float | None:
         """Median of a figure; None where it does not apply."""
@@ -141,6 +144,7 @@ def measure_warm(
     The engine is left with the last setting as its target.
     """
     kinds: tuple[Literal["pipelined", "sequential"], ...] = ("pipelined", "sequential")
+    plans: dict[str, Plan] = {}
     samples: dict[tuple[str, Kind], list[Sample]] = {
         (setting.name, kind): [] for setting in settings for kind in kinds
     }
@@ -163,7 +167,11 @@ def measure_warm(
                     growth_bytes=None,
                 )
                 samples[setting.name, kind].append(sample)
-    return [Measurement(name, kind, tuple(found)) for (name, kind), found in samples.items()]
+                plans[setting.name] = result.plan
+    return [
+        Measurement(name, kind, tuple(found), plans[name])
+        for (name, kind), found in samples.items()
+    ]
 
 
 def aim(engine: Engine, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from contextlib import suppress
 from functools import cache
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,11 @@ _PROBE = base64.b64decode(
     "EAoOCAMSCgoDEgFrCgMSAW1iFQoBeRIQCg4IBhIKCgMSAW4KAxIBbUIECgAQEQ=="
 )
 """An ONNX graph of one MatMulInteger: u8 ``a [n, k]`` by s8 ``b [k, m]`` -> s32 ``y``."""
+
+
+_RATE_REPEATS = 12
+_PROBE_UNSIGNED = _PROBE.replace(b"\x08\x03", b"\x08\x02")
+"""The same for u8 ``b``."""
 
 
 def ort_version() -> str:
@@ -81,6 +87,28 @@ def saturates(options: ort.SessionOptions) -> bool:
     a, b = np.full((size, size), 255, np.uint8), np.full((size, size), 127, np.int8)
     found = probe.session.run(None, {"a": a, "b": b})[0]
     return bool((found != 255 * 127 * size).any())
+
+
+def product_rate(rows: int, inner: int, outer: int, *, threads: int) -> float:
+    """Products a second of ``[rows, inner]`` by ``[inner, outer]``, at best.
+
+    The kernel is the one that this processor multiplies blocks with: weights are an input.
+    """
+    options = session_options(threads)
+    unsigned = saturates(options)
+    graph = Graph("probe", _PROBE_UNSIGNED if unsigned else _PROBE, options)
+    a = np.full((rows, inner), 3, dtype=np.uint8)
+    b = np.full((inner, outer), 3, dtype=np.uint8 if unsigned else np.int8)
+    y = np.empty((rows, outer), dtype=np.int32)
+    graph.bind("a", ort_value(a))
+    graph.bind("b", ort_value(b))
+    graph.bind_output(ort_value(y))
+    best = float("inf")
+    for _ in range(_RATE_REPEATS):
+        start = perf_counter()
+        graph.run()
+        best = min(best, perf_counter() - start)
+    return rows * inner * outer / best
 
 
 @cache

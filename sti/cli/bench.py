@@ -21,13 +21,20 @@ from sti.cli.tables import comma_separated, markdown
 from sti.config import Settings, resolve
 from sti.emulated import SlowReader, parse_storage, with_storage
 from sti.engine import Engine
+from sti.manifest import Manifest
 from sti.measure import LANES, Measurement, Setting, aim, measure_cold, measure_warm
 from sti.profile import StorageProfile
+from sti.roofs import Roofs, measure_roofs
 from sti.samples import SampleTexts
-from sti.storage import FileReader
+from sti.storage import FileReader, Reader
 from sti.units import format_size, format_time
 
 HEADER = ("setting", "run", "total ms", "p95 ms", "open ms", "io ms", "decode ms", "compute ms")
+ROOFS = (
+    "setting",
+    *("io roof ms", "share", "decode roof ms", "share", "compute roof ms", "share"),
+    *("highest roof ms", "share of the run"),
+)
 MORE = ("stall ms", "largest lane ms", "total / lane", "read", "peak memory", "growth")
 
 
@@ -36,6 +43,11 @@ def execute(args: argparse.Namespace) -> None:
 
     On emulated storage only warm runs are measured.
     """
+    if args.against:
+        from sti.cli import against
+
+        against.execute(args)
+        return
     asked = resolve(
         latency=args.latency,
         preload=args.preload,
@@ -64,6 +76,12 @@ def execute(args: argparse.Namespace) -> None:
         found += measure_warm(engine, settings, texts, repeats=args.repeat)
         aim(engine, settings[0].settings)
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
+        storage = _storage(pack, emulated)
+        try:
+            roofs = measure_roofs(engine.reader, storage, threads=engine.threads)
+        finally:
+            storage.close()
+        rows = [_figures(item, roofs, engine.manifest) for item in found]
         facts = {
             "machine": machine.describe(),
             "software": f"sti {__version__}, Python {platform.python_version()}, onnxruntime "
@@ -72,9 +90,11 @@ def execute(args: argparse.Namespace) -> None:
             "workload": f"{args.batch} x {tokens} tokens, {engine.threads} compute threads, "
             f"{'direct' if engine.direct else 'buffered'} reads",
             "storage": _describe(emulated),
+            "roofs": f"reads {roofs.read_bytes / 1e9:.2f} GB/s, memory "
+            f"{roofs.moved_bytes / 1e9:.1f} GB/s, {roofs.products / 1e9:.0f} G int8 products/s",
             settings[0].name: describe_plan(plan),
         }
-    _print(facts, found, "json" if args.json else args.output)
+    _print(facts, rows, "json" if args.json else args.output)
 
 
 def _engine(pack: Path, threads: int | None, emulated: StorageProfile | None) -> Engine:
@@ -87,8 +107,23 @@ def _engine(pack: Path, threads: int | None, emulated: StorageProfile | None) ->
         pack,
         threads=chosen,
         profile=with_storage(profile, emulated),
-        storage=SlowReader(FileReader(pack), emulated),
+        storage=_storage(pack, emulated),
     )
+
+
+def _storage(pack: Path, emulated: StorageProfile | None) -> Reader:
+    """What the pack's blocks are read from."""
+    reader = FileReader(pack)
+    return reader if emulated is None else SlowReader(reader, emulated)
+
+
+def _figures(item: Measurement, roofs: Roofs, manifest: Manifest) -> dict[str, Any]:
+    """A measurement as a JSON object, with the least each lane can take for the same work."""
+    figures = item.to_json()
+    if item.plan is None:
+        return figures | {f"{lane}_roof_ms": None for lane in LANES}
+    least = roofs.seconds(item.plan, manifest, figures["bytes_read"])
+    return figures | {f"{lane}_roof_ms": round(least[lane] * 1e3, 3) for lane in LANES}
 
 
 def _describe(emulated: StorageProfile | None) -> str:
@@ -112,28 +147,30 @@ def _settings(asked: Settings, ladder: tuple[int, ...]) -> list[Setting]:
     return [Setting("planned", asked), *uniform]
 
 
-def _print(facts: dict[str, str], found: list[Measurement], form: str) -> None:
+def _print(facts: dict[str, str], rows: list[dict[str, Any]], form: str) -> None:
     if form == "json":
-        rows: list[dict[str, Any]] = [item.to_json() for item in found]
         print(json.dumps({**facts, "rows": rows}))
         return
     if form == "csv":
-        documents = [item.to_json() for item in found]
-        cells = [["" if v is None else str(v) for v in row.values()] for row in documents]
-        print(comma_separated(list(documents[0]), cells), end="")
+        cells = [["" if v is None else str(v) for v in row.values()] for row in rows]
+        print(comma_separated(list(rows[0]), cells), end="")
         return
     for name, value in facts.items():
         print(f"{name}: {value}")
-    print("\n" + markdown([*HEADER, *MORE], [_row(item) for item in found]), end="")
+    print("\n" + markdown([*HEADER, *MORE], [_row(row) for row in rows]), end="")
     print(
         "\nlargest lane: what a perfect pipeline would take. cold: a fresh process, opening and "
         "the first run; growth: of its memory from the start."
     )
+    below = [_roof_row(row) for row in rows if row["kind"] == "pipelined"]
+    print("\n" + markdown(ROOFS, below), end="")
+    print(
+        "\nroof: the same work at the best rates of this machine, one thing at a time; share: of "
+        "the roof's speed that the lane reached while the others were at work."
+    )
 
 
-def _row(item: Measurement) -> list[str]:
-    figures = item.to_json()
-
+def _row(figures: dict[str, Any]) -> list[str]:
     def time(name: str) -> str:
         return "-" if figures[name] is None else f"{figures[name]:.1f}"
 
@@ -141,14 +178,23 @@ def _row(item: Measurement) -> list[str]:
         return "-" if figures[name] is None else f"{figures[name] / 1e6:.1f} MB"
 
     ratio = "-"
-    if item.kind != "sequential" and item.ideal_ms:
-        ratio = f"{figures['run_ms'] / item.ideal_ms:.2f}"
+    if figures["kind"] != "sequential" and figures["ideal_ms"]:
+        ratio = f"{figures['run_ms'] / figures['ideal_ms']:.2f}"
     return [
-        item.setting,
-        item.kind,
+        figures["setting"],
+        figures["kind"],
         *(time(name) for name in ("total_ms", "p95_ms", "open_ms")),
         *(time(f"{lane}_ms") for lane in LANES),
         *(time(name) for name in ("stall_ms", "ideal_ms")),
         ratio,
         *(size(name) for name in ("bytes_read", "peak_bytes", "growth_bytes")),
     ]
+
+
+def _roof_row(figures: dict[str, Any]) -> list[str]:
+    cells = [figures["setting"]]
+    for lane in LANES:
+        roof, took = figures[f"{lane}_roof_ms"], figures[f"{lane}_ms"]
+        cells += [f"{roof:.1f}", f"{roof / took:.0%}" if took else "-"]
+    roof = max(figures[f"{lane}_roof_ms"] for lane in LANES)
+    return [*cells, f"{roof:.1f}", f"{roof / figures['run_ms']:.0%}"]

@@ -196,9 +196,12 @@ examples:
   sti bench model.sti.safetensors --tokens 128 --latency 100ms --output json
   sti bench model.sti.safetensors --storage microsd
   sti bench model.sti.safetensors --storage 300MB/s:0.2ms
+  sti bench model.sti.safetensors --fidelity 4 --preload 2MB --against model-int8.onnx
 
   Cold: a fresh process, nothing of the pack in the page cache, opening and the first run.
   Warm: an engine that is open; weights are streamed again in every run.
+  Against: the same texts through ONNX Runtime, the model resident as people run it: each system in
+  processes of its own, in turns; the ONNX model takes input_ids, attention_mask, token_type_ids.
 
 """
         + _TARGET_HELP,
@@ -216,6 +219,12 @@ examples:
         metavar="DEVICE",
         help="delay reads to the pace of a slower device: microsd, emmc, ufs3, ufs4, or RATE or "
         "RATE:LATENCY; warm runs only",
+    )
+    parser.add_argument(
+        "--against",
+        action="append",
+        metavar="MODEL",
+        help="an ONNX file of the same model to measure beside the pack; may be repeated",
     )
     _add_target(parser)
     parser.add_argument("--output", choices=("md", "json", "csv"), default="md")

@@ -1,0 +1,185 @@
+"""``sti bench --against``: this pack beside whole ONNX models, cold and warm, in one run.
+
+In: parsed arguments. Out: a table, CSV or JSON. Every system answers the same texts, in processes
+of its own, in turns; the pack as it was asked for and one lane after the other, each model with the
+same number of compute threads and with as many as ONNX Runtime takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sti import __version__, machine
+from sti.backend import ort_version
+from sti.cli.output import describe_plan, workload_tokens
+from sti.cli.tables import comma_separated, markdown
+from sti.config import Settings, resolve
+from sti.engine import Engine
+from sti.errors import InputError
+from sti.rivals.child import Spec
+from sti.rivals.contest import Figures, Rival, contest
+from sti.samples import SampleTexts
+from sti.units import format_size
+
+HEADER = (
+    *("system", "threads", "open ms", "cold ms", "p95 ms", "warm ms", "p95 ms"),
+    *("peak growth", "steady growth", "read cold", "read warm", "J a run", "cosine"),
+)
+OURS = "STI"
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure the pack beside the models of ``--against``."""
+    if args.storage is not None or args.plan is not None:
+        raise InputError(
+            "--against measures on the pack's own storage, without --storage or --plan"
+        )
+    models = [Path(name) for name in args.against]
+    for model in models:
+        if not model.is_file():
+            raise InputError(f"{model}: there is no such model; --against takes ONNX files")
+    asked = resolve(
+        latency=args.latency,
+        preload=args.preload,
+        fidelity=args.fidelity,
+        plan=None,
+        config=args.config,
+        target=args.target,
+    )
+    pack = Path(args.pack)
+    with Engine.open(
+        pack,
+        latency=asked.latency_s,
+        preload=asked.preload_bytes,
+        fidelity=asked.fidelity,
+        threads=args.threads,
+    ) as engine:
+        tokens = workload_tokens(args.tokens, engine.manifest)
+        samples = SampleTexts(engine.reader)
+        texts = samples.texts(args.batch, tokens)
+        ids = [samples.tokenizer.encode(text).ids for text in texts]
+        if asked.fidelity is None:
+            _ = engine.profile  # measured now, not in a cold start
+        plan = engine.plan_for(tokens=tokens, batch=args.batch)
+        spec = Spec(
+            str(pack), tuple(texts), tuple(tuple(map(int, row)) for row in ids), engine.threads
+        )
+        facts = {
+            "machine": machine.describe(),
+            "software": f"sti {__version__}, Python {platform.python_version()}, onnxruntime "
+            f"{ort_version()}, numpy {np.__version__}",
+            "pack": f"{engine.manifest.name} ({format_size(pack.stat().st_size)})",
+            "workload": f"{args.batch} x {tokens} tokens; {args.cold_repeat} cold starts and "
+            f"{args.repeat} warm runs of each system, in turns",
+            OURS: describe_plan(plan),
+        }
+    found = contest(
+        rivals_of(pack, spec, asked, models),
+        cold=args.cold_repeat,
+        warm=args.repeat,
+        progress=_progress,
+    )
+    _print(facts, found, "json" if args.json else args.output)
+
+
+def rivals_of(pack: Path, spec: Spec, asked: Settings, models: Sequence[Path]) -> list[Rival]:
+    """The systems: the pack first, then each model.
+
+    Args:
+        spec: the texts, and the compute threads of the pack.
+        asked: the target of the pack.
+    """
+    options = {
+        "latency": asked.latency_s,
+        "preload": asked.preload_bytes,
+        "fidelity": asked.fidelity,
+    }
+    every = machine.core_count()
+    ours = [
+        Rival(OURS, "sti.rivals.pack", replace(spec, options=options), (pack,)),
+        Rival(
+            f"{OURS}, all cores",
+            "sti.rivals.pack",
+            replace(spec, options=options, threads=every),
+            (pack,),
+        ),
+        Rival(
+            f"{OURS}, load then execute",
+            "sti.rivals.pack",
+            replace(spec, options={**options, "mode": "sequential"}),
+            (pack,),
+        ),
+    ]
+    theirs = []
+    for model in models:
+        beside = sorted(path for path in model.parent.glob(f"{model.name}*data*"))
+        for name, threads in ((model.name, spec.threads), (f"{model.name}, all cores", None)):
+            given = replace(spec, file=str(model), threads=threads)
+            theirs.append(Rival(name, "sti.rivals.onnx_model", given, (model, *beside)))
+    return [item for item in ours if item.spec.threads != every or item is ours[1]] + theirs
+
+
+def rows_of(found: Sequence[Figures]) -> list[dict[str, Any]]:
+    """Every system's figures, with the cosine of its answers to the first model's."""
+    reference = next((item for item in found if item.rival.module.endswith("onnx_model")), None)
+    rows = []
+    for item in found:
+        cosine = None if reference is None else item.cosine(reference)
+        rows.append({**item.to_json(), "cosine": None if cosine is None else round(cosine, 4)})
+    return rows
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """A system's line under ``HEADER``."""
+
+    def number(name: str, form: str) -> str:
+        return "-" if row[name] is None else format(row[name], form)
+
+    def size(name: str) -> str:
+        return "-" if row[name] is None else f"{row[name] / 1e6:.1f} MB"
+
+    times = ("open_ms", "cold_ms", "cold_p95_ms", "warm_ms", "warm_p95_ms")
+    sizes = ("peak_growth_bytes", "steady_growth_bytes", "cold_bytes_read", "warm_bytes_read")
+    return [
+        row["system"],
+        "default" if row["threads"] is None else str(row["threads"]),
+        *(number(name, ".1f") for name in times),
+        *(size(name) for name in sizes),
+        number("warm_joules", ".2f"),
+        number("cosine", ".4f"),
+    ]
+
+
+def _print(facts: dict[str, str], found: Sequence[Figures], form: str) -> None:
+    rows = rows_of(found)
+    if form == "json":
+        print(json.dumps({**facts, "rows": rows}))
+        return
+    if form == "csv":
+        cells = [["" if v is None else str(v) for v in row.values()] for row in rows]
+        print(comma_separated(list(rows[0]), cells), end="")
+        return
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    print("\n" + markdown(HEADER, [cells_of(row) for row in rows if not row["failed"]]), end="")
+    print(
+        "\ncold: a fresh process, the model not in the page cache, opening and the first answer. "
+        "growth: of resident memory since opening began. cosine: to the first model's answers."
+    )
+    for row in rows:
+        if row["failed"]:
+            print(f"no figures: {row['failed']}")
+
+
+def _progress(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
