@@ -13,7 +13,7 @@ from shard_tools.ranking.ranking_text import render_quality, render_ranking, ren
 from sti.cli.tables import aligned
 from sti.manifest import Manifest, Submodel
 from sti.pack import VOCABULARY, PackReader, padded
-from sti.prediction import blocks_of, loss_of, uniform_counts
+from sti.uniform import blocks_of, loss_of, uniform_counts
 from sti.units import format_size
 
 

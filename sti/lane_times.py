@@ -17,12 +17,12 @@ from sti.backend import Backend
 from sti.blocks import BlockJob, prepare
 from sti.pack import PackReader
 from sti.plan import Plan, Workload
-from sti.planner import uniform_plan
 from sti.read_times import time_reads
 from sti.runner import Outcome, Runner
 from sti.samples import SampleTexts
 from sti.storage import FileReader
 from sti.trace import LANES, Recorder
+from sti.uniform import uniform_plan
 
 WORKLOADS = ((1, 16), (1, 128), (4, 16), (1, 64), (1, 32), (2, 64), (1, 256))
 """Batch and tokens of the runs that graphs are timed with, the telling ones first."""

@@ -4,7 +4,7 @@ Pure: no clock, file, thread or session. In: manifest, device profile, workload,
 frozen plan with its predicted timeline. The paper's planner without its faults: every block has
 until its latest start, start-up, embedding and head count, and a deadline holds for 95 of 100
 runs. Costs come from ``sti.costs``, timelines from ``sti.simulate``, fidelities from
-``sti.search``; the default of every choice left to the planner stands here.
+``sti.search``; what plans are made of is in ``sti.uniform``.
 
 Least loss wins; then fewer bytes read; then the earlier end. Planes of the submodel found whose
 absence calibration could not tell are given back (``sti.thrift``). Where no latency is asked
@@ -20,38 +20,31 @@ from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 
 from sti.costs import RunCosts, deadline_s, run_costs
-from sti.errors import InfeasibleError, InputError
+from sti.errors import InfeasibleError
 from sti.manifest import Manifest, Submodel
 from sti.options import tabulate
 from sti.plan import BlockPlan, Plan, Target, Workload
-from sti.prediction import (
-    Counts,
-    Run,
-    blocks_of,
-    loss_of,
-    place,
-    place_preload,
-    predict,
-    simulate_run,
-    uniform_counts,
-)
+from sti.prediction import Run, predict, simulate_run
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, total_bytes
 from sti.search import Search, Task
 from sti.thrift import thriftiest
+from sti.uniform import (
+    READ_AHEAD,
+    Counts,
+    bare_plan,
+    blocks_of,
+    check_target,
+    loss_of,
+    place,
+    uniform_counts,
+)
 from sti.units import format_size, format_time
 
-__all__ = ["READ_AHEAD", "deadline_s", "make_plan", "place_preload", "predict", "uniform_plan"]
+__all__ = ["deadline_s", "make_plan", "predict"]
 
-READ_AHEAD = 3
-"""Blocks that may be read beyond the one being decoded, unless the caller says otherwise.
-
-The blocks of two layers in the ring: with fewer, large blocks are waited for where small ones are
-decoded, and whenever storage is late (docs/experiments.md).
-"""
 _MARGIN = 1e-9
 """Share of a limit that is kept back, as sums in another order differ by a rounding."""
-_NO_TARGET = Target()
 
 
 def make_plan(
@@ -75,50 +68,11 @@ def make_plan(
         ProfileError: the profile lacks a graph or a fidelity of the pack.
         InputError: a latency that is not above zero, or a preload below zero.
     """
-    _check(target)
+    check_target(target)
     planner = _Planner(manifest, profile, workload, target, read_ahead)
     best, threads = planner.best(), profile.decoders
-    plan = _plan(pack_id, workload, target, best.submodel, best.blocks, threads, read_ahead)
+    plan = bare_plan(pack_id, workload, target, best.submodel, best.blocks, threads, read_ahead)
     return replace(plan, predicted=predict(manifest, profile, plan))
-
-
-def uniform_plan(
-    manifest: Manifest,
-    pack_id: str,
-    workload: Workload,
-    *,
-    bits: int,
-    target: Target = _NO_TARGET,
-    profile: DeviceProfile | None = None,
-    decode_threads: int | None = None,
-    depth: int | None = None,
-    width: int | None = None,
-    read_ahead: int = READ_AHEAD,
-) -> Plan:
-    """A plan with every shard at ``bits``, whatever the latency.
-
-    Args:
-        target: its preload is placed; its latency is only written down.
-        profile: adds a prediction, and its decode threads where ``decode_threads`` is None
-            (without either: 1).
-        depth, width: of the submodel; the full model's where None.
-
-    Raises:
-        InputError: the pack has no such fidelity or submodel; names those it has.
-        ProfileError: the profile lacks a graph or a fidelity of the pack.
-    """
-    _check(target)
-    if bits not in manifest.ladder:
-        known = ", ".join(str(step) for step in manifest.ladder)
-        raise InputError(f"a fidelity of {bits} bits is not in the pack; it has {known} bits")
-    submodel = _find(manifest, depth, width)
-    if decode_threads is None:
-        decode_threads = 1 if profile is None else profile.decoders
-    blocks = blocks_of(manifest, submodel)
-    counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
-    placed = place(blocks, counts, target.preload_bytes)
-    plan = _plan(pack_id, workload, target, submodel, placed, decode_threads, read_ahead)
-    return plan if profile is None else replace(plan, predicted=predict(manifest, profile, plan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,47 +259,6 @@ class _Planner:
         placed = place(blocks, counts, self.target.preload_bytes)
         run = simulate_run(self._costs(submodel), blocks, placed, read_ahead=self.read_ahead)
         return _Candidate(submodel, placed, loss_of(submodel, blocks, counts), run)
-
-
-def _plan(
-    pack_id: str,
-    workload: Workload,
-    target: Target,
-    submodel: Submodel,
-    blocks: tuple[BlockPlan, ...],
-    decode_threads: int,
-    read_ahead: int,
-) -> Plan:
-    return Plan(
-        pack=pack_id,
-        workload=workload,
-        target=target,
-        depth=submodel.depth,
-        width=submodel.width,
-        decode_threads=decode_threads,
-        read_ahead=read_ahead,
-        blocks=blocks,
-        predicted=None,
-    )
-
-
-def _check(target: Target) -> None:
-    if target.latency_s is not None and not target.latency_s > 0.0:
-        raise InputError(f"latency must be above zero, found {target.latency_s} s")
-    if target.preload_bytes < 0:
-        raise InputError(f"preload must not be below zero, found {target.preload_bytes} bytes")
-
-
-def _find(manifest: Manifest, depth: int | None, width: int | None) -> Submodel:
-    full = manifest.submodels[0]
-    wanted = (depth or full.depth, width or full.width)
-    for submodel in manifest.submodels:
-        if (submodel.depth, submodel.width) == wanted:
-            return submodel
-    known = ", ".join(f"{item.depth} x {item.width}" for item in manifest.submodels)
-    raise InputError(
-        f"depth {wanted[0]} x width {wanted[1]} is not a submodel of the pack; it has {known}"
-    )
 
 
 def _upwards(value: float) -> float:

@@ -19,12 +19,12 @@ from sti.blocks import BlockJob, prepare_block
 from sti.cache import Cache
 from sti.calibrate import load_or_measure
 from sti.config import Settings
-from sti.costs import deadline_s
 from sti.errors import InfeasibleError, PlanError
 from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import PLAN_VERSION, PLANNING, BlockPlan, Plan, Target, Workload, check_plan
 from sti.profile import DeviceProfile
+from sti.uniform import uniform_plan
 from sti.units import format_time
 
 TOKEN_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -157,8 +157,6 @@ class Plans:
 
     def _uniform(self, workload: Workload, bits: int) -> Plan:
         """Every shard at ``bits``; measures the machine only where a latency has to be kept."""
-        from sti.planner import uniform_plan
-
         timed = self._target.latency_s is not None
         profile = self._profiles.get() if timed else self._profiles.known
         plan = uniform_plan(
@@ -170,7 +168,7 @@ class Plans:
             profile=profile,
             decode_threads=max(1, machine.core_count() - self._threads),
         )
-        if profile is not None:
+        if profile is not None and timed:
             check_in_time(plan, profile, bits)
         return plan
 
@@ -191,6 +189,8 @@ def check_in_time(plan: Plan, profile: DeviceProfile, bits: int) -> None:
     Raises:
         InfeasibleError: it would; says what it needs.
     """
+    from sti.costs import deadline_s  # only where a latency was asked for
+
     asked, deadline = plan.target.latency_s, deadline_s(profile, plan.target)
     if asked is None or deadline is None or plan.predicted is None:
         return

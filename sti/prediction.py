@@ -22,13 +22,12 @@ from sti.costs import (
     run_steps,
 )
 from sti.errors import PlanError
-from sti.manifest import Block, Manifest, Submodel
+from sti.manifest import Block, Manifest
 from sti.plan import BlockPlan, BlockTimes, Plan, Prediction, fidelities
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, skip, total_bytes
 from sti.simulate import Schedule, Step, simulate
-
-Counts = tuple[int, ...]
+from sti.uniform import blocks_of, loss_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,61 +115,6 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
         ),
         quality=None if manifest.quality is None else manifest.quality.estimate(loss),
     )
-
-
-def place_preload(
-    manifest: Manifest, blocks: Sequence[BlockPlan], budget: int
-) -> tuple[BlockPlan, ...]:
-    """The same blocks, with ``budget`` bytes of preload given to the first bytes that they read.
-
-    Whole blocks first, in order of execution, then a part of the next. What is left of the budget
-    when everything is held stays unused. Earlier placements are forgotten.
-    """
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    chosen = [stored[item.layer, item.kind] for item in blocks]
-    return place(chosen, [item.counts for item in blocks], budget)
-
-
-def place(blocks: Sequence[Block], counts: Sequence[Counts], budget: int) -> tuple[BlockPlan, ...]:
-    """Block plans with these counts, preloads placed as ``place_preload`` says."""
-    placed = []
-    for block, chosen in zip(blocks, counts, strict=True):
-        held = min(budget, total_bytes(block_ranges(block, chosen)))
-        budget -= held
-        placed.append(BlockPlan(block.layer, block.kind, chosen, held))
-    return tuple(placed)
-
-
-def blocks_of(manifest: Manifest, submodel: Submodel) -> list[Block]:
-    """The blocks a submodel runs, in order of execution."""
-    return [block for block in manifest.blocks if block.layer in submodel.layers]
-
-
-def uniform_counts(block: Block, width: int, bits: int) -> Counts:
-    """The counts that bring the first ``width`` slices, and no others, to ``bits``."""
-    return tuple(
-        1 + max(place for place, index in enumerate(plane.order) if index < width)
-        if plane.bits <= bits
-        else 0
-        for plane in block.planes
-    )
-
-
-def loss_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Counts]) -> float:
-    """Expected loss of a submodel where slices in use lack planes, by its curve."""
-    return submodel.loss_at(missing_of(submodel, blocks, counts))
-
-
-def missing_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Counts]) -> float:
-    """The gains of all planes that slices in use lack."""
-    missing = 0.0
-    for block, chosen in zip(blocks, counts, strict=True):
-        reached = fidelities(block, chosen)[: submodel.width]
-        for plane in block.planes:
-            missing += sum(
-                gain for gain, bits in zip(plane.gains, reached, strict=False) if bits < plane.bits
-            )
-    return missing
 
 
 def mean_bits(manifest: Manifest, plan: Plan) -> float:

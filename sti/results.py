@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from sti.manifest import Manifest
 from sti.plan import Plan
-from sti.prediction import blocks_of, loss_of
 from sti.tokenizer import Encoding
 from sti.trace import Trace
+from sti.uniform import blocks_of, loss_of
 
 Floats = NDArray[np.float32]
 

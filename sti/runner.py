@@ -29,7 +29,6 @@ from sti.ring import ring_bytes
 from sti.storage import FileReader, Reader, aligned_buffer
 from sti.tokenizer import Encoding
 from sti.trace import Recorder, Trace
-from sti.verify import verify_words
 
 Mode = Literal["pipelined", "sequential"]
 Floats = NDArray[np.float32]
@@ -58,6 +57,8 @@ class Runner:
         self, pack: PackReader, backend: Backend, *, verify: bool, storage: Reader | None = None
     ) -> None:
         if verify:
+            from sti.verify import verify_words  # rarely asked for
+
             verify_words(pack.path, pack.words_offset, pack.manifest.words)
         self._pack = pack
         self._backend = backend

@@ -18,11 +18,11 @@ from sti.errors import InfeasibleError
 from sti.manifest import Block, Manifest, Submodel
 from sti.options import Floats
 from sti.plan import Plan, Target, Workload, check_plan, fidelities
-from sti.planner import make_plan, predict, uniform_plan
-from sti.prediction import blocks_of, missing_of
+from sti.planner import make_plan, predict
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, skip, total_bytes
 from sti.simulate import simulate
+from sti.uniform import blocks_of, missing_of, uniform_plan
 from tests.synthetic import Order, make_manifest, make_profile
 
 PACK = "0123456789abcdef"

@@ -19,10 +19,11 @@ from shard_tools.evaluation.baselines import (
 )
 from sti.manifest import Manifest
 from sti.plan import Plan, Target, Workload, check_plan, fidelities
-from sti.planner import READ_AHEAD, make_plan, uniform_plan
+from sti.planner import make_plan
 from sti.prediction import mean_bits
 from sti.profile import DeviceProfile
 from sti.reads import block_ranges, total_bytes
+from sti.uniform import READ_AHEAD, uniform_plan
 from tests.synthetic import make_manifest, make_profile
 
 PACK = "pack"

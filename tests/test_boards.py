@@ -19,9 +19,10 @@ from sti.errors import ProfileError
 from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import Plan, Workload
-from sti.planner import predict, uniform_plan
+from sti.planner import predict
 from sti.profile import DeviceProfile
 from sti.quality import Quality
+from sti.uniform import uniform_plan
 from tests.edited_packs import edited
 from tests.packs import PROFILE
 from tests.synthetic import BERT_BASE, LADDER, MINILM, Shape, make_manifest

@@ -18,8 +18,9 @@ from sti.fit import fit_profile
 from sti.lane_times import BlockTime, Observations, PipelinedRun
 from sti.pack import PackReader
 from sti.plan import Workload
-from sti.planner import predict, uniform_plan
+from sti.planner import predict
 from sti.profile import DecodeProfile, DeviceProfile, StorageProfile
+from sti.uniform import uniform_plan
 from tests.benchmarks import prediction
 from tests.checkpoints import Task
 from tests.synthetic import MINILM, make_manifest

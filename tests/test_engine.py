@@ -23,8 +23,8 @@ from sti.cache import cache_directory
 from sti.lanes import Worker
 from sti.machine import Memory
 from sti.plan import BlockPlan, Plan, Target, Workload
-from sti.planner import uniform_plan
 from sti.storage import FileReader
+from sti.uniform import uniform_plan
 from tests.packs import PROFILE, TEXTS, tiny_pack
 
 LONG = "the dog runs under the table " * 30

@@ -21,9 +21,10 @@ from sti.errors import InputError
 from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import Plan, Target, Workload
-from sti.planner import make_plan, uniform_plan
+from sti.planner import make_plan
 from sti.plans import bucket
 from sti.quality import Rejection
+from sti.uniform import uniform_plan
 from tests.edited_packs import edited
 from tests.packs import PROFILE, tiny_pack
 from tests.ranked_packs import ranked_pack, texts, write_data

@@ -13,9 +13,9 @@ from sti.costs import RunCosts, run_costs
 from sti.manifest import Manifest, Submodel
 from sti.options import MOST_OPTIONS, Options, staircases, tabulate
 from sti.plan import Workload, fidelities
-from sti.prediction import loss_of
 from sti.reads import block_ranges, skip, total_bytes
 from sti.simulate import rounds_s
+from sti.uniform import loss_of
 from tests.synthetic import LADDER, make_manifest, make_profile
 
 Case = tuple[Manifest, int, RunCosts, Options]

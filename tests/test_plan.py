@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sti.errors import PlanError
 from sti.plan import BlockPlan, Plan, Target, Workload, check_plan, fidelities
-from sti.planner import uniform_plan
 from sti.quality import Quality
+from sti.uniform import uniform_plan
 from tests.synthetic import make_manifest, make_profile
 
 PACK = "0123456789abcdef"

@@ -19,10 +19,11 @@ import sti
 from sti.errors import InfeasibleError, InputError, PlanError, ProfileError
 from sti.manifest import Manifest
 from sti.plan import PLANNING, Plan, Prediction, Target, Workload, check_plan, fidelities
-from sti.planner import make_plan, place_preload, predict, uniform_plan
+from sti.planner import make_plan, predict
 from sti.quality import Quality
 from sti.reads import block_ranges, skip, total_bytes
 from sti.search import Search
+from sti.uniform import place_preload, uniform_plan
 from sti.units import parse_size
 from tests.benchmarks import planner_gap
 from tests.brute_force import PACK, Instance, gap, random_instance, with_curves

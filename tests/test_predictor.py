@@ -28,7 +28,7 @@ from sti.errors import RunError
 from sti.manifest import Manifest, Submodel
 from sti.pack import PackReader
 from sti.plan import BlockPlan, Plan, Target, Workload, check_plan
-from sti.prediction import blocks_of, loss_of, uniform_counts
+from sti.uniform import blocks_of, loss_of, uniform_counts
 from tests.packs import tiny_pack
 
 MANY = st.lists(st.floats(-1, 1), min_size=1, max_size=12)

@@ -19,10 +19,10 @@ import sti
 from sti.cli.main import main
 from sti.manifest import Manifest
 from sti.plan import Workload
-from sti.planner import uniform_plan
 from sti.quality import Quality, Rejection
 from sti.results import Label, expected_loss, make_result, reject
 from sti.trace import Trace
+from sti.uniform import uniform_plan
 from tests.edited_packs import edited
 from tests.packs import PROFILE, TEXTS, tiny_pack
 from tests.synthetic import make_manifest, make_profile

@@ -11,9 +11,9 @@ import pytest
 from sti.emulated import SlowReader, parse_storage
 from sti.pack import PackReader
 from sti.plan import Workload
-from sti.planner import uniform_plan
 from sti.roofs import Roofs, measure_roofs
 from sti.storage import FileReader
+from sti.uniform import uniform_plan
 from tests.synthetic import make_manifest
 
 MANIFEST = make_manifest(Random(1), layers=2, slices=3)

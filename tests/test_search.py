@@ -14,10 +14,11 @@ import pytest
 from sti.costs import FIRST_STEPS, STEPS_PER_BLOCK, deadline_s, run_costs
 from sti.manifest import Manifest
 from sti.plan import Target, Workload
-from sti.prediction import blocks_of, missing_of, place, simulate_run, uniform_counts
+from sti.prediction import simulate_run
 from sti.prices import find_prices
 from sti.reads import block_ranges
 from sti.search import Search, Task
+from sti.uniform import blocks_of, missing_of, place, uniform_counts
 from tests.brute_force import Instance, random_instance
 from tests.synthetic import (
     BERT_BASE,

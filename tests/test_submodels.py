@@ -14,7 +14,7 @@ from shard_tools.build import BuildOptions, build
 from sti.manifest import Submodel
 from sti.pack import PackReader
 from sti.plan import Workload
-from sti.planner import uniform_plan
+from sti.uniform import uniform_plan
 from tests.checkpoints import write_checkpoint
 from tests.packs import PROFILE, SHAPE, TEXTS
 

@@ -38,13 +38,13 @@ from sti.costs import (
 )
 from sti.manifest import Manifest, Submodel
 from sti.plan import Plan, Target, Workload, working_buffers
-from sti.planner import uniform_plan
-from sti.prediction import Run, blocks_of, simulate_run, uniform_counts
+from sti.prediction import Run, simulate_run
 from sti.profile import DeviceProfile
 from sti.quality import Estimate
 from sti.reads import block_ranges, total_bytes
 from sti.ring import ring_bytes
 from sti.simulate import Step, simulate
+from sti.uniform import blocks_of, uniform_counts, uniform_plan
 from sti.units import format_size, format_time
 
 Mode = Literal["pipelined", "sequential", "layerwise"]

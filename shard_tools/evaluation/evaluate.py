@@ -55,11 +55,12 @@ from sti.machine import core_count
 from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import Target, Workload
-from sti.planner import make_plan, uniform_plan
+from sti.planner import make_plan
 from sti.plans import bucket
 from sti.prediction import mean_bits
 from sti.profile import DeviceProfile
 from sti.quality import Quality
+from sti.uniform import uniform_plan
 
 _ACCEPTED = 0.95
 """Share of texts in scope at which classifiers' recall out of scope is usually compared."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.manifest import Block, Manifest, Submodel
-from sti.prediction import Counts, blocks_of
 from sti.quality import interpolate
+from sti.uniform import Counts, blocks_of
 
 Doubles = NDArray[np.float64]
 

@@ -22,8 +22,8 @@ from shard_tools.ranking.predictor import Curve, Mixed, draw_mixed, fit_curve, r
 from shard_tools.ranking.shard_losses import Bench
 from shard_tools.ranking.submodels import Measured
 from sti.manifest import Manifest
-from sti.prediction import blocks_of, loss_of, uniform_counts
 from sti.quality import Quality, Rejection
+from sti.uniform import blocks_of, loss_of, uniform_counts
 
 FITTED = 72
 """Mixed plans that the curve is fitted to, beside the submodels at uniform fidelities."""

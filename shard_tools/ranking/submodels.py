@@ -20,7 +20,7 @@ from shard_tools.measuring.judge import ANSWER, LOSS
 from shard_tools.ranking.shard_losses import Bench
 from sti.errors import PackFormatError
 from sti.manifest import Manifest, Submodel
-from sti.prediction import Counts, blocks_of, missing_of, uniform_counts
+from sti.uniform import Counts, blocks_of, missing_of, uniform_counts
 
 Floats = NDArray[np.float32]
 

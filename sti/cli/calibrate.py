@@ -16,8 +16,8 @@ from sti.calibrate import load_or_measure, remember_threads, thread_choices
 from sti.cli.tables import aligned
 from sti.pack import PackReader
 from sti.plan import Workload
-from sti.planner import uniform_plan
 from sti.profile import DeviceProfile
+from sti.uniform import uniform_plan
 from sti.units import format_time
 
 SHOWN_TOKENS = (32, 128)

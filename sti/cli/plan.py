@@ -19,12 +19,13 @@ from sti.errors import InputError
 from sti.manifest import Manifest
 from sti.pack import PackReader
 from sti.plan import BlockPlan, BlockTimes, Plan, Span, Target, fidelities
-from sti.planner import make_plan, predict, uniform_plan
+from sti.planner import make_plan, predict
 from sti.plans import bucket, check_in_time, read_plan
 from sti.prediction import mean_bits
 from sti.profile import DeviceProfile
 from sti.quality import Quality
 from sti.reads import block_ranges, total_bytes
+from sti.uniform import uniform_plan
 from sti.units import format_size, format_time
 
 MORE_TIME = (1.25, 1.5, 2.0, 3.0)
