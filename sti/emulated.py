@@ -103,13 +103,12 @@ class SlowReader:
             self._inner.read(item, out)
             self._wait(start, self._storage.read_s(1, item.length))
 
-    def read_rows(self, base: int, row_bytes: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read_rows(self, base: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """As ``Reader.read_rows``, and raises what the inner reader raises."""
         with self._lock:
             start = perf_counter()
-            found = self._inner.read_rows(base, row_bytes, rows)
+            self._inner.read_rows(base, rows, out)
             self._wait(start, self._storage.row_s * len(rows))
-        return found
 
     def close(self) -> None:
         """Close the inner reader. Idempotent."""

@@ -70,6 +70,8 @@ class Runner:
         self._storage_worker = Worker("sti-storage")
         self._decode_workers: list[Worker] = []
         self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
+        self._raw_rows: Bytes = np.empty((0, 0), dtype=np.uint8)
+        self._rows: Floats = np.empty((0, 0), dtype=np.float32)
         self._filled = threading.Event()
         self._filled.set()
         self.hold_failed = False
@@ -190,6 +192,14 @@ class Runner:
             verify=self._verify,
         )
 
+    def _word_room(self, count: int) -> tuple[Bytes, Floats]:
+        """Where ``count`` word rows go, as stored and as floats; kept for later runs."""
+        table = self._pack.manifest.words
+        if len(self._raw_rows) < count:
+            self._raw_rows = np.empty((count, table.row_bytes), dtype=np.uint8)
+            self._rows = np.empty((count, table.hidden), dtype=np.float32)
+        return self._raw_rows[:count], self._rows[:count]
+
     def _embed(
         self,
         encodings: Sequence[Encoding],
@@ -203,13 +213,13 @@ class Runner:
         used, places = np.unique(
             np.concatenate([encoding.ids for encoding in encodings]), return_inverse=True
         )
-        raw = self._storage.read_rows(self._pack.words_offset, table.row_bytes, used)
+        raw, rows = self._word_room(len(used))
+        self._storage.read_rows(self._pack.words_offset, used, raw)
         read = perf_counter()
         recorder.add("storage", "words", start, read)
-        rows = np.empty((len(used), table.hidden), dtype=np.float32)
         decode_rows(raw, table, rows)
         ends = np.cumsum([len(encoding.ids) for encoding in encodings])
-        for group in groups:
+        for number, group in enumerate(groups):
             shape = (len(group.members), group.tokens)
             index, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
             lengths = []
@@ -220,6 +230,6 @@ class Runner:
                 types[line, :length] = encodings[member].type_ids
             words = self._backend.room(*shape)
             np.take(rows, index, axis=0, out=words, mode="clip")
-            states.append(self._backend.start(words, types, lengths))
+            states.append(self._backend.start(words, types, lengths, place=number))
         recorder.add("compute", "embed", read, perf_counter())
         return raw.nbytes

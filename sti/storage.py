@@ -54,8 +54,8 @@ class Reader(Protocol):
         """Fill ``out`` with the sector-aligned range ``item``; ``out`` is page-aligned."""
         ...
 
-    def read_rows(self, base: int, row_bytes: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Rows of a table at ``base``: ascending, distinct ``rows`` -> ``[n, row_bytes]``."""
+    def read_rows(self, base: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """Fill ``out [n, row_bytes]`` with ascending, distinct ``rows`` of a table at ``base``."""
         ...
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class FileReader:
                 "check the storage and the pack (`sti-shard verify`)"
             ) from error
 
-    def read_rows(self, base: int, row_bytes: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read_rows(self, base: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """Scattered rows of a table, through the page cache, with every request in flight at once.
 
         One read-ahead hint a range lets the device work on all of them together, which is several
@@ -148,31 +148,26 @@ class FileReader:
 
         Args:
             base: where row 0 starts in the file.
-            row_bytes: bytes a row.
             rows: ``[n]``, ascending, distinct.
-
-        Returns:
-            uint8 ``[n, row_bytes]``, a new array.
+            out: ``[n, row_bytes]``, contiguous, overwritten.
         """
+        row_bytes = out.shape[1]
         spans = coalesce(
             (ByteRange(base + int(row) * row_bytes, row_bytes) for row in rows), gap=_ROW_GAP
         )
         if self._advise is not None:
             for span in spans:
                 self._advise(self._fd, span.offset, span.length, os.POSIX_FADV_WILLNEED)
-        out = np.empty((len(rows), row_bytes), dtype=np.uint8)
-        starts = base + rows * row_bytes
         done = 0
         for span in spans:
             data = np.empty(span.length, dtype=np.uint8)
             self._fill(span, data, buffered=True)
-            count = int(np.searchsorted(starts, span.end)) - done
-            inside = starts[done : done + count] - span.offset
-            picked = inside[:, None] + np.arange(row_bytes)
-            np.take(data, picked, out=out[done : done + count], mode="clip")
-            done += count
+            first, end = ((place - base) // row_bytes for place in (span.offset, span.end))
+            stop = int(np.searchsorted(rows, end))
+            table = data.reshape(-1, row_bytes)
+            np.take(table, rows[done:stop] - first, axis=0, out=out[done:stop], mode="clip")
+            done = stop
             self._drop(span)
-        return out
 
     def _drop(self, span: ByteRange) -> None:
         if self._advise is not None:

