@@ -75,12 +75,17 @@ class Worker:
             finally:
                 done.set()
 
+        self.start()
+        self._jobs.put(run)
+        return done
+
+    def start(self) -> int | None:
+        """Start the thread, if need be; returns the system's number for it, where there is one."""
         if self._thread is None:
             thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
             thread.start()
             self._thread = thread  # not before: an interrupt may come while it starts
-        self._jobs.put(run)
-        return done
+        return self._thread.native_id
 
     def close(self) -> None:
         """End the thread after the jobs already submitted. Idempotent."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -16,6 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sti import machine
+from sti.affinity import apart
 from sti.backend import Backend, GroupState
 from sti.batching import Group, group_by_length
 from sti.blocks import BlockJob, Bytes
@@ -72,6 +75,7 @@ class Runner:
         self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
         self._raw_rows: Bytes = np.empty((0, 0), dtype=np.uint8)
         self._rows: Floats = np.empty((0, 0), dtype=np.float32)
+        self._cores = [core.index for core in machine.cores()]
         self._filled = threading.Event()
         self._filled.set()
         self.hold_failed = False
@@ -140,15 +144,16 @@ class Runner:
             self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
             read = run_sequential(jobs, lanes, begin, compute, recorder)
         else:
-            read = run_pipelined(
-                jobs,
-                lanes,
-                begin,
-                compute,
-                recorder,
-                decode_threads=plan.decode_threads,
-                read_ahead=plan.read_ahead,
-            )
+            with self._apart(plan):
+                read = run_pipelined(
+                    jobs,
+                    lanes,
+                    begin,
+                    compute,
+                    recorder,
+                    decode_threads=plan.decode_threads,
+                    read_ahead=plan.read_ahead,
+                )
         start = perf_counter()
         outputs: list[Floats | None] = [None] * len(encodings)
         for group, state in zip(groups, states, strict=True):
@@ -167,6 +172,12 @@ class Runner:
         self._ring = aligned_buffer(0)
         self._scratches.clear()
         self._backend.close()
+
+    def _apart(self, plan: Plan) -> AbstractContextManager[None]:
+        """Compute and decode on cores of their own, if there is one for each of them."""
+        one_each = len(self._cores) == 2 and self._backend.threads == plan.decode_threads == 1
+        thread = self._decode_workers[0].start() if one_each else None
+        return nullcontext() if thread is None else apart(self._cores, thread)
 
     def _make_room(self, jobs: Sequence[BlockJob], plan: Plan) -> None:
         """Grow the ring to the plan's blocks. No lane may be at work."""
