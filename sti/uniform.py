@@ -18,11 +18,11 @@ from sti.reads import block_ranges, total_bytes
 
 Counts = tuple[int, ...]
 
-READ_AHEAD = 3
+READ_AHEAD = 2
 """Blocks that may be read beyond the one being decoded, unless the caller says otherwise.
 
-The blocks of two layers in the ring: with fewer, large blocks are waited for where small ones are
-decoded, and whenever storage is late (docs/experiments.md).
+With one, large blocks are waited for where small ones are decoded, and whenever storage is late;
+three gain nothing more (docs/experiments.md).
 """
 _NO_TARGET = Target()
 

@@ -43,8 +43,8 @@ class Rival:
     """What it reads; dropped from the page cache before a cold start."""
     python: str = sys.executable
     """The interpreter, where its libraries are installed apart."""
-    note: str = ""
-    """For people: what is particular about it."""
+    cwd: Path | None = None
+    """Where its process runs and looks for its module first; None: here. Files are absolute."""
 
 
 @dataclass(slots=True)
@@ -83,7 +83,6 @@ class Figures:
         return {
             "system": self.rival.name,
             "threads": self.rival.spec.threads,
-            "note": self.rival.note,
             "failed": self.failed or None,
             "open_ms": _ms(self.open_s, statistics.median),
             "cold_ms": _ms(self.cold_s, statistics.median),
@@ -176,6 +175,7 @@ class _Process:
         )
         self._child = subprocess.Popen(
             [rival.python, "-m", rival.module, rival.spec.to_json()],
+            cwd=rival.cwd,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
