@@ -18,11 +18,12 @@ from sti.reads import block_ranges, total_bytes
 
 Counts = tuple[int, ...]
 
-READ_AHEAD = 2
+READ_AHEAD = 3
 """Blocks that may be read beyond the one being decoded, unless the caller says otherwise.
 
-With one, large blocks are waited for where small ones are decoded, and whenever storage is late;
-three gain nothing more (docs/experiments.md).
+With one, large blocks are waited for where small ones are decoded, and whenever storage is late.
+With three, the ring holds the blocks of two layers, which follow one another in it without gaps;
+two would leave gaps, and wait now and then (docs/experiments.md).
 """
 _NO_TARGET = Target()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import threading
 import time
@@ -17,6 +18,16 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 from tests.checkpoints import Task, write_checkpoint
 
 _GRACE_S = 2.0
+
+
+@pytest.fixture(scope="session")
+def fonts() -> None:
+    """Let matplotlib open its fonts, which it keeps open for good."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    figure.add_subplot().set_title("a")
+    figure.savefig(io.StringIO(), format="svg")
 
 
 def _descriptors() -> dict[int, str]:

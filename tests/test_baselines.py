@@ -247,9 +247,9 @@ def test_memory_is_what_is_held_read_ahead_and_decoded() -> None:
     buffers = 3 * (65536 + 131072)
     waiting = 3 * 131072  # the pipeline may hold another block of the larger kind
     whole, half = uniform(manifest, profile, 8, 0)[0], uniform(manifest, profile, 8, sizes[0])[0]
-    assert READ_AHEAD == 2
+    assert READ_AHEAD == 3
     streamed = memory_bytes(manifest, planned(whole))
-    assert streamed == max(sum(sizes[at : at + 3]) for at in range(2)) + buffers + waiting
+    assert streamed == sum(sizes) + buffers + waiting
     assert memory_bytes(manifest, planned(half)) == streamed + sizes[0]
     for mode in ("sequential", "layerwise"):  # of two layers, both are held
         assert memory_bytes(manifest, Contender(whole, mode, 1.0)) == sum(sizes) + buffers

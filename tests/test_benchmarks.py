@@ -13,8 +13,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from shard_tools.build import BuildOptions, build
-from tests.benchmarks import base_model, cold, common, ort_models, streaming, stsb
+from sti.rivals.child import Spec
+from sti.rivals.contest import Figures, Rival
+from tests.benchmarks import base_model, common, ort_models, side_by_side, streaming, stsb
 from tests.benchmarks.base_model import SIZES, Planting, Shape, vocabulary, write_checkpoint
+from tests.benchmarks.side_by_side_plot import as_svg
 
 TINY = Shape(layers=2, hidden=64, heads=4, inner=128, vocabulary=400, positions=64)
 
@@ -142,37 +145,6 @@ def test_stsb_scores_the_references_and_every_fidelity(
     assert [row["verdict"] is None for row in rows] == [True, True, *(False,) * 4, True]
 
 
-def test_cached_files_are_seen_and_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(bytes(1 << 20))
-    assert common.cached_bytes(path) == 1 << 20
-    _evict_or_skip(path)
-    assert common.cached_bytes(path) == 0
-    path.read_bytes()
-    assert common.cached_bytes(path) == 1 << 20
-
-
-def test_cold_starts_every_system_in_fresh_processes(
-    pack: Path, models: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _evict_or_skip(pack)
-    arguments = ["--pack", str(pack), "--models", str(models), "--output", "json"]
-    assert cold.main([*arguments, "--repeats", "1", "--threads", "1", "--tokens", "16"]) == 0
-    report = report_of(capsys)
-    rows = rows_of(report, "Cold starts")
-    assert [row["system"].removesuffix(" *") for row in rows] == [
-        "STI",
-        "ORT int8",
-        "ORT int8, optimized beforehand",
-        "ORT fp32",
-    ]
-    assert all(row["cosine to ORT fp32"] > 0.9 for row in rows)
-    assert all(row["together ms"] >= row["open ms"] > 0 for row in rows)
-    assert all(row["peak growth MB"] > 0 for row in rows)
-    assert sum(row["limit"] is not None for row in rows_of(report, "Best setting")) == 3
-    assert any("needs no device profile" in note for note in report["notes"])
-
-
 def test_streaming_compares_both_executors_at_every_fidelity(
     pack: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,8 +155,9 @@ def test_streaming_compares_both_executors_at_every_fidelity(
     assert [(row["bits"], row["tokens"]) for row in rows] == [(4, 16), (8, 16)]
     assert all(row["end to end / largest lane"] >= 1.0 for row in rows)
     assert all(row["predicted"] > 0 for row in rows)
+    assert all(row["end to end / ideal"] >= 1.0 for row in rows)
     assert rows[1]["MB read"] > rows[0]["MB read"] > 0
-    assert len(rows_of(report, "Sequential")) == len(rows_of(report, "Ceilings")) == 2
+    assert len(rows_of(report, "Sequential")) == len(rows_of(report, "Roofs")) == 2
 
 
 def test_streaming_refuses_answers_that_differ(
@@ -210,8 +183,43 @@ def test_tables_say_what_was_met_and_what_fell_short() -> None:
     assert "| b        | 2.900 | >= 3   | SHORT   |" in text
 
 
-def _evict_or_skip(path: Path) -> None:
-    try:
-        common.evict(path)
-    except RuntimeError:
-        pytest.skip("the tests' directory cannot be dropped from the page cache")
+def test_side_by_side_measures_every_system_on_the_same_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--models", "tiny", "--cold", "1", "--warm", "1", "--threads", "1", "--quick"]
+    assert side_by_side.main([str(tmp_path), *options, "--output", "json"]) == 0
+    report = report_of(capsys)
+    rows = rows_of(report, "tiny: 1 text of 128 tokens")
+    assert [row["system"] for row in rows][:9] == [
+        *("STI", "STI, all cores", "STI, load then execute"),
+        *("ORT fp32", "ORT fp32, all cores", "ORT int8", "ORT int8, all cores"),
+        *("ORT fp32, mapped", "ORT int8, optimized beforehand"),
+    ]
+    assert sum("paper's" in row["system"] for row in rows) == 4
+    assert all(float(row["cosine"]) > 0.3 for row in rows)
+    assert not [note for note in report["notes"] if "no figures" in note]
+
+
+@pytest.mark.usefixtures("fonts")
+def test_side_by_side_holds_base_against_its_limits_and_draws_it() -> None:
+    def figures(name: str, ms: float, size: int) -> Figures:
+        spec = Spec("file", ("text",), ((1,),), 1)
+        rival = Rival(name, "module", spec, ())
+        return Figures(rival, [0.001], [ms * 2e-3], [1], [ms * 1e-3], [0], [], size, size)
+
+    found = [
+        *(figures("STI" + cores, 50.0, 40) for cores in ("", ", all cores")),
+        *(figures("ORT int8" + cores, 40.0, 160) for cores in ("", ", all cores")),
+        *(figures("ORT fp32" + cores, 400.0, 600) for cores in ("", ", all cores")),
+    ]
+    rows = [(row[1], row[3]) for row in side_by_side.limits_of(found).rows]
+    assert rows == [
+        (1.25, "SHORT"),
+        (1.25, None),
+        (0.8, "SHORT"),
+        (8.0, "SHORT"),
+        (0.25, "SHORT"),
+        (pytest.approx(40 / 600), "met"),
+    ]
+    drawn = as_svg(found)
+    assert drawn == as_svg(found) and drawn.count("<svg") == 1 and "ORT int8" in drawn

@@ -74,10 +74,7 @@ FOUND = Evaluation(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fonts() -> None:
-    """Let matplotlib open its fonts, which it keeps open for good."""
-    as_svg(FOUND)
+pytestmark = pytest.mark.usefixtures("fonts")
 
 
 def test_the_best_baseline_is_the_one_measured_best() -> None:

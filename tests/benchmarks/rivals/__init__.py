@@ -1,0 +1,1 @@
+"""Systems under test from outside this project, each the process of ``sti.rivals.child``."""
