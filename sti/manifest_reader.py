@@ -13,6 +13,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from sti.code import WEIGHTS_MULTIPLE
 from sti.errors import PackFormatError
 from sti.fields import Fields
 from sti.manifest import (
@@ -219,6 +220,10 @@ class _Check:
         self._require(there, "blocks or submodels are missing")
         for kind in self._manifest.kinds:
             self._require(bool(kind.operands), f"block kind {kind.name!r} has no operands")
+            for operand in kind.operands:
+                whole = prod(operand.shape) % WEIGHTS_MULTIPLE == 0
+                wanted = f"must have a multiple of {WEIGHTS_MULTIPLE} weights a slice"
+                self._require(whole, f"{kind.name} operand {operand.name!r} {wanted}")
 
     def _words(self) -> None:
         words = self._manifest.words

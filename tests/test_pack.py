@@ -349,6 +349,10 @@ MANIFEST_CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "length": (lambda m: m["blocks"][0].update(length=16384), "add up to its length"),
     "row bytes": (lambda m: m["words"].update(row_bytes=20), "word rows take 18 bytes"),
     "rows": (lambda m: m["words"].update(rows=10**12), "'words' has the wrong length"),
+    "operand": (
+        lambda m: m["kinds"][0]["operands"][0].update(shape=[3, 5]),
+        "must have a multiple of 8 weights a slice",
+    ),
     "group": (lambda m: m["words"].update(group=7), "halves and groups"),
     "resident": (lambda m: m["resident"].update(length=16384), "resident region"),
     "resident name": (lambda m: m["resident"].update(first="embed.beta"), "elsewhere"),
