@@ -176,7 +176,10 @@ class Runner:
     def _apart(self, plan: Plan) -> AbstractContextManager[None]:
         """Compute and decode on cores of their own, if there is one for each of them."""
         one_each = len(self._cores) == 2 and self._backend.threads == plan.decode_threads == 1
-        thread = self._decode_workers[0].start() if one_each else None
+        if not one_each:
+            return nullcontext()
+        self._storage_worker.start()  # now, or it would be born bound to the caller's core
+        thread = self._decode_workers[0].start()
         return nullcontext() if thread is None else apart(self._cores, thread)
 
     def _make_room(self, jobs: Sequence[BlockJob], plan: Plan) -> None:

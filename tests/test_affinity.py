@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
+import sti
 from sti.affinity import apart
 from sti.lanes import Worker
 
@@ -56,6 +58,19 @@ def test_a_system_that_refuses_is_no_failure(
     monkeypatch.delattr(os, "sched_setaffinity")
     with apart([7, 3], 4711):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no such call here")
+def test_after_a_run_only_the_decoder_is_bound(tiny_pack: Path) -> None:
+    everywhere = os.sched_getaffinity(0)
+    with sti.Engine.open(tiny_pack, fidelity=2, threads=1) as engine:
+        engine.run(["the dog runs"])
+        found = {
+            thread.name: os.sched_getaffinity(thread.native_id or 0)
+            for thread in threading.enumerate()
+        }
+    assert found["MainThread"] == found["sti-storage"] == everywhere
+    assert len(found["sti-decode-0"]) == (1 if len(everywhere) == 2 else len(everywhere))
 
 
 def test_a_worker_tells_its_thread() -> None:
