@@ -9,18 +9,21 @@ here raises: Android may refuse, other systems have no such call.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 _CALLER = 0
 """The calling thread, for the system."""
+_BOUND = threading.Lock()
 
 
 @contextmanager
 def apart(cores: Sequence[int], thread: int) -> Iterator[None]:
     """Keep the calling thread on the first of two cores, and ``thread`` on the second.
 
-    The caller may run everywhere again afterwards, as before; ``thread`` stays where it is.
+    Both may run everywhere again afterwards. One run of a process at a time: two that were bound to
+    the same cores would do worse than unbound.
 
     Args:
         cores: two cores. Where the caller may not run on just these, nothing is done: whoever
@@ -30,11 +33,16 @@ def apart(cores: Sequence[int], thread: int) -> Iterator[None]:
     if not hasattr(os, "sched_setaffinity") or os.sched_getaffinity(_CALLER) != set(cores):
         yield
         return
+    if not _BOUND.acquire(blocking=False):
+        yield
+        return
     try:
         with suppress(OSError):
             os.sched_setaffinity(thread, {cores[1]})
             os.sched_setaffinity(_CALLER, {cores[0]})
         yield
     finally:
-        with suppress(OSError):
-            os.sched_setaffinity(_CALLER, set(cores))
+        _BOUND.release()
+        for bound in (thread, _CALLER):
+            with suppress(OSError):
+                os.sched_setaffinity(bound, set(cores))

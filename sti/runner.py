@@ -170,6 +170,8 @@ class Runner:
         self._storage.close()
         self._preload.retain(())
         self._ring = aligned_buffer(0)
+        self._raw_rows = np.empty((0, 0), dtype=np.uint8)
+        self._rows = np.empty((0, 0), dtype=np.float32)
         self._scratches.clear()
         self._backend.close()
 
@@ -210,8 +212,9 @@ class Runner:
         """Where ``count`` word rows go, as stored and as floats; kept for later runs."""
         table = self._pack.manifest.words
         if len(self._raw_rows) < count:
-            self._raw_rows = np.empty((count, table.row_bytes), dtype=np.uint8)
+            raw = np.empty((count, table.row_bytes), dtype=np.uint8)
             self._rows = np.empty((count, table.hidden), dtype=np.float32)
+            self._raw_rows = raw  # last: it tells how much room there is
         return self._raw_rows[:count], self._rows[:count]
 
     def _embed(

@@ -1,6 +1,7 @@
 """ONNX Runtime, and the only package that imports it.
 
-``graphs`` runs the blocks of a pack, ``session`` is one session over one graph.
+``graphs`` runs the blocks of a pack, ``session`` is one session over one graph, ``whole`` a model
+that is no pack, to compare with.
 """
 
 from sti.backend.graphs import PADDING_MASK, Backend, GroupState, Residents

@@ -8,6 +8,7 @@ same number of compute threads and with as many as ONNX Runtime takes.
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import platform
 import sys
@@ -69,7 +70,10 @@ def execute(args: argparse.Namespace) -> None:
         ids = [samples.tokenizer.encode(text).ids for text in texts]
         if asked.fidelity is None:
             _ = engine.profile  # measured now, not in a cold start
-        plan = engine.plan_for(tokens=tokens, batch=args.batch)
+        plan, engine_threads = (
+            engine.plan_for(tokens=tokens, batch=args.batch),
+            engine.threads,
+        )
         spec = Spec(
             str(pack), tuple(texts), tuple(tuple(map(int, row)) for row in ids), engine.threads
         )
@@ -82,12 +86,17 @@ def execute(args: argparse.Namespace) -> None:
             f"{args.repeat} warm runs of each system, in turns",
             OURS: describe_plan(plan),
         }
+    if asked.fidelity is None and engine_threads != machine.core_count():
+        with Engine.open(pack, latency=asked.latency_s, threads=machine.core_count()) as engine:
+            _ = engine.profile  # that of all cores, as well
     found = contest(
         rivals_of(pack, spec, asked, models),
         cold=args.cold_repeat,
         warm=args.repeat,
         progress=_progress,
     )
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     _print(facts, found, "json" if args.json else args.output)
 
 
@@ -121,11 +130,15 @@ def rivals_of(pack: Path, spec: Spec, asked: Settings, models: Sequence[Path]) -
     ]
     theirs = []
     for model in models:
-        beside = sorted(path for path in model.parent.glob(f"{model.name}*data*"))
-        for name, threads in ((model.name, spec.threads), (f"{model.name}, all cores", None)):
+        beside = sorted(path for path in model.parent.glob(f"{glob.escape(model.name)}*data*"))
+        alone = sum(other.name == model.name for other in models) == 1
+        called = model.name if alone else str(model)
+        for name, threads in ((called, spec.threads), (f"{called}, all cores", None)):
             given = replace(spec, file=str(model), threads=threads)
             theirs.append(Rival(name, "sti.rivals.onnx_model", given, (model, *beside)))
-    return [item for item in ours if item.spec.threads != every or item is ours[1]] + theirs
+    if spec.threads == every:
+        del ours[1]  # the same as the first
+    return ours + theirs
 
 
 def rows_of(found: Sequence[Figures]) -> list[dict[str, Any]]:

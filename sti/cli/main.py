@@ -224,7 +224,8 @@ examples:
         "--against",
         action="append",
         metavar="MODEL",
-        help="an ONNX file of the same model to measure beside the pack; may be repeated",
+        help="an ONNX file of the same model to measure beside the pack, external data beside it "
+        "as MODEL*data*; may be repeated",
     )
     _add_target(parser)
     parser.add_argument("--output", choices=("md", "json", "csv"), default="md")

@@ -1,8 +1,8 @@
 """The process of one system under test: opens its model and runs it when told to, and measures.
 
-In: a ``Spec`` as JSON on the command line, then commands on standard input, a line each. Out: one
-line of JSON for each. Imports and whatever a caller would have ready beforehand (token ids) are
-done before the first line and stay off the clock.
+In, on standard input: a line with a ``Spec`` as JSON, then commands, a line each. Out: one line of
+JSON for each. Imports and whatever a caller would have ready beforehand (token ids) are done before
+the first command and stay off the clock.
 
     open    open the model and answer once: how long, bytes read, memory
     run     answer again: how long, bytes read
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -45,7 +45,7 @@ class Spec:
     """What only this system knows."""
 
     def to_json(self) -> str:
-        """The spec as one argument of a command line."""
+        """The spec as one line."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -94,15 +94,9 @@ class Resident:
         """Nothing to give back before the process ends."""
 
 
-def serve(prepare: Callable[[Spec], Opener], arguments: Sequence[str] | None = None) -> int:
-    """Be the process of one system.
-
-    Args:
-        prepare: does all that stays off the clock and returns what opens the model.
-        arguments: the spec; those of the process by default.
-    """
-    (text,) = sys.argv[1:] if arguments is None else arguments
-    opener = prepare(Spec.from_json(text))
+def serve(prepare: Callable[[Spec], Opener]) -> int:
+    """Be the process of one system; ``prepare`` does what stays off the clock, before opening."""
+    opener = prepare(Spec.from_json(sys.stdin.readline()))
     _say({"ready": True})
     opened: Opened | None = None
     before = None

@@ -129,19 +129,19 @@ def contest(
 
 
 def _run_warm(figures: Sequence[Figures], stack: ExitStack, warm: int, progress: Progress) -> None:
-    processes: dict[str, _Process] = {}
+    processes: dict[int, _Process] = {}
     for found in figures:
         with _noting(found):
             process = stack.enter_context(_process(found.rival))
             process.ask("open")
             process.ask("run")
-            processes[found.rival.name] = process
+            processes[id(found)] = process
     for turn in range(warm):
         progress(f"warm runs, round {turn + 1} of {warm}")
         for found in _rotated([item for item in figures if not item.failed], turn):
             with _noting(found):
                 before = _joules()
-                reply = processes[found.rival.name].ask("run")
+                reply = processes[id(found)].ask("run")
                 after = _joules()
                 found.warm_s.append(reply["total_s"])
                 _append(found.warm_bytes, reply["bytes_read"])
@@ -150,7 +150,7 @@ def _run_warm(figures: Sequence[Figures], stack: ExitStack, warm: int, progress:
     for found in figures:
         if not found.failed:
             with _noting(found):
-                reply = processes[found.rival.name].ask("end")
+                reply = processes[id(found)].ask("end")
                 found.steady_bytes = reply["steady_bytes"]
 
 
@@ -174,7 +174,7 @@ class _Process:
             mode="w+", encoding="utf-8", errors="replace"
         )
         self._child = subprocess.Popen(
-            [rival.python, "-m", rival.module, rival.spec.to_json()],
+            [rival.python, "-m", rival.module],
             cwd=rival.cwd,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -228,7 +228,7 @@ def _process(rival: Rival) -> Iterator[_Process]:
     """A child that has imported what it needs, its files not in the page cache."""
     process = _Process(rival)
     try:
-        process.hear()
+        process.ask(rival.spec.to_json())
         for file in rival.files:
             drop_cache(file)
         yield process
@@ -241,8 +241,8 @@ def _noting(found: Figures) -> Iterator[None]:
     """Let a system that fails keep the reason instead of ending the contest."""
     try:
         yield
-    except RunError as error:
-        found.failed = str(error)
+    except (RunError, OSError, ValueError, KeyError) as error:
+        found.failed = str(error) or repr(error)
 
 
 def _rotated(figures: Sequence[Figures], turn: int) -> list[Figures]:

@@ -1,4 +1,4 @@
-"""A whole model in ONNX Runtime, a system under test: ``python -m sti.rivals.onnx_model SPEC``.
+"""A whole model in ONNX Runtime, a system under test: ``python -m sti.rivals.onnx_model``.
 
 The model takes ``input_ids`` and, where it has them, ``attention_mask`` and ``token_type_ids``,
 each int64 ``[batch, tokens]``; its first output is the answer. Weights beside the model (external
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.backend.whole import WholeModel
+from sti.errors import BackendError
 from sti.rivals.child import Floats, Opened, Opener, Resident, Spec, serve
 
 
@@ -34,6 +35,11 @@ def prepare(spec: Spec) -> Opener:
 
     def opener() -> Opened:
         model = WholeModel(spec.file, threads=spec.threads, spinning=spec.options.get("spinning"))
+        unknown = [name for name in model.inputs if name not in given]
+        if unknown:
+            raise BackendError(
+                f"{spec.file}: asks for {', '.join(unknown)}; known inputs are {', '.join(given)}"
+            )
         feeds = {name: given[name] for name in model.inputs}
 
         def answer() -> Floats:

@@ -1,4 +1,4 @@
-"""A pack in this engine, a system under test: ``python -m sti.rivals.pack SPEC``.
+"""A pack in this engine, a system under test: ``python -m sti.rivals.pack``.
 
 Options of the spec: ``latency``, ``preload`` and ``fidelity`` as ``Engine.open`` takes them, and
 ``mode``: ``sequential`` reads, decodes and computes one block after the other.

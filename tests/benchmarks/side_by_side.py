@@ -11,8 +11,8 @@ Every system answers in processes of its own, in turns (`sti.rivals.contest`): c
 process with its files dropped from the page cache, and warm. What is measured:
 
 - STI at 4 bits with 2 MB preloaded; with all cores; and reading, decoding and computing in turn
-- ONNX Runtime with the whole model in fp32, in fp32 with its weights mapped, and in int8, each with
-  as many compute threads as STI and with its defaults
+- ONNX Runtime with the whole model in fp32 and in int8, each with as many compute threads as STI
+  and with its defaults; in fp32 with its weights mapped, and in int8 optimized beforehand
 - where the packages are there: the scheme of the paper, llama.cpp, and disk offload of accelerate
   (`tests.benchmarks.rivals`); `--python` names the interpreter that has the last two
 
@@ -145,6 +145,9 @@ def table_of(title: str, found: Sequence[Figures]) -> Table:
 def limits_of(found: Sequence[Figures]) -> Table:
     """The ratios that are asked for, of the contest at BERT-base's shape."""
     rows = {item.rival.name: item.to_json() for item in found}
+    needed = [rows[name + suffix] for name in (_STI, _INT8, _FP32) for suffix in ("", _ALL)]
+    if any(row["failed"] or row["peak_growth_bytes"] is None for row in needed):
+        return Table("Limits: a system they need has no figures", common.LIMITS)
 
     def best(name: str, figure: str) -> float:
         return float(min(rows[name + suffix][figure] for suffix in ("", _ALL)))

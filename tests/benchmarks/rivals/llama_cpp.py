@@ -1,4 +1,4 @@
-"""llama.cpp, a system under test: ``python -m tests.benchmarks.rivals.llama_cpp SPEC``.
+"""llama.cpp, a system under test: ``python -m tests.benchmarks.rivals.llama_cpp``.
 
 The spec's file is a GGUF file by `gguf_model`. All texts go through the model as one batch of token
 ids, a sequence each; llama.cpp pools them. The file is mapped, as is its default. Without a number

@@ -1,4 +1,4 @@
-"""The STI paper's scheme, a system under test: ``python -m tests.benchmarks.rivals.paper SPEC``.
+"""The STI paper's scheme, a system under test: ``python -m tests.benchmarks.rivals.paper``.
 
 The spec's file is a directory by `paper_model`. One thread reads, layer after layer, each layer's
 shards at the plan's bits, past the page cache; the caller's thread decompresses a layer just before

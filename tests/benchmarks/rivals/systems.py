@@ -88,7 +88,7 @@ def _llama(checkpoint: Path, place: Path, spec: Spec, python: Path, tell: Tell) 
                 check=False,
             )
             if done.returncode:
-                tell(f"llama.cpp is left out: {done.stderr.strip().splitlines()[-1:]}")
+                tell(f"llama.cpp is left out: {done.stderr.strip().rpartition(chr(10))[2]}")
                 return []
         found += [
             Rival(
