@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 _CALLER = 0
 """The calling thread, for the system."""
 _BOUND = threading.Lock()
+"""Held while a run of this process has its threads bound."""
 
 
 @contextmanager
@@ -30,10 +31,8 @@ def apart(cores: Sequence[int], thread: int) -> Iterator[None]:
             chose other cores for it knows better.
         thread: a native thread id.
     """
-    if not hasattr(os, "sched_setaffinity") or os.sched_getaffinity(_CALLER) != set(cores):
-        yield
-        return
-    if not _BOUND.acquire(blocking=False):
+    usual = hasattr(os, "sched_setaffinity") and os.sched_getaffinity(_CALLER) == set(cores)
+    if not (usual and _BOUND.acquire(blocking=False)):
         yield
         return
     try:
@@ -42,7 +41,7 @@ def apart(cores: Sequence[int], thread: int) -> Iterator[None]:
             os.sched_setaffinity(_CALLER, {cores[0]})
         yield
     finally:
-        _BOUND.release()
         for bound in (thread, _CALLER):
             with suppress(OSError):
                 os.sched_setaffinity(bound, set(cores))
+        _BOUND.release()

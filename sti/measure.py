@@ -81,9 +81,8 @@ class Measurement:
 
     @property
     def p95_ms(self) -> float:
-        """95th percentile of the total, by the nearest rank."""
-        ordered = sorted(sample.total_ms for sample in self.samples)
-        return ordered[-(-95 * len(ordered) // 100) - 1]
+        """95th percentile of the total."""
+        return p95([sample.total_ms for sample in self.samples])
 
     @property
     def ideal_ms(self) -> float:
@@ -115,6 +114,12 @@ class Measurement:
             key: round(value, 3) if isinstance(value, float) else value
             for key, value in body.items()
         }
+
+
+def p95(samples: Sequence[float]) -> float:
+    """The 95th percentile, by the nearest rank."""
+    ordered = sorted(samples)
+    return ordered[-(-95 * len(ordered) // 100) - 1]
 
 
 def measure_cold(

@@ -27,7 +27,7 @@ from sti.storage import SECTOR, Reader, aligned_buffer
 READ_BYTES = 1 << 20
 """Of one read: large enough that the time of a request does not show."""
 MOST_BYTES = 64 << 20
-"""Read in all, at most, from the start of the pack."""
+"""Read in a pass, at most, from the start of the pack."""
 COPIED_BYTES = 64 << 20
 """More than caches hold, on most machines."""
 ROWS = 256
@@ -71,13 +71,13 @@ def measure_roofs(reader: PackReader, storage: Reader, *, threads: int) -> Roofs
     """
     hidden = reader.manifest.dimensions.hidden
     return Roofs(
-        read_bytes=_read_rate(storage, reader.file_bytes),
+        read_bytes=read_rate(storage, reader.file_bytes),
         moved_bytes=_move_rate(),
         products=product_rate(ROWS, hidden, 4 * hidden, threads=threads),
     )
 
 
-def _read_rate(storage: Reader, file_bytes: int) -> float:
+def read_rate(storage: Reader, file_bytes: int) -> float:
     """Bytes a second of large reads in a row, the best of a few passes."""
     buffer = aligned_buffer(READ_BYTES)
     end = min(file_bytes, MOST_BYTES) // SECTOR * SECTOR

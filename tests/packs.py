@@ -8,9 +8,13 @@ from tempfile import mkdtemp
 
 from shard_tools.build import BuildOptions, build
 from sti.profile import DecodeProfile, DeviceProfile, StorageProfile
+from tests.benchmarks import base_model
 from tests.checkpoints import Shape, Task, write_checkpoint
 
 SHAPE = Shape(layers=3, hidden=32, heads=4, inner=64, positions=48)
+
+TINY_BERT = base_model.Shape(layers=2, hidden=64, heads=4, inner=128, vocabulary=400, positions=64)
+"""What benchmarks are tried on."""
 
 TEXTS = ("the dog runs", "a red house", "under the table a cat runs and runs", "dog cat")
 
@@ -44,3 +48,18 @@ def tiny_pack(task: Task = "embedding", *, slices: int | None = None, seed: int 
     path = _directory() / f"{name}.sti.safetensors"
     build(checkpoint, path, BuildOptions(slices=slices), progress=False)
     return path
+
+
+@cache
+def tiny_bert() -> Path:
+    """A directory with a ``checkpoint`` of the shape ``TINY_BERT``, a ``pack`` and ONNX ``models``.
+
+    Shared, so do not change it.
+    """
+    from tests.benchmarks import ort_models  # brings in a quantizer that few tests need
+
+    place = _directory() / "bert"
+    base_model.write_checkpoint(place / "checkpoint", TINY_BERT, base_model.Planting(), seed=3)
+    ort_models.make_models(place / "checkpoint", place / "models")
+    build(place / "checkpoint", place / "pack", BuildOptions(), progress=False)
+    return place

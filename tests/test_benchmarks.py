@@ -12,35 +12,27 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from shard_tools.build import BuildOptions, build
 from sti.rivals.child import Spec
 from sti.rivals.contest import Figures, Rival
 from tests.benchmarks import base_model, common, ort_models, side_by_side, streaming, stsb
-from tests.benchmarks.base_model import SIZES, Planting, Shape, vocabulary, write_checkpoint
+from tests.benchmarks.base_model import SIZES, Planting, vocabulary, write_checkpoint
 from tests.benchmarks.side_by_side_plot import as_svg
-
-TINY = Shape(layers=2, hidden=64, heads=4, inner=128, vocabulary=400, positions=64)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("benchmark") / "checkpoint"
-    write_checkpoint(place, TINY, Planting(), seed=3)
-    return place
+from tests.packs import TINY_BERT, tiny_bert
 
 
 @pytest.fixture(scope="module")
-def models(checkpoint: Path) -> Path:
-    place = checkpoint.parent / "models"
-    ort_models.make_models(checkpoint, place)
-    return place
+def checkpoint() -> Path:
+    return tiny_bert() / "checkpoint"
 
 
 @pytest.fixture(scope="module")
-def pack(checkpoint: Path) -> Path:
-    path = checkpoint.parent / "tiny.sti.safetensors"
-    build(checkpoint, path, BuildOptions(), progress=False)
-    return path
+def models() -> Path:
+    return tiny_bert() / "models"
+
+
+@pytest.fixture(scope="module")
+def pack() -> Path:
+    return tiny_bert() / "pack"
 
 
 def report_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -57,7 +49,7 @@ def rows_of(report: dict[str, Any], title: str) -> list[dict[str, Any]]:
 def test_same_seed_writes_the_same_checkpoint_and_another_seed_another(tmp_path: Path) -> None:
     files = []
     for place, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_checkpoint(tmp_path / place, TINY, Planting(), seed=seed)
+        write_checkpoint(tmp_path / place, TINY_BERT, Planting(), seed=seed)
         files.append((tmp_path / place / "model.safetensors").read_bytes())
     assert files[0] == files[1] != files[2]
 
@@ -104,7 +96,7 @@ def test_every_int8_product_of_the_reference_is_fused(models: Path) -> None:
     nodes = onnx.load(models / "int8_optimized.onnx").graph.node
     kinds = Counter(node.op_type for node in nodes)
     fused = kinds["DynamicQuantizeMatMul"] + kinds["MatMulIntegerToFloat"]
-    assert fused == 6 * TINY.layers
+    assert fused == 6 * TINY_BERT.layers
     assert kinds["MatMulInteger"] == 0
 
 
@@ -126,7 +118,7 @@ def test_rank_correlation_shares_the_ranks_of_equal_values() -> None:
 def test_stsb_scores_the_references_and_every_fidelity(
     checkpoint: Path, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = vocabulary(TINY.vocabulary)[-60:]
+    words = vocabulary(TINY_BERT.vocabulary)[-60:]
     lines = ["sentence1\tsentence2\tscore\tgenre"]
     for place in range(0, 60, 4):
         sentences = f'{words[place]} "{words[place + 1]}\t{words[place + 2]} {words[place + 3]}'

@@ -9,26 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shard_tools.build import BuildOptions, build
 from sti.cli.main import main
+from sti.measure import p95
 from sti.pack import PackReader
 from sti.rivals.child import Spec
-from sti.rivals.contest import Figures, Rival, contest, p95
-from tests.benchmarks import ort_models
-from tests.benchmarks.base_model import Planting, Shape, write_checkpoint
+from sti.rivals.contest import Figures, Rival, contest
 from tests.benchmarks.common import text_of
-
-TINY = Shape(layers=2, hidden=64, heads=4, inner=128, vocabulary=400, positions=64)
+from tests.packs import tiny_bert
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with ``pack`` and, made of the same checkpoint, the ONNX models."""
-    found = tmp_path_factory.mktemp("rivals")
-    write_checkpoint(found / "checkpoint", TINY, Planting(), seed=3)
-    ort_models.make_models(found / "checkpoint", found)
-    build(found / "checkpoint", found / "pack", BuildOptions(), progress=False)
-    return found
+def place() -> Path:
+    return tiny_bert()
 
 
 def spec_of(pack: Path, **options: object) -> Spec:
@@ -40,7 +32,7 @@ def spec_of(pack: Path, **options: object) -> Spec:
 def test_every_system_answers_the_same_texts(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models = [str(place / name) for name in ("fp32.onnx", "int8.onnx")]
+    models = [str(place / "models" / name) for name in ("fp32.onnx", "int8.onnx")]
     options = ["--fidelity", "8", "--tokens", "12", "--batch", "2", "--repeat", "2", "--json"]
     options += ["--threads", "1", "--cold-repeat", "1", "--against", models[0]]
     assert main(["bench", str(place / "pack"), *options, "--against", models[1]]) == 0
@@ -84,7 +76,7 @@ def test_a_table_says_which_system_has_no_figures(
 def test_what_cannot_be_compared_is_refused(
     place: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
 ) -> None:
-    options = [str(place / item) if item.endswith(".onnx") else item for item in options]
+    options = [str(place / "models" / item) if item.endswith(".onnx") else item for item in options]
     assert main(["bench", str(place / "pack"), *options]) == 2
     assert said in capsys.readouterr().err
 

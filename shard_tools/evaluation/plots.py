@@ -17,7 +17,7 @@ from sti.errors import InputError
 
 # Okabe and Ito's colours, which the colour-blind tell apart; line styles and markers differ, too.
 _PLAN, _PAPER, _STRONGER, _FULL = "#0072B2", "#D55E00", "#009E73", "#555555"
-_STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sti",
     "font.family": "sans-serif",
@@ -43,6 +43,13 @@ def require_matplotlib() -> None:
         ) from error
 
 
+def svg_of(figure: Any) -> str:
+    """A matplotlib figure as SVG text, without what changes from day to day; inside ``STYLE``."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
 def as_svg(found: Evaluation) -> str:
     """Draw it.
 
@@ -53,9 +60,8 @@ def as_svg(found: Evaluation) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style: Any = _STYLE
     preloads = list(dict.fromkeys(cell.preload_bytes for cell in found.cells))
-    with mpl.rc_context(style):
+    with mpl.rc_context(STYLE):
         size = (max(4.6, _PANEL_WIDTH * len(preloads) + 0.6), _HEIGHT)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(1, len(preloads), sharey=True, squeeze=False)[0]
@@ -70,9 +76,7 @@ def as_svg(found: Evaluation) -> str:
         handles, labels = panels[-1].get_legend_handles_labels()
         # Two rows: what the plan does, above what it is compared with.
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
+        return svg_of(figure)
 
 
 def _draw(panel: Any, cells: Sequence[Cell], found: Evaluation) -> None:

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sti import __version__, machine
-from sti.backend import ort_version
+from sti import machine
+from sti.cli.measured import figure, megabytes, print_rows, software
 from sti.cli.output import describe_plan, workload_tokens
-from sti.cli.tables import comma_separated, markdown
+from sti.cli.tables import markdown
 from sti.config import Settings, resolve
 from sti.engine import Engine
 from sti.errors import InputError
@@ -70,23 +66,19 @@ def execute(args: argparse.Namespace) -> None:
         ids = [samples.tokenizer.encode(text).ids for text in texts]
         if asked.fidelity is None:
             _ = engine.profile  # measured now, not in a cold start
-        plan, engine_threads = (
-            engine.plan_for(tokens=tokens, batch=args.batch),
-            engine.threads,
-        )
+        plan = engine.plan_for(tokens=tokens, batch=args.batch)
         spec = Spec(
             str(pack), tuple(texts), tuple(tuple(map(int, row)) for row in ids), engine.threads
         )
         facts = {
             "machine": machine.describe(),
-            "software": f"sti {__version__}, Python {platform.python_version()}, onnxruntime "
-            f"{ort_version()}, numpy {np.__version__}",
+            "software": software(),
             "pack": f"{engine.manifest.name} ({format_size(pack.stat().st_size)})",
             "workload": f"{args.batch} x {tokens} tokens; {args.cold_repeat} cold starts and "
             f"{args.repeat} warm runs of each system, in turns",
             OURS: describe_plan(plan),
         }
-    if asked.fidelity is None and engine_threads != machine.core_count():
+    if asked.fidelity is None and spec.threads != machine.core_count():
         with Engine.open(pack, latency=asked.latency_s, threads=machine.core_count()) as engine:
             _ = engine.profile  # that of all cores, as well
     found = contest(
@@ -95,8 +87,7 @@ def execute(args: argparse.Namespace) -> None:
         warm=args.repeat,
         progress=_progress,
     )
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    _progress("")
     _print(facts, found, "json" if args.json else args.output)
 
 
@@ -153,36 +144,22 @@ def rows_of(found: Sequence[Figures]) -> list[dict[str, Any]]:
 
 def cells_of(row: dict[str, Any]) -> list[str]:
     """A system's line under ``HEADER``."""
-
-    def number(name: str, form: str) -> str:
-        return "-" if row[name] is None else format(row[name], form)
-
-    def size(name: str) -> str:
-        return "-" if row[name] is None else f"{row[name] / 1e6:.1f} MB"
-
     times = ("open_ms", "cold_ms", "cold_p95_ms", "warm_ms", "warm_p95_ms")
     sizes = ("peak_growth_bytes", "steady_growth_bytes", "cold_bytes_read", "warm_bytes_read")
     return [
         row["system"],
         "default" if row["threads"] is None else str(row["threads"]),
-        *(number(name, ".1f") for name in times),
-        *(size(name) for name in sizes),
-        number("warm_joules", ".2f"),
-        number("cosine", ".4f"),
+        *(figure(row[name]) for name in times),
+        *(megabytes(row[name]) for name in sizes),
+        figure(row["warm_joules"], ".2f"),
+        figure(row["cosine"], ".4f"),
     ]
 
 
 def _print(facts: dict[str, str], found: Sequence[Figures], form: str) -> None:
     rows = rows_of(found)
-    if form == "json":
-        print(json.dumps({**facts, "rows": rows}))
+    if not print_rows(facts, rows, form):
         return
-    if form == "csv":
-        cells = [["" if v is None else str(v) for v in row.values()] for row in rows]
-        print(comma_separated(list(rows[0]), cells), end="")
-        return
-    for name, value in facts.items():
-        print(f"{name}: {value}")
     print("\n" + markdown(HEADER, [cells_of(row) for row in rows if not row["failed"]]), end="")
     print(
         "\ncold: a fresh process, the model not in the page cache, opening and the first answer. "

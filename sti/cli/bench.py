@@ -6,18 +6,14 @@ In: parsed arguments. Out: a Markdown table, CSV or JSON, with a line that names
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sti import __version__, machine
-from sti.backend import ort_version
+from sti import machine
+from sti.cli.measured import figure, megabytes, print_rows, software
 from sti.cli.output import describe_plan, workload_tokens
-from sti.cli.tables import comma_separated, markdown
+from sti.cli.tables import markdown
 from sti.config import Settings, resolve
 from sti.emulated import SlowReader, parse_storage, with_storage
 from sti.engine import Engine
@@ -84,8 +80,7 @@ def execute(args: argparse.Namespace) -> None:
         rows = [_figures(item, roofs, engine.manifest) for item in found]
         facts = {
             "machine": machine.describe(),
-            "software": f"sti {__version__}, Python {platform.python_version()}, onnxruntime "
-            f"{ort_version()}, numpy {np.__version__}",
+            "software": software(),
             "pack": f"{engine.manifest.name} ({format_size(pack.stat().st_size)})",
             "workload": f"{args.batch} x {tokens} tokens, {engine.threads} compute threads, "
             f"{'direct' if engine.direct else 'buffered'} reads",
@@ -148,15 +143,8 @@ def _settings(asked: Settings, ladder: tuple[int, ...]) -> list[Setting]:
 
 
 def _print(facts: dict[str, str], rows: list[dict[str, Any]], form: str) -> None:
-    if form == "json":
-        print(json.dumps({**facts, "rows": rows}))
+    if not print_rows(facts, rows, form):
         return
-    if form == "csv":
-        cells = [["" if v is None else str(v) for v in row.values()] for row in rows]
-        print(comma_separated(list(rows[0]), cells), end="")
-        return
-    for name, value in facts.items():
-        print(f"{name}: {value}")
     print("\n" + markdown([*HEADER, *MORE], [_row(row) for row in rows]), end="")
     print(
         "\nlargest lane: what a perfect pipeline would take. cold: a fresh process, opening and "
@@ -171,23 +159,17 @@ def _print(facts: dict[str, str], rows: list[dict[str, Any]], form: str) -> None
 
 
 def _row(figures: dict[str, Any]) -> list[str]:
-    def time(name: str) -> str:
-        return "-" if figures[name] is None else f"{figures[name]:.1f}"
-
-    def size(name: str) -> str:
-        return "-" if figures[name] is None else f"{figures[name] / 1e6:.1f} MB"
-
     ratio = "-"
     if figures["kind"] != "sequential" and figures["ideal_ms"]:
         ratio = f"{figures['run_ms'] / figures['ideal_ms']:.2f}"
     return [
         figures["setting"],
         figures["kind"],
-        *(time(name) for name in ("total_ms", "p95_ms", "open_ms")),
-        *(time(f"{lane}_ms") for lane in LANES),
-        *(time(name) for name in ("stall_ms", "ideal_ms")),
+        *(figure(figures[name]) for name in ("total_ms", "p95_ms", "open_ms")),
+        *(figure(figures[f"{lane}_ms"]) for lane in LANES),
+        *(figure(figures[name]) for name in ("stall_ms", "ideal_ms")),
         ratio,
-        *(size(name) for name in ("bytes_read", "peak_bytes", "growth_bytes")),
+        *(megabytes(figures[name]) for name in ("bytes_read", "peak_bytes", "growth_bytes")),
     ]
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from sti.errors import RunError
+from sti.measure import p95
 from sti.rivals.child import Spec
 from sti.storage import drop_cache
 
@@ -95,12 +96,6 @@ class Figures:
             "peak_growth_bytes": self.peak_bytes,
             "steady_growth_bytes": self.steady_bytes,
         }
-
-
-def p95(samples: Sequence[float]) -> float:
-    """The 95th percentile, by the nearest rank."""
-    ordered = sorted(samples)
-    return ordered[-(-95 * len(ordered) // 100) - 1]
 
 
 def contest(

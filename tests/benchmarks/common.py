@@ -1,20 +1,14 @@
-"""What the benchmarks share: the machine's line, figures of repeats, tables, cold files, children.
+"""What the benchmarks share: the machine's line, figures of repeats, tables, texts of a length.
 
 In: samples and cells. Out: Markdown or JSON of the same content. Knows no model and no engine.
-Linux only where it looks into the page cache and at the peak of resident memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
-import mmap
 import os
 import platform
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,19 +20,12 @@ from numpy.typing import NDArray
 from sti import machine
 from sti.backend import ort_version
 from sti.pack import VOCABULARY, PackReader
-from sti.reads import ByteRange
-from sti.storage import SECTOR, FileReader, aligned_buffer
 from sti.tokenizer import Tokenizer, TokenizerSpec
 
 Cell = float | int | str | None
 
 ROOT = Path(__file__).resolve().parents[2]
-CHILD_TIMEOUT_S = 120.0
 _SPECIAL_TOKENS = 2
-_EVICTION_TRIES = 5
-_REQUEST = 1 << 20
-_RATE_BYTES = 128 << 20
-_RATE_PASSES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,109 +144,6 @@ def median(samples: Sequence[float]) -> float:
 def p95(samples: Sequence[float]) -> float:
     """The 95th percentile, interpolated."""
     return float(np.percentile(samples, 95))
-
-
-def cached_bytes(path: Path) -> int:
-    """Bytes of a file that lie in the page cache (``mincore``)."""
-    size = path.stat().st_size
-    if size == 0:
-        return 0
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-        pages = np.zeros(-(-size // mmap.PAGESIZE), dtype=np.uint8)
-        held = np.frombuffer(mapped, dtype=np.uint8)
-        library = ctypes.CDLL(None, use_errno=True)
-        arguments = (ctypes.c_void_p(held.ctypes.data), ctypes.c_size_t(size))
-        failed = library.mincore(*arguments, ctypes.c_void_p(pages.ctypes.data))
-        del held  # or the map could not be closed
-        if failed:
-            raise OSError(ctypes.get_errno(), f"mincore failed on {path}")
-    return int(np.count_nonzero(pages & 1)) * mmap.PAGESIZE
-
-
-def evict(path: Path) -> None:
-    """Drop a file from the page cache, and make sure of it.
-
-    Raises:
-        RuntimeError: pages stay; nothing measured with this file would be cold.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)  # dirty pages are not dropped
-        for _ in range(_EVICTION_TRIES):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            if not cached_bytes(path):
-                return
-            time.sleep(0.05)
-    finally:
-        os.close(descriptor)
-    raise RuntimeError(
-        f"{path}: {cached_bytes(path)} bytes stay in the page cache; close what maps the file, "
-        "or take a file system that lies on a disk"
-    )
-
-
-def read_rate(reader: FileReader, size: int) -> float:
-    """Bytes a second of reads in a row, the best of a few passes over the start of a file."""
-    buffer = aligned_buffer(_REQUEST)
-    end = min(size, _RATE_BYTES) // SECTOR * SECTOR
-    best = 0.0
-    for _ in range(_RATE_PASSES):
-        start = time.perf_counter()
-        for offset in range(0, end, _REQUEST):
-            reader.read(ByteRange(offset, min(_REQUEST, end - offset)), buffer)
-        best = max(best, end / (time.perf_counter() - start))
-    return best
-
-
-def cold_read_rate(path: Path) -> float:
-    """Bytes a second of reading a whole file that is not cached, the best of a few passes."""
-    buffer = bytearray(_REQUEST)
-    best = 0.0
-    for _ in range(_RATE_PASSES):
-        evict(path)
-        start = time.perf_counter()
-        with path.open("rb", buffering=0) as stream:
-            while stream.readinto(buffer):
-                pass
-        best = max(best, path.stat().st_size / (time.perf_counter() - start))
-    return best
-
-
-def reset_peak_rss() -> bool:
-    """Make the peak of resident memory start anew from now; False if the system refuses."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def run_child(module: str, spec: dict[str, Any], *, cache: Path) -> dict[str, Any]:
-    """Run ``python -m tests.benchmarks.MODULE --child SPEC`` in a fresh process.
-
-    Args:
-        module: its ``main`` prints one line of JSON for ``--child``.
-        spec: what the child is to do.
-        cache: what the child takes for the user's cache directory.
-
-    Raises:
-        RuntimeError: the child failed; carries what it wrote to stderr.
-    """
-    command = [sys.executable, "-m", f"tests.benchmarks.{module}", "--child", json.dumps(spec)]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=CHILD_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def tokenizer_of(reader: PackReader) -> Tokenizer:

@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Any
 
 from shard_tools.build import BuildOptions, build
@@ -39,15 +38,17 @@ from sti.pack import PackReader
 from sti.plan import Plan, Target, Workload
 from sti.rivals.child import Spec
 from sti.rivals.contest import Rival, contest
+from sti.roofs import read_rate
 from sti.samples import SampleTexts
 from sti.storage import FileReader
+from sti.trace import LANES
 from sti.uniform import uniform_plan
 from sti.units import parse_size
 from tests.benchmarks import common, growth_fit, growth_plots
 from tests.benchmarks.base_model import Planting, Shape, write_checkpoint
 from tests.benchmarks.common import Report
-from tests.benchmarks.growth_fit import LANES, SENTENCE, Axis, Memory, Point, Throughput
-from tests.benchmarks.ideal import Ideal, ideal
+from tests.benchmarks.growth_fit import SENTENCE, Axis, Memory, Point, Throughput
+from tests.benchmarks.streaming import Sample, sample
 
 PLOT = "growth.svg"
 _BITS = 4
@@ -105,16 +106,6 @@ class Case:
     texts: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run. Seconds and bytes."""
-
-    total_s: float
-    lanes: dict[str, float]
-    ideal: Ideal
-    bytes_read: int
-
-
 def say(what: str) -> None:
     """Tell what is going on."""
     print(f"growth: {what}", file=sys.stderr, flush=True)
@@ -141,25 +132,15 @@ def make_pack(work: Path, shape: Shape, widths: Sequence[int]) -> Path:
     return path
 
 
-def run_once(case: Case) -> Run:
-    """One run, from texts to answer."""
-    start = perf_counter()
-    result = case.engine.run(case.texts)
-    total_s = perf_counter() - start
-    lanes = {lane: result.trace.busy_s(lane) for lane in LANES}
-    schedule = ideal(result.plan, case.engine.manifest, result.trace)
-    return Run(total_s, lanes, schedule, result.bytes_read)
-
-
 def measure_axis(name: str, unit: str, cases: Sequence[Case], repeats: int) -> Axis:
     """Medians of every case; they take turns."""
     say(f"{name}: {', '.join(f'{case.x:g}' for case in cases)} {unit}, {repeats} runs each")
-    runs: list[list[Run]] = [[] for _ in cases]
+    runs: list[list[Sample]] = [[] for _ in cases]
     with Progress(len(cases) * (repeats + _WARM_UPS)) as line:
         for turn in range(-_WARM_UPS, repeats):
             for case, kept in zip(cases, runs, strict=True):
                 case.engine.preloaded(_PRELOAD_WAIT_S)
-                found = run_once(case)
+                found, _ = sample(case.engine, case.texts, "pipelined")
                 if turn >= 0:
                     kept.append(found)
                 line.step(1, f"{name}: {case.x:g} {unit}")
@@ -167,8 +148,8 @@ def measure_axis(name: str, unit: str, cases: Sequence[Case], repeats: int) -> A
     return Axis(name, unit, tuple(points))
 
 
-def _point(x: float, runs: Sequence[Run]) -> Point:
-    def middle(figure: Callable[[Run], float]) -> float:
+def _point(x: float, runs: Sequence[Sample]) -> Point:
+    def middle(figure: Callable[[Sample], float]) -> float:
         return float(median(map(figure, runs)))
 
     return Point(
@@ -316,7 +297,7 @@ def measure(
     ]
     base_pack = packs[scale.depths.index(scale.shape.layers)]
     with FileReader(base_pack) as reader:
-        disk = common.read_rate(reader, base_pack.stat().st_size) / 1e9
+        disk = read_rate(reader, base_pack.stat().st_size) / 1e9
     rates = [rate for rate in scale.rates if rate <= disk]
     with Engine.open(base_pack, fidelity=_BITS, preload=scale.preload, threads=threads) as base:
         bench = Bench(base, packs, scale, repeats)

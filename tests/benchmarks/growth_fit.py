@@ -13,10 +13,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from sti.trace import LANES
 from tests.benchmarks import common
 from tests.benchmarks.common import Cell, Column, Table
 
-LANES = ("storage", "decode", "compute")
 SENTENCE = 16
 """Tokens of the sentences of a batch."""
 

@@ -6,12 +6,11 @@ In: the axes of `growth`. Out: SVG text, the same to the byte for the same axes.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from shard_tools.evaluation.plots import require_matplotlib
+from shard_tools.evaluation.plots import STYLE, require_matplotlib, svg_of
 from tests.benchmarks.growth_fit import Axis
 
 # Okabe and Ito's colours, which the colour-blind tell apart; markers and line styles differ, too.
@@ -21,14 +20,6 @@ _LINES = {
     "compute": ("#009E73", "-.D"),
 }
 _TOTAL, _CROSSING = "#222222", "#777777"
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sti",
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 _COLUMNS, _PANEL_WIDTH, _PANEL_HEIGHT, _LEGEND_HEIGHT = 3, 3.0, 2.6, 0.3
 _STEPS = ((1, 2, 3, 5), (1, 3), (1,))
 """Leading digits of the times along y: the first that are not too many."""
@@ -47,9 +38,8 @@ def as_svg(axes: Sequence[Axis]) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style: Any = _STYLE
     rows = -(-len(axes) // _COLUMNS)
-    with mpl.rc_context(style):
+    with mpl.rc_context(STYLE):
         size = (_COLUMNS * _PANEL_WIDTH, rows * _PANEL_HEIGHT + _LEGEND_HEIGHT)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(rows, _COLUMNS, squeeze=False).flat
@@ -61,9 +51,7 @@ def as_svg(axes: Sequence[Axis]) -> str:
                 panel.set_ylabel("ms")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
+        return svg_of(figure)
 
 
 def _draw(panel: Any, axis: Axis) -> None:

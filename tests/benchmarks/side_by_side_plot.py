@@ -5,10 +5,9 @@ In: the figures of a contest. Out: SVG text, the same to the byte for the same f
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
+from shard_tools.evaluation.plots import STYLE, svg_of
 from sti.rivals.contest import Figures
 
 _OURS, _OTHERS = "#0072B2", "#999999"
@@ -17,14 +16,6 @@ _PANELS = (
     ("warm_ms", 1.0, "warm run, ms"),
     ("peak_growth_bytes", 1e6, "growth of memory, MB"),
 )
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sti",
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def as_svg(found: Sequence[Figures]) -> str:
@@ -35,8 +26,7 @@ def as_svg(found: Sequence[Figures]) -> str:
     rows = [item.to_json() for item in found if not item.failed][::-1]
     names = [row["system"] for row in rows]
     colours = [_OURS if name.startswith("STI") else _OTHERS for name in names]
-    style: Any = _STYLE
-    with mpl.rc_context(style):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.4, 0.6 + 0.27 * len(rows)), layout="constrained")
         for place, (key, unit, title) in enumerate(_PANELS):
             axes = figure.add_subplot(1, len(_PANELS), place + 1)
@@ -48,6 +38,4 @@ def as_svg(found: Sequence[Figures]) -> str:
             axes.set_xlim(0, max(values) * 1.18)
             axes.set_title(title, fontsize=9, loc="left")
             axes.tick_params(axis="y", length=0)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+        return svg_of(figure)

@@ -32,14 +32,14 @@ from sti.plan import Plan
 from sti.roofs import Roofs, measure_roofs
 from sti.runner import Mode
 from sti.storage import FileReader
+from sti.trace import LANES
 from tests.benchmarks import common
 from tests.benchmarks.common import Column, Report, Table, median, p95
-from tests.benchmarks.ideal import ideal
+from tests.benchmarks.ideal import Ideal, ideal
 
 RATIO_LIMIT = 1.05
 _LIMITED = (4, 128)
 """Bits and tokens the limit is for."""
-_LANES = ("storage", "decode", "compute")
 _WARM_UPS = 3
 _PRELOAD_WAIT_S = 10.0
 
@@ -85,8 +85,8 @@ class Sample:
     lanes: dict[str, float]
     stall_s: float
     bytes_read: int
-    ideal_s: float
-    """Of the same run's block times, within its ring and buffers (``ideal``)."""
+    ideal: Ideal
+    """Of the same run's block times."""
 
     @property
     def largest_s(self) -> float:
@@ -105,14 +105,14 @@ class Case:
     plan: Plan
 
 
-def sample(engine: Engine, text: str, mode: Mode) -> tuple[Sample, NDArray[np.float32]]:
+def sample(engine: Engine, texts: Sequence[str], mode: Mode) -> tuple[Sample, NDArray[np.float32]]:
     """One run and its answer."""
     start = perf_counter()
-    result = engine.run([text], mode=mode)
+    result = engine.run(texts, mode=mode)
     total = perf_counter() - start
     assert result.embeddings is not None
-    lanes = {lane: result.trace.busy_s(lane) for lane in _LANES}
-    best = ideal(result.plan, engine.manifest, result.trace).limited_s
+    lanes = {lane: result.trace.busy_s(lane) for lane in LANES}
+    best = ideal(result.plan, engine.manifest, result.trace)
     found = Sample(total, lanes, result.trace.stall_s(), result.bytes_read, best)
     return found, result.embeddings
 
@@ -124,14 +124,14 @@ def run_case(engine: Engine, text: str, bits: int, tokens: int, repeats: int, pr
         RuntimeError: two runs gave different answers.
     """
     engine.set_target(fidelity=bits, preload=preload)
-    _, expected = sample(engine, text, "sequential")
+    _, expected = sample(engine, [text], "sequential")
     for _ in range(_WARM_UPS):
         engine.preloaded(_PRELOAD_WAIT_S)
-        sample(engine, text, "pipelined")
+        sample(engine, [text], "pipelined")
     samples: dict[Mode, list[Sample]] = {"pipelined": [], "sequential": []}
     for _ in range(repeats):
         for mode, kept in samples.items():
-            taken, answer = sample(engine, text, mode)
+            taken, answer = sample(engine, [text], mode)
             if answer.tobytes() != expected.tobytes():
                 raise RuntimeError(f"{bits} bits, {tokens} tokens: a {mode} run differs")
             kept.append(taken)
@@ -140,7 +140,7 @@ def run_case(engine: Engine, text: str, bits: int, tokens: int, repeats: int, pr
 
 
 def _lane_ms(samples: Sequence[Sample]) -> tuple[float, ...]:
-    return tuple(median([s.lanes[lane] * 1e3 for s in samples]) for lane in _LANES)
+    return tuple(median([s.lanes[lane] * 1e3 for s in samples]) for lane in LANES)
 
 
 def pipelined_table(cases: Sequence[Case]) -> Table:
@@ -159,7 +159,7 @@ def pipelined_table(cases: Sequence[Case]) -> Table:
                 p95(totals),
                 *_lane_ms(runs),
                 median(ratios),
-                median([s.total_s / s.ideal_s for s in runs]),
+                median([s.total_s / s.ideal.limited_s for s in runs]),
                 median([s.stall_s * 1e3 for s in runs]),
                 None if predicted is None else predicted.total_s * 1e3,
                 bytes_read / 1e6,
@@ -205,7 +205,7 @@ def limit_table(cases: Sequence[Case]) -> Table:
     table = Table("Limit", common.LIMITS)
     for case in cases:
         if (case.bits, case.tokens) == _LIMITED:
-            ratio = median([s.total_s / s.ideal_s for s in case.pipelined])
+            ratio = median([s.total_s / s.ideal.limited_s for s in case.pipelined])
             name = f"end to end / ideal schedule, {case.bits} bits, {case.tokens} tokens"
             table.rows.append(common.at_most(name, ratio, RATIO_LIMIT))
     return table
