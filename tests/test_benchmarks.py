@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from sti.rivals.child import Spec
 from sti.rivals.contest import Figures, Rival
-from tests.benchmarks import base_model, common, ort_models, side_by_side, streaming, stsb
+from tests.benchmarks import base_model, common, ort_models, side_by_side, start, streaming, stsb
 from tests.benchmarks.base_model import SIZES, Planting, vocabulary, write_checkpoint
 from tests.benchmarks.side_by_side_plot import as_svg
 from tests.packs import TINY_BERT, tiny_bert
@@ -173,6 +173,19 @@ def test_tables_say_what_was_met_and_what_fell_short() -> None:
     assert [row[-1] for row in rows] == ["met", "SHORT"]
     text = common.Table("Limits", common.LIMITS, rows).markdown()
     assert "| b        | 2.900 | >= 3   | SHORT   |" in text
+
+
+def test_starts_are_compared_with_bare_imports(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert start.main([str(pack), "--repeats", "1", "--output", "json"]) == 0
+    report = report_of(capsys)
+    rows = rows_of(report, "From exec")
+    assert rows[0]["ratio"] == 1.0 and all(row["ms"] > 0 for row in rows)
+    assert [row["limit"] for row in rows_of(report, "Limits")] == ["<= 1.3", "<= 1.3"]
+    with pytest.raises(SystemExit):
+        start.main([str(tmp_path / "none")])
 
 
 def test_side_by_side_measures_every_system_on_the_same_texts(
