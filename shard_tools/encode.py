@@ -130,6 +130,6 @@ def fidelity_values(book: CodeBook, encoder: Encoder) -> dict[int, NDArray[np.fl
     for bits in book.ladder:
         planes.append(encoded.planes[bits])
         out = np.empty(256, dtype=np.int8)
-        decoder.decode(planes, encoded.outliers, out, decoder.scratch())
+        decoder.decode(planes, encoded.outliers, out)
         found[bits] = out.astype(np.float32)
     return found

@@ -9,27 +9,23 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.code import Decoder, Scratch
-from sti.code_lookup import CHUNK
+from sti.code import Decoder
 from sti.errors import PackCorruptError
 from sti.manifest import Block, Manifest
 from sti.plan import BlockPlan, Plan
 from sti.reads import ByteRange, block_ranges
 from sti.storage import cover
+from sti.weights import WorkingBuffer
 
-GROUP_WEIGHTS = 4 * CHUNK
-"""Weights that are decoded in one go: small shards go together, as every call has its price."""
-
-ALONE_WEIGHTS = 131072
-"""Shards of so many weights gain nothing by company."""
+GROUP_WEIGHTS = 393_216
+"""Weights that are decoded in one go: shards go together, as every call has its price."""
 
 Bytes = NDArray[np.uint8]
-Weights = NDArray[Any]
 
 
 class Piece(NamedTuple):
@@ -101,13 +97,16 @@ def prepare(
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
     blocks = [stored[item.layer, item.kind] for item in plan.blocks]
     return tuple(
-        prepare_block(item, block, offset_of(block.tensor))
+        prepare_block(item, block, offset_of(block.tensor), threads=plan.decode_threads)
         for item, block in zip(plan.blocks, blocks, strict=True)
     )
 
 
-def prepare_block(item: BlockPlan, block: Block, offset: int) -> BlockJob:
-    """The job of one planned block whose tensor starts at ``offset`` in the file."""
+def prepare_block(item: BlockPlan, block: Block, offset: int, *, threads: int = 1) -> BlockJob:
+    """The job of one planned block whose tensor starts at ``offset`` in the file.
+
+    ``threads`` decode it: no group holds more than the share of one of them.
+    """
     inside = block_ranges(block, item.counts)
     covers = tuple(cover(ByteRange(offset + r.offset, r.length)) for r in inside)
     slot_starts, packed_starts = [], []
@@ -125,13 +124,15 @@ def prepare_block(item: BlockPlan, block: Block, offset: int) -> BlockJob:
         covers=covers,
         slot_starts=tuple(slot_starts),
         packed_starts=tuple(packed_starts),
-        groups=_groups(_shards(block, item.counts, inside), block.shard_weights),
+        groups=_groups(_shards(block, item.counts, inside), block.shard_weights, threads),
     )
 
 
-def _groups(shards: Sequence[ShardJob], weights: int) -> tuple[tuple[ShardJob, ...], ...]:
+def _groups(
+    shards: Sequence[ShardJob], weights: int, threads: int
+) -> tuple[tuple[ShardJob, ...], ...]:
     """Neighbouring shards of one fidelity, together no more than ``GROUP_WEIGHTS``."""
-    most = 1 if weights >= ALONE_WEIGHTS else GROUP_WEIGHTS // weights
+    most = min(GROUP_WEIGHTS // weights, -(-len(shards) // threads))
     groups: list[tuple[ShardJob, ...]] = []
     for shard in shards:
         last = groups[-1] if groups else ()
@@ -172,34 +173,17 @@ def _shards(
     return tuple(jobs)
 
 
-def decode_block(
-    job: BlockJob,
-    data: BlockBytes,
-    *,
-    decoder: Decoder,
-    scratch: Scratch,
-    out: Sequence[Weights],
-    part: int = 0,
-    parts: int = 1,
-) -> None:
-    """Decode every ``parts``-th group of shards of a block, starting with group ``part``.
-
-    Args:
-        data: the block's bytes; only read.
-        scratch: of the calling thread.
-        out: the working buffer: one ``[slices, ...]`` array an operand, of the decoder's dtype.
-            Row ``s`` of each becomes slice ``s``; threads with different ``part`` write different
-            rows.
+def decode_block(job: BlockJob, data: BlockBytes, decoder: Decoder, out: WorkingBuffer) -> None:
+    """Decode a block by the specification: slice ``s`` to row ``s`` of each operand.
 
     Raises:
         PackCorruptError: an outlier list contradicts itself.
     """
-    for group in job.groups[part::parts]:
-        planes = [[data.view(piece) for piece in shard.planes] for shard in group]
-        outliers = [data.view(shard.outliers) for shard in group]
-        first, count = group[0].slice, len(group)
-        rows = [operand[first : first + count].reshape(count, -1) for operand in out]
-        decoder.decode_group(planes, outliers, rows, scratch)
+    weights = np.empty(out.shard_weights, dtype=decoder.dtype)
+    for shard in (shard for group in job.groups for shard in group):
+        planes = [data.view(piece) for piece in shard.planes]
+        decoder.decode(planes, data.view(shard.outliers), weights)
+        out.fill(shard.slice, weights)
 
 
 def check_block(job: BlockJob, data: BlockBytes, *, where: str) -> None:

@@ -4,10 +4,11 @@ One book serves a whole model. For every fidelity of the ladder it says which in
 stands for; a code of a higher fidelity begins with the code of the lower one, so a shard at
 fidelity b is exactly its first planes. A few weights, the outliers, are listed beside the planes
 and are exact at every fidelity. Decoding is table look-ups on integers, four weights an index
-(eight at 2 bits); it never computes in float and needs no memory beyond the caller's ``Scratch``.
+(eight at 2 bits).
 
-Knows nothing of files, graphs, scales or layers, nor how a book is made (the offline tool does
-that). Bytes of planes and outliers go in, int8 (or uint8 with zero point 128) comes out. The
+``Decoder`` is the specification, plain and slow; at run time ``sti.backend.decoding`` does the
+same. Knows nothing of files, graphs, scales or layers, nor how a book is made (the offline tool
+does that). Bytes of planes and outliers go in, int8 (or uint8 with zero point 128) comes out. The
 alternative, a copy of the shard for every fidelity (paper, section 4.2), takes 23 bits a weight
 for this ladder instead of 8.
 
@@ -34,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.code_lookup import CHUNK, SEGMENT_WEIGHTS, Bytes, Scratch, look_up, put_outliers
+from sti.code_lookup import SEGMENT_WEIGHTS, Bytes, look_up, put_outliers
 from sti.code_tables import Recipe, Recipes
 from sti.errors import PackCorruptError, PackFormatError
 
@@ -44,7 +45,6 @@ __all__ = [
     "WEIGHTS_MULTIPLE",
     "CodeBook",
     "Decoder",
-    "Scratch",
     "check_ladder",
     "plane_bytes",
 ]
@@ -158,25 +158,20 @@ class Decoder:
     Attributes:
         book: as given.
         dtype: of what ``decode`` writes, int8 or uint8.
+        flip: what exact values are xored with to be of ``dtype``; None for int8.
     """
 
-    __slots__ = ("_flip", "_plane_bits", "_recipes", "book", "dtype")
+    __slots__ = ("_plane_bits", "_recipes", "book", "dtype", "flip")
 
     def __init__(self, book: CodeBook, *, unsigned: bool = False) -> None:
         self.book = book
         self.dtype: np.dtype[Any] = np.dtype(np.uint8 if unsigned else np.int8)
-        self._flip = np.array(_SIGN, dtype=np.uint8) if unsigned else None
+        self.flip = np.array(_SIGN, dtype=np.uint8) if unsigned else None
         ladder = book.ladder
         self._plane_bits = tuple(b - a for a, b in zip((0, *ladder), ladder, strict=False))
         self._recipes = Recipes(book.ladder, book.values, unsigned=unsigned)
 
-    def scratch(self) -> Scratch:
-        """New working arrays; every thread that decodes needs its own."""
-        return Scratch()
-
-    def decode(
-        self, planes: Sequence[Bytes], outliers: Bytes, out: Decoded, scratch: Scratch
-    ) -> None:
+    def decode(self, planes: Sequence[Bytes], outliers: Bytes, out: Decoded) -> None:
         """Decode one shard of N weights.
 
         Args:
@@ -184,56 +179,20 @@ class Decoder:
                 decides the fidelity. Only read.
             outliers: the shard's outliers, 1-D uint8; bytes beyond their end are ignored.
             out: 1-D contiguous ``[N]`` of ``dtype``, written in full.
-            scratch: of the calling thread.
 
         Raises:
             PackCorruptError: planes or outliers do not fit a shard of N weights.
-            PackFormatError: N is not a multiple of 8.
+            PackFormatError: N is not a multiple of 8, or there is no such fidelity.
         """
-        self.decode_group([planes], [outliers], [out[None]], scratch)
+        self.look_up(planes, out)
+        put_outliers(outliers, out.view(np.uint8), self.flip)
 
-    def decode_group(
-        self,
-        shards: Sequence[Sequence[Bytes]],
-        outliers: Sequence[Bytes],
-        out: Sequence[Decoded],
-        scratch: Scratch,
-    ) -> None:
-        """Decode k shards of N weights at one fidelity, each part of them to a place of its own.
+    def look_up(self, planes: Sequence[Bytes], out: Decoded) -> None:
+        """As ``decode``, but leave outliers at what their codes say."""
+        look_up(self.recipe(planes, out.size), planes, out.view(np.uint8))
 
-        Worth it for small shards: the calls for one shard cost some 4 us at 2 bits and 13 us at
-        8 bits, which are shared here by as many shards as fit the scratch.
-
-        Args:
-            shards: for each shard its planes as ``decode`` takes them, equally many. Only read.
-            outliers: for each shard.
-            out: where the parts of the shards go, in order: contiguous ``[k, part]`` of ``dtype``
-                each, written in full; parts are multiples of 8 weights.
-            scratch: of the calling thread.
-
-        Raises:
-            PackCorruptError: planes or outliers do not fit shards of N weights.
-            PackFormatError: N or a part is not a multiple of 8, or the shards differ in fidelity.
-        """
-        written = [part.view(np.uint8) for part in out]
-        weights = sum(part.shape[1] for part in out)
-        if any(part.shape[1] % WEIGHTS_MULTIPLE for part in out):
-            raise PackFormatError(f"parts of a shard must be multiples of {WEIGHTS_MULTIPLE}")
-        recipe = self._recipe(shards[0], weights)
-        for planes in shards:
-            if self._recipe(planes, weights) is not recipe:
-                raise PackFormatError("shards of different fidelities cannot be decoded together")
-        at_once = max(1, 4 * CHUNK // weights)
-        for start in range(0, len(shards), at_once):
-            group = shards[start : start + at_once]
-            rows = [part[start : start + len(group)] for part in written]
-            planes = scratch.stack(group) if len(group) > 1 else _alone(group[0])
-            look_up(recipe, planes, rows, scratch)
-        for line, record in enumerate(outliers):
-            put_outliers(record, [part[line] for part in written], self._flip, scratch)
-
-    def _recipe(self, planes: Sequence[Bytes], weights: int) -> Recipe:
-        """How to decode these planes; checks that they fit."""
+    def recipe(self, planes: Sequence[Bytes], weights: int) -> Recipe:
+        """How to decode these planes of a shard; checks that they fit it. Raises as ``decode``."""
         for plane, bits in zip(planes, self._plane_bits, strict=False):
             if plane.size * 8 != weights * bits:
                 raise PackCorruptError(
@@ -242,8 +201,3 @@ class Decoder:
         if weights % WEIGHTS_MULTIPLE or not 0 < len(planes) <= len(self._recipes):
             raise PackFormatError(f"cannot decode {weights} weights of {len(planes)} planes")
         return self._recipes[len(planes) - 1]
-
-
-def _alone(planes: Sequence[Bytes]) -> list[Bytes]:
-    """The planes of one shard as those of a group of one."""
-    return [plane.reshape(1, -1) for plane in planes]

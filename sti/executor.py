@@ -19,22 +19,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import Protocol
 
 from sti.blocks import (
     BlockBytes,
     BlockJob,
     Bytes,
-    Weights,
     check_block,
-    decode_block,
 )
-from sti.code import Decoder, Scratch
 from sti.errors import PackCorruptError
 from sti.lanes import Channel, Stopped, Worker
 from sti.preload import Preload, load_block
 from sti.ring import Ring
 from sti.storage import Reader
 from sti.trace import Recorder
+from sti.weights import WorkingBuffer
 
 Begin = Callable[[], None]
 """Embeds the texts: what the compute lane does before the first block."""
@@ -43,18 +42,26 @@ Compute = Callable[[BlockJob, int], None]
 """Computes one block; its weights are in the working buffer of its kind with that number."""
 
 
+class BlockDecoder(Protocol):
+    """Decodes blocks on one thread."""
+
+    def decode(
+        self, job: BlockJob, data: BlockBytes, out: WorkingBuffer, *, part: int, parts: int
+    ) -> None:
+        """Decode every ``parts``-th group of the job's shards, starting with group ``part``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lanes:
     """What executors need of a machine and a pack; owned by the engine, one run at a time."""
 
     reader: Reader
     preload: Preload
-    decoder: Decoder
     ring: Bytes
     """Memory of the ring."""
-    buffers: Mapping[str, Sequence[Sequence[Weights]]]
-    """The working buffers of each block kind: each one ``[slices, ...]`` array an operand."""
-    scratches: Sequence[Scratch]
+    buffers: Mapping[str, Sequence[WorkingBuffer]]
+    """The working buffers of each block kind."""
+    decoders: Sequence[BlockDecoder]
     """One a decode thread."""
     storage_worker: Worker
     decode_workers: Sequence[Worker]
@@ -72,13 +79,12 @@ def run_sequential(
     Returns:
         The bytes read from storage.
     """
-    scratch = lanes.scratches[0]
     bytes_read = 0
     begin()
     for job, buffer in zip(jobs, _buffers(jobs, lanes), strict=True):
         data, read = _load(job, lanes, lanes.ring, recorder)
         bytes_read += read
-        _decode(job, buffer, lanes, data, scratch, recorder, 0, 1)
+        _decode(job, buffer, lanes, data, recorder, 0, 1)
         compute(job, buffer)
     return bytes_read
 
@@ -181,12 +187,11 @@ class _Flow:
             self.stop(error)
 
     def _decode(self, part: int) -> None:
-        scratch = self.lanes.scratches[part]
         try:
             for index, (job, buffer) in enumerate(zip(self.jobs, self.buffers, strict=True)):
                 data = self.loaded[part].get()
                 self.free_buffers[part][job.block.kind].get()
-                _decode(job, buffer, self.lanes, data, scratch, self.recorder, part, self.parts)
+                _decode(job, buffer, self.lanes, data, self.recorder, part, self.parts)
                 self.decoded[part].put(index)
                 self._give_back(index, data)
         except BaseException as error:
@@ -236,22 +241,14 @@ def _decode(
     buffer: int,
     lanes: Lanes,
     data: BlockBytes,
-    scratch: Scratch,
     recorder: Recorder,
     part: int,
     parts: int,
 ) -> None:
     start = perf_counter()
     try:
-        decode_block(
-            job,
-            data,
-            decoder=lanes.decoder,
-            scratch=scratch,
-            out=lanes.buffers[job.block.kind][buffer],
-            part=part,
-            parts=parts,
-        )
+        out = lanes.buffers[job.block.kind][buffer]
+        lanes.decoders[part].decode(job, data, out, part=part, parts=parts)
     except PackCorruptError as error:
         raise PackCorruptError(
             f"{lanes.where}: layer {job.block.layer} {job.block.kind}: {error}; the pack is "

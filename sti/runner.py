@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from sti import machine
 from sti.affinity import apart
-from sti.backend import Backend, GroupState
+from sti.backend import Backend, GroupState, ShardDecoder
 from sti.batching import Group, group_by_length
 from sti.blocks import BlockJob, Bytes
-from sti.code import CodeBook, Decoder, Scratch
+from sti.code import CodeBook, Decoder
 from sti.executor import Lanes, run_pipelined, run_sequential
 from sti.lanes import Worker
 from sti.pack import PackReader, decode_rows
@@ -69,7 +69,7 @@ class Runner:
         self._storage = FileReader(pack.path) if storage is None else storage
         self._preload = Preload()
         self._ring: Bytes = aligned_buffer(0)
-        self._scratches: list[Scratch] = []
+        self._decoders: list[ShardDecoder] = []
         self._storage_worker = Worker("sti-storage")
         self._decode_workers: list[Worker] = []
         self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
@@ -172,7 +172,7 @@ class Runner:
         self._ring = aligned_buffer(0)
         self._raw_rows = np.empty((0, 0), dtype=np.uint8)
         self._rows = np.empty((0, 0), dtype=np.float32)
-        self._scratches.clear()
+        self._decoders.clear()
         self._backend.close()
 
     def _apart(self, plan: Plan) -> AbstractContextManager[None]:
@@ -192,16 +192,15 @@ class Runner:
             self._ring = aligned_buffer(size)
 
     def _lanes(self, threads: int) -> Lanes:
-        for number in range(len(self._scratches), threads):
-            self._scratches.append(self._decoder.scratch())
+        for number in range(len(self._decoders), threads):
+            self._decoders.append(ShardDecoder(self._decoder))
             self._decode_workers.append(Worker(f"sti-decode-{number}"))
         return Lanes(
             reader=self._storage,
             preload=self._preload,
-            decoder=self._decoder,
             ring=self._ring,
             buffers=self._backend.buffers,
-            scratches=self._scratches,
+            decoders=self._decoders,
             storage_worker=self._storage_worker,
             decode_workers=self._decode_workers,
             where=str(self._pack.path),

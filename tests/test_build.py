@@ -51,7 +51,7 @@ def shard(reader: PackReader, block: Block, slice_: int, planes: int) -> np.ndar
         start += plane.shard_bytes * len(plane.order)
     decoder = Decoder(CodeBook.from_json(reader.manifest.book))
     out = np.empty(block.shard_weights, np.int8)
-    decoder.decode(pieces, outliers, out, decoder.scratch())
+    decoder.decode(pieces, outliers, out)
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,45 +13,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from shard_tools.codebook import build_book, histogram
+from shard_tools.codebook import build_book
 from shard_tools.encode import EncodedShard, Encoder, best_codes
 from sti.code import (
     DEFAULT_LADDER,
     SEGMENT_WEIGHTS,
     CodeBook,
     Decoder,
-    Scratch,
     check_ladder,
     plane_bytes,
 )
-from sti.code_lookup import CHUNK
 from sti.code_tables import Recipe, Recipes, _Builder
 from sti.errors import InputError, PackCorruptError, PackFormatError
+from tests.codes import CUT, Bytes, Int8, bell, bell_book, ladders, wild_book
 
 GOLDEN = Path(__file__).parent / "golden" / "nested_code.json"
-CUT = 54
-
-Int8 = NDArray[np.int8]
-Bytes = NDArray[np.uint8]
-
-
-def bell(weights: int, *, seed: int = 0) -> Int8:
-    """Weights as the grid gives them: a bell with some outliers."""
-    values = np.random.default_rng(seed).standard_t(12, size=weights) * 17.0
-    return np.clip(np.rint(values), -127, 127).astype(np.int8)
-
-
-def bell_book(ladder: Sequence[int] = DEFAULT_LADDER) -> CodeBook:
-    return build_book(histogram(bell(1 << 16)), cut=CUT, ladder=ladder)
-
-
-def wild_book(ladder: Sequence[int], *, seed: int) -> CodeBook:
-    """A book no builder would make: values without any order."""
-    rng = np.random.default_rng(seed)
-    values = {bits: rng.integers(-128, 128, 1 << bits).astype(np.int8) for bits in ladder}
-    return CodeBook(tuple(ladder), values)
 
 
 def specified_codes(planes: Sequence[Bytes], ladder: Sequence[int], weights: int) -> list[int]:
@@ -73,13 +49,11 @@ def specified_codes(planes: Sequence[Bytes], ladder: Sequence[int], weights: int
     return codes
 
 
-def decoded(
-    decoder: Decoder, shard: EncodedShard, level: int, weights: int, scratch: Scratch | None = None
-) -> Int8:
+def decoded(decoder: Decoder, shard: EncodedShard, level: int, weights: int) -> Int8:
     """Decoded as int8, whatever the decoder writes."""
     out = np.empty(weights, dtype=decoder.dtype)
     planes = list(shard.planes.values())[: level + 1]
-    decoder.decode(planes, shard.outliers, out, scratch or decoder.scratch())
+    decoder.decode(planes, shard.outliers, out)
     return (out ^ 0x80).view(np.int8) if decoder.dtype == np.uint8 else out
 
 
@@ -89,9 +63,6 @@ def expected(book: CodeBook, q: Int8, level: int, cut: int) -> Int8:
     codes = best_codes(book)[q.view(np.uint8)] >> (book.ladder[-1] - bits)
     is_outlier = np.abs(q.astype(np.int64)) > cut
     return np.where(is_outlier, q, book.values[bits][codes]).astype(np.int8)
-
-
-ladders = st.sets(st.integers(2, 8), min_size=1).map(lambda steps: tuple(sorted(steps)))
 
 
 # What decoding gives
@@ -163,57 +134,24 @@ def test_outliers_are_exact_at_every_fidelity() -> None:
 
 
 @pytest.mark.parametrize("unsigned", [False, True])
-@pytest.mark.parametrize("weights", [4 * CHUNK, 4 * CHUNK + 8, 9 * CHUNK + 64])
-def test_shards_longer_than_a_pass_and_a_segment_decode(weights: int, unsigned: bool) -> None:
+@pytest.mark.parametrize("weights", [393_216, 393_224, 884_800])
+def test_shards_longer_than_a_segment_decode(weights: int, unsigned: bool) -> None:
     q = bell(weights)
     assert weights > 2 * SEGMENT_WEIGHTS
     for book in (bell_book(), wild_book((2, 3, 5, 8), seed=1)):
         shard = Encoder(book, cut=CUT).encode(q)
         decoder = Decoder(book, unsigned=unsigned)
-        scratch = decoder.scratch()
         for level in range(len(book.ladder)):
-            found = decoded(decoder, shard, level, weights, scratch)
+            found = decoded(decoder, shard, level, weights)
             np.testing.assert_array_equal(found, expected(book, q, level, CUT))
 
 
-def test_more_outliers_than_fit_a_pass_decode() -> None:
-    q = np.full(2 * CHUNK, 100, dtype=np.int8)
+def test_shards_of_nothing_but_outliers_decode() -> None:
+    q = np.full(196_608, 100, dtype=np.int8)
     shard = Encoder(bell_book(), cut=CUT).encode(q)
     for unsigned in (False, True):
         found = decoded(Decoder(bell_book(), unsigned=unsigned), shard, 0, q.size)
         np.testing.assert_array_equal(found, q)
-
-
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        (8,),
-        (8, 16, 8),
-        (1000,),
-        (400, 200, 400),
-        (49152,),
-        (12288,) * 4,
-        (65536, 8, 65544),
-        (4 * CHUNK + 8,),
-        (196608, 16, 2 * CHUNK),
-        (131072,) * 3,
-    ],
-)
-def test_group_decodes_as_its_shards_do_one_by_one(sizes: tuple[int, ...]) -> None:
-    book, weights = bell_book(), sum(sizes)
-    shards = [Encoder(book, cut=CUT).encode(bell(weights, seed=seed)) for seed in range(11)]
-    for unsigned in (False, True):
-        decoder = Decoder(book, unsigned=unsigned)
-        scratch = decoder.scratch()
-        for level in range(len(book.ladder)):
-            planes = [list(shard.planes.values())[: level + 1] for shard in shards]
-            outliers = [shard.outliers for shard in shards]
-            out = [np.empty((len(shards), size), dtype=decoder.dtype) for size in sizes]
-            decoder.decode_group(planes, outliers, out, scratch)
-            alone = np.empty((len(shards), weights), dtype=decoder.dtype)
-            for row, parts, record in zip(alone, planes, outliers, strict=True):
-                decoder.decode(parts, record, row, scratch)
-            np.testing.assert_array_equal(np.concatenate(out, axis=1), alone)
 
 
 def test_planes_may_lie_at_any_address() -> None:
@@ -235,40 +173,6 @@ def test_built_books_of_the_default_ladder_decode_without_assembling_codes() -> 
     assert any(
         r.pairs is not None for r in Recipes((8,), wild_book((8,), seed=0).values, unsigned=True)
     )
-
-
-def test_scratch_is_all_the_memory_decoding_takes() -> None:
-    book, q = bell_book(), bell(4 * CHUNK + 8)
-    decoder, shard = Decoder(book), Encoder(book, cut=CUT).encode(q)
-    scratch = decoder.scratch()
-    for level in range(len(book.ladder)):
-        decoded(decoder, shard, level, q.size, scratch)
-    out = np.empty(q.size, dtype=np.int8)
-    tracemalloc.start()
-    try:
-        for level in range(len(book.ladder)):
-            planes = list(shard.planes.values())[: level + 1]
-            decoder.decode(planes, shard.outliers, out, scratch)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 64 * 1024
-
-
-def test_threads_share_a_decoder_with_a_scratch_each() -> None:
-    book = bell_book()
-    decoder, encoder = Decoder(book), Encoder(book, cut=CUT)
-
-    def check(seed: int) -> None:
-        q, scratch = bell(49152, seed=seed), decoder.scratch()
-        shard = encoder.encode(q)
-        for _ in range(5):
-            for level in range(len(book.ladder)):
-                found = decoded(decoder, shard, level, q.size, scratch)
-                np.testing.assert_array_equal(found, expected(book, q, level, CUT))
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(check, range(8)))
 
 
 # What it refuses
@@ -328,14 +232,7 @@ def test_planes_without_a_fidelity_are_refused() -> None:
     for wrong in ([], [*planes, planes[-1]]):
         out = np.empty(64, dtype=np.int8)
         with pytest.raises(PackFormatError):
-            decoder.decode(wrong, shard.outliers, out, decoder.scratch())
-    with pytest.raises(PackFormatError, match="different fidelities"):
-        decoder.decode_group(
-            [planes[:2], planes[:1]],
-            [shard.outliers] * 2,
-            [np.empty((2, 64), dtype=np.int8)],
-            decoder.scratch(),
-        )
+            decoder.decode(wrong, shard.outliers, out)
 
 
 @pytest.mark.parametrize("weights", [0, 4, 12, 1001])

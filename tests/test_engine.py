@@ -133,7 +133,9 @@ def test_a_preloaded_model_reads_only_word_rows() -> None:
 def test_set_target_changes_the_plan_and_rebuilds_no_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with sti.Engine.open(tiny_pack(), threads=1, profile=PROFILE) as engine:
+    with sti.Engine.open(tiny_pack(), threads=1, fidelity=2, profile=PROFILE) as engine:
+        engine.run(TEXTS)  # a fidelity's sessions are made when it is first decoded
+        engine.set_target()
         best = engine.run(TEXTS)
 
         def refuse(*_: object, **__: object) -> None:

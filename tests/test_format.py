@@ -148,7 +148,7 @@ def test_a_reader_written_from_the_specification_decodes_a_shard_at_every_fideli
                 start += 2 * plane.shard_bytes
             record = data[block.outlier_bytes[0] : sum(block.outlier_bytes)]
             out = np.empty(block.shard_weights, np.int8)
-            decoder.decode(pieces, record, out, decoder.scratch())
+            decoder.decode(pieces, record, out)
             np.testing.assert_array_equal(found, out)
         assert len(set(found)) > 100
 

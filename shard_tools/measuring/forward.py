@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 
 from shard_tools.measuring.residents import OwnResidents
 from shard_tools.rows import Text
-from sti.backend import Backend, GroupState
+from sti.backend import Backend, GroupState, ShardDecoder
 from sti.batching import Group, group_by_length
-from sti.blocks import BlockBytes, check_block, decode_block
+from sti.blocks import BlockBytes, check_block
 from sti.blocks import prepare_block as job_of
 from sti.code import CodeBook, Decoder
 from sti.errors import PackCorruptError, StorageError
@@ -29,6 +28,7 @@ from sti.manifest import Block, Manifest, Submodel
 from sti.pack import VOCABULARY, PackReader, decode_rows
 from sti.plan import BlockPlan, Plan, fidelities
 from sti.tokenizer import Encoding, Tokenizer, TokenizerSpec
+from sti.weights import WorkingBuffer
 
 Floats = NDArray[np.float32]
 
@@ -87,17 +87,15 @@ class Forward:
         self._manifest = reader.manifest
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         self._backend = Backend(self._residents, threads=threads)
-        self._decoder = Decoder(
-            CodeBook.from_json(reader.manifest.book), unsigned=self._backend.unsigned
-        )
+        book = CodeBook.from_json(reader.manifest.book)
+        self._decoder = ShardDecoder(Decoder(book, unsigned=self._backend.unsigned))
         self._tokenizer = Tokenizer(
             TokenizerSpec.from_json(reader.manifest.tokenizer),
             reader.resident(VOCABULARY).tobytes(),
         )
-        self._scratch = self._decoder.scratch()
         self._words: NDArray[np.uint8] | None = None
         self._raw: dict[str, NDArray[np.uint8]] = {}
-        self._decoded: dict[tuple[int, str, int], tuple[NDArray[Any], ...]] = {}
+        self._decoded: dict[tuple[int, str, int], WorkingBuffer] = {}
         self._loaded: dict[tuple[str, int], tuple[int, int]] = {}
 
     def __enter__(self) -> Forward:
@@ -185,22 +183,22 @@ class Forward:
 
     def _load(self, item: BlockSetting) -> None:
         """Bring the weights into the working buffers of the block's kind, where they differ."""
-        buffers = self._backend.buffers[item.kind][0]
+        buffers = self._backend.buffers[item.kind][0].operands
         for number, bits in enumerate(item.bits):
             wanted = (item.layer if bits else -1, bits)
             if self._loaded.get((item.kind, number)) == wanted:
                 continue
             if bits:
                 weights = self._weights(item.layer, item.kind, bits)
-                for buffer, operand in zip(buffers, weights, strict=True):
+                for buffer, operand in zip(buffers, weights.operands, strict=True):
                     np.copyto(buffer[number], operand[number])
             else:
                 for buffer in buffers:
                     buffer[number] = _UNSIGNED_ZERO if self._backend.unsigned else 0
             self._loaded[item.kind, number] = wanted
 
-    def _weights(self, layer: int, kind: str, bits: int) -> tuple[NDArray[Any], ...]:
-        """All slices of a block at one fidelity, one ``[slices, ...]`` array an operand."""
+    def _weights(self, layer: int, kind: str, bits: int) -> WorkingBuffer:
+        """All slices of a block at one fidelity."""
         key = (layer, kind, bits)
         if key not in self._decoded:
             block = self._stored[layer, kind]
@@ -209,8 +207,9 @@ class Forward:
             job = job_of(BlockPlan(layer, kind, counts, 0), block, 0)
             data = BlockBytes(self._bytes(block), tuple(r.offset for r in job.ranges), False)
             check_block(job, data, where=str(self._reader.path))
-            out = tuple(np.empty_like(buffer) for buffer in self._backend.buffers[kind][0])
-            decode_block(job, data, decoder=self._decoder, scratch=self._scratch, out=out)
+            shapes = [operand.shape for operand in self._manifest.kind(kind).operands]
+            out = WorkingBuffer(shapes, slices, self._backend.weight_type)
+            self._decoder.decode(job, data, out)
             self._decoded[key] = out
         return self._decoded[key]
 

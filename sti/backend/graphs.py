@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sti.backend.session import Graph, ort_value, saturates, session_options
 from sti.manifest import BlockKind, Manifest
 from sti.plan import Workload, working_buffers
+from sti.weights import WorkingBuffer
 
 Floats = NDArray[np.float32]
 PADDING_MASK = -10000.0
@@ -74,7 +75,7 @@ class Backend:
         self.unsigned = saturates(self._options) if unsigned is None else unsigned
         self.weight_type: type[np.int8] | type[np.uint8] = np.uint8 if self.unsigned else np.int8
         self._graphs: dict[str, Graph] = {}
-        self._buffers: dict[str, tuple[tuple[NDArray[Any], ...], ...]] = {}
+        self._buffers: dict[str, tuple[WorkingBuffer, ...]] = {}
         self._operands: dict[tuple[str, int, int], dict[str, Any]] = {}
         self._residents: dict[tuple[int, str, int], dict[str, Any]] = {}
         self._fixed: dict[str, dict[str, Any]] = {}
@@ -87,16 +88,14 @@ class Backend:
             self._graph(name)
 
     @property
-    def buffers(self) -> Mapping[str, tuple[tuple[NDArray[Any], ...], ...]]:
-        """Working buffers by block kind: each one ``[slices, *operand shape]`` array an operand."""
+    def buffers(self) -> Mapping[str, tuple[WorkingBuffer, ...]]:
+        """Working buffers by block kind."""
         if not self._buffers:
             slices, counts = self._manifest.dimensions.slices, working_buffers(self._manifest)
             for kind in self._manifest.kinds:
+                shapes = [operand.shape for operand in kind.operands]
                 self._buffers[kind.name] = tuple(
-                    tuple(
-                        np.zeros((slices, *operand.shape), dtype=self.weight_type)
-                        for operand in kind.operands
-                    )
+                    WorkingBuffer(shapes, slices, self.weight_type)
                     for _ in range(counts[kind.name])
                 )
         return self._buffers
@@ -276,7 +275,7 @@ class Backend:
                 # A slice may hold several parts (heads): the graphs count parts.
                 operand.name: ort_value(weights[:width].reshape(-1, *operand.shape[-2:]))
                 for operand, weights in zip(
-                    kind.operands, self.buffers[kind.name][buffer], strict=True
+                    kind.operands, self.buffers[kind.name][buffer].operands, strict=True
                 )
             }
         return self._operands[key]

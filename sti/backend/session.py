@@ -54,15 +54,28 @@ class Graph:
         self.outputs = [item.name for item in self.session.get_outputs()]
         self._bound: dict[str, Any] = {}
 
+    def again(self) -> Graph:
+        """The same session with bindings of its own."""
+        other = object.__new__(Graph)
+        other.name, other.session = self.name, self.session
+        other.inputs, other.outputs = self.inputs, self.outputs
+        other.binding, other._bound = self.session.io_binding(), {}
+        return other
+
     def bind(self, name: str, value: Any) -> None:
         """Bind an input; a value already bound is left alone."""
         if self._bound.get(name) is not value:
             self.binding.bind_ortvalue_input(name, value)
             self._bound[name] = value
 
-    def bind_output(self, value: Any) -> None:
-        """Bind the only output to memory that is already there."""
-        self.binding.bind_ortvalue_output(self.outputs[0], value)
+    def bind_array(self, name: str, array: NDArray[Any]) -> None:
+        """Bind an input to an array's own memory, which must be contiguous."""
+        self._bound.pop(name, None)
+        self.binding.bind_cpu_input(name, array)
+
+    def bind_output(self, value: Any, number: int = 0) -> None:
+        """Bind an output, by its number, to memory that is already there."""
+        self.binding.bind_ortvalue_output(self.outputs[number], value)
 
     def run(self) -> None:
         """Compute the outputs."""
@@ -121,9 +134,7 @@ def _share_arena() -> None:
         ort.create_and_register_allocator(info, None)
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """Session options, as measured to be best for small graphs whose weights are inputs."""
-    _share_arena()
+def _plain_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -131,6 +142,18 @@ def session_options(threads: int) -> ort.SessionOptions:
     # The graphs are written with the fused nodes they want; an optimizer could only undo that.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_mem_pattern = False
+    return options
+
+
+def decode_options() -> ort.SessionOptions:
+    """Session options of a decode thread: its own arena, as threads queue for a common one."""
+    return _plain_options(1)
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Session options, as measured to be best for small graphs whose weights are inputs."""
+    _share_arena()
+    options = _plain_options(threads)
     options.add_session_config_entry("session.use_env_allocators", "1")
     # Spinning workers would starve the decode lane of its core.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -66,7 +66,7 @@ def _decoded(book: CodeBook, planes: Any, outliers: Any, weights: int) -> dict[s
     found = {}
     for level, bits in enumerate(book.ladder):
         out = np.empty(weights, dtype=np.int8)
-        decoder.decode(planes[: level + 1], outliers, out, decoder.scratch())
+        decoder.decode(planes[: level + 1], outliers, out)
         found[str(bits)] = out.tobytes().hex()
     return found
 
