@@ -1,8 +1,6 @@
 """``python -m sti``: the same as the ``sti`` command."""
 
-import sys
-
-from sti.cli.main import main
+from sti.cli.main import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

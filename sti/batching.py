@@ -9,7 +9,7 @@ block while its weights are in the working buffer: a batch reads and decodes eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 GROUP_TOKENS = 24
 """What one more group costs, as tokens of padding: the fixed cost of running each graph."""
@@ -21,8 +21,7 @@ MOST_PAIRS = 262144
 """It is also cut at so many pairs of tokens that attend to each other: their scores are floats."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Sentences (indices into the batch, ascending) that are padded to ``tokens``."""
 
     members: tuple[int, ...]

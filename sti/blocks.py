@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -45,8 +44,7 @@ class ShardJob(NamedTuple):
     planes: tuple[Piece, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BlockJob:
+class BlockJob(NamedTuple):
     """One block of a plan, ready to be read, decoded and computed. Offsets are the file's."""
 
     block: Block
@@ -73,8 +71,7 @@ class BlockJob:
         return sum(item.length for item in self.covers)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockBytes:
+class BlockBytes(NamedTuple):
     """A block's compressed bytes at hand: ``buffer[starts[i]:]`` is the job's range ``i``.
 
     ``from_ring``: they lie in the ring and are given back after decoding; else they are preloaded.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -134,6 +133,8 @@ class Cache:
 
     def _write(self, path: Path, key: Key, value: object) -> None:
         """Replace a file as a whole; nothing is left where that fails."""
+        import tempfile  # most starts find what they look for
+
         text = json.dumps({"key": key, "value": value}, allow_nan=False)
         self.directory.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=self.directory, suffix=".tmp")

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar, overload
+from typing import NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,7 @@ _CONTEXT_BITS = 2
 _SIGN = 0x80
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(NamedTuple):
     """Bits of every weight that lie together: two in N/4 bytes, or one in N/8 bytes.
 
     ``start`` counts units of N/8 bytes from the beginning of plane number ``plane``.
@@ -48,8 +46,7 @@ Source = tuple[int, ...]
 """What makes one byte of an index, as numbers of components: one of two bits, one or two of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """One look-up: ``table[low | high << 8]`` holds the contributions to four weights."""
 
     low: Source
@@ -57,8 +54,7 @@ class Stage:
     table: NDArray[np.uint32]
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(NamedTuple):
     """How one fidelity decodes.
 
     Attributes:
@@ -160,9 +156,9 @@ class _Builder:
 
     def _wide(self, values: Codes) -> NDArray[np.uint64]:
         """Entries for two bytes of a two-bit component."""
-        quads = self._stage((0,), values).table
-        pair = np.arange(1 << 16, dtype=np.uint16).view(np.uint8)
-        return _frozen(quads[pair].view(np.uint64))
+        quads = self._stage((0,), values).table.astype(np.uint64)
+        both: NDArray[np.uint64] = quads[:, None] << np.uint64(32) | quads
+        return _frozen(both.reshape(-1))
 
     def _groups(self, count: int) -> list[tuple[int, ...]]:
         """The first ``count`` components cut into runs that fit a stage, as long as they can be."""
@@ -204,9 +200,14 @@ class _Builder:
         key = (group, contributions.tobytes())
         if key not in self._stages:
             low, high = self._sources(group)
-            codes = self._quad_codes(group, low, high)
-            quads = np.take(contributions, codes)
-            self._stages[key] = Stage(low, high, _frozen(quads.view(np.uint32).reshape(-1)))
+            # Byte by byte: looking up four times 65,536 codes would take ten times as long.
+            lows, highs = self._byte_codes(group, low), self._byte_codes(group, high)
+            table = np.zeros((len(highs), len(lows)), dtype=np.uint32)
+            codes = np.arange(contributions.size)[:, None]
+            for weight in range(_QUAD):
+                rows = contributions[codes | lows[:, weight]].astype(np.uint32) << 8 * weight
+                table += rows[highs[:, weight]]
+            self._stages[key] = Stage(low, high, _frozen(table.reshape(-1)))
         return self._stages[key]
 
     def _sources(self, group: Sequence[int]) -> tuple[Source, Source]:
@@ -217,27 +218,24 @@ class _Builder:
         low, high = (*found, ())[:2]
         return low, high
 
-    def _quad_codes(self, group: Sequence[int], low: Source, high: Source) -> Codes:
-        """The codes of the four weights of each index, ``[n, 4]``: the bits of ``group`` joined.
+    def _byte_codes(self, group: Sequence[int], source: Source) -> Codes:
+        """What each value of a byte of an index says of the codes of its four weights, ``[n, 4]``.
 
-        Every component lies in one byte of the index, so a code is a sum of what the two give.
+        Codes are the bits of ``group``, joined; every component lies in one byte of the index.
         """
         shifts, below = {}, 0
         for number in reversed(group):
             shifts[number] = below
             below += self._parts[number].bits
-        halves = []
-        for source in (high, low):
-            byte = np.arange(1 << self._bits(source) * _QUAD, dtype=np.uint8)
-            codes, place = np.zeros((byte.size, _QUAD), dtype=np.uint8), 0
-            for number in source:
-                bits = self._parts[number].bits
-                for weight in range(_QUAD):
-                    found = (byte >> (place + bits * weight)) & ((1 << bits) - 1)
-                    codes[:, weight] |= found << shifts[number]
-                place += bits * _QUAD
-            halves.append(codes)
-        return (halves[0][:, None, :] | halves[1]).reshape(-1, _QUAD)
+        byte = np.arange(1 << self._bits(source) * _QUAD, dtype=np.uint8)
+        codes, place = np.zeros((byte.size, _QUAD), dtype=np.uint8), 0
+        for number in source:
+            bits = self._parts[number].bits
+            for weight in range(_QUAD):
+                found = (byte >> (place + bits * weight)) & ((1 << bits) - 1)
+                codes[:, weight] |= found << shifts[number]
+            place += bits * _QUAD
+        return codes
 
 
 def _frozen(table: NDArray[_T]) -> NDArray[_T]:

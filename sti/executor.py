@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sti.blocks import (
     BlockBytes,
@@ -51,8 +50,7 @@ class BlockDecoder(Protocol):
         """Decode every ``parts``-th group of the job's shards, starting with group ``part``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lanes:
+class Lanes(NamedTuple):
     """What executors need of a machine and a pack; owned by the engine, one run at a time."""
 
     reader: Reader

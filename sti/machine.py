@@ -16,7 +16,7 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _CPU = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -32,8 +32,7 @@ class Core:
     """Relative speed: ``cpu_capacity``, else the highest frequency in kHz; None: unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """Memory of the machine, or of the container this process runs in; None: unknown."""
 
     total_bytes: int | None

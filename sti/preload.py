@@ -11,7 +11,7 @@ lane is idle).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,7 @@ from sti.storage import Reader, cover
 _Key = tuple[int, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(NamedTuple):
     ranges: tuple[ByteRange, ...]
     buffer: Bytes
 

@@ -8,7 +8,7 @@ predicted and actual bytes agree.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sti.manifest import Block
 
@@ -16,8 +16,7 @@ MERGE_GAP = 65536
 """Ranges closer than this many bytes become one read: the gap costs less than a request."""
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
+class ByteRange(NamedTuple):
     """``length`` bytes from ``offset``."""
 
     offset: int

@@ -10,9 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,7 @@ Mode = Literal["pipelined", "sequential"]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a run gave: one array a text (see ``Backend.finish``), and what it cost."""
 
     outputs: tuple[Floats, ...]

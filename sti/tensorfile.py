@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from sti.errors import StiError
 
@@ -29,8 +28,7 @@ ITEM_BYTES: Mapping[str, int] = {
 """Bytes an element of each type."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorPlace:
+class TensorPlace(NamedTuple):
     """One tensor: its type, its shape, and its first byte and length inside the file."""
 
     dtype: str
@@ -39,8 +37,7 @@ class TensorPlace:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class TensorTable:
+class TensorTable(NamedTuple):
     """The tensors of a file in the order in which they lie there, and its text metadata."""
 
     tensors: Mapping[str, TensorPlace]

@@ -12,11 +12,10 @@ should, are served by the specification itself. Knows nothing of files, plans or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +33,7 @@ _I32, _I64, _U16, _U8 = (np.dtype(name) for name in ("i4", "i8", "u2", "u1"))
 _PROBE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Indices of the two halves of a shard whose weights lie in one operand each.
 
     ``start`` and ``length`` count indices, of four weights each, in either half; a target is the
@@ -47,13 +45,11 @@ class Span:
     targets: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One call of a graph for some of the shards that are decoded together."""
 
     graph: Graph
-    first: int
-    count: int
+    shards: slice
     """Which of the shards."""
     pieces: tuple[tuple[int, int, int], ...]
     """Of each input the plane, and first byte and end of what it takes of every shard."""
@@ -134,11 +130,11 @@ class ShardDecoder:
         for step in steps:
             # Copied, where one input could be read where it lies: that takes longer, as graphs
             # read fresh bytes more slowly than a copy does (docs/experiments.md).
-            chosen = shards[step.first : step.first + step.count]
+            chosen = shards[step.shards]
             pieces = [planes[n][begin:end] for n, begin, end in step.pieces for planes in chosen]
             np.concatenate(pieces, out=step.staged)
             targets = [
-                _target(out, first + step.first, step.count, target, step.weights)
+                _target(out, first + step.shards.start, len(chosen), target, step.weights)
                 for target in step.targets
             ]
             if not step.spare:
@@ -172,7 +168,7 @@ class ShardDecoder:
         whole = all(
             _QUAD * span.length == sizes[operand] for span in spans for operand, _ in span.targets
         )
-        runs = [(0, count)] if whole else [(place, 1) for place in range(count)]
+        runs = [slice(0, count)] if whole else [slice(at, at + 1) for at in range(count)]
         eighth = sum(sizes) // _EIGHTH
         return tuple(
             self._step(recipe, stage, run, span, eighth, adds=bool(place))
@@ -185,16 +181,16 @@ class ShardDecoder:
         self,
         recipe: Recipe,
         stage: Stage,
-        run: tuple[int, int],
+        run: slice,
         span: Span,
         eighth: int,
         *,
         adds: bool,
     ) -> Step:
-        """A stage of one span of ``run``: the first of some shards, and how many."""
+        """A stage of one span of the shards ``run``."""
         graph = self._session(_name_of(recipe, stage)).again()
         graph.bind("table", ort_value(stage.table.view(_I32)))
-        length = run[1] * span.length
+        length = (run.stop - run.start) * span.length
         inputs = [
             (f"{side}.{number}", plane, start + span.start)
             for side, source in (("low", stage.low), ("high", stage.high))
@@ -210,8 +206,7 @@ class ShardDecoder:
             spare.append(memory)
         return Step(
             graph=graph,
-            first=run[0],
-            count=run[1],
+            shards=run,
             pieces=tuple((plane, begin, begin + span.length) for _, plane, begin in inputs),
             staged=staged,
             targets=tuple((*target, _QUAD * span.length) for target in span.targets),
@@ -233,8 +228,7 @@ class ShardDecoder:
             steps.append(
                 Step(
                     graph=graph,
-                    first=0,
-                    count=count,
+                    shards=slice(0, count),
                     pieces=((0, start, stop),),
                     staged=staged,
                     targets=((operand, 0, size),),
@@ -310,12 +304,11 @@ def _agrees(graph: Graph, recipe: Recipe, stage: Stage) -> bool:
     It rounds where the specification shifts: a processor or a version of ONNX Runtime that rounds
     in another way must not decode wrongly.
     """
-    rng = np.random.default_rng(0)
-    values = np.tile(np.arange(_PROBE, dtype=np.uint8), 2)
     planes: dict[int, Bytes] = {}
     for number in (*stage.low, *stage.high):
-        size = recipe.parts[number].bits * _PROBE
-        planes[number] = rng.permutation(values[:size])
+        # All values, in another order for each component.
+        values = np.arange(recipe.parts[number].bits * _PROBE) * (2 * number + 1) + number
+        planes[number] = values.astype(np.uint8)
     parts = [
         component(planes[number], Component(0, 0, recipe.parts[number].bits), _PROBE)
         if number in planes

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -28,6 +27,8 @@ def write_file(name: str, text: str) -> None:
         InputError: the file cannot be written there; nothing of it is left.
         StorageError: the disk is full or fails; nothing of the file is left.
     """
+    import tempfile  # most commands write no file
+
     path = Path(name)
     temporary = None
     try:
