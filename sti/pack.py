@@ -101,7 +101,7 @@ class PackReader:
         self.manifest = manifest
         self.pack_id = pack_id_of(text)
         self.words_offset = table.tensors[WORDS].offset
-        self._table = table
+        self._table = table._replace(metadata={})  # the manifest's text is through with
         self._region: bytes | None = region
         self._start = self.words_offset - manifest.resident.length
 
@@ -141,10 +141,8 @@ class PackReader:
         place = self._table.tensors[name]
         if self._region is None:
             raise PackFormatError(f"{self.path}: closed; open the pack again")
-        dtype = _DTYPES[place.dtype]
-        count = place.length // dtype.itemsize
-        flat = np.frombuffer(self._region, dtype, count, place.offset - self._start)
-        return flat.reshape(place.shape)
+        start = place.offset - self._start
+        return np.ndarray(place.shape, _DTYPES[place.dtype], self._region, start)
 
     def has_resident(self, name: str) -> bool:
         """Whether there is a resident tensor of this name."""

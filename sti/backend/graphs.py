@@ -77,7 +77,8 @@ class Backend:
         self._graphs: dict[str, Graph] = {}
         self._buffers: dict[str, tuple[WorkingBuffer, ...]] = {}
         self._operands: dict[tuple[str, int, int], dict[str, Any]] = {}
-        self._residents: dict[tuple[int, str, int], dict[str, Any]] = {}
+        # Arrays, not OrtValues, which take some 500 bytes each: every layer has twenty of them.
+        self._residents: dict[tuple[int, str, int], dict[str, NDArray[Any]]] = {}
         self._fixed: dict[str, dict[str, Any]] = {}
         self._room: Floats = np.empty(0, dtype=np.float32)
         self._states: list[Floats] = []
@@ -154,8 +155,8 @@ class Backend:
         """Run one block and its ``connect`` on the weights in a working buffer of its kind."""
         kind = self._manifest.kind(kind_name)
         graph = self._graph(kind_name, masked=state.mask is not None)
-        for name, value in self._resident_inputs(layer, kind, width).items():
-            graph.bind(name, value)
+        for name, array in self._resident_inputs(layer, kind, width).items():
+            graph.bind_array(name, array)
         for name, value in self._operand_inputs(kind, width, buffer).items():
             graph.bind(name, value)
         if state.mask is not None and "mask" in graph.inputs:
@@ -164,8 +165,8 @@ class Backend:
         graph.bind_output(state.partial)
         graph.run()
         connect = self._graph("connect")
-        for name, value in self._connect_inputs(layer, kind_name).items():
-            connect.bind(name, value)
+        for name, array in self._connect_inputs(layer, kind_name).items():
+            connect.bind_array(name, array)
         connect.bind("partial", state.partial)
         connect.bind("residual", state.hidden)
         # In place: the graph reads the residual before it writes, node after node.
@@ -244,26 +245,21 @@ class Backend:
         """Bind the resident inputs of ``embed`` or ``head``."""
         if prefix not in self._fixed:
             self._fixed[prefix] = {
-                name: self._resident(f"{prefix}.{name}")
+                name: ort_value(self._source.resident(f"{prefix}.{name}"))
                 for name in graph.inputs
                 if self._source.has_resident(f"{prefix}.{name}")
             }
         for name, value in self._fixed[prefix].items():
             graph.bind(name, value)
 
-    def _resident(self, name: str, width: int | None = None) -> Any:
-        """A resident tensor, cut to what belongs to the first ``width`` slices."""
-        array = self._source.resident(name)
-        return ort_value(array if width is None else array[: self._share(array, width)])
-
     def _share(self, array: NDArray[Any], width: int) -> int:
         return len(array) * width // self._manifest.dimensions.slices
 
-    def _connect_inputs(self, layer: int, kind: str) -> dict[str, Any]:
+    def _connect_inputs(self, layer: int, kind: str) -> dict[str, NDArray[Any]]:
         key = (layer, f"{kind}.connect", 0)
         if key not in self._residents:
             self._residents[key] = {
-                name: self._resident(f"layer.{layer}.{kind}.{name}")
+                name: self._source.resident(f"layer.{layer}.{kind}.{name}")
                 for name in ("bias", "gamma", "beta")
             }
         return self._residents[key]
@@ -280,13 +276,14 @@ class Backend:
             }
         return self._operands[key]
 
-    def _resident_inputs(self, layer: int, kind: BlockKind, width: int) -> dict[str, Any]:
+    def _resident_inputs(self, layer: int, kind: BlockKind, width: int) -> dict[str, NDArray[Any]]:
         """Row scales, biases and side inputs of one block, cut to the width."""
         key = (layer, kind.name, width)
         if key not in self._residents:
             base = f"layer.{layer}.{kind.name}"
-            values = {name: self._resident(f"{base}.{name}", width) for name in kind.sliced}
-            values |= {name: self._resident(f"{base}.{name}") for name in kind.shared}
+            values = {name: self._source.resident(f"{base}.{name}") for name in kind.sliced}
+            values = {name: array[: self._share(array, width)] for name, array in values.items()}
+            values |= {name: self._source.resident(f"{base}.{name}") for name in kind.shared}
             for side in kind.side:
                 index = self._source.resident(f"{base}.{side.name}_idx")
                 weights = self._source.resident(f"{base}.{side.name}_w")
@@ -295,7 +292,7 @@ class Backend:
                     index, weights = index[:used], weights[:used]
                 else:
                     weights = weights[: self._share(weights, width)]
-                values[f"{side.name}_idx"] = ort_value(index)
-                values[f"{side.name}_w"] = ort_value(weights)
+                values[f"{side.name}_idx"] = index
+                values[f"{side.name}_w"] = weights
             self._residents[key] = values
         return self._residents[key]
