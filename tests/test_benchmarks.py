@@ -210,7 +210,15 @@ def test_side_by_side_holds_base_against_its_limits_and_draws_it() -> None:
     def figures(name: str, ms: float, size: int) -> Figures:
         spec = Spec("file", ("text",), ((1,),), 1)
         rival = Rival(name, "module", spec, ())
-        return Figures(rival, [0.001], [ms * 2e-3], [1], [ms * 1e-3], [0], [], size, size)
+        return Figures(
+            rival,
+            open_s=[0.001],
+            cold_s=[ms * 2e-3],
+            rested_s=[ms * 1e-3 + 0.01],
+            warm_s=[ms * 1e-3],
+            peak_bytes=[size, 9 * size, size],
+            steady_bytes=size,
+        )
 
     found = [
         *(figures("STI" + cores, 50.0, 40) for cores in ("", ", all cores")),
@@ -220,6 +228,7 @@ def test_side_by_side_holds_base_against_its_limits_and_draws_it() -> None:
     rows = [(row[1], row[3]) for row in side_by_side.limits_of(found).rows]
     assert rows == [
         (1.25, "SHORT"),
+        (1.2, None),
         (1.25, None),
         (0.8, "SHORT"),
         (8.0, "SHORT"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shard_tools.architectures.bert import BertModel
 from shard_tools.checkpoint import Checkpoint
 from sti.rivals.child import Opened, Spec
-from sti.rivals.contest import Rival, contest
+from sti.rivals.contest import IN_A_ROW, Rival, contest
 from sti.storage import SECTOR
 from tests.benchmarks import ort_models
 from tests.benchmarks.base_model import Planting, Shape, write_checkpoint
@@ -191,7 +191,7 @@ def test_child_process_answers_cold_and_warm(
     full, planned, wrong = contest(rivals, cold=1, warm=1)
     for found in (full, planned):
         assert not found.failed and found.answer is not None
-        assert len(found.cold_s) == len(found.warm_s) == 1
+        assert (len(found.cold_s), len(found.rested_s), len(found.warm_s)) == (1, 1, IN_A_ROW)
         np.testing.assert_allclose(found.answer, wanted.astype(np.float64), atol=1e-4)
     assert "bits 7: the model has 2, 3, 4, 5, 6, 32" in wrong.failed
 

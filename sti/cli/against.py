@@ -23,12 +23,12 @@ from sti.config import Settings, resolve
 from sti.engine import Engine
 from sti.errors import InputError
 from sti.rivals.child import Spec
-from sti.rivals.contest import Figures, Rival, contest
+from sti.rivals.contest import IN_A_ROW, Figures, Rival, contest
 from sti.samples import SampleTexts
 from sti.units import format_size
 
 HEADER = (
-    *("system", "threads", "open ms", "cold ms", "p95 ms", "warm ms", "p95 ms"),
+    *("system", "threads", "open ms", "cold ms", "p95 ms", "warm ms", "p95 ms", "after a wait ms"),
     *("peak growth", "steady growth", "read cold", "read warm", "J a run", "cosine"),
 )
 OURS = "STI"
@@ -75,7 +75,7 @@ def execute(args: argparse.Namespace) -> None:
             "software": software(),
             "pack": f"{engine.manifest.name} ({format_size(pack.stat().st_size)})",
             "workload": f"{args.batch} x {tokens} tokens; {args.cold_repeat} cold starts and "
-            f"{args.repeat} warm runs of each system, in turns",
+            f"{args.repeat} warm turns of each system",
             OURS: describe_plan(plan),
         }
     if asked.fidelity is None and spec.threads != machine.core_count():
@@ -144,7 +144,7 @@ def rows_of(found: Sequence[Figures]) -> list[dict[str, Any]]:
 
 def cells_of(row: dict[str, Any]) -> list[str]:
     """A system's line under ``HEADER``."""
-    times = ("open_ms", "cold_ms", "cold_p95_ms", "warm_ms", "warm_p95_ms")
+    times = ("open_ms", "cold_ms", "cold_p95_ms", "warm_ms", "warm_p95_ms", "rested_ms")
     sizes = ("peak_growth_bytes", "steady_growth_bytes", "cold_bytes_read", "warm_bytes_read")
     return [
         row["system"],
@@ -163,6 +163,7 @@ def _print(facts: dict[str, str], found: Sequence[Figures], form: str) -> None:
     print("\n" + markdown(HEADER, [cells_of(row) for row in rows if not row["failed"]]), end="")
     print(
         "\ncold: a fresh process, the model not in the page cache, opening and the first answer. "
+        f"warm: {IN_A_ROW} answers in a row, after one that counts as after a wait. "
         "growth: of resident memory since opening began. cosine: to the first model's answers."
     )
     for row in rows:

@@ -2,8 +2,9 @@
 
 In: ``Rival``s: how each one's process is started, and which files it reads. Out: ``Figures``. Cold:
 a fresh process, its files dropped from the page cache, opening and the first answer. Warm: one
-process a system stays open, and they answer in turns, so that a busy spell meets all of them; those
-whose turn it is not sleep. Knows nothing of what the systems are.
+process a system stays open, and they take turns, so that a busy spell meets all of them; those
+whose turn it is not sleep. The first answer of a turn, after this wait, counts apart from those
+that follow it in a row. Knows nothing of what the systems are.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from sti.storage import drop_cache
 
 _ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 _END_S = 30.0
+IN_A_ROW = 3
+"""Answers of a turn after its first."""
 
 Progress = Callable[[str], None]
 
@@ -60,10 +63,14 @@ class Figures:
     cold_s: list[float] = field(default_factory=list)
     """Opening and the first answer."""
     cold_bytes: list[int] = field(default_factory=list)
+    rested_s: list[float] = field(default_factory=list)
+    """Answers after a wait, while the others had their turns."""
     warm_s: list[float] = field(default_factory=list)
+    """Answers in a row."""
     warm_bytes: list[int] = field(default_factory=list)
     warm_joules: list[float] = field(default_factory=list)
-    peak_bytes: int | None = None
+    peak_bytes: list[int] = field(default_factory=list)
+    """Of each cold start."""
     steady_bytes: int | None = None
     answer: np.ndarray[Any, np.dtype[np.float64]] | None = None
     failed: str = ""
@@ -88,12 +95,13 @@ class Figures:
             "open_ms": _ms(self.open_s, statistics.median),
             "cold_ms": _ms(self.cold_s, statistics.median),
             "cold_p95_ms": _ms(self.cold_s, p95),
+            "rested_ms": _ms(self.rested_s, statistics.median),
             "warm_ms": _ms(self.warm_s, statistics.median),
             "warm_p95_ms": _ms(self.warm_s, p95),
             "cold_bytes_read": _middle(self.cold_bytes),
             "warm_bytes_read": _middle(self.warm_bytes),
             "warm_joules": _middle(self.warm_joules),
-            "peak_growth_bytes": self.peak_bytes,
+            "peak_growth_bytes": _middle(self.peak_bytes),
             "steady_growth_bytes": self.steady_bytes,
         }
 
@@ -106,7 +114,7 @@ def contest(
     Args:
         rivals: in the order of the answer.
         cold: cold starts of each, at least one.
-        warm: warm answers of each, after one that does not count.
+        warm: warm turns of each, after one answer that does not count.
         progress: told what happens next.
 
     A system that fails has no figures but the reason; the others go on.
@@ -132,16 +140,12 @@ def _run_warm(figures: Sequence[Figures], stack: ExitStack, warm: int, progress:
             process.ask("run")
             processes[id(found)] = process
     for turn in range(warm):
-        progress(f"warm runs, round {turn + 1} of {warm}")
+        progress(f"warm runs, turn {turn + 1} of {warm}")
         for found in _rotated([item for item in figures if not item.failed], turn):
             with _noting(found):
-                before = _joules()
-                reply = processes[id(found)].ask("run")
-                after = _joules()
-                found.warm_s.append(reply["total_s"])
-                _append(found.warm_bytes, reply["bytes_read"])
-                if before is not None and after is not None and after >= before:
-                    found.warm_joules.append(after - before)
+                found.rested_s.append(processes[id(found)].ask("run")["total_s"])
+                for _ in range(IN_A_ROW):
+                    _note_warm(found, processes[id(found)])
     for found in figures:
         if not found.failed:
             with _noting(found):
@@ -149,14 +153,23 @@ def _run_warm(figures: Sequence[Figures], stack: ExitStack, warm: int, progress:
                 found.steady_bytes = reply["steady_bytes"]
 
 
+def _note_warm(found: Figures, process: _Process) -> None:
+    before = _joules()
+    reply = process.ask("run")
+    after = _joules()
+    found.warm_s.append(reply["total_s"])
+    _append(found.warm_bytes, reply["bytes_read"])
+    if before is not None and after is not None and after >= before:
+        found.warm_joules.append(after - before)
+
+
 def _note_cold(found: Figures, reply: dict[str, Any]) -> None:
     found.open_s.append(reply["open_s"])
     found.cold_s.append(reply["total_s"])
     _append(found.cold_bytes, reply["bytes_read"])
     found.answer = np.asarray(reply["answer"], dtype=np.float64)
-    if reply["peak_bytes"] is not None:
-        found.peak_bytes = max(found.peak_bytes or 0, reply["peak_bytes"])
-        found.steady_bytes = reply["steady_bytes"]
+    _append(found.peak_bytes, reply["peak_bytes"])
+    found.steady_bytes = reply["steady_bytes"]
 
 
 class _Process:
