@@ -5,13 +5,14 @@
 Whole decodes on one thread, outliers included, of shards cut from weights of BERT's shape with the
 tails of a trained encoder, in two ways:
 
-- ``one``: the same shard again and again, in warm caches, which is what the limits are set for;
-- ``block``: twelve of them, cut into the operands of a block, as many in one go as at run time.
+- ``one``: a shard by itself, in warm caches;
+- ``block``: twelve, cut into the operands of a block, as many in one go as at run time. The limits
+  are for these.
 
 Two threads with a block each show whether they hinder one another. A plain copy of the same weights
-is the ceiling of each. Every sample is taken right
-after the same call untimed, and all cells take turns pass after pass, so that a busy moment hits
-them alike. The median counts; the least shows what the machine can do undisturbed.
+is the ceiling of each. Every sample is taken right after the same call untimed, and all cells take
+turns pass after pass, so that a busy moment hits them alike. The median counts; the least shows
+what the machine can do undisturbed.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def measure(repeats: int) -> Report:
             ceiling = copies[cell.shard, cell.way]
             row = (cell.shard, cell.bits, cell.way, ns, least, ceiling)
             table.rows.append((*row, MOST_NS[cell.bits]))
-            if cell.shard == _LIMITED and cell.way == _ONE:
+            if cell.shard == _LIMITED and cell.way == _BLOCK:
                 name = f"{cell.shard}, {cell.bits} bits, ns a weight"
                 limits.rows.append(at_most(name, ns, MOST_NS[cell.bits]))
     about = [*about_machine(), f"{repeats} passes; outliers {_share(q, cut):.2%} of the weights"]

@@ -172,8 +172,8 @@ def limits_of(found: Sequence[Figures]) -> Table:
                 None,
             ),
             (
-                "all cores for both",
-                rows[_STI + _ALL]["warm_ms"] / rows[_INT8 + _ALL]["warm_ms"],
+                "the same, each with the threads that it is fastest with",
+                best(_STI, "warm_ms") / best(_INT8, "warm_ms"),
                 None,
                 None,
             ),
