@@ -23,6 +23,7 @@ from sti.cache import cache_directory
 from sti.lanes import Worker
 from sti.machine import Memory
 from sti.plan import BlockPlan, Plan, Target, Workload
+from sti.runner import Mode
 from sti.storage import FileReader
 from sti.uniform import uniform_plan
 from tests.packs import PROFILE, TEXTS, tiny_pack
@@ -276,6 +277,23 @@ def test_storage_that_fails_stops_the_run_and_the_engine_stays_usable(
         with pytest.raises(sti.StorageError, match="injected"):
             engine.run(TEXTS)
         monkeypatch.setattr(FileReader, "read", real)
+        assert (engine.embed(TEXTS) == expected).all()
+
+
+@pytest.mark.parametrize("mode", ["pipelined", "sequential"])
+def test_word_rows_that_cannot_be_read_stop_the_run_and_the_engine_stays_usable(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        expected = engine.embed(TEXTS)
+
+        def read_rows(*_: object) -> None:
+            raise sti.StorageError("injected")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FileReader, "read_rows", read_rows)
+            with pytest.raises(sti.StorageError, match="injected"):
+                engine.run(TEXTS, mode=mode)
         assert (engine.embed(TEXTS) == expected).all()
 
 
