@@ -13,13 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.code import Decoder
 from sti.errors import PackCorruptError
 from sti.manifest import Block, Manifest
 from sti.plan import BlockPlan, Plan
 from sti.reads import ByteRange, block_ranges
 from sti.storage import cover
-from sti.weights import WorkingBuffer
 
 GROUP_WEIGHTS = 393_216
 """Weights that are decoded in one go: shards go together, as every call has its price."""
@@ -102,7 +100,8 @@ def prepare(
 def prepare_block(item: BlockPlan, block: Block, offset: int, *, threads: int = 1) -> BlockJob:
     """The job of one planned block whose tensor starts at ``offset`` in the file.
 
-    ``threads`` decode it: no group holds more than the share of one of them.
+    ``threads`` decode it, every ``threads``-th group each: no group holds more than the share of
+    one of them, and large groups come first, which makes the shares more even.
     """
     inside = block_ranges(block, item.counts)
     covers = tuple(cover(ByteRange(offset + r.offset, r.length)) for r in inside)
@@ -137,6 +136,8 @@ def _groups(
             groups[-1] = (*last, shard)
         else:
             groups.append((shard,))
+    if threads > 1:
+        groups.sort(key=lambda group: -len(group) * len(group[0].planes))
     return tuple(groups)
 
 
@@ -168,19 +169,6 @@ def _shards(
         jobs.append(ShardJob(number, outliers, tuple(planes[number])))
         start += length
     return tuple(jobs)
-
-
-def decode_block(job: BlockJob, data: BlockBytes, decoder: Decoder, out: WorkingBuffer) -> None:
-    """Decode a block by the specification: slice ``s`` to row ``s`` of each operand.
-
-    Raises:
-        PackCorruptError: an outlier list contradicts itself.
-    """
-    weights = np.empty(out.shard_weights, dtype=decoder.dtype)
-    for shard in (shard for group in job.groups for shard in group):
-        planes = [data.view(piece) for piece in shard.planes]
-        decoder.decode(planes, data.view(shard.outliers), weights)
-        out.fill(shard.slice, weights)
 
 
 def check_block(job: BlockJob, data: BlockBytes, *, where: str) -> None:

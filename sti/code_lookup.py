@@ -21,10 +21,11 @@ SEGMENT_WEIGHTS = 65_536
 
 Bytes = NDArray[np.uint8]
 
+COUNT, POSITION = np.dtype("<u4"), np.dtype("<u2")
+"""Types in an outlier record, which holds counts, then positions, then int8 values."""
+
 _EIGHTH = 8
 _LOW_HALF, _HIGH_HALF = 0x0F, 0xF0
-COUNT, POSITION = np.dtype("<u4"), np.dtype("<u2")
-"""Of what an outlier record holds: counts, then positions, then int8 values."""
 _U16 = np.dtype("u2")
 
 
@@ -93,7 +94,9 @@ def put_outliers(record: Bytes, out: Bytes, flip: Bytes | None) -> None:
     positions = record[head : head + 2 * total].view(POSITION).astype(np.intp)
     exact = record[head + 2 * total :][:total]
     positions += np.repeat(np.arange(len(counts)) * SEGMENT_WEIGHTS, counts)
-    if total and positions.max() >= out.size:
+    if (positions[1:] <= positions[:-1]).any():
+        raise unordered()
+    if total and positions[-1] >= out.size:
         raise beyond(out.size)
     out[positions] = exact if flip is None else exact ^ flip
 
@@ -101,6 +104,11 @@ def put_outliers(record: Bytes, out: Bytes, flip: Bytes | None) -> None:
 def too_short(size: int) -> PackCorruptError:
     """The error for a record of ``size`` bytes that is too short for what it says."""
     return PackCorruptError(f"outliers of {size} bytes list more than they hold")
+
+
+def unordered() -> PackCorruptError:
+    """The error for outliers that are not listed in the order of their weights."""
+    return PackCorruptError("positions of outliers do not ascend")
 
 
 def beyond(weights: int) -> PackCorruptError:

@@ -1,7 +1,8 @@
 """A working buffer: where one block's decoded weights lie, and where its outliers go.
 
 In: a block kind's operands. Out: one array an operand, as graphs take them, all cut from one flat
-array, so that the outliers of many shards are written in one go. Knows nothing of codes or files.
+array, so that the outliers of many shards are written in one go. Knows nothing of planes, books or
+files.
 """
 
 from __future__ import annotations
@@ -14,8 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sti.code_lookup import COUNT, POSITION, SEGMENT_WEIGHTS, Bytes, beyond, too_short
-from sti.errors import PackCorruptError
+from sti.code_lookup import (
+    COUNT,
+    POSITION,
+    SEGMENT_WEIGHTS,
+    Bytes,
+    beyond,
+    too_short,
+    unordered,
+)
 
 _MOST_OUTLIERS = 16_384
 """Outliers that are placed in one go."""
@@ -45,11 +53,13 @@ class WorkingBuffer:
         sizes: weights of each operand in one slice.
         flat: all weights, uint8 ``[slices * shard_weights]``: operand after operand.
         shard_weights: weights of one slice.
-        bound: what is kept about pieces of the buffer; dies with it.
+        bound: what a backend keeps about pieces of the buffer, by keys of its own; dies with it.
+            Threads may add to it.
     """
 
     __slots__ = (
         "_bounds",
+        "_moved",
         "_places",
         "bound",
         "flat",
@@ -63,6 +73,7 @@ class WorkingBuffer:
         self.shard_weights = weights = sum(self.sizes)
         self.flat: Bytes = np.zeros(slices * weights, dtype=np.uint8)
         self.bound: dict[tuple[int, ...], Any] = {}
+        self._moved: dict[tuple[int, ...], list[int]] = {}
         starts = np.cumsum((0, *self.sizes[:-1]))
         cuts = slices * starts
         self.operands: tuple[NDArray[Any], ...] = tuple(
@@ -92,13 +103,14 @@ class WorkingBuffer:
         """Overwrite the outliers of several slices with their exact values.
 
         Args:
-            slices: different ones.
+            slices: different ones, at least one.
             records: the outliers of each, as stored.
             flip: what the values are xored with, if anything.
             room: of the calling thread.
 
         Raises:
-            PackCorruptError: a record does not fit a shard of as many weights.
+            PackCorruptError: a record does not fit a shard of as many weights, or its positions do
+                not ascend. Records before it may have been written.
         """
         counts = self._counts(records)
         first = together = 0
@@ -152,23 +164,22 @@ class WorkingBuffer:
                 if count and start:
                     index[begin : begin + count] += start
                 begin += count
-            if begin and found[-1] and index[begin - 1] >= (rank + 1) * self.shard_weights:
+            if found[-1] and index[begin - 1] >= (rank + 1) * self.shard_weights:
                 raise beyond(self.shard_weights)
+        if (index[1:] <= index[:-1]).any():
+            raise unordered()
         # And from there to the parts of the operands.
         cuts = index.searchsorted(self._bounds[: len(slices) * len(self.sizes) + 1]).tolist()
         for move, (begin, end) in zip(self._moves(tuple(slices)), pairwise(cuts), strict=True):
             if move and begin < end:
                 index[begin:end] += move
-        try:
-            self.flat[index] = exact
-        except IndexError as error:
-            raise PackCorruptError("positions of outliers do not ascend") from error
+        self.flat[index] = exact
 
     def _moves(self, slices: tuple[int, ...]) -> list[int]:
         """How far the parts of the k-th shard, all end to end, are from those of ``slices[k]``."""
-        found: list[int] | None = self.bound.get(slices)
+        found = self._moved.get(slices)
         if found is None:
             ranks = np.arange(len(slices))[:, None] * self.shard_weights
-            moves = (self._places[list(slices)] - ranks).reshape(-1)
-            found = self.bound[slices] = moves.tolist()
+            moves: list[int] = (self._places[list(slices)] - ranks).reshape(-1).tolist()
+            found = self._moved[slices] = moves
         return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shard_tools.encode import EncodedShard, Encoder
-from sti.backend import ShardDecoder, decoding
+from sti.backend import ShardDecoder, decode_steps
 from sti.code import DEFAULT_LADDER, SEGMENT_WEIGHTS, CodeBook, Decoder
+from sti.code_lookup import put_outliers
 from sti.errors import PackCorruptError, PackFormatError
 from sti.weights import OutlierRoom, WorkingBuffer
 from tests.codes import CUT, Bytes, bell, bell_book, ladders, wild_book
@@ -147,14 +147,22 @@ def test_threads_decode_with_a_decoder_each() -> None:
         list(pool.map(check, range(8)))
 
 
-def test_graph_that_rounds_in_another_way_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refused", [False, True])
+def test_without_graphs_that_work_the_specification_decodes(
+    monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    with monkeypatch.context() as patch:  # graphs that take a byte for its upper half
+        patch.setattr(decode_graphs, "_high_half", lambda _, x: x)
+        wrong = decode_graphs.made()
+    assert wrong["two_ones"] != decode_graphs.made()["two_ones"]
+    monkeypatch.setattr(decode_steps, "_model", lambda name: b"" if refused else wrong[name])
     decoder, sizes = Decoder(bell_book()), (64,)
     shards = encoded(decoder.book, 64, 1)
-    monkeypatch.setattr(decoding, "_model", lambda name: decode_graphs.made()["two_two"])
     fast, out = ShardDecoder(decoder), buffer(decoder, sizes, 1)
-    fast.look_up(planes_of(shards, 2), 0, out)
-    out.put_outliers([0], [shards[0].outliers], None, ROOM)
-    np.testing.assert_array_equal(joined(out, [0]), specified(decoder, shards, 2, 64))
+    for level in range(len(DEFAULT_LADDER)):
+        fast.look_up(planes_of(shards, level), 0, out)
+        out.put_outliers([0], [shards[0].outliers], None, ROOM)
+        np.testing.assert_array_equal(joined(out, [0]), specified(decoder, shards, level, 64))
 
 
 def test_decoding_again_allocates_next_to_nothing() -> None:
@@ -210,18 +218,39 @@ def test_outlier_beyond_the_end_of_the_shard_is_refused(weights: int, place: int
         out.put_outliers([0, 1], records, None, ROOM)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=300)
 @given(data=st.data())
-def test_damaged_outliers_never_write_outside_the_buffer(data: st.DataObject) -> None:
-    weights = SEGMENT_WEIGHTS + 64
-    out = WorkingBuffer([(weights,)], 2, np.int8)
-    size = data.draw(st.integers(0, 80))
-    record = np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), dtype=np.uint8)
-    if size >= 8:  # counts that may hold
-        record = record.copy()
-        record[:8].view("<u4")[:] = data.draw(st.tuples(st.integers(0, 20), st.integers(0, 20)))
-    with suppress(PackCorruptError):
-        out.put_outliers([0, 1], [record, record], None, ROOM)
+def test_damaged_outliers_are_refused_or_stay_within_their_slices(data: st.DataObject) -> None:
+    sizes = data.draw(st.sampled_from([(24, 8, 16), (SEGMENT_WEIGHTS, 64), (131_080, 40_000)]))
+    weights, decoder = sum(sizes), Decoder(bell_book())
+    segments = -(-weights // SEGMENT_WEIGHTS)
+    record = np.frombuffer(data.draw(st.binary(max_size=80)), dtype=np.uint8).copy()
+    if record.size >= 4 * segments:  # counts that may hold
+        counts = st.lists(st.integers(0, 9), min_size=segments, max_size=segments)
+        record[: 4 * segments].view("<u4")[:] = data.draw(counts)
+    out, expected = buffer(decoder, sizes, 3), np.zeros(weights, dtype=np.int8)
+    planes = planes_of(encoded(decoder.book, weights, 1), 0)[0]
+    try:
+        decoder.decode(planes, record, expected.copy())
+    except PackCorruptError:
+        with pytest.raises(PackCorruptError):
+            out.put_outliers([1], [record], None, ROOM)
+    else:
+        out.put_outliers([1], [record], None, ROOM)
+        put_outliers(record, expected.view(np.uint8), None)
+        np.testing.assert_array_equal(joined(out, [1])[0], expected.view(np.uint8))
+    assert not joined(out, [0, 2]).any()
+
+
+def test_outliers_out_of_order_are_refused() -> None:
+    decoder = Decoder(bell_book())
+    shard = Encoder(decoder.book, cut=CUT).encode(np.full(64, 99, dtype=np.int8))
+    record = shard.outliers.copy()
+    record[4:8].view("<u2")[:] = record[4:8].view("<u2")[::-1].copy()
+    with pytest.raises(PackCorruptError, match="do not ascend"):
+        buffer(decoder, (64,), 1).put_outliers([0], [record], None, ROOM)
+    with pytest.raises(PackCorruptError, match="do not ascend"):
+        decoder.decode(list(shard.planes.values()), record, np.empty(64, dtype=np.int8))
 
 
 def test_planes_that_do_not_fit_are_refused() -> None:

@@ -28,7 +28,7 @@ from sti.read_times import time_reads
 from sti.storage import FileReader, drop_cache
 from sti.units import format_size
 
-OLDEST_ORT = (1, 20)
+OLDEST_ORT = (1, 21)
 SLOW_STORAGE = 100e6
 LITTLE_MEMORY = 200_000_000
 PROBE_BYTES = 8 << 20
@@ -146,7 +146,7 @@ def _advise(facts: dict[str, Any]) -> list[str]:
     else:
         parts = versions["onnxruntime"].split(".")[:2]
         if all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT:
-            advice.append("onnxruntime is older than 1.20: `pip install -U onnxruntime`")
+            advice.append("onnxruntime is older than 1.21: `pip install -U onnxruntime`")
     if versions["psutil"] is None and facts["memory"]["available_bytes"] is None:
         advice.append("free memory is unknown: `pip install psutil` lets it be checked")
     if not facts["cache"]["writable"]:

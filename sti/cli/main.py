@@ -91,8 +91,7 @@ def command() -> NoReturn:
     """
     code = main()
     if code == 0 and sys.getprofile() is None and sys.gettrace() is None:
-        sys.stderr.flush()
-        os._exit(0)
+        os._exit(0)  # standard error is written line by line
     sys.exit(code)
 
 
