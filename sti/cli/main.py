@@ -87,7 +87,7 @@ def command() -> NoReturn:
     """``main`` as a process of its own.
 
     After a success the process ends as it is: the command has closed its engine and flushed its
-    answer, and to take the interpreter apart behind it would take 20 ms, an eighth of a start.
+    answer, and to take the interpreter apart behind it would take some 20 ms, an eighth of a start.
     """
     code = main()
     if code == 0 and sys.getprofile() is None and sys.gettrace() is None:
