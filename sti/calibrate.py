@@ -30,6 +30,9 @@ from sti.profile import PROFILE_VERSION, DeviceProfile
 BUDGET_S = 1.9
 """What measuring may take, everything included."""
 
+_LANES = 2
+"""Part of what profiles are cached for: raised when a lane's own code becomes faster or slower."""
+
 MOST_THREADS = 4
 MOST_DECODERS = 4
 
@@ -128,6 +131,7 @@ def _key(reader: PackReader) -> Key:
     shards = sorted({(block.kind, block.shard_weights) for block in manifest.blocks})
     return {
         "profile": PROFILE_VERSION,
+        "lanes": _LANES,
         "machine": [machine.cpu_name(), machine.core_count(), platform.machine(), sys.platform],
         "speeds": [core.speed for core in machine.cores()],
         "software": [platform.python_version(), np.__version__, ort_version()],

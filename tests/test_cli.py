@@ -329,6 +329,19 @@ def test_an_answer_without_a_standard_error_to_write_to_is_a_success(tiny_pack: 
     assert ended.returncode == 0 and ended.stdout.startswith(b"1  hello")
 
 
+def test_an_answer_without_a_standard_output_is_one_line(tiny_pack: Path) -> None:
+    command = f"{sys.executable} -m sti run {tiny_pack} hello --fidelity 2 >&-"
+    ended = subprocess.run(
+        command,
+        shell=True,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **ENVIRONMENT},
+        check=False,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (2, b"sti: standard output: it is closed\n")
+
+
 def test_ctrl_c_before_the_arguments_are_understood_ends_in_one_line(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,9 @@ def command() -> NoReturn:
     After a success the process ends as it is: the command has closed its engine and flushed its
     answer, and to take the interpreter apart behind it would take some 20 ms, an eighth of a start.
     """
+    if getattr(sys, "stdout", None) is None:  # Python has none where it is closed
+        print("sti: standard output: it is closed", file=sys.stderr)
+        sys.exit(2)
     code = main()
     if code == 0 and sys.getprofile() is None and sys.gettrace() is None:
         os._exit(0)  # standard error is written line by line
