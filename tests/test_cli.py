@@ -316,29 +316,25 @@ def test_a_full_disk_under_standard_output_is_one_line(
     assert (ended.returncode, ended.stderr.decode()) == (2, said)
 
 
-def test_an_answer_without_a_standard_error_to_write_to_is_a_success(tiny_pack: Path) -> None:
-    command = f"{sys.executable} -m sti run {tiny_pack} hello --fidelity 2 2>&-"
-    ended = subprocess.run(
-        command,
+def run_with(pack: Path, redirection: str) -> subprocess.CompletedProcess[bytes]:
+    """What `sti run` gives under a shell's redirection."""
+    return subprocess.run(
+        f"{sys.executable} -m sti run {pack} hello --fidelity 2 {redirection}",
         shell=True,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         env={**os.environ, **ENVIRONMENT},
         check=False,
         timeout=60,
     )
+
+
+def test_an_answer_without_a_standard_error_to_write_to_is_a_success(tiny_pack: Path) -> None:
+    ended = run_with(tiny_pack, "2>&-")
     assert ended.returncode == 0 and ended.stdout.startswith(b"1  hello")
 
 
 def test_an_answer_without_a_standard_output_is_one_line(tiny_pack: Path) -> None:
-    command = f"{sys.executable} -m sti run {tiny_pack} hello --fidelity 2 >&-"
-    ended = subprocess.run(
-        command,
-        shell=True,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **ENVIRONMENT},
-        check=False,
-        timeout=60,
-    )
+    ended = run_with(tiny_pack, ">&-")
     assert (ended.returncode, ended.stderr) == (2, b"sti: standard output: it is closed\n")
 
 

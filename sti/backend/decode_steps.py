@@ -65,7 +65,6 @@ class StepMaker:
 
     def __init__(self) -> None:
         self._graphs: dict[str, Graph | None] = {}
-        self._checked: dict[str, bool] = {}
         self._memory: dict[str, Bytes] = {}
 
     def steps(self, recipe: Recipe, sizes: tuple[int, ...], count: int) -> tuple[Step, ...] | None:
@@ -161,28 +160,17 @@ class StepMaker:
     def _work(self, recipe: Recipe) -> bool:
         """Whether all graphs that a recipe needs are there and do what they should."""
         if recipe.wide is not None:
-            return self._graph(_WIDE) is not None
-        return all(self._works(recipe, stage) for stage in recipe.stages)
+            return self._works(_WIDE, recipe, None)
+        return all(self._works(_name_of(recipe, stage), recipe, stage) for stage in recipe.stages)
 
-    def _works(self, recipe: Recipe, stage: Stage) -> bool:
-        name = _name_of(recipe, stage)
-        if name not in self._checked:
-            graph = self._graph(name)
-            self._checked[name] = graph is not None and _agrees(graph, recipe, stage)
-        return self._checked[name]
-
-    def _graph(self, name: str) -> Graph | None:
-        """A graph's session, made once; None where ONNX Runtime refuses it."""
+    def _works(self, name: str, recipe: Recipe, stage: Stage | None) -> bool:
         if name not in self._graphs:
-            try:
-                self._graphs[name] = Graph(f"decode {name}", _model(name), decode_options())
-            except BackendError:  # an old version lacks operators on bytes
-                self._graphs[name] = None
-        return self._graphs[name]
+            self._graphs[name] = _working(name, recipe, stage)
+        return self._graphs[name] is not None
 
     def _bindings(self, name: str) -> Graph:
         """A graph that works, with bindings of its own."""
-        graph = self._graph(name)
+        graph = self._graphs[name]
         assert graph is not None, "only recipes that work come this far"
         return graph.again()
 
@@ -196,6 +184,18 @@ class StepMaker:
 @cache
 def _model(name: str) -> bytes:
     return (_GRAPHS / f"{name}.onnx").read_bytes()
+
+
+def _working(name: str, recipe: Recipe, stage: Stage | None) -> Graph | None:
+    """A graph's session; None where ONNX Runtime refuses it, or it does not do what it should.
+
+    ``stage`` is what it is put to the test with; None: a graph that only looks up.
+    """
+    try:
+        graph = Graph(f"decode {name}", _model(name), decode_options())
+        return graph if stage is None or _agrees(graph, recipe, stage) else None
+    except BackendError:  # an old version lacks operators on bytes
+        return None
 
 
 def _inputs(recipe: Recipe, source: Source, eighth: int) -> list[tuple[int, int]]:
@@ -220,6 +220,9 @@ def _agrees(graph: Graph, recipe: Recipe, stage: Stage) -> bool:
 
     It rounds where the specification shifts: a processor or a version of ONNX Runtime that rounds
     in another way must not decode wrongly.
+
+    Raises:
+        BackendError: it looks up beyond its table.
     """
     planes: dict[int, Bytes] = {}
     for number in (*stage.low, *stage.high):
@@ -237,12 +240,9 @@ def _agrees(graph: Graph, recipe: Recipe, stage: Stage) -> bool:
     for side, source in (("low", stage.low), ("high", stage.high)):
         arrays = [row for number in source for row in np.atleast_2d(parts[number])]
         feeds |= {f"{side}.{number}": array for number, array in enumerate(arrays)}
-    try:
-        found = graph.answer(feeds)
-    except BackendError:
-        return False
     return all(
-        np.array_equal(half.view(_U8), wanted) for half, wanted in zip(found, expected, strict=True)
+        np.array_equal(half.view(_U8), wanted)
+        for half, wanted in zip(graph.answer(feeds), expected, strict=True)
     )
 
 
