@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sti
-from sti.manifest import Manifest
-from sti.plan import Target, Workload
-from sti.planner import make_plan
-from sti.quality import Estimate
+from sti.model.manifest import Manifest
+from sti.model.quality import Estimate
+from sti.model.workload import Workload
+from sti.planning.plan import Target
+from sti.planning.planner import make_plan
 from sti.units import format_size, format_time, parse_size
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import sti
-from sti.trace import LANES, Trace
+from sti.pipeline.trace import LANES, Trace
 
 WIDTH, LEFT, TOP, LANE, GAP = 860, 92, 34, 34, 12
 COLOURS = {

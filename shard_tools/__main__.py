@@ -2,7 +2,7 @@
 
 import sys
 
-from shard_tools.cli import main
+from shard_tools.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

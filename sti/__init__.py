@@ -32,14 +32,14 @@ from sti.errors import (
     StiWarning,
     StorageError,
 )
+from sti.version import __version__
 
 if TYPE_CHECKING:
-    from sti.engine import Engine
-    from sti.plan import Plan
-    from sti.profile import DeviceProfile
-    from sti.results import Label, Result, TextSpan, Timing
-
-__version__ = "0.1.0"
+    from sti.device.profile import DeviceProfile
+    from sti.engine.answers import Label, TextSpan
+    from sti.engine.engine import Engine
+    from sti.engine.results import Result, Timing
+    from sti.planning.plan import Plan
 
 __all__ = [
     "BackendError",
@@ -72,13 +72,13 @@ __all__ = [
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
-    "Engine": "sti.engine",
-    "Plan": "sti.plan",
-    "DeviceProfile": "sti.profile",
-    "Label": "sti.results",
-    "Result": "sti.results",
-    "TextSpan": "sti.results",
-    "Timing": "sti.results",
+    "Engine": "sti.engine.engine",
+    "Plan": "sti.planning.plan",
+    "DeviceProfile": "sti.device.profile",
+    "Label": "sti.engine.results",
+    "Result": "sti.engine.results",
+    "TextSpan": "sti.engine.results",
+    "Timing": "sti.engine.results",
 }
 
 

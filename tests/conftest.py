@@ -15,7 +15,7 @@ import pytest
 # Before anything imports ONNX Runtime: its telemetry keeps a database and a thread of its own.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from tests.checkpoints import Task, write_checkpoint
+from tests.support.checkpoints import Task, write_checkpoint
 
 _GRACE_S = 2.0
 
@@ -78,7 +78,7 @@ def no_leaks() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pack_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Task], Path]:
     """Makes a tiny pack of random weights for a task; once a session each."""
-    from shard_tools.build import BuildOptions, build
+    from shard_tools.packing.build import BuildOptions, build
 
     made: dict[Task, Path] = {}
 

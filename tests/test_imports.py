@@ -101,7 +101,7 @@ def test_doctor_runs_on_android_where_proc_is_denied(tiny_pack: Path, tmp_path: 
 def test_importing_sti_loads_no_engine(tmp_path: Path) -> None:
     code = "import json, sys, sti; print(json.dumps({'modules': sorted(sys.modules)}))"
     loaded = set(answer(code, tmp_path)["modules"])
-    assert not loaded & {"onnxruntime", "numpy", "sti.engine"}
+    assert not loaded & {"onnxruntime", "numpy", "sti.engine.engine"}
 
 
 def test_asking_for_help_loads_no_engine(tmp_path: Path) -> None:
@@ -114,7 +114,9 @@ def test_asking_for_help_loads_no_engine(tmp_path: Path) -> None:
     assert run(code, tmp_path).stdout == "False\n"
 
 
-@pytest.mark.parametrize("module", ["statistics", "tomllib", "csv", "sti.measure", "sti.fit"])
+@pytest.mark.parametrize(
+    "module", ["statistics", "tomllib", "csv", "sti.benchmark.runs", "sti.calibration.fit_profile"]
+)
 def test_running_a_pack_loads_nothing_that_only_other_commands_need(
     tiny_pack: Path, tmp_path: Path, module: str
 ) -> None:
@@ -143,7 +145,7 @@ def test_only_training_imports_torch(tmp_path: Path) -> None:
 def test_asking_sti_shard_for_help_loads_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from shard_tools.cli import main\n"
+        "from shard_tools.cli.main import main\n"
         "try:\n"
         "    main([{command!r}, '--help'])\n"
         "except SystemExit:\n"
@@ -158,7 +160,7 @@ def test_finetune_without_torch_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
-        "from shard_tools.cli import main\n"
+        "from shard_tools.cli.main import main\n"
         "sys.exit(main(['finetune', 'x', '--data', 'a.tsv', '--dev', 'b.tsv', '-o', 'y']))\n"
     )
     ended = run(code, tmp_path, check=False)

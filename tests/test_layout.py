@@ -1,4 +1,4 @@
-"""The layout of the project: what is where, and who may import whom."""
+"""The files of the project: each is named in the tree, and says what it is for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
+from tests.tools import file_list
+
 RUN_TIME = sorted((ROOT / "sti").rglob("*.py"))
 EVERYTHING = [
     *RUN_TIME,
     *sorted((ROOT / "shard_tools").rglob("*.py")),
+    *sorted((ROOT / "benchmarks").rglob("*.py")),
     *sorted((ROOT / "tests").rglob("*.py")),
     *sorted((ROOT / "examples").rglob("*.py")),
 ]
@@ -32,26 +35,23 @@ def imported(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", RUN_TIME, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_run_time_imports_nothing_termux_lacks(path: Path) -> None:
     allowed = set(sys.stdlib_module_names) | {"sti", "numpy"}
-    if path.parent.name == "backend":
+    if path.parent.name == "onnxruntime":
         allowed.add("onnxruntime")
-    if path.name == "machine.py":
+    if path.name == "host.py":
         allowed.add("psutil")
     assert set(imported(path)) <= allowed
 
 
-def test_every_file_is_named_in_the_tree() -> None:
-    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    missing = [
-        str(path.relative_to(ROOT))
-        for path in EVERYTHING
-        if path.name != "__init__.py" and f"  {path.name} " not in tree
-    ]
-    assert not missing
+def test_the_page_of_files_is_true() -> None:
+    written = file_list.PAGE.read_text(encoding="utf-8")
+    assert written == file_list.page(), "run `python -m tests.tools.file_list`"
+    folders = {path.parent for path in EVERYTHING if not path.is_relative_to(ROOT / "tests")}
+    assert {str(path.relative_to(ROOT)) for path in folders} <= set(file_list.FOLDERS)
 
 
 def test_modules_say_what_they_are_for() -> None:
     for path in EVERYTHING:
-        if path.name != "__init__.py" and path.is_relative_to(ROOT / "sti"):
+        if path.name != "__init__.py":
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 

@@ -1,3 +1,5 @@
+"""Times and sizes as people write them."""
+
 from __future__ import annotations
 
 import pytest

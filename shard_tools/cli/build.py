@@ -73,13 +73,13 @@ def execute(args: argparse.Namespace) -> int:
     # threads that wait for one another get far on a busy machine. Heeded when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        from shard_tools.build import BuildOptions, build
+        from shard_tools.packing.build import BuildOptions, build
     except ModuleNotFoundError as error:
         raise InputError(
             f"building needs the Python package {error.name!r}; install the extra: "
             "pip install 'sti[build]'"
         ) from error
-    from sti.pack import PackReader
+    from sti.pack.pack_reader import PackReader
 
     options = BuildOptions(
         slices=args.slices,

@@ -89,7 +89,7 @@ def add_command(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Evaluate, and write what was found."""
     from shard_tools.evaluation.evaluate import EvaluateOptions, evaluate
-    from sti.cli.output import write_file
+    from sti.storage.atomic_file import write_file
 
     options = EvaluateOptions(
         targets_s=tuple(parse_time(part, name="--targets") for part in _parts(args.targets)),

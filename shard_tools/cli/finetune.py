@@ -10,14 +10,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from shard_tools.cli.common import (
-    PROGRAM,
-    add_json,
-    add_parser,
-    ladder,
-    print_json,
-)
-from shard_tools.threads import check_threads
+from shard_tools.cli.common import PROGRAM, add_json, add_parser, ladder, print_json
+from sti.device.host import check_threads
 from sti.errors import InputError
 from sti.units import format_time
 
@@ -130,7 +124,7 @@ def execute(args: argparse.Namespace) -> int:
             f"training needs the Python package {error.name!r}; install the extra: "
             "pip install 'sti[train]'"
         ) from error
-    from sti.code import DEFAULT_LADDER
+    from sti.codec.codebook import DEFAULT_LADDER
 
     fidelities = () if args.no_fidelities else args.ladder or DEFAULT_LADDER
     training = TrainingOptions(

@@ -34,8 +34,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from shard_tools.inspecting import describe, render
-    from sti.pack import PackReader
+    from shard_tools.inspection.pack_text import describe, render
+    from sti.pack.pack_reader import PackReader
 
     with PackReader.open(args.pack) as reader:
         description, manifest = describe(reader), reader.manifest
@@ -48,7 +48,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from shard_tools.progress import Progress
-    from sti.verify import verify
+    from sti.pack.verify import verify
 
     done = 0
     with Progress(1.0, shown=False if args.json else None) as line:

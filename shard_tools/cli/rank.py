@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from shard_tools.cli.common import PROGRAM, add_json, add_parser, print_json
-from shard_tools.threads import check_threads
+from sti.device.host import check_threads
 from sti.errors import InputError
 from sti.units import format_size, format_time
 
@@ -69,8 +69,8 @@ def add_command(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Rank the pack and say what came of it."""
     from shard_tools.ranking.rank import RankOptions, journal_path, rank
-    from sti.machine import core_count
-    from sti.pack import PackReader
+    from sti.device.host import core_count
+    from sti.pack.pack_reader import PackReader
 
     check_threads(args.threads)
     if args.seed < 0:
@@ -118,7 +118,7 @@ def execute(args: argparse.Namespace) -> int:
             document |= {key: notes[key] for key in shown if key in notes}
             print_json(document)
         elif not args.quiet:
-            from shard_tools.ranking.ranking_text import render_ranking
+            from shard_tools.inspection.ranking_text import render_ranking
 
             size, took = format_size(reader.file_bytes), format_time(seconds)
             print(f"{output}: {reader.manifest.name}, {size}, ranked in {took}")

@@ -1,1 +1,0 @@
-"""``sti-shard evaluate``: plans beside baselines under the same limits."""

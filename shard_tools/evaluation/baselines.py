@@ -27,7 +27,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sti.costs import (
+from sti.device.profile import DeviceProfile
+from sti.model.block_layout import block_ranges
+from sti.model.fidelity import blocks_of, uniform_counts, working_buffers
+from sti.model.manifest import Manifest, Submodel
+from sti.model.quality import Estimate
+from sti.model.workload import Workload
+from sti.pipeline.ring_buffer import ring_bytes
+from sti.planning.cost_model import (
     COMPUTE,
     FIRST_STEPS,
     STEPS_PER_BLOCK,
@@ -36,15 +43,11 @@ from sti.costs import (
     deadline_s,
     run_costs,
 )
-from sti.manifest import Manifest, Submodel
-from sti.plan import Plan, Target, Workload, working_buffers
-from sti.prediction import Run, simulate_run
-from sti.profile import DeviceProfile
-from sti.quality import Estimate
-from sti.reads import block_ranges, total_bytes
-from sti.ring import ring_bytes
-from sti.simulate import Step, simulate
-from sti.uniform import blocks_of, uniform_counts, uniform_plan
+from sti.planning.plan import Plan, Target
+from sti.planning.prediction import Run, simulate_run
+from sti.planning.timeline import Step, simulate
+from sti.planning.uniform import uniform_plan
+from sti.storage.byte_ranges import total_bytes
 from sti.units import format_size, format_time
 
 Mode = Literal["pipelined", "sequential", "layerwise"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from shard_tools.evaluation.timing import Latency
-from sti.quality import Estimate
+from sti.model.quality import Estimate
 
 SIGNIFICANT = 2.0
 """Standard errors from which a difference counts."""

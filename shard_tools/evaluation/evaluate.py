@@ -19,48 +19,27 @@ from statistics import median_high
 
 import numpy as np
 
-from shard_tools.elastic import middle, smallest
-from shard_tools.evaluation.baselines import (
-    Baseline,
-    Baselines,
-    Contender,
-    memory_bytes,
-    planned,
-)
-from shard_tools.evaluation.cells import (
-    Cell,
-    Entry,
-    Evaluation,
-    Forecast,
-    Rival,
-    Scope,
-    forecast,
-)
-from shard_tools.evaluation.timing import (
-    Latency,
-    draw,
-    measure,
-    simulated,
-    token_counts,
-)
+from shard_tools.checkpoint.elastic import middle, smallest
+from shard_tools.data.rows import Text, read_rows, targets_of
+from shard_tools.evaluation.baselines import Baseline, Baselines, Contender, memory_bytes, planned
+from shard_tools.evaluation.cells import Cell, Entry, Evaluation, Forecast, Rival, Scope, forecast
+from shard_tools.evaluation.timing import Latency, draw, measure, simulated, token_counts
 from shard_tools.measuring.forward import Batches, Forward, Setting, setting_of
 from shard_tools.measuring.judge import Doubles, sureness
 from shard_tools.measuring.metrics import Score, Scorer
 from shard_tools.progress import Progress
-from shard_tools.rows import Text, read_rows, targets_of
-from shard_tools.threads import check_threads
-from sti.engine import Engine
+from sti.device.host import check_threads, core_count
+from sti.device.profile import DeviceProfile
+from sti.engine.engine import Engine
 from sti.errors import InfeasibleError, InputError
-from sti.machine import core_count
-from sti.manifest import Manifest
-from sti.pack import PackReader
-from sti.plan import Target, Workload
-from sti.planner import make_plan
-from sti.plans import bucket
-from sti.prediction import mean_bits
-from sti.profile import DeviceProfile
-from sti.quality import Quality
-from sti.uniform import uniform_plan
+from sti.model.manifest import Manifest
+from sti.model.quality import Quality
+from sti.model.workload import Workload, bucket
+from sti.pack.pack_reader import PackReader
+from sti.planning.plan import Target
+from sti.planning.planner import make_plan
+from sti.planning.prediction import mean_bits
+from sti.planning.uniform import uniform_plan
 
 _ACCEPTED = 0.95
 """Share of texts in scope at which classifiers' recall out of scope is usually compared."""
@@ -188,7 +167,7 @@ def evaluate(
 
     Args:
         path: the pack.
-        data: labelled texts (``shard_tools.rows``).
+        data: labelled texts (``shard_tools.data.rows``).
         progress: False keeps quiet; None shows a line on a terminal only.
 
     Raises:
@@ -318,7 +297,7 @@ def _quality(reader: PackReader) -> Quality:
 def _profile(path: Path, manifest: Manifest, options: EvaluateOptions) -> DeviceProfile:
     """The device asked for, or this machine, measured if need be."""
     if options.device is not None:
-        from sti.boards import load_device
+        from sti.device.device_files import load_device
 
         return load_device(options.device, manifest)
     with Engine.open(path, threads=options.threads) as engine:

@@ -19,8 +19,8 @@ from shard_tools.evaluation.cells import (
     Rival,
     Summary,
 )
-from sti.cli.output import show_metric
-from sti.cli.tables import comma_separated, markdown
+from sti.report.tables import comma_separated, markdown
+from sti.report.wording import show_metric
 from sti.units import format_size, format_time
 
 _NONE = "-"

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from shard_tools.data.rows import Text
 from shard_tools.evaluation.baselines import Contender
-from shard_tools.rows import Text
-from sti.engine import Engine
+from sti.device.profile import DeviceProfile
+from sti.engine.engine import Engine
 from sti.errors import StiWarning
-from sti.pack import VOCABULARY, PackReader
-from sti.profile import DeviceProfile
-from sti.tokenizer import Tokenizer, TokenizerSpec
+from sti.pack.header import VOCABULARY
+from sti.pack.pack_reader import PackReader
+from sti.text.wordpiece import Tokenizer, TokenizerSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,19 +16,25 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_tools.data.rows import Text
 from shard_tools.measuring.residents import OwnResidents
-from shard_tools.rows import Text
-from sti.backend import Backend, GroupState, ShardDecoder
-from sti.batching import Group, group_by_length
-from sti.blocks import BlockBytes, check_block
-from sti.blocks import prepare_block as job_of
-from sti.code import CodeBook, Decoder
+from sti.backend.block_bytes import BlockBytes, check_block
+from sti.backend.onnxruntime.compute import Backend, GroupState
+from sti.backend.onnxruntime.decoder import ShardDecoder
+from sti.backend.weight_buffer import WorkingBuffer
+from sti.codec.codebook import CodeBook
+from sti.codec.decoder import Decoder
 from sti.errors import PackCorruptError, StorageError
-from sti.manifest import Block, Manifest, Submodel
-from sti.pack import VOCABULARY, PackReader, decode_rows
-from sti.plan import BlockPlan, Plan, fidelities
-from sti.tokenizer import Encoding, Tokenizer, TokenizerSpec
-from sti.weights import WorkingBuffer
+from sti.model.fidelity import fidelities
+from sti.model.manifest import Block, Manifest, Submodel
+from sti.pack.embedding_table import decode_rows
+from sti.pack.header import VOCABULARY
+from sti.pack.pack_reader import PackReader
+from sti.planning.jobs import prepare_block as job_of
+from sti.planning.plan import BlockPlan, Plan
+from sti.text.batching import Group, group_by_length
+from sti.text.encoding import Encoding
+from sti.text.wordpiece import Tokenizer, TokenizerSpec
 
 Floats = NDArray[np.float32]
 
@@ -265,7 +271,7 @@ class Forward:
 
 
 def setting_of(plan: Plan, manifest: Manifest) -> Setting:
-    """What a plan runs. The plan must fit the manifest (``sti.plan.check_plan``)."""
+    """What a plan runs. The plan must fit the manifest (``sti.planning.check.check_plan``)."""
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
     blocks = [stored[item.layer, item.kind] for item in plan.blocks]
     return counted_setting(blocks, [item.counts for item in plan.blocks], plan.width)

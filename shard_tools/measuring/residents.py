@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.manifest import Block, Manifest
-from sti.pack import PackReader
+from sti.model.manifest import Block, Manifest
+from sti.pack.pack_reader import PackReader
 
 
 class OwnResidents:

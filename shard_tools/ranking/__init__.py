@@ -1,1 +1,0 @@
-"""``sti-shard rank``: what every shard is worth, and what metric any plan will have."""

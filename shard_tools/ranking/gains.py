@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_tools.measuring.metrics import spearman
-from shard_tools.repack import Gains
-from sti.manifest import Block
+from shard_tools.packing.repack import Gains
+from sti.model.manifest import Block
 
 Doubles = NDArray[np.float64]
 

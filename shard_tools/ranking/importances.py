@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from shard_tools.measuring.forward import Setting
 from shard_tools.measuring.judge import ANSWER, LOSS
 from shard_tools.measuring.metrics import spearman
+from shard_tools.packing.repack import Gains
 from shard_tools.ranking.gains import (
     AGREEMENT,
     Doubles,
@@ -39,8 +40,7 @@ from shard_tools.ranking.shard_losses import (
     shard_losses,
 )
 from shard_tools.ranking.stability import stability
-from shard_tools.repack import Gains
-from sti.manifest import Manifest
+from sti.model.manifest import Manifest
 
 _FEW = 10
 """A ranking by one text in so many is compared with that by all, as a cheaper way."""

@@ -15,9 +15,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.manifest import Block, Manifest, Submodel
-from sti.quality import interpolate
-from sti.uniform import Counts, blocks_of
+from sti.model.fidelity import Counts, blocks_of
+from sti.model.manifest import Block, Manifest, Submodel
+from sti.model.quality import interpolate
 
 Doubles = NDArray[np.float64]
 

@@ -21,9 +21,9 @@ from shard_tools.ranking.calibration import Calibration
 from shard_tools.ranking.predictor import Curve, Mixed, draw_mixed, fit_curve, residual
 from shard_tools.ranking.shard_losses import Bench
 from shard_tools.ranking.submodels import Measured
-from sti.manifest import Manifest
-from sti.quality import Quality, Rejection
-from sti.uniform import blocks_of, loss_of, uniform_counts
+from sti.model.fidelity import blocks_of, loss_of, uniform_counts
+from sti.model.manifest import Manifest
+from sti.model.quality import Quality, Rejection
 
 FITTED = 72
 """Mixed plans that the curve is fitted to, beside the submodels at uniform fidelities."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from shard_tools.measuring.forward import Forward, uniform_setting
 from shard_tools.measuring.judge import Judge
+from shard_tools.packing.repack import ranked_blocks, repack
 from shard_tools.progress import Progress
 from shard_tools.ranking.calibration import Calibration, load_calibration, load_out_of_scope
 from shard_tools.ranking.gains import stored_gains
@@ -31,11 +32,10 @@ from shard_tools.ranking.submodels import (
     with_curve,
     worthwhile,
 )
-from shard_tools.repack import ranked_blocks, repack
-from sti import __version__
 from sti.errors import InputError
-from sti.manifest import Manifest, Submodel
-from sti.pack import PackReader
+from sti.model.manifest import Manifest, Submodel
+from sti.pack.pack_reader import PackReader
+from sti.version import __version__
 
 Measure = Literal["auto", "exhaustive", "proxy"]
 

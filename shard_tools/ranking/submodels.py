@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_tools.elastic import checked
+from shard_tools.checkpoint.elastic import checked
 from shard_tools.measuring.forward import uniform_setting
 from shard_tools.measuring.judge import ANSWER, LOSS
 from shard_tools.ranking.shard_losses import Bench
 from sti.errors import PackFormatError
-from sti.manifest import Manifest, Submodel
-from sti.uniform import Counts, blocks_of, missing_of, uniform_counts
+from sti.model.fidelity import Counts, blocks_of, missing_of, uniform_counts
+from sti.model.manifest import Manifest, Submodel
 
 Floats = NDArray[np.float32]
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shard_tools.rows import Row
+from shard_tools.data.rows import Row
 from shard_tools.train.network import Tokens
 from sti.errors import InputError
-from sti.tokenizer import Tokenizer
+from sti.text.wordpiece import Tokenizer
 
 _COMPARED = 2000
 _WINDOW = 50

@@ -15,10 +15,10 @@ from typing import Any
 
 from safetensors.numpy import save
 
-from shard_tools.checkpoint import Checkpoint
-from shard_tools.elastic import ELASTIC
-from shard_tools.modelcard import licence_of
-from shard_tools.rows import Row
+from shard_tools.checkpoint.elastic import ELASTIC
+from shard_tools.checkpoint.modelcard import licence_of
+from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.data.rows import Row
 from shard_tools.train.network import ElasticNetwork
 from shard_tools.train.tensors import named_tensors
 from sti.errors import StorageError

@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from shard_tools.architectures import open_model
-from shard_tools.checkpoint import Checkpoint
-from shard_tools.elastic import VERSION
+from shard_tools.architectures.registry import open_model
+from shard_tools.checkpoint.elastic import VERSION
+from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.checkpoint.tokenizer_files import load_tokenizer
+from shard_tools.data.rows import Row, read_rows, targets_of
 from shard_tools.progress import Progress
-from shard_tools.rows import Row, read_rows, targets_of
-from shard_tools.tokenizer_files import load_tokenizer
 from shard_tools.train.data import Examples, encode_rows, hold_out
 from shard_tools.train.export import write_checkpoint
 from shard_tools.train.fisher import ROWS as FISHER_ROWS
@@ -36,10 +36,10 @@ from shard_tools.train.options import FinetuneOptions, TrainingOptions
 from shard_tools.train.scoring import Score
 from shard_tools.train.tensors import load_network, sizes_of
 from shard_tools.train.trainer import LOG, Trainer
-from sti import __version__
-from sti.code import check_ladder
+from sti.codec.codebook import check_ladder
 from sti.errors import InputError, PackFormatError, StorageError
-from sti.tokenizer import Tokenizer
+from sti.text.wordpiece import Tokenizer
+from sti.version import __version__
 
 _MOST_SEED = 2**32 - 1
 _LEAST_TOKENS = 5

@@ -2,8 +2,9 @@
 
 In: float weights cut into slices, and the fidelity of each slice. Out: the weights as the pack's
 code would give them back, with gradients that pass unchanged (straight-through estimator: Bengio et
-al., 2013). Grids and book are those of ``shard_tools.quantize`` and ``shard_tools.codebook``, set
-anew every so often as the weights move. Knows nothing of layers, tasks or data.
+al., 2013). Grids and book are those of ``shard_tools.quantization.grids`` and
+``shard_tools.quantization.codebook``, set anew every so often as the weights move. Knows nothing of
+layers, tasks or data.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shard_tools.codebook import build_book, histogram
-from shard_tools.encode import Encoder, fidelity_values
-from shard_tools.quantize import grid_steps, outlier_cut
+from shard_tools.quantization.codebook import build_book, histogram
+from shard_tools.quantization.encode import Encoder, fidelity_values
+from shard_tools.quantization.grids import grid_steps, outlier_cut
 
 Tensor = torch.Tensor
 _GRID_MAX = 127

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from shard_tools.rows import Task
+from shard_tools.data.rows import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from random import Random
 
 import torch
 
-from shard_tools.elastic import middle, smallest
+from shard_tools.checkpoint.elastic import middle, smallest
 from shard_tools.train.network import Pass
 
 _FULL_SIZE_SHARE = 0.5

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from shard_tools.architectures.bert import encoder_prefix
-from shard_tools.checkpoint import Checkpoint
+from shard_tools.architectures.bert.model import encoder_prefix
+from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.train.network import OUTPUTS_LAST, ElasticNetwork, Sizes
 from sti.errors import CheckpointError
-from sti.fields import Fields
+from sti.json_fields import Fields
 
 _BLOCKS = {"attention": "attention.output", "ffn": "output"}
 _MODULES = {

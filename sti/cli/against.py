@@ -13,25 +13,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from sti import machine
-from sti.cli.measured import figure, megabytes, print_rows, software
-from sti.cli.output import describe_plan, workload_tokens
-from sti.cli.tables import markdown
-from sti.config import Settings, resolve
-from sti.engine import Engine
+from sti.benchmark.comparison import IN_A_ROW, Figures, Rival, contest
+from sti.benchmark.comparison_rows import HEADER, OURS, cells_of, rows_of
+from sti.benchmark.system_process import Spec
+from sti.calibration.sample_texts import SampleTexts
+from sti.device import host
+from sti.engine.engine import Engine
+from sti.engine.targets import Settings, resolve
 from sti.errors import InputError
-from sti.rivals.child import Spec
-from sti.rivals.contest import IN_A_ROW, Figures, Rival, contest
-from sti.samples import SampleTexts
+from sti.report.measured import print_rows, software
+from sti.report.tables import markdown
+from sti.report.wording import describe_plan, workload_tokens
 from sti.units import format_size
-
-HEADER = (
-    *("system", "threads", "open ms", "cold ms", "p95 ms", "warm ms", "p95 ms", "after a wait ms"),
-    *("peak growth", "steady growth", "read cold", "read warm", "J a run", "cosine"),
-)
-OURS = "STI"
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -71,15 +65,15 @@ def execute(args: argparse.Namespace) -> None:
             str(pack), tuple(texts), tuple(tuple(map(int, row)) for row in ids), engine.threads
         )
         facts = {
-            "machine": machine.describe(),
+            "machine": host.describe(),
             "software": software(),
             "pack": f"{engine.manifest.name} ({format_size(pack.stat().st_size)})",
             "workload": f"{args.batch} x {tokens} tokens; {args.cold_repeat} cold starts and "
             f"{args.repeat} warm turns of each system",
             OURS: describe_plan(plan),
         }
-    if asked.fidelity is None and spec.threads != machine.core_count():
-        with Engine.open(pack, latency=asked.latency_s, threads=machine.core_count()) as engine:
+    if asked.fidelity is None and spec.threads != host.core_count():
+        with Engine.open(pack, latency=asked.latency_s, threads=host.core_count()) as engine:
             _ = engine.profile  # that of all cores, as well
     found = contest(
         rivals_of(pack, spec, asked, models),
@@ -103,18 +97,18 @@ def rivals_of(pack: Path, spec: Spec, asked: Settings, models: Sequence[Path]) -
         "preload": asked.preload_bytes,
         "fidelity": asked.fidelity,
     }
-    every = machine.core_count()
+    every = host.core_count()
     ours = [
-        Rival(OURS, "sti.rivals.pack", replace(spec, options=options), (pack,)),
+        Rival(OURS, "sti.benchmark.systems.sti_pack", replace(spec, options=options), (pack,)),
         Rival(
             f"{OURS}, all cores",
-            "sti.rivals.pack",
+            "sti.benchmark.systems.sti_pack",
             replace(spec, options=options, threads=every),
             (pack,),
         ),
         Rival(
             f"{OURS}, load then execute",
-            "sti.rivals.pack",
+            "sti.benchmark.systems.sti_pack",
             replace(spec, options={**options, "mode": "sequential"}),
             (pack,),
         ),
@@ -126,34 +120,10 @@ def rivals_of(pack: Path, spec: Spec, asked: Settings, models: Sequence[Path]) -
         called = model.name if alone else str(model)
         for name, threads in ((called, spec.threads), (f"{called}, all cores", None)):
             given = replace(spec, file=str(model), threads=threads)
-            theirs.append(Rival(name, "sti.rivals.onnx_model", given, (model, *beside)))
+            theirs.append(Rival(name, "sti.benchmark.systems.onnx_model", given, (model, *beside)))
     if spec.threads == every:
         del ours[1]  # the same as the first
     return ours + theirs
-
-
-def rows_of(found: Sequence[Figures]) -> list[dict[str, Any]]:
-    """Every system's figures, with the cosine of its answers to the first model's."""
-    reference = next((item for item in found if item.rival.module.endswith("onnx_model")), None)
-    rows = []
-    for item in found:
-        cosine = None if reference is None else item.cosine(reference)
-        rows.append({**item.to_json(), "cosine": None if cosine is None else round(cosine, 4)})
-    return rows
-
-
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """A system's line under ``HEADER``."""
-    times = ("open_ms", "cold_ms", "cold_p95_ms", "warm_ms", "warm_p95_ms", "rested_ms")
-    sizes = ("peak_growth_bytes", "steady_growth_bytes", "cold_bytes_read", "warm_bytes_read")
-    return [
-        row["system"],
-        "default" if row["threads"] is None else str(row["threads"]),
-        *(figure(row[name]) for name in times),
-        *(megabytes(row[name]) for name in sizes),
-        figure(row["warm_joules"], ".2f"),
-        figure(row["cosine"], ".4f"),
-    ]
 
 
 def _print(facts: dict[str, str], found: Sequence[Figures], form: str) -> None:

@@ -10,19 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sti import machine
-from sti.cli.measured import figure, megabytes, print_rows, software
-from sti.cli.output import describe_plan, workload_tokens
-from sti.cli.tables import markdown
-from sti.config import Settings, resolve
-from sti.emulated import SlowReader, parse_storage, with_storage
-from sti.engine import Engine
-from sti.manifest import Manifest
-from sti.measure import LANES, Measurement, Setting, aim, measure_cold, measure_warm
-from sti.profile import StorageProfile
-from sti.roofs import Roofs, measure_roofs
-from sti.samples import SampleTexts
-from sti.storage import FileReader, Reader
+from sti.benchmark.roofline import Roofs, measure_roofs
+from sti.benchmark.runs import LANES, Measurement, Setting, aim, measure_cold, measure_warm
+from sti.calibration.sample_texts import SampleTexts
+from sti.device import host
+from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
+from sti.device.profile import StorageProfile
+from sti.engine.engine import Engine
+from sti.engine.targets import Settings, resolve
+from sti.model.manifest import Manifest
+from sti.report.measured import figure, megabytes, print_rows, software
+from sti.report.tables import markdown
+from sti.report.wording import describe_plan, workload_tokens
+from sti.storage.file_reader import FileReader
+from sti.storage.reader import Reader
 from sti.units import format_size, format_time
 
 HEADER = ("setting", "run", "total ms", "p95 ms", "open ms", "io ms", "decode ms", "compute ms")
@@ -79,7 +80,7 @@ def execute(args: argparse.Namespace) -> None:
             storage.close()
         rows = [_figures(item, roofs, engine.manifest) for item in found]
         facts = {
-            "machine": machine.describe(),
+            "machine": host.describe(),
             "software": software(),
             "pack": f"{engine.manifest.name} ({format_size(pack.stat().st_size)})",
             "workload": f"{args.batch} x {tokens} tokens, {engine.threads} compute threads, "

@@ -10,14 +10,14 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 
-from sti.backend import Backend
-from sti.cache import Cache
-from sti.calibrate import load_or_measure, remember_threads, thread_choices
-from sti.cli.tables import aligned
-from sti.pack import PackReader
-from sti.plan import Workload
-from sti.profile import DeviceProfile
-from sti.uniform import uniform_plan
+from sti.backend.onnxruntime.compute import Backend
+from sti.calibration.cache import Cache
+from sti.calibration.calibrate import load_or_measure, remember_threads, thread_choices
+from sti.device.profile import DeviceProfile
+from sti.model.workload import Workload
+from sti.pack.pack_reader import PackReader
+from sti.planning.uniform import uniform_plan
+from sti.report.tables import aligned
 from sti.units import format_time
 
 SHOWN_TOKENS = (32, 128)

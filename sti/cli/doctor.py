@@ -18,15 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from sti import __version__, machine
-from sti.cache import cache_directory
-from sti.cli.output import how_to_install
-from sti.cli.tables import aligned
+from sti.calibration.cache import cache_directory
+from sti.calibration.read_timer import time_reads
+from sti.device import host
 from sti.errors import StiError
-from sti.pack import PackReader
-from sti.read_times import time_reads
-from sti.storage import FileReader, drop_cache
+from sti.pack.pack_reader import PackReader
+from sti.report.tables import aligned
+from sti.report.wording import how_to_install
+from sti.storage.file_reader import FileReader, drop_cache
 from sti.units import format_size
+from sti.version import __version__
 
 OLDEST_ORT = (1, 21)
 SLOW_STORAGE = 100e6
@@ -40,12 +41,12 @@ def execute(args: argparse.Namespace) -> None:
     """Examine the device, and the pack where one is given."""
     facts: dict[str, Any] = {
         "sti": __version__,
-        "device": machine.describe(),
-        "cores": [{"index": core.index, "speed": core.speed} for core in machine.cores()],
-        "usable_cores": machine.core_count(),
+        "device": host.describe(),
+        "cores": [{"index": core.index, "speed": core.speed} for core in host.cores()],
+        "usable_cores": host.core_count(),
         "memory": {
-            "total_bytes": machine.memory().total_bytes,
-            "available_bytes": machine.memory().available_bytes,
+            "total_bytes": host.memory().total_bytes,
+            "available_bytes": host.memory().available_bytes,
         },
         "versions": _versions(),
         "cache": _cache(),
@@ -95,12 +96,12 @@ def _probe_storage() -> dict[str, Any]:
 def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {"python": platform.python_version(), "numpy": np.__version__}
     try:
-        from sti.backend import ort_version
+        from sti.backend.onnxruntime.session import ort_version
 
         found["onnxruntime"] = ort_version()
     except Exception:  # a broken build may raise anything
         found["onnxruntime"] = None
-    module = machine.psutil()
+    module = host.psutil()
     found["psutil"] = None if module is None else str(module.__version__)
     return found
 
@@ -130,8 +131,8 @@ def _pack(reader: PackReader) -> dict[str, Any]:
         "ladder": list(manifest.ladder),
     }
     try:
-        from sti.backend import Backend
-        from sti.calibrate import best_threads
+        from sti.backend.onnxruntime.compute import Backend
+        from sti.calibration.calibrate import best_threads
     except Exception:  # as in _versions
         return facts
     threads = best_threads(reader)

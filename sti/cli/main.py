@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
-from sti import __version__
 from sti.cli.stdout import output_failed
 from sti.errors import StiError, StiWarning
+from sti.version import __version__
 
 _TARGET_HELP = """\
 targets:
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("numpy", "onnxruntime"):
             raise
-        from sti.cli.output import how_to_install
+        from sti.report.wording import how_to_install
 
         how = how_to_install(error.name)
         print(f"{name}: {error.name} is missing: `{how}`", file=sys.stderr)

@@ -11,21 +11,25 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from sti.cli.output import show_metric, workload_tokens, write_file
-from sti.cli.run import open_engine
-from sti.cli.tables import aligned
-from sti.config import Settings, resolve
+from sti.device.profile import DeviceProfile
+from sti.engine.pinned_plan import check_in_time, read_plan
+from sti.engine.targets import Settings, resolve
 from sti.errors import InputError
-from sti.manifest import Manifest
-from sti.pack import PackReader
-from sti.plan import BlockPlan, BlockTimes, Plan, Span, Target, fidelities
-from sti.planner import make_plan, predict
-from sti.plans import bucket, check_in_time, read_plan
-from sti.prediction import mean_bits
-from sti.profile import DeviceProfile
-from sti.quality import Quality
-from sti.reads import block_ranges, total_bytes
-from sti.uniform import uniform_plan
+from sti.model.block_layout import block_ranges
+from sti.model.fidelity import fidelities
+from sti.model.manifest import Manifest
+from sti.model.quality import Quality
+from sti.model.workload import bucket
+from sti.pack.pack_reader import PackReader
+from sti.planning.plan import BlockPlan, BlockTimes, Plan, Target
+from sti.planning.planner import make_plan, predict
+from sti.planning.prediction import mean_bits
+from sti.planning.timeline import Span
+from sti.planning.uniform import uniform_plan
+from sti.report.tables import aligned
+from sti.report.wording import show_metric, workload_tokens
+from sti.storage.atomic_file import write_file
+from sti.storage.byte_ranges import total_bytes
 from sti.units import format_size, format_time
 
 MORE_TIME = (1.25, 1.5, 2.0, 3.0)
@@ -75,6 +79,8 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _here(args: argparse.Namespace) -> _Made:
     """Planned for this machine by the engine that would run it."""
+    from sti.cli.run import open_engine  # another machine is planned for without onnxruntime
+
     settings = _settings(args)
     with open_engine(args) as engine:
         tokens = workload_tokens(args.tokens, engine.manifest)
@@ -87,7 +93,7 @@ def _here(args: argparse.Namespace) -> _Made:
 
 def _elsewhere(args: argparse.Namespace) -> _Made:
     """Planned for another machine: from the pack's manifest alone, no engine is opened."""
-    from sti.boards import load_device
+    from sti.device.device_files import load_device
 
     if args.threads is not None:
         raise InputError("--threads is for this machine; the file of a --device states its own")

@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from sti import machine
-from sti.cli.output import describe_plan, show_metric, write_file
-from sti.cli.tables import aligned
 from sti.cli.texts import Text, read_texts
-from sti.engine import Engine
-from sti.manifest import Manifest
-from sti.results import Label, Result, TextSpan, expected_loss
+from sti.device import host
+from sti.engine.answers import Label, TextSpan
+from sti.engine.engine import Engine
+from sti.engine.results import Result
+from sti.model.manifest import Manifest
+from sti.planning.prediction import expected_loss
+from sti.report.tables import aligned
+from sti.report.wording import describe_plan, show_metric
+from sti.storage.atomic_file import write_file
 from sti.units import format_size
 
 SHOWN_NUMBERS = 6
@@ -32,7 +35,7 @@ MOST_COMPARED = 16
 def execute(args: argparse.Namespace) -> None:
     """Run the texts of the command line, a file or standard input."""
     texts = read_texts(args.texts, source=args.input, pair=args.pair)
-    before = machine.rss_bytes()
+    before = host.rss_bytes()
     start = perf_counter()
     with open_engine(args, verify=args.verify) as engine:
         opened = perf_counter()
@@ -40,7 +43,7 @@ def execute(args: argparse.Namespace) -> None:
         process = {
             "open_ms": round((opened - start) * 1e3, 3),
             "rss_before_bytes": before,
-            "peak_rss_bytes": machine.peak_rss_bytes(),
+            "peak_rss_bytes": host.peak_rss_bytes(),
             "threads": engine.threads,
             "direct": engine.direct,
         }

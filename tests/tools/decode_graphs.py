@@ -3,7 +3,7 @@
     python -m tests.tools.decode_graphs            # write the files
     python -m tests.tools.decode_graphs --check    # exit 1 where one would change
 
-A graph does one stage of a recipe (``sti.code_tables``) for both halves of a shard, ``a`` and
+A graph does one stage of a recipe (``sti.codec.tables``) for both halves of a shard, ``a`` and
 ``b``: bytes of components -> indices -> four weights an index, as one int32. Of ONNX Runtime's
 operators only arithmetic is vectorized on bytes, so bits are moved by arithmetic: the high half of
 a byte is ``round((byte - 7.5) / 16)``, which is what ``QLinearAdd`` computes, and shifts are
@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from shard_tools.graph_parts import FUSED, GraphWriter
+from shard_tools.graphs.writer import FUSED, GraphWriter
 
-OUTPUT = Path(__file__).resolve().parents[2] / "sti" / "backend" / "decode"
+OUTPUT = Path(__file__).resolve().parents[2] / "sti" / "backend" / "onnxruntime" / "decode"
 ENTRIES = {"two": 256, "one": 16, "ones": 256}
 """Sources of a byte of an index, and how many values it takes."""
 

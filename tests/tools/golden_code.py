@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from shard_tools.codebook import build_book, histogram
-from shard_tools.encode import Encoder
-from sti.code import DEFAULT_LADDER, CodeBook, Decoder
+from shard_tools.quantization.codebook import build_book, histogram
+from shard_tools.quantization.encode import Encoder
+from sti.codec.codebook import DEFAULT_LADDER, CodeBook
+from sti.codec.decoder import Decoder
 
 OUTPUT = Path(__file__).resolve().parents[1] / "golden" / "nested_code.json"
 WEIGHTS = 1024

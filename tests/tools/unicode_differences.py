@@ -17,11 +17,11 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sti import text_normalizer
+from sti.text import normalizer
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "unicode_differences.txt"
 
-_TABLES = text_normalizer._TABLES
+_TABLES = normalizer._TABLES
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
@@ -57,7 +57,7 @@ _PROPERTIES: dict[str, tuple[Callable[[str], object], Callable[[str], object]]] 
     "lower": (str.lower, lambda char: _TABLES.lower.get(ord(char), char)),
     "decomposition": (
         lambda char: unicodedata.normalize("NFD", char),
-        text_normalizer.decompose,
+        normalizer.decompose,
     ),
 }
 

@@ -26,7 +26,7 @@ import tokenizers
 from tokenizers.normalizers import NFD, BertNormalizer, Lowercase
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-OUTPUT = Path(__file__).resolve().parents[2] / "sti" / "unicode_tables.py"
+OUTPUT = Path(__file__).resolve().parents[2] / "sti" / "text" / "unicode_tables.py"
 SURROGATES = range(0xD800, 0xE000)
 SCALARS = tuple(c for c in range(0x110000) if c not in SURROGATES)
 HANGUL = range(0xAC00, 0xD7A4)
@@ -38,7 +38,7 @@ HEADER = '''\
 
 They state what the reference library (tokenizers {version}) does with each code point, so that
 neither Python's Unicode version nor the platform decides a token. Knows no text; read by
-``sti.text_normalizer``.
+``sti.text.normalizer``.
 
 Numbers are in base 36. A set of code points is a list of runs ``gap`` or ``gap.more``: the gap
 from the end of the run before, and how many code points follow the first.

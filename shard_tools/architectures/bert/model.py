@@ -1,0 +1,311 @@
+"""The BERT family: what its tensors are called, how blocks are cut into slices, which graphs run.
+
+In: a checkpoint with ``model_type`` ``bert``, names with or without the ``bert.`` prefix. Out: a
+``Model``: float matrices in the orientation of the graphs, resident tensors, ONNX graphs, and the
+float reference. Slices keep the checkpoint's order: the order of width is fixed by training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_tools.architectures.base import BlockWeights, Floats, KindLayout, Product, TokenBatch
+from shard_tools.architectures.bert import reference
+from shard_tools.architectures.bert.task import CLASSIFIER, SUPPORTED, TaskHead, find_task
+from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.graphs.blocks import build_attention, build_connect, build_ffn
+from shard_tools.graphs.embed_head import HeadSpec, build_embed, build_head
+from sti.errors import CheckpointError
+from sti.json_fields import Fields
+
+_ACTIVATIONS: Mapping[str, Literal["gelu", "gelu_new", "relu"]] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "relu": "relu",
+}
+_WORDS = "embeddings.word_embeddings.weight"
+_ATTENTION, _FFN = "attention", "ffn"
+
+
+class BertModel:
+    """A BERT-family checkpoint. Reads tensors as they are asked for; not thread-safe."""
+
+    architecture = "bert"
+
+    def __init__(self, checkpoint: Checkpoint, slices: int | None) -> None:
+        """Read the configuration and find the task.
+
+        Raises:
+            CheckpointError: something is missing or not supported; says what is supported.
+        """
+        self._checkpoint = checkpoint
+        where = str(checkpoint.directory / "config.json")
+        config = Fields(checkpoint.config, where=where, error=CheckpointError)
+        self._activation = _activation(config)
+        self.layers = config.integer("num_hidden_layers", least=1)
+        self.hidden = config.integer("hidden_size", least=1)
+        self.vocabulary = config.integer("vocab_size", least=1)
+        self.positions = config.integer("max_position_embeddings", least=3)
+        self._types = config.integer("type_vocab_size", least=1)
+        self._inner = config.integer("intermediate_size", least=1)
+        self._heads = config.integer("num_attention_heads", least=1)
+        self._epsilon = config.number("layer_norm_eps", least=0.0)
+        self.slices = self._heads if slices is None else slices
+        _check_sizes(config, self.slices)
+        self._head_size = self.hidden // self._heads
+        self._prefix = encoder_prefix(checkpoint)
+        self._task = find_task(checkpoint, self._prefix)
+        self.task, self.labels = self._task.task, self._task.labels
+        self.kinds: tuple[KindLayout, ...] = (self._attention_layout(), self._ffn_layout())
+        self._checked_words()
+
+    def _attention_layout(self) -> KindLayout:
+        size, heads = self.hidden, self._heads
+        into = [Product(name, size, size, heads, cuts_outputs=True) for name in "qkv"]
+        out = Product("o", size, size, heads, cuts_outputs=False)
+        return KindLayout(_ATTENTION, "head", "sequence", (*into, out), ("q_bias", "v_bias"))
+
+    def _ffn_layout(self) -> KindLayout:
+        up = Product("up", self.hidden, self._inner, self.slices, cuts_outputs=True)
+        down = Product("down", self._inner, self.hidden, self.slices, cuts_outputs=False)
+        return KindLayout(_FFN, "neurons", "tokens", (up, down), ("up_bias",))
+
+    def _checked_words(self) -> None:
+        """Refuse a word table of the wrong shape before hours are spent on the rest."""
+        name = self._prefix + _WORDS
+        shape = self._checkpoint.shape(name)
+        if shape != (self.vocabulary, self.hidden):
+            raise CheckpointError(
+                f"{self._checkpoint.directory}: tensor {name!r} has shape {list(shape)}, expected "
+                f"{[self.vocabulary, self.hidden]} by config.json"
+            )
+
+    def block(self, layer: int, kind: str) -> BlockWeights:
+        """One block's tensors; the query is scaled by the root of the head's size."""
+        base = f"encoder.layer.{layer}."
+        if kind == _FFN:
+            return BlockWeights(
+                {
+                    "up": self._matrix(base + "intermediate.dense", self.hidden, self._inner),
+                    "down": self._matrix(base + "output.dense", self._inner, self.hidden),
+                },
+                {
+                    "up_bias": self._vector(base + "intermediate.dense.bias", self._inner).reshape(
+                        self.slices, 1, -1
+                    ),
+                    "bias": self._vector(base + "output.dense.bias", self.hidden),
+                    **self._norm(base + "output.LayerNorm"),
+                },
+            )
+        root = np.float32(1.0 / np.sqrt(self._head_size))
+        names = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}
+        base += "attention."
+        matrices = {
+            name: self._matrix(base + tensor, self.hidden, self.hidden)
+            for name, tensor in names.items()
+        }
+        matrices["q"] *= root
+        heads = (self._heads, 1, self._head_size)
+        query_bias = self._vector(base + "self.query.bias", self.hidden) * root
+        vectors = {
+            "q_bias": query_bias.reshape(heads),
+            "v_bias": self._vector(base + "self.value.bias", self.hidden).reshape(heads),
+            "bias": self._vector(base + "output.dense.bias", self.hidden),
+            **self._norm(base + "output.LayerNorm"),
+        }
+        return BlockWeights(matrices, vectors)
+
+    def residents(self, max_tokens: int) -> dict[str, NDArray[Any]]:
+        """Positions (the first ``max_tokens``, float16), types, norm, and the head's tensors."""
+        base = "embeddings."
+        positions = self._read(base + "position_embeddings.weight", (self.positions, self.hidden))
+        types = self._read(base + "token_type_embeddings.weight", (self._types, self.hidden))
+        norm = self._norm(base + "LayerNorm")
+        found: dict[str, NDArray[Any]] = {
+            "embed.positions": positions[:max_tokens].astype(np.float16),
+            "embed.types": types,
+        }
+        found |= {f"embed.{name}": vector for name, vector in norm.items()}
+        return found | {f"head.{name}": vector for name, vector in self._head().items()}
+
+    def _head(self) -> dict[str, Floats]:
+        """Inputs of the head graph besides ``h`` and ``tokens``."""
+        found: dict[str, Floats] = {}
+        if self._task.pooling == "pooler":
+            found["pooler_w"] = self._matrix("pooler.dense", self.hidden, self.hidden)
+            found["pooler_b"] = self._vector("pooler.dense.bias", self.hidden)
+        if self.labels:
+            count = len(self.labels)
+            weights = self._checkpoint.tensor(CLASSIFIER, (count, self.hidden))
+            found["classifier_w"] = np.ascontiguousarray(weights.T)
+            found["classifier_b"] = self._checkpoint.tensor("classifier.bias", (count,))
+        return found
+
+    def graphs(self, side: Mapping[str, Collection[str]]) -> dict[str, bytes]:
+        """The graphs, with side inputs for the products in ``side``."""
+        size = self.hidden
+        found = {
+            "embed": build_embed(hidden=size, epsilon=self._epsilon),
+            "connect": build_connect(hidden=size, epsilon=self._epsilon),
+            "head": build_head(hidden=size, head=_head_spec(self._task)),
+        }
+        variants: tuple[Literal["s8", "u8"], ...] = ("s8", "u8")
+        for weights in variants:
+            for name, masked in ((_ATTENTION, False), (f"{_ATTENTION}_masked", True)):
+                found[f"{name}.{weights}"] = build_attention(
+                    hidden=size,
+                    head=self._head_size,
+                    weights=weights,
+                    masked=masked,
+                    side=side[_ATTENTION],
+                )
+            found[f"{_FFN}.{weights}"] = build_ffn(
+                hidden=size,
+                neurons=self._inner // self.slices,
+                weights=weights,
+                activation=self._activation,
+                side=side[_FFN],
+            )
+        return found
+
+    def word_rows(self, start: int, stop: int) -> Floats:
+        """Rows of the word embeddings, a new array."""
+        return self._checkpoint.rows(self._prefix + _WORDS, start, stop)
+
+    def embed(self, batch: TokenBatch, residents: Mapping[str, Floats]) -> Floats:
+        """Hidden states before the first layer."""
+        rows = {number: self.word_rows(number, number + 1)[0] for number in set(batch.ids.tolist())}
+        summed = np.stack([rows[number] for number in batch.ids.tolist()])
+        summed += residents["embed.positions"][batch.positions]
+        summed += residents["embed.types"][batch.type_ids]
+        return reference.layer_norm(
+            summed, residents["embed.gamma"], residents["embed.beta"], self._epsilon
+        )
+
+    def contributions(
+        self,
+        kind: str,
+        hidden: Floats,
+        lengths: Sequence[int],
+        operands: Mapping[str, Floats],
+        vectors: Mapping[str, Floats],
+    ) -> Floats:
+        """What each part of a block adds to its sum."""
+        if kind == _FFN:
+            return reference.feed_forward(
+                hidden,
+                up=operands["up"],
+                up_bias=vectors["up_bias"],
+                down=operands["down"],
+                kind=self._activation,
+            )
+        return reference.attention(
+            hidden,
+            lengths,
+            query=operands["q"],
+            key=operands["k"],
+            value=operands["v"],
+            output=operands["o"],
+            query_bias=vectors["q_bias"],
+            value_bias=vectors["v_bias"],
+        )
+
+    def connect(self, summed: Floats, vectors: Mapping[str, Floats]) -> Floats:
+        """Bias and norm behind a block."""
+        return reference.layer_norm(
+            summed + vectors["bias"], vectors["gamma"], vectors["beta"], self._epsilon
+        )
+
+    def readout(self, hidden: Floats, lengths: Sequence[int]) -> Floats:
+        """The means of the sentences, their first tokens, or every token."""
+        if self._task.pooling == "none":
+            return hidden
+        starts = np.cumsum((0, *lengths[:-1]))
+        if self._task.pooling == "mean":
+            means: Floats = np.add.reduceat(hidden, starts, axis=0)
+            means /= np.array(lengths, dtype=np.float32)[:, None]
+            return means
+        first: Floats = hidden[starts]
+        return first
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> Floats:
+        return self._checkpoint.tensor(self._prefix + name, shape)
+
+    def _matrix(self, module: str, inputs: int, outputs: int) -> Floats:
+        """The weight of a linear module, turned to ``[in, out]`` (a view)."""
+        return self._read(module + ".weight", (outputs, inputs)).T
+
+    def _vector(self, name: str, size: int) -> Floats:
+        return self._read(name, (size,))
+
+    def _norm(self, module: str) -> dict[str, Floats]:
+        """Gamma and beta, which checkpoints of TensorFlow descent call just so."""
+        old = f"{self._prefix}{module}.gamma" in self._checkpoint.names()
+        names = {"gamma": "gamma", "beta": "beta"} if old else {"gamma": "weight", "beta": "bias"}
+        return {key: self._vector(f"{module}.{name}", self.hidden) for key, name in names.items()}
+
+
+def _activation(config: Fields) -> Literal["gelu", "gelu_new", "relu"]:
+    """The activation of the FFN; refuses variants of BERT whose arithmetic differs."""
+    name = config.text("hidden_act")
+    if name not in _ACTIVATIONS:
+        raise CheckpointError(
+            f"{config.where}: hidden_act {name!r} is not supported; supported: "
+            f"{', '.join(_ACTIVATIONS)}"
+        )
+    position = config.raw("position_embedding_type") or "absolute"
+    if position != "absolute":
+        raise CheckpointError(
+            f"{config.where}: position_embedding_type {position!r} is not supported; supported: "
+            "absolute"
+        )
+    if config.raw("is_decoder") or config.raw("add_cross_attention"):
+        raise CheckpointError(f"{config.where}: decoders are not supported; supported: {SUPPORTED}")
+    return _ACTIVATIONS[name]
+
+
+def _check_sizes(config: Fields, slices: int) -> None:
+    """Refuse sizes that cannot be cut into slices."""
+    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    inner = config.integer("intermediate_size")
+    if hidden % heads:
+        raise CheckpointError(
+            f"{config.where}: hidden_size {hidden} is no multiple of num_attention_heads {heads}"
+        )
+    if slices < 1 or heads % slices or inner % slices:
+        good = [n for n in range(1, heads + 1) if heads % n == 0 and inner % n == 0]
+        raise CheckpointError(
+            f"{config.where}: {slices} slices do not divide {heads} heads and {inner} FFN "
+            f"neurons; possible: {', '.join(map(str, good))}"
+        )
+    parts = {"a head": hidden * (hidden // heads), "an FFN slice": hidden * (inner // slices)}
+    for name, weights in parts.items():
+        if hidden % 2 or weights % 8:
+            raise CheckpointError(
+                f"{config.where}: a matrix of {name} has {weights} weights and the model a width "
+                f"of {hidden}; they must be multiples of 8 and 2"
+            )
+
+
+def encoder_prefix(checkpoint: Checkpoint) -> str:
+    """What stands before the names of the encoder's tensors."""
+    names = checkpoint.names()
+    for prefix in ("bert.", ""):
+        if prefix + _WORDS in names:
+            return prefix
+    raise CheckpointError(
+        f"{checkpoint.directory}: tensor {_WORDS!r} is missing (with or without 'bert.' before it)"
+    )
+
+
+def _head_spec(head: TaskHead) -> HeadSpec:
+    if head.task == "tagging":
+        return HeadSpec(kind="tokens", pooling="mean", normalize=False)
+    kind: Literal["embedding", "sequence"] = "embedding" if head.task == "embedding" else "sequence"
+    pooling = cast("Literal['mean', 'cls', 'pooler']", head.pooling)
+    return HeadSpec(kind=kind, pooling=pooling, normalize=head.normalize)

@@ -1,0 +1,108 @@
+"""BERT's arithmetic in float32 NumPy: the reference that importance is measured with.
+
+In: float tensors in the orientation of the pack's graphs. Out: hidden states ``[T, d]`` of
+sentences laid end to end. Written for clarity and BLAS, not for latency; the run time computes
+with the pack's graphs instead. Knows no names, files or codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from shard_tools.architectures.base import Floats
+
+_GELU_NEW = np.float32(0.7978845608)  # sqrt(2 / pi)
+
+
+def layer_norm(x: Floats, gamma: Floats, beta: Floats, epsilon: float) -> Floats:
+    """Normalize each row."""
+    centred = x - x.mean(axis=1, keepdims=True)
+    spread = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + np.float32(epsilon))
+    centred /= spread
+    centred *= gamma
+    centred += beta
+    return np.asarray(centred, dtype=np.float32)
+
+
+def erf(x: Floats) -> Floats:
+    """The error function to 2e-7 (Abramowitz and Stegun, 7.1.26)."""
+    size = np.abs(x)
+    t = 1.0 / (1.0 + np.float32(0.3275911) * size)
+    poly = np.full_like(x, 1.061405429)
+    for term in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        poly *= t
+        poly += np.float32(term)
+    poly *= t
+    np.square(size, out=size)
+    np.negative(size, out=size)
+    np.exp(size, out=size)
+    poly *= size
+    found: Floats = np.copysign(1.0 - poly, x)
+    return found
+
+
+def activate(x: Floats, kind: str) -> Floats:
+    """``gelu``, ``gelu_new`` (tanh) or ``relu``."""
+    if kind == "relu":
+        return np.maximum(x, 0.0)
+    if kind == "gelu_new":
+        inner: Floats = np.tanh(_GELU_NEW * (x + np.float32(0.044715) * x * x * x))
+    else:
+        inner = erf(x * np.float32(0.7071067811865476))
+    inner += 1.0
+    inner *= x
+    inner *= 0.5
+    return inner
+
+
+def attention(
+    x: Floats,
+    lengths: Sequence[int],
+    *,
+    query: Floats,
+    key: Floats,
+    value: Floats,
+    output: Floats,
+    query_bias: Floats,
+    value_bias: Floats,
+) -> Floats:
+    """What each head adds to the block's sum.
+
+    Args:
+        x: ``[T, d]``.
+        lengths: tokens of each sentence, summing to T.
+        query, key, value: ``[heads, d, head]``, the query scaled already.
+        output: ``[heads, head, d]``.
+        query_bias, value_bias: ``[heads, 1, head]``; a bias of the keys cancels in the softmax.
+
+    Returns:
+        ``[heads, T, d]``, without bias and residual.
+    """
+    queries, keys, values = (_per_part(x, weights) for weights in (query, key, value))
+    queries += query_bias
+    values += value_bias
+    mixed = np.empty_like(values)
+    start = 0
+    for length in lengths:
+        span = slice(start, start + length)
+        scores = queries[:, span] @ keys[:, span].transpose(0, 2, 1)
+        scores -= scores.max(axis=2, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=2, keepdims=True)
+        np.matmul(scores, values[:, span], out=mixed[:, span])
+        start += length
+    return mixed @ output
+
+
+def feed_forward(x: Floats, *, up: Floats, up_bias: Floats, down: Floats, kind: str) -> Floats:
+    """What each group of neurons adds: ``up`` ``[n, d, size]``, ``down`` ``[n, size, d]``."""
+    return activate(_per_part(x, up) + up_bias, kind) @ down
+
+
+def _per_part(x: Floats, weights: Floats) -> Floats:
+    """``[T, d]`` by ``[n, d, size]`` -> ``[n, T, size]``, as one product: BLAS likes them large."""
+    parts, hidden, size = weights.shape
+    joined = x @ weights.transpose(1, 0, 2).reshape(hidden, parts * size)
+    return joined.reshape(-1, parts, size).transpose(1, 0, 2)

@@ -1,0 +1,230 @@
+"""A float model directory as the ecosystem ships it, read one tensor at a time.
+
+In: a directory with ``config.json`` and ``model.safetensors``, or several such files with an
+index. Out: its JSON files and single tensors as float32. Tensors are read with plain reads rather
+than mapped, so that a checkpoint never counts towards the memory of a build as a whole. Knows
+nothing of architectures: what names and shapes mean is ``architectures``' business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.errors import CheckpointError, StorageError
+from sti.json_fields import Fields
+from sti.pack.safetensors_table import LENGTH_BYTES, TensorPlace, header_bytes, parse_table
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+FLOATS = ("F32", "F16", "BF16")
+
+
+class Checkpoint:
+    """An open checkpoint. Not thread-safe; close it, or use it as a context manager.
+
+    Attributes:
+        directory: where it lies.
+        config: ``config.json``.
+        tensor_bytes: bytes of all tensors.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Read the configuration and the tables of the tensor files.
+
+        Raises:
+            CheckpointError: a file is missing or malformed; names it.
+            StorageError: a file cannot be read.
+        """
+        self.directory = directory
+        self._files: dict[str, BinaryIO] = {}
+        self._places: dict[str, tuple[BinaryIO, str, TensorPlace]] = {}
+        if not directory.is_dir():
+            raise CheckpointError(
+                f"{directory}: no such directory; a checkpoint is a directory with config.json, "
+                f"{SINGLE} and tokenizer files"
+            )
+        config = self.json("config.json")
+        if config is None:
+            raise CheckpointError(f"{directory}: config.json is missing; is this a checkpoint?")
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{directory / 'config.json'}: expected a JSON object")
+        self.config: Mapping[str, Any] = config
+        try:
+            self._open_tensors()
+        except BaseException:
+            self.close()
+            raise
+        self.tensor_bytes = sum(place.length for _, _, place in self._places.values())
+
+    def _open_tensors(self) -> None:
+        if (self.directory / SINGLE).exists():
+            self._add(SINGLE)
+            return
+        index = self.json(INDEX)
+        if index is None:
+            found = sorted(path.name for path in self.directory.glob("*.bin"))
+            other = f" ({', '.join(found)} must be converted to safetensors first)" if found else ""
+            raise CheckpointError(f"{self.directory}: neither {SINGLE} nor {INDEX} is there{other}")
+        where = str(self.directory / INDEX)
+        fields = Fields(index, where=where, error=CheckpointError).object("weight_map")
+        weights = {name: fields.text(name) for name in fields.keys()}
+        for file in sorted(set(weights.values())):
+            if Path(file).name != file or not (self.directory / file).exists():
+                raise CheckpointError(f"{where}: names {file!r}, which is not in the directory")
+            self._add(file)
+        for name, file in weights.items():
+            if name not in self._places:
+                raise CheckpointError(f"{where}: tensor {name!r} is not in {file}")
+
+    def _add(self, file: str) -> None:
+        """Open one tensor file and take over its table."""
+        path = self.directory / file
+        where = str(path)
+        try:
+            stream = path.open("rb", buffering=0)
+            self._files[file] = stream
+            size = stream.seek(0, 2)
+            stream.seek(0)
+            length = header_bytes(
+                stream.read(LENGTH_BYTES), size, where=where, error=CheckpointError
+            )
+            raw = stream.read(length)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+        table = parse_table(raw, where=where, error=CheckpointError)
+        if table.end != size:
+            raise CheckpointError(
+                f"{path}: its tensors end at byte {table.end}, the file at {size}; fetch it again"
+            )
+        for name, place in table.tensors.items():
+            if name in self._places:
+                raise CheckpointError(f"{path}: tensor {name!r} is in another file, too")
+            self._places[name] = (stream, where, place)
+
+    def json(self, relative: str) -> Any:
+        """A JSON file of the checkpoint, parsed; None where there is none."""
+        path = self.directory / relative
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+
+    def files(self) -> tuple[Path, ...]:
+        """The files of the checkpoint that hold tensors."""
+        return tuple(self.directory / file for file in self._files)
+
+    def names(self) -> frozenset[str]:
+        """The names of all tensors."""
+        return frozenset(self._places)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor.
+
+        Raises:
+            CheckpointError: there is no such tensor.
+        """
+        return self._place(name)[2].shape
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """A tensor as a new, writable float32 array.
+
+        Args:
+            name: the tensor.
+            shape: what it has to be.
+
+        Raises:
+            CheckpointError: it is missing, of another shape or type, or not finite; names it.
+            StorageError: the file cannot be read.
+        """
+        stream, where, place = self._place(name)
+        if place.shape != shape:
+            raise CheckpointError(
+                f"{where}: tensor {name!r} has shape {list(place.shape)}, expected {list(shape)} "
+                "by config.json"
+            )
+        return self._read(name, stream, where, place.dtype, place.offset, shape)
+
+    def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows ``start`` to ``stop`` of a matrix, as ``tensor`` does for a whole one."""
+        stream, where, place = self._place(name)
+        count, width = place.shape
+        row_bytes = place.length // count
+        offset = place.offset + start * row_bytes
+        return self._read(name, stream, where, place.dtype, offset, (stop - start, width))
+
+    def _place(self, name: str) -> tuple[BinaryIO, str, TensorPlace]:
+        try:
+            return self._places[name]
+        except KeyError:
+            raise CheckpointError(f"{self.directory}: tensor {name!r} is missing") from None
+
+    def _read(
+        self,
+        name: str,
+        stream: BinaryIO,
+        where: str,
+        dtype: str,
+        offset: int,
+        shape: tuple[int, ...],
+    ) -> NDArray[np.float32]:
+        if dtype not in FLOATS:
+            raise CheckpointError(
+                f"{where}: tensor {name!r} is of type {dtype}; supported are {', '.join(FLOATS)}"
+            )
+        raw = np.empty(shape, dtype={"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[dtype])
+        view = memoryview(raw.reshape(-1).view(np.uint8))
+        try:
+            stream.seek(offset)
+            done = 0
+            while done < len(view):
+                got = stream.readinto(view[done:])  # type: ignore[attr-defined]
+                if not got:
+                    raise CheckpointError(f"{where}: ends inside tensor {name!r}; fetch it again")
+                done += got
+        except OSError as error:
+            raise StorageError(f"{where}: cannot be read: {error.strerror}") from error
+        values = _widened(raw, dtype)
+        finite = np.isfinite(values)
+        if not finite.all():
+            bad = values.size - int(np.count_nonzero(finite))
+            raise CheckpointError(
+                f"{where}: tensor {name!r} has {bad} values that are NaN or infinite; "
+                "export the checkpoint again"
+            )
+        return values
+
+    def close(self) -> None:
+        """Close the files. Idempotent."""
+        for stream in self._files.values():
+            stream.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _widened(raw: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """float32 from float32, float16, or the upper halves of float32 that bfloat16 is."""
+    if dtype == "BF16":
+        wide = raw.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+    return raw.astype(np.float32, copy=False)

@@ -1,0 +1,188 @@
+"""What a pack holds, for people and for scripts.
+
+In: an open pack. Out: one JSON-able description, and the text rendered from it. Reads the header
+and the resident region only; whether the bytes are sound is ``sti.pack.verify``'s business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from shard_tools.inspection.ranking_text import render_quality, render_ranking, render_submodels
+from sti.model.fidelity import blocks_of, loss_of, uniform_counts
+from sti.model.manifest import Manifest, Submodel
+from sti.pack.header import VOCABULARY, padded
+from sti.pack.pack_reader import PackReader
+from sti.report.tables import aligned
+from sti.units import format_size
+
+
+def describe(reader: PackReader) -> dict[str, Any]:
+    """Everything ``sti-shard inspect --json`` prints. Sizes in bytes."""
+    manifest = reader.manifest
+    dims = manifest.dimensions
+    return {
+        "path": str(reader.path),
+        "pack_id": reader.pack_id,
+        "name": manifest.name,
+        "architecture": manifest.architecture,
+        "task": manifest.task,
+        "labels": list(manifest.labels),
+        "licence": manifest.licence,
+        "source": manifest.source,
+        "generator": manifest.generator,
+        "dimensions": {
+            "layers": dims.layers,
+            "slices": dims.slices,
+            "hidden": dims.hidden,
+            "max_tokens": dims.max_tokens,
+            "words": manifest.words.rows,
+        },
+        "ladder": list(manifest.ladder),
+        "encoder_weights": _encoder_weights(manifest),
+        "bits_a_weight": _bits(manifest),
+        "bytes": _sizes(reader),
+        "submodels": [
+            {
+                "depth": item.depth,
+                "width": item.width,
+                "layers": list(item.layers),
+                "loss": item.loss,
+                "uniform": _uniform(manifest, item),
+            }
+            for item in manifest.submodels
+        ],
+        "uniform_loss": {
+            str(entry["bits"]): entry["loss"] for entry in _uniform(manifest, manifest.submodels[0])
+        },
+        "quality": asdict(manifest.quality) if manifest.quality else None,
+        "rejection": asdict(manifest.rejection) if manifest.rejection else None,
+        "importance": _importance(manifest),
+        "notes": manifest.notes,
+    }
+
+
+def _encoder_weights(manifest: Manifest) -> int:
+    return sum(block.shard_weights for block in manifest.blocks) * manifest.dimensions.slices
+
+
+def _bits(manifest: Manifest) -> dict[str, float]:
+    """Bits a weight of the outlier lists, of each plane, and of all together."""
+    slices = manifest.dimensions.slices
+    total = {"outliers": sum(sum(block.outlier_bytes) for block in manifest.blocks)}
+    for number, bits in enumerate(manifest.ladder):
+        total[f"plane {bits}"] = slices * sum(
+            block.planes[number].shard_bytes for block in manifest.blocks
+        )
+    total["all"] = sum(total.values())
+    weights = _encoder_weights(manifest)
+    return {key: round(size * 8 / weights, 3) for key, size in total.items()}
+
+
+def _sizes(reader: PackReader) -> dict[str, int]:
+    """Bytes of each part of the file; they add up to its size."""
+    manifest, tensors = reader.manifest, reader.tensors()
+    graphs = sum(tensors[name].length for name in manifest.graphs.values())
+    vocabulary = tensors[VOCABULARY].length
+    words = manifest.words.rows * manifest.words.row_bytes
+    outliers = sum(sum(block.outlier_bytes) for block in manifest.blocks)
+    blocks = sum(block.length for block in manifest.blocks)
+    padding = padded(words) - words
+    padding += sum(padded(block.length) - block.length for block in manifest.blocks)
+    return {
+        "header": reader.words_offset - manifest.resident.length,
+        "graphs": graphs,
+        "vocabulary": vocabulary,
+        "other residents": manifest.resident.length - graphs - vocabulary,
+        "words": words,
+        "outliers": outliers,
+        "planes": blocks - outliers,
+        "padding": padding,
+        "file": reader.file_bytes,
+    }
+
+
+def _uniform(manifest: Manifest, submodel: Submodel) -> list[dict[str, float]]:
+    """What to expect of a submodel with every shard at one fidelity, lowest first."""
+    blocks = blocks_of(manifest, submodel)
+    found = []
+    for bits in manifest.ladder:
+        counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
+        loss = loss_of(submodel, blocks, counts)
+        entry: dict[str, float] = {"bits": bits, "loss": loss}
+        if manifest.quality is not None:
+            entry[manifest.quality.metric] = manifest.quality.estimate(loss).value
+        found.append(entry)
+    return found
+
+
+def _importance(manifest: Manifest) -> list[dict[str, Any]]:
+    """Each block's expected loss at the lowest fidelity, and how its slices share it."""
+    found = []
+    for block in manifest.blocks:
+        worth = [sum(gains) for gains in zip(*(p.gains for p in block.planes[1:]), strict=True)]
+        worth = worth or [0.0] * manifest.dimensions.slices
+        found.append(
+            {
+                "layer": block.layer,
+                "kind": block.kind,
+                "loss_at_lowest": sum(worth),
+                "most_important": max(range(len(worth)), key=worth.__getitem__),
+                "most": max(worth),
+                "least_important": min(range(len(worth)), key=worth.__getitem__),
+                "least": min(worth),
+            }
+        )
+    return found
+
+
+def render(description: dict[str, Any], manifest: Manifest) -> str:
+    """The description of a pack as text for a terminal."""
+    dims = description["dimensions"]
+    labels = description["labels"]
+    lines = [
+        f"{description['name']}  ({description['path']}, pack {description['pack_id']})",
+        f"  {description['task']}, {description['architecture']}: {dims['layers']} layers x "
+        f"{dims['slices']} slices, width {dims['hidden']}, at most {dims['max_tokens']} tokens, "
+        f"{dims['words']} words",
+        f"  labels: {_listed(labels)}" if labels else "",
+        f"  licence: {description['licence'] or 'not stated'}",
+        f"  source: {description['source']}" if description["source"] else "",
+        f"  fidelities: {', '.join(map(str, description['ladder']))} bits",
+    ]
+    parts = [line for line in lines if line]
+    total = description["bytes"]["file"]
+    sizes = [
+        (name, format_size(size), f"{size / total:.1%}")
+        for name, size in description["bytes"].items()
+    ]
+    bits = [(name, f"{value:.3f}") for name, value in description["bits_a_weight"].items()]
+    ranks = [
+        (
+            f"{item['layer']} {item['kind']}",
+            f"{item['loss_at_lowest']:.3g}",
+            f"{item['most']:.3g}",
+            str(item["most_important"]),
+            f"{item['least']:.3g}",
+            str(item["least_important"]),
+        )
+        for item in description["importance"]
+    ]
+    lowest = description["ladder"][0]
+    parts += ["", aligned(("part", "size", "share"), sizes)]
+    parts += [aligned(("encoder", "bits a weight"), bits)]
+    quality = manifest.quality
+    metric = quality.metric if quality else None
+    parts += [render_submodels(description["submodels"], metric)]
+    if quality or manifest.rejection:
+        parts += [render_quality(quality, manifest.rejection)]
+    header = ("block", f"loss at {lowest} bits", "most", "slice", "least", "slice")
+    parts += [aligned(header, ranks)]
+    ranking = render_ranking(manifest)
+    return "\n".join([*parts, ranking] if ranking else parts)
+
+
+def _listed(labels: list[str], most: int = 8) -> str:
+    shown = ", ".join(labels[:most])
+    return shown if len(labels) <= most else f"{shown}, ... ({len(labels)})"

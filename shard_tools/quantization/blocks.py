@@ -1,0 +1,125 @@
+"""A block on its int8 grids: from float matrices to what shards, graphs and importance need.
+
+In: one block's float tensors and the layout of its kind. Out: its integer matrices cut into
+slices, its resident tensors, and float operands at any fidelity. Knows nothing of checkpoints,
+codes' bits or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_tools.architectures.base import BlockWeights, Floats, KindLayout
+from shard_tools.quantization.grids import QuantizedMatrix, quantize_matrix
+from sti.model.manifest import BlockKind, Operand, SideInput
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedBlock:
+    """One block of one layer."""
+
+    layer: int
+    layout: KindLayout
+    matrices: Mapping[str, QuantizedMatrix]
+    """Product name to its grid, ``[in, out]``."""
+    vectors: Mapping[str, Floats]
+
+    def shard(self, index: int, slices: int) -> NDArray[np.int8]:
+        """All weights of one slice, flat, in the order of the operands; a new array."""
+        pieces = []
+        for product in self.layout.products:
+            parts = product.split(self.matrices[product.name].q)
+            each = product.parts // slices
+            pieces.append(parts[index * each : (index + 1) * each].reshape(-1))
+        return np.concatenate(pieces)
+
+    def operands(self, values: Floats) -> dict[str, Floats]:
+        """Float operands ``[parts, in, out]``, side weights included.
+
+        Args:
+            values: float32 ``[256]``: what stands for each int8 value, by its bits as uint8.
+        """
+        found = {}
+        for product in self.layout.products:
+            grid = self.matrices[product.name]
+            weights = values[grid.q.view(np.uint8)]
+            weights *= grid.scale
+            weights[grid.side_index] += grid.side_weights
+            found[product.name] = product.split(weights)
+        return found
+
+    def residents(self, side: Collection[str]) -> dict[str, NDArray[Any]]:
+        """Resident inputs of the block's graph and of ``connect``, by graph input.
+
+        Args:
+            side: products whose graphs take side inputs, in this block or another.
+        """
+        found: dict[str, NDArray[Any]] = dict(self.vectors)
+        for product in self.layout.products:
+            grid = self.matrices[product.name]
+            scale, weights = grid.scale, grid.side_weights
+            if product.cuts_outputs:
+                scale = product.split_rows(scale[None])
+                weights = product.split_rows(weights)
+            found[f"{product.name}_scale"] = scale
+            if product.name in side:
+                found[f"{product.name}_idx"] = grid.side_index
+                found[f"{product.name}_w"] = weights
+        return found
+
+
+def quantize_block(
+    layer: int, layout: KindLayout, weights: BlockWeights, *, grid_sigmas: float
+) -> QuantizedBlock:
+    """Put every matrix of a block on its grids."""
+    matrices = {
+        name: quantize_matrix(matrix, name=f"layer {layer} {name}", grid_sigmas=grid_sigmas)
+        for name, matrix in weights.matrices.items()
+    }
+    return QuantizedBlock(layer, layout, matrices, weights.vectors)
+
+
+def side_products(blocks: Collection[QuantizedBlock]) -> dict[str, tuple[str, ...]]:
+    """For each kind, the products that need a side input in at least one layer."""
+    found: dict[str, dict[str, None]] = {}
+    for block in blocks:
+        names = found.setdefault(block.layout.name, {})
+        for product in block.layout.products:
+            if len(block.matrices[product.name].side_index):
+                names[product.name] = None
+    return {
+        block.layout.name: tuple(
+            product.name
+            for product in block.layout.products
+            if product.name in found[block.layout.name]
+        )
+        for block in blocks
+    }
+
+
+def manifest_kind(layout: KindLayout, slices: int, side: Collection[str]) -> BlockKind:
+    """How the manifest describes a kind of block."""
+    operands, sides = [], []
+    for product in layout.products:
+        each = product.parts // slices
+        shape = product.part_shape if each == 1 else (each, *product.part_shape)
+        operands.append(Operand(product.name, shape))
+        if product.name in side:
+            channels = 0 if product.cuts_outputs else product.rows // slices
+            sides.append(SideInput(product.name, channels))
+    cut = [f"{product.name}_scale" for product in layout.products if product.cuts_outputs]
+    whole = [f"{product.name}_scale" for product in layout.products if not product.cuts_outputs]
+    return BlockKind(
+        name=layout.name,
+        slice_unit=layout.slice_unit,
+        input_kind=layout.input_kind,
+        operands=tuple(operands),
+        sliced=(*cut, *layout.sliced),
+        shared=tuple(whole),
+        side=tuple(sides),
+    )

@@ -1,0 +1,93 @@
+"""Word embeddings at 4 bits: rows that can be read one by one from storage.
+
+In: float rows. Out: for each row its packed codes and the float16 scales of its groups, in the
+layout ``sti.pack.embedding_table.decode_rows`` reads. A group's scale is chosen for the least
+squared error among several ways of cutting the group's range; the sign of the scale lets the 16
+codes, of which 8 lie below zero and 7 above, reach further on the side of the group's largest
+weight. Knows nothing of tokens or files.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+GROUP = 32
+"""Weights that share a scale where the width allows it."""
+
+_CUTS = np.linspace(1.0, 0.72, 8, dtype=np.float32)
+"""Shares of a group's largest weight that the lowest code may stand for."""
+
+_CHUNK_GROUPS = 16384
+
+
+def group_size(hidden: int) -> int:
+    """The largest divisor of ``hidden`` up to ``GROUP``."""
+    return next(size for size in range(min(GROUP, hidden), 0, -1) if hidden % size == 0)
+
+
+def row_bytes(hidden: int, group: int) -> int:
+    """Bytes of one encoded row."""
+    return hidden // 2 + hidden // group * 2
+
+
+def encode_rows(rows: NDArray[np.float32], *, group: int) -> NDArray[np.uint8]:
+    """Encode rows.
+
+    Args:
+        rows: float32 ``[n, hidden]``, ``hidden`` even and divisible by ``group``; not modified.
+        group: weights that share a scale.
+
+    Returns:
+        uint8 ``[n, row_bytes]``, a new array.
+    """
+    count, hidden = rows.shape
+    half = hidden // 2
+    out = np.empty((count, row_bytes(hidden, group)), dtype=np.uint8)
+    step = max(1, _CHUNK_GROUPS * group // hidden)
+    for start in range(0, count, step):
+        part = rows[start : start + step]
+        codes, scales = _encode_groups(part.reshape(-1, group))
+        codes = codes.reshape(len(part), hidden)
+        target = out[start : start + step]
+        np.bitwise_or(codes[:, :half], codes[:, half:] << 4, out=target[:, :half])
+        target[:, half:] = scales.reshape(len(part), -1).view(np.uint8)
+    return out
+
+
+def _encode_groups(
+    values: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Codes ``[n, group]`` and scales ``[n]`` of the least squared error found."""
+    at = np.abs(values).argmax(axis=1)
+    extreme = np.take_along_axis(values, at[:, None], axis=1)[:, 0]
+    best_error = np.full(len(values), np.inf, dtype=np.float32)
+    best_scale = np.zeros(len(values), dtype=np.float32)
+    for cut in _CUTS:
+        codes = _codes(values, extreme * (cut / -8.0))
+        # The least-squares scale for these codes is at least as good as the one they came from.
+        norm = np.einsum("ng,ng->n", codes, codes)
+        dot = np.einsum("ng,ng->n", codes, values)
+        scale = np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0)
+        scale = _stored(scale).astype(np.float32)
+        missed = codes * scale[:, None]
+        missed -= values
+        error = np.einsum("ng,ng->n", missed, missed)
+        better = error < best_error
+        np.copyto(best_error, error, where=better)
+        np.copyto(best_scale, scale, where=better)
+    return (_codes(values, best_scale) + 8).astype(np.uint8), _stored(best_scale)
+
+
+def _codes(values: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest codes, -8 to 7, as float32 ``[n, group]``."""
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=np.abs(scale) > 1e-30)
+    codes = values * inverse[:, None]
+    np.rint(codes, out=codes)
+    np.clip(codes, -8.0, 7.0, out=codes)
+    return codes
+
+
+def _stored(scale: NDArray[np.float32]) -> NDArray[np.float16]:
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(scale, -limit, limit).astype("<f2")

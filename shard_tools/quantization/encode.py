@@ -1,0 +1,137 @@
+"""int8 weights -> planes and outliers of the nested code (byte layout: ``sti.codec.codebook``).
+
+Knows a book and where outliers begin; knows nothing of models, matrices or files. The flat int8
+weights of a shard go in, an ``EncodedShard`` comes out. Every value's code is the one that serves
+it best: exact at the top if the book can, then closest at the lower fidelities, each counted
+against the error that is usual there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.codec.codebook import CodeBook, plane_bytes
+from sti.codec.decoder import Decoder
+from sti.codec.lookup import SEGMENT_WEIGHTS
+from sti.codec.tables import Component, components
+from sti.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedShard:
+    """A shard as it is stored.
+
+    Attributes:
+        planes: for each fidelity, the uint8 bytes of the plane that raises a shard to it.
+        outliers: uint8, the weights that no plane codes, with their places.
+    """
+
+    planes: Mapping[int, NDArray[np.uint8]]
+    outliers: NDArray[np.uint8]
+
+
+class Encoder:
+    """Encodes shards by one book. Immutable, so threads may share it.
+
+    Args:
+        book: the book of the pack.
+        cut: weights with ``abs(q) > cut`` are outliers, 1..127.
+
+    Raises:
+        InputError: ``cut`` is out of range.
+    """
+
+    def __init__(self, book: CodeBook, *, cut: int) -> None:
+        if not 1 <= cut <= 127:
+            raise InputError(f"outliers must begin beyond 1..127, got {cut}")
+        self.book = book
+        self.cut = cut
+        self._codes = best_codes(book)
+        self._is_outlier = np.abs(np.arange(256, dtype=np.uint8).view(np.int8).astype(int)) > cut
+        self._components = components(book.ladder)
+
+    def encode(self, q: NDArray[np.int8]) -> EncodedShard:
+        """Encode one shard.
+
+        Args:
+            q: int8 ``[N]``, N a multiple of 8; only read.
+
+        Raises:
+            PackFormatError: N is not a multiple of 8.
+        """
+        ladder = self.book.ladder
+        sizes = plane_bytes(ladder, q.size)
+        index = np.ascontiguousarray(q).view(np.uint8).reshape(-1)
+        codes = self._codes[index]
+        planes = {}
+        for bits, parts, size in zip(ladder, self._components, sizes, strict=True):
+            plane = np.empty(size, dtype=np.uint8)
+            left = ladder[-1] - bits + sum(part.bits for part in parts)
+            for part in parts:
+                left -= part.bits
+                start = part.start * q.size // 8
+                stop = start + part.bits * q.size // 8
+                plane[start:stop] = _packed(codes >> np.uint8(left), part)
+            planes[bits] = plane
+        return EncodedShard(planes, _outlier_record(index, np.flatnonzero(self._is_outlier[index])))
+
+
+def best_codes(book: CodeBook) -> NDArray[np.uint8]:
+    """The top code of each int8 value, ``[256]``, indexed by the value's bits as uint8."""
+    top = book.ladder[-1]
+    alphabet = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
+    codes = np.arange(1 << top)
+    errors = np.zeros((len(alphabet), len(codes)))
+    for bits in book.ladder[:-1]:
+        missed = alphabet[:, None] - book.values[bits].astype(np.int64)[codes >> (top - bits)]
+        errors += np.square(missed) * 4.0**bits  # a bit more divides the usual error by four
+    missed = alphabet[:, None] - book.values[top].astype(np.int64)
+    # The top comes before all the others together, whose sum this exceeds.
+    errors += np.square(missed) * (errors.max() + 1.0)
+    codes8: NDArray[np.uint8] = errors.argmin(axis=1).astype(np.uint8)
+    return codes8
+
+
+def _packed(codes: NDArray[np.uint8], part: Component) -> NDArray[np.uint8]:
+    """The lowest bits of the codes as the bytes of a component."""
+    low = (codes & np.uint8((1 << part.bits) - 1)).reshape(-1, 4)
+    quads = low[:, 0].copy()
+    for weight in range(1, 4):
+        quads |= low[:, weight] << np.uint8(weight * part.bits)
+    if part.bits == 2:
+        return quads
+    halves = quads.reshape(2, -1)
+    low_half: NDArray[np.uint8] = halves[0]
+    low_half |= halves[1] << np.uint8(4)
+    return low_half
+
+
+def _outlier_record(values: NDArray[np.uint8], places: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Counts, positions and values of the outliers, padded."""
+    segments = -(-values.size // SEGMENT_WEIGHTS)
+    counts = np.bincount(places // SEGMENT_WEIGHTS, minlength=segments).astype("<u4")
+    positions = (places % SEGMENT_WEIGHTS).astype("<u2")
+    record = counts.tobytes() + positions.tobytes() + values[places].tobytes()
+    return np.frombuffer(record + bytes(-len(record) % 4), dtype=np.uint8)
+
+
+def fidelity_values(book: CodeBook, encoder: Encoder) -> dict[int, NDArray[np.float32]]:
+    """For each fidelity, what stands for each int8 value (by its bits), outliers included.
+
+    Returns:
+        Bits to float32 ``[256]``; the value q stands at index ``q & 255``.
+    """
+    alphabet = np.arange(256, dtype=np.uint8).view(np.int8)
+    encoded = encoder.encode(alphabet)
+    decoder = Decoder(book)
+    found, planes = {}, []
+    for bits in book.ladder:
+        planes.append(encoded.planes[bits])
+        out = np.empty(256, dtype=np.int8)
+        decoder.decode(planes, encoded.outliers, out)
+        found[bits] = out.astype(np.float32)
+    return found

@@ -1,0 +1,224 @@
+"""Measuring whole runs: cold in fresh processes, warm in an open engine.
+
+In: a pack, settings, a workload, repeats. Out: ``Measurement`` per setting: medians and the 95th
+percentile, each lane's busy time, bytes and memory. Cold means: a fresh process, nothing of the
+pack in the page cache, opening and the first run. Warm runs of all settings take turns, so that
+what else the machine does falls on all of them alike. Knows nothing of tables.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sti.engine.engine import Engine
+from sti.engine.targets import Settings
+from sti.errors import RunError
+from sti.planning.plan import Plan
+from sti.storage.file_reader import drop_cache
+
+Kind = Literal["cold", "pipelined", "sequential"]
+LANES = ("io", "decode", "compute")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A way to run: a name for people, and what the engine is asked for."""
+
+    name: str
+    settings: Settings
+
+    def options(self) -> list[str]:
+        """The same as options of ``sti run``."""
+        asked = self.settings
+        options: list[str] = []
+        if asked.latency_s is not None:
+            options += ["--latency", f"{asked.latency_s * 1e6:.3f}us"]
+        if asked.preload_bytes is not None:
+            options += ["--preload", str(asked.preload_bytes)]
+        if asked.fidelity is not None:
+            options += ["--fidelity", str(asked.fidelity)]
+        if asked.plan is not None:
+            options += ["--plan", str(asked.plan)]
+        return options
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run. Milliseconds and bytes; None where it does not apply."""
+
+    total_ms: float
+    open_ms: float | None
+    run_ms: float
+    lanes_ms: Mapping[str, float]
+    stall_ms: float
+    bytes_read: int
+    peak_bytes: int | None
+    growth_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """All runs of one kind under one setting. Figures are medians of the runs."""
+
+    setting: str
+    kind: Kind
+    samples: tuple[Sample, ...]
+    plan: Plan | None = None
+    """What warm runs followed."""
+
+    def median(self, what: Callable[[Sample], float | None]) -> float | None:
+        """Median of a figure; None where it does not apply."""
+        values = [value for value in map(what, self.samples) if value is not None]
+        return statistics.median(values) if values else None
+
+    @property
+    def p95_ms(self) -> float:
+        """95th percentile of the total."""
+        return p95([sample.total_ms for sample in self.samples])
+
+    @property
+    def ideal_ms(self) -> float:
+        """The largest lane sum: what a perfect pipeline would take."""
+        return max(self.lane_ms(lane) for lane in LANES)
+
+    def lane_ms(self, lane: str) -> float:
+        """Median busy time of a lane."""
+        return statistics.median(sample.lanes_ms[lane] for sample in self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; times in milliseconds."""
+        body: dict[str, Any] = {
+            "setting": self.setting,
+            "kind": self.kind,
+            "runs": len(self.samples),
+            "total_ms": self.median(lambda sample: sample.total_ms),
+            "p95_ms": self.p95_ms,
+            "open_ms": self.median(lambda sample: sample.open_ms),
+            "run_ms": self.median(lambda sample: sample.run_ms),
+            **{f"{lane}_ms": self.lane_ms(lane) for lane in LANES},
+            "stall_ms": self.median(lambda sample: sample.stall_ms),
+            "ideal_ms": self.ideal_ms,
+            "bytes_read": self.median(lambda sample: sample.bytes_read),
+            "peak_bytes": self.median(lambda sample: sample.peak_bytes),
+            "growth_bytes": self.median(lambda sample: sample.growth_bytes),
+        }
+        return {
+            key: round(value, 3) if isinstance(value, float) else value
+            for key, value in body.items()
+        }
+
+
+def p95(samples: Sequence[float]) -> float:
+    """The 95th percentile, by the nearest rank."""
+    ordered = sorted(samples)
+    return ordered[-(-95 * len(ordered) // 100) - 1]
+
+
+def measure_cold(
+    pack: Path, setting: Setting, texts: Sequence[str], *, threads: int | None, repeats: int
+) -> Measurement:
+    """Run ``sti run`` in fresh processes, the pack dropped from the page cache before each.
+
+    Raises:
+        RunError: a process failed; holds what it said.
+    """
+    command = [sys.executable, "-m", "sti", "run", str(pack), "--json", "--input", "-"]
+    command += setting.options()
+    if threads is not None:
+        command += ["--threads", str(threads)]
+    samples = []
+    for _ in range(repeats):
+        drop_cache(pack)
+        samples.append(_cold_sample(_answer(command, "\n".join(texts))))
+    return Measurement(setting.name, "cold", tuple(samples))
+
+
+def measure_warm(
+    engine: Engine, settings: Sequence[Setting], texts: Sequence[str], *, repeats: int
+) -> list[Measurement]:
+    """Run every setting pipelined and sequentially, in turns, after one run each to warm up.
+
+    The engine is left with the last setting as its target.
+    """
+    kinds: tuple[Literal["pipelined", "sequential"], ...] = ("pipelined", "sequential")
+    plans: dict[str, Plan] = {}
+    samples: dict[tuple[str, Kind], list[Sample]] = {
+        (setting.name, kind): [] for setting in settings for kind in kinds
+    }
+    for turn in range(repeats + 1):
+        for setting in settings:
+            aim(engine, setting.settings)
+            for kind in kinds:
+                result = engine.run(texts, mode=kind)
+                if not turn:
+                    continue
+                lanes = {lane: float(getattr(result.timing, lane)) for lane in LANES}
+                sample = Sample(
+                    total_ms=result.timing.total,
+                    open_ms=None,
+                    run_ms=result.timing.total,
+                    lanes_ms=lanes,
+                    stall_ms=result.timing.stall,
+                    bytes_read=result.bytes_read,
+                    peak_bytes=None,
+                    growth_bytes=None,
+                )
+                samples[setting.name, kind].append(sample)
+                plans[setting.name] = result.plan
+    return [
+        Measurement(name, kind, tuple(found), plans[name])
+        for (name, kind), found in samples.items()
+    ]
+
+
+def aim(engine: Engine, settings: Settings) -> None:
+    """Set the engine's target and wait until its preload buffer is full."""
+    engine.set_target(
+        latency=settings.latency_s,
+        preload=settings.preload_bytes,
+        fidelity=settings.fidelity,
+        plan=settings.plan,
+    )
+    engine.preloaded()
+
+
+def _answer(command: Sequence[str], text: str) -> dict[str, Any]:
+    """The JSON document that a fresh process prints."""
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    ended = subprocess.run(
+        command,
+        input=text.encode(),
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    if ended.returncode:
+        said = ended.stderr.decode(errors="replace").strip() or f"exit code {ended.returncode}"
+        raise RunError(f"a cold run failed: {said}")
+    document = json.loads(ended.stdout)
+    assert isinstance(document, dict)
+    return document
+
+
+def _cold_sample(document: Mapping[str, Any]) -> Sample:
+    timing, process = document["timing_ms"], document["process"]
+    peak, before = process["peak_rss_bytes"], process["rss_before_bytes"]
+    return Sample(
+        total_ms=process["open_ms"] + timing["total"],
+        open_ms=process["open_ms"],
+        run_ms=timing["total"],
+        lanes_ms={lane: timing[lane] for lane in LANES},
+        stall_ms=timing["stall"],
+        bytes_read=document["bytes_read"],
+        peak_bytes=peak,
+        growth_bytes=None if peak is None or before is None else peak - before,
+    )

@@ -1,0 +1,61 @@
+"""A pack in this engine, a system under test: ``python -m sti.benchmark.systems.sti_pack``.
+
+Options of the spec: ``latency``, ``preload`` and ``fidelity`` as ``Engine.open`` takes them, and
+``mode``: ``sequential`` reads, decodes and computes one block after the other.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from sti.benchmark.system_process import Floats, Opened, Opener, Spec, serve
+from sti.engine.engine import Engine
+from sti.pipeline.runner import Mode
+
+_SETTLE_S = 10.0
+
+
+class _Pack:
+    """An engine, asked the same texts again and again."""
+
+    def __init__(self, engine: Engine, spec: Spec) -> None:
+        self._engine, self._texts = engine, list(spec.texts)
+        self._mode: Mode = "sequential" if spec.options.get("mode") == "sequential" else "pipelined"
+
+    def run(self) -> Floats:
+        """As ``Opened.run``."""
+        result = self._engine.run(self._texts, mode=self._mode)
+        if result.embeddings is not None:
+            return result.embeddings
+        assert result.logits is not None
+        return np.concatenate([np.atleast_2d(row) for row in result.logits])
+
+    def settle(self) -> None:
+        """Wait until the preload buffer is full."""
+        self._engine.preloaded(_SETTLE_S)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()
+
+
+def prepare(spec: Spec) -> Opener:
+    """Nothing but the imports stays off the clock."""
+
+    def opener() -> Opened:
+        engine = Engine.open(
+            spec.file,
+            latency=spec.options.get("latency"),
+            preload=spec.options.get("preload"),
+            fidelity=spec.options.get("fidelity"),
+            threads=spec.threads,
+        )
+        return _Pack(engine, spec)
+
+    return opener
+
+
+if __name__ == "__main__":
+    sys.exit(serve(prepare))

@@ -1,0 +1,148 @@
+"""The device profile of this machine: from the cache, or measured within two seconds.
+
+In: an open pack with its graphs, and how many threads compute. Out: a ``DeviceProfile``. Measuring
+is ``sti.calibration.lane_timer``; here the times become the coefficients the planner calculates
+with, and are remembered for this machine, this software, these graphs and this storage. The paper's
+section on the hardware profile.
+
+Choice of threads (``best_threads``): what ``sti calibrate`` found to be best for the pack's graphs
+on this machine; before that, one core is left to the storage and decode lanes and the others
+compute, slow cores and cores beyond the fourth left out: small products gain little there. Two
+cores compute with one thread: a second one would take turns with the decoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from sti.backend.onnxruntime.compute import Backend
+from sti.backend.onnxruntime.session import ort_version
+from sti.calibration.cache import Cache, Key
+from sti.device import host
+from sti.device.profile import PROFILE_VERSION, DeviceProfile
+from sti.pack.pack_reader import PackReader
+
+BUDGET_S = 1.9
+"""What measuring may take, everything included."""
+
+_LANES = 2
+"""Part of what profiles are cached for: raised when a lane's own code becomes faster or slower."""
+
+MOST_THREADS = 4
+MOST_DECODERS = 4
+
+
+def best_threads(reader: PackReader, *, cache_dir: Path | None = None) -> int:
+    """Compute threads to use where the caller does not say; see the module's docstring."""
+    found = Cache(cache_dir).load_threads(_key(reader))
+    return default_threads() if found is None else min(found, host.core_count())
+
+
+def default_threads() -> int:
+    """Compute threads for this machine as long as nothing was measured."""
+    return max(1, min(host.fast_core_count() - 1, MOST_THREADS))
+
+
+def thread_choices() -> tuple[int, ...]:
+    """Numbers of compute threads worth trying on this machine, ascending."""
+    count = host.core_count()
+    fast = host.fast_core_count()
+    return tuple(sorted({1, 2, default_threads(), fast - 1, fast} & set(range(1, count + 1))))
+
+
+def remember_threads(
+    reader: PackReader, threads: int, *, cache_dir: Path | None = None
+) -> Path | None:
+    """Make ``best_threads`` answer ``threads`` for packs with these graphs on this machine."""
+    return Cache(cache_dir).store_threads(_key(reader), threads)
+
+
+def load_or_measure(
+    reader: PackReader,
+    backend: Backend,
+    *,
+    threads: int,
+    force: bool = False,
+    cache_dir: Path | None = None,
+) -> DeviceProfile:
+    """The profile for this pack's graphs on this machine.
+
+    Measures where nothing is cached (or ``force`` is set), says so on stderr, and caches the
+    result; a cache that cannot be used costs a warning. Not while ``backend`` is in use.
+
+    Args:
+        reader: the open pack.
+        backend: its graphs, made with ``threads`` compute threads.
+        threads: part of what the profile is cached for.
+        force: measure even if a profile is cached.
+        cache_dir: where profiles are kept; the user's cache directory by default.
+
+    Raises:
+        RunError, PackCorruptError: storage or computation failed while measuring.
+    """
+    cache = Cache(cache_dir)
+    key = {**_key(reader), "threads": threads, "storage": _storage(reader.path)}
+    profile = None if force else cache.load_profile(key)
+    if profile is None:
+        print("measuring this device (once, about 2 s)...", file=sys.stderr, flush=True)
+        profile = measure(reader, backend, threads=threads, budget_s=BUDGET_S)
+        cache.store_profile(key, profile)
+    return profile
+
+
+def measure(
+    reader: PackReader, backend: Backend, *, threads: int, budget_s: float
+) -> DeviceProfile:
+    """Measure every lane, as ``load_or_measure`` without cache or message.
+
+    Takes longer than ``budget_s`` only where timing everything once does.
+    """
+    # Most starts find a profile and need none of this.
+    from sti.calibration.fit_profile import fit_profile
+    from sti.calibration.lane_timer import LaneTimer
+
+    start = perf_counter()
+    timer = LaneTimer(reader, backend)
+    try:
+        seen = timer.observe(budget_s - (perf_counter() - start))
+    finally:
+        timer.close()
+    return fit_profile(
+        seen,
+        reader.manifest,
+        device=host.describe(),
+        threads=threads,
+        decoders=max(1, min(host.core_count() - threads, MOST_DECODERS)),
+        direct=timer.direct,
+    )
+
+
+def _key(reader: PackReader) -> Key:
+    """What measurements depend on: machine, software and graphs."""
+    manifest = reader.manifest
+    graphs = hashlib.sha256()
+    for name, tensor in sorted(manifest.graphs.items()):
+        graphs.update(name.encode() + reader.resident(tensor).tobytes())
+    shards = sorted({(block.kind, block.shard_weights) for block in manifest.blocks})
+    return {
+        "profile": PROFILE_VERSION,
+        "lanes": _LANES,
+        "machine": [host.cpu_name(), host.core_count(), platform.machine(), sys.platform],
+        "speeds": [core.speed for core in host.cores()],
+        "software": [platform.python_version(), np.__version__, ort_version()],
+        "graphs": graphs.hexdigest()[:16],
+        "model": [manifest.dimensions.hidden, manifest.dimensions.slices, *shards],
+        "ladder": manifest.ladder,
+    }
+
+
+def _storage(path: Path) -> list[int]:
+    """The device a pack lies on."""
+    device = path.stat().st_dev
+    return [device >> 8, device & 255]

@@ -1,0 +1,181 @@
+"""Timing the lanes of this machine with the executors that will run on it.
+
+In: a pack, its graphs, and how long measuring may take. Out: ``Observations``: how long reads,
+decodes and graphs took, and how long whole runs took. Short sequential runs over the pack's first
+blocks show each lane alone; pipelined runs show what they cost one another. What is measured is
+the product's own code, so nothing of it is left out. Knows nothing of fits or caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from time import perf_counter
+
+from sti.backend.onnxruntime.compute import Backend
+from sti.calibration.observations import BlockTime, Observations, PipelinedRun
+from sti.calibration.read_timer import time_reads
+from sti.calibration.sample_texts import SampleTexts
+from sti.model.workload import Workload
+from sti.pack.pack_reader import PackReader
+from sti.pipeline.runner import Outcome, Runner
+from sti.pipeline.trace import LANES, Recorder
+from sti.planning.jobs import BlockJob, prepare
+from sti.planning.plan import Plan
+from sti.planning.uniform import uniform_plan
+from sti.storage.file_reader import FileReader
+
+WORKLOADS = ((1, 16), (1, 128), (4, 16), (1, 64), (1, 32), (2, 64), (1, 256))
+"""Batch and tokens of the runs that graphs are timed with, the telling ones first."""
+
+ESSENTIAL_WORKLOADS = 4
+PIPELINED_WORKLOAD = (1, 64)
+LONGEST_SHOT_S = 0.03
+"""A sequential run covers as many layers (at least one, at most ``MOST_LAYERS``) as take this."""
+MOST_LAYERS = 3
+LONGEST_RUN_S = 0.1
+"""A pipelined run over more blocks than take this long tells nothing more."""
+
+
+class LaneTimer:
+    """Times the lanes with runs of one pack. One thread; ``close`` when done.
+
+    Args:
+        reader: the open pack.
+        backend: its graphs, not in use by anybody else meanwhile.
+    """
+
+    def __init__(self, reader: PackReader, backend: Backend) -> None:
+        self._reader = reader
+        self._manifest = reader.manifest
+        self._backend = backend
+        self._samples = SampleTexts(reader)
+        self._runner = Runner(reader, backend, verify=False)
+        self._seen = Observations()
+        self.direct = self._runner.direct
+
+    def close(self) -> None:
+        """Give back threads and descriptors."""
+        self._runner.close()
+
+    def observe(self, budget_s: float) -> Observations:
+        """Time everything once, then again until the budget is used up.
+
+        Takes longer than the budget only where timing everything once does.
+        """
+        start = perf_counter()
+        with FileReader(self._reader.path) as storage:
+            self._seen.reads += time_reads(
+                storage, self._reader.file_bytes, budget_s=budget_s * 0.15
+            )
+        shots = list(self._shots())
+        layers = self._warm_up(shots)
+        essential = max(len(self._manifest.ladder), ESSENTIAL_WORKLOADS)
+        for count, shot in enumerate(cycle(shots)):
+            if count >= essential and perf_counter() - start >= budget_s * 0.6:
+                break
+            self._sequential(*shot, layers=layers)
+        self._connect()
+        self._pipelined(start + budget_s)
+        return self._seen
+
+    def _warm_up(self, shots: Sequence[tuple[int, Workload, int, int]]) -> int:
+        """Pay for what is made on first use; returns how many layers a run should cover."""
+        reads = self._seen.reads
+        self._sequential(*shots[0], layers=1)
+        start = perf_counter()
+        self._sequential(*shots[1 % len(shots)], layers=1)
+        layers = int(LONGEST_SHOT_S / (perf_counter() - start))
+        self._seen = Observations(reads=reads)  # these were no samples
+        return max(1, min(layers, MOST_LAYERS, self._manifest.dimensions.layers))
+
+    def _shots(self) -> Iterator[tuple[int, Workload, int, int]]:
+        """Bits, workload, depth and width of the sequential runs, as varied as they are few."""
+        dims = self._manifest.dimensions
+        models = {model.width: model for model in self._manifest.submodels}
+        sizes = [(model.depth, model.width) for model in models.values()]
+        works = [(batch, min(tokens, dims.max_tokens)) for batch, tokens in WORKLOADS]
+        count = max(len(self._manifest.ladder), len(works)) * len(sizes)
+        for bits, (batch, tokens), (depth, width) in islice(
+            zip(cycle(self._manifest.ladder), cycle(works), cycle(sizes), strict=False), count
+        ):
+            yield bits, Workload(batch, tokens), depth, width
+
+    def _sequential(
+        self, bits: int, workload: Workload, depth: int, width: int, *, layers: int
+    ) -> None:
+        """Run the first layers of a uniform plan block by block, and note every time."""
+        plan = self._plan(bits, workload, depth, width)
+        jobs = self._jobs(plan)[: layers * len(self._manifest.kinds)]
+        outcome = self._run(jobs, plan, sequential=True)
+        spans = {(span.lane, span.name): span.end_s - span.start_s for span in outcome.trace.spans}
+        for job in jobs:
+            self._seen.blocks.append(
+                BlockTime(
+                    kind=job.block.kind,
+                    bits=bits,
+                    shards=width,
+                    weights=width * job.block.shard_weights,
+                    decode_s=spans["decode", job.name],
+                    workload=workload,
+                    width=width,
+                    compute_s=spans["compute", job.name],
+                )
+            )
+        for end in ("embed", "head"):
+            self._seen.ends.append((end, workload, spans["compute", end]))
+        self._seen.rows.append((workload.batch * workload.tokens, spans["storage", "words"]))
+
+    def _connect(self) -> None:
+        """Time ``connect`` apart from the blocks that it follows."""
+        for workload in {time.workload: None for time in self._seen.blocks}:
+            best = self._backend.bench("connect", workload, self._manifest.dimensions.slices, 3)
+            self._seen.ends.append(("connect", workload, best))
+
+    def _pipelined(self, deadline: float) -> None:
+        """Run as much of the model as takes a moment, pipelined, until the deadline."""
+        dims = self._manifest.dimensions
+        ladder = self._manifest.ladder
+        batch, tokens = PIPELINED_WORKLOAD
+        workload = Workload(batch, min(tokens, dims.max_tokens))
+        plan = self._plan(ladder[len(ladder) // 2], workload, dims.layers, dims.slices)
+        jobs = self._jobs(plan)
+        kinds = len(self._manifest.kinds)
+        first = self._run(jobs[:kinds], plan, sequential=False)
+        layer_s = first.trace.spans[-1].end_s
+        count = kinds * max(1, min(dims.layers, int(LONGEST_RUN_S / layer_s)))
+        names = {job.name for job in jobs[:count]}
+        self._seen.pipelined_plan = replace(plan, blocks=plan.blocks[:count])
+        total_s = 0.0
+        while not self._seen.pipelined or perf_counter() + total_s < deadline:
+            start = perf_counter()
+            trace = self._run(jobs[:count], plan, sequential=False).trace
+            total_s = perf_counter() - start
+            busy_s = dict.fromkeys(LANES, 0.0)
+            for span in trace.spans:
+                if span.name in names:
+                    busy_s[span.lane] += span.end_s - span.start_s
+            self._seen.pipelined.append(PipelinedRun(total_s, busy_s))
+
+    def _run(self, jobs: Sequence[BlockJob], plan: Plan, *, sequential: bool) -> Outcome:
+        texts = self._samples.texts(plan.workload.batch, plan.workload.tokens)
+        start = perf_counter()
+        encodings = [self._samples.tokenizer.encode(text) for text in texts]
+        count = sum(len(encoding.ids) for encoding in encodings)
+        self._seen.tokens.append((count, perf_counter() - start))
+        return self._runner.run(
+            jobs,
+            plan,
+            encodings,
+            mode="sequential" if sequential else "pipelined",
+            recorder=Recorder(perf_counter()),
+        )
+
+    def _plan(self, bits: int, workload: Workload, depth: int, width: int) -> Plan:
+        return uniform_plan(
+            self._manifest, self._reader.pack_id, workload, bits=bits, depth=depth, width=width
+        )
+
+    def _jobs(self, plan: Plan) -> tuple[BlockJob, ...]:
+        return prepare(plan, self._manifest, self._reader.block_offset)

@@ -1,0 +1,40 @@
+"""Texts of a wanted length, made of a pack's own vocabulary, to measure with.
+
+In: an open pack. Out: texts whose words differ, so that word rows are read as in real use. The
+same arguments give the same texts. Knows nothing of clocks.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sti.pack.header import VOCABULARY
+from sti.pack.pack_reader import PackReader
+from sti.text.wordpiece import Tokenizer, TokenizerSpec
+
+_SPECIALS = 2
+_STRIDE = 7919
+
+
+class SampleTexts:
+    """Maker of texts for one pack. Immutable; safe to share between threads."""
+
+    def __init__(self, reader: PackReader) -> None:
+        vocabulary = reader.resident(VOCABULARY).tobytes()
+        self.tokenizer = Tokenizer(TokenizerSpec.from_json(reader.manifest.tokenizer), vocabulary)
+        words: list[bytes] = re.findall(rb"(?m)^[a-z]{2,9}$", vocabulary) or [b"a"]
+        self._words = [word.decode() for word in words]
+
+    def texts(self, batch: int, tokens: int) -> list[str]:
+        """``batch`` texts of ``tokens`` tokens each, special tokens included.
+
+        A vocabulary without plain words may give other lengths; ask the tokenizer.
+        """
+        count = max(1, tokens - _SPECIALS)
+        return [
+            " ".join(self._word(number * count + place) for place in range(count))
+            for number in range(batch)
+        ]
+
+    def _word(self, place: int) -> str:
+        return self._words[(place + 1) * _STRIDE % len(self._words)]

@@ -1,0 +1,131 @@
+"""The nested code: planes of a shard -> int8 weights, at any fidelity of the ladder.
+
+One book serves a whole model. For every fidelity of the ladder it says which int8 value each code
+stands for; a code of a higher fidelity begins with the code of the lower one, so a shard at
+fidelity b is exactly its first planes. A few weights, the outliers, are listed beside the planes
+and are exact at every fidelity. Decoding is table look-ups on integers, four weights an index
+(eight at 2 bits).
+
+``Decoder`` is the specification, plain and slow; at run time ``sti.backend.onnxruntime.decoder``
+does the same. Knows nothing of files, graphs, scales or layers, nor how a book is made (the offline
+tool does that). Bytes of planes and outliers go in, int8 (or uint8 with zero point 128) comes out.
+The alternative, a copy of the shard for every fidelity (paper, section 4.2), takes 23 bits a weight
+for this ladder instead of 8.
+
+A plane of a shard of N weights (N a multiple of 8) that adds w bits is a sequence of w // 2
+two-bit components followed, if w is odd, by a one-bit component; higher bits come first.
+
+- two-bit component, N/4 bytes: byte i holds weights 4i .. 4i+3, the first in the lowest bits;
+- one-bit component, N/8 bytes: the low half of byte i holds weights 4i .. 4i+3, the first in the
+  lowest bit, and its high half weights 4j .. 4j+3 with j = i + N/8.
+
+The outliers of a shard, little endian: uint32 counts, one for each segment of 65,536 weights;
+then uint16 positions inside their segments, ascending; then int8 values; then zeros up to a
+multiple of 4 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.errors import PackFormatError
+
+DEFAULT_LADDER: tuple[int, ...] = (2, 3, 4, 6, 8)
+WEIGHTS_MULTIPLE = 8
+
+
+def check_ladder(ladder: Sequence[int]) -> tuple[int, ...]:
+    """The ladder as a tuple.
+
+    Raises:
+        PackFormatError: it is not a strictly increasing sequence of fidelities from 2 to 8 bits.
+    """
+    steps = tuple(ladder)
+    increasing = all(low < high for low, high in pairwise(steps))
+    if not (steps and increasing and steps[0] >= 2 and steps[-1] <= 8):
+        raise PackFormatError(f"a ladder must increase within 2..8 bits, got {list(ladder)}")
+    return steps
+
+
+def plane_bytes(ladder: Sequence[int], weights: int) -> tuple[int, ...]:
+    """Bytes of each plane, in ladder order, of a shard of ``weights`` weights.
+
+    Raises:
+        PackFormatError: the ladder is malformed or ``weights`` is not a multiple of 8.
+    """
+    steps = check_ladder(ladder)
+    if weights < 1 or weights % WEIGHTS_MULTIPLE:
+        raise PackFormatError(
+            f"a shard of {weights} weights cannot be coded: not a multiple of {WEIGHTS_MULTIPLE}"
+        )
+    return tuple(
+        weights * (bits - lower) // 8 for lower, bits in zip((0, *steps), steps, strict=False)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CodeBook:
+    """What every code of every fidelity stands for.
+
+    Attributes:
+        ladder: the fidelities, increasing, within 2..8 bits.
+        values: for each fidelity, read-only int8 ``[2**bits]``.
+    """
+
+    ladder: tuple[int, ...]
+    values: Mapping[int, NDArray[np.int8]]
+
+    def __post_init__(self) -> None:
+        check_ladder(self.ladder)
+        if tuple(self.values) != self.ladder:
+            raise PackFormatError(
+                f"code book has values for {list(self.values)} bits, not for {list(self.ladder)}"
+            )
+        frozen = {}
+        for bits, table in self.values.items():
+            if table.dtype != np.int8 or table.shape != (1 << bits,):
+                raise PackFormatError(f"code book: {bits} bits need {1 << bits} int8 values")
+            frozen[bits] = table.copy()
+            frozen[bits].flags.writeable = False
+        object.__setattr__(self, "values", MappingProxyType(frozen))
+
+    def to_json(self) -> dict[str, object]:
+        """The book as JSON values; ``from_json`` reads it back."""
+        return {
+            "ladder": list(self.ladder),
+            "values": {str(bits): table.tolist() for bits, table in self.values.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> CodeBook:
+        """The book that ``to_json`` wrote.
+
+        Raises:
+            PackFormatError: ``data`` is not a book.
+        """
+        match data:
+            case {"ladder": list() as ladder, "values": dict() as tables, **rest} if not rest:
+                pass
+            case _:
+                raise PackFormatError("code book: expected a ladder and values")
+        if not all(type(bits) is int for bits in ladder):
+            raise PackFormatError("code book: the ladder must be whole numbers")
+        if list(tables) != [str(bits) for bits in ladder]:
+            raise PackFormatError("code book: values do not match the ladder")
+        values = {}
+        for bits in check_ladder(ladder):
+            table = tables[str(bits)]
+            if not (isinstance(table, list) and all(_is_int8(value) for value in table)):
+                raise PackFormatError(f"code book: values of {bits} bits must be int8 numbers")
+            values[bits] = np.array(table, dtype=np.int8)
+        return cls(tuple(ladder), values)
+
+
+def _is_int8(value: object) -> bool:
+    return type(value) is int and -128 <= value <= 127

@@ -1,0 +1,200 @@
+"""Devices that are not at hand: a device profile from a file, to plan for and to simulate.
+
+In: a file, or the name of one that ships, and the manifest to plan for. Out: a ``DeviceProfile``.
+Two kinds of files are read:
+
+- a profile: as ``DeviceProfile.to_json`` writes it, all that ``sti calibrate PACK --json`` printed
+  on the device, or a file of its cache. It holds for packs of the shapes it was measured with;
+- a *board*: times of one layer of some reference model, scaled to any pack.
+
+A board file has ``board`` (1), ``device``, ``note`` (what its times stand on), ``threads``,
+``decoders``, ``contention``, ``jitter``, ``storage`` (``bytes_per_s``, ``request_s``) and
+``layer``: the reference's ``hidden`` width, ``slices``, ``shard_weights`` (of one slice of the
+layer, all blocks together) and ``tokens``, then ``compute_s``, seconds of a layer by the slices in
+use, and ``decode_s``, seconds of a shard at any fidelity.
+
+How it scales (paper, "Planner", where times are per layer of BERT-base):
+
+- Storage by bytes. A word row is a request of its own.
+- Decoding by weights, the same at every fidelity. The paper decompresses on the compute thread just
+  before use; here it keeps a lane of its own beside compute, as the engine has it.
+- Compute by multiply-adds. A line is fitted to seconds over slices in use. Its slope is what a
+  slice takes: its weights times the tokens, and its attention. Its offset is what a layer takes at
+  any width and scales with the weights of the whole layer times the tokens. ``connect`` is part of
+  both; embedding, head and tokenizer are not told by times of layers and are left out.
+
+Knows nothing of this machine. ``paper-board`` does not tell its token count: 128 is assumed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sti.device.least_squares import fit_costs
+from sti.device.profile import COMPUTE_TERMS, DecodeProfile, DeviceProfile, StorageProfile
+from sti.errors import ProfileError
+from sti.json_fields import Fields
+from sti.model.manifest import Manifest
+
+BOARD_VERSION = 1
+_SHIPPED = Path(__file__).parent / "devices"
+
+
+def shipped_devices() -> tuple[str, ...]:
+    """The names of the devices that come with the package."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.json")))
+
+
+def load_device(device: str | Path, manifest: Manifest) -> DeviceProfile:
+    """The profile of a device, for planning with this manifest.
+
+    Args:
+        device: the name of a device that ships, else a file; ``./NAME`` is a file in any case.
+        manifest: a board's times are scaled to it; a profile's are taken as they are.
+
+    Raises:
+        ProfileError: no such device, or a file that cannot be used; names the file and the field.
+    """
+    path = _SHIPPED / f"{device}.json" if str(device) in shipped_devices() else Path(device)
+    value, where = _read(path, device), str(path)
+    fields = Fields(value, where=where, error=ProfileError)
+    if fields.has("board"):
+        return _read_board(fields).profile(manifest)
+    if fields.has("profile"):
+        return DeviceProfile.from_json(value, where=where)
+    if fields.has("value"):  # a file of the cache, as `sti calibrate` lists them
+        return DeviceProfile.from_json(fields.raw("value"), where=f"{where}: value")
+    if fields.has("threads"):  # what `sti calibrate PACK --json` prints
+        threads = str(fields.integer("threads", least=1))
+        profile = fields.object("profiles").raw(threads)
+        return DeviceProfile.from_json(profile, where=f"{where}: profiles: {threads}")
+    raise ProfileError(
+        f"{where}: neither a board nor the profile of a device; `sti calibrate PACK --json` prints "
+        "that of the machine it runs on"
+    )
+
+
+def _read(path: Path, asked: str | Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        known = ", ".join(shipped_devices())
+        raise ProfileError(f"{asked}: no such device file; devices that ship: {known}") from error
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot read the device: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"{path}: not a device file: invalid JSON: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What one layer of the reference model takes."""
+
+    hidden: int
+    slices: int
+    shard_weights: int
+    tokens: int
+    compute_s: Mapping[int, float]
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Board:
+    device: str
+    threads: int
+    decoders: int
+    bytes_per_s: float
+    request_s: float
+    layer: _Layer
+    contention: float
+    jitter: float
+
+    def profile(self, manifest: Manifest) -> DeviceProfile:
+        """The board's times, scaled to the layers of a model."""
+        decode_s = self.layer.decode_s / self.layer.shard_weights
+        return DeviceProfile(
+            device=self.device,
+            threads=self.threads,
+            decoders=self.decoders,
+            storage=StorageProfile(
+                direct=True,
+                request_s=self.request_s,
+                bytes_per_s=self.bytes_per_s,
+                row_s=self.request_s + manifest.words.row_bytes / self.bytes_per_s,
+            ),
+            decode=DecodeProfile(shard_s=0.0, weight_s=dict.fromkeys(manifest.ladder, decode_s)),
+            compute=_compute(self.layer, manifest),
+            tokenize_s=0.0,
+            fixed_s=0.0,
+            contention=self.contention,
+            jitter=self.jitter,
+        )
+
+
+def _compute(layer: _Layer, manifest: Manifest) -> dict[str, tuple[float, ...]]:
+    """Coefficients of ``sti.device.profile.COMPUTE_TERMS`` for every graph of the manifest."""
+    widths = list(layer.compute_s)
+    offset_s, slice_s = fit_costs([(1.0, m) for m in widths], list(layer.compute_s.values()))
+    # Multiply-adds of the reference: of a slice, its products with keys and values included, and
+    # of the weights of a whole layer.
+    attention = 2 * layer.tokens**2 * layer.hidden / layer.slices
+    add_s = float(slice_s) / (layer.shard_weights * layer.tokens + attention)
+    shared_s = float(offset_s) / (layer.shard_weights * layer.slices * layer.tokens)
+    dims = manifest.dimensions
+    weights = {block.kind: block.shard_weights for block in manifest.blocks}
+    free: tuple[float, ...] = (0.0,) * COMPUTE_TERMS
+    compute = dict.fromkeys(("embed", "connect", "head"), free)
+    for kind in manifest.kinds:
+        shard = weights.get(kind.name, 0)
+        mixing = 2 * dims.hidden / dims.slices if kind.input_kind == "sequence" else 0.0
+        compute[kind.name] = (
+            0.0,
+            0.0,
+            shared_s * shard * dims.slices,
+            add_s * shard,
+            add_s * mixing,
+        )
+    return compute
+
+
+def _read_board(fields: Fields) -> _Board:
+    version = fields.integer("board")
+    if version != BOARD_VERSION:
+        raise ProfileError(
+            f"{fields.where}: board version {version} is unknown to this release, which reads "
+            f"{BOARD_VERSION}"
+        )
+    storage = fields.object("storage")
+    return _Board(
+        device=fields.text("device"),
+        threads=fields.integer("threads", least=1),
+        decoders=fields.integer("decoders", least=1),
+        bytes_per_s=storage.number("bytes_per_s", least=1.0),
+        request_s=storage.number("request_s", least=0.0),
+        layer=_read_layer(fields.object("layer")),
+        contention=fields.number("contention", least=1.0),
+        jitter=fields.number("jitter", least=1.0),
+    )
+
+
+def _read_layer(fields: Fields) -> _Layer:
+    slices = fields.integer("slices", least=1)
+    times = fields.object("compute_s")
+    for key in times.keys():
+        if not (key.isascii() and key.isdigit() and len(key) < 10 and 1 <= int(key) <= slices):
+            raise fields.fail("compute_s", f"keyed by slices in use, 1 to {slices}")
+        if times.number(key) <= 0.0:
+            raise times.fail(key, "above zero")
+    if not times.keys():
+        raise fields.fail("compute_s", "the seconds of at least one width")
+    return _Layer(
+        hidden=fields.integer("hidden", least=1),
+        slices=slices,
+        shard_weights=fields.integer("shard_weights", least=1),
+        tokens=fields.integer("tokens", least=1),
+        compute_s={int(key): times.number(key) for key in times.keys()},
+        decode_s=fields.number("decode_s", least=0.0),
+    )

@@ -1,0 +1,217 @@
+"""Facts of the machine: cores and their rank, memory, this process's memory, a line of description.
+
+In: ``/proc``, ``/sys``, the scheduler and, where it is installed, psutil. Out: plain values, or
+None for what the system does not tell. Nothing here raises: Android denies parts of ``/proc`` and
+``sys.platform`` is ``"android"`` there; containers limit memory and processors below the host's;
+psutil is optional and may fail. Only files are read that Android leaves readable.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sti.errors import InputError
+
+_CPU = Path("/sys/devices/system/cpu")
+_CGROUP = Path("/sys/fs/cgroup")
+_THREADS_A_CORE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """One processor core this process may run on."""
+
+    index: int
+    speed: int | None
+    """Relative speed: ``cpu_capacity``, else the highest frequency in kHz; None: unknown."""
+
+
+class Memory(NamedTuple):
+    """Memory of the machine, or of the container this process runs in; None: unknown."""
+
+    total_bytes: int | None
+    available_bytes: int | None
+
+
+def cores() -> tuple[Core, ...]:
+    """The cores this process may run on, fastest first, then by number."""
+    try:
+        indices = sorted(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        indices = list(range(os.cpu_count() or 1))
+    found = _rank(indices, "cpu_capacity") or _rank(indices, "cpufreq/cpuinfo_max_freq")
+    found = found or [Core(index, None) for index in indices]
+    return tuple(sorted(found, key=lambda core: (-(core.speed or 0), core.index)))
+
+
+def core_count() -> int:
+    """Cores that can be kept busy: those this process may run on, within a container's quota."""
+    count = len(cores())
+    quota = (_text(_CGROUP / "cpu.max") or "").split()
+    if len(quota) == 2 and all(part.isdigit() for part in quota) and int(quota[1]):
+        count = min(count, math.ceil(int(quota[0]) / int(quota[1])))
+    return max(1, count)
+
+
+def most_threads() -> int:
+    """Compute threads beyond which there is nothing to gain: to ask for more is a mistake."""
+    return _THREADS_A_CORE * core_count()
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that no processor has; None is the caller's own choice.
+
+    Raises:
+        InputError: it is not within 1 and what the machine can be asked for.
+    """
+    most = most_threads()
+    if threads is not None and not 1 <= threads <= most:
+        raise InputError(f"--threads must lie within 1..{most}; found {threads}")
+
+
+def fast_core_count() -> int:
+    """Cores among ``core_count`` that are at least half as fast as the fastest."""
+    ranked = cores()
+    best = ranked[0].speed if ranked else None
+    if best is None:
+        return core_count()
+    return min(core_count(), sum((core.speed or 0) * 2 >= best for core in ranked))
+
+
+def memory() -> Memory:
+    """Total and available memory, in bytes, within a container's limit."""
+    table = _table(Path("/proc/meminfo"))
+    total, available = table.get("MemTotal"), table.get("MemAvailable")
+    if total is None or available is None:
+        total, available = _psutil_memory()
+    limit = _number(_CGROUP / "memory.max")
+    if limit is not None:
+        # Cached file pages count as used there, but make room when asked to.
+        cached = _words(_CGROUP / "memory.stat").get("inactive_file", 0)
+        used = max(0, (_number(_CGROUP / "memory.current") or 0) - cached)
+        total = limit if total is None else min(total, limit)
+        left = max(0, limit - used)
+        available = left if available is None else min(available, left)
+    return Memory(total, available)
+
+
+def rss_bytes() -> int | None:
+    """Resident memory of this process now."""
+    size = _table(Path("/proc/self/status")).get("VmRSS")
+    return _psutil_rss() if size is None else size
+
+
+def peak_rss_bytes() -> int | None:
+    """Highest resident memory of this process so far."""
+    size = _table(Path("/proc/self/status")).get("VmHWM")
+    if size is not None:
+        return size
+    try:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    except (ImportError, OSError):
+        return None
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor's name as the system gives it, e.g. ``Cortex-A76``; never empty."""
+    keys = ("model name", "Hardware", "Model", "cpu model")
+    found: dict[str, str] = {}
+    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in keys and value.strip():
+            found.setdefault(key.strip(), value.strip())
+    for key in keys:
+        if key in found:
+            return found[key]
+    return _text(Path("/proc/device-tree/model")) or platform.processor() or platform.machine()
+
+
+def describe() -> str:
+    """One line for people, stable between runs: processor, cores, memory, system."""
+    total = memory().total_bytes
+    size = "memory unknown" if total is None else f"{total / 2**30:.1f} GiB"
+    return f"{cpu_name()}, {_core_line()}, {size}, {sys.platform} {platform.machine()}"
+
+
+def psutil() -> Any | None:
+    """The psutil module, or None where it is missing or broken."""
+    try:
+        return importlib.import_module("psutil")
+    except Exception:  # a broken build may raise anything
+        return None
+
+
+def _core_line() -> str:
+    ranked, count = cores(), core_count()
+    speeds = sorted({core.speed for core in ranked if core.speed}, reverse=True)
+    if len(speeds) < 2:
+        return f"{count} core{'s' * (count > 1)}"
+    groups = (str(sum(core.speed == speed for core in ranked)) for speed in speeds)
+    return f"{'+'.join(groups)} cores"
+
+
+def _rank(indices: list[int], leaf: str) -> list[Core]:
+    speeds = [_number(_CPU / f"cpu{index}" / leaf) for index in indices]
+    if not any(speeds):
+        return []
+    return [Core(index, speed) for index, speed in zip(indices, speeds, strict=True)]
+
+
+def _psutil_memory() -> tuple[int | None, int | None]:
+    module = psutil()
+    if module is None:
+        return None, None
+    try:
+        found = module.virtual_memory()
+        return int(found.total), int(found.available)
+    except Exception:  # psutil raises whatever its platform code raises
+        return None, None
+
+
+def _psutil_rss() -> int | None:
+    module = psutil()
+    try:
+        return None if module is None else int(module.Process().memory_info().rss)
+    except Exception:  # as above
+        return None
+
+
+def _table(path: Path) -> dict[str, int]:
+    """``Name: 123 kB`` lines as bytes."""
+    table: dict[str, int] = {}
+    for line in (_text(path) or "").splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if len(words) == 2 and words[1] == "kB" and words[0].isdigit():
+            table[name] = int(words[0]) * 1024
+    return table
+
+
+def _words(path: Path) -> dict[str, int]:
+    """``name 123`` lines."""
+    pairs = (line.split() for line in (_text(path) or "").splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path) or ""
+    return int(text) if text.isdigit() else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
+    except OSError:
+        return None

@@ -1,0 +1,45 @@
+"""Costs that are never below zero, fitted to times by least squares. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from itertools import combinations
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+K = TypeVar("K", bound=Hashable)
+
+
+def fit_costs(terms: ArrayLike, seconds: ArrayLike) -> NDArray[np.float64]:
+    """Coefficients ``c >= 0`` that minimize ``sum(((terms @ c - seconds) / seconds) ** 2)``.
+
+    Exact: the optimum is the best among the unconstrained optima of all subsets of terms, and
+    there are few terms.
+
+    Args:
+        terms: ``[n, k]``, ``k`` at most 8.
+        seconds: ``[n]``, all above zero.
+
+    Returns:
+        ``[k]``; terms that do not help are zero. Where the measurements leave a choice, the one
+        with the fewest terms is taken.
+    """
+    y = np.asarray(seconds, dtype=np.float64)
+    a = np.asarray(terms, dtype=np.float64) / y[:, None]
+    size = np.sqrt((a * a).sum(axis=0))
+    size[size == 0] = 1.0
+    a /= size
+    best, least = np.zeros(a.shape[1]), float(len(y))
+    for count in range(1, a.shape[1] + 1):
+        for subset in combinations(range(a.shape[1]), count):
+            chosen = list(subset)
+            found = np.linalg.lstsq(a[:, chosen], np.ones(len(y)), rcond=None)[0]
+            error = float(((a[:, chosen] @ found - 1.0) ** 2).sum())
+            if (found >= 0).all() and error < least - 1e-12:
+                least = error
+                best = np.zeros(a.shape[1])
+                best[chosen] = found
+    costs: NDArray[np.float64] = best / size
+    return costs

@@ -1,0 +1,201 @@
+"""What a pack says about itself: the manifest, as frozen data.
+
+Planner, reader and engine take everything they know of a model from a ``Manifest``; it writes
+itself as the JSON text of a pack's header, and ``sti.pack.manifest_reader`` reads and checks that.
+Knows nothing of files, of NumPy or of any architecture: operand lists, slice units and graph names
+all come from the pack. ``FORMAT.md`` specifies every field.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sti.model.quality import Quality, Rejection, follow, reach
+
+FORMAT_VERSION = 1
+"""The only format version this release reads and writes."""
+
+ALIGNMENT = 16384
+"""Blocks and the word table start at multiples of this many bytes in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One integer matrix of a shard: the graph input it feeds and its shape for one slice."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SideInput:
+    """Out-of-grid weights of one product, fed as ``<name>_idx [k]`` and ``<name>_w``.
+
+    ``channels_per_slice`` is 0 where the index runs over the block's input (``_w`` is then
+    ``[slices, k, out]`` and cut to the width); otherwise the index runs over the concatenated
+    channels of the slices (``_w`` is ``[k, out]``), and entries beyond the width are left out.
+    """
+
+    name: str
+    channels_per_slice: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockKind:
+    """What all blocks of one kind share: how their graph is fed."""
+
+    name: str
+    slice_unit: str
+    input_kind: str
+    operands: tuple[Operand, ...]
+    sliced: tuple[str, ...]
+    """Resident inputs ``[slices, ...]``, cut to the first ``width`` slices."""
+    shared: tuple[str, ...]
+    """Resident inputs given whole."""
+    side: tuple[SideInput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One plane of one block: the bits that raise its shards to fidelity ``bits``."""
+
+    bits: int
+    shard_bytes: int
+    order: tuple[int, ...]
+    """Slices in the order they lie in the plane."""
+    checksums: tuple[int, ...]
+    """CRC-32 of each shard's bytes, in ``order``."""
+    gains: tuple[float, ...]
+    """Importance by slice: by how much the plane lowers the expected loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of one layer: where its shards lie inside its tensor."""
+
+    layer: int
+    kind: str
+    shard_weights: int
+    length: int
+    """Bytes in use; the tensor is padded beyond them."""
+    outlier_bytes: tuple[int, ...]
+    """Bytes of each slice's outlier list; the lists lie first, in slice order."""
+    outlier_checksums: tuple[int, ...]
+    planes: tuple[Plane, ...]
+
+    @property
+    def tensor(self) -> str:
+        """Name of the block's tensor in the pack."""
+        return f"block.{self.layer}.{self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class WordTable:
+    """Word embeddings, read by row: packed 4-bit codes, then one float16 scale a group."""
+
+    rows: int
+    hidden: int
+    group: int
+    row_bytes: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submodel:
+    """A depth and width the pack vouches for, and its expected loss above the full model's.
+
+    Gains are measured in the full model. A smaller one suffers from missing planes in its own way:
+    ``losses[i]`` was measured where the planes that are not read add up to gains of ``missing[i]``.
+    Without a curve, what is missing simply adds to ``loss``.
+    """
+
+    depth: int
+    width: int
+    layers: tuple[int, ...]
+    loss: float
+    """At the top of the ladder."""
+    missing: tuple[float, ...] = ()
+    """Ascending, from 0; empty for no curve."""
+    losses: tuple[float, ...] = ()
+    """Never falling, from ``loss``."""
+
+    def loss_at(self, missing: float) -> float:
+        """The expected loss where the planes that are not read add up to gains of ``missing``."""
+        return follow(self.missing or (0.0,), self.losses or (self.loss,), missing)
+
+    def missing_at(self, loss: float) -> float:
+        """The most that may be missing for an expected loss up to ``loss``: the other way round.
+
+        Infinite where the curve stays below; below zero where the submodel always loses more.
+        """
+        return reach(self.missing or (0.0,), self.losses or (self.loss,), loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """Sizes of the model."""
+
+    layers: int
+    slices: int
+    hidden: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A span of the file that is read once at opening, with the CRC-32 of its bytes."""
+
+    first: str
+    """Name of the first tensor in the span, which ends where the word table starts."""
+    length: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a pack says about itself. Immutable; safe to share between threads."""
+
+    name: str
+    architecture: str
+    task: str
+    licence: str
+    source: str
+    generator: str
+    dimensions: Dimensions
+    ladder: tuple[int, ...]
+    book: dict[str, Any]
+    tokenizer: dict[str, Any]
+    labels: tuple[str, ...]
+    graphs: dict[str, str]
+    """Graph name, e.g. ``attention.s8``, to the tensor holding the ONNX bytes."""
+    kinds: tuple[BlockKind, ...]
+    blocks: tuple[Block, ...]
+    """In the order of execution, which is the order in the file."""
+    words: WordTable
+    submodels: tuple[Submodel, ...]
+    """The first is the full model."""
+    resident: Resident
+    quality: Quality | None
+    """What metric to expect at which loss; None where nothing was measured."""
+    rejection: Rejection | None
+    """When a text is out of scope; None for packs that answer every text."""
+    notes: dict[str, Any]
+    """How importance and quality were measured; for people, not read by the run time."""
+
+    def kind(self, name: str) -> BlockKind:
+        """The kind called ``name``; the manifest was checked, so it exists."""
+        return next(kind for kind in self.kinds if kind.name == name)
+
+    def to_json(self) -> str:
+        """The manifest as the compact JSON text that stands in the header."""
+        body = {"format": FORMAT_VERSION, **asdict(self)}
+        # Members that a pack may lack are left out, not null.
+        for key in ("quality", "rejection"):
+            if body[key] is None:
+                del body[key]
+        for submodel in body["submodels"]:
+            if not submodel["missing"]:
+                del submodel["missing"], submodel["losses"]
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

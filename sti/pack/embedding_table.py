@@ -1,0 +1,30 @@
+"""Rows of the token embedding table: from 4-bit codes and scales to float32."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.model.manifest import WordTable
+
+_ROWS_AT_ONCE = 32
+
+
+def decode_rows(raw: NDArray[np.uint8], table: WordTable, out: NDArray[np.float32]) -> None:
+    """Decode word rows.
+
+    Args:
+        raw: uint8 ``[n, row_bytes]``, rows as they are stored.
+        table: their layout.
+        out: float32 ``[n, hidden]``, C-contiguous, overwritten; owned by the caller.
+    """
+    half = table.hidden // 2
+    for start in range(0, len(raw), _ROWS_AT_ONCE):  # so that what is in between stays small
+        some, target = raw[start : start + _ROWS_AT_ONCE], out[start : start + _ROWS_AT_ONCE]
+        codes = some[:, :half]
+        scales = np.ascontiguousarray(some[:, half:]).view("<f2")
+        np.copyto(target[:, :half], codes & 15)
+        np.copyto(target[:, half:], codes >> 4)
+        groups = target.reshape(len(some), -1, table.group)
+        groups -= 8.0
+        groups *= scales[:, :, None]

@@ -1,0 +1,243 @@
+"""Executing a plan: the sequential executor, and the pipeline that must equal it to the bit.
+
+In: block jobs, compressed bytes (storage or preload), and a compute function per block. Out: the
+calls of that function, in order, with the block's decoded weights. Neither executor decides
+anything: order, fidelities and read-ahead are the plan's. Knows nothing of graphs or texts.
+
+    storage lane   ring slot free -> read block k -> hand to every decoder
+    decode lane    block k at hand, a working buffer of its kind free -> its shards -> hand over
+    compute lane   (the caller's thread) block k decoded -> compute(k) -> working buffer free
+
+A failure on one lane breaks the channels of the others; the caller sees the first error once all
+lanes have let go of the buffers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import perf_counter
+from typing import NamedTuple
+
+from sti.backend.block_bytes import BlockBytes, check_block
+from sti.backend.interface import BlockDecoder
+from sti.backend.weight_buffer import WorkingBuffer
+from sti.errors import PackCorruptError
+from sti.pipeline.preload_buffer import Preload, load_block
+from sti.pipeline.ring_buffer import Ring
+from sti.pipeline.trace import Recorder
+from sti.pipeline.workers import Channel, Stopped, Worker
+from sti.planning.jobs import BlockJob, Bytes
+from sti.storage.reader import Reader
+
+Begin = Callable[[], None]
+"""Embeds the texts: what the compute lane does before the first block."""
+
+Compute = Callable[[BlockJob, int], None]
+"""Computes one block; its weights are in the working buffer of its kind with that number."""
+
+
+class Lanes(NamedTuple):
+    """What executors need of a machine and a pack; owned by the engine, one run at a time."""
+
+    reader: Reader
+    preload: Preload
+    ring: Bytes
+    """Memory of the ring."""
+    buffers: Mapping[str, Sequence[WorkingBuffer]]
+    """The working buffers of each block kind."""
+    decoders: Sequence[BlockDecoder]
+    """One a decode thread."""
+    storage_worker: Worker
+    decode_workers: Sequence[Worker]
+    where: str
+    """Name of the pack, for messages."""
+    verify: bool
+    """Whether every piece is checked before it is decoded."""
+
+
+def run_sequential(
+    jobs: Sequence[BlockJob], lanes: Lanes, begin: Begin, compute: Compute, recorder: Recorder
+) -> int:
+    """Read, decode and compute one block after the other on the caller's thread.
+
+    Returns:
+        The bytes read from storage.
+    """
+    bytes_read = 0
+    begin()
+    for job, buffer in zip(jobs, _buffers(jobs, lanes), strict=True):
+        data, read = _load(job, lanes, lanes.ring, recorder)
+        bytes_read += read
+        _decode(job, buffer, lanes, data, recorder, 0, 1)
+        compute(job, buffer)
+    return bytes_read
+
+
+def run_pipelined(
+    jobs: Sequence[BlockJob],
+    lanes: Lanes,
+    begin: Begin,
+    compute: Compute,
+    recorder: Recorder,
+    *,
+    decode_threads: int,
+    read_ahead: int,
+) -> int:
+    """As ``run_sequential``, with the three lanes at work at the same time.
+
+    Returns:
+        The bytes read from storage.
+
+    Raises:
+        The first error of any lane, after all lanes have stopped.
+    """
+    flow = _Flow(jobs, lanes, recorder, decode_threads, read_ahead)
+    ended: list[threading.Event] = []
+    try:
+        flow.start(ended)
+        begin()
+        for job, buffer in zip(jobs, flow.buffers, strict=True):
+            for done in flow.decoded:
+                done.get()
+            compute(job, buffer)
+            flow.release(job.block.kind)
+    except BaseException as error:
+        flow.stop(error)
+        raise
+    finally:
+        for event in ended:
+            event.wait()
+    return flow.bytes_read
+
+
+class _Flow:
+    """The channels of one pipelined run, and the two lanes that run beside the caller."""
+
+    def __init__(
+        self,
+        jobs: Sequence[BlockJob],
+        lanes: Lanes,
+        recorder: Recorder,
+        decode_threads: int,
+        read_ahead: int,
+    ) -> None:
+        self.jobs, self.lanes, self.recorder, self.parts = jobs, lanes, recorder, decode_threads
+        self.bytes_read = 0
+        self.ring = Ring(lanes.ring, most=read_ahead + 1)
+        self.loaded: list[Channel[BlockBytes]] = [Channel() for _ in range(decode_threads)]
+        self.decoded: list[Channel[int]] = [Channel() for _ in range(decode_threads)]
+        self.free_buffers: list[dict[str, Channel[None]]] = [
+            {kind: Channel() for kind in lanes.buffers} for _ in range(decode_threads)
+        ]
+        self.buffers = _buffers(jobs, lanes)
+        for kind, buffers in lanes.buffers.items():
+            for _ in buffers:
+                self.release(kind)
+        self._lock = threading.Lock()
+        self._unfinished = [decode_threads] * len(jobs)
+
+    def start(self, ended: list[threading.Event]) -> None:
+        """Set storage and decode lanes going; ``ended`` gets the events that tell they are done."""
+        ended.append(self.lanes.storage_worker.submit(self._store))
+        for part in range(self.parts):
+            worker = self.lanes.decode_workers[part]
+            ended.append(worker.submit(partial(self._decode, part)))
+
+    def release(self, kind: str) -> None:
+        """Tell every decoder that the oldest working buffer of ``kind`` may be written again."""
+        for channels in self.free_buffers:
+            channels[kind].put(None)
+
+    def stop(self, error: BaseException) -> None:
+        """Break every channel, so that all lanes end."""
+        stopped = error if isinstance(error, Exception) else Stopped()
+        self.ring.fail(stopped)
+        for part in range(self.parts):
+            self.loaded[part].fail(stopped)
+            self.decoded[part].fail(stopped)
+            for channel in self.free_buffers[part].values():
+                channel.fail(stopped)
+
+    def _store(self) -> None:
+        try:
+            for job in self.jobs:
+                held = self.lanes.preload.holds(job)
+                slot = None if held else self.ring.take(job.slot_bytes)
+                data, read = _load(job, self.lanes, slot, self.recorder)
+                self.bytes_read += read
+                for channel in self.loaded:
+                    channel.put(data)
+        except BaseException as error:
+            self.stop(error)
+
+    def _decode(self, part: int) -> None:
+        try:
+            for index, (job, buffer) in enumerate(zip(self.jobs, self.buffers, strict=True)):
+                data = self.loaded[part].get()
+                self.free_buffers[part][job.block.kind].get()
+                _decode(job, buffer, self.lanes, data, self.recorder, part, self.parts)
+                self.decoded[part].put(index)
+                self._give_back(index, data)
+        except BaseException as error:
+            self.stop(error)
+
+    def _give_back(self, index: int, data: BlockBytes) -> None:
+        """Free the block's place in the ring once the last decoder is through with it."""
+        with self._lock:
+            self._unfinished[index] -= 1
+            last = self._unfinished[index] == 0
+        if last and data.from_ring:
+            self.ring.give_back()
+
+
+def _buffers(jobs: Sequence[BlockJob], lanes: Lanes) -> list[int]:
+    """The working buffer of each job, by its number in its kind: each kind's in turn."""
+    taken = dict.fromkeys(lanes.buffers, 0)
+    numbers = []
+    for job in jobs:
+        kind = job.block.kind
+        numbers.append(taken[kind] % len(lanes.buffers[kind]))
+        taken[kind] += 1
+    return numbers
+
+
+def _load(
+    job: BlockJob, lanes: Lanes, slot: Bytes | None, recorder: Recorder
+) -> tuple[BlockBytes, int]:
+    """The block's bytes and how many of them were read; checked if asked for.
+
+    ``slot`` may be None where the preload buffer holds the whole block.
+    """
+    data, read = lanes.preload.whole(job), 0
+    if data is None:
+        assert slot is not None
+        start = perf_counter()
+        read = load_block(job, lanes.preload, lanes.reader, slot)
+        data = BlockBytes(slot, job.slot_starts, from_ring=True)
+        recorder.add("storage", job.name, start, perf_counter())
+    if lanes.verify:
+        check_block(job, data, where=lanes.where)
+    return data, read
+
+
+def _decode(
+    job: BlockJob,
+    buffer: int,
+    lanes: Lanes,
+    data: BlockBytes,
+    recorder: Recorder,
+    part: int,
+    parts: int,
+) -> None:
+    start = perf_counter()
+    try:
+        out = lanes.buffers[job.block.kind][buffer]
+        lanes.decoders[part].decode(job, data, out, part=part, parts=parts)
+    except PackCorruptError as error:
+        raise PackCorruptError(
+            f"{lanes.where}: layer {job.block.layer} {job.block.kind}: {error}; the pack is "
+            "damaged, fetch it again (`sti-shard verify` names the slice)"
+        ) from error
+    recorder.add("decode", job.name, start, perf_counter())

@@ -1,0 +1,127 @@
+"""The preload buffer: compressed bytes of leading blocks that stay in memory between runs.
+
+In: the leading bytes of each block that a plan wants held. Out: those bytes, without a read. Never
+holds more than it was asked to, not even while it is being refilled. The paper's section on the
+preload buffer; unlike there, whole runs of bytes are held rather than shards, as planes nest.
+
+Not thread-safe but for ``held_bytes``: only the storage lane touches it (or the caller, while that
+lane is idle).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sti.backend.block_bytes import BlockBytes
+from sti.planning.jobs import BlockJob, Bytes
+from sti.storage.byte_ranges import ByteRange, cover, skip
+from sti.storage.reader import Reader
+
+_Key = tuple[int, str]
+
+
+class _Held(NamedTuple):
+    ranges: tuple[ByteRange, ...]
+    buffer: Bytes
+
+
+class Preload:
+    """Leading bytes of blocks, by layer and kind."""
+
+    def __init__(self) -> None:
+        self._held: dict[_Key, _Held] = {}
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held now; may be asked for by any thread."""
+        return sum(item.buffer.nbytes for item in tuple(self._held.values()))
+
+    def retain(self, jobs: Sequence[BlockJob]) -> list[BlockJob]:
+        """Drop what ``jobs`` do not want; return those that are still to be filled."""
+        wanted = {_key(job): _leading(job) for job in jobs if job.preload_bytes}
+        self._held = {
+            key: held for key, held in self._held.items() if wanted.get(key) == held.ranges
+        }
+        return [job for job in jobs if job.preload_bytes and _key(job) not in self._held]
+
+    def fill(self, job: BlockJob, reader: Reader, slot: Bytes) -> None:
+        """Read the leading bytes of one block, through ``slot``, and hold them."""
+        ranges = _leading(job)
+        buffer = np.empty(sum(item.length for item in ranges), dtype=np.uint8)
+        done = 0
+        for item in ranges:
+            whole = cover(item)
+            reader.read(whole, slot)
+            lead = item.offset - whole.offset
+            buffer[done : done + item.length] = slot[lead : lead + item.length]
+            done += item.length
+        self._held[_key(job)] = _Held(ranges, buffer)
+
+    def holds(self, job: BlockJob) -> bool:
+        """Whether all of the block's bytes are held."""
+        held = self._held.get(_key(job))
+        return held is not None and held.ranges == job.ranges
+
+    def whole(self, job: BlockJob) -> BlockBytes | None:
+        """The block's bytes if all of them are held, as a view."""
+        if not self.holds(job):
+            return None
+        held = self._held[_key(job)]
+        return BlockBytes(held.buffer, job.packed_starts, from_ring=False)
+
+    def copy_into(self, job: BlockJob, slot: Bytes) -> int:
+        """Copy the leading bytes that are held to their places in ``slot``; return how many."""
+        held = self._held.get(_key(job))
+        if held is None:
+            return 0
+        done = 0
+        for mine, wanted, start in zip(held.ranges, job.ranges, job.slot_starts, strict=False):
+            if mine.offset != wanted.offset:
+                break
+            length = min(mine.length, wanted.length)
+            slot[start : start + length] = held.buffer[done : done + length]
+            done += length
+            if mine.length != wanted.length:
+                break
+        return done
+
+
+def load_block(job: BlockJob, preload: Preload, reader: Reader, slot: Bytes) -> int:
+    """Bring a block's bytes into ``slot``: what is held is copied, the rest read.
+
+    Returns:
+        The bytes read from storage.
+    """
+    held = preload.copy_into(job, slot)
+    missing = skip(job.ranges, held)
+    read = 0
+    position = 0
+    for wanted, whole in zip(job.ranges, job.covers, strict=True):
+        for item in missing:
+            if wanted.offset <= item.offset < wanted.end:
+                aligned = cover(item)
+                # The aligned read may write again over the end of what was copied: same bytes.
+                place = position + aligned.offset - whole.offset
+                reader.read(aligned, slot[place : place + aligned.length])
+                read += aligned.length
+        position += whole.length
+    return read
+
+
+def _key(job: BlockJob) -> _Key:
+    return job.block.layer, job.block.kind
+
+
+def _leading(job: BlockJob) -> tuple[ByteRange, ...]:
+    """The first ``preload_bytes`` bytes of the job's ranges."""
+    left = job.preload_bytes
+    ranges = []
+    for item in job.ranges:
+        length = min(left, item.length)
+        if length:
+            ranges.append(ByteRange(item.offset, length))
+        left -= length
+    return tuple(ranges)

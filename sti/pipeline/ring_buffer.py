@@ -1,0 +1,70 @@
+"""The ring: memory for compressed blocks between the storage lane and the decode lane.
+
+In: sizes, taken by the storage lane and given back in the same order. Out: page-aligned views of
+one buffer. Blocks of different sizes share it, so that it is no larger than the largest run of
+neighbouring blocks in flight. Knows nothing of blocks or reads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.pipeline.workers import Channel
+
+Bytes = NDArray[np.uint8]
+
+
+def ring_bytes(sizes: Sequence[int], most: int) -> int:
+    """Bytes of a ring in which any ``most`` neighbouring blocks of these sizes have room."""
+    starts = range(max(1, len(sizes) - most + 1))
+    return max(sum(sizes[start : start + most]) for start in starts)
+
+
+class Ring:
+    """Views of a buffer, taken and given back first in, first out.
+
+    Args:
+        buffer: page-aligned memory of the caller's, at least as large as the largest block.
+        most: views out at a time.
+
+    ``take`` belongs to one thread; ``give_back`` and ``fail`` to any.
+    """
+
+    def __init__(self, buffer: Bytes, *, most: int) -> None:
+        self._buffer = buffer
+        self._most = most
+        self._out: deque[tuple[int, int]] = deque()
+        self._returned: Channel[None] = Channel()
+
+    def take(self, size: int) -> Bytes:
+        """A view of ``size`` bytes; waits until it is free. Raises what ``fail`` was given."""
+        while True:
+            start = self._room(size) if len(self._out) < self._most else None
+            if start is not None:
+                self._out.append((start, start + size))
+                return self._buffer[start : start + size]
+            self._returned.get()
+            self._out.popleft()
+
+    def give_back(self) -> None:
+        """Free the view that was taken first."""
+        self._returned.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Make every waiting and later ``take`` that has to wait raise ``error``."""
+        self._returned.fail(error)
+
+    def _room(self, size: int) -> int | None:
+        """Where ``size`` bytes are free behind the youngest view, or at the start."""
+        if not self._out:
+            return 0
+        oldest, head = self._out[0][0], self._out[-1][1]
+        if head <= oldest:
+            return head if oldest - head >= size else None
+        if self._buffer.size - head >= size:
+            return head
+        return 0 if oldest >= size else None

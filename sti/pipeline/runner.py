@@ -1,0 +1,253 @@
+"""Running a plan on tokens: the memory and threads of the lanes, kept between runs.
+
+In: prepared block jobs and token ids. Out: the head's answer for each text, with what was read and
+when. Owns the ring, the working buffers (through the backend), the preload buffer and the lanes'
+threads; decides nothing. One run at a time: the engine sees to that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.backend.onnxruntime.compute import Backend, GroupState
+from sti.backend.onnxruntime.decoder import ShardDecoder
+from sti.codec.codebook import CodeBook
+from sti.codec.decoder import Decoder
+from sti.device import host
+from sti.device.affinity import apart
+from sti.pack.embedding_table import decode_rows
+from sti.pack.pack_reader import PackReader
+from sti.pipeline.executor import Lanes, run_pipelined, run_sequential
+from sti.pipeline.preload_buffer import Preload
+from sti.pipeline.ring_buffer import ring_bytes
+from sti.pipeline.trace import Recorder, Trace
+from sti.pipeline.workers import Worker
+from sti.planning.jobs import BlockJob, Bytes
+from sti.planning.plan import Plan
+from sti.storage.file_reader import FileReader
+from sti.storage.reader import Reader, aligned_buffer
+from sti.text.batching import Group, group_by_length
+from sti.text.encoding import Encoding
+
+Mode = Literal["pipelined", "sequential"]
+Floats = NDArray[np.float32]
+
+
+class Outcome(NamedTuple):
+    """What a run gave: one array a text (see ``Backend.finish``), and what it cost."""
+
+    outputs: tuple[Floats, ...]
+    bytes_read: int
+    trace: Trace
+
+
+class Runner:
+    """The lanes of one engine.
+
+    Args:
+        pack: the opened pack.
+        backend: its graphs.
+        verify: check every piece that is read against its checksum.
+        storage: what blocks are read from; the pack's own file by default.
+    """
+
+    def __init__(
+        self, pack: PackReader, backend: Backend, *, verify: bool, storage: Reader | None = None
+    ) -> None:
+        if verify:
+            from sti.pack.verify import verify_words  # rarely asked for
+
+            verify_words(pack.path, pack.words_offset, pack.manifest.words)
+        self._pack = pack
+        self._backend = backend
+        self._verify = verify
+        self._storage = FileReader(pack.path) if storage is None else storage
+        self._preload = Preload()
+        self._ring: Bytes = aligned_buffer(0)
+        self._decoders: list[ShardDecoder] = []
+        self._storage_worker = Worker("sti-storage")
+        self._decode_workers: list[Worker] = []
+        self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
+        self._raw_rows: Bytes = np.empty((0, 0), dtype=np.uint8)
+        self._rows: Floats = np.empty((0, 0), dtype=np.float32)
+        self._cores = [core.index for core in host.cores()]
+        self._filled = threading.Event()
+        self._filled.set()
+        self.hold_failed = False
+        """Whether the last ``hold`` could not read what it was to hold."""
+
+    @property
+    def direct(self) -> bool:
+        """Whether blocks are read past the page cache."""
+        return self._storage.direct
+
+    @property
+    def held_bytes(self) -> int:
+        """Compressed bytes in the preload buffer."""
+        return self._preload.held_bytes
+
+    def hold(self, jobs: Sequence[BlockJob], plan: Plan) -> None:
+        """Make the preload buffer hold what ``plan`` wants held, in the background."""
+        self._make_room(jobs, plan)
+
+        def fill() -> None:
+            # A read that fails here fails again in the run that needs the bytes, and is told there.
+            try:
+                for job in self._preload.retain(jobs):
+                    self._preload.fill(job, self._storage, self._ring)
+            except Exception:
+                self._preload.retain(())
+                self.hold_failed = True
+            else:
+                self.hold_failed = False
+
+        self._filled = self._storage_worker.submit(fill)
+
+    def wait_held(self, timeout_s: float | None) -> bool:
+        """Wait until the last ``hold`` is through; False if it fails or takes longer than asked."""
+        return self._filled.wait(timeout_s) and not self.hold_failed
+
+    def run(
+        self,
+        jobs: Sequence[BlockJob],
+        plan: Plan,
+        encodings: Sequence[Encoding],
+        *,
+        mode: Mode,
+        recorder: Recorder,
+    ) -> Outcome:
+        """Run one batch through the plan's blocks."""
+        self._make_room(jobs, plan)
+        lanes = self._lanes(plan.decode_threads)
+        states: list[GroupState] = []
+        groups = group_by_length([len(encoding.ids) for encoding in encodings])
+        word_bytes = 0
+
+        def begin() -> None:
+            nonlocal word_bytes
+            word_bytes = self._embed(encodings, groups, states, recorder)
+
+        def compute(job: BlockJob, buffer: int) -> None:
+            start = perf_counter()
+            for state in states:
+                self._backend.block(
+                    state, job.block.layer, job.block.kind, job.width, buffer=buffer
+                )
+            recorder.add("compute", job.name, start, perf_counter())
+
+        if mode == "sequential":
+            self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
+            read = run_sequential(jobs, lanes, begin, compute, recorder)
+        else:
+            with self._apart(plan):
+                read = run_pipelined(
+                    jobs,
+                    lanes,
+                    begin,
+                    compute,
+                    recorder,
+                    decode_threads=plan.decode_threads,
+                    read_ahead=plan.read_ahead,
+                )
+        start = perf_counter()
+        outputs: list[Floats | None] = [None] * len(encodings)
+        for group, state in zip(groups, states, strict=True):
+            for member, row in zip(group.members, self._backend.finish(state), strict=True):
+                outputs[member] = row
+        recorder.add("compute", "head", start, perf_counter())
+        answers = tuple(row for row in outputs if row is not None)
+        return Outcome(answers, read + word_bytes, recorder.trace())
+
+    def close(self) -> None:
+        """End the threads, give back descriptors and memory. Idempotent."""
+        for worker in (self._storage_worker, *self._decode_workers):
+            worker.close()
+        self._storage.close()
+        self._preload.retain(())
+        self._ring = aligned_buffer(0)
+        self._raw_rows = np.empty((0, 0), dtype=np.uint8)
+        self._rows = np.empty((0, 0), dtype=np.float32)
+        self._decoders.clear()
+        self._backend.close()
+
+    def _apart(self, plan: Plan) -> AbstractContextManager[None]:
+        """Compute and decode on cores of their own, if there is one for each of them."""
+        one_each = len(self._cores) == 2 and self._backend.threads == plan.decode_threads == 1
+        if not one_each:
+            return nullcontext()
+        self._storage_worker.start()  # now, or it would be born bound to the caller's core
+        thread = self._decode_workers[0].start()
+        return nullcontext() if thread is None else apart(self._cores, thread)
+
+    def _make_room(self, jobs: Sequence[BlockJob], plan: Plan) -> None:
+        """Grow the ring to the plan's blocks. No lane may be at work."""
+        size = ring_bytes([job.slot_bytes for job in jobs], plan.read_ahead + 1)
+        if self._ring.size < size:
+            self._filled.wait()
+            self._ring = aligned_buffer(size)
+
+    def _lanes(self, threads: int) -> Lanes:
+        for number in range(len(self._decoders), threads):
+            self._decoders.append(ShardDecoder(self._decoder))
+            self._decode_workers.append(Worker(f"sti-decode-{number}"))
+        return Lanes(
+            reader=self._storage,
+            preload=self._preload,
+            ring=self._ring,
+            buffers=self._backend.buffers,
+            decoders=self._decoders,
+            storage_worker=self._storage_worker,
+            decode_workers=self._decode_workers,
+            where=str(self._pack.path),
+            verify=self._verify,
+        )
+
+    def _word_room(self, count: int) -> tuple[Bytes, Floats]:
+        """Where ``count`` word rows go, as stored and as floats; kept for later runs."""
+        table = self._pack.manifest.words
+        if len(self._raw_rows) < count:
+            raw = np.empty((count, table.row_bytes), dtype=np.uint8)
+            self._rows = np.empty((count, table.hidden), dtype=np.float32)
+            self._raw_rows = raw  # last: it tells how much room there is
+        return self._raw_rows[:count], self._rows[:count]
+
+    def _embed(
+        self,
+        encodings: Sequence[Encoding],
+        groups: Sequence[Group],
+        states: list[GroupState],
+        recorder: Recorder,
+    ) -> int:
+        """Read the word rows of all texts at once, embed each group; return the bytes read."""
+        start = perf_counter()
+        table = self._pack.manifest.words
+        used, places = np.unique(
+            np.concatenate([encoding.ids for encoding in encodings]), return_inverse=True
+        )
+        raw, rows = self._word_room(len(used))
+        self._storage.read_rows(self._pack.words_offset, used, raw)
+        read = perf_counter()
+        recorder.add("storage", "words", start, read)
+        decode_rows(raw, table, rows)
+        ends = np.cumsum([len(encoding.ids) for encoding in encodings])
+        for number, group in enumerate(groups):
+            shape = (len(group.members), group.tokens)
+            index, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+            lengths = []
+            for line, member in enumerate(group.members):
+                length = len(encodings[member].ids)
+                lengths.append(length)
+                index[line, :length] = places[ends[member] - length : ends[member]]
+                types[line, :length] = encodings[member].type_ids
+            words = self._backend.room(*shape)
+            np.take(rows, index, axis=0, out=words, mode="clip")
+            states.append(self._backend.start(words, types, lengths, place=number))
+        recorder.add("compute", "embed", read, perf_counter())
+        return raw.nbytes

@@ -1,0 +1,70 @@
+"""Refusing plans that do not fit a pack, and targets that mean nothing. Pure."""
+
+from __future__ import annotations
+
+from sti.errors import InputError, PlanError
+from sti.model.fidelity import fidelities
+from sti.model.manifest import Manifest
+from sti.planning.plan import Plan, Target
+
+
+def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> None:
+    """Refuse a plan that does not fit the pack.
+
+    Raises:
+        PlanError: it was made for another pack, or names blocks or counts the pack does not have.
+    """
+    if plan.pack != pack_id:
+        raise PlanError(f"{where}: the plan was made for another pack ({plan.pack}); make it again")
+    slices, planes = manifest.dimensions.slices, len(manifest.ladder)
+    chosen = [item for item in manifest.submodels if (item.depth, item.width) == _size(plan)]
+    if not chosen:
+        known = ", ".join(f"{item.depth}x{item.width}" for item in manifest.submodels)
+        raise PlanError(
+            f"{where}: depth {plan.depth} x width {plan.width} is not a submodel the pack vouches "
+            f"for; it has {known}"
+        )
+    expected = [
+        (block.layer, block.kind) for block in manifest.blocks if block.layer in chosen[0].layers
+    ]
+    if [(block.layer, block.kind) for block in plan.blocks] != expected:
+        raise PlanError(f"{where}: its blocks are not those of the submodel, in order")
+    if plan.decode_threads > slices:
+        raise PlanError(
+            f"{where}: {plan.decode_threads} decode threads are more than the {slices} slices"
+        )
+    if plan.predicted is not None and len(plan.predicted.blocks) != len(plan.blocks):
+        raise PlanError(f"{where}: its prediction does not have one entry a block")
+    held = sum(block.preload_bytes for block in plan.blocks)
+    if held > plan.target.preload_bytes:
+        raise PlanError(
+            f"{where}: its blocks preload {held} bytes, its target allows "
+            f"{plan.target.preload_bytes}"
+        )
+    stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    for item in plan.blocks:
+        counts = item.counts
+        if len(counts) != planes or counts[0] != plan.width or max(counts) > slices:
+            raise PlanError(
+                f"{where}: layer {item.layer} {item.kind}: counts {list(counts)} must be {planes} "
+                f"numbers of at most {slices}, the first of them the width {plan.width}"
+            )
+        bits = fidelities(stored[item.layer, item.kind], counts)
+        if any(bit == 0 for bit in bits[: plan.width]):
+            raise PlanError(f"{where}: layer {item.layer} {item.kind}: a slice in use has no plane")
+
+
+def _size(plan: Plan) -> tuple[int, int]:
+    return plan.depth, plan.width
+
+
+def check_target(target: Target) -> None:
+    """Refuse a target that means nothing.
+
+    Raises:
+        InputError: a latency that is not above zero, or a preload below zero.
+    """
+    if target.latency_s is not None and not target.latency_s > 0.0:
+        raise InputError(f"latency must be above zero, found {target.latency_s} s")
+    if target.preload_bytes < 0:
+        raise InputError(f"preload must not be below zero, found {target.preload_bytes} bytes")

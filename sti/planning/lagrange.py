@@ -1,0 +1,279 @@
+"""What a second costs on each lane: prices that steer the search for fidelities.
+
+Every way of waiting through the pipeline (storage, decode, compute; block after block) must end by
+the limit. Each way gets a multiplier; since ways share steps, multipliers are flows through the
+steps, and a block's option costs ``loss + price * seconds`` on its own, apart from all other
+blocks. The flow is the soft critical path of a schedule, averaged over rounds; its strength is that
+at which two choices cost the same, one too slow and one in time. (Lagrangian relaxation, solved by
+averaging; see Wolsey, Integer Programming.)
+Waiting for a slot of the ring is one of the ways: where storage and decode take equally long, it
+is what binds. Knows nothing of the manifest, and only guesses what the search treats exactly: which
+requests and slots a preload spares.
+In: tables of options and the pipeline's fixed times. Out: prices and a lower bound. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import mul
+
+import numpy as np
+
+from sti.planning.option_tables import Bools, Floats, Ints, Options
+
+ROUNDS = 8
+"""Six leave prices unsettled where storage and decode wait for each other; each takes 1 ms."""
+SPREAD = 5e-4
+"""Ways shorter than the longest by this share of the limit still get a part of the flow."""
+SLOPES = (0.0, 0.3, 0.6, 1.0, 1.5, 3.0, 12.0, 64.0)
+"""Strengths, as shares of the one found, at which it is known what is still to come."""
+_STEPS = 8
+_CLOSE = 1e-2
+"""Share by which a strength may be off: the two choices are mixed anyway."""
+_STRIDE = 1.2
+"""From a round's strength to the first tried beyond the next one's; then the square of it..."""
+_ROUNDING_S = 1e-13
+_STORAGE, _DECODE, _COMPUTE = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The fixed times of a run, in seconds from the text's arrival."""
+
+    start_s: float
+    """When storage starts on the blocks, set back by the time the preload saves."""
+    rows_s: float
+    """When the word rows are there."""
+    embed_s: float
+    """When the embedding is there."""
+    compute_s: Sequence[float]
+    """Seconds of each block on the compute lane."""
+    before: Sequence[int]
+    """The block of the same kind whose working buffer each takes over; -1 for none."""
+    slots: int
+    """Blocks that the ring holds."""
+    limit_s: float
+    """When the last block must be computed."""
+
+    def slot_before(self, read: Bools) -> list[int]:
+        """The block before each whose slot of the ring it takes over; -1 for none.
+
+        Args:
+            read: ``[n]``: blocks that are read: the last ones, as a preload holds the first.
+        """
+        places = range(-self.slots, len(read) - self.slots)
+        return [place if place >= 0 and read[place] else -1 for place in places]
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What seconds cost in loss, and the schedule at which they do."""
+
+    strength: float
+    """Loss a second of delay of the whole run."""
+    storage: Floats
+    """``[n]``: loss a second of each block's storage."""
+    decode: Floats
+    mean_s: Floats
+    """``[2, n]``: storage and decode seconds of each block in the schedule that was priced."""
+    read: Bools
+    """``[n]``: blocks that are not preloaded whole in that schedule."""
+    bound: float
+    """No choice that meets the limit has less loss."""
+    slopes: Floats
+    """``[s]``: other strengths, from 0; what comes costs the most of a line for each."""
+    bases: Floats
+    """``[s, n]``: each line at no lateness, once the block is through."""
+
+    def loss_to_come(self, block: int, late_s: Floats) -> Floats:
+        """What the blocks behind ``block`` lose at least, ``late_s`` behind the schedule.
+
+        Those that are early lose less only as long as there is something to gain; to catch up gets
+        dearer the later one is, and the fewer blocks are to come.
+        """
+        lost: Floats = np.full(len(late_s), self.bases[0, block])
+        for slope, base in zip(self.slopes[1:], self.bases[1:, block], strict=True):
+            np.maximum(lost, base + slope * late_s, out=lost)
+        return lost
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    shares: Floats  # [2, n]: of the storage and decode steps of each block
+    fixed_s: float  # length of all other steps, by their shares
+
+    def blend(self, other: _Flow, weight: float) -> _Flow:
+        shares = self.shares + weight * (other.shares - self.shares)
+        return _Flow(shares, self.fixed_s + weight * (other.fixed_s - self.fixed_s))
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """A multiplier, and the two choices it is indifferent to, mixed so as to end at the limit."""
+
+    strength: float
+    slow: Ints
+    fast: Ints
+    fast_share: float
+    bound: float
+
+    def mean(self, table: Floats | Ints) -> Floats:
+        """The mixed value of ``[n, o]`` for each block."""
+        rows = np.arange(len(table))
+        slow, fast = table[rows, self.slow], table[rows, self.fast]
+        return np.asarray(slow + self.fast_share * (fast - slow), np.float64)
+
+
+def find_prices(
+    course: Course, options: Options, bytes_s: Floats, requests_s: Floats, preload_bytes: int
+) -> Prices:
+    """Prices at which the cheapest options just about meet the limit.
+
+    Args:
+        bytes_s, requests_s: ``[n, o]``: the parts of a block's storage seconds that grow with its
+            bytes and with its requests.
+    """
+    loss, read_bytes, decode_s = options.loss, options.read_bytes, options.decode_s
+    read, whole = surely_read(options, preload_bytes), np.zeros(len(loss), np.int64)
+    strength = float(options.largest_loss.sum()) / course.limit_s or 1.0
+    priced = _Priced(strength, whole, whole, 0.0, -math.inf)
+    bound, valid = -math.inf, True
+    flow, mean_s = _Flow(np.zeros((2, len(loss))), 0.0), np.zeros((2, len(loss)))
+    for turn in range(ROUNDS):
+        read_s = bytes_s + requests_s * read[:, None]
+        weight = 2 / max(2, turn + 1)
+        mean_s = mean_s + weight * (np.array([priced.mean(read_s), priced.mean(decode_s)]) - mean_s)
+        flow = flow.blend(
+            _critical_flow(course, course.slot_before(read), *mean_s.tolist()), weight
+        )
+        seconds = flow.shares[0, :, None] * read_s + flow.shares[1, :, None] * decode_s
+        priced = _strength(loss, seconds, course.limit_s - flow.fixed_s, priced.strength)
+        if valid:
+            bound = max(bound, priced.bound)
+        if turn and preload_bytes:
+            # Guess from the choice which blocks the preload holds whole; no bound from here on.
+            read = np.cumsum(priced.mean(read_bytes)) > preload_bytes
+            valid = False
+    storage, decode = priced.strength * flow.shares
+    slopes = priced.strength * np.array(SLOPES)
+    bases = _bases(loss, seconds, (flow.shares * mean_s).sum(axis=0), slopes)
+    return Prices(priced.strength, storage, decode, mean_s, read, bound, slopes, bases)
+
+
+def _bases(loss: Floats, seconds: Floats, mean_s: Floats, slopes: Floats) -> Floats:
+    """``Prices.bases``: by how much what comes costs more than seconds of the schedule."""
+    cost = [(loss + slope * seconds).min(axis=1) - slope * mean_s for slope in slopes]
+    to_come = np.cumsum(np.array(cost)[:, ::-1], axis=1)[:, ::-1]
+    return np.column_stack((to_come[:, 1:], np.zeros(len(slopes))))
+
+
+def surely_read(options: Options, preload_bytes: int) -> Bools:
+    """Blocks ``[n]`` that are read whole whatever is chosen: those before take up the preload."""
+    worst = np.iinfo(np.int64).max
+    least = np.where(np.isfinite(options.loss), options.read_bytes, worst).min(axis=1)
+    return np.asarray(np.cumsum(least) - least >= preload_bytes)
+
+
+def _strength(loss: Floats, seconds: Floats, limit_s: float, guess: float) -> _Priced:
+    """The multiplier of ``sum(seconds) <= limit_s``, from a guess of it.
+
+    Two choices are kept, one too slow and one in time; each next multiplier is the one at which
+    they cost the same, until nothing costs less than they do.
+    """
+    rows = np.arange(len(loss))
+
+    def point(choice: Ints) -> tuple[float, float, Ints]:
+        return float(seconds[rows, choice].sum()), float(loss[rows, choice].sum()), choice
+
+    least = loss <= loss.min(axis=1, keepdims=True)
+    slow = point(np.where(least, seconds, np.inf).argmin(axis=1))
+    if slow[0] <= limit_s:
+        return _Priced(
+            _first_strength(loss, seconds, slow[2]) or guess, slow[2], slow[2], 0.0, slow[1]
+        )
+    fast = point(np.where(np.isfinite(loss), seconds, np.inf).argmin(axis=1))
+    limit_s = max(limit_s, fast[0])
+    strength, bound, cost, stride = guess, -math.inf, np.empty_like(loss), _STRIDE
+    sides: set[bool] = set()
+    for _ in range(_STEPS):
+        np.multiply(seconds, guess, out=cost)
+        cost += loss
+        found = point(cost.argmin(axis=1))
+        strength, bound = guess, max(bound, found[1] + guess * (found[0] - limit_s))
+        late = found[0] > limit_s
+        slow, fast = (found, fast) if late else (slow, found)
+        sides.add(late)
+        if slow[0] - fast[0] <= _ROUNDING_S:
+            break
+        guess = (fast[1] - slow[1]) / (slow[0] - fast[0])
+        if abs(guess - strength) <= _CLOSE * strength:
+            break
+        if len(sides) == 1:  # the other choice is far off still, and so may be the strength
+            guess = min(guess, strength * stride) if late else max(guess, strength / stride)
+            stride *= stride
+    share = (slow[0] - limit_s) / max(slow[0] - fast[0], _ROUNDING_S)
+    return _Priced(strength, slow[2], fast[2], min(1.0, max(0.0, share)), bound)
+
+
+def _first_strength(loss: Floats, seconds: Floats, choice: Ints) -> float:
+    """The least strength at which another than the choice of least loss is as cheap; 0 for none."""
+    rows = np.arange(len(loss))
+    saved_s = seconds[rows, choice, None] - seconds
+    more = loss - loss[rows, choice, None]
+    strength = np.divide(
+        more, saved_s, out=np.full_like(more, np.inf), where=saved_s > _ROUNDING_S
+    ).min()
+    return float(strength) if strength < math.inf else 0.0
+
+
+def _critical_flow(
+    course: Course, slot_before: Sequence[int], read_s: Sequence[float], decode_s: Sequence[float]
+) -> _Flow:
+    """One unit of flow from the end back to the start, along what each step waits for."""
+    count, spread_s = len(read_s), SPREAD * course.limit_s
+    storage, decode, compute = [course.start_s], [course.rows_s], [course.embed_s]
+    waits = []
+    for k in range(count):
+        held = [storage[k]]
+        if slot_before[k] >= 0:
+            held.append(decode[slot_before[k] + 1])
+        start_s, storage_waits = _soft_max(held, spread_s)
+        storage.append(start_s + read_s[k])
+        held = [storage[k + 1], decode[k]]
+        if course.before[k] >= 0:
+            held.append(compute[course.before[k] + 1])
+        start_s, decode_waits = _soft_max(held, spread_s)
+        decode.append(start_s + decode_s[k])
+        start_s, compute_waits = _soft_max([decode[k + 1], compute[k]], spread_s)
+        compute.append(start_s + course.compute_s[k])
+        waits.append((storage_waits, decode_waits, compute_waits))
+    shares = [[0.0] * (count + 1) for _ in range(3)]  # the first of each: what comes before
+    shares[_COMPUTE][count] = 1.0
+    for k in reversed(range(count)):
+        storage_waits, decode_waits, compute_waits = waits[k]
+        flow = shares[_COMPUTE][k + 1]
+        shares[_DECODE][k + 1] += flow * compute_waits[0]
+        shares[_COMPUTE][k] += flow * compute_waits[1]
+        flow = shares[_DECODE][k + 1]
+        shares[_STORAGE][k + 1] += flow * decode_waits[0]
+        shares[_DECODE][k] += flow * decode_waits[1]
+        if len(decode_waits) > 2:
+            shares[_COMPUTE][course.before[k] + 1] += flow * decode_waits[2]
+        flow = shares[_STORAGE][k + 1]
+        shares[_STORAGE][k] += flow * storage_waits[0]
+        if len(storage_waits) > 1:
+            shares[_DECODE][slot_before[k] + 1] += flow * storage_waits[1]
+    fixed = zip(shares, (course.start_s, course.rows_s, course.embed_s), strict=True)
+    fixed_s = sum(lane[0] * start_s for lane, start_s in fixed)
+    fixed_s += sum(map(mul, shares[_COMPUTE][1:], course.compute_s))
+    return _Flow(np.array([shares[_STORAGE][1:], shares[_DECODE][1:]]), fixed_s)
+
+
+def _soft_max(times: Sequence[float], spread_s: float) -> tuple[float, list[float]]:
+    """A smooth maximum, and how much of it each time accounts for (its gradient)."""
+    most = max(times)
+    weights = [math.exp((time - most) / spread_s) for time in times]
+    total = sum(weights)
+    return most + spread_s * math.log(total), [weight / total for weight in weights]

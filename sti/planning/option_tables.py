@@ -1,0 +1,160 @@
+"""Every staircase of every block of a submodel, as tables: loss, bytes, requests, decode time.
+
+A staircase says how many slices in use reach each plane; it never rises from a plane to the next.
+Knows nothing of targets, time limits or preloads.
+In: blocks of the manifest, decode and storage costs. Out: arrays ``[blocks, options]`` that the
+search reads. Pure. The bytes and requests are those of ``sti.storage.byte_ranges``, for all options
+at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.model.manifest import Block
+from sti.planning.cost_model import RunCosts
+from sti.planning.timeline import rounds_s
+from sti.storage.byte_ranges import MERGE_GAP
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+MOST_OPTIONS = 5000
+"""Staircases looked at per block. 12 slices in 5 planes have 1,820, 16 slices 4,845; beyond, the
+counts are taken from an evenly thinned set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Tables over blocks ``n`` and staircases ``o``. Not modified; safe to share."""
+
+    used: Ints
+    """``[o, planes]``: slices in use that each plane reaches."""
+    prefix: Ints
+    """``[n, planes, width + 1]``: shards to read of a plane to reach that many slices in use."""
+    loss: Floats
+    """``[n, o]``; infinite where another staircase reaches the same with fewer shards."""
+    decode_s: Floats
+    """``[n, o]``, on all decode threads."""
+    read_bytes: Ints
+    """``[n, o]``, before any preload."""
+    requests: Ints
+    """``[n, o]``."""
+    breaks: tuple[Ints, ...]
+    """For each plane ``[n, o]``: bytes in front of the request, other than the first, that starts
+    with it, or more than any block has where none does."""
+
+    @property
+    def largest_loss(self) -> Floats:
+        """``[n]``: the largest finite loss of each block."""
+        return np.asarray(np.max(self.loss, axis=1, where=np.isfinite(self.loss), initial=0.0))
+
+    def counts(self, block: int, option: int) -> tuple[int, ...]:
+        """The shard counts of a staircase, as a plan states them."""
+        return tuple(
+            int(self.prefix[block, plane, used]) for plane, used in enumerate(self.used[option])
+        )
+
+
+def tabulate(blocks: Sequence[Block], width: int, costs: RunCosts) -> Options:
+    """The tables for ``blocks`` run with their first ``width`` slices."""
+    growth = staircases(width, len(blocks[0].planes))
+    prefix = np.array([[_prefix(p.order, width) for p in b.planes] for b in blocks], np.int64)
+    used = np.full((1, 1), width)
+    for parent, reach in growth:
+        used = np.column_stack((used[parent], reach))
+    loss, decode_s = _quality(blocks, growth, width, costs)
+    read_bytes, requests, breaks = _reading(blocks, growth, prefix, width)
+    return Options(used, prefix, loss, decode_s, read_bytes, requests, breaks)
+
+
+@lru_cache(maxsize=32)
+def staircases(width: int, planes: int) -> tuple[tuple[Ints, Ints], ...]:
+    """All falling counts that start with ``width``, or an even choice, plane after plane.
+
+    For each plane but the first ``(parent, reach)``, an entry a staircase up to that plane: the
+    staircase of the planes below that it adds to, and the slices in use that the plane reaches.
+    The first staircase is the highest.
+    """
+    levels = width + 1
+    while comb(levels + planes - 2, planes - 1) > MOST_OPTIONS and levels > 2:
+        levels -= 1
+    heights = np.array(sorted({round(i * width / (levels - 1)) for i in range(levels)}))[::-1]
+    level = np.zeros(1, np.int64)
+    growth = []
+    for _ in range(1, planes):
+        parent = np.repeat(np.arange(len(level)), len(heights) - level)
+        level = np.concatenate([np.arange(lowest, len(heights)) for lowest in level])
+        growth.append((parent, heights[level]))
+    return tuple(growth)
+
+
+def _prefix(order: Sequence[int], width: int) -> list[int]:
+    """How many shards to read to have 0, 1, ... ``width`` slices below ``width``."""
+    return [0, *(place + 1 for place, index in enumerate(order) if index < width)]
+
+
+def _quality(
+    blocks: Sequence[Block], growth: Sequence[tuple[Ints, Ints]], width: int, costs: RunCosts
+) -> tuple[Floats, Floats]:
+    """Loss and decode seconds ``[n, o]``: which slices have all planes up to each."""
+    kept = [[[i for i in p.order if i < width] for p in b.planes] for b in blocks]
+    order = np.array(kept, np.int64)  # [n, planes, width]
+    rank = np.argsort(order, axis=2)
+    gains = np.array([[p.gains[:width] for p in b.planes] for b in blocks])
+    weights = np.array([[block.shard_weights] for block in blocks])
+    bits = [plane.bits for plane in blocks[0].planes]
+    present = np.ones((len(blocks), 1, width), bool)
+    loss, idle = np.zeros((len(blocks), 1)), np.zeros((len(blocks), 1), bool)
+    height = np.array([width])
+    work_s = width * (costs.shard_s + weights * costs.weight_s[bits[0]])
+    for plane, (parent, reach) in enumerate(growth, start=1):
+        present = present[:, parent] & (rank[:, plane, None] < reach[:, None])
+        loss = loss[:, parent] + np.matmul(~present, gains[:, plane, :, None])[:, :, 0]
+        step_s = costs.weight_s[bits[plane]] - costs.weight_s[bits[plane - 1]]
+        work_s = work_s[:, parent] + np.count_nonzero(present, axis=2) * (weights * step_s)
+        # A shard that is the last of its plane and lacks a lower one is left out, unless the
+        # next plane is to reach as far.
+        loss[idle[:, parent] & (reach < height[parent])] = np.inf
+        last = order[:, plane, np.maximum(reach - 1, 0)]
+        idle = ~np.take_along_axis(present, last[:, :, None], axis=2)[:, :, 0] & (reach > 0)
+        height = reach
+    loss[idle] = np.inf
+    return loss, work_s * rounds_s(1.0, width, costs.threads)
+
+
+def _reading(
+    blocks: Sequence[Block], growth: Sequence[tuple[Ints, Ints]], prefix: Ints, width: int
+) -> tuple[Ints, Ints, tuple[Ints, ...]]:
+    """Bytes, requests and breaks ``[n, o]``: ``reads.block_ranges`` for all options at once."""
+
+    def column(values: list[int]) -> Ints:
+        return np.array(values, np.int64)[:, None]
+
+    end = column([sum(block.outlier_bytes[:width]) for block in blocks])
+    start = column([sum(block.outlier_bytes) for block in blocks])
+    total, requests = end, (end > 0).astype(np.int64)
+    breaks: list[Ints] = []
+    first = (np.zeros(1, np.int64), np.array([width]))
+    for plane, (parent, reach) in enumerate((first, *growth)):
+        total, requests, end = total[:, parent], requests[:, parent], end[:, parent]
+        count = prefix[:, plane, reach]
+        shard_bytes = column([block.planes[plane].shard_bytes for block in blocks])
+        gap, read = start - end, count > 0
+        merged = read & (requests > 0) & (gap <= MERGE_GAP)
+        fresh = read & ~merged
+        never = np.iinfo(np.int64).max
+        breaks = [earlier[:, parent] for earlier in breaks]
+        breaks.append(np.where(fresh & (requests > 0), total, never))
+        total = total + np.where(read, count * shard_bytes, 0) + np.where(merged, gap, 0)
+        requests = requests + fresh
+        end = np.where(read, start + count * shard_bytes, end)
+        start = start + shard_bytes * len(blocks[0].outlier_bytes)
+    return total, requests, tuple(breaks)

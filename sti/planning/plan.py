@@ -1,0 +1,180 @@
+"""What a plan is: how far to read into each plane of each block, what to hold, what to expect.
+
+In: the planner's decisions, or a plan saved as JSON. Out: frozen data that the executors follow
+and never re-decide. Knows nothing of how a plan was found, nor of files, clocks or threads.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sti.errors import PlanError
+from sti.json_fields import Fields
+from sti.model.quality import Estimate
+from sti.model.workload import Workload
+from sti.planning.timeline import Span
+
+PLAN_VERSION = 1
+PLANNING = 2
+"""Raised with every change that lets the planner choose another plan: remembered ones are made
+again (``tests/planning/test_planner.py`` tells when)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the caller asks for. ``latency_s`` None means: best quality, whatever it takes."""
+
+    latency_s: float | None = None
+    preload_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """One block of the submodel.
+
+    ``counts[p]`` shards are read of plane ``p``, in that plane's order; ``counts[0]`` is the
+    width. ``preload_bytes`` leading bytes of what is read are held in the preload buffer.
+    """
+
+    layer: int
+    kind: str
+    counts: tuple[int, ...]
+    preload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTimes:
+    """A block's predicted (or measured) place on each lane."""
+
+    storage: Span
+    decode: Span
+    compute: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the planner expects of a run. Times in seconds, medians; sums are a lane's busy time."""
+
+    total_s: float
+    storage_s: float
+    decode_s: float
+    compute_s: float
+    stall_s: float
+    """Time in which compute waits after the embedding is there."""
+    bytes_read: int
+    loss: float
+    """Expected loss above the full model at the top of the ladder, in the pack's unit."""
+    limited_by: str
+    """``storage``, ``decode``, ``compute``, or ``quality`` where nothing better is in the pack, as
+    far as its calibration can tell."""
+    blocks: tuple[BlockTimes, ...]
+    quality: Estimate | None
+    """The metric to expect; None for packs that have not measured theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan for one pack, one workload bucket and one machine. Immutable, JSON-able."""
+
+    pack: str
+    """``pack_id`` of the pack it was made for."""
+    workload: Workload
+    target: Target
+    depth: int
+    width: int
+    decode_threads: int
+    read_ahead: int
+    """Blocks that may be read beyond the one being decoded."""
+    blocks: tuple[BlockPlan, ...]
+    """In the order of execution."""
+    predicted: Prediction | None
+    """None for a plan that was pinned without a device profile."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back to an equal plan."""
+        return {"plan": PLAN_VERSION, **asdict(self)}
+
+    def save(self) -> str:
+        """The plan as indented JSON text."""
+        return json.dumps(self.to_json(), indent=1) + "\n"
+
+    @classmethod
+    def load(cls, text: str, *, where: str) -> Plan:
+        """Read a saved plan.
+
+        Raises:
+            PlanError: not JSON, an unknown version, or ill-typed fields; names ``where``.
+        """
+        try:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"{where}: not a plan: invalid JSON: {error}") from error
+        return cls.from_json(parsed, where=where)
+
+    @classmethod
+    def from_json(cls, value: object, *, where: str) -> Plan:
+        """As ``load``, from parsed JSON."""
+        fields = Fields(value, where=where, error=PlanError)
+        version = fields.integer("plan")
+        if version != PLAN_VERSION:
+            raise PlanError(f"{where}: plan version {version} is unknown; make the plan again")
+        workload, target = fields.object("workload"), fields.object("target")
+        return cls(
+            pack=fields.text("pack"),
+            workload=Workload(
+                workload.integer("batch", least=1), workload.integer("tokens", least=1)
+            ),
+            target=Target(
+                target.number("latency_s", least=0.0) if target.has("latency_s") else None,
+                target.integer("preload_bytes"),
+            ),
+            depth=fields.integer("depth", least=1),
+            width=fields.integer("width", least=1),
+            decode_threads=fields.integer("decode_threads", least=1),
+            read_ahead=fields.integer("read_ahead", least=1),
+            blocks=tuple(
+                BlockPlan(
+                    item.integer("layer"),
+                    item.text("kind"),
+                    item.integers("counts"),
+                    item.integer("preload_bytes"),
+                )
+                for item in fields.objects("blocks")
+            ),
+            predicted=(
+                _prediction(fields.object("predicted")) if fields.has("predicted") else None
+            ),
+        )
+
+
+def _prediction(fields: Fields) -> Prediction:
+    def span(item: Fields, lane: str) -> Span:
+        inner = item.object(lane)
+        return Span(inner.number("start_s"), inner.number("end_s"))
+
+    return Prediction(
+        total_s=fields.number("total_s", least=0.0),
+        storage_s=fields.number("storage_s", least=0.0),
+        decode_s=fields.number("decode_s", least=0.0),
+        compute_s=fields.number("compute_s", least=0.0),
+        stall_s=fields.number("stall_s", least=0.0),
+        bytes_read=fields.integer("bytes_read"),
+        loss=fields.number("loss"),
+        limited_by=fields.text("limited_by"),
+        blocks=tuple(
+            BlockTimes(span(item, "storage"), span(item, "decode"), span(item, "compute"))
+            for item in fields.objects("blocks")
+        ),
+        quality=_estimate(fields.object("quality")) if fields.has("quality") else None,
+    )
+
+
+def _estimate(fields: Fields) -> Estimate:
+    return Estimate(
+        metric=fields.text("metric"),
+        value=fields.number("value"),
+        low=fields.number("low"),
+        high=fields.number("high"),
+    )

@@ -1,0 +1,262 @@
+"""The planner: which submodel, which fidelities and what to preload, for a target on a machine.
+
+Pure: no clock, file, thread or session. In: manifest, device profile, workload, target. Out: a
+frozen plan with its predicted timeline. The paper's planner without its faults: every block has
+until its latest start, start-up, embedding and head count, and a deadline holds for 95 of 100
+runs. Costs come from ``sti.planning.cost_model``, timelines from ``sti.planning.timeline``,
+fidelities from ``sti.planning.beam_search``; what plans are made of is in ``sti.planning.uniform``.
+
+Least loss wins; then fewer bytes read; then the earlier end. Planes of the submodel found whose
+absence calibration could not tell are given back (``sti.planning.fewest_bytes``). Where no latency
+is asked for, everything is read. The preload buffer holds the first bytes that are read: the start
+is the only time when nothing else can hide a read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
+
+from sti.device.profile import DeviceProfile
+from sti.errors import InfeasibleError
+from sti.model.block_layout import block_ranges
+from sti.model.fidelity import Counts, blocks_of, loss_of, uniform_counts
+from sti.model.manifest import Manifest, Submodel
+from sti.model.workload import Workload
+from sti.planning.beam_search import Search, Task
+from sti.planning.check import check_target
+from sti.planning.cost_model import RunCosts, deadline_s, run_costs
+from sti.planning.fewest_bytes import thriftiest
+from sti.planning.option_tables import tabulate
+from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.prediction import Run, predict, simulate_run
+from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
+from sti.storage.byte_ranges import total_bytes
+from sti.units import format_size, format_time
+
+__all__ = ["deadline_s", "make_plan", "predict"]
+
+_MARGIN = 1e-9
+"""Share of a limit that is kept back, as sums in another order differ by a rounding."""
+
+
+def make_plan(
+    manifest: Manifest,
+    pack_id: str,
+    profile: DeviceProfile,
+    workload: Workload,
+    target: Target,
+    *,
+    read_ahead: int = READ_AHEAD,
+) -> Plan:
+    """The plan of least loss that meets a target, over all submodels and staircases.
+
+    Args:
+        pack_id: identifies the pack the manifest is of.
+        workload: sentences, and tokens of the longest, as bucketed.
+        read_ahead: blocks that may be read beyond the one being decoded, at least 1.
+
+    Raises:
+        InfeasibleError: even the fastest submodel and fidelity miss the latency; says by how much.
+        ProfileError: the profile lacks a graph or a fidelity of the pack.
+        InputError: a latency that is not above zero, or a preload below zero.
+    """
+    check_target(target)
+    planner = _Planner(manifest, profile, workload, target, read_ahead)
+    best, threads = planner.best(), profile.decoders
+    plan = bare_plan(pack_id, workload, target, best.submodel, best.blocks, threads, read_ahead)
+    return replace(plan, predicted=predict(manifest, profile, plan))
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """Fidelities and preload for one submodel, simulated."""
+
+    submodel: Submodel
+    blocks: tuple[BlockPlan, ...]
+    loss: float
+    run: Run
+
+    @property
+    def rank(self) -> tuple[float, int, float]:
+        """The least is the best."""
+        return self.loss, self.run.read_bytes, self.run.total_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """One planning problem; tries submodel after submodel."""
+
+    manifest: Manifest
+    profile: DeviceProfile
+    workload: Workload
+    target: Target
+    read_ahead: int
+
+    def best(self) -> _Candidate:
+        """The candidate of least loss, without the bytes that make no difference.
+
+        Raises:
+            InfeasibleError: there is none in time.
+        """
+        found, quality = self._least_loss(), self.manifest.quality
+        if quality is None or self.target.latency_s is None:
+            return found
+        return self._thriftier(found, quality.indistinct_from(found.loss))
+
+    def _least_loss(self) -> _Candidate:
+        """The best candidate of all submodels that meets the deadline.
+
+        Submodels are opened in the order of the least loss they may still have: at first their own
+        at the top of the ladder, then the bound of their search. So of the many that a pack vouches
+        for only those are searched that could win.
+
+        Raises:
+            InfeasibleError: there is none.
+        """
+        best: _Candidate | None = None
+        queue = [(item.loss, order, False) for order, item in enumerate(self.manifest.submodels)]
+        heapify(queue)
+        while queue and (best is None or queue[0][0] <= best.loss):
+            _, order, bounded = heappop(queue)
+            submodel = self.manifest.submodels[order]
+            found = None if bounded else self._whole(submodel)
+            if found is None and (bounded or self._may_be_in_time(submodel)):
+                search = Search(self._task(submodel))
+                if search.hopeless:
+                    continue
+                bound = submodel.loss_at(search.bound)
+                if queue and bound > queue[0][0]:
+                    heappush(queue, (bound, order, True))
+                    continue
+                counts = search.run(math.inf if best is None else submodel.missing_at(best.loss))
+                found = None if counts is None else self._candidate(submodel, counts)
+            if found is not None and (best is None or found.rank < best.rank):
+                best = found
+        return best or self._fastest()
+
+    def _thriftier(self, best: _Candidate, most_loss: float) -> _Candidate:
+        """The same submodel with the fewest bytes for a loss up to ``most_loss``.
+
+        The candidate itself where that would take too long: low fidelities may be slow to decode.
+        """
+        submodel = best.submodel
+        blocks = blocks_of(self.manifest, submodel)
+        options = tabulate(blocks, submodel.width, self._costs(submodel))
+        counts = thriftiest(options, submodel.missing_at(most_loss))
+        if counts is None:
+            return best
+        found = self._candidate(submodel, counts)
+        fewer = self._bytes(found) < self._bytes(best)
+        return found if fewer and self._in_time(found.run) else best
+
+    def _bytes(self, candidate: _Candidate) -> int:
+        """Bytes of a candidate, preloaded ones included."""
+        held = sum(item.preload_bytes for item in candidate.blocks)
+        return candidate.run.read_bytes + held
+
+    def _whole(self, submodel: Submodel) -> _Candidate | None:
+        """Everything the pack has of a submodel; None where that is not in time."""
+        whole = self._uniform(submodel, self.manifest.ladder[-1])
+        return whole if self._in_time(whole.run) else None
+
+    def _may_be_in_time(self, submodel: Submodel) -> bool:
+        """Whether the least bytes are, were they decoded at the cost of the fastest fidelity."""
+        costs, blocks = self._costs(submodel), blocks_of(self.manifest, submodel)
+        fastest = dict.fromkeys(costs.weight_s, min(costs.weight_s.values()))
+        costs = replace(costs, weight_s=fastest)
+        lowest = self.manifest.ladder[0]
+        counts = [uniform_counts(block, submodel.width, lowest) for block in blocks]
+        placed = place(blocks, counts, self.target.preload_bytes)
+        return self._in_time(simulate_run(costs, blocks, placed, read_ahead=self.read_ahead))
+
+    def _in_time(self, run: Run) -> bool:
+        deadline = deadline_s(self.profile, self.target)
+        return deadline is None or run.total_s <= deadline
+
+    def _task(self, submodel: Submodel) -> Task:
+        blocks, costs = blocks_of(self.manifest, submodel), self._costs(submodel)
+        deadline = deadline_s(self.profile, self.target)
+        assert deadline is not None, "without a deadline everything is in time"
+        return Task(
+            blocks=blocks,
+            width=submodel.width,
+            costs=costs,
+            limit_s=deadline * (1.0 - _MARGIN) - costs.fixed_s - costs.head_s,
+            preload_bytes=min(self.target.preload_bytes, sum(block.length for block in blocks)),
+            read_ahead=self.read_ahead,
+        )
+
+    def _fastest(self) -> _Candidate:
+        """The uniform candidate that ends first, for targets at which the search gave up."""
+        deadline = deadline_s(self.profile, self.target)
+        candidates = [
+            self._uniform(submodel, bits)
+            for submodel in self.manifest.submodels
+            for bits in self.manifest.ladder
+        ]
+        fastest = min(candidates, key=lambda item: item.run.total_s)
+        if deadline is not None and not self._in_time(fastest.run):
+            raise self._infeasible(fastest, deadline)
+        return fastest
+
+    def _infeasible(self, fastest: _Candidate, deadline: float) -> InfeasibleError:
+        """Says what would do: a longer latency, or a larger preload where that is enough."""
+        asked, total_s = deadline * self.profile.jitter, fastest.run.total_s
+        needed, submodel = total_s * self.profile.jitter, fastest.submodel
+        preload = self._least_preload(fastest)
+        remedy = f"raise the latency to {format_time(_upwards(needed))}"
+        if preload is not None:
+            remedy += f", or the preload to {format_size(round(_upwards(preload)))}"
+        return InfeasibleError(
+            f"a latency of {format_time(asked)} cannot be met with {self.workload.batch} x "
+            f"{self.workload.tokens} tokens: depth {submodel.depth} x width {submodel.width} takes "
+            f"at least {format_time(total_s)} ({format_time(needed)} in the slowest of 20 runs), "
+            f"most of it {fastest.run.limiting_lane}; {remedy}",
+            limit="latency",
+            asked=asked,
+            needed=needed,
+        )
+
+    def _least_preload(self, fastest: _Candidate) -> int | None:
+        """The least budget with which the candidate is in time, to 1/1000; None where none is."""
+        blocks, costs = blocks_of(self.manifest, fastest.submodel), self._costs(fastest.submodel)
+        counts = [item.counts for item in fastest.blocks]
+
+        def in_time(budget: int) -> bool:
+            placed = place(blocks, counts, budget)
+            return self._in_time(simulate_run(costs, blocks, placed, read_ahead=self.read_ahead))
+
+        low = self.target.preload_bytes
+        high = sum(total_bytes(block_ranges(b, c)) for b, c in zip(blocks, counts, strict=True))
+        if not in_time(high):
+            return None
+        while high - low > max(1, high // 1000):
+            middle = (low + high) // 2
+            low, high = (low, middle) if in_time(middle) else (middle, high)
+        return high
+
+    def _costs(self, submodel: Submodel) -> RunCosts:
+        threads = self.profile.decoders
+        return run_costs(
+            self.manifest, self.profile, self.workload, submodel.width, threads=threads
+        )
+
+    def _uniform(self, submodel: Submodel, bits: int) -> _Candidate:
+        blocks = blocks_of(self.manifest, submodel)
+        counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
+        return self._candidate(submodel, counts)
+
+    def _candidate(self, submodel: Submodel, counts: Sequence[Counts]) -> _Candidate:
+        blocks = blocks_of(self.manifest, submodel)
+        placed = place(blocks, counts, self.target.preload_bytes)
+        run = simulate_run(self._costs(submodel), blocks, placed, read_ahead=self.read_ahead)
+        return _Candidate(submodel, placed, loss_of(submodel, blocks, counts), run)
+
+
+def _upwards(value: float) -> float:
+    """The next number with three digits: shown as a remedy, it must be enough."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / unit) * unit

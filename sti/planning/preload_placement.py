@@ -1,0 +1,69 @@
+"""Which bytes a preload buffer holds: the first ones that a plan reads. Pure.
+
+Apart from the planner and from predictions, so that a start that needs neither imports neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sti.model.block_layout import block_ranges
+from sti.model.fidelity import Counts
+from sti.model.manifest import Block, Manifest, Submodel
+from sti.model.workload import Workload
+from sti.planning.plan import BlockPlan, Plan, Target
+from sti.storage.byte_ranges import total_bytes
+
+READ_AHEAD = 3
+"""Blocks that may be read beyond the one being decoded, unless the caller says otherwise.
+
+With one, large blocks are waited for where small ones are decoded, and whenever storage is late.
+With three, the ring holds the blocks of two layers, which follow one another in it without gaps;
+two would leave gaps, and wait now and then (docs/experiments.md).
+"""
+
+
+def place_preload(
+    manifest: Manifest, blocks: Sequence[BlockPlan], budget: int
+) -> tuple[BlockPlan, ...]:
+    """The same blocks, with ``budget`` bytes of preload given to the first bytes that they read.
+
+    Whole blocks first, in order of execution, then a part of the next. What is left of the budget
+    when everything is held stays unused. Earlier placements are forgotten.
+    """
+    stored = {(block.layer, block.kind): block for block in manifest.blocks}
+    chosen = [stored[item.layer, item.kind] for item in blocks]
+    return place(chosen, [item.counts for item in blocks], budget)
+
+
+def place(blocks: Sequence[Block], counts: Sequence[Counts], budget: int) -> tuple[BlockPlan, ...]:
+    """Block plans with these counts, preloads placed as ``place_preload`` says."""
+    placed = []
+    for block, chosen in zip(blocks, counts, strict=True):
+        held = min(budget, total_bytes(block_ranges(block, chosen)))
+        budget -= held
+        placed.append(BlockPlan(block.layer, block.kind, chosen, held))
+    return tuple(placed)
+
+
+def bare_plan(
+    pack_id: str,
+    workload: Workload,
+    target: Target,
+    submodel: Submodel,
+    blocks: tuple[BlockPlan, ...],
+    decode_threads: int,
+    read_ahead: int,
+) -> Plan:
+    """A plan without a prediction."""
+    return Plan(
+        pack=pack_id,
+        workload=workload,
+        target=target,
+        depth=submodel.depth,
+        width=submodel.width,
+        decode_threads=decode_threads,
+        read_ahead=read_ahead,
+        blocks=blocks,
+        predicted=None,
+    )

@@ -1,0 +1,76 @@
+"""Plans with every shard at one fidelity, and what all plans are made of.
+
+Which blocks a submodel runs, the counts of a uniform fidelity, where a preload lies, what is lost.
+Apart from the planner and from predictions, so that a start that needs neither imports neither.
+Knows nothing of times. In: manifest, submodel. Out: plans without a search. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sti.device.profile import DeviceProfile
+from sti.errors import InputError
+from sti.model.fidelity import blocks_of, uniform_counts
+from sti.model.manifest import Manifest, Submodel
+from sti.model.workload import Workload
+from sti.planning.check import check_target
+from sti.planning.plan import Plan, Target
+from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
+
+_NO_TARGET = Target()
+
+
+def uniform_plan(
+    manifest: Manifest,
+    pack_id: str,
+    workload: Workload,
+    *,
+    bits: int,
+    target: Target = _NO_TARGET,
+    profile: DeviceProfile | None = None,
+    decode_threads: int | None = None,
+    depth: int | None = None,
+    width: int | None = None,
+    read_ahead: int = READ_AHEAD,
+) -> Plan:
+    """A plan with every shard at ``bits``, whatever the latency.
+
+    Args:
+        target: its preload is placed; its latency is only written down.
+        profile: adds a prediction, and its decode threads where ``decode_threads`` is None
+            (without either: 1).
+        depth, width: of the submodel; the full model's where None.
+
+    Raises:
+        InputError: the pack has no such fidelity or submodel; names those it has.
+        ProfileError: the profile lacks a graph or a fidelity of the pack.
+    """
+    check_target(target)
+    if bits not in manifest.ladder:
+        known = ", ".join(str(step) for step in manifest.ladder)
+        raise InputError(f"a fidelity of {bits} bits is not in the pack; it has {known} bits")
+    submodel = _find(manifest, depth, width)
+    if decode_threads is None:
+        decode_threads = 1 if profile is None else profile.decoders
+    blocks = blocks_of(manifest, submodel)
+    counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
+    placed = place(blocks, counts, target.preload_bytes)
+    plan = bare_plan(pack_id, workload, target, submodel, placed, decode_threads, read_ahead)
+    if profile is None:
+        return plan
+    from sti.planning.prediction import predict  # a start without a profile needs none of it
+
+    return replace(plan, predicted=predict(manifest, profile, plan))
+
+
+def _find(manifest: Manifest, depth: int | None, width: int | None) -> Submodel:
+    full = manifest.submodels[0]
+    wanted = (depth or full.depth, width or full.width)
+    for submodel in manifest.submodels:
+        if (submodel.depth, submodel.width) == wanted:
+            return submodel
+    known = ", ".join(f"{item.depth} x {item.width}" for item in manifest.submodels)
+    raise InputError(
+        f"depth {wanted[0]} x width {wanted[1]} is not a submodel of the pack; it has {known}"
+    )

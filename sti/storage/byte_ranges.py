@@ -1,0 +1,67 @@
+"""Which bytes of a block a plan reads. Pure: decides reads, performs none.
+
+In: a block's layout (manifest) and the shard counts of a plan. Out: byte ranges inside the
+block's tensor, coalesced. The planner counts them, the stream performs them: one source, so that
+predicted and actual bytes agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+MERGE_GAP = 65536
+"""Ranges closer than this many bytes become one read: the gap costs less than a request."""
+
+
+class ByteRange(NamedTuple):
+    """``length`` bytes from ``offset``."""
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The offset just behind the range."""
+        return self.offset + self.length
+
+
+def coalesce(ranges: Iterable[ByteRange], *, gap: int = MERGE_GAP) -> tuple[ByteRange, ...]:
+    """Merge ranges that overlap, touch, or lie at most ``gap`` bytes apart.
+
+    Returns ascending, disjoint ranges that cover every byte of the input; empty ranges vanish.
+    """
+    merged: list[ByteRange] = []
+    for item in sorted((r for r in ranges if r.length), key=lambda r: (r.offset, r.length)):
+        if merged and item.offset - merged[-1].end <= gap:
+            last = merged.pop()
+            item = ByteRange(last.offset, max(last.end, item.end) - last.offset)
+        merged.append(item)
+    return tuple(merged)
+
+
+def skip(ranges: Sequence[ByteRange], skipped: int) -> tuple[ByteRange, ...]:
+    """What is left of ``ranges`` when their first ``skipped`` bytes are already at hand."""
+    left: list[ByteRange] = []
+    for item in ranges:
+        taken = min(skipped, item.length)
+        skipped -= taken
+        if taken < item.length:
+            left.append(ByteRange(item.offset + taken, item.length - taken))
+    return tuple(left)
+
+
+def total_bytes(ranges: Iterable[ByteRange]) -> int:
+    """Sum of the lengths."""
+    return sum(item.length for item in ranges)
+
+
+SECTOR = 4096
+"""Offsets, lengths and addresses of direct reads are multiples of this."""
+
+
+def cover(item: ByteRange) -> ByteRange:
+    """The smallest sector-aligned range around ``item``."""
+    start = item.offset // SECTOR * SECTOR
+    end = -(-item.end // SECTOR) * SECTOR
+    return ByteRange(start, end - start)

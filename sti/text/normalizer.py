@@ -1,0 +1,289 @@
+"""Text to words, as BERT does it: clean, part ideographs, strip accents, lower, split.
+
+Knows no vocabulary and no ids, and asks neither ``unicodedata`` nor ``str`` about any character:
+every class and mapping comes from ``sti.text.unicode_tables``, so the Python version changes
+nothing.
+
+In: text and the four options of the tokenizer. Out: one string in which the words are parted by
+single spaces, and, for callers that need offsets, the index of the source character behind every
+character of it.
+
+All steps but one look at a single character, so they are folded into one ``str.translate`` table
+filled on demand. The one exception is canonical reordering: it shows only where combining
+characters survive accent stripping (Hangul tone marks, musical stems, marks newer than the
+reference library's tables). Texts that hold one take the long way, step by step.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+from collections.abc import Callable, Iterator
+
+from sti.text import unicode_tables
+
+# Stands for characters that may be reordered. A lone surrogate: it is in no valid text, and text
+# that holds it anyway only takes the long way.
+_MARKER = "\udfff"
+_TABLE_LIMIT = 16384  # characters remembered per table; more are computed each time
+
+_PLAIN = 0xC0  # below it nothing decomposes, combines or is a mark
+_HANGUL_FIRST, _HANGUL_COUNT = 0xAC00, 11172
+_LEADING, _VOWEL, _TRAILING = 0x1100, 0x1161, 0x11A7
+_VOWELS, _TRAILINGS = 21, 28
+
+
+def _runs(table: str) -> Iterator[tuple[int, int, list[int]]]:
+    """``(first, last, tags)`` of every run of a generated table."""
+    code = 0
+    for word in table.split():
+        run, *tags = word.split(":")
+        gap, _, more = run.partition(".")
+        first = code + int(gap, 36)
+        code = first + (int(more, 36) if more else 0)
+        yield first, code, [int(tag, 36) for tag in tags]
+
+
+class _CodeSet:
+    """A set of code points as sorted runs. Immutable."""
+
+    __slots__ = ("_firsts", "_lasts")
+
+    def __init__(self, table: str) -> None:
+        found = [(first, last) for first, last, _ in _runs(table)]
+        self._firsts = [first for first, _ in found]
+        self._lasts = [last for _, last in found]
+
+    def __contains__(self, code: int) -> bool:
+        at = bisect.bisect_right(self._firsts, code) - 1
+        return at >= 0 and code <= self._lasts[at]
+
+
+def _mapping(table: str) -> dict[int, str]:
+    """Code point -> characters, of a generated table."""
+    code = 0
+    mapping: dict[int, str] = {}
+    for entry in table.split(","):
+        gap, *chars = entry.split()
+        code += int(gap, 36)
+        mapping[code] = "".join(chr(int(char, 36)) for char in chars)
+    return mapping
+
+
+class _Tables:
+    """The generated tables, each unpacked at first use."""
+
+    @functools.cached_property
+    def control(self) -> _CodeSet:
+        return _CodeSet(unicode_tables.CONTROL)
+
+    @functools.cached_property
+    def space(self) -> _CodeSet:
+        return _CodeSet(unicode_tables.SPACE)
+
+    @functools.cached_property
+    def punctuation(self) -> _CodeSet:
+        return _CodeSet(unicode_tables.PUNCTUATION)
+
+    @functools.cached_property
+    def mark(self) -> _CodeSet:
+        return _CodeSet(unicode_tables.MARK)
+
+    @functools.cached_property
+    def ideograph(self) -> _CodeSet:
+        return _CodeSet(unicode_tables.IDEOGRAPH)
+
+    @functools.cached_property
+    def combining(self) -> dict[int, int]:
+        """Canonical combining class of the characters where it is not 0."""
+        runs = _runs(unicode_tables.CLASS)
+        return {code: tag[0] for first, last, tag in runs for code in range(first, last + 1)}
+
+    @functools.cached_property
+    def lower(self) -> dict[int, str]:
+        """Lower case of the characters that have one."""
+        lower: dict[int, str] = _mapping(unicode_tables.LOWER_MANY)
+        first = 0
+        for word in unicode_tables.LOWER.split():
+            run, step, delta = word.split(":")
+            gap, _, more = run.partition(".")
+            first += int(gap, 36)
+            last = first + (int(more, 36) if more else 0)
+            shift = int(delta, 36)
+            for code in range(first, last + 1, int(step)):
+                lower[code] = chr(code + shift)
+        return lower
+
+    @functools.cached_property
+    def decomposition(self) -> dict[int, str]:
+        """Full canonical decomposition of the characters that have one, Hangul apart."""
+        return _mapping(unicode_tables.DECOMPOSITION)
+
+
+_TABLES = _Tables()
+
+
+def decompose(char: str) -> str:
+    """Full canonical decomposition of one character."""
+    code = ord(char)
+    if code < _PLAIN:
+        return char
+    syllable = code - _HANGUL_FIRST
+    if 0 <= syllable < _HANGUL_COUNT:
+        rest, trailing = divmod(syllable, _TRAILINGS)
+        leading, vowel = divmod(rest, _VOWELS)
+        end = chr(_TRAILING + trailing) if trailing else ""
+        return chr(_LEADING + leading) + chr(_VOWEL + vowel) + end
+    return _TABLES.decomposition.get(code, char)
+
+
+class _CharTable(dict[int, str]):
+    """A ``str.translate`` table that asks ``answer`` for a code point when it first meets it.
+
+    Safe to share between threads: at worst two of them ask for the same code point.
+    """
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, answer: Callable[[int], str]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def __missing__(self, code: int) -> str:
+        text = self._answer(code)
+        if len(self) < _TABLE_LIMIT:
+            self[code] = text
+        return text
+
+
+class TextNormalizer:
+    """The normalizing and splitting steps for one choice of options.
+
+    Args:
+        clean_text: drop control characters (private use and U+FFFD included).
+        handle_chinese_chars: make every ideograph a word.
+        strip_accents: decompose canonically and drop nonspacing marks.
+        lowercase: lower case, character by character.
+
+    Safe to share between threads. Lone surrogates pass through as ordinary characters.
+    """
+
+    __slots__ = (
+        "_clean_text",
+        "_finished",
+        "_lowercase",
+        "_part_ideographs",
+        "_prepared",
+        "_strip_accents",
+        "_table",
+    )
+
+    def __init__(
+        self,
+        *,
+        clean_text: bool,
+        handle_chinese_chars: bool,
+        strip_accents: bool,
+        lowercase: bool,
+    ) -> None:
+        self._clean_text = clean_text
+        self._part_ideographs = handle_chinese_chars
+        self._strip_accents = strip_accents
+        self._lowercase = lowercase
+        self._prepared = _CharTable(self._prepare)
+        self._finished = _CharTable(self._finish)
+        self._table = _CharTable(self._all_steps)
+
+    def split(self, text: str) -> list[str]:
+        """The words of ``text``, with empty strings between them to be skipped."""
+        normalized = text.translate(self._table)
+        if _MARKER in normalized:
+            normalized = self._step_by_step(text)[0]
+        return normalized.split(" ")
+
+    def align(self, text: str) -> tuple[list[str], list[int]]:
+        """The words of ``split`` and where they come from.
+
+        Returns:
+            The same list as ``split``, and for every character of it (counting one for the
+            space between two entries) the index in ``text`` of its source character.
+        """
+        table = self._table
+        pieces = [table[ord(char)] for char in text]
+        normalized = "".join(pieces)
+        if _MARKER in normalized:
+            normalized, source = self._step_by_step(text)
+        else:
+            source = [index for index, piece in enumerate(pieces) for _ in piece]
+        return normalized.split(" "), source
+
+    def _prepare(self, code: int) -> str:
+        """A character after cleaning and parting ideographs."""
+        if self._clean_text:
+            if code in _TABLES.control:
+                return ""
+            if code in _TABLES.space:
+                return " "
+        if self._part_ideographs and code in _TABLES.ideograph:
+            return f" {chr(code)} "
+        return chr(code)
+
+    def _finish(self, code: int) -> str:
+        """A character, decomposed where that is asked for, after the steps that are left."""
+        if self._strip_accents and code >= _PLAIN and code in _TABLES.mark:
+            return ""
+        text = _TABLES.lower.get(code) if self._lowercase else None
+        return "".join(_part(char) for char in text or chr(code))
+
+    def _all_steps(self, code: int) -> str:
+        """What becomes of one character, or the marker where its neighbours matter."""
+        text = self._prepare(code)
+        if self._strip_accents and code >= _PLAIN:
+            text = "".join(decompose(char) for char in text)
+            if any(ord(c) in _TABLES.combining and ord(c) not in _TABLES.mark for c in text):
+                return _MARKER
+        return "".join(self._finish(ord(char)) for char in text)
+
+    def _step_by_step(self, text: str) -> tuple[str, list[int]]:
+        """Normalized text and sources by the definition, with canonical reordering."""
+        prepared, finished = self._prepared, self._finished
+        chars = [(c, at) for at, char in enumerate(text) for c in prepared[ord(char)]]
+        if self._strip_accents:
+            chars = _reorder(chars)
+        pieces = [(finished[ord(char)], at) for char, at in chars]
+        normalized = "".join(piece for piece, _ in pieces)
+        return normalized, [at for piece, at in pieces for _ in piece]
+
+
+def _part(char: str) -> str:
+    """Spaces in place of a space and around punctuation."""
+    if ord(char) in _TABLES.space:
+        return " "
+    return f" {char} " if ord(char) in _TABLES.punctuation else char
+
+
+def _reorder(chars: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Canonical decomposition and order of ``(character, source)`` pairs.
+
+    The reference library counts: the n-th character that begins a decomposition is taken to come
+    from the n-th source, whichever it was before reordering.
+    """
+    combining = _TABLES.combining
+    ordered: list[tuple[str, bool]] = []
+    run: list[tuple[int, str, bool]] = []
+    for char, _ in chars:
+        for place, piece in enumerate(decompose(char)):
+            rank = combining.get(ord(piece), 0)
+            if rank:
+                run.append((rank, piece, place == 0))
+                continue
+            ordered += [(mark, begins) for _, mark, begins in sorted(run, key=lambda m: m[0])]
+            run.clear()
+            ordered.append((piece, place == 0))
+    ordered += [(mark, begins) for _, mark, begins in sorted(run, key=lambda m: m[0])]
+    result: list[tuple[str, int]] = []
+    at = -1
+    for piece, begins in ordered:
+        at += begins
+        result.append((piece, chars[at][1]))
+    return result

@@ -1,0 +1,337 @@
+"""WordPiece: text to token ids, type ids, offsets and word ids.
+
+The oracle is the Hugging Face ``tokenizers`` library with BertNormalizer, BertPreTokenizer and
+WordPiece: ids, offsets, word ids and truncation are equal to its own. Knows no model and no
+tensors; how text becomes words is in ``sti.text.normalizer``.
+
+In: a ``TokenizerSpec`` (from a pack's manifest), a vocabulary blob, and text. Out: ``Encoding``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sti.errors import PackFormatError
+from sti.json_fields import Fields
+from sti.text.encoding import Alignment, Encoding
+from sti.text.normalizer import TextNormalizer
+from sti.text.vocabulary import Vocabulary, encoded
+
+KIND = "wordpiece"
+_SPECIALS_SINGLE = 2  # CLS A SEP
+_SPECIALS_PAIR = 3  # CLS A SEP B SEP
+
+_CHUNK_CHARS = 8192  # a long text is tokenized in chunks of about this many characters
+_WORDS_REMEMBERED = 16384
+
+# A long text may be cut before any of these: each ends the word before it, whatever follows.
+_CUT_ASCII = r"\t\n\r !-/:-@\[-`{-~"
+_CUT_IDEOGRAPHS = "\u4e00-\u9fff"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerSpec:
+    """Everything about a tokenizer but its vocabulary. Stands in a pack's manifest as JSON.
+
+    Attributes:
+        kind: always ``"wordpiece"``.
+        lowercase: lower the text, character by character.
+        strip_accents: decompose canonically and drop nonspacing marks.
+        clean_text: drop control characters, make every white space a plain space.
+        handle_chinese_chars: make every ideograph a word.
+        unk_token, cls_token, sep_token, pad_token: words of the vocabulary.
+        continuing_prefix: what marks a piece that continues a word, e.g. ``"##"``.
+        max_word_chars: longer words become ``unk_token`` whole.
+        max_tokens: sequence limit, special tokens included.
+        special_tokens: words of the vocabulary recognised verbatim in the text, before all else.
+    """
+
+    kind: str
+    lowercase: bool
+    strip_accents: bool
+    clean_text: bool
+    handle_chinese_chars: bool
+    unk_token: str
+    cls_token: str
+    sep_token: str
+    pad_token: str
+    continuing_prefix: str
+    max_word_chars: int
+    max_tokens: int
+    special_tokens: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**values, "special_tokens": list(self.special_tokens)}
+
+    @classmethod
+    def from_json(cls, obj: object) -> TokenizerSpec:
+        """The spec that ``to_json`` wrote.
+
+        Raises:
+            PackFormatError: a field is missing or ill-typed, or the kind is unknown.
+        """
+        fields = Fields(obj, where="tokenizer", error=PackFormatError)
+        if fields.text("kind") != KIND:
+            raise PackFormatError(
+                f"tokenizer: kind {fields.text('kind')!r} is unknown; this version of sti knows "
+                f"{KIND!r}: update sti, or build the pack again"
+            )
+        special_tokens = fields.texts("special_tokens")
+        if "" in special_tokens:
+            raise fields.fail("special_tokens", "a list of strings that are not empty")
+        return cls(
+            kind=KIND,
+            lowercase=fields.flag("lowercase"),
+            strip_accents=fields.flag("strip_accents"),
+            clean_text=fields.flag("clean_text"),
+            handle_chinese_chars=fields.flag("handle_chinese_chars"),
+            unk_token=fields.text("unk_token"),
+            cls_token=fields.text("cls_token"),
+            sep_token=fields.text("sep_token"),
+            pad_token=fields.text("pad_token"),
+            continuing_prefix=fields.text("continuing_prefix"),
+            max_word_chars=fields.integer("max_word_chars", least=1),
+            max_tokens=fields.integer("max_tokens", least=_SPECIALS_PAIR),
+            special_tokens=special_tokens,
+        )
+
+
+class Tokenizer:
+    """A WordPiece tokenizer for one vocabulary.
+
+    Args:
+        spec: options and special tokens.
+        vocab: UTF-8 words joined by newlines; a word's id is its line, counted from 0.
+
+    Raises:
+        PackFormatError: the vocabulary is not UTF-8, holds a word twice, or lacks a word that the
+            spec names.
+
+    Safe to share between threads. Text may hold anything, lone surrogates included: they count as
+    control characters.
+    """
+
+    def __init__(self, spec: TokenizerSpec, vocab: bytes) -> None:
+        self.spec = spec
+        self._vocabulary = Vocabulary(vocab)
+        named = (spec.unk_token, spec.cls_token, spec.sep_token, spec.pad_token)
+        self._unk, self._cls, self._sep, self.pad_id = map(self._id, named)
+        self._special_ids = {word: self._id(word) for word in spec.special_tokens}
+        self._prefix = encoded(spec.continuing_prefix)
+        self._normalizer = TextNormalizer(
+            clean_text=spec.clean_text,
+            handle_chinese_chars=spec.handle_chinese_chars,
+            strip_accents=spec.strip_accents,
+            lowercase=spec.lowercase,
+        )
+        longest_first = sorted(spec.special_tokens, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._remembered: dict[str, tuple[int, ...]] = {"": ()}
+
+    @property
+    def vocab_size(self) -> int:
+        """Words in the vocabulary."""
+        return len(self._vocabulary)
+
+    def encode(self, text: str, pair: str | None = None) -> Encoding:
+        """Tokens of a text, or of a pair of texts, cut to ``max_tokens``.
+
+        A single text loses its tail; of a pair the longer text is cut first.
+        """
+        if pair is None:
+            room = self.spec.max_tokens - _SPECIALS_SINGLE
+            ids = self._text_ids(text, room)
+            return self._join([ids[:room]], len(ids) > room, lambda n: [self._spans(text, n[0])])
+        room = self.spec.max_tokens - _SPECIALS_PAIR
+        first, second = self._text_ids(text, room), self._text_ids(pair, room)
+        if room % 2 and len(first) > room and len(second) > room:
+            # The odd token goes to the longer text: both have to be counted to the end.
+            first, second = self._text_ids(text, None), self._text_ids(pair, None)
+        keep_first, keep_second = _longest_first(len(first), len(second), room)
+        return self._join(
+            [first[:keep_first], second[:keep_second]],
+            len(first) + len(second) > room,
+            lambda n: [self._spans(text, n[0]), self._spans(pair, n[1])],
+        )
+
+    def encode_text(self, text: str | tuple[str, str]) -> Encoding:
+        """As ``encode``, for a text or a pair of texts."""
+        return self.encode(text) if isinstance(text, str) else self.encode(*text)
+
+    def encode_words(self, words: Sequence[str]) -> Encoding:
+        """Tokens of words that were split before, cut to ``max_tokens``.
+
+        A word may become several tokens, or none (white space, control characters); ``word_ids``
+        are indexes into ``words``, and offsets count from the beginning of the word.
+        """
+        room = self.spec.max_tokens - _SPECIALS_SINGLE
+        ids: list[int] = []
+        for word in words:
+            ids += self._text_ids(word, room)
+            if len(ids) > room:
+                break
+
+        def spans(counts: list[int]) -> list[list[tuple[int, int, int]]]:
+            found = (
+                (start, end, index)
+                for index, word in enumerate(words)
+                for start, end, _ in self._spans(word, counts[0])
+            )
+            return [list(itertools.islice(found, counts[0]))]
+
+        return self._join([ids[:room]], len(ids) > room, spans)
+
+    def _join(
+        self,
+        parts: list[list[int]],
+        truncated: bool,
+        spans: Callable[[list[int]], list[list[tuple[int, int, int]]]],
+    ) -> Encoding:
+        """``CLS A SEP`` or ``CLS A SEP B SEP``. ``spans`` gives those of the tokens kept."""
+        ids = [self._cls]
+        for part in parts:
+            ids += part
+            ids.append(self._sep)
+        type_ids = np.zeros(len(ids), np.int64)
+        counts = [len(part) for part in parts]
+        type_ids[counts[0] + 2 :] = 1
+        special = (0, 0, -1)
+
+        def align() -> list[tuple[int, int, int]]:
+            table = [special]
+            for part in spans(counts):
+                table += part
+                table.append(special)
+            return table
+
+        return Encoding(np.array(ids, np.int64), type_ids, truncated, Alignment(align))
+
+    def _text_ids(self, text: str, limit: int | None) -> list[int]:
+        """Ids of a text without special tokens around it.
+
+        Stops soon after more than ``limit`` are found: what follows would be cut anyway.
+        """
+        ids: list[int] = []
+        remembered = self._remembered
+        for start, stop, special in self._sections(text):
+            if special is not None:
+                ids.append(special)
+            else:
+                for word in self._normalizer.split(text[start:stop]):
+                    known = remembered.get(word)
+                    ids += self._word_ids(word) if known is None else known
+            if limit is not None and len(ids) > limit:
+                break
+        return ids
+
+    def _spans(self, text: str, count: int) -> list[tuple[int, int, int]]:
+        """``(start, end, word)`` of the first ``count`` tokens of a text."""
+        spans: list[tuple[int, int, int]] = []
+        index = 0
+        for start, stop, special in self._sections(text):
+            if len(spans) >= count:
+                break
+            if special is not None:
+                spans.append((start, stop, index))
+                index += 1
+                continue
+            words, source = self._normalizer.align(text[start:stop])
+            at = 0
+            for word in words:
+                begin = at
+                for end in self._ends(word):
+                    last = source[at + end - 1] + 1
+                    spans.append((start + source[begin], start + last, index))
+                    begin = at + end
+                index += bool(word)
+                at += len(word) + 1
+        return spans[:count]
+
+    def _sections(self, text: str) -> Iterator[tuple[int, int, int | None]]:
+        """Parts of a text that do not affect each other: ``(start, stop, id if special)``."""
+        done = 0
+        for match in self._special.finditer(text):
+            yield from self._chunks(text, done, match.start())
+            done = match.end()
+            yield match.start(), done, self._special_ids[match.group()]
+        yield from self._chunks(text, done, len(text))
+
+    def _chunks(self, text: str, start: int, stop: int) -> Iterator[tuple[int, int, None]]:
+        """``[start, stop)`` in chunks that end where a word ends."""
+        while stop - start > _CHUNK_CHARS:
+            cut = _cut_pattern(self.spec.handle_chinese_chars).search(
+                text, start + _CHUNK_CHARS, stop
+            )
+            if cut is None:
+                break
+            yield start, cut.start(), None
+            start = cut.start()
+        if start < stop:
+            yield start, stop, None
+
+    def _id(self, word: str) -> int:
+        """Id of a word that the spec names."""
+        found = self._vocabulary.find(word)
+        if found is None:
+            raise PackFormatError(f"tokenizer: {word!r} is not in the vocabulary")
+        return found
+
+    def _word_ids(self, word: str) -> tuple[int, ...]:
+        """Ids of a word that was not remembered."""
+        ids = tuple(piece for piece, _ in self._pieces(word))
+        if len(word) <= self.spec.max_word_chars:
+            if len(self._remembered) >= _WORDS_REMEMBERED:
+                self._remembered = {"": ()}
+            self._remembered[word] = ids
+        return ids
+
+    def _ends(self, word: str) -> Sequence[int]:
+        """Where the pieces of a word end."""
+        known = self._remembered.get(word)
+        if known is not None and len(known) <= 1:  # whole, or unknown as a whole
+            return (len(word),) * len(known)
+        return [end for _, end in self._pieces(word)]
+
+    def _pieces(self, word: str) -> list[tuple[int, int]]:
+        """``(id, end)`` of the pieces of a word: the longest that fits, again and again."""
+        size = len(word)
+        unknown = [(self._unk, size)]
+        if size > self.spec.max_word_chars:
+            return unknown
+        text = encoded(word)
+        pieces: list[tuple[int, int]] = []
+        end, prefix = 0, b""
+        while end < len(text):
+            found = self._vocabulary.longest(prefix + text[end:], at_least=len(prefix) + 1)
+            if found is None:
+                return unknown
+            end += found[1] - len(prefix)
+            pieces.append((found[0], end if len(text) == size else len(text[:end].decode())))
+            prefix = self._prefix
+        return pieces
+
+
+@functools.cache
+def _cut_pattern(ideographs: bool) -> re.Pattern[str]:
+    """What a long text may be cut before; compiled when the first one comes."""
+    return re.compile(f"[{_CUT_ASCII}{_CUT_IDEOGRAPHS if ideographs else ''}]")
+
+
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of a pair stay, as the reference library decides it."""
+    if first + second <= room:
+        return first, second
+    shorter, longer = min(first, second), max(first, second)
+    longer = max(shorter, room - shorter)
+    if shorter + longer > room:
+        shorter, longer = room // 2, room - room // 2
+    return (longer, shorter) if first > second else (shorter, longer)

@@ -1,0 +1,125 @@
+"""`sti bench --against`: other systems beside ours, in processes of their own. Nothing is timed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.common import text_of
+from sti.benchmark.comparison import IN_A_ROW, Figures, Rival, contest
+from sti.benchmark.runs import p95
+from sti.benchmark.system_process import Spec
+from sti.cli.main import main
+from sti.pack.pack_reader import PackReader
+from tests.support.packs import tiny_bert
+
+
+@pytest.fixture(scope="module")
+def place() -> Path:
+    return tiny_bert()
+
+
+def spec_of(pack: Path, **options: object) -> Spec:
+    with PackReader.open(pack) as reader:
+        text, ids = text_of(reader, 12)
+    return Spec(str(pack), (text,), (tuple(map(int, ids)),), 1, dict(options))
+
+
+def test_every_system_answers_the_same_texts(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [str(place / "models" / name) for name in ("fp32.onnx", "int8.onnx")]
+    options = ["--fidelity", "8", "--tokens", "12", "--batch", "2", "--repeat", "2", "--json"]
+    options += ["--threads", "1", "--cold-repeat", "1", "--against", models[0]]
+    assert main(["bench", str(place / "pack"), *options, "--against", models[1]]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = {row["system"]: row for row in found["rows"]}
+    assert list(rows) == [
+        "STI",
+        "STI, all cores",
+        "STI, load then execute",
+        *("fp32.onnx", "fp32.onnx, all cores", "int8.onnx", "int8.onnx, all cores"),
+    ]
+    for row in rows.values():
+        assert row["failed"] is None
+        assert row["cold_ms"] > row["open_ms"] > 0 and row["warm_ms"] > 0
+        assert row["cosine"] > 0.98
+        assert row["peak_growth_bytes"] > 0
+    assert rows["fp32.onnx"]["cosine"] == 1.0
+    assert rows["STI"]["cold_bytes_read"] > 0
+
+
+def test_a_table_says_which_system_has_no_figures(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    options = ["--fidelity", "2", "--tokens", "8", "--repeat", "1", "--cold-repeat", "1"]
+    assert main(["bench", str(place / "pack"), *options, "--against", str(broken)]) == 0
+    out = capsys.readouterr().out
+    assert "| STI " in out and "| broken.onnx" not in out
+    assert "no figures: broken.onnx: its process ended" in out
+    assert "refused by onnxruntime" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--against", "nowhere.onnx"], "there is no such model"),
+        (["--against", "fp32.onnx", "--storage", "emmc"], "without --storage"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    options = [str(place / "models" / item) if item.endswith(".onnx") else item for item in options]
+    assert main(["bench", str(place / "pack"), *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_one_that_fails_does_not_keep_the_others_from_being_measured(place: Path) -> None:
+    spec = spec_of(place / "pack", fidelity=2)
+    bad = Rival(
+        "bad", "sti.benchmark.systems.sti_pack", replace(spec, file=str(place / "no pack")), ()
+    )
+    absent = Rival("absent", "sti.benchmark.systems.nothing", spec, ())
+    good = Rival("good", "sti.benchmark.systems.sti_pack", spec, (place / "pack",))
+    said: list[str] = []
+    found = contest([bad, absent, good], cold=1, warm=2, progress=said.append)
+    assert "no pack: cannot be opened" in found[0].failed
+    assert "No module named sti.benchmark.systems.nothing" in found[1].failed
+    assert not found[2].failed and len(found[2].cold_s) == 1
+    assert (len(found[2].rested_s), len(found[2].warm_s)) == (2, 2 * IN_A_ROW)
+    assert len(said) == 3 + 2
+
+
+def test_the_same_engine_one_lane_after_the_other_gives_the_same_answer(place: Path) -> None:
+    rivals = [
+        Rival(
+            mode,
+            "sti.benchmark.systems.sti_pack",
+            spec_of(place / "pack", fidelity=4, mode=mode),
+            (),
+        )
+        for mode in ("pipelined", "sequential")
+    ]
+    one, other = contest(rivals, cold=1, warm=0)
+    assert one.answer is not None and other.answer is not None
+    np.testing.assert_array_equal(one.answer, other.answer)
+
+
+def test_answers_of_other_shapes_are_not_compared(place: Path) -> None:
+    rival = Rival("one", "sti.benchmark.systems.sti_pack", spec_of(place / "pack"), ())
+    one = Figures(rival, answer=np.ones((1, 4)))
+    assert one.cosine(Figures(rival, answer=np.ones((1, 5)))) is None
+    assert one.cosine(Figures(rival)) is None
+    assert one.cosine(one) == pytest.approx(1.0)
+
+
+def test_the_95th_percentile_is_a_sample() -> None:
+    assert p95([1.0]) == 1.0
+    assert p95([float(n) for n in range(1, 101)]) == 95.0

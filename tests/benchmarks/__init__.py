@@ -1,1 +1,0 @@
-"""Benchmarks: speed and quality beside their limits, ceilings and references."""

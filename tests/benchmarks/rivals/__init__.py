@@ -1,1 +1,0 @@
-"""Systems under test from outside this project, each the process of ``sti.rivals.child``."""

@@ -1,0 +1,239 @@
+"""The benchmarks run, on tiny inputs, and report what they say they do. Nothing here is timed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file
+
+from benchmarks import base_model, common, ort_models, side_by_side, start, streaming, stsb
+from benchmarks.base_model import SIZES, Planting, vocabulary, write_checkpoint
+from benchmarks.side_by_side_plot import as_svg
+from sti.benchmark.comparison import Figures, Rival
+from sti.benchmark.system_process import Spec
+from tests.support.packs import TINY_BERT, tiny_bert
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Path:
+    return tiny_bert() / "checkpoint"
+
+
+@pytest.fixture(scope="module")
+def models() -> Path:
+    return tiny_bert() / "models"
+
+
+@pytest.fixture(scope="module")
+def pack() -> Path:
+    return tiny_bert() / "pack"
+
+
+def report_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def rows_of(report: dict[str, Any], title: str) -> list[dict[str, Any]]:
+    (table,) = [table for table in report["tables"] if table["title"].startswith(title)]
+    rows: list[dict[str, Any]] = table["rows"]
+    return rows
+
+
+def test_same_seed_writes_the_same_checkpoint_and_another_seed_another(tmp_path: Path) -> None:
+    files = []
+    for place, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_checkpoint(tmp_path / place, TINY_BERT, Planting(), seed=seed)
+        files.append((tmp_path / place / "model.safetensors").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_only_the_planted_channels_leave_the_bulk(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    for name, matrix in tensors.items():
+        if "dense" in name and name.endswith(".weight"):
+            bulk = np.median(np.abs(matrix)) / 0.65
+            channels = np.flatnonzero((np.abs(matrix) > 8.5 * bulk).any(axis=0))
+            is_down = "attention" not in name and "output" in name
+            assert len(channels) == (Planting().channels if is_down else 0), name
+
+
+def test_weights_have_the_tails_of_a_trained_encoder() -> None:
+    values = base_model._weights(np.random.default_rng(0), 768, 768)
+    beyond = (np.abs(values) > 3 * values.std()).mean()
+    assert 0.0045 < beyond < 0.0065
+
+
+def test_vocabulary_has_the_asked_size_and_no_word_twice() -> None:
+    words = vocabulary(SIZES["base"].vocabulary)
+    assert len(words) == 30522 == len(set(words))
+    assert [words.index(word) for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]")] == [
+        0,
+        100,
+        101,
+        102,
+    ]
+    with pytest.raises(ValueError, match="too small"):
+        vocabulary(100)
+
+
+def test_command_line_of_base_model_overrides_a_size(tmp_path: Path) -> None:
+    sizes = ["--size", "tiny", "--layers", "1", "--hidden", "32", "--heads", "2", "--inner", "64"]
+    assert base_model.main([str(tmp_path), *sizes]) == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    named = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    assert [config[name] for name in named] == [1, 32, 2, 64]
+
+
+def test_every_int8_product_of_the_reference_is_fused(models: Path) -> None:
+    # What is left unfused would slow the reference down and flatter the pack.
+    nodes = onnx.load(models / "int8_optimized.onnx").graph.node
+    kinds = Counter(node.op_type for node in nodes)
+    fused = kinds["DynamicQuantizeMatMul"] + kinds["MatMulIntegerToFloat"]
+    assert fused == 6 * TINY_BERT.layers
+    assert kinds["MatMulInteger"] == 0
+
+
+def test_reference_that_differs_from_the_graph_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort_models._Export, "gelu", lambda self, x: self.op("Relu", x))
+    with pytest.raises(ValueError, match="differs from the reference"):
+        ort_models.make_models(checkpoint, tmp_path)
+
+
+def test_rank_correlation_shares_the_ranks_of_equal_values() -> None:
+    assert stsb.ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1.0, 3.5, 2.0]
+    first, second = np.array([1.0, 2.0, 2.0, 4.0]), np.array([10.0, 30.0, 20.0, 40.0])
+    assert stsb.spearman(first, second) == pytest.approx(0.9486832980505138)
+    assert stsb.spearman(first, -second) == pytest.approx(-0.9486832980505138)
+
+
+def test_stsb_scores_the_references_and_every_fidelity(
+    checkpoint: Path, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = vocabulary(TINY_BERT.vocabulary)[-60:]
+    lines = ["sentence1\tsentence2\tscore\tgenre"]
+    for place in range(0, 60, 4):
+        sentences = f'{words[place]} "{words[place + 1]}\t{words[place + 2]} {words[place + 3]}'
+        lines.append(f"{sentences}\t{place % 5}.5\tnews")
+    data = tmp_path / "dev.tsv"
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    arguments = ["--pack", pack, "--checkpoint", checkpoint, "--data", data, "--output", "json"]
+    assert stsb.main([*map(str, arguments), "--batch", "4", "--pairs", "12"]) == 0
+    rows = rows_of(report_of(capsys), "STS")
+    assert [row["system"].rpartition(", ")[2] for row in rows] == [
+        *("ORT fp32", "quantize_dynamic"),
+        *(f"{bits} bits" for bits in (8, 6, 4, 3, 2)),
+    ]
+    assert rows[0]["against fp32"] == 0.0
+    assert rows[2]["cosine to fp32, mean"] > 0.99
+    assert [row["verdict"] is None for row in rows] == [True, True, *(False,) * 4, True]
+
+
+def test_streaming_compares_both_executors_at_every_fidelity(
+    pack: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--bits", "4", "8", "--tokens", "16", "--repeats", "2", "--preload", "1KB"]
+    assert streaming.main([str(pack), *sizes, "--output", "json"]) == 0
+    report = report_of(capsys)
+    rows = rows_of(report, "Pipelined")
+    assert [(row["bits"], row["tokens"]) for row in rows] == [(4, 16), (8, 16)]
+    assert all(row["end to end / largest lane"] >= 1.0 for row in rows)
+    assert all(row["predicted"] > 0 for row in rows)
+    assert all(row["end to end / ideal"] >= 1.0 for row in rows)
+    assert rows[1]["MB read"] > rows[0]["MB read"] > 0
+    assert len(rows_of(report, "Sequential")) == len(rows_of(report, "Roofs")) == 2
+
+
+def test_streaming_refuses_answers_that_differ(
+    pack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = iter(range(1000))
+    right = streaming.sample
+
+    def drifting(*arguments: Any) -> Any:
+        found, answer = right(*arguments)
+        return found, answer + np.float32(1e-6 * next(taken))
+
+    monkeypatch.setattr(streaming, "sample", drifting)
+    with pytest.raises(SystemExit):
+        streaming.main([str(pack), "--bits", "2", "--tokens", "16", "--repeats", "1"])
+    assert "run differs" in capsys.readouterr().err
+
+
+def test_tables_say_what_was_met_and_what_fell_short() -> None:
+    rows = [common.at_most("a", 1.1, 1.1), common.at_least("b", 2.9, 3.0)]
+    assert [row[-1] for row in rows] == ["met", "SHORT"]
+    text = common.Table("Limits", common.LIMITS, rows).markdown()
+    assert "| b        | 2.900 | >= 3   | SHORT   |" in text
+
+
+def test_starts_are_compared_with_bare_imports(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert start.main([str(pack), "--repeats", "1", "--output", "json"]) == 0
+    report = report_of(capsys)
+    rows = rows_of(report, "From exec")
+    assert rows[0]["ratio"] == 1.0 and all(row["ms"] > 0 for row in rows)
+    assert [row["limit"] for row in rows_of(report, "Limits")] == ["<= 1.3", "<= 1.3"]
+    with pytest.raises(SystemExit):
+        start.main([str(tmp_path / "none")])
+
+
+def test_side_by_side_measures_every_system_on_the_same_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--models", "tiny", "--cold", "1", "--warm", "1", "--threads", "1", "--quick"]
+    assert side_by_side.main([str(tmp_path), *options, "--output", "json"]) == 0
+    report = report_of(capsys)
+    rows = rows_of(report, "tiny: 1 text of 128 tokens")
+    assert [row["system"] for row in rows][:9] == [
+        *("STI", "STI, all cores", "STI, load then execute"),
+        *("ORT fp32", "ORT fp32, all cores", "ORT int8", "ORT int8, all cores"),
+        *("ORT fp32, mapped", "ORT int8, optimized beforehand"),
+    ]
+    assert sum("paper's" in row["system"] for row in rows) == 4
+    assert all(float(row["cosine"]) > 0.3 for row in rows)
+    assert not [note for note in report["notes"] if "no figures" in note]
+
+
+@pytest.mark.usefixtures("fonts")
+def test_side_by_side_holds_base_against_its_limits_and_draws_it() -> None:
+    def figures(name: str, ms: float, size: int) -> Figures:
+        spec = Spec("file", ("text",), ((1,),), 1)
+        rival = Rival(name, "module", spec, ())
+        return Figures(
+            rival,
+            open_s=[0.001],
+            cold_s=[ms * 2e-3],
+            rested_s=[ms * 1e-3 + 0.01],
+            warm_s=[ms * 1e-3],
+            peak_bytes=[size, 9 * size, size],
+            steady_bytes=size,
+        )
+
+    found = [
+        *(figures("STI" + cores, 50.0, 40) for cores in ("", ", all cores")),
+        *(figures("ORT int8" + cores, 40.0, 160) for cores in ("", ", all cores")),
+        *(figures("ORT fp32" + cores, 400.0, 600) for cores in ("", ", all cores")),
+    ]
+    rows = [(row[1], row[3]) for row in side_by_side.limits_of(found).rows]
+    assert rows == [
+        (1.25, "SHORT"),
+        (1.2, None),
+        (1.25, None),
+        (0.8, "SHORT"),
+        (8.0, "SHORT"),
+        (0.25, "SHORT"),
+        (pytest.approx(40 / 600), "met"),
+    ]
+    drawn = as_svg(found)
+    assert drawn == as_svg(found) and drawn.count("<svg") == 1 and "ORT int8" in drawn

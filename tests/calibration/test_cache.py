@@ -1,0 +1,143 @@
+"""What is remembered between runs: found again, kept apart, and no trouble when it cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sti.calibration.cache import Cache, cache_directory
+from sti.device.profile import DecodeProfile, DeviceProfile, StorageProfile
+from sti.errors import StiWarning
+from sti.model.workload import Workload
+from sti.planning.plan import BlockPlan, Plan, Target
+
+KEY = {"machine": "test", "threads": 2}
+PROFILE = DeviceProfile(
+    device="a test",
+    threads=2,
+    decoders=1,
+    storage=StorageProfile(direct=True, request_s=1e-4, bytes_per_s=1e9, row_s=1e-6),
+    decode=DecodeProfile(shard_s=1e-5, weight_s={2: 1e-10, 4: 4e-10}),
+    compute={"ffn": (1e-4, 0.0, 1e-6, 1e-7, 0.0)},
+    tokenize_s=1e-6,
+    fixed_s=1e-4,
+    contention=1.1,
+    jitter=1.05,
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "made" / "when needed")
+
+
+def test_a_stored_profile_is_loaded_again(cache: Cache) -> None:
+    assert cache.load_profile(KEY) is None
+    path = cache.store_profile(KEY, PROFILE)
+    assert cache.load_profile(KEY) == PROFILE
+    assert list(cache.profiles()) == [(path, PROFILE)]
+
+
+def test_profiles_are_kept_apart_by_key(cache: Cache) -> None:
+    cache.store_profile(KEY, PROFILE)
+    assert cache.load_profile({**KEY, "threads": 3}) is None
+
+
+def test_a_thread_count_is_remembered_apart_from_profiles(cache: Cache) -> None:
+    assert cache.load_threads(KEY) is None
+    cache.store_threads(KEY, 3)
+    assert cache.load_threads(KEY) == 3
+    assert list(cache.profiles()) == []
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "2", None, 1.5, {}])
+def test_a_thread_count_that_makes_no_sense_is_ignored(cache: Cache, value: object) -> None:
+    path = cache.store_threads(KEY, 1)
+    assert path is not None
+    path.write_text(json.dumps({"value": value}), encoding="utf-8")
+    assert cache.load_threads(KEY) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"\xff", b'{"value": 3}', b'{"value": {"profile": 99}}', b"[" * 100_000],
+)
+def test_a_damaged_profile_is_told_and_left_out(cache: Cache, damage: bytes) -> None:
+    path = cache.store_profile(KEY, PROFILE)
+    assert path is not None
+    path.write_bytes(damage)
+    with pytest.warns(StiWarning, match="cannot be used and is measured again"):
+        assert cache.load_profile(KEY) is None
+    with pytest.warns(StiWarning, match="cannot be used"):
+        assert list(cache.profiles()) == []
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    cache = Cache(tmp_path / "file" / "sti")
+    with pytest.warns(StiWarning, match="cannot be kept in .*XDG_CACHE_HOME"):
+        assert cache.store_profile(KEY, PROFILE) is None
+
+
+def test_nothing_half_written_is_left_when_the_disk_is_full(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(StiWarning, match="No space left"):
+        assert cache.store_profile(KEY, PROFILE) is None
+    assert list(cache.directory.iterdir()) == []
+
+
+def test_the_users_cache_directory_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / "sti"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/invalid")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_directory() == tmp_path / "home" / ".cache" / "sti"
+
+
+def plan(pack: str = "p" * 16) -> Plan:
+    block = BlockPlan(0, "ffn", (3, 1), 100)
+    return Plan(pack, Workload(1, 16), Target(0.1, 100), 1, 3, 1, 1, (block,), None)
+
+
+def test_a_stored_plan_is_loaded_again(cache: Cache) -> None:
+    assert cache.load_plan(KEY) is None
+    cache.store_plan(KEY, plan())
+    assert cache.load_plan(KEY) == plan()
+    assert cache.load_plan({**KEY, "threads": 3}) is None
+    assert list(cache.profiles()) == []
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"[]", b'{"value": {"plan": 99}}', b"\xff", b"[" * 100_000]
+)
+def test_a_damaged_plan_is_made_again(cache: Cache, damage: bytes) -> None:
+    cache.store_plan(KEY, plan())
+    cache.path("plan", KEY).write_bytes(damage)
+    assert cache.load_plan(KEY) is None
+    cache.store_plan(KEY, plan())
+    assert cache.load_plan(KEY) == plan()
+
+
+def test_old_plans_go(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sti.calibration.cache.MOST_PLANS", 3)
+    cache.store_profile(KEY, PROFILE)
+    for number in range(5):
+        cache.store_plan({"number": number}, plan())
+        os.utime(cache.path("plan", {"number": number}), (number, number))
+    kept = [number for number in range(5) if cache.load_plan({"number": number})]
+    assert kept == [2, 3, 4] and cache.load_profile(KEY) == PROFILE
+
+
+def test_a_plan_that_cannot_be_kept_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    cache = Cache(tmp_path / "file" / "sti")
+    cache.store_plan(KEY, plan())
+    assert cache.load_plan(KEY) is None

@@ -1,0 +1,603 @@
+"""The ``sti`` command from outside: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sti
+from sti.cli.calibrate import choose
+from sti.cli.main import main
+from sti.device import host
+from sti.errors import StorageError
+from sti.pack.pack_reader import PackReader
+from sti.planning.plan import Plan
+from tests.support.checkpoints import LABELS, Task
+
+Cli = Callable[..., "Answer"]
+PackFor = Callable[[Task], Path]
+ENVIRONMENT = {"PYTHONPATH": str(Path(sti.__file__).parent.parent)}
+
+
+class Answer:
+    """What one command did."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one document on stdout."""
+        assert self.code == 0, self.err
+        document = json.loads(self.out)
+        assert isinstance(document, dict)
+        return document
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setattr("sti.calibration.calibrate.BUDGET_S", 0.1)
+
+    def call(*argv: object) -> Answer:
+        capsys.readouterr()
+        try:
+            code = main([str(item) for item in argv])
+        except SystemExit as left:
+            code = int(left.code or 0)
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return call
+
+
+def process(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sti", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **ENVIRONMENT},
+        **options,
+    )
+
+
+def refused(answer: Answer, *said: str) -> None:
+    """Bad input: exit code 2, one line on stderr, nothing on stdout."""
+    assert answer.code == 2
+    assert answer.out == ""
+    lines = [line for line in answer.err.splitlines() if not line.startswith("measuring")]
+    assert len(lines) == 1, answer.err
+    for part in said:
+        assert part in lines[0]
+
+
+# ---- run
+
+
+def test_run_prints_embeddings_similarities_and_what_it_cost(cli: Cli, tiny_pack: Path) -> None:
+    answer = cli("run", tiny_pack, "the dog runs", "under the table", "--fidelity", 8)
+    assert answer.code == 0
+    assert "1  the dog runs" in answer.out
+    assert "(32 numbers)" in answer.out
+    assert "cosine" in answer.out
+    assert "compute" in answer.out
+    assert "2 layers x 4 slices" in answer.out
+    assert answer.err == ""
+
+
+def test_run_prints_one_json_document_and_nothing_else(cli: Cli, tiny_pack: Path) -> None:
+    texts = ["the dog runs", "under the table"]
+    found = cli("run", tiny_pack, *texts, "--fidelity", 8, "--json").json
+    with sti.Engine.open(tiny_pack, fidelity=8) as engine:
+        expected = engine.embed(texts)
+    assert np.asarray(found["embeddings"], np.float32) == pytest.approx(expected, abs=1e-6)
+    assert found["texts"] == texts
+    assert found["task"] == "embedding"
+    assert found["bytes_read"] > 0
+    assert set(found["timing_ms"]) == {"total", "plan", "io", "decode", "compute", "stall"}
+    assert Plan.from_json(found["plan"], where="test").depth == 2
+
+
+def test_labels_are_printed_best_first(cli: Cli, pack_for: PackFor) -> None:
+    pack = pack_for("classification")
+    found = cli("run", pack, "the dog", "--fidelity", 8, "--json").json["labels"][0]
+    assert sorted(item["name"] for item in found) == sorted(LABELS)
+    scores = [item["score"] for item in found]
+    assert scores == sorted(scores, reverse=True)
+    shown = cli("run", pack, "the dog", "--fidelity", 8).out
+    assert shown.index(found[0]["name"]) < shown.index(found[1]["name"])
+
+
+def test_pairs_are_answered_as_pairs(cli: Cli, pack_for: PackFor, tmp_path: Path) -> None:
+    pack = pack_for("regression")
+    one = cli("run", pack, "--pair", "the dog", "the cat", "--fidelity", 8, "--json").json
+    (tmp_path / "pairs.tsv").write_text("the dog\tthe cat\n", encoding="utf-8")
+    two = cli(
+        "run", pack, "--pair", "--input", tmp_path / "pairs.tsv", "--fidelity", 8, "--json"
+    ).json
+    alone = cli("run", pack, "the dog the cat", "--fidelity", 8, "--json").json
+    assert one["texts"] == two["texts"] == [["the dog", "the cat"]]
+    assert one["labels"] == two["labels"] != alone["labels"]
+
+
+def test_spans_are_printed_with_their_place(cli: Cli, pack_for: PackFor) -> None:
+    pack = pack_for("tagging")
+    answer = cli("run", pack, "the dog runs", "--fidelity", 8)
+    found = cli("run", pack, "the dog runs", "--fidelity", 8, "--json").json["labels"][0]
+    for span in found:
+        assert span["text"] == "the dog runs"[span["start"] : span["end"]]
+        assert f"({span['start']}-{span['end']})" in answer.out
+    assert found or "nothing found" in answer.out
+
+
+def test_texts_may_stand_behind_options(cli: Cli, tiny_pack: Path) -> None:
+    found = cli("run", tiny_pack, "--fidelity", 4, "the dog", "--json", "--", "-the cat").json
+    assert found["texts"] == ["the dog", "-the cat"]
+
+
+def test_over_long_texts_are_cut_with_a_notice(cli: Cli, tiny_pack: Path) -> None:
+    answer = cli("run", tiny_pack, "the dog " * 100, "--fidelity", 4, "--json")
+    assert answer.json["truncated"] == 1
+    assert "sti: notice: 1 of 1 texts were cut" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_a_trace_opens_as_json_with_measured_and_predicted_rows(
+    cli: Cli, tiny_pack: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.json"
+    assert cli("run", tiny_pack, "the dog", "--latency", "5s", "--trace", path).code == 0
+    events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    assert {event["pid"] for event in events if event["ph"] == "X"} == {1, 2}
+
+
+def test_a_target_of_the_configuration_is_used_and_overridden(
+    cli: Cli, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sti.toml").write_text('[targets.voice]\nlatency="5s"\npreload="1KB"\n', encoding="utf-8")
+    named = cli("run", tiny_pack, "the dog", "--target", "voice", "--json").json["plan"]["target"]
+    assert named == {"latency_s": 5.0, "preload_bytes": 1000}
+    options = ("--target", "voice", "--preload", "2KB")
+    changed = cli("run", tiny_pack, "the dog", *options, "--json").json["plan"]["target"]
+    assert changed == {"latency_s": 5.0, "preload_bytes": 2000}
+
+
+def test_standard_input_is_run_when_no_text_is_given(tiny_pack: Path) -> None:
+    child = process(["run", str(tiny_pack), "--fidelity", "4", "--json"], stdin=subprocess.PIPE)
+    out, err = child.communicate("the dog\nüber\n".encode(), timeout=60)
+    assert child.returncode == 0, err
+    assert json.loads(out)["texts"] == ["the dog", "über"]
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["", "--fidelity", "4"], "text 1 is empty"),
+        (["a", "--fidelity", "5"], "5 bits is not in the pack"),
+        (["a", "--latency", "200"], "no unit"),
+        (["a", "--latency", "1us"], "latency"),
+        (["a", "--preload", "4 boxes"], "unit"),
+        (["a", "--preload", "999GB"], "memory"),
+        (["a", "--target", "voice"], "no configuration"),
+        (["a", "--config", "missing.toml", "--target", "x"], "cannot read the configuration"),
+        (["a", "--plan", "missing.json"], "missing.json"),
+        (["a", "--plan", "x.json", "--latency", "1s"], "latency and plan exclude"),
+        (["--input", "missing.txt"], "missing.txt"),
+        (["a", "--trace", "missing/trace.json", "--fidelity", "4"], "missing/trace.json"),
+        (["a", "b", "c", "--pair"], "two by two"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    cli: Cli,
+    tiny_pack: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(cli("run", tiny_pack, *options), "sti run: ", said)
+
+
+def test_verify_finds_a_damaged_block_and_names_its_place(
+    cli: Cli, tiny_pack: Path, tmp_path: Path
+) -> None:
+    options = ("the dog", "--fidelity", 4, "--verify")
+    assert cli("run", tiny_pack, *options).code == 0
+    with PackReader.open(tiny_pack) as reader:
+        block = reader.manifest.blocks[3]
+        at = reader.block_offset(block.tensor) + sum(block.outlier_bytes)
+    data = bytearray(tiny_pack.read_bytes())
+    data[at] ^= 1
+    bad = tmp_path / "bad"
+    bad.write_bytes(data)
+    place = f"layer 1 ffn, slice {block.planes[0].order[0]}, plane of 2 bits"
+    refused(cli("run", bad, *options), f"sti run: {bad}: ", place)
+    assert cli("run", bad, "the dog", "--fidelity", 4).code == 0  # it is not looked for
+
+
+def test_what_is_no_pack_is_refused(cli: Cli, tmp_path: Path, tiny_pack: Path) -> None:
+    (tmp_path / "text").write_text("hello " * 100, encoding="utf-8")
+    (tmp_path / "short").write_bytes(tiny_pack.read_bytes()[:-16384])
+    for name, said in (("text", "not a"), ("short", "truncated"), ("missing", "missing")):
+        refused(cli("run", tmp_path / name, "a", "--fidelity", 4), said)
+        refused(cli("doctor", tmp_path / name), said)
+
+
+def test_a_plan_for_another_pack_is_refused(
+    cli: Cli, tiny_pack: Path, pack_for: PackFor, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    assert cli("plan", tiny_pack, "--output", path).code == 0
+    refused(cli("run", pack_for("tagging"), "a", "--plan", path), "another pack")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["fly"],
+        ["run"],
+        ["run", "p", "a", "--fidelity", "many"],
+        ["run", "p", "a", "--fidelity", "4", "--plan", "x"],
+        ["run", "p", "a", "--lat", "1s"],
+        ["plan", "p", "a"],
+        ["plan", "p", "--tokens", "0"],
+        ["bench", "p", "--output", "xml"],
+    ],
+)
+def test_bad_usage_exits_with_2_and_shows_the_usage(cli: Cli, argv: list[str]) -> None:
+    answer = cli(*argv)
+    assert answer.code == 2
+    assert answer.err.startswith("usage: sti")
+    assert answer.out == ""
+
+
+def test_storage_that_fails_is_one_line_and_exit_code_2(
+    cli: Cli, tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise StorageError("disk: Input/output error")
+
+    monkeypatch.setattr("sti.storage.file_reader.FileReader.read", fails)
+    answer = cli("run", tiny_pack, "a", "--fidelity", 4)
+    assert (answer.code, answer.out, answer.err) == (2, "", "sti run: disk: Input/output error\n")
+
+
+def test_a_full_disk_is_a_failure_and_leaves_nothing(
+    cli: Cli, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sti.storage.atomic_file.os.replace", full)
+    answer = cli("run", tiny_pack, "a", "--fidelity", 4, "--trace", tmp_path / "trace.json")
+    assert answer.code == 2
+    assert "No space left" in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["run", "{}", "the dog", "--fidelity", "4", "--json"], "sti run"),
+        (["run", "{}", "--fidelity", "4", *["the dog"] * 1000], "sti run"),  # more than a buffer
+        (["--help"], "sti"),
+    ],
+)
+def test_a_full_disk_under_standard_output_is_one_line(
+    tiny_pack: Path, argv: list[str], name: str
+) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "sti", *(item.format(tiny_pack) for item in argv)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **ENVIRONMENT, "PYTHONUNBUFFERED": ""},
+            check=False,
+            timeout=60,
+        )
+    said = f"{name}: standard output: No space left on device\n"
+    assert (ended.returncode, ended.stderr.decode()) == (2, said)
+
+
+def run_with(pack: Path, redirection: str) -> subprocess.CompletedProcess[bytes]:
+    """What `sti run` gives under a shell's redirection."""
+    return subprocess.run(
+        f"{sys.executable} -m sti run {pack} hello --fidelity 2 {redirection}",
+        shell=True,
+        capture_output=True,
+        env={**os.environ, **ENVIRONMENT},
+        check=False,
+        timeout=60,
+    )
+
+
+def test_an_answer_without_a_standard_error_to_write_to_is_a_success(tiny_pack: Path) -> None:
+    ended = run_with(tiny_pack, "2>&-")
+    assert ended.returncode == 0 and ended.stdout.startswith(b"1  hello")
+
+
+def test_an_answer_without_a_standard_output_is_one_line(tiny_pack: Path) -> None:
+    ended = run_with(tiny_pack, ">&-")
+    assert (ended.returncode, ended.stderr) == (2, b"sti: standard output: it is closed\n")
+
+
+def test_ctrl_c_before_the_arguments_are_understood_ends_in_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sti.cli.main.build_parser", _interrupted)
+    answer = cli("run", "pack", "a")
+    assert (answer.code, answer.out, answer.err) == (130, "", "sti: interrupted\n")
+
+
+def _interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def test_without_memory_it_says_what_would_take_less(
+    cli: Cli, tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sti.engine.engine.Engine.run", fails)
+    answer = cli("run", tiny_pack, "a", "--fidelity", 4)
+    assert (answer.code, answer.out) == (1, "")
+    assert "fewer texts at once" in answer.err
+    assert "smaller --preload" in answer.err
+
+
+def test_ctrl_c_ends_in_one_line(tiny_pack: Path) -> None:
+    child = process(["run", str(tiny_pack)], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    _wait_until_it_reads(child.pid)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (130, b"", b"sti run: interrupted\n")
+
+
+def _wait_until_it_reads(pid: int) -> None:
+    """Until the process has loaded everything and sleeps on its standard input.
+
+    It sleeps for moments while it loads, too, so only a long sleep counts.
+    """
+    asleep = 0
+    for _ in range(3000):
+        loaded = Path(f"/proc/{pid}/maps").read_bytes().count(b"onnxruntime")
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        asleep = asleep + 1 if loaded and state == "S" else 0
+        if asleep == 20:
+            return
+        time.sleep(0.01)
+    pytest.fail("the process never came to read its standard input")
+
+
+def test_a_reader_that_goes_away_is_no_error_worth_a_word(tiny_pack: Path) -> None:
+    child = process(["run", str(tiny_pack), "--fidelity", "4", "--json"], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.close()
+    child.stdin.write(b"the dog\n")
+    child.stdin.close()
+    err = child.stderr.read()
+    child.stderr.close()
+    assert (child.wait(60), err) == (141, b"")
+
+
+def test_an_unwritable_cache_is_a_notice(
+    cli: Cli, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    answer = cli("run", tiny_pack, "the dog", "--json")
+    assert answer.json["bytes_read"] > 0
+    assert "sti: notice: the device profile cannot be kept" in answer.err
+
+
+# ---- plan
+
+
+def test_a_plan_is_a_table_of_every_block(cli: Cli, tiny_pack: Path) -> None:
+    answer = cli("plan", tiny_pack, "--tokens", 16, "--latency", "5s", "--preload", "4KB")
+    assert answer.code == 0
+    for part in ("layer", "slices at bits", "attention", "ffn", "4@8", "limited by", "predicted"):
+        assert part in answer.out
+    assert sum(line.lstrip().startswith(("0  ", "1  ")) for line in answer.out.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "command", [("plan",), ("bench", "--repeat", 1, "--cold-repeat", 1)], ids=lambda c: c[0]
+)
+def test_more_tokens_than_the_model_takes_are_cut_with_a_notice(
+    cli: Cli, tiny_pack: Path, command: tuple[object, ...]
+) -> None:
+    with PackReader.open(tiny_pack) as reader:
+        most = reader.manifest.dimensions.max_tokens
+    options = (tiny_pack, *command[1:], "--fidelity", 4, "--json", "--tokens")
+    answer = cli(command[0], *options, 5000)
+    assert f"sti: notice: --tokens 5000 was cut to {most} tokens" in answer.err
+    found = answer.json
+    if command[0] == "plan":
+        assert found["workload"]["tokens"] == most
+        assert "notice" not in cli(command[0], *options, most).err
+    else:
+        assert f"1 x {most} tokens" in found["workload"]
+
+
+def test_a_saved_plan_is_followed(cli: Cli, tiny_pack: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    made = cli("plan", tiny_pack, "--fidelity", 3, "--output", path, "--json").json
+    plan = Plan.from_json(made, where="test")
+    assert plan.predicted is not None
+    assert Plan.load(path.read_text(encoding="utf-8"), where="test") == plan
+    followed = cli("run", tiny_pack, "the dog", "--plan", path, "--json").json["plan"]
+    assert Plan.from_json(followed, where="test") == plan
+
+
+def test_an_impossible_target_says_which_limit_and_by_how_much(cli: Cli, tiny_pack: Path) -> None:
+    refused(cli("plan", tiny_pack, "--latency", "1us"), "latency", "ms")
+
+
+# ---- bench, calibrate, doctor
+
+
+def test_bench_measures_cold_and_warm_runs(cli: Cli, tiny_pack: Path) -> None:
+    options = ("--tokens", 8, "--repeat", 2, "--cold-repeat", 1, "--fidelity", 4)
+    found = cli("bench", tiny_pack, *options, "--json").json
+    assert host.cpu_name() in found["machine"]
+    assert [(row["setting"], row["kind"]) for row in found["rows"]] == [
+        ("4 bits", "cold"),
+        ("4 bits", "pipelined"),
+        ("4 bits", "sequential"),
+    ]
+    for row in found["rows"]:
+        assert row["bytes_read"] == found["rows"][0]["bytes_read"]
+        assert row["total_ms"] >= row["ideal_ms"] > 0
+        assert row["p95_ms"] >= row["total_ms"]
+    for row in found["rows"][1:]:
+        assert all(row[f"{lane}_roof_ms"] > 0 for lane in ("io", "decode", "compute"))
+    cold = found["rows"][0]
+    assert cold["io_roof_ms"] is None
+    assert cold["total_ms"] == pytest.approx(cold["open_ms"] + cold["run_ms"])
+    assert cold["peak_bytes"] > cold["growth_bytes"] > 0
+
+
+def test_bench_on_emulated_storage_measures_warm_runs_only(cli: Cli, tiny_pack: Path) -> None:
+    found = cli("bench", tiny_pack, "--repeat", 1, "--storage", "2MB/s:1ms", "--json").json
+    assert {row["kind"] for row in found["rows"]} == {"pipelined", "sequential"}
+    assert found["storage"].endswith("none sooner than at 2.00 MB/s and 1.00 ms a request")
+    for row in found["rows"]:
+        assert row["io_ms"] >= row["bytes_read"] / 2e6 * 1e3 * 0.9
+    refused = cli("bench", tiny_pack, "--storage", "floppy")
+    assert refused.code == 2 and "--storage must be one of microsd" in refused.err
+
+
+def test_bench_compares_the_plan_with_every_uniform_fidelity(cli: Cli, tiny_pack: Path) -> None:
+    options = ("--tokens", 8, "--repeat", 1, "--cold-repeat", 1, "--latency", "5s")
+    lines = cli("bench", tiny_pack, *options, "--output", "csv").out.splitlines()
+    assert lines[0].startswith("setting,kind,runs,total_ms,p95_ms")
+    settings = [line.split(",")[0] for line in lines[1:]]
+    assert set(settings) == {"planned", "2 bits", "3 bits", "4 bits", "6 bits", "8 bits"}
+    assert len(settings) == 18
+
+
+def test_bench_prints_a_table_under_a_machine_line(cli: Cli, tiny_pack: Path) -> None:
+    options = ("--tokens", 8, "--repeat", 1, "--cold-repeat", 1, "--fidelity", 2)
+    out = cli("bench", tiny_pack, *options).out
+    assert out.startswith("machine: ")
+    first, _, roofs = out.partition("largest lane: what")
+    assert "highest roof ms" in roofs and "2 bits |" in roofs
+    assert [line.split("|")[2].strip() for line in first.splitlines() if "2 bits |" in line] == [
+        "cold",
+        "pipelined",
+        "sequential",
+    ]
+
+
+def test_calibrate_measures_remembers_and_lists(
+    cli: Cli, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "nothing measured yet" in cli("calibrate").out
+    answer = cli("calibrate", tiny_pack, "--threads", 1)
+    assert "1 compute thread will be used" in answer.out
+    assert "measuring this device" in answer.err
+    assert len(list((tmp_path / "sti").glob("threads-*.json"))) == 1
+    listed = cli("calibrate", "--json").json["profiles"]
+    assert [profile["threads"] for profile in listed] == [1]
+    run = cli("run", tiny_pack, "the dog", "--json")
+    assert run.json["process"]["threads"] == 1
+    assert run.err == ""
+
+
+@pytest.mark.parametrize(
+    ("run_s", "best"),
+    [({1: 1.0}, 1), ({1: 1.0, 2: 0.99}, 1), ({1: 1.0, 2: 0.9, 4: 0.89}, 2), ({1: 0.5, 2: 0.9}, 1)],
+)
+def test_more_threads_are_chosen_only_where_they_pay(run_s: dict[int, float], best: int) -> None:
+    assert choose(run_s) == best
+
+
+def test_doctor_tells_rates_versions_and_advice(cli: Cli, tiny_pack: Path) -> None:
+    found = cli("doctor", tiny_pack, "--json").json
+    assert found["versions"]["onnxruntime"]
+    assert found["pack"]["id"]
+    rates = found["storage"]["bytes_per_s"]
+    assert all(rate > 0 for rate in rates.values())
+    assert "65536" in rates
+    out = cli("doctor", tiny_pack).out
+    for part in ("device", "cores", "memory", "versions", "cache", "pack", "64 KiB"):
+        assert part in out
+
+
+def test_doctor_needs_no_pack(cli: Cli) -> None:
+    found = cli("doctor", "--json").json
+    assert len(found["storage"]["bytes_per_s"]) == 5
+    assert found["cache"]["writable"]
+
+
+def test_doctor_says_what_is_missing_and_what_to_do(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for module in (
+        "sti.backend",
+        "sti.backend.onnxruntime.compute",
+        "sti.backend.onnxruntime.session",
+    ):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(host, "memory", lambda: host.Memory(10**9, 10**8))
+    out = cli("doctor").out
+    assert "onnxruntime missing" in out
+    assert "pip install onnxruntime" in out
+    assert "XDG_CACHE_HOME" in out
+    assert "100 MB of memory are free" in out
+
+
+def test_a_missing_library_is_named_with_the_way_to_install_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for module in (
+        "sti.backend",
+        "sti.backend.onnxruntime.compute",
+        "sti.backend.onnxruntime.session",
+        "sti.engine.engine",
+        "sti.calibration.calibrate",
+        "sti.cli.run",
+    ):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    answer = cli("run", "pack", "a")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == "sti run: onnxruntime is missing: `pip install onnxruntime`\n"
+
+
+def test_every_command_explains_itself_with_examples(cli: Cli) -> None:
+    for command in ("run", "plan", "bench", "calibrate", "doctor"):
+        answer = cli(command, "--help")
+        assert answer.code == 0
+        assert f"sti {command} " in answer.out
+        assert "examples:" in answer.out
+
+
+def test_the_version_is_printed(cli: Cli) -> None:
+    assert cli("--version").out == f"sti {sti.__version__}\n"

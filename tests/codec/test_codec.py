@@ -1,0 +1,328 @@
+"""The nested code: what decoding gives, on every path, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shard_tools.quantization.codebook import build_book
+from shard_tools.quantization.encode import EncodedShard, Encoder, best_codes
+from sti.codec.codebook import DEFAULT_LADDER, CodeBook, check_ladder, plane_bytes
+from sti.codec.decoder import Decoder
+from sti.codec.lookup import SEGMENT_WEIGHTS
+from sti.codec.tables import Recipe, Recipes, _Builder
+from sti.errors import InputError, PackCorruptError, PackFormatError
+from tests.support.codes import CUT, Bytes, Int8, bell, bell_book, ladders, wild_book
+from tests.support.paths import ROOT
+
+GOLDEN = ROOT / "tests" / "golden" / "nested_code.json"
+
+
+def specified_codes(planes: Sequence[Bytes], ladder: Sequence[int], weights: int) -> list[int]:
+    """The code of every weight, bit by bit as the layout is written down."""
+    codes = [0] * weights
+    for lower, bits, plane in zip((0, *ladder), ladder, planes, strict=False):
+        start = 0
+        for width in [2] * ((bits - lower) // 2) + [1] * ((bits - lower) % 2):
+            for weight in range(weights):
+                quad, place = divmod(weight, 4)
+                if width == 2:
+                    found = plane[start + quad] >> (2 * place)
+                else:
+                    half, byte = divmod(quad, weights // 8)
+                    found = plane[start + byte] >> (4 * half + place)
+                codes[weight] = codes[weight] << width | int(found) & ((1 << width) - 1)
+            start += weights * width // 8
+    return codes
+
+
+def decoded(decoder: Decoder, shard: EncodedShard, level: int, weights: int) -> Int8:
+    """Decoded as int8, whatever the decoder writes."""
+    out = np.empty(weights, dtype=decoder.dtype)
+    planes = list(shard.planes.values())[: level + 1]
+    decoder.decode(planes, shard.outliers, out)
+    return (out ^ 0x80).view(np.int8) if decoder.dtype == np.uint8 else out
+
+
+def expected(book: CodeBook, q: Int8, level: int, cut: int) -> Int8:
+    """What a fidelity stands for: a value of the book, or the outlier itself."""
+    bits = book.ladder[level]
+    codes = best_codes(book)[q.view(np.uint8)] >> (book.ladder[-1] - bits)
+    is_outlier = np.abs(q.astype(np.int64)) > cut
+    return np.where(is_outlier, q, book.values[bits][codes]).astype(np.int8)
+
+
+# What decoding gives
+
+
+def test_golden_file_still_encodes_and_decodes_to_the_same_bytes() -> None:
+    golden: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    book = CodeBook.from_json(golden["book"])
+    q = np.frombuffer(bytes.fromhex(golden["q"]), dtype=np.int8)
+    shard = Encoder(book, cut=golden["cut"]).encode(q)
+    planes = {str(bits): plane.tobytes().hex() for bits, plane in shard.planes.items()}
+    assert planes == golden["planes"]
+    assert shard.outliers.tobytes().hex() == golden["outliers"]
+    for level, (bits, wanted) in enumerate(golden["decoded"].items()):
+        assert book.ladder[level] == int(bits)
+        assert decoded(Decoder(book), shard, level, q.size).tobytes().hex() == wanted
+
+
+def test_golden_counts_still_give_the_same_book() -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    counts = np.array(golden["counts"], dtype=np.int64)
+    book = build_book(counts, cut=golden["cut"], ladder=golden["ladder"])
+    assert book.to_json() == golden["book"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(ladder=ladders, eighths=st.integers(1, 40), seed=st.integers(0, 99), unsigned=st.booleans())
+def test_any_book_over_any_ladder_decodes_as_specified(
+    ladder: tuple[int, ...], eighths: int, seed: int, unsigned: bool
+) -> None:
+    book = wild_book(ladder, seed=seed)
+    q = bell(8 * eighths, seed=seed)
+    shard = Encoder(book, cut=CUT).encode(q)
+    decoder = Decoder(book, unsigned=unsigned)
+    for level in range(len(ladder)):
+        found = decoded(decoder, shard, level, q.size)
+        np.testing.assert_array_equal(found, expected(book, q, level, CUT))
+
+
+@settings(deadline=None, max_examples=20)
+@given(ladder=ladders, eighths=st.integers(1, 12), seed=st.integers(0, 99))
+def test_planes_hold_codes_in_the_specified_places(
+    ladder: tuple[int, ...], eighths: int, seed: int
+) -> None:
+    book = wild_book(ladder, seed=seed)
+    q = bell(8 * eighths, seed=seed)
+    planes = list(Encoder(book, cut=CUT).encode(q).planes.values())
+    assert tuple(plane.nbytes for plane in planes) == plane_bytes(ladder, q.size)
+    assert specified_codes(planes, ladder, q.size) == best_codes(book)[q.view(np.uint8)].tolist()
+
+
+@pytest.mark.parametrize("ladder", [(2, 3, 4, 6, 8), (2, 4, 8), (2, 8), (3, 4, 8), (2, 5, 8)])
+def test_top_of_eight_bits_is_the_int8_grid_itself(ladder: tuple[int, ...]) -> None:
+    book = bell_book(ladder)
+    q = np.tile(np.arange(-127, 128, dtype=np.int8), 8)
+    shard = Encoder(book, cut=CUT).encode(q)
+    np.testing.assert_array_equal(decoded(Decoder(book), shard, len(ladder) - 1, q.size), q)
+
+
+def test_outliers_are_exact_at_every_fidelity() -> None:
+    book, q = bell_book(), bell(4096)
+    shard = Encoder(book, cut=CUT).encode(q)
+    is_outlier = np.abs(q.astype(np.int64)) > CUT
+    assert is_outlier.any()
+    for level in range(len(book.ladder)):
+        found = decoded(Decoder(book), shard, level, q.size)
+        np.testing.assert_array_equal(found[is_outlier], q[is_outlier])
+        assert np.abs(found[~is_outlier]).max() <= CUT + 1
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize("weights", [393_216, 393_224, 884_800])
+def test_shards_longer_than_a_segment_decode(weights: int, unsigned: bool) -> None:
+    q = bell(weights)
+    assert weights > 2 * SEGMENT_WEIGHTS
+    for book in (bell_book(), wild_book((2, 3, 5, 8), seed=1)):
+        shard = Encoder(book, cut=CUT).encode(q)
+        decoder = Decoder(book, unsigned=unsigned)
+        for level in range(len(book.ladder)):
+            found = decoded(decoder, shard, level, weights)
+            np.testing.assert_array_equal(found, expected(book, q, level, CUT))
+
+
+def test_shards_of_nothing_but_outliers_decode() -> None:
+    q = np.full(196_608, 100, dtype=np.int8)
+    shard = Encoder(bell_book(), cut=CUT).encode(q)
+    for unsigned in (False, True):
+        found = decoded(Decoder(bell_book(), unsigned=unsigned), shard, 0, q.size)
+        np.testing.assert_array_equal(found, q)
+
+
+def test_planes_may_lie_at_any_address() -> None:
+    book, q = bell_book(), bell(4096)
+    shard = Encoder(book, cut=CUT).encode(q)
+    for shift in (1, 2, 3):
+        moved = {}
+        for bits, plane in shard.planes.items():
+            moved[bits] = np.concatenate((np.zeros(shift, np.uint8), plane))[shift:]
+        record = np.concatenate((np.zeros(shift, np.uint8), shard.outliers))[shift:]
+        found = decoded(Decoder(book), EncodedShard(moved, record), 4, q.size)
+        np.testing.assert_array_equal(found, q)
+
+
+def test_built_books_of_the_default_ladder_decode_without_assembling_codes() -> None:
+    for book in (bell_book(), bell_book((2, 4, 6, 8)), bell_book((2, 8))):
+        recipes = Recipes(book.ladder, book.values, unsigned=True)
+        assert all(recipe.pairs is None for recipe in recipes)
+    assert any(
+        r.pairs is not None for r in Recipes((8,), wild_book((8,), seed=0).values, unsigned=True)
+    )
+
+
+# What it refuses
+
+
+def test_outliers_cut_short_anywhere_are_refused() -> None:
+    book, q = bell_book(), bell(SEGMENT_WEIGHTS + 8)
+    shard = Encoder(book, cut=CUT).encode(q)
+    counts = shard.outliers[:8].view(np.uint32)
+    needed = 8 + 3 * int(counts.sum())
+    assert shard.outliers.nbytes == needed + -needed % 4
+    for length in (*range(12), needed // 2, needed - 1):
+        short = EncodedShard(shard.planes, shard.outliers[:length])
+        with pytest.raises(PackCorruptError, match="list more than they hold"):
+            decoded(Decoder(book), short, 0, q.size)
+    decoded(Decoder(book), EncodedShard(shard.planes, shard.outliers[:needed]), 0, q.size)
+
+
+@pytest.mark.parametrize("count", [1, 3, 2**31, 2**32 - 1])
+def test_outlier_counts_without_entries_are_refused(count: int) -> None:
+    book = bell_book()
+    shard = Encoder(book, cut=CUT).encode(np.zeros(64, dtype=np.int8))
+    record = np.array([count], dtype="<u4").view(np.uint8)
+    with pytest.raises(PackCorruptError):
+        decoded(Decoder(book), EncodedShard(shard.planes, record), 0, 64)
+
+
+@pytest.mark.parametrize("weights", [64, SEGMENT_WEIGHTS + 64])
+def test_outlier_beyond_the_end_of_the_shard_is_refused(weights: int) -> None:
+    book = bell_book()
+    q = np.zeros(weights, dtype=np.int8)
+    q[-1] = 99
+    shard = Encoder(book, cut=CUT).encode(q)
+    record = shard.outliers.copy()
+    at = 4 * -(-weights // SEGMENT_WEIGHTS)
+    assert record[at : at + 2].view("<u2")[0] == 63
+    decoded(Decoder(book), EncodedShard(shard.planes, record), 0, weights)
+    record[at : at + 2].view("<u2")[0] = 64
+    with pytest.raises(PackCorruptError, match=f"end of a shard of {weights} weights"):
+        decoded(Decoder(book), EncodedShard(shard.planes, record), 0, weights)
+
+
+def test_plane_of_the_wrong_size_is_refused() -> None:
+    book, q = bell_book(), bell(64)
+    shard = Encoder(book, cut=CUT).encode(q)
+    for bits in book.ladder:
+        for wrong in (shard.planes[bits][:-1], np.append(shard.planes[bits], np.uint8(0))):
+            planes = {**shard.planes, bits: wrong}
+            with pytest.raises(PackCorruptError, match="does not fit a shard of 64 weights"):
+                decoded(Decoder(book), EncodedShard(planes, shard.outliers), 4, 64)
+
+
+def test_planes_without_a_fidelity_are_refused() -> None:
+    decoder = Decoder(bell_book())
+    shard = Encoder(decoder.book, cut=CUT).encode(bell(64))
+    planes = list(shard.planes.values())
+    for wrong in ([], [*planes, planes[-1]]):
+        out = np.empty(64, dtype=np.int8)
+        with pytest.raises(PackFormatError):
+            decoder.decode(wrong, shard.outliers, out)
+
+
+@pytest.mark.parametrize("weights", [0, 4, 12, 1001])
+def test_weights_must_come_in_eights(weights: int) -> None:
+    with pytest.raises(PackFormatError, match="multiple of 8"):
+        plane_bytes(DEFAULT_LADDER, weights)
+    with pytest.raises(PackFormatError):
+        Encoder(bell_book(), cut=CUT).encode(np.zeros(weights, dtype=np.int8))
+
+
+@pytest.mark.parametrize("ladder", [(), (1, 2), (2, 2), (3, 2), (2, 9), (0,), (8, 4)])
+def test_malformed_ladders_are_refused(ladder: tuple[int, ...]) -> None:
+    with pytest.raises(PackFormatError, match="increase within"):
+        check_ladder(ladder)
+
+
+@pytest.mark.parametrize("cut", [0, 128, -1])
+def test_outliers_must_begin_inside_the_alphabet(cut: int) -> None:
+    with pytest.raises(InputError):
+        Encoder(bell_book(), cut=cut)
+    with pytest.raises(InputError):
+        build_book(np.zeros(256, dtype=np.int64), cut=cut)
+
+
+# Books
+
+
+@given(ladder=ladders, seed=st.integers(0, 99))
+def test_books_survive_json(ladder: tuple[int, ...], seed: int) -> None:
+    book = wild_book(ladder, seed=seed)
+    again = CodeBook.from_json(json.loads(json.dumps(book.to_json())))
+    assert again.ladder == book.ladder
+    for bits in ladder:
+        np.testing.assert_array_equal(again.values[bits], book.values[bits])
+
+
+def _broken_books() -> list[Any]:
+    def changed(**changes: Any) -> dict[str, Any]:
+        return {**bell_book((2, 3)).to_json(), **changes}
+
+    four, eight = [0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 6, 7]
+    return [
+        None,
+        [],
+        {},
+        {"ladder": [2, 3]},
+        changed(more=1),
+        changed(ladder=[3, 2]),
+        changed(ladder=[2]),
+        changed(ladder=[2, 3, 4]),
+        changed(ladder=["2", "3"]),
+        changed(ladder=[2.0, 3.0]),
+        changed(ladder=[True, 3]),
+        changed(ladder=2),
+        changed(values=[four, eight]),
+        changed(values={"2": four}),
+        changed(values={"3": eight, "2": four}),
+        changed(values={"2": four, "3": eight[:-1]}),
+        changed(values={"2": four, "3": [*eight, 8]}),
+        changed(values={"2": [0, 1, 2, 128], "3": eight}),
+        changed(values={"2": [0, 1, 2, -129], "3": eight}),
+        changed(values={"2": [0, 1, 2, 3.0], "3": eight}),
+        changed(values={"2": [0, 1, 2, None], "3": eight}),
+        changed(values={"2": [0, 1, 2, True], "3": eight}),
+        changed(values={"2": "0123", "3": eight}),
+    ]
+
+
+@pytest.mark.parametrize("data", _broken_books(), ids=repr)
+def test_malformed_books_are_refused(data: Any) -> None:
+    with pytest.raises(PackFormatError):
+        CodeBook.from_json(data)
+
+
+def test_values_of_a_book_cannot_be_changed() -> None:
+    values = {2: np.zeros(4, dtype=np.int8)}
+    book = CodeBook((2,), values)
+    values[2][0] = 1
+    assert book.values[2][0] == 0
+    with pytest.raises(ValueError, match="read-only"):
+        book.values[2][0] = 1
+
+
+def test_threads_that_ask_for_a_recipe_at_once_are_given_the_same_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = _Builder.recipe
+
+    def slow(self: _Builder, count: int, values: Bytes) -> Recipe:
+        sleep(0.01)
+        return real(self, count, values)
+
+    monkeypatch.setattr(_Builder, "recipe", slow)
+    book = bell_book()
+    recipes = Recipes(book.ladder, book.values, unsigned=False)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: recipes[1], range(4)))
+    assert all(recipe is found[0] for recipe in found)

@@ -1,0 +1,88 @@
+"""Threads on cores of their own while a run lasts, and everywhere again afterwards."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+import sti
+from sti.device.affinity import apart
+from sti.pipeline.workers import Worker
+
+EVERYWHERE = {3, 7}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, set[int]]]:
+    """What the system was asked, on a machine whose cores are 3 and 7."""
+    asked: list[tuple[int, set[int]]] = []
+
+    def ask(thread: int, cores: set[int]) -> None:
+        asked.append((thread, cores))
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: EVERYWHERE, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", ask, raising=False)
+    return asked
+
+
+def test_each_has_a_core_and_the_caller_is_free_again(calls: list[tuple[int, set[int]]]) -> None:
+    with apart([7, 3], 4711):
+        assert calls == [(4711, {3}), (0, {7})]
+    assert calls[2:] == [(4711, {3, 7}), (0, {3, 7})]
+
+
+def test_of_two_runs_at_once_one_is_bound(calls: list[tuple[int, set[int]]]) -> None:
+    with apart([7, 3], 4711):
+        bound = len(calls)
+        with apart([7, 3], 4712):
+            assert len(calls) == bound
+
+
+def test_the_caller_is_free_again_after_a_failure(calls: list[tuple[int, set[int]]]) -> None:
+    with pytest.raises(RuntimeError), apart([7, 3], 4711):
+        raise RuntimeError
+    assert calls[-1] == (0, {3, 7})
+
+
+def test_who_was_bound_elsewhere_is_left_alone(calls: list[tuple[int, set[int]]]) -> None:
+    with apart([0, 1], 4711):
+        pass
+    assert calls == []
+
+
+def test_a_system_that_refuses_is_no_failure(
+    calls: list[tuple[int, set[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: int, cores: set[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    with apart([7, 3], 4711):
+        pass
+    monkeypatch.delattr(os, "sched_setaffinity")
+    with apart([7, 3], 4711):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no such call here")
+def test_after_a_run_every_thread_may_run_everywhere(tiny_pack: Path) -> None:
+    everywhere = os.sched_getaffinity(0)
+    with sti.Engine.open(tiny_pack, fidelity=2, threads=1) as engine:
+        engine.run(["the dog runs"])
+        found = {
+            thread.name: os.sched_getaffinity(thread.native_id or 0)
+            for thread in threading.enumerate()
+        }
+    assert found["MainThread"] == found["sti-storage"] == found["sti-decode-0"] == everywhere
+
+
+def test_a_worker_tells_its_thread() -> None:
+    worker, seen = Worker("sti-test"), list[int]()
+    number = worker.start()
+    assert worker.start() == number
+    worker.submit(lambda: seen.append(threading.get_native_id())).wait()
+    worker.close()
+    assert seen == [number]

@@ -1,0 +1,94 @@
+"""Device profiles: round trip, malformed input, and what they predict."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sti.device.profile import COMPUTE_TERMS, DeviceProfile, StorageProfile
+from sti.errors import ProfileError
+from sti.model.workload import Workload
+from tests.support.synthetic import make_profile
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """The JSON of a good profile with one field changed; ``...`` removes it."""
+    body: dict[str, Any] = make_profile().to_json()
+    *way, last = path.split(".")
+    place = body
+    for key in way:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return body
+
+
+@given(st.integers(0, 10_000))
+def test_a_profile_survives_json(seed: int) -> None:
+    profile = make_profile(Random(seed))
+    text = json.dumps(profile.to_json(), allow_nan=False)
+    assert DeviceProfile.from_json(json.loads(text), where="p") == profile
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("profile", 99),
+        ("profile", ...),
+        ("device", 7),
+        ("threads", 0),
+        ("decoders", 0),
+        ("storage", []),
+        ("storage.bytes_per_s", 0),
+        ("storage.request_s", -1e-6),
+        ("storage.direct", "yes"),
+        ("decode.weight_s", {"four": 1e-9}),
+        ("decode.weight_s", {"²": 1e-9}),
+        ("decode.weight_s", {"9" * 5000: 1e-9}),
+        ("decode.weight_s", {"4": float("inf")}),
+        ("decode.shard_s", None),
+        ("compute.attention", [1.0, 2.0]),
+        ("compute.head", ["fast"] * COMPUTE_TERMS),
+        ("contention", 0.5),
+        ("jitter", 0.9),
+        ("jitter", float("nan")),
+        ("fixed_s", True),
+        ("tokenize_s", ...),
+    ],
+)
+def test_a_malformed_profile_is_refused_with_its_source(path: str, value: object) -> None:
+    with pytest.raises(ProfileError, match=r"cache/here\.json"):
+        DeviceProfile.from_json(changed(path, value), where="cache/here.json")
+
+
+@pytest.mark.parametrize("value", [None, [], "profile", 3])
+def test_what_is_no_object_is_no_profile(value: object) -> None:
+    with pytest.raises(ProfileError, match="expected an object"):
+        DeviceProfile.from_json(value, where="here")
+
+
+def test_an_unknown_version_says_what_to_do() -> None:
+    with pytest.raises(ProfileError, match="sti calibrate"):
+        DeviceProfile.from_json(changed("profile", 2), where="here")
+
+
+def test_a_read_costs_its_requests_and_its_bytes() -> None:
+    storage = StorageProfile(direct=True, request_s=1e-4, bytes_per_s=1e9, row_s=0.0)
+    assert storage.read_s(0, 0) == 0.0
+    assert storage.read_s(3, 2_000_000) == pytest.approx(2.3e-3)
+
+
+def test_compute_grows_with_each_of_its_terms() -> None:
+    body = make_profile().to_json()
+    body["compute"]["attention"] = [1.0, 10.0, 100.0, 1000.0, 10000.0]
+    profile = DeviceProfile.from_json(body, where="here")
+    batch, tokens, width = 2, 3, 5
+    expected = 1 + 10 * width + 100 * 6 + 1000 * width * 6 + 10000 * width * 6 * tokens
+    assert profile.compute_s("attention", Workload(batch, tokens), width) == expected

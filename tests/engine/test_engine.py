@@ -1,0 +1,561 @@
+"""The engine end to end on small packs: answers, plans, batches, targets, failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sti
+from sti.backend.onnxruntime.compute import Backend
+from sti.calibration.cache import cache_directory
+from sti.device.host import Memory
+from sti.model.workload import Workload
+from sti.pipeline.runner import Mode
+from sti.pipeline.workers import Worker
+from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.uniform import uniform_plan
+from sti.storage.file_reader import FileReader
+from tests.support.packs import PROFILE, TEXTS, tiny_pack
+
+LONG = "the dog runs under the table " * 30
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[sti.Engine]:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as opened:
+        opened.run(TEXTS)  # starts its threads before any test counts them
+        yield opened
+
+
+def embeddings(result: sti.Result) -> np.ndarray[Any, np.dtype[np.float32]]:
+    assert result.embeddings is not None
+    return result.embeddings
+
+
+def mixed_plan(engine: sti.Engine, counts: list[list[int]], preload: int, threads: int) -> Plan:
+    """A plan with a staircase of its own for every block."""
+    base = uniform_plan(
+        engine.manifest, engine.pack_id, Workload(1, 8), bits=2, decode_threads=threads
+    )
+    blocks = tuple(
+        BlockPlan(block.layer, block.kind, (block.counts[0], *higher), preload)
+        for block, higher in zip(base.blocks, counts, strict=True)
+    )
+    return replace(base, blocks=blocks, target=Target(None, preload * len(blocks)))
+
+
+staircases = st.lists(
+    st.lists(st.integers(0, 4), min_size=4, max_size=4).map(lambda c: sorted(c, reverse=True)),
+    min_size=6,
+    max_size=6,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(staircases, st.sampled_from([0, 100, 3000, 10**6]), st.integers(1, 3))
+def test_pipelined_equals_sequential_to_the_bit(
+    counts: list[list[int]], preload: int, threads: int
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=2, threads=1, profile=PROFILE) as engine:
+        plan = mixed_plan(engine, counts, preload, threads)
+        engine.set_target(plan=plan)
+        cold = embeddings(engine.run(TEXTS))
+        assert engine.preloaded(10)
+        assert engine.held_bytes <= plan.target.preload_bytes
+        piped = engine.run(TEXTS)
+        straight = engine.run(TEXTS, mode="sequential")
+        assert piped.plan is plan
+        assert (embeddings(piped) == embeddings(straight)).all()
+        assert (embeddings(piped) == cold).all()
+        assert piped.bytes_read == straight.bytes_read
+
+
+def test_embeddings_are_normalised_and_differ_between_texts(engine: sti.Engine) -> None:
+    found = engine.embed(TEXTS)
+    assert found.shape == (len(TEXTS), 32) and found.dtype == np.float32
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert len({row.tobytes() for row in found}) == len(TEXTS)
+
+
+def test_a_batch_of_equal_lengths_answers_each_text_as_alone_to_the_bit(
+    engine: sti.Engine,
+) -> None:
+    texts = ["the dog runs", "the cat runs", "a red house", "house under table"]
+    together = engine.embed(texts)
+    for row, text in zip(together, texts, strict=True):
+        assert (engine.embed([text])[0] == row).all()
+
+
+def test_a_padded_batch_answers_each_text_nearly_as_alone(engine: sti.Engine) -> None:
+    texts = [" ".join(["dog", "cat", "red", "house"][: 1 + i % 4] * (1 + i % 5)) for i in range(40)]
+    together = engine.embed(texts)
+    alone = np.stack([engine.embed([text])[0] for text in texts])
+    assert np.median(np.abs(together - alone)) <= 1e-6
+    assert (together * alone).sum(axis=1).min() >= 0.995
+
+
+def test_a_batch_reads_every_weight_once(engine: sti.Engine) -> None:
+    one, many = engine.run(TEXTS[:1]), engine.run(TEXTS * 20)
+    words = 26 * engine.manifest.words.row_bytes
+    assert many.bytes_read <= one.bytes_read + words
+
+
+def test_all_fidelities_come_nearer_to_the_best(engine: sti.Engine) -> None:
+    answers = {}
+    with sti.Engine.open(tiny_pack(), threads=1, profile=PROFILE, fidelity=2) as other:
+        for bits in (2, 3, 4, 6, 8):
+            other.set_target(fidelity=bits)
+            answers[bits] = other.embed(TEXTS)
+    close = [float((answers[bits] * answers[8]).sum(axis=1).mean()) for bits in (2, 3, 4, 6)]
+    assert close == sorted(close) and close[-1] > 0.995
+
+
+def test_a_preloaded_model_reads_only_word_rows() -> None:
+    with sti.Engine.open(
+        tiny_pack(), fidelity=4, preload="10MB", threads=1, profile=PROFILE
+    ) as engine:
+        assert engine.preloaded(10)
+        result = engine.run(TEXTS)
+        assert result.bytes_read < 30 * engine.manifest.words.row_bytes
+        assert 0 < engine.held_bytes <= 10_000_000
+
+
+def test_set_target_changes_the_plan_and_rebuilds_no_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with sti.Engine.open(tiny_pack(), threads=1, fidelity=2, profile=PROFILE) as engine:
+        engine.run(TEXTS)  # a fidelity's sessions are made when it is first decoded
+        engine.set_target()
+        best = engine.run(TEXTS)
+
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("a session was built")
+
+        monkeypatch.setattr("onnxruntime.InferenceSession.__init__", refuse)
+        engine.set_target(fidelity=2, preload="64KB")
+        low = engine.run(TEXTS)
+        engine.set_target()
+        again = engine.run(TEXTS)
+    assert low.plan.blocks != best.plan.blocks
+    assert (embeddings(again) == embeddings(best)).all()
+    assert not (embeddings(low) == embeddings(best)).all()
+
+
+def test_an_infeasible_target_says_the_limit_and_leaves_the_engine_as_it_was() -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        before = engine.embed(TEXTS)
+        with pytest.raises(sti.InfeasibleError) as caught:
+            engine.set_target(latency="1us")
+        assert caught.value.limit == "latency"
+        assert caught.value.needed > caught.value.asked == 1e-6
+        assert (engine.embed(TEXTS) == before).all()
+
+
+def test_a_preload_buffer_larger_than_memory_is_refused() -> None:
+    with pytest.raises(sti.InfeasibleError, match="memory") as caught:
+        sti.Engine.open(tiny_pack(), preload=10**15, fidelity=2, profile=PROFILE)
+    assert caught.value.limit == "preload"
+
+
+def test_narrow_operands_of_several_heads_answer_as_one_head_a_slice() -> None:
+    found = []
+    for slices in (4, 2, 1):
+        path = tiny_pack(slices=slices)
+        with sti.Engine.open(path, fidelity=8, threads=1, profile=PROFILE) as engine:
+            found.append(engine.embed(TEXTS))
+    assert np.allclose(found[0], found[1], atol=2e-3)
+    assert np.allclose(found[0], found[2], atol=2e-3)
+
+
+def test_classification_names_labels_best_first() -> None:
+    with sti.Engine.open(
+        tiny_pack("classification"), fidelity=8, threads=1, profile=PROFILE
+    ) as engine:
+        rows = engine.classify([*TEXTS, ("the dog runs", "a red house")])
+        for row in rows:
+            assert {label.name for label in row} == {"red", "green", "blue"}
+            scores = [label.score for label in row]
+            assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1)
+        with pytest.raises(sti.InputError, match="classification"):
+            engine.embed(TEXTS)
+
+
+@pytest.mark.parametrize("task", ["mean_classification", "regression"])
+def test_other_sequence_heads_answer(task: Any) -> None:
+    with sti.Engine.open(tiny_pack(task), fidelity=8, threads=1, profile=PROFILE) as engine:
+        logits = engine.run([("the dog", "a cat"), "the dog"]).logits
+        assert isinstance(logits, np.ndarray) and np.isfinite(logits).all() and len(logits) == 2
+
+
+def test_tagging_gives_spans_of_the_text() -> None:
+    with sti.Engine.open(tiny_pack("tagging"), fidelity=8, threads=1, profile=PROFILE) as engine:
+        for text, spans in zip(TEXTS, engine.tag(TEXTS), strict=True):
+            assert spans and all(text[span.start : span.end] == span.text for span in spans)
+
+
+def test_over_long_text_is_cut_with_a_notice(engine: sti.Engine) -> None:
+    with pytest.warns(sti.StiWarning, match="48 tokens"):
+        result = engine.run([LONG, "the dog"])
+    assert result.truncated == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "no texts"),
+        (["a", "  "], "text 1 is empty"),
+        ("the dog", "list of texts"),
+        ([("a", "b", "c")], "text 0"),
+        ([3], "text 0"),
+        ([("a", "")], "text 0 is empty"),
+        ([("a",)], "text 0"),
+        ([()], "text 0"),
+        (["a", "b\ud800"], "text 1 is no valid Unicode"),
+    ],
+)
+def test_texts_that_cannot_be_used_are_refused(
+    engine: sti.Engine, texts: Any, message: str
+) -> None:
+    with pytest.raises(sti.InputError, match=message):
+        engine.run(texts)
+
+
+def test_calls_from_several_threads_run_one_after_another(engine: sti.Engine) -> None:
+    expected = engine.embed(TEXTS)
+    found: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(bool((engine.embed(TEXTS) == expected).all())))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 6
+
+
+def test_a_closed_engine_refuses_and_holds_nothing() -> None:
+    engine = sti.Engine.open(tiny_pack(), fidelity=2, threads=1, preload="64KB")
+    assert engine.preloaded(10) and engine.held_bytes > 0
+    engine.close()
+    engine.close()
+    assert engine.held_bytes == 0
+    with pytest.raises(sti.ClosedError):
+        engine.run(TEXTS)
+
+
+class Failure(Exception):
+    """What the tests below inject."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5])
+def test_storage_that_fails_stops_the_run_and_the_engine_stays_usable(
+    monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        expected = engine.embed(TEXTS)
+        real, calls = FileReader.read, []
+
+        def read(self: FileReader, *args: Any) -> None:
+            calls.append(1)
+            if len(calls) > after:
+                raise sti.StorageError("injected")
+            real(self, *args)
+
+        monkeypatch.setattr(FileReader, "read", read)
+        with pytest.raises(sti.StorageError, match="injected"):
+            engine.run(TEXTS)
+        monkeypatch.setattr(FileReader, "read", real)
+        assert (engine.embed(TEXTS) == expected).all()
+
+
+@pytest.mark.parametrize("mode", ["pipelined", "sequential"])
+def test_word_rows_that_cannot_be_read_stop_the_run_and_the_engine_stays_usable(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        expected = engine.embed(TEXTS)
+
+        def read_rows(*_: object) -> None:
+            raise sti.StorageError("injected")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FileReader, "read_rows", read_rows)
+            with pytest.raises(sti.StorageError, match="injected"):
+                engine.run(TEXTS, mode=mode)
+        assert (engine.embed(TEXTS) == expected).all()
+
+
+@pytest.mark.parametrize("error", [Failure, KeyboardInterrupt])
+def test_compute_that_fails_stops_the_lanes_and_the_engine_stays_usable(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        expected = engine.embed(TEXTS)
+        real, calls = Backend.block, []
+
+        def block(self: Backend, *args: Any, **named: Any) -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                raise error
+            real(self, *args)
+
+        monkeypatch.setattr(Backend, "block", block)
+        with pytest.raises(error):
+            engine.run(TEXTS)
+        monkeypatch.setattr(Backend, "block", real)
+        assert (engine.embed(TEXTS) == expected).all()
+
+
+def test_reading_stays_within_the_ring_and_overlaps_compute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With compute held up in the first block, no more than the ring is read."""
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        plan = replace(engine.plan_for(tokens=8), read_ahead=1)
+        engine.set_target(plan=plan)
+        engine.run(TEXTS)
+        real_read, real_block = FileReader.read, Backend.block
+        reads: list[int] = []
+        seen: list[int] = []
+
+        def read(self: FileReader, *args: Any) -> None:
+            reads.append(1)
+            real_read(self, *args)
+
+        def block(self: Backend, *args: Any, **named: Any) -> None:
+            if not seen:
+                deadline = time.monotonic() + 10
+                while len(reads) < 5 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                time.sleep(0.1)  # time enough to read on, for a lane that would
+                seen.append(len(reads))
+            real_block(self, *args)
+
+        monkeypatch.setattr(FileReader, "read", read)
+        monkeypatch.setattr(Backend, "block", block)
+        engine.run(TEXTS)
+        # Decoded into working buffers: attention, ffn, and again attention, the larger kind of this
+        # pack; waiting in the ring: 2 more.
+        assert seen == [5] and len(reads) == 6
+
+
+def test_verify_names_the_damaged_shard(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.sti.safetensors"
+    damaged.write_bytes(tiny_pack().read_bytes())
+    with sti.Engine.open(damaged, fidelity=2, threads=1, profile=PROFILE) as engine:
+        block = engine.manifest.blocks[2]
+        offset = engine._reader.block_offset(block.tensor) + sum(block.outlier_bytes)
+    with damaged.open("r+b") as file:
+        file.seek(offset + block.planes[0].shard_bytes * 2 + 1)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    with (
+        sti.Engine.open(damaged, fidelity=2, threads=1, verify=True, profile=PROFILE) as engine,
+        pytest.raises(sti.PackCorruptError, match="layer 1 attention, slice 2, plane of 2 bits"),
+    ):
+        engine.run(TEXTS)
+
+
+def test_the_unsigned_graphs_answer_to_the_bit_as_the_signed_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = []
+    for saturates in (False, True):
+        monkeypatch.setattr(
+            "sti.backend.onnxruntime.compute.saturates", lambda options, found=saturates: found
+        )
+        with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+            answers.append(engine.embed(TEXTS))
+    assert (answers[0] == answers[1]).all()
+
+
+def test_the_public_names_are_those_listed() -> None:
+    for name in sti.__all__:
+        assert getattr(sti, name) is not None
+    public = {name for name in dir(sti) if not name.startswith("_")}
+    assert public <= set(sti.__all__)
+
+
+def test_an_engine_that_is_dropped_ends_its_threads_with_a_warning() -> None:
+    engine = sti.Engine.open(tiny_pack(), fidelity=2, threads=1, preload="64KB")
+    engine.run(TEXTS)
+    with pytest.warns(ResourceWarning, match="not closed"):
+        del engine
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_is_refused_instead_of_hanging() -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=2, threads=1, profile=PROFILE) as engine:
+        engine.run(TEXTS)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            try:
+                engine.run(TEXTS)
+            except sti.RunError:
+                os._exit(7)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_interrupt_while_the_lanes_start_leaves_the_engine_usable(
+    monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
+        expected = engine.embed(TEXTS)
+        real, calls = Worker.submit, []
+
+        def submit(self: Worker, job: Any) -> threading.Event:
+            calls.append(1)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return real(self, job)
+
+        monkeypatch.setattr(Worker, "submit", submit)
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(TEXTS)
+        monkeypatch.setattr(Worker, "submit", real)
+        assert (engine.embed(TEXTS) == expected).all()
+
+
+def test_a_preload_that_failed_is_tried_again_after_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = FileReader.read
+
+    def fail(self: FileReader, *args: Any) -> None:
+        raise sti.StorageError("injected")
+
+    monkeypatch.setattr(FileReader, "read", fail)
+    with sti.Engine.open(
+        tiny_pack(), fidelity=2, preload="64KB", threads=1, profile=PROFILE
+    ) as engine:
+        assert not engine.preloaded(10) and engine.held_bytes == 0
+        monkeypatch.setattr(FileReader, "read", real)
+        engine.run(TEXTS)
+        assert engine.preloaded(10) and engine.held_bytes > 0
+
+
+def test_pairs_are_refused_where_single_texts_are_labelled() -> None:
+    with (
+        sti.Engine.open(tiny_pack("tagging"), fidelity=2, threads=1, profile=PROFILE) as engine,
+        pytest.raises(sti.InputError, match="text 1 is a pair"),
+    ):
+        engine.run(["the dog", ("the dog", "a cat")])
+
+
+def test_a_pinned_fidelity_that_cannot_keep_the_latency_is_refused() -> None:
+    with pytest.raises(sti.InfeasibleError, match="8 bits") as caught:
+        sti.Engine.open(tiny_pack(), fidelity=8, latency="10us", threads=1, profile=PROFILE)
+    assert caught.value.limit == "latency" and caught.value.needed > 1e-5
+
+
+def test_a_batch_beyond_memory_is_refused(
+    engine: sti.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sti.engine.engine._SMALL_BYTES", 0)
+    monkeypatch.setattr("sti.device.host.memory", lambda: Memory(10_000, 10_000))
+    with pytest.raises(sti.InfeasibleError, match="fewer at a time") as caught:
+        engine.run(TEXTS * 20)
+    assert caught.value.limit == "memory"
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**5, 1.5, True, "2"])
+def test_threads_that_cannot_be_used_are_refused(threads: Any) -> None:
+    with pytest.raises(sti.InputError, match="threads"):
+        sti.Engine.open(tiny_pack(), fidelity=2, threads=threads)
+
+
+def test_an_unknown_mode_is_refused(engine: sti.Engine) -> None:
+    with pytest.raises(sti.InputError, match="sequential"):
+        engine.run(TEXTS, mode="fast")  # type: ignore[arg-type]
+
+
+def test_verify_finds_a_damaged_word_table(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.sti.safetensors"
+    damaged.write_bytes(tiny_pack().read_bytes())
+    with sti.Engine.open(damaged, fidelity=2, threads=1) as engine:
+        offset = engine.reader.words_offset
+    with damaged.open("r+b") as file:
+        file.seek(offset + 7)
+        file.write(b"\xff\xff")
+    with pytest.raises(sti.PackCorruptError, match="word table"):
+        sti.Engine.open(damaged, fidelity=2, threads=1, verify=True)
+
+
+def test_a_damaged_outlier_list_names_layer_and_block(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.sti.safetensors"
+    damaged.write_bytes(tiny_pack().read_bytes())
+    with sti.Engine.open(damaged, fidelity=2, threads=1) as engine:
+        offset = engine.reader.block_offset(engine.manifest.blocks[3].tensor)
+    with damaged.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff\xff\xff\x7f")
+    with (
+        sti.Engine.open(damaged, fidelity=2, threads=1) as engine,
+        pytest.raises(sti.PackCorruptError, match="layer 1 ffn"),
+    ):
+        engine.run(TEXTS)
+
+
+def test_a_plan_is_made_once_and_found_by_the_next_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = tiny_pack("classification")
+    with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+        wanted = engine.plan_for(tokens=16)
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("planned again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sti.planning.planner.make_plan", fail)
+        with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+            assert engine.plan_for(tokens=16) == wanted
+            with pytest.raises(AssertionError, match="planned again"):
+                engine.set_target(latency=20.0)
+    for change in ({"pack": "0" * 16}, {"target": {"latency_s": 99.0, "preload_bytes": 0}}):
+        for path in cache_directory().glob("plan-*.json"):  # valid, but not what is asked for
+            document = json.loads(path.read_text())
+            document["value"] |= change
+            path.write_text(json.dumps(document))
+        with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+            assert engine.plan_for(tokens=16) == wanted
+
+
+def test_making_a_plan_is_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sti.planning import planner
+
+    real = planner.make_plan
+
+    def slow(*args: Any, **more: Any) -> Plan:
+        time.sleep(0.2)
+        return real(*args, **more)
+
+    monkeypatch.setattr(planner, "make_plan", slow)
+    with sti.Engine.open(tiny_pack(), latency=10.0, threads=1, profile=PROFILE) as engine:
+        engine.run(["warm"])
+        long = " ".join("abcdefghij")
+        first, second = engine.run([long]).timing, engine.run([long]).timing
+    assert first.plan >= 200.0 > first.compute
+    assert first.total >= first.plan and first.stall < 200.0
+    assert second.plan < 100.0
+
+
+def test_storage_of_its_own_needs_a_profile_that_knows_it() -> None:
+    with FileReader(tiny_pack()) as reader, pytest.raises(sti.InputError, match="needs a profile"):
+        sti.Engine.open(tiny_pack(), storage=reader)

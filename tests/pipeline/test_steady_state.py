@@ -1,0 +1,61 @@
+"""Runs that follow runs take no memory of their own: what they work in is there already."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+import sti
+from sti.calibration.sample_texts import SampleTexts
+from sti.device import host
+from tests.support.paths import MODELS
+
+PACK = MODELS / "all-MiniLM-L6-v2.sti.safetensors"
+LARGE = 64 << 10
+"""Bytes of an allocation that a run must not make."""
+RUNS = 30
+SLACK = 1 << 20
+"""By which resident memory may differ over all runs, for the allocator of small objects."""
+
+
+@pytest.fixture
+def engine() -> sti.Engine:
+    return sti.Engine.open(PACK, fidelity=4, preload="1MB", threads=1)
+
+
+@pytest.mark.parametrize(("batch", "tokens"), [(1, 16), (1, 128), (4, 24)])
+def test_no_large_allocation_in_the_steady_state(
+    engine: sti.Engine, batch: int, tokens: int
+) -> None:
+    with engine:
+        texts = SampleTexts(engine.reader).texts(batch, tokens)
+        for _ in range(3):
+            engine.run(texts)
+            engine.preloaded()
+        tracemalloc.start()
+        try:
+            engine.run(texts)
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            engine.run(texts)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # Everything a run holds at a time together is less than one large allocation.
+    assert peak - before < LARGE
+
+
+def test_resident_memory_does_not_grow_from_run_to_run(engine: sti.Engine) -> None:
+    with engine:
+        texts = SampleTexts(engine.reader).texts(1, 128)
+        for _ in range(5):
+            engine.run(texts)
+            engine.preloaded()
+        before = host.rss_bytes()
+        for _ in range(RUNS):
+            engine.run(texts)
+        after = host.rss_bytes()
+    if before is None or after is None:
+        pytest.skip("this system does not tell resident memory")
+    assert after - before < SLACK

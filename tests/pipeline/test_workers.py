@@ -1,0 +1,73 @@
+"""Workers and channels: order, failure, and nothing left hanging."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from sti.pipeline.workers import Channel, Worker
+
+
+def test_worker_runs_jobs_in_order_and_ends_with_close() -> None:
+    worker, seen = Worker("sti-test"), []
+    for number in range(50):
+        done = worker.submit(lambda number=number: seen.append(number))
+    assert done.wait(5)
+    worker.close()
+    worker.close()
+    assert seen == list(range(50))
+    assert not [thread for thread in threading.enumerate() if thread.name == "sti-test"]
+
+
+def test_worker_without_jobs_starts_no_thread() -> None:
+    before = threading.active_count()
+    worker = Worker("sti-test")
+    assert threading.active_count() == before
+    worker.close()
+
+
+def test_close_waits_for_the_jobs_already_submitted() -> None:
+    worker, gate, seen = Worker("sti-test"), threading.Event(), []
+    worker.submit(gate.wait)
+    worker.submit(lambda: seen.append("late"))
+    threading.Timer(0.05, gate.set).start()
+    worker.close()
+    assert seen == ["late"]
+
+
+def test_channel_hands_over_in_order_between_threads() -> None:
+    channel: Channel[int] = Channel()
+    thread = threading.Thread(target=lambda: [channel.put(number) for number in range(100)])
+    thread.start()
+    assert [channel.get() for _ in range(100)] == list(range(100))
+    thread.join()
+
+
+def test_broken_channel_raises_in_every_later_get() -> None:
+    channel: Channel[int] = Channel()
+    channel.put(1)
+    channel.fail(ValueError("gone"))
+    assert channel.get() == 1
+    for _ in range(3):
+        with pytest.raises(ValueError, match="gone"):
+            channel.get()
+
+
+def test_broken_channel_wakes_who_waits() -> None:
+    channel: Channel[int] = Channel()
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            channel.get()
+        except ValueError as error:
+            caught.append(error)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    channel.fail(ValueError("gone"))
+    for thread in threads:
+        thread.join(5)
+    assert len(caught) == 3

@@ -1,0 +1,180 @@
+"""Plans: round trip, malformed input, fidelities, and plans that do not fit a pack."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sti.errors import PlanError
+from sti.model.fidelity import fidelities
+from sti.model.quality import Quality
+from sti.model.workload import Workload
+from sti.planning.check import check_plan
+from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.uniform import uniform_plan
+from tests.support.synthetic import make_manifest, make_profile
+
+PACK = "0123456789abcdef"
+MANIFEST = replace(
+    make_manifest(Random(3), submodels=[(1, 2, 0.5)]),
+    quality=Quality("accuracy", 500, 0.005, (0.0, 5.0), (0.97, 0.4)),
+)
+WORKLOAD = Workload(2, 16)
+
+
+def good_plan(bits: int = 4, *, depth: int | None = None, width: int | None = None) -> Plan:
+    profile = make_profile(ladder=MANIFEST.ladder)
+    target = Target(0.25, 100_000)
+    return uniform_plan(
+        MANIFEST,
+        PACK,
+        WORKLOAD,
+        bits=bits,
+        target=target,
+        profile=profile,
+        depth=depth,
+        width=width,
+    )
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """The JSON of a good plan with one field changed; ``...`` removes it."""
+    body: Any = json.loads(good_plan().save())
+    place, (*way, last) = body, path.split(".")
+    for key in way:
+        place = place[int(key) if key.isdigit() else key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return dict(body)
+
+
+@given(
+    bits=st.sampled_from(MANIFEST.ladder),
+    small=st.booleans(),
+    latency=st.none() | st.floats(1e-3, 10.0),
+    preload=st.integers(0, 10**9),
+    predicted=st.booleans(),
+)
+def test_a_plan_survives_saving(
+    bits: int, small: bool, latency: float | None, preload: int, predicted: bool
+) -> None:
+    plan = uniform_plan(
+        MANIFEST,
+        PACK,
+        WORKLOAD,
+        bits=bits,
+        target=Target(latency, preload),
+        profile=make_profile(ladder=MANIFEST.ladder) if predicted else None,
+        depth=1 if small else None,
+        width=2 if small else None,
+    )
+    assert (plan.predicted is not None) == predicted
+    assert Plan.load(plan.save(), where="plan.json") == plan
+
+
+def test_a_plan_without_a_quality_is_read_as_one_of_an_earlier_release() -> None:
+    plan = good_plan()
+    assert plan.predicted is not None and plan.predicted.quality is not None
+    for value in (..., None):
+        found = Plan.from_json(changed("predicted.quality", value), where="plan.json")
+        assert found == replace(plan, predicted=replace(plan.predicted, quality=None))
+        assert Plan.load(found.save(), where="plan.json") == found
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("plan", 2),
+        ("plan", "1"),
+        ("plan", ...),
+        ("pack", 12),
+        ("workload", None),
+        ("workload.batch", 0),
+        ("workload.tokens", 1.5),
+        ("target.latency_s", -1.0),
+        ("target.latency_s", "200ms"),
+        ("target.preload_bytes", -1),
+        ("depth", 0),
+        ("width", True),
+        ("decode_threads", 0),
+        ("read_ahead", 0),
+        ("blocks", {}),
+        ("blocks", [3]),
+        ("blocks.0.counts", [3, -1, 0]),
+        ("blocks.0.counts", "333"),
+        ("blocks.0.preload_bytes", None),
+        ("predicted", []),
+        ("predicted.total_s", ...),
+        ("predicted.blocks.0.storage", {"start_s": 0.0}),
+        ("predicted.limited_by", 1),
+        ("predicted.quality", 0.9),
+        ("predicted.quality", {"metric": "accuracy", "value": 0.9, "low": 0.8}),
+        ("predicted.quality.metric", 1),
+        ("predicted.quality.value", "high"),
+        ("predicted.quality.low", float("nan")),
+    ],
+)
+def test_a_malformed_plan_is_refused_with_its_source(path: str, value: object) -> None:
+    with pytest.raises(PlanError, match=r"^my/plan\.json"):
+        Plan.from_json(changed(path, value), where="my/plan.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "\x00", "[" * 100_000])
+def test_what_is_no_json_object_is_no_plan(text: str) -> None:
+    with pytest.raises(PlanError, match=r"plan\.json"):
+        Plan.load(text, where="plan.json")
+
+
+def test_slices_have_the_highest_fidelity_whose_planes_are_all_there() -> None:
+    block = MANIFEST.blocks[1]
+    second, third = (list(plane.order) for plane in block.planes[1:])
+    for counts in [(3, 3, 3), (3, 2, 2), (3, 1, 3), (2, 3, 3), (1, 0, 0), (0, 3, 3)]:
+        for index, bits in enumerate(fidelities(block, counts)):
+            has = (
+                index < counts[0],
+                index in second[: counts[1]],
+                index in third[: counts[2]],
+            )
+            depth = [*has, False].index(False)
+            assert bits == (0, *MANIFEST.ladder)[depth]
+
+
+def test_plans_of_the_planner_fit_their_pack() -> None:
+    for bits in MANIFEST.ladder:
+        check_plan(good_plan(bits), MANIFEST, PACK, where="plan")
+        check_plan(good_plan(bits, depth=1, width=2), MANIFEST, PACK, where="plan")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pack": "f" * 16}, "another pack"),
+        ({"depth": 2, "width": 1}, "not a submodel"),
+        ({"depth": 1, "width": 2}, "not those of the submodel"),
+        ({"blocks": ()}, "not those of the submodel"),
+    ],
+)
+def test_a_plan_for_another_pack_or_submodel_is_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    plan = replace(good_plan(), **change)
+    with pytest.raises(PlanError, match=message) as error:
+        check_plan(plan, MANIFEST, PACK, where="my plan")
+    assert str(error.value).startswith("my plan: ")
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (2, 2, 2), (3, 4, 0), (0, 0, 0), (3, 3, 3, 3)])
+def test_counts_that_the_pack_does_not_have_are_refused(counts: tuple[int, ...]) -> None:
+    plan = good_plan()
+    first = BlockPlan(plan.blocks[0].layer, plan.blocks[0].kind, counts, 0)
+    plan = replace(plan, blocks=(first, *plan.blocks[1:]))
+    with pytest.raises(PlanError, match="layer 0 attention"):
+        check_plan(plan, MANIFEST, PACK, where="plan")

@@ -1,0 +1,392 @@
+"""Tokenizer files of a checkpoint: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+
+from shard_tools.checkpoint.tokenizer_files import load_tokenizer
+from sti.errors import CheckpointError
+from sti.text.wordpiece import Tokenizer
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "dog", "##s", "É", "e", ","]
+SPECIAL = WORDS[:5]
+SENTENCE = "The dogs, É é [MASK] cat"
+
+
+def added(word: str, number: int, **options: object) -> dict[str, object]:
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": number, "content": word, "special": True, **plain, **options}
+
+
+def bert_file() -> dict[str, Any]:
+    """A ``tokenizer.json`` as the reference library writes it, padding and truncation baked in."""
+    cls_item, sep_item = ({"SpecialToken": {"id": w, "type_id": 0}} for w in ("[CLS]", "[SEP]"))
+    first, second = ({"Sequence": {"id": i, "type_id": t}} for i, t in (("A", 0), ("B", 1)))
+    last = {"SpecialToken": {"id": "[SEP]", "type_id": 1}}
+    return {
+        "version": "1.0",
+        "truncation": {
+            "direction": "Right",
+            "max_length": 4,
+            "strategy": "LongestFirst",
+            "stride": 0,
+        },
+        "padding": {
+            "strategy": {"Fixed": 32},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "[PAD]",
+        },
+        "added_tokens": [added(word, number) for number, word in enumerate(SPECIAL)],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [cls_item, first, sep_item],
+            "pair": [cls_item, first, sep_item, second, last],
+            "special_tokens": {
+                word: {"id": word, "ids": [WORDS.index(word)], "tokens": [word]}
+                for word in ("[CLS]", "[SEP]")
+            },
+        },
+        "decoder": None,
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {word: number for number, word in enumerate(WORDS)},
+        },
+    }
+
+
+def write_json(folder: Path, name: str, value: object) -> None:
+    (folder / name).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint with no tokenizer file yet."""
+    write_json(tmp_path, "config.json", {"vocab_size": 16, "max_position_embeddings": 512})
+    return tmp_path
+
+
+@pytest.fixture
+def with_json(checkpoint: Path) -> Path:
+    write_json(checkpoint, "tokenizer.json", bert_file())
+    return checkpoint
+
+
+@pytest.fixture
+def with_vocab(checkpoint: Path) -> Path:
+    (checkpoint / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    return checkpoint
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Write ``tokenizer.json`` anew with one change."""
+    value = bert_file()
+    change(value)
+    write_json(folder, "tokenizer.json", value)
+
+
+def ids(folder: Path, text: str = SENTENCE, pair: str | None = None) -> list[int]:
+    return list(Tokenizer(*load_tokenizer(folder)).encode(text, pair).ids)
+
+
+def reference_ids(folder: Path, text: str = SENTENCE, pair: str | None = None) -> list[int]:
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    theirs.no_padding()
+    theirs.no_truncation()
+    return list(theirs.encode(text, pair).ids)
+
+
+# --- tokenizer.json ---
+
+
+def test_a_bert_file_loads_with_padding_and_truncation_ignored(with_json: Path) -> None:
+    spec, vocab = load_tokenizer(with_json)
+    assert vocab == "\n".join(WORDS).encode()
+    assert (spec.lowercase, spec.strip_accents, spec.clean_text) == (True, True, True)
+    assert spec.special_tokens == tuple(SPECIAL)
+    assert spec.max_tokens == 512
+    assert ids(with_json) == reference_ids(with_json)
+    assert ids(with_json, "the dog", "dogs") == reference_ids(with_json, "the dog", "dogs")
+
+
+def test_what_the_reference_library_saves_can_be_loaded(checkpoint: Path) -> None:
+    built = tokenizers.BertWordPieceTokenizer(
+        {word: number for number, word in enumerate(WORDS)}, lowercase=False, strip_accents=False
+    )
+    built.save(str(checkpoint / "tokenizer.json"))
+    spec, _ = load_tokenizer(checkpoint)
+    assert (spec.lowercase, spec.strip_accents) == (False, False)
+    assert (spec.cls_token, spec.sep_token) == ("[CLS]", "[SEP]")
+    assert ids(checkpoint) == reference_ids(checkpoint)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("strip_accents", [True, False, None])
+def test_accents_follow_the_case_unless_told(
+    checkpoint: Path, lowercase: bool, strip_accents: bool | None
+) -> None:
+    options = {"lowercase": lowercase, "strip_accents": strip_accents}
+    edit(checkpoint, lambda value: value["normalizer"].update(options))
+    expected = lowercase if strip_accents is None else strip_accents
+    assert load_tokenizer(checkpoint)[0].strip_accents is expected
+    assert ids(checkpoint) == reference_ids(checkpoint)
+
+
+def test_a_sequence_of_bert_and_lowercase_is_understood(checkpoint: Path) -> None:
+    def change(value: dict[str, Any]) -> None:
+        cased = {**value["normalizer"], "lowercase": False}
+        steps = [cased, {"type": "Lowercase"}]
+        value["normalizer"] = {"type": "Sequence", "normalizers": steps}
+
+    edit(checkpoint, change)
+    spec, _ = load_tokenizer(checkpoint)
+    assert (spec.lowercase, spec.strip_accents) == (True, False)
+    assert ids(checkpoint) == reference_ids(checkpoint)
+
+
+def test_the_model_of_an_old_file_needs_no_type(checkpoint: Path) -> None:
+    edit(checkpoint, lambda value: value["model"].pop("type"))
+    assert load_tokenizer(checkpoint)[0].continuing_prefix == "##"
+
+
+def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
+    edit(checkpoint, lambda value: value["added_tokens"].append(added("<e1>", len(WORDS))))
+    text = "the <e1>dog<e1>s <E1>"
+    assert len(WORDS) in ids(checkpoint, text)
+    assert ids(checkpoint, text) == reference_ids(checkpoint, text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["model"].update(type="BPE"), "model: type 'BPE' is not supported; supported"),
+        (lambda v: v["normalizer"].update(type="NFC"), "normalizer: type 'NFC'"),
+        (lambda v: v.update(normalizer=None), "no normalizer; supported"),
+        (
+            lambda v: v.update(normalizer={"type": "Sequence", "normalizers": []}),
+            "an empty Sequence",
+        ),
+        (
+            lambda v: v.update(
+                normalizer={"type": "Sequence", "normalizers": [v["normalizer"], {"type": "NFC"}]}
+            ),
+            "type 'NFC'",
+        ),
+        (lambda v: v["pre_tokenizer"].update(type="Whitespace"), "type 'Whitespace'"),
+        (lambda v: v.update(pre_tokenizer=None), "no pre_tokenizer"),
+        (lambda v: v.update(post_processor=None), "no post_processor"),
+        (lambda v: v["post_processor"].update(type="ByteLevel"), "type 'ByteLevel'"),
+        (lambda v: v["post_processor"]["single"].pop(), "unknown template"),
+        (lambda v: v["post_processor"]["pair"][4]["SpecialToken"].update(type_id=0), "template"),
+        (lambda v: v["post_processor"].update(single=[]), "unknown template"),
+        (lambda v: v.pop("model"), "model"),
+        (lambda v: v["model"].pop("vocab"), "vocab"),
+        (lambda v: v["model"]["vocab"].update(cat=5), "'the' and 'cat' share the id 5"),
+        (lambda v: v["model"]["vocab"].update(cat=12), "no word has the id 11"),
+        (lambda v: v["model"]["vocab"].update(cat=-1), "'cat' must be an integer"),
+        (lambda v: v["model"]["vocab"].update({"c\nt": 11}), "newline"),
+        (lambda v: v["model"]["vocab"].update({"c\ud800t": 11}), "surrogate"),
+        (lambda v: v["model"].update(unk_token="<unk>"), "unk_token '<unk>' is not in the voc"),
+        (lambda v: v["added_tokens"].append(added("cat", 11)), "'cat' with the id 11"),
+        (lambda v: v["added_tokens"].append(added("##<a>", 11)), "'##<a>' with the id 11"),
+        (lambda v: v["added_tokens"].append(added("<a>", 12)), "'<a>' with the id 12"),
+        (lambda v: v["added_tokens"].append(added("dog", 5)), "'dog' with the id 5"),
+        (lambda v: v["added_tokens"][4].update(lstrip=True), r"'\[MASK\]' is matched in a special"),
+        (
+            lambda v: v["model"]["vocab"].update({f"w{n}": n for n in range(11, 17)}),
+            "17 words, but config.json says vocab_size 16",
+        ),
+    ],
+)
+def test_a_tokenizer_json_of_another_kind_is_refused(
+    checkpoint: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    value = bert_file()
+    change(value)
+    (checkpoint / "tokenizer.json").write_text(json.dumps(value), encoding="ascii")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_tokenizer(checkpoint)
+    assert "tokenizer.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["[CLS]", "[SEP]", "[PAD]"])
+def test_a_vocabulary_without_a_special_token_is_refused(checkpoint: Path, missing: str) -> None:
+    def change(value: dict[str, Any]) -> None:
+        number = value["model"]["vocab"].pop(missing)
+        value["model"]["vocab"]["other"] = number
+        value["added_tokens"] = []
+
+    edit(checkpoint, change)
+    with pytest.raises(CheckpointError, match=f"_token '.{missing[1:4]}.' is not in the vocab"):
+        load_tokenizer(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "tokenizer.json: not valid JSON: .*line 1"),
+        (b'{"a": 1,\n\n}', "not valid JSON: .*line 3"),
+        (b'{"a":\n "\xff"}', "tokenizer.json: line 2 is not UTF-8"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b"[]", "expected an object"),
+        (b"", "not valid JSON"),
+    ],
+)
+def test_a_file_that_is_no_json_object_is_refused(
+    checkpoint: Path, content: bytes, message: str
+) -> None:
+    (checkpoint / "tokenizer.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_tokenizer(checkpoint)
+
+
+# --- vocab.txt ---
+
+
+def test_a_vocab_txt_alone_has_berts_defaults(with_vocab: Path) -> None:
+    spec, vocab = load_tokenizer(with_vocab)
+    assert vocab == "\n".join(WORDS).encode()
+    assert spec.lowercase
+    assert spec.strip_accents
+    assert spec.handle_chinese_chars
+    assert spec.special_tokens == ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
+    edit(with_vocab, lambda value: None)
+    expected = reference_ids(with_vocab)
+    (with_vocab / "tokenizer.json").unlink()
+    assert ids(with_vocab) == expected
+
+
+def test_tokenizer_json_wins_over_vocab_txt(with_json: Path) -> None:
+    (with_json / "vocab.txt").write_text("nothing\nof\nuse\n")
+    assert ids(with_json) == reference_ids(with_json)
+
+
+def test_tokenizer_config_sets_the_options_of_a_vocab_txt(with_vocab: Path) -> None:
+    options = {"do_lower_case": False, "tokenize_chinese_chars": False, "strip_accents": None}
+    write_json(with_vocab, "tokenizer_config.json", options)
+    spec, _ = load_tokenizer(with_vocab)
+    assert (spec.lowercase, spec.strip_accents, spec.handle_chinese_chars) == (False,) * 3
+
+
+def test_special_tokens_may_be_named_as_text_or_as_objects(checkpoint: Path) -> None:
+    words = ["<pad>", "<unk>", "<s>", "</s>", "dog"]
+    (checkpoint / "vocab.txt").write_text("\n".join(words))
+    named = {"unk_token": "<unk>", "sep_token": {"content": "</s>", "lstrip": False}}
+    write_json(checkpoint, "tokenizer_config.json", named)
+    write_json(
+        checkpoint,
+        "special_tokens_map.json",
+        {"cls_token": "<s>", "pad_token": {"content": "<pad>"}},
+    )
+    spec, _ = load_tokenizer(checkpoint)
+    tokens = (spec.unk_token, spec.sep_token, spec.cls_token, spec.pad_token)
+    assert tokens == ("<unk>", "</s>", "<s>", "<pad>")
+    assert spec.special_tokens == ("<unk>", "</s>", "<pad>", "<s>")
+    assert ids(checkpoint, "<s> dog") == [2, 2, 4, 3]
+
+
+def test_a_vocab_txt_may_end_its_lines_as_windows_does(checkpoint: Path) -> None:
+    (checkpoint / "vocab.txt").write_bytes("\r\n".join(WORDS).encode() + b"\r\n")
+    assert load_tokenizer(checkpoint)[1] == "\n".join(WORDS).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[PAD]\n[UNK]\n[CLS]\n[UNK]\n", r"vocab.txt: line 4 repeats '\[UNK\]' of line 2"),
+        (b"[PAD]\n\n[UNK]\n\n", "vocab.txt: line 4 repeats '' of line 2"),
+        (b"[PAD]\n[UNK]\ncaf\xe9\n", "vocab.txt: line 3 is not UTF-8"),
+        (b"[PAD]\n[CLS]\n[SEP]\n", r"vocab.txt: unk_token '\[UNK\]' is not in the vocabulary"),
+        (b"", "is not in the vocabulary"),
+        ("\n".join(map(str, range(17))).encode(), "17 words, but config.json says vocab_size 16"),
+    ],
+)
+def test_a_vocab_txt_that_cannot_be_used_is_refused(
+    checkpoint: Path, content: bytes, message: str
+) -> None:
+    (checkpoint / "vocab.txt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_tokenizer(checkpoint)
+
+
+def test_a_tokenizer_without_the_basic_step_is_refused(with_vocab: Path) -> None:
+    write_json(with_vocab, "tokenizer_config.json", {"do_basic_tokenize": False})
+    with pytest.raises(CheckpointError, match="do_basic_tokenize"):
+        load_tokenizer(with_vocab)
+
+
+# --- the sequence limit, and the other files ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence", "expected"),
+    [
+        ({}, {}, 512),
+        ({"model_max_length": 128}, {}, 128),
+        ({"model_max_length": 128}, {"max_seq_length": 256}, 256),
+        ({"model_max_length": 512}, {"max_seq_length": None}, 512),
+        ({"model_max_length": int(1e30)}, {}, 512),
+        ({"model_max_length": 1e30}, {}, 512),
+        ({}, {"max_seq_length": 1024}, 512),
+    ],
+)
+def test_the_most_specific_limit_counts_within_the_position_table(
+    with_json: Path, settings: object, sentence: object, expected: int
+) -> None:
+    write_json(with_json, "tokenizer_config.json", settings)
+    write_json(with_json, "sentence_bert_config.json", sentence)
+    assert load_tokenizer(with_json)[0].max_tokens == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("config.json", {"max_position_embeddings": 512}, "config.json: field 'vocab_size'"),
+        ("config.json", {"vocab_size": 16}, "'max_position_embeddings'"),
+        ("tokenizer_config.json", {"model_max_length": "512"}, "'model_max_length' must be a num"),
+        ("tokenizer_config.json", {"pad_token": {"text": "[PAD]"}}, "pad_token: field 'content'"),
+        ("sentence_bert_config.json", {"max_seq_length": 2}, "'max_seq_length'"),
+        ("sentence_bert_config.json", {"do_lower_case": "no"}, "'do_lower_case'"),
+    ],
+)
+def test_a_malformed_setting_is_refused_by_name(
+    with_json: Path, name: str, value: object, message: str
+) -> None:
+    write_json(with_json, name, value)
+    with pytest.raises(CheckpointError, match=message):
+        load_tokenizer(with_json)
+
+
+def test_sentence_transformers_may_lower_the_text_of_a_cased_tokenizer(checkpoint: Path) -> None:
+    edit(checkpoint, lambda value: value["normalizer"].update(lowercase=False))
+    write_json(checkpoint, "sentence_bert_config.json", {"do_lower_case": True})
+    spec, _ = load_tokenizer(checkpoint)
+    assert (spec.lowercase, spec.strip_accents) == (True, False)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"config.json: cannot be read: No such file"):
+        load_tokenizer(tmp_path)
+    write_json(tmp_path, "config.json", {"vocab_size": 16, "max_position_embeddings": 512})
+    with pytest.raises(CheckpointError, match=r"neither tokenizer.json nor vocab.txt"):
+        load_tokenizer(tmp_path)

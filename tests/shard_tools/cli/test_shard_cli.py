@@ -1,0 +1,253 @@
+"""The ``sti-shard`` command as a user meets it: answers, exit codes, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shard_tools.packing.activation_importance
+from shard_tools import progress
+from shard_tools.cli.main import main
+from shard_tools.progress import Progress
+from sti.pack.pack_reader import PackReader
+from tests.support.checkpoints import write_checkpoint
+from tests.support.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with ``checkpoint`` and its ``pack``."""
+    place = tmp_path_factory.mktemp("shard")
+    write_checkpoint(place / "checkpoint", task="classification")
+    assert main(["build", str(place / "checkpoint"), "-o", str(place / "pack"), "--quiet"]) == 0
+    return place
+
+
+def test_build_says_what_it_made(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    code = main(["build", str(place / "checkpoint"), "-o", str(output), "--name", "Tiny"])
+    said = capsys.readouterr()
+    assert (code, said.err) == (0, "")
+    assert said.out.startswith(f"{output}: Tiny, classification, 2 layers x 4 slices, ")
+
+
+def test_build_with_json_prints_one_document(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["--ladder", "2,4,8", "--slices", "2", "--grid", "6", "--json"]
+    assert main(["build", str(place / "checkpoint"), "-o", str(output), *arguments]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["bytes"] == output.stat().st_size
+    with PackReader.open(output) as reader:
+        assert document["pack_id"] == reader.pack_id
+        assert reader.manifest.ladder == (2, 4, 8)
+        assert reader.manifest.dimensions.slices == 2
+        assert reader.manifest.notes["grid_sigmas"] == 6.0
+
+
+def test_quiet_says_nothing(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", str(place / "checkpoint"), "-o", str(tmp_path / "x"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build", "{}/nothing", "-o", "{}/x"], "no such directory"),
+        (["build", "{}/checkpoint", "-o", "{}/x", "--slices", "3"], "3 slices do not divide"),
+        (["build", "{}/checkpoint", "-o", "{}/x", "--ladder", "8,2"], "ladder"),
+        (["build", "{}/checkpoint", "-o", "{}/x", "--grid", "-1"], "grid"),
+        (["build", "{}/checkpoint", "-o", "{}/x", "--calibration", "{}/no"], "cannot be read"),
+        (["build", "{}/checkpoint", "-o", "{}"], "is a directory"),
+        (["inspect", "{}/nothing"], "cannot be opened"),
+        (["verify", "{}/checkpoint/vocab.txt"], "not a safetensors file"),
+        (["inspect", "{}/checkpoint/model.safetensors"], "not a pack"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    place: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    before = sorted(place.iterdir())
+    assert main([argument.format(place) for argument in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("sti-shard: error: ")
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["bild"], ["build", "x"], ["build", "x", "-o", "y", "--ladder", "2;3"], ["verify"]],
+)
+def test_bad_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: sti-shard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["build", "inspect", "verify"])
+def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"  sti-shard {command} " in capsys.readouterr().out
+
+
+def test_verify_of_a_sound_pack(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(place / "pack")]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{place / 'pack'}: sound (98 checksums match)\n"
+    assert said.err == ""
+
+
+def test_verify_lists_what_is_damaged(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray((place / "pack").read_bytes())
+    with PackReader.open(place / "pack") as reader:
+        block = reader.manifest.blocks[1]
+        at = reader.block_offset(block.tensor) + sum(block.outlier_bytes)
+    data[at] ^= 1
+    bad = tmp_path / "bad"
+    bad.write_bytes(data)
+    assert main(["verify", str(bad)]) == 2
+    said = capsys.readouterr()
+    assert f"{bad}: damaged: layer 0 ffn slice 0 plane 2 (bytes {at} to " in said.out
+    assert "1 of 98 parts are damaged" in said.err
+    assert main(["verify", str(bad), "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert not document["good"]
+    fault = document["faults"][0]
+    assert (fault["layer"], fault["kind"], fault["slice"], fault["bits"]) == (0, "ffn", 0, 2)
+
+
+def test_inspect_adds_up(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(place / "pack"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    sizes = document["bytes"]
+    assert sizes.pop("file") == sum(sizes.values()) == (place / "pack").stat().st_size
+    assert document["bits_a_weight"]["plane 6"] == 2.0
+    assert document["bits_a_weight"]["all"] < 9
+    losses = [document["uniform_loss"][str(bits)] for bits in (2, 3, 4, 6, 8)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == 0
+    assert main(["inspect", str(place / "pack")]) == 0
+    text = capsys.readouterr().out
+    for part in ("classification, bert", "red, green, blue", "2, 3, 4, 6, 8 bits", "1 ffn"):
+        assert part in text
+
+
+def test_ctrl_c_leaves_nothing_and_is_exit_code_130(
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        assert any(path.name.endswith(".part") for path in tmp_path.iterdir())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(shard_tools.packing.activation_importance.Meter, "measure", interrupted)
+    assert main(["build", str(place / "checkpoint"), "-o", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "sti-shard: interrupted; nothing was left behind\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_module_runs_and_needs_no_onnx_to_look_into_packs(place: Path) -> None:
+    program = (
+        "import sys, shard_tools.cli.main as c\n"
+        "code = c.main(sys.argv[1:])\n"
+        "bad = {'onnx', 'torch', 'tokenizers', 'safetensors', 'onnxruntime'} & set(sys.modules)\n"
+        "sys.exit(code or (3 if bad else 0))\n"
+    )
+    for command in ("inspect", "verify"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, command, place / "pack"],
+            capture_output=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "shard_tools", "verify", place / "pack"],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0
+
+
+def test_a_reader_that_goes_away_is_no_traceback(place: Path) -> None:
+    command = f"{sys.executable} -m shard_tools inspect {place / 'pack'} --json | true"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("argv", [["inspect", "{}", "--json"], ["verify", "{}"], ["--help"]])
+def test_a_full_disk_under_standard_output_is_one_line(place: Path, argv: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "shard_tools", *(item.format(place / "pack") for item in argv)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            check=False,
+            cwd=ROOT,
+        )
+    said = "sti-shard: error: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_ctrl_c_before_the_arguments_are_understood_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shard_tools.cli.main.build_parser", interrupted)
+    assert main(["verify", "x"]) == 130
+    assert capsys.readouterr() == ("", "sti-shard: interrupted; nothing was left behind\n")
+
+
+def test_progress_is_one_line_that_is_wiped_and_only_where_it_is_wanted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+    with Progress(10.0, shown=True) as line:
+        line.step(2.0, "first")
+        line.step(3.0, "second")
+        line.step(5.0, "third")
+    said = capsys.readouterr().err.split("\r")
+    assert [part.removeprefix("\x1b[K") for part in said] == [
+        "",
+        " 20% first",
+        " 50% second, 2 s left",
+        "100% third, 0 s left",
+        "",
+    ]
+    with Progress(10.0) as line:  # standard error is no terminal here
+        line.step(10.0, "all")
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,215 @@
+"""The specification of the planner: every plan, in the order of its loss, until one is in time.
+
+Random small planning problems, and the least loss that any staircases of any submodel can have on
+them. Uses the simulator and the byte ranges of the run time, but none of the planner's search.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from random import Random
+
+import numpy as np
+
+from sti.device.profile import DeviceProfile
+from sti.errors import InfeasibleError
+from sti.model.block_layout import block_ranges
+from sti.model.fidelity import blocks_of, fidelities, missing_of
+from sti.model.manifest import Block, Manifest, Submodel
+from sti.model.workload import Workload
+from sti.planning.check import check_plan
+from sti.planning.cost_model import BlockWork, RunCosts, deadline_s, run_costs, run_steps
+from sti.planning.option_tables import Floats
+from sti.planning.plan import Plan, Target
+from sti.planning.planner import make_plan, predict
+from sti.planning.timeline import simulate
+from sti.planning.uniform import uniform_plan
+from sti.storage.byte_ranges import skip, total_bytes
+from tests.support.synthetic import Order, make_manifest, make_profile
+
+PACK = "0123456789abcdef"
+ORDERS: tuple[Order, ...] = ("random", "ranked", "slices")
+Fidelities = tuple[int, ...]
+Row = tuple[float, tuple[int, ...], Fidelities]
+"""Missing gains, counts and fidelities of one staircase."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One planning problem."""
+
+    manifest: Manifest
+    profile: DeviceProfile
+    workload: Workload
+    target: Target
+    read_ahead: int
+
+    def plan(self) -> Plan:
+        """The planner's answer."""
+        parts = (self.manifest, PACK, self.profile, self.workload, self.target)
+        return make_plan(*parts, read_ahead=self.read_ahead)
+
+    def uniform_s(self, bits: int) -> float:
+        """Median seconds of the full model with every shard at ``bits``."""
+        plan = uniform_plan(
+            self.manifest,
+            PACK,
+            self.workload,
+            bits=bits,
+            target=self.target,
+            profile=self.profile,
+            read_ahead=self.read_ahead,
+        )
+        assert plan.predicted is not None
+        return plan.predicted.total_s
+
+
+def random_instance(rng: Random) -> Instance:
+    """A model of 2 to 4 blocks, 2 or 3 slices and 2 or 3 planes, on a random machine.
+
+    Most submodels, the full model among them, have a curve from missing gains to loss. The latency
+    lies between what the lowest and the highest fidelity need, and now and then beyond one of them.
+    """
+    blocks, slices = rng.choice((2, 3, 4)), rng.choice((2, 3))
+    layers = (blocks + 1) // 2
+    ladder = rng.choice(((2, 4), (2, 8), (2, 3, 4), (2, 4, 8), (3, 6, 8)))
+    sizes = [(n, m) for n in range(1, layers + 1) for m in range(1, slices + 1)][:-1]
+    loss = blocks * slices * 0.3
+    manifest = make_manifest(
+        rng,
+        layers=layers,
+        slices=slices,
+        ladder=ladder,
+        attention_weights=rng.choice((1, 2, 4, 8)) * 65536,
+        ffn_weights=rng.choice((1, 2, 4, 8)) * 65536,
+        submodels=[(n, m, rng.uniform(0.0, loss)) for n, m in sizes if rng.random() < 0.3],
+        orders=rng.choice(ORDERS),
+    )
+    manifest = with_curves(rng, replace(manifest, blocks=manifest.blocks[:blocks]), share=0.7)
+    profile = make_profile(
+        rng,
+        ladder=ladder,
+        decoders=rng.choice((1, 2)),
+        contention=rng.uniform(1.0, 1.4),
+        jitter=rng.uniform(1.0, 1.3),
+    )
+    workload = Workload(rng.choice((1, 4)), rng.choice((16, 64, 128)))
+    whole = sum(block.length for block in manifest.blocks)
+    preload = rng.choice((0, 0, rng.randrange(whole // 4), rng.randrange(whole)))
+    instance = Instance(manifest, profile, workload, Target(None, preload), rng.choice((1, 2, 3)))
+    low, high = instance.uniform_s(ladder[0]), instance.uniform_s(ladder[-1])
+    total_s = max(1e-6, low + rng.uniform(-0.3, 1.05) * (high - low))
+    return replace(instance, target=Target(total_s * profile.jitter, preload))
+
+
+def with_curves(rng: Random, manifest: Manifest, *, share: float) -> Manifest:
+    """The manifest with random curves for that share of its submodels."""
+    submodels = [
+        _curved(rng, manifest, submodel) if rng.random() < share else submodel
+        for submodel in manifest.submodels
+    ]
+    return replace(manifest, submodels=tuple(submodels))
+
+
+def _curved(rng: Random, manifest: Manifest, submodel: Submodel) -> Submodel:
+    """A curve with steep, flat and (often) no measured parts where much is missing."""
+    blocks = blocks_of(manifest, submodel)
+    lowest = [(submodel.width, *(0 for _ in block.planes[1:])) for block in blocks]
+    most = rng.uniform(0.4, 1.1) * missing_of(submodel, blocks, lowest)
+    missing = [0.0, *sorted(rng.uniform(0.01, 1.0) * most for _ in range(rng.randrange(5)))]
+    losses = [submodel.loss]
+    for low, high in itertools.pairwise(missing):
+        slope = rng.choice((0.0, rng.lognormvariate(0.0, 1.0), rng.lognormvariate(0.0, 1.0)))
+        losses.append(losses[-1] + slope * (high - low))
+    return replace(submodel, missing=tuple(missing), losses=tuple(losses))
+
+
+def expected_loss(submodel: Submodel, missing: Floats) -> Floats:
+    """The loss at each of ``missing``, by the definition of the curve."""
+    if not submodel.missing:
+        return submodel.loss + missing
+    places, values = np.array(submodel.missing), np.array(submodel.losses)
+    slope = (values[-1] - values[-2]) / (places[-1] - places[-2]) if len(places) > 1 else 1.0
+    beyond = np.maximum(missing - places[-1], 0.0)
+    return np.asarray(np.interp(missing, places, values) + slope * beyond)
+
+
+def gap(instance: Instance) -> float | None:
+    """By which share of the least loss the planner's is above it; None where both refuse.
+
+    Raises:
+        AssertionError: only one of the two refuses, or the plan is not what it says.
+    """
+    least = least_loss(instance)
+    try:
+        plan = instance.plan()
+    except InfeasibleError:
+        assert least is None, "there is a plan, and the planner found none"
+        return None
+    assert least is not None, "the planner's plan is not among all plans"
+    check_plan(plan, instance.manifest, PACK, where="plan")
+    predicted = predict(instance.manifest, instance.profile, plan)
+    assert predicted == plan.predicted
+    assert instance.target.latency_s is not None
+    assert predicted.total_s * instance.profile.jitter <= instance.target.latency_s
+    assert predicted.loss >= least * (1.0 - 1e-9), "less loss than any plan can have"
+    return max(0.0, predicted.loss - least) / least if least > 0.0 else predicted.loss
+
+
+def least_loss(instance: Instance) -> float | None:
+    """The least loss of any plan that meets the target; None where there is none."""
+    found = [_least_loss(instance, submodel) for submodel in instance.manifest.submodels]
+    return min((loss for loss in found if loss is not None), default=None)
+
+
+def _least_loss(instance: Instance, submodel: Submodel) -> float | None:
+    deadline = deadline_s(instance.profile, instance.target)
+    assert deadline is not None
+    threads = instance.profile.decoders
+    costs = run_costs(
+        instance.manifest, instance.profile, instance.workload, submodel.width, threads=threads
+    )
+    blocks = blocks_of(instance.manifest, submodel)
+    tables = [list(_rows(block, submodel)) for block in blocks]
+    missing = np.zeros(1)
+    for table in tables:
+        missing = np.add.outer(missing, [lacked for lacked, _, _ in table]).ravel()
+    shape = [len(table) for table in tables]
+    for place in np.argsort(missing, kind="stable"):
+        picks = np.unravel_index(place, shape)
+        chosen = [table[int(pick)] for table, pick in zip(tables, picks, strict=True)]
+        if _total_s(instance, costs, blocks, chosen) <= deadline:
+            return float(expected_loss(submodel, missing[place : place + 1])[0])
+    return None
+
+
+def _rows(block: Block, submodel: Submodel) -> Iterator[Row]:
+    """Every staircase of a block: slices in use never rise from plane to plane.
+
+    Counts end with a slice in use: reading slices that are not run, so that what lies beyond them
+    comes with the same request, is not a plan.
+    """
+    width = submodel.width
+    for rest in itertools.product(*(range(len(plane.order) + 1) for plane in block.planes[1:])):
+        counts = (width, *rest)
+        read = [plane.order[:n] for plane, n in zip(block.planes, counts, strict=True)]
+        used = [sum(index < width for index in slices) for slices in read]
+        falling = all(below >= above for below, above in itertools.pairwise(used))
+        if falling and all(not slices or slices[-1] < width for slices in read):
+            missing = missing_of(submodel, [block], [counts])
+            yield missing, counts, fidelities(block, counts)
+
+
+def _total_s(instance: Instance, costs: RunCosts, blocks: list[Block], chosen: list[Row]) -> float:
+    budget = instance.target.preload_bytes
+    works = []
+    for block, (_, counts, bits) in zip(blocks, chosen, strict=True):
+        ranges = block_ranges(block, counts)
+        left = skip(ranges, budget)
+        budget -= total_bytes(ranges) - total_bytes(left)
+        storage_s = costs.storage.read_s(len(left), total_bytes(left))
+        works.append(BlockWork(block.kind, storage_s, costs.decode_s(block, bits), counts[0]))
+    steps = run_steps(costs, works, read_ahead=instance.read_ahead)
+    return simulate(costs.lanes, steps).spans[-1].end_s + costs.fixed_s

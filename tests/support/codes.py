@@ -1,0 +1,36 @@
+"""Weights, books and ladders for tests of the nested code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from shard_tools.quantization.codebook import build_book, histogram
+from sti.codec.codebook import DEFAULT_LADDER, CodeBook
+
+CUT = 54
+
+Int8 = NDArray[np.int8]
+Bytes = NDArray[np.uint8]
+
+ladders = st.sets(st.integers(2, 8), min_size=1).map(lambda steps: tuple(sorted(steps)))
+
+
+def bell(weights: int, *, seed: int = 0) -> Int8:
+    """Weights as the grid gives them: a bell with some outliers."""
+    values = np.random.default_rng(seed).standard_t(12, size=weights) * 17.0
+    return np.clip(np.rint(values), -127, 127).astype(np.int8)
+
+
+def bell_book(ladder: Sequence[int] = DEFAULT_LADDER) -> CodeBook:
+    return build_book(histogram(bell(1 << 16)), cut=CUT, ladder=ladder)
+
+
+def wild_book(ladder: Sequence[int], *, seed: int) -> CodeBook:
+    """A book no builder would make: values without any order."""
+    rng = np.random.default_rng(seed)
+    values = {bits: rng.integers(-128, 128, 1 << bits).astype(np.int8) for bits in ladder}
+    return CodeBook(tuple(ladder), values)

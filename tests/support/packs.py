@@ -1,0 +1,65 @@
+"""Small packs for tests of the run time, built once a test run."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from benchmarks import base_model
+from shard_tools.packing.build import BuildOptions, build
+from sti.device.profile import DecodeProfile, DeviceProfile, StorageProfile
+from tests.support.checkpoints import Shape, Task, write_checkpoint
+
+SHAPE = Shape(layers=3, hidden=32, heads=4, inner=64, positions=48)
+
+TINY_BERT = base_model.Shape(layers=2, hidden=64, heads=4, inner=128, vocabulary=400, positions=64)
+"""What benchmarks are tried on."""
+
+TEXTS = ("the dog runs", "a red house", "under the table a cat runs and runs", "dog cat")
+
+PROFILE = DeviceProfile(
+    device="a made-up machine",
+    threads=1,
+    decoders=1,
+    storage=StorageProfile(direct=True, request_s=1e-4, bytes_per_s=1e9, row_s=1e-6),
+    decode=DecodeProfile(shard_s=1e-6, weight_s={2: 1e-9, 3: 2e-9, 4: 3e-9, 6: 8e-9, 8: 9e-9}),
+    compute=dict.fromkeys(
+        ("embed", "attention", "ffn", "connect", "head"), (1e-4, 0.0, 1e-7, 1e-8, 0.0)
+    ),
+    tokenize_s=1e-6,
+    fixed_s=1e-4,
+    contention=1.0,
+    jitter=1.0,
+)
+"""Times that make plans on every test machine the same."""
+
+
+@cache
+def _directory() -> Path:
+    return Path(mkdtemp(prefix="sti-test-packs-"))
+
+
+@cache
+def tiny_pack(task: Task = "embedding", *, slices: int | None = None, seed: int = 0) -> Path:
+    """The path of a pack of a random checkpoint; shared, so do not change it."""
+    name = f"{task}-{slices}-{seed}"
+    checkpoint = write_checkpoint(_directory() / name, task=task, shape=SHAPE, seed=seed)
+    path = _directory() / f"{name}.sti.safetensors"
+    build(checkpoint, path, BuildOptions(slices=slices), progress=False)
+    return path
+
+
+@cache
+def tiny_bert() -> Path:
+    """A directory with a ``checkpoint`` of the shape ``TINY_BERT``, a ``pack`` and ONNX ``models``.
+
+    Shared, so do not change it.
+    """
+    from benchmarks import ort_models  # brings in a quantizer that few tests need
+
+    place = _directory() / "bert"
+    base_model.write_checkpoint(place / "checkpoint", TINY_BERT, base_model.Planting(), seed=3)
+    ort_models.make_models(place / "checkpoint", place / "models")
+    build(place / "checkpoint", place / "pack", BuildOptions(), progress=False)
+    return place

@@ -1,0 +1,189 @@
+"""Manifests and device profiles made up for tests: valid, of any size, with no file behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+from typing import Literal, TypedDict
+
+from sti.device.profile import DecodeProfile, DeviceProfile, StorageProfile
+from sti.model.manifest import (
+    Block,
+    BlockKind,
+    Dimensions,
+    Manifest,
+    Operand,
+    Plane,
+    Resident,
+    Submodel,
+    WordTable,
+)
+
+Order = Literal["random", "ranked", "slices"]
+LADDER = (2, 3, 4, 6, 8)
+DECODE_NS = {1: 0.15, 2: 0.2, 3: 0.3, 4: 0.4, 5: 0.8, 6: 1.1, 7: 1.2, 8: 1.2}
+
+
+class Shape(TypedDict):
+    """The arguments of ``make_manifest`` that tell real models apart."""
+
+    layers: int
+    slices: int
+    attention_weights: int
+    ffn_weights: int
+
+
+BERT_BASE = Shape(layers=12, slices=12, attention_weights=196608, ffn_weights=393216)
+MINILM = Shape(layers=6, slices=12, attention_weights=49152, ffn_weights=98304)
+MACHINES: dict[str, tuple[float, float, float]] = {
+    "decode": (3e9, 2.0, 0.2),
+    "storage": (1e8, 0.3, 0.2),
+    "compute": (2e9, 0.1, 3.0),
+    "storage and decode": (8.3e8, 1.0, 0.3),
+    "all alike": (8.3e8, 1.0, 1.5),
+}
+"""What binds on a machine: storage in bytes per second, shares of a laptop's decode and compute."""
+
+
+def make_manifest(
+    rng: Random,
+    *,
+    layers: int = 2,
+    slices: int = 3,
+    ladder: Sequence[int] = (2, 4, 8),
+    attention_weights: int = 65536,
+    ffn_weights: int = 131072,
+    submodels: Sequence[tuple[int, int, float]] = (),
+    orders: Order = "random",
+) -> Manifest:
+    """A manifest whose blocks have random gains.
+
+    Args:
+        submodels: depth, width and loss of each beyond the full model.
+        orders: of all planes but the first, which is in slice order: by falling gains, as in a
+            ranked pack, at random, or in slice order too.
+    """
+    weights = {"attention": attention_weights, "ffn": ffn_weights}
+    blocks = tuple(
+        _block(rng, layer, kind, weights[kind], slices, tuple(ladder), orders)
+        for layer in range(layers)
+        for kind in weights
+    )
+    kinds = tuple(
+        BlockKind(name, "head", "tokens", (Operand("w", (1, 8, size // 8)),), (), (), ())
+        for name, size in weights.items()
+    )
+    smaller = tuple(
+        Submodel(depth, width, tuple(range(depth)), loss) for depth, width, loss in submodels
+    )
+    return Manifest(
+        name="synthetic",
+        architecture="bert",
+        task="embedding",
+        licence="Apache-2.0",
+        source="none",
+        generator="tests",
+        dimensions=Dimensions(layers, slices, hidden=64, max_tokens=512),
+        ladder=tuple(ladder),
+        book={},
+        tokenizer={},
+        labels=(),
+        graphs={name: f"graph.{name}" for name in ("embed", "connect", "head")},
+        kinds=kinds,
+        blocks=blocks,
+        words=WordTable(rows=1000, hidden=64, group=32, row_bytes=36, checksum=0),
+        submodels=(Submodel(layers, slices, tuple(range(layers)), 0.0), *smaller),
+        resident=Resident("embed.gamma", 16384, 0),
+        quality=None,
+        rejection=None,
+        notes={},
+    )
+
+
+def _block(
+    rng: Random,
+    layer: int,
+    kind: str,
+    weights: int,
+    slices: int,
+    ladder: tuple[int, ...],
+    orders: Order,
+) -> Block:
+    planes = []
+    for level, bits in enumerate(ladder):
+        step = bits - ladder[level - 1] if level else bits
+        scale = 4.0 ** -ladder[level - 1] if level else 1.0
+        gains = tuple(scale * rng.lognormvariate(0.0, 1.0) for _ in range(slices))
+        order = list(range(slices))
+        if level and orders == "ranked":
+            order.sort(key=lambda index: -gains[index])
+        elif level and orders == "random":
+            rng.shuffle(order)
+        checksums = (0,) * slices
+        planes.append(Plane(bits, max(1, weights * step // 8), tuple(order), checksums, gains))
+    outliers = tuple(4 * rng.randrange(weights // 256 + 1) for _ in range(slices))
+    length = sum(outliers) + slices * sum(plane.shard_bytes for plane in planes)
+    return Block(layer, kind, weights, length, outliers, (0,) * slices, tuple(planes))
+
+
+def make_profile(
+    rng: Random | None = None,
+    *,
+    ladder: Sequence[int] = LADDER,
+    decoders: int = 1,
+    contention: float = 1.1,
+    jitter: float = 1.15,
+    bytes_per_s: float = 1.2e9,
+) -> DeviceProfile:
+    """The profile of a laptop's core on BERT-base shapes, or with ``rng`` something near it."""
+
+    def near(value: float, *, spread: float = 1.0) -> float:
+        return value * rng.lognormvariate(0.0, spread) if rng else value
+
+    return DeviceProfile(
+        device="made up",
+        threads=1,
+        decoders=decoders,
+        storage=StorageProfile(True, near(6e-5), near(bytes_per_s), near(2e-6)),
+        decode=DecodeProfile(
+            near(5e-6), {bits: near(DECODE_NS[bits] * 1e-9, spread=0.3) for bits in ladder}
+        ),
+        compute={
+            "embed": (2e-5, 0.0, 1e-6, 0.0, 0.0),
+            "attention": (2e-5, 1e-6, 1e-7, near(6e-7), 1e-9),
+            "ffn": (2e-5, 1e-6, 1e-7, near(1.2e-6), 0.0),
+            "connect": (1e-5, 0.0, 4e-7, 0.0, 0.0),
+            "head": (5e-5, 0.0, 1e-7, 0.0, 0.0),
+        },
+        tokenize_s=1e-6,
+        fixed_s=3e-4,
+        contention=contention,
+        jitter=jitter,
+    )
+
+
+def make_machine(name: str) -> DeviceProfile:
+    """The profile of one of ``MACHINES``."""
+    bytes_per_s, decode, compute = MACHINES[name]
+    laptop = make_profile(bytes_per_s=bytes_per_s, jitter=1.0)
+    weight_s = {bits: decode * cost for bits, cost in laptop.decode.weight_s.items()}
+    graphs = {
+        graph: (compute * a, compute * b, compute * c, compute * d, compute * e)
+        for graph, (a, b, c, d, e) in laptop.compute.items()
+    }
+    return replace(
+        laptop, decode=DecodeProfile(decode * laptop.decode.shard_s, weight_s), compute=graphs
+    )
+
+
+def with_equal_gains(manifest: Manifest) -> Manifest:
+    """The manifest of a pack whose importance was not measured: all planes of a fidelity alike."""
+    blocks = []
+    for block in manifest.blocks:
+        planes = (
+            replace(plane, gains=tuple(4.0**-plane.bits for _ in plane.gains))
+            for plane in block.planes
+        )
+        blocks.append(replace(block, planes=tuple(planes)))
+    return replace(manifest, blocks=tuple(blocks))
