@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-Floats = NDArray[np.float32]
+from sti.arrays import Float32Array
 
 _SIGMA = 0.03
 _SIGMA_SPREAD = 0.2
@@ -118,10 +117,10 @@ def _made_up() -> Iterator[str]:
             yield "".join(parts)
 
 
-def tensors(shape: Shape, planting: Planting, rng: np.random.Generator) -> dict[str, Floats]:
+def tensors(shape: Shape, planting: Planting, rng: np.random.Generator) -> dict[str, Float32Array]:
     """All tensors under the names of ``BertModel``, linear weights as ``[out, in]``."""
     size = shape.hidden
-    found: dict[str, Floats] = {}
+    found: dict[str, Float32Array] = {}
 
     def linear(module: str, outputs: int, inputs: int) -> None:
         found[f"{module}.weight"] = _weights(rng, outputs, inputs)
@@ -148,7 +147,7 @@ def tensors(shape: Shape, planting: Planting, rng: np.random.Generator) -> dict[
     return found
 
 
-def _weights(rng: np.random.Generator, outputs: int, inputs: int) -> Floats:
+def _weights(rng: np.random.Generator, outputs: int, inputs: int) -> Float32Array:
     """A matrix with the tails of a trained encoder, inside the grid."""
     values = rng.standard_normal((outputs, inputs), dtype=np.float32)
     wide = rng.random((outputs, inputs), dtype=np.float32) < _WIDE_SHARE
@@ -159,7 +158,7 @@ def _weights(rng: np.random.Generator, outputs: int, inputs: int) -> Floats:
     return values
 
 
-def _plant(weights: Floats, planting: Planting, rng: np.random.Generator) -> None:
+def _plant(weights: Float32Array, planting: Planting, rng: np.random.Generator) -> None:
     """Put weights of 9 sigma up to the planting's size into some input channels."""
     outputs, inputs = weights.shape
     sigma = weights.std()
@@ -170,7 +169,7 @@ def _plant(weights: Floats, planting: Planting, rng: np.random.Generator) -> Non
         weights[rows, channel] = (sigma * sigmas).astype(np.float32)
 
 
-def _normal(rng: np.random.Generator, sigma: float, *shape: int) -> Floats:
+def _normal(rng: np.random.Generator, sigma: float, *shape: int) -> Float32Array:
     values = rng.standard_normal(shape, dtype=np.float32)
     values *= np.float32(sigma)
     return values

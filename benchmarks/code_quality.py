@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import gobo
 from benchmarks.common import (
@@ -35,15 +34,15 @@ from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.packing.activation_importance import calibration_batch
 from shard_tools.quantization.blocks import QuantizedBlock, quantize_block
-from shard_tools.quantization.codebook import build_book, histogram
+from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import Encoder, best_codes
 from shard_tools.quantization.grids import DEFAULT_GRID_SIGMAS, outlier_cut
-from sti.codec.codebook import DEFAULT_LADDER, CodeBook
+from sti.arrays import Float32Array
+from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.errors import InputError, StiError
 from sti.text.wordpiece import Tokenizer
 
-Floats = NDArray[np.float32]
-Operands = Mapping[str, Floats]
+Operands = Mapping[str, Float32Array]
 OperandsOf = Callable[[int, KindLayout], Operands]
 """Float operands ``[parts, in, out]`` of a block, by layer and kind."""
 
@@ -76,7 +75,7 @@ class Embedder:
         residents = model.residents(most_tokens)
         self._batches = [(model.embed(batch, residents), batch.lengths) for batch in batches]
 
-    def embed(self, operands_of: OperandsOf) -> Floats:
+    def embed(self, operands_of: OperandsOf) -> Float32Array:
         """Embeddings of unit length, ``[n, d]``."""
         model = self._model
         hiddens = [hidden for hidden, _ in self._batches]
@@ -112,16 +111,16 @@ class Nested:
                 for grid in block.matrices.values():
                     counts += histogram(grid.q)
         self.cut = outlier_cut(grid_sigmas=grid_sigmas)
-        self.book = build_book(counts, cut=self.cut, ladder=DEFAULT_LADDER)
+        self.codebook = build_codebook(counts, cut=self.cut, ladder=DEFAULT_LADDER)
 
     def operands_at(self, bits: int) -> OperandsOf:
         """The weights at a fidelity."""
-        values = values_at(self.book, bits, self.cut)
+        values = values_at(self.codebook, bits, self.cut)
         return lambda layer, kind: self.blocks[layer, kind.name].operands(values)
 
     def stored(self, slices: int) -> Stored:
         """What the pack holds of the encoder, besides planes, counted on the bytes themselves."""
-        encoder = Encoder(self.book, cut=self.cut)
+        encoder = Encoder(self.codebook, cut=self.cut)
         grids = [grid for block in self.blocks.values() for grid in block.matrices.values()]
         outliers = sum(
             encoder.encode(block.shard(index, slices)).outliers.nbytes
@@ -134,10 +133,10 @@ class Nested:
         return Stored(weights, 8 * outliers, 8 * scales, 8 * side)
 
 
-def values_at(book: CodeBook, bits: int, cut: int) -> Floats:
+def values_at(codebook: Codebook, bits: int, cut: int) -> Float32Array:
     """What stands for each int8 value, by its bits as uint8, ``[256]``; outliers are exact."""
     alphabet = np.arange(256, dtype=np.uint8).view(np.int8)
-    coded = book.values[bits][best_codes(book) >> (book.ladder[-1] - bits)]
+    coded = codebook.values[bits][best_codes(codebook) >> (codebook.ladder[-1] - bits)]
     exact = np.abs(alphabet.astype(np.int64)) > cut
     return np.where(exact, alphabet, coded).astype(np.float32)
 
@@ -224,7 +223,7 @@ def _notes(nested: Nested, stored: Stored, copies: float) -> list[str]:
     ]
 
 
-def _cosine(reference: Floats, found: Floats) -> float:
+def _cosine(reference: Float32Array, found: Float32Array) -> float:
     return float(np.einsum("nd,nd->n", reference, found, dtype=np.float64).mean())
 
 

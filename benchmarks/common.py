@@ -157,7 +157,7 @@ def text_of(reader: PackReader, tokens: int, *, seed: int = 0) -> tuple[str, NDA
     """A text of exactly ``tokens`` tokens, special ones included, and its ids.
 
     Made of words of the vocabulary that are one token each, spread over the whole of it, so that
-    the word rows to be read lie as scattered as a real text's.
+    the token embeddings to be read lie as scattered as a real text's.
     """
     tokenizer = tokenizer_of(reader)
     words = reader.resident(VOCABULARY).tobytes().decode("utf-8").split("\n")

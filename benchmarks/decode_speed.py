@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 
 from benchmarks.base_model import Planting, Shape, tensors
 from benchmarks.common import LIMITS, Column, Report, Table, about_machine, at_most, median, parser
-from shard_tools.quantization.codebook import build_book, histogram
+from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import Encoder
 from shard_tools.quantization.grids import outlier_cut, quantize_matrix
 from sti.backend.onnxruntime.decoder import ShardDecoder
 from sti.backend.weight_buffer import OutlierRoom, WorkingBuffer
-from sti.codec.codebook import DEFAULT_LADDER, CodeBook
+from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import Decoder
 from sti.planning.jobs import GROUP_WEIGHTS
 
@@ -76,9 +76,9 @@ def made_weights() -> NDArray[np.int8]:
     return np.concatenate([quantize_matrix(matrix).q.reshape(-1) for matrix in matrices])
 
 
-def cells_of(name: str, size: int, q: NDArray[np.int8], book: CodeBook, cut: int) -> list[Cell]:
+def cells_of(name: str, size: int, q: NDArray[np.int8], codebook: Codebook, cut: int) -> list[Cell]:
     """Cells of one size of shard: copies, and each fidelity in each way."""
-    encoder, decoder = Encoder(book, cut=cut), Decoder(book)
+    encoder, decoder = Encoder(codebook, cut=cut), Decoder(codebook)
     parts = q[: _SLICES * size].reshape(_SLICES, size)
     shards = [encoder.encode(part) for part in parts]
     operands = _OPERANDS[name.rsplit(maxsplit=1)[-1]] if size > _TINY else 1
@@ -115,7 +115,7 @@ def cells_of(name: str, size: int, q: NDArray[np.int8], book: CodeBook, cut: int
         Cell(name, None, _BLOCK, out.size, partial(np.copyto, out, parts)),
         Cell(name, None, _TWO, out.size, partial(np.copyto, out, parts)),
     ]
-    for level, bits in enumerate(book.ladder):
+    for level, bits in enumerate(codebook.ladder):
         cells.append(Cell(name, bits, _ONE, size, partial(decode, level, 1)))
         cells.append(Cell(name, bits, _BLOCK, out.size, partial(decode, level, _SLICES)))
         cells.append(Cell(name, bits, _TWO, 2 * out.size, partial(two_threads, level)))
@@ -137,9 +137,11 @@ def timed(cells: Sequence[Cell], repeats: int) -> list[list[float]]:
 def measure(repeats: int) -> Report:
     """Measure all shards at all fidelities."""
     q, cut = made_weights(), outlier_cut()
-    book = build_book(histogram(q), cut=cut)
+    codebook = build_codebook(histogram(q), cut=cut)
     sizes = {**SHARDS, "tiny": _TINY}
-    cells = [cell for name, size in sizes.items() for cell in cells_of(name, size, q, book, cut)]
+    cells = [
+        cell for name, size in sizes.items() for cell in cells_of(name, size, q, codebook, cut)
+    ]
     table, limits = _speed_table(), Table("Limits", LIMITS)
     copies: dict[tuple[str, str], float] = {}
     calls: list[str] = []

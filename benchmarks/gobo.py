@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+from sti.arrays import Float32Array, Float64Array
 
 LOG_DENSITY = -4.0
 _MOST_ITERATIONS = 100
@@ -35,9 +34,9 @@ class GoboTensor:
         iterations: how often the centroids were moved.
     """
 
-    weights: Floats
+    weights: Float32Array
     outliers: int
-    centroids: Doubles
+    centroids: Float64Array
     iterations: int
 
     def stored_bits(self, bits: int) -> int:
@@ -46,7 +45,7 @@ class GoboTensor:
 
 
 def quantize(
-    w: Floats, bits: int, *, log_density: float = LOG_DENSITY, unit: float = 1.0
+    w: Float32Array, bits: int, *, log_density: float = LOG_DENSITY, unit: float = 1.0
 ) -> GoboTensor:
     """Quantize a tensor of any shape to ``bits`` bits.
 
@@ -66,24 +65,24 @@ def quantize(
     return GoboTensor(weights, int(is_outlier.sum()), centroids, iterations)
 
 
-def _log_density(values: Doubles) -> Doubles:
+def _log_density(values: Float64Array) -> Float64Array:
     mean, deviation = values.mean(), values.std()
     scaled = (values - mean) / deviation
-    found: Doubles = -0.5 * np.square(scaled) - np.log(deviation * np.sqrt(2.0 * np.pi))
+    found: Float64Array = -0.5 * np.square(scaled) - np.log(deviation * np.sqrt(2.0 * np.pi))
     return found
 
 
-def _means_of_equal_bins(ordered: Doubles, count: int) -> Doubles:
+def _means_of_equal_bins(ordered: Float64Array, count: int) -> Float64Array:
     return np.array([part.mean() for part in np.array_split(ordered, count)])
 
 
-def _borders(centroids: Doubles) -> Doubles:
+def _borders(centroids: Float64Array) -> Float64Array:
     """Halfway between neighbours: where the nearest centroid changes."""
-    middle: Doubles = (centroids[1:] + centroids[:-1]) / 2.0
+    middle: Float64Array = (centroids[1:] + centroids[:-1]) / 2.0
     return middle
 
 
-def _fitted(ordered: Doubles, centroids: Doubles) -> tuple[Doubles, int]:
+def _fitted(ordered: Float64Array, centroids: Float64Array) -> tuple[Float64Array, int]:
     """Centroids moved while the summed absolute error falls, and how often that was.
 
     In sorted values each centroid serves a run, so sums over runs come from running sums.
@@ -102,13 +101,13 @@ def _fitted(ordered: Doubles, centroids: Doubles) -> tuple[Doubles, int]:
     return centroids, _MOST_ITERATIONS
 
 
-def _edges(ordered: Doubles, centroids: Doubles) -> NDArray[np.intp]:
+def _edges(ordered: Float64Array, centroids: Float64Array) -> NDArray[np.intp]:
     """Where the run of each centroid begins and ends, ``[count + 1]``."""
     inner = np.searchsorted(ordered, _borders(centroids))
     return np.concatenate(([0], inner, [len(ordered)]))
 
 
-def _absolute_error(ordered: Doubles, running: Doubles, centroids: Doubles) -> float:
+def _absolute_error(ordered: Float64Array, running: Float64Array, centroids: Float64Array) -> float:
     """Summed distance of all values from their nearest centroids."""
     edges = _edges(ordered, centroids)
     start, stop = edges[:-1], edges[1:]

@@ -35,7 +35,7 @@ from shard_tools.evaluation.plots import require_matplotlib
 from shard_tools.packing.build import BuildOptions, build
 from shard_tools.packing.repack import repack
 from shard_tools.progress import Progress
-from sti.benchmark.comparison import Rival, contest
+from sti.benchmark.comparison import System, compare
 from sti.benchmark.roofline import read_rate
 from sti.benchmark.system_process import Spec
 from sti.calibration.sample_texts import SampleTexts
@@ -245,8 +245,8 @@ class Bench:
     def memory(self, children: int) -> list[Memory]:
         """Steady growth of fresh processes that answer the usual text; the median of a few."""
         options = {"fidelity": _BITS, "preload": self._scale.preload}
-        rivals = [
-            Rival(
+        systems = [
+            System(
                 f"{depth} layers",
                 "sti.benchmark.systems.sti_pack",
                 Spec(str(pack), tuple(self._usual), (), self._base.threads, options),
@@ -255,7 +255,7 @@ class Bench:
             for depth, pack in zip(self._scale.depths, self._packs, strict=True)
         ]
         say(f"memory: {children} processes for each depth")
-        rounds = [contest(rivals, cold=0, warm=_CHILD_RUNS) for _ in range(children)]
+        rounds = [compare(systems, cold=0, warm=_CHILD_RUNS) for _ in range(children)]
         found = []
         for depth, pack, figures in zip(
             self._scale.depths, self._packs, zip(*rounds, strict=True), strict=True

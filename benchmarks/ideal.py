@@ -8,7 +8,7 @@ memory. Pure. Knows nothing of why a step took as long as it did: lanes that slo
 in the ideal schedule, too.
 
 Steps wait as in `sti.planning.cost_model.run_steps`, with two differences that keep the ideal below
-any run of the executors. Word rows are read on the caller's thread, so blocks may be read
+any run of the executors. Token embeddings are read on the caller's thread, so blocks may be read
 meanwhile. And the shares of several decode threads are levelled out: no run is faster than with
 equal shares.
 """
@@ -23,13 +23,13 @@ from sti.model.manifest import Manifest
 from sti.pipeline.trace import PLAN, TOKENIZE, Trace
 from sti.planning.cost_model import COMPUTE, DECODE, STORAGE
 from sti.planning.plan import Plan
-from sti.planning.timeline import Lane, Step, simulate
+from sti.planning.timeline import Lane, TimelineStep, simulate
 
 _LANES = (Lane(STORAGE), Lane(DECODE), Lane(COMPUTE))
 _BEFORE = (TOKENIZE, PLAN)
 _WORDS, _EMBED, _HEAD = "words", "embed", "head"
 _FLOW_STARTS = 0
-"""The step before which neither a block nor a word row can be read."""
+"""The step before which neither a block nor a token embedding can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,12 @@ class _Times:
         return None if found is None else sum(found) / len(found)
 
 
-def _steps(plan: Plan, times: _Times, slots: int, buffers: dict[str, int]) -> list[Step]:
+def _steps(plan: Plan, times: _Times, slots: int, buffers: dict[str, int]) -> list[TimelineStep]:
     """The steps of the run. Slots and buffers are freed, and taken, oldest first."""
     steps = [
-        Step(COMPUTE, sum(times.get(COMPUTE, name) or 0.0 for name in _BEFORE)),
-        Step(COMPUTE, times.of(STORAGE, _WORDS)),
-        Step(COMPUTE, times.of(COMPUTE, _EMBED)),
+        TimelineStep(COMPUTE, sum(times.get(COMPUTE, name) or 0.0 for name in _BEFORE)),
+        TimelineStep(COMPUTE, times.of(STORAGE, _WORDS)),
+        TimelineStep(COMPUTE, times.of(COMPUTE, _EMBED)),
     ]
     freed_slots = [_FLOW_STARTS] * slots
     freed_buffers = {kind: [_FLOW_STARTS] * count for kind, count in buffers.items()}
@@ -97,12 +97,12 @@ def _steps(plan: Plan, times: _Times, slots: int, buffers: dict[str, int]) -> li
             freed_slots.append(decode)
         buffer = freed_buffers[block.kind].pop(0)
         freed_buffers[block.kind].append(compute)
-        steps.append(Step(STORAGE, read_s or 0.0, after=(slot,)))
-        steps.append(Step(DECODE, times.of(DECODE, name), after=(read, buffer)))
-        steps.append(Step(COMPUTE, times.of(COMPUTE, name), after=(decode,)))
-    steps.append(Step(COMPUTE, times.of(COMPUTE, _HEAD)))
+        steps.append(TimelineStep(STORAGE, read_s or 0.0, after=(slot,)))
+        steps.append(TimelineStep(DECODE, times.of(DECODE, name), after=(read, buffer)))
+        steps.append(TimelineStep(COMPUTE, times.of(COMPUTE, name), after=(decode,)))
+    steps.append(TimelineStep(COMPUTE, times.of(COMPUTE, _HEAD)))
     return steps
 
 
-def _total_s(steps: Sequence[Step]) -> float:
+def _total_s(steps: Sequence[TimelineStep]) -> float:
     return simulate(_LANES, steps).spans[-1].end_s

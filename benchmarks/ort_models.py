@@ -36,13 +36,12 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from shard_tools.architectures.base import TokenBatch
 from shard_tools.architectures.bert.model import BertModel
 from shard_tools.checkpoint.reader import Checkpoint
+from sti.arrays import Float32Array, Int64Array
 
 FP32, INT8, INT8_OPTIMIZED = "fp32.onnx", "int8.onnx", "int8_optimized.onnx"
 FP32_EXTERNAL = "fp32_external.onnx"
 FILES = (FP32, FP32_EXTERNAL, INT8, INT8_OPTIMIZED)
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _OPSET = 17
@@ -98,7 +97,7 @@ def _quantize(source: Path, target: Path) -> None:
         logging.disable(before)
 
 
-def feeds(rows: Sequence[Ints]) -> dict[str, Ints]:
+def feeds(rows: Sequence[Int64Array]) -> dict[str, Int64Array]:
     """Inputs for sentences' token ids: a padded batch, its mask, and types of zero."""
     shape = (len(rows), max(map(len, rows)))
     ids, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -117,7 +116,7 @@ def compare(path: Path, model: BertModel) -> float:
     return float(np.abs(found - np.stack([reference(model, row) for row in rows])).max())
 
 
-def reference(model: BertModel, ids: Ints) -> Floats:
+def reference(model: BertModel, ids: Int64Array) -> Float32Array:
     """The embedding of one sentence in float32 NumPy, ``[hidden]``."""
     count = len(ids)
     batch = TokenBatch(ids, np.zeros_like(ids), np.arange(count, dtype=np.int64), (count,))

@@ -33,9 +33,9 @@ from benchmarks import common, ort_models
 from benchmarks.base_model import SIZES, Planting, write_checkpoint
 from benchmarks.common import Column, Report, Table
 from benchmarks.side_by_side_plot import as_svg
-from benchmarks.systems.other_systems import other_rivals
+from benchmarks.systems.other_systems import other_systems
 from shard_tools.packing.build import BuildOptions, build
-from sti.benchmark.comparison import IN_A_ROW, Figures, Rival, contest
+from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare
 from sti.benchmark.comparison_rows import HEADER, cells_of, rows_of
 from sti.benchmark.system_process import Spec
 from sti.calibration.calibrate import default_threads
@@ -98,22 +98,22 @@ def spec_of(model: Model, batch: int, tokens: int, threads: int) -> Spec:
     return Spec(str(model.pack), tuple(texts), ids, threads, {"fidelity": BITS, "preload": PRELOAD})
 
 
-def few_rivals(model: Model, spec: Spec) -> list[Rival]:
+def few_rivals(model: Model, spec: Spec) -> list[System]:
     """The systems of every table: ours and ONNX Runtime's."""
     found = []
     every = host.core_count()
     for suffix, threads in (("", spec.threads), (_ALL, every)):
         given = replace(spec, threads=threads)
-        found.append(Rival(_STI + suffix, "sti.benchmark.systems.sti_pack", given, (model.pack,)))
+        found.append(System(_STI + suffix, "sti.benchmark.systems.sti_pack", given, (model.pack,)))
     for name, file in ((_FP32, ort_models.FP32), (_INT8, ort_models.INT8)):
         path = model.onnx / file
         for suffix, threads in (("", spec.threads), (_ALL, None)):
             given = replace(spec, file=str(path), threads=threads, options={})
-            found.append(Rival(name + suffix, "sti.benchmark.systems.onnx_model", given, (path,)))
+            found.append(System(name + suffix, "sti.benchmark.systems.onnx_model", given, (path,)))
     return found
 
 
-def all_rivals(model: Model, spec: Spec, work: Path, python: Path | None) -> list[Rival]:
+def all_rivals(model: Model, spec: Spec, work: Path, python: Path | None) -> list[System]:
     """The systems of the main table."""
     few = few_rivals(model, spec)
     in_turn = replace(spec, options={**spec.options, "mode": "sequential"})
@@ -123,29 +123,29 @@ def all_rivals(model: Model, spec: Spec, work: Path, python: Path | None) -> lis
     optimized = model.onnx / ort_models.INT8_OPTIMIZED
     return [
         *few[:2],
-        Rival("STI, load then execute", "sti.benchmark.systems.sti_pack", in_turn, (model.pack,)),
+        System("STI, load then execute", "sti.benchmark.systems.sti_pack", in_turn, (model.pack,)),
         *few[2:],
-        Rival("ORT fp32, mapped", "sti.benchmark.systems.onnx_model", given, (mapped, weights)),
-        Rival(
+        System("ORT fp32, mapped", "sti.benchmark.systems.onnx_model", given, (mapped, weights)),
+        System(
             "ORT int8, optimized beforehand",
             "sti.benchmark.systems.onnx_model",
             replace(given, file=str(optimized)),
             (optimized,),
         ),
-        *other_rivals(model.checkpoint, work / model.name, spec, python, tell=_tell),
+        *other_systems(model.checkpoint, work / model.name, spec, python, tell=_tell),
     ]
 
 
 def table_of(title: str, found: Sequence[Figures]) -> Table:
-    """All figures of one contest."""
+    """All figures of one compare."""
     table = Table(title, tuple(Column(name) for name in HEADER))
     table.rows.extend(tuple(cells_of(row)) for row in rows_of(found) if not row["failed"])
     return table
 
 
 def limits_of(found: Sequence[Figures]) -> Table:
-    """The ratios that are asked for, of the contest at BERT-base's shape."""
-    rows = {item.rival.name: item.to_json() for item in found}
+    """The ratios that are asked for, of the compare at BERT-base's shape."""
+    rows = {item.system.name: item.to_json() for item in found}
     needed = [rows[name + suffix] for name in (_STI, _INT8, _FP32) for suffix in ("", _ALL)]
     if any(row["failed"] or row["peak_growth_bytes"] is None for row in needed):
         return Table("Limits: a system they need has no figures", common.LIMITS)
@@ -216,7 +216,7 @@ def measure(
     for name in names:
         model = make_model(name, work, checkpoint if name == "minilm" else None)
         spec = spec_of(model, *MAIN, threads)
-        found = contest(all_rivals(model, spec, work, python), cold=cold, warm=warm, progress=_tell)
+        found = compare(all_rivals(model, spec, work, python), cold=cold, warm=warm, progress=_tell)
         if name == "base":
             tables.insert(0, limits_of(found))
             if plots is not None:
@@ -226,7 +226,7 @@ def measure(
         for batch, tokens in others:
             spec = spec_of(model, batch, tokens, threads)
             size = f"{name}: {batch} text{'s' * (batch > 1)} of {len(spec.ids[0])} tokens"
-            found = contest(few_rivals(model, spec), cold=1, warm=warm, progress=_tell)
+            found = compare(few_rivals(model, spec), cold=1, warm=warm, progress=_tell)
             tables.append(table_of(size, found))
     notes += [
         "cold: a fresh process, imports done, the files not in the page cache: opening and the "

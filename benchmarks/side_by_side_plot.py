@@ -1,6 +1,6 @@
 """The side-by-side comparison as a picture: cold start, warm run and memory of every system.
 
-In: the figures of a contest. Out: SVG text, the same to the byte for the same figures.
+In: the figures of a compare. Out: SVG text, the same to the byte for the same figures.
 """
 
 from __future__ import annotations

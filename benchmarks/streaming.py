@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from benchmarks import common
 from benchmarks.common import Column, Report, Table, median, p95
 from benchmarks.ideal import Ideal, ideal
-from sti.benchmark.roofline import Roofs, measure_roofs
+from sti.benchmark.roofline import Roofline, measure_roofline
 from sti.engine.engine import Engine
 from sti.errors import StiError
 from sti.model.manifest import Manifest
@@ -189,12 +189,12 @@ def alone_table(cases: Sequence[Case]) -> Table:
     return table
 
 
-def roof_table(cases: Sequence[Case], roofs: Roofs, manifest: Manifest) -> Table:
+def roof_table(cases: Sequence[Case], roofline: Roofline, manifest: Manifest) -> Table:
     """What each lane would take at this machine's best rates."""
-    table = Table("Roofs: what the same work takes at this machine's best rates", _ROOFS)
+    table = Table("Roofline: what the same work takes at this machine's best rates", _ROOFS)
     for case in cases:
         bytes_read = round(median([float(s.bytes_read) for s in case.pipelined]))
-        floors = [s * 1e3 for s in roofs.seconds(case.plan, manifest, bytes_read).values()]
+        floors = [s * 1e3 for s in roofline.seconds(case.plan, manifest, bytes_read).values()]
         total = median([s.total_s * 1e3 for s in case.pipelined])
         table.rows.append((case.bits, case.tokens, *floors, max(floors), total / max(floors)))
     return table
@@ -241,18 +241,19 @@ def measure(
             else "direct reads are refused here: read through the page cache, dropped after use"
         )
         with FileReader(pack) as storage:
-            roofs = measure_roofs(engine.reader, storage, threads=engine.threads)
+            roofline = measure_roofline(engine.reader, storage, threads=engine.threads)
         tables = [
             limit_table(cases),
             pipelined_table(cases),
             alone_table(cases),
-            roof_table(cases, roofs, engine.manifest),
+            roof_table(cases, roofline, engine.manifest),
         ]
     report = Report("Streaming", about, [table for table in tables if table.rows])
     report.notes += [
         "pipelined and sequential answers were equal to the bit in every run",
-        f"roofs: reads {roofs.read_bytes / 1e9:.2f} GB/s, memory {roofs.moved_bytes / 1e9:.1f} "
-        f"GB/s, {roofs.products / 1e9:.0f} G int8 products/s; attention's own are not counted",
+        f"roofline: reads {roofline.read_bytes / 1e9:.2f} GB/s, memory "
+        f"{roofline.moved_bytes / 1e9:.1f} GB/s, {roofline.products / 1e9:.0f} G int8 products/s; "
+        "attention's own are not counted",
     ]
     return report
 

@@ -30,12 +30,12 @@ from benchmarks import common
 from benchmarks.common import Column, Report, Table
 from benchmarks.ort_models import FP32, INT8, feeds, make_models
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
+from sti.arrays import Float32Array
 from sti.engine.engine import Engine
 from sti.errors import StiError
 from sti.text.wordpiece import Tokenizer
 
-Floats = NDArray[np.float32]
-Embed = Callable[[Sequence[str]], Floats]
+Embed = Callable[[Sequence[str]], Float32Array]
 
 LIMITS = {8: 0.002, 6: 0.004, 4: 0.015, 3: 0.04}
 """Bits to how far the correlation may be from the reference's; 2 bits have no limit."""
@@ -75,10 +75,10 @@ def read_pairs(path: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
     return [row["sentence1"] for row in rows], [row["sentence2"] for row in rows], scores
 
 
-def in_batches(texts: Sequence[str], size: int, embed: Embed) -> Floats:
+def in_batches(texts: Sequence[str], size: int, embed: Embed) -> Float32Array:
     """Embed texts in batches of like length; the result is in the order of ``texts``."""
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    found: Floats | None = None
+    found: Float32Array | None = None
     for start in range(0, len(order), size):
         places = order[start : start + size]
         part = embed([texts[place] for place in places])
@@ -95,7 +95,7 @@ def ort_embedder(path: Path, tokenizer: Tokenizer, threads: int) -> Embed:
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def embed(texts: Sequence[str]) -> Floats:
+    def embed(texts: Sequence[str]) -> Float32Array:
         rows = [tokenizer.encode(text).ids for text in texts]
         return np.asarray(session.run(None, feeds(rows))[0], dtype=np.float32)
 
@@ -111,7 +111,7 @@ class Comparison:
         self.pairs, self.scores, self.batch = len(first), scores, batch
         self.table = Table("STS benchmark, development set", _COLUMNS)
         self._texts = [*first, *second]
-        self._reference: tuple[float, Floats] | None = None
+        self._reference: tuple[float, Float32Array] | None = None
 
     def add(self, name: str, embed: Embed, limit: float | None = None) -> None:
         """Add a row."""

@@ -13,7 +13,7 @@ from typing import Any
 from sti.errors import StiError
 
 
-class Fields:
+class JsonFields:
     """A JSON object whose fields are read with their types checked.
 
     Args:
@@ -105,16 +105,16 @@ class Fields:
             raise self.fail(key, "a list")
         return list(value)
 
-    def objects(self, key: str) -> list[Fields]:
+    def objects(self, key: str) -> list[JsonFields]:
         """A list of objects."""
         return [
-            Fields(item, where=f"{self.where}: {key}[{index}]", error=self._error)
+            JsonFields(item, where=f"{self.where}: {key}[{index}]", error=self._error)
             for index, item in enumerate(self.items(key))
         ]
 
-    def object(self, key: str) -> Fields:
+    def object(self, key: str) -> JsonFields:
         """An object."""
-        return Fields(self._value.get(key), where=f"{self.where}: {key}", error=self._error)
+        return JsonFields(self._value.get(key), where=f"{self.where}: {key}", error=self._error)
 
     def raw(self, key: str) -> Any:
         """The value as it is, ``None`` where it is absent."""

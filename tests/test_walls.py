@@ -17,6 +17,7 @@ import pytest
 from tests.support.paths import ROOT
 
 RANKS = {
+    "sti.arrays": 1,
     "sti.errors": 1,
     "sti.version": 1,
     "sti.codec": 2,

@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from sti.arrays import ByteArray, Float32Array
 
 MULTIPLE = 8
 """Weights are packed in multiples of this."""
@@ -52,11 +51,11 @@ CODED = tuple(_FORMS)
 
 
 def packed_bytes(weights: int, bits: int) -> int:
-    """Bytes that ``weights`` codes take, a multiple of ``MULTIPLE`` of them."""
+    """ByteArray that ``weights`` codes take, a multiple of ``MULTIPLE`` of them."""
     return weights * bits // 8
 
 
-def pack(codes: Bytes, bits: int) -> Bytes:
+def pack(codes: ByteArray, bits: int) -> ByteArray:
     """Codes below ``2**bits``, a multiple of ``MULTIPLE`` of them, as bytes."""
     form = _FORMS[bits]
     groups = codes.reshape(-1, form.group).astype(np.uint16)
@@ -84,11 +83,11 @@ class Tables:
         self._index = np.empty(groups, dtype=np.intp)
         self._digits = {bits: _digits(bits, form.group) for bits, form in _FORMS.items()}
 
-    def table(self, centroids: Floats, bits: int) -> NDArray[Any]:
+    def table(self, centroids: Float32Array, bits: int) -> NDArray[Any]:
         """What each group of codes stands for: ``2**bits`` centroids -> one entry a group."""
         return centroids[self._digits[bits]].view(_WIDE[_FORMS[bits].group]).reshape(-1)
 
-    def decode(self, packed: Bytes, bits: int, table: NDArray[Any], out: Floats) -> None:
+    def decode(self, packed: ByteArray, bits: int, table: NDArray[Any], out: Float32Array) -> None:
         """Fill ``out`` (contiguous) with the weights of packed codes."""
         form = _FORMS[bits]
         count = out.size // form.group
@@ -100,7 +99,7 @@ class Tables:
         # No index is out of range; of the modes that say so, this is the cheapest.
         np.take(table, index, out=out.view(table.dtype), mode="wrap")
 
-    def _join(self, packed: Bytes, form: _Form, count: int) -> NDArray[np.uint16]:
+    def _join(self, packed: ByteArray, form: _Form, count: int) -> NDArray[np.uint16]:
         """Indices from their low bytes and the bits above."""
         joined = self._joined[:count]
         np.copyto(joined, packed[:count])

@@ -18,12 +18,10 @@ from safetensors.numpy import load_file
 
 from benchmarks.paper.codes import Tables, packed_bytes
 from benchmarks.paper.format import FULL, LAYER, RESIDENT, WORDS, Sizes
+from sti.arrays import ByteArray, Float32Array
 from sti.backend.onnxruntime.session import Graph, ort_value
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import aligned_buffer
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 _INPUTS = {
     "attention": ("q_bias", "v_bias", "bias", "gamma", "beta"),
@@ -67,7 +65,7 @@ class Layers:
         words_resident: bool,
     ) -> None:
         self._sizes, self._ids, self._mask = sizes, ids, mask
-        self._resident: dict[str, Floats] = load_file(directory / RESIDENT)
+        self._resident: dict[str, Float32Array] = load_file(directory / RESIDENT)
         self._words = _Words(directory / WORDS, sizes, resident=words_resident)
         self._weights = aligned_buffer(4 * sizes.layer_weights).view(np.float32)
         spans = [sizes.shard_spans(number) for number in range(sizes.slices)]
@@ -112,7 +110,7 @@ class Layers:
         np.copyto(self._hidden[0], summed)
 
     def decompress(
-        self, layer: int, bits: Sequence[int], outliers: Sequence[int], shards: Sequence[Bytes]
+        self, layer: int, bits: Sequence[int], outliers: Sequence[int], shards: Sequence[ByteArray]
     ) -> None:
         """Fill the weights of a layer.
 
@@ -136,8 +134,8 @@ class Layers:
         self,
         bits: int,
         outliers: int,
-        data: Bytes,
-        targets: Sequence[Floats],
+        data: ByteArray,
+        targets: Sequence[Float32Array],
         tables: Mapping[int, Sequence[NDArray[Any]]],
     ) -> None:
         """One shard: its codes, then its outliers over them."""
@@ -159,7 +157,7 @@ class Layers:
         self._values.reverse()
         self._hidden.reverse()
 
-    def pool(self) -> Floats:
+    def pool(self) -> Float32Array:
         """End: the mean of each sentence's tokens, of length 1; a new array ``[n, d]``."""
         mask = self._mask[..., None].astype(np.float32)
         pooled = (self._hidden[0] * mask).sum(axis=1) / mask.sum(axis=1)
@@ -182,7 +180,7 @@ class _Words:
         else:
             self._reader = FileReader(path)
 
-    def rows(self, ids: NDArray[np.int64]) -> Floats:
+    def rows(self, ids: NDArray[np.int64]) -> Float32Array:
         """The rows of token ids; a new array ``[..., d]``."""
         if self._reader is None:
             assert self._table is not None
@@ -198,7 +196,7 @@ class _Words:
             self._reader.close()
 
 
-def _copy(data: Bytes, targets: Sequence[Floats]) -> None:
+def _copy(data: ByteArray, targets: Sequence[Float32Array]) -> None:
     """One shard whose weights are not quantized."""
     weights, start = data.view("<f4"), 0
     for target in targets:

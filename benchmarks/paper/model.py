@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto
 from safetensors.numpy import save_file
 
@@ -41,10 +40,8 @@ from benchmarks.paper.format import (
 from shard_tools.architectures.bert.model import BertModel, encoder_prefix
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.graphs.writer import FLOAT, FUSED, GraphWriter
+from sti.arrays import ByteArray, Float32Array
 from sti.storage.byte_ranges import SECTOR
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 
 def write_model(checkpoint: Path, out: Path, *, bits: Sequence[int] = CODED) -> Index:
@@ -101,7 +98,7 @@ def _sizes(checkpoint: Checkpoint, model: BertModel) -> Sizes:
     return sizes
 
 
-def _resident(checkpoint: Checkpoint, model: BertModel, sizes: Sizes) -> dict[str, Floats]:
+def _resident(checkpoint: Checkpoint, model: BertModel, sizes: Sizes) -> dict[str, Float32Array]:
     """Vectors of the layers, and what the embeddings need besides words."""
     found = {
         f"layers.{number}.{kind}.{name}": np.ascontiguousarray(vector.reshape(-1))
@@ -115,7 +112,7 @@ def _resident(checkpoint: Checkpoint, model: BertModel, sizes: Sizes) -> dict[st
     return found
 
 
-def _layer_weights(model: BertModel, number: int, sizes: Sizes) -> Floats:
+def _layer_weights(model: BertModel, number: int, sizes: Sizes) -> Float32Array:
     """All weights of a layer, in the order and orientation of ``PARTS``."""
     matrices = {
         **model.block(number, "attention").matrices,
@@ -128,7 +125,7 @@ def _layer_weights(model: BertModel, number: int, sizes: Sizes) -> Floats:
     return flat
 
 
-def _write_full(stream: BinaryIO, flat: Floats, sizes: Sizes) -> tuple[Shard, ...]:
+def _write_full(stream: BinaryIO, flat: Float32Array, sizes: Sizes) -> tuple[Shard, ...]:
     """All slices at 32 bits."""
     _align(stream)
     found = []
@@ -139,8 +136,8 @@ def _write_full(stream: BinaryIO, flat: Floats, sizes: Sizes) -> tuple[Shard, ..
 
 
 def _write_coded(
-    stream: BinaryIO, flat: Floats, bits: int, sizes: Sizes
-) -> tuple[Floats, tuple[Shard, ...]]:
+    stream: BinaryIO, flat: Float32Array, bits: int, sizes: Sizes
+) -> tuple[Float32Array, tuple[Shard, ...]]:
     """All slices at one quantized fidelity, and the centroids of the parts, ``[6, 2**bits]``."""
     _align(stream)
     codes = np.empty(flat.size, dtype=np.uint8)
@@ -165,7 +162,7 @@ def _write_coded(
     return centroids, tuple(found)
 
 
-def _write_shard(stream: BinaryIO, pieces: Sequence[Bytes], bits: int, outliers: int) -> Shard:
+def _write_shard(stream: BinaryIO, pieces: Sequence[ByteArray], bits: int, outliers: int) -> Shard:
     offset = stream.tell()
     for piece in pieces:
         stream.write(piece.data)

@@ -12,17 +12,13 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.paper.format import SHARDS, Index, Shard
 from benchmarks.paper.layer import Layers
 from benchmarks.paper.plan import Profile
+from sti.arrays import ByteArray
 from sti.storage.byte_ranges import ByteRange, cover
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import aligned_buffer
-
-Bytes = NDArray[np.uint8]
 
 _REPEATS = 5
 
@@ -58,7 +54,7 @@ def measure(directory: Path, index: Index, layers: Layers) -> Profile:
     )
 
 
-def _read(reader: FileReader, row: Sequence[Shard]) -> list[Bytes]:
+def _read(reader: FileReader, row: Sequence[Shard]) -> list[ByteArray]:
     """The bytes of a layer's shards at one fidelity."""
     span = _whole(row)
     held = aligned_buffer(span.length)

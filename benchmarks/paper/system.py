@@ -27,23 +27,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.paper.format import SHARDS, Index, Shard
 from benchmarks.paper.layer import Layers, padded
 from benchmarks.paper.plan import Plan, plan, uniform
 from benchmarks.paper.profile import measure
-from sti.benchmark.system_process import Floats, Opened, Opener, Spec, serve
+from sti.arrays import ByteArray, Float32Array
+from sti.benchmark.system_process import Opened, Opener, Spec, serve
 from sti.pipeline.workers import Channel, Stopped, Worker
 from sti.storage.byte_ranges import ByteRange, coalesce, cover
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import aligned_buffer
 
-Bytes = NDArray[np.uint8]
-
 _AHEAD = 2
 
-_Layer = tuple[Bytes | None, list[Bytes]]
+_Layer = tuple[ByteArray | None, list[ByteArray]]
 """The memory that a layer was read into, if any was, and the bytes of its shards."""
 
 
@@ -58,7 +56,7 @@ class Reading:
 
     @property
     def length(self) -> int:
-        """Bytes of memory."""
+        """ByteArray of memory."""
         return sum(item.length for item in self.ranges)
 
 
@@ -100,7 +98,7 @@ class Streamed:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of shards that stay in memory."""
+        """ByteArray of shards that stay in memory."""
         return sum(shard.size for shard in self._kept)
 
     def _count(self, line: int) -> int:
@@ -108,9 +106,9 @@ class Streamed:
         width = len(self._shards[line])
         return min(max(0, self._plan.kept - line * width), width)
 
-    def run(self) -> Floats:
+    def run(self) -> Float32Array:
         """As ``Opened.run``."""
-        free: Channel[Bytes] = Channel()
+        free: Channel[ByteArray] = Channel()
         ready: Channel[_Layer] = Channel()
         for memory in self._slots:
             free.put(memory)
@@ -132,7 +130,7 @@ class Streamed:
         self._is_kept = True
         return answer
 
-    def _read(self, free: Channel[Bytes], ready: Channel[_Layer]) -> None:
+    def _read(self, free: Channel[ByteArray], ready: Channel[_Layer]) -> None:
         """The reading thread's part of a run: layer after layer into memory that is free."""
         try:
             for line, item in enumerate(self._later if self._is_kept else self._readings):
@@ -143,7 +141,7 @@ class Streamed:
         except BaseException as error:
             ready.fail(error)
 
-    def _read_layer(self, line: int, slot: Bytes | None, item: Reading) -> list[Bytes]:
+    def _read_layer(self, line: int, slot: ByteArray | None, item: Reading) -> list[ByteArray]:
         """Read one layer; returns the bytes of its shards."""
         row, found = self._shards[line], []
         if slot is not None:
@@ -156,7 +154,7 @@ class Streamed:
             np.copyto(target, source)
         return found
 
-    def _read_shards(self, slot: Bytes, item: Reading, row: Sequence[Shard]) -> list[Bytes]:
+    def _read_shards(self, slot: ByteArray, item: Reading, row: Sequence[Shard]) -> list[ByteArray]:
         """Read the shards of ``row``, which ``item`` is of, into a slot."""
         start = 0
         for span in item.ranges:
@@ -177,7 +175,7 @@ class Streamed:
         self._layers.close()
 
 
-def _cut(shards: Sequence[Shard]) -> list[Bytes]:
+def _cut(shards: Sequence[Shard]) -> list[ByteArray]:
     """Memory for shards, end to end."""
     whole = np.empty(sum(shard.length for shard in shards), dtype=np.uint8)
     ends = np.cumsum([shard.length for shard in shards], dtype=np.int64)

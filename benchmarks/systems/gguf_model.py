@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import gguf  # type: ignore[import-not-found]
-import numpy as np
-from numpy.typing import NDArray
 
 from shard_tools.checkpoint.reader import Checkpoint
+from sti.arrays import Float32Array
 
 TYPES = ("q8_0", "q4_0")
 
-Floats = NDArray[np.float32]
 
 _WORDS = "embeddings.word_embeddings"
 _MODULES: Mapping[str, str] = {
@@ -125,7 +123,7 @@ def _piece(word: str) -> str:
     return word[2:] if word.startswith("##") else _SPACE + word
 
 
-def _tensors(checkpoint: Checkpoint, kind: str) -> Iterator[tuple[str, Floats, Any]]:
+def _tensors(checkpoint: Checkpoint, kind: str) -> Iterator[tuple[str, Float32Array, Any]]:
     """Name, values and type of every tensor of the file."""
     stored, whole = gguf.GGMLQuantizationType[kind.upper()], gguf.GGMLQuantizationType.F32
     prefix = "bert." if f"bert.{_WORDS}.weight" in checkpoint.names() else ""
@@ -146,7 +144,7 @@ def _tensors(checkpoint: Checkpoint, kind: str) -> Iterator[tuple[str, Floats, A
             yield f"{name}.bias", _read(checkpoint, f"{module}.{bias}"), whole
 
 
-def _read(checkpoint: Checkpoint, name: str) -> Floats:
+def _read(checkpoint: Checkpoint, name: str) -> Float32Array:
     return checkpoint.tensor(name, checkpoint.shape(name))
 
 

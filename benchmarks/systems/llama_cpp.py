@@ -24,7 +24,8 @@ from typing import Any
 import llama_cpp as api  # type: ignore[import-not-found]
 import numpy as np
 
-from sti.benchmark.system_process import Floats, Opened, Opener, Spec, serve
+from sti.arrays import Float32Array
+from sti.benchmark.system_process import Opened, Opener, Spec, serve
 from sti.device import host
 
 
@@ -55,7 +56,7 @@ class Embedder:
             raise ValueError(f"{path}: llama.cpp makes no context of {tokens} tokens for it")
         self._sequences, self._width = sequences, api.llama_model_n_embd(self._model)
 
-    def answer(self, batch: Any) -> Floats:
+    def answer(self, batch: Any) -> Float32Array:
         """The embeddings of a batch's sequences, of length 1: a new array ``[n, d]``."""
         failed = api.llama_encode(self._context, batch)
         if failed:
@@ -79,7 +80,7 @@ class _System:
     def __init__(self, embedder: Embedder, batch: Any) -> None:
         self._embedder, self._batch = embedder, batch
 
-    def run(self) -> Floats:
+    def run(self) -> Float32Array:
         """As ``Opened.run``."""
         return self._embedder.answer(self._batch)
 

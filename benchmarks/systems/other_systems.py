@@ -1,6 +1,6 @@
 """The other systems of the side-by-side comparison, with their models made where they lack.
 
-In: a checkpoint, a place to write to, the question. Out: ``Rival``s; those whose packages are not
+In: a checkpoint, a place to write to, the question. Out: ``System``s; those whose packages are not
 installed are left out, and that is said.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.common import ROOT
 from benchmarks.paper.format import SHARDS, Index
 from benchmarks.paper.model import write_model
-from sti.benchmark.comparison import Rival
+from sti.benchmark.comparison import System
 from sti.benchmark.system_process import Spec
 from sti.units import parse_size
 
@@ -27,9 +27,9 @@ GGUF = ("q8_0", "q4_0")
 Tell = Callable[[str], None]
 
 
-def other_rivals(
+def other_systems(
     checkpoint: Path, place: Path, spec: Spec, python: Path | None, *, tell: Tell
-) -> list[Rival]:
+) -> list[System]:
     """The paper's scheme, and what the interpreter ``python`` has.
 
     Args:
@@ -44,7 +44,7 @@ def other_rivals(
     return found + _llama(checkpoint, place, spec, python, tell) + _torch(checkpoint, spec, python)
 
 
-def _paper(checkpoint: Path, place: Path, spec: Spec, tell: Tell) -> list[Rival]:
+def _paper(checkpoint: Path, place: Path, spec: Spec, tell: Tell) -> list[System]:
     if not (place / SHARDS).exists():
         tell("writing the paper's copies of every shard")
         write_model(checkpoint, place)
@@ -54,7 +54,7 @@ def _paper(checkpoint: Path, place: Path, spec: Spec, tell: Tell) -> list[Rival]
     module, file = "benchmarks.paper.system", str(place)
     files = tuple(path for path in sorted(place.iterdir()) if path.is_file())
     uniform = [
-        Rival(
+        System(
             f"paper's pipeline, {bits} bits",
             module,
             replace(spec, file=file, options={**options, "bits": bits}),
@@ -68,10 +68,10 @@ def _paper(checkpoint: Path, place: Path, spec: Spec, tell: Tell) -> list[Rival]
     planned = replace(
         spec, file=file, options={**options, "latency": PAPER_TARGET_S, "layers": layers}
     )
-    return [*uniform, Rival(name, module, planned, files, cwd=ROOT)]
+    return [*uniform, System(name, module, planned, files, cwd=ROOT)]
 
 
-def _llama(checkpoint: Path, place: Path, spec: Spec, python: Path, tell: Tell) -> list[Rival]:
+def _llama(checkpoint: Path, place: Path, spec: Spec, python: Path, tell: Tell) -> list[System]:
     found = []
     for kind in GGUF:
         model = place / f"{kind}.gguf"
@@ -91,7 +91,7 @@ def _llama(checkpoint: Path, place: Path, spec: Spec, python: Path, tell: Tell) 
                 tell(f"llama.cpp is left out: {done.stderr.strip().rpartition(chr(10))[2]}")
                 return []
         found += [
-            Rival(
+            System(
                 f"llama.cpp {kind}{suffix}",
                 "benchmarks.systems.llama_cpp",
                 replace(spec, file=str(model), options={"repack": repack}),
@@ -104,10 +104,10 @@ def _llama(checkpoint: Path, place: Path, spec: Spec, python: Path, tell: Tell) 
     return found
 
 
-def _torch(checkpoint: Path, spec: Spec, python: Path) -> list[Rival]:
+def _torch(checkpoint: Path, spec: Spec, python: Path) -> list[System]:
     weights = checkpoint / "model.safetensors"
     return [
-        Rival(
+        System(
             "accelerate, offloaded to disk",
             "benchmarks.systems.torch_offload",
             replace(spec, file=str(checkpoint), options={}),

@@ -27,7 +27,8 @@ from accelerate.hooks import attach_align_device_hook  # type: ignore[import-not
 from accelerate.utils import OffloadedWeightsLoader  # type: ignore[import-not-found]
 from transformers import BertConfig, BertModel  # type: ignore[import-not-found]
 
-from sti.benchmark.system_process import Floats, Opened, Opener, Resident, Spec, serve
+from sti.arrays import Float32Array
+from sti.benchmark.system_process import Opened, Opener, ResidentSystem, Spec, serve
 
 _TENSORS = "model.safetensors"
 _PREFIX = "bert."
@@ -80,7 +81,7 @@ def prepare(spec: Spec) -> Opener:
     def opener() -> Opened:
         model = offloaded(directory)
 
-        def answer() -> Floats:
+        def answer() -> Float32Array:
             with torch.inference_mode():
                 hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
                 present = mask.unsqueeze(-1).float()
@@ -88,7 +89,7 @@ def prepare(spec: Spec) -> Opener:
                 found = torch.nn.functional.normalize(pooled, dim=1).numpy()
             return np.asarray(found, dtype=np.float32)
 
-        return Resident(answer)
+        return ResidentSystem(answer)
 
     return opener
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from sti.arrays import Float32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class KindLayout:
 class BlockWeights:
     """The float tensors of one block."""
 
-    matrices: Mapping[str, Floats]
+    matrices: Mapping[str, Float32Array]
     """Product name to ``[in, out]``."""
-    vectors: Mapping[str, Floats]
+    vectors: Mapping[str, Float32Array]
     """Resident inputs of the block's graph and of the connect graph behind it."""
 
 
@@ -108,33 +108,33 @@ class Model(Protocol):
         """ONNX graphs by name; ``side`` names, for each kind, the products with side inputs."""
         ...
 
-    def word_rows(self, start: int, stop: int) -> Floats:
+    def word_rows(self, start: int, stop: int) -> Float32Array:
         """Rows of the word embeddings."""
         ...
 
-    def embed(self, batch: TokenBatch, residents: Mapping[str, Floats]) -> Floats:
+    def embed(self, batch: TokenBatch, residents: Mapping[str, Float32Array]) -> Float32Array:
         """Float reference: hidden states ``[T, hidden]`` before the first block."""
         ...
 
     def contributions(
         self,
         kind: str,
-        hidden: Floats,
+        hidden: Float32Array,
         lengths: Sequence[int],
-        operands: Mapping[str, Floats],
-        vectors: Mapping[str, Floats],
-    ) -> Floats:
+        operands: Mapping[str, Float32Array],
+        vectors: Mapping[str, Float32Array],
+    ) -> Float32Array:
         """Float reference: what each part adds to a block's sum, ``[parts, T, hidden]``.
 
         ``operands`` are ``[parts, in, out]``; bias and residual come with ``connect``.
         """
         ...
 
-    def connect(self, summed: Floats, vectors: Mapping[str, Floats]) -> Floats:
+    def connect(self, summed: Float32Array, vectors: Mapping[str, Float32Array]) -> Float32Array:
         """Float reference: hidden states from residual plus partial sum (without bias)."""
         ...
 
-    def readout(self, hidden: Floats, lengths: Sequence[int]) -> Floats:
+    def readout(self, hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
         """Float reference: what the head reads of the last hidden states, ``[n, hidden]``."""
         ...
 

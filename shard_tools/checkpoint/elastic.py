@@ -14,7 +14,7 @@ from typing import Any
 from shard_tools.checkpoint.reader import Checkpoint
 from sti.codec.codebook import check_ladder
 from sti.errors import CheckpointError, PackFormatError, StiError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 
 ELASTIC = "elastic.json"
 VERSION = 1
@@ -78,7 +78,7 @@ def read_elastic(checkpoint: Checkpoint, *, layers: int) -> Elastic | None:
         where=where,
         error=CheckpointError,
     )
-    fields = Fields(found, where=where, error=CheckpointError)
+    fields = JsonFields(found, where=where, error=CheckpointError)
     ladder = _ladder(fields) if fields.has("ladder") else ()
     if not fields.has("importance"):
         return replace(elastic, ladder=ladder)
@@ -86,7 +86,7 @@ def read_elastic(checkpoint: Checkpoint, *, layers: int) -> Elastic | None:
     return replace(elastic, ladder=ladder, estimate=_estimate(fields.object("importance"), shape))
 
 
-def _ladder(fields: Fields) -> tuple[int, ...]:
+def _ladder(fields: JsonFields) -> tuple[int, ...]:
     found = fields.integers("ladder")
     try:
         return check_ladder(found) if found else ()
@@ -94,13 +94,13 @@ def _ladder(fields: Fields) -> tuple[int, ...]:
         raise fields.fail("ladder", "a list of fidelities, rising within 2..8") from error
 
 
-def _estimate(fields: Fields, shape: tuple[int, int]) -> Estimate:
+def _estimate(fields: JsonFields, shape: tuple[int, int]) -> Estimate:
     """The estimated gains, each block's of ``shape`` (planes, slices)."""
     planes, slices = shape
     gains: dict[tuple[int, str], tuple[tuple[float, ...], ...]] = {}
     for block in fields.objects("blocks"):
         numbered = {f"gains[{row}]": value for row, value in enumerate(block.items("gains"))}
-        rows = Fields(numbered, where=block.where, error=CheckpointError)
+        rows = JsonFields(numbered, where=block.where, error=CheckpointError)
         found = tuple(rows.numbers(row) for row in rows.keys())
         good = len(found) == planes and all(len(row) == slices for row in found)
         if not good or any(min(row) < 0.0 for row in found):

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.errors import CheckpointError, StorageError
-from sti.json_fields import Fields
-from sti.pack.safetensors_table import LENGTH_BYTES, TensorPlace, header_bytes, parse_table
+from sti.json_fields import JsonFields
+from sti.pack.safetensors_table import LENGTH_BYTES, TensorInfo, header_bytes, parse_table
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -44,7 +44,7 @@ class Checkpoint:
         """
         self.directory = directory
         self._files: dict[str, BinaryIO] = {}
-        self._places: dict[str, tuple[BinaryIO, str, TensorPlace]] = {}
+        self._places: dict[str, tuple[BinaryIO, str, TensorInfo]] = {}
         if not directory.is_dir():
             raise CheckpointError(
                 f"{directory}: no such directory; a checkpoint is a directory with config.json, "
@@ -73,7 +73,7 @@ class Checkpoint:
             other = f" ({', '.join(found)} must be converted to safetensors first)" if found else ""
             raise CheckpointError(f"{self.directory}: neither {SINGLE} nor {INDEX} is there{other}")
         where = str(self.directory / INDEX)
-        fields = Fields(index, where=where, error=CheckpointError).object("weight_map")
+        fields = JsonFields(index, where=where, error=CheckpointError).object("weight_map")
         weights = {name: fields.text(name) for name in fields.keys()}
         for file in sorted(set(weights.values())):
             if Path(file).name != file or not (self.directory / file).exists():
@@ -163,7 +163,7 @@ class Checkpoint:
         offset = place.offset + start * row_bytes
         return self._read(name, stream, where, place.dtype, offset, (stop - start, width))
 
-    def _place(self, name: str) -> tuple[BinaryIO, str, TensorPlace]:
+    def _place(self, name: str) -> tuple[BinaryIO, str, TensorInfo]:
         try:
             return self._places[name]
         except KeyError:

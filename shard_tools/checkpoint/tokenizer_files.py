@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sti.errors import CheckpointError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 from sti.text.wordpiece import KIND, TokenizerSpec
 
 SUPPORTED = "supported: WordPiece with BertNormalizer, BertPreTokenizer and BERT's [CLS] A [SEP] B"
@@ -102,23 +102,23 @@ def _read_text(path: Path) -> str:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _read_object(path: Path) -> Fields:
+def _read_object(path: Path) -> JsonFields:
     """A JSON file that holds one object."""
     try:
         value = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from error
-    return Fields(value, where=str(path), error=CheckpointError)
+    return JsonFields(value, where=str(path), error=CheckpointError)
 
 
-def _read_optional(path: Path) -> Fields:
+def _read_optional(path: Path) -> JsonFields:
     """The same, or an object without fields where the file does not exist."""
     if path.is_file():
         return _read_object(path)
-    return Fields({}, where=str(path), error=CheckpointError)
+    return JsonFields({}, where=str(path), error=CheckpointError)
 
 
-def _named_token(key: str, *sources: Fields, default: str) -> str:
+def _named_token(key: str, *sources: JsonFields, default: str) -> str:
     """A special token that the first of ``sources`` to name it writes as text or as an object."""
     for source in sources:
         value = source.raw(key)
@@ -129,7 +129,7 @@ def _named_token(key: str, *sources: Fields, default: str) -> str:
     return default
 
 
-def _max_tokens(config: Fields, settings: Fields, sentence: Fields) -> int:
+def _max_tokens(config: JsonFields, settings: JsonFields, sentence: JsonFields) -> int:
     """The sequence limit: the most specific file that states one, within the position table."""
     positions = config.integer("max_position_embeddings", least=_LEAST_TOKENS)
     for source, key in ((sentence, "max_seq_length"), (settings, "model_max_length")):
@@ -159,7 +159,7 @@ def _check_vocabulary(source: Path, pipeline: _Pipeline, pad_token: str, size: i
             raise CheckpointError(f"{source}: {key} {word!r} is not in the vocabulary")
 
 
-def _from_vocab_txt(path: Path, settings: Fields, special: Fields) -> _Pipeline:
+def _from_vocab_txt(path: Path, settings: JsonFields, special: JsonFields) -> _Pipeline:
     """A vocabulary with one word a line, and options with BERT's defaults."""
     if settings.raw("do_basic_tokenize") is False:
         raise CheckpointError(f"{settings.where}: do_basic_tokenize false is not supported")
@@ -194,7 +194,7 @@ def _from_vocab_txt(path: Path, settings: Fields, special: Fields) -> _Pipeline:
     )
 
 
-def _flag(fields: Fields, key: str, *, default: bool) -> bool:
+def _flag(fields: JsonFields, key: str, *, default: bool) -> bool:
     """A boolean that may be absent or null."""
     return fields.flag(key) if fields.has(key) else default
 
@@ -228,21 +228,21 @@ def _from_tokenizer_json(path: Path) -> _Pipeline:
     )
 
 
-def _part(fields: Fields, key: str) -> Fields:
+def _part(fields: JsonFields, key: str) -> JsonFields:
     """A part of the pipeline that has to be there."""
     if not fields.has(key):
         raise CheckpointError(f"{fields.where}: no {key}; {SUPPORTED}")
     return fields.object(key)
 
 
-def _expect_type(fields: Fields, expected: str, *, found: str | None = None) -> None:
+def _expect_type(fields: JsonFields, expected: str, *, found: str | None = None) -> None:
     """Refuse a part of the pipeline of another type."""
     found = fields.text("type") if found is None else found
     if found != expected:
         raise CheckpointError(f"{fields.where}: type {found!r} is not supported; {SUPPORTED}")
 
 
-def _bert_normalizer(fields: Fields) -> tuple[Fields, bool]:
+def _bert_normalizer(fields: JsonFields) -> tuple[JsonFields, bool]:
     """The BertNormalizer, and whether Lowercase follows it."""
     normalizer = _part(fields, "normalizer")
     steps = [normalizer]
@@ -256,7 +256,7 @@ def _bert_normalizer(fields: Fields) -> tuple[Fields, bool]:
     return steps[0], len(steps) > 1
 
 
-def _template(fields: Fields) -> tuple[str, str]:
+def _template(fields: JsonFields) -> tuple[str, str]:
     """CLS and SEP, from the step that puts them around the text."""
     step = _part(fields, "post_processor")
     if step.text("type") == "BertProcessing":
@@ -273,7 +273,7 @@ def _template(fields: Fields) -> tuple[str, str]:
     return cls_token, sep_token
 
 
-def _flatten(step: Fields, key: str) -> list[tuple[str, int]]:
+def _flatten(step: JsonFields, key: str) -> list[tuple[str, int]]:
     """``(token, type id)`` of a template, with ``$A`` and ``$B`` for the texts."""
     flat: list[tuple[str, int]] = []
     for item in step.objects(key):
@@ -285,7 +285,7 @@ def _flatten(step: Fields, key: str) -> list[tuple[str, int]]:
     return flat
 
 
-def _words_by_id(path: Path, vocab: Fields) -> list[str]:
+def _words_by_id(path: Path, vocab: JsonFields) -> list[str]:
     """The words in the order of their ids, which have to be 0, 1, 2, ..."""
     by_id: dict[int, str] = {}
     for word in vocab.keys():
@@ -310,7 +310,7 @@ def _expect_encodable(path: Path, words: Iterable[str]) -> None:
             raise CheckpointError(f"{path}: {word!r} holds a newline or a lone surrogate")
 
 
-def _added_tokens(path: Path, fields: Fields, words: list[str], prefix: str) -> tuple[str, ...]:
+def _added_tokens(path: Path, fields: JsonFields, words: list[str], prefix: str) -> tuple[str, ...]:
     """Tokens recognised verbatim; those beyond the vocabulary are appended to ``words``."""
     ids = {word: number for number, word in enumerate(words)}
     found: list[str] = []

@@ -45,7 +45,7 @@ from sti.planning.cost_model import (
 )
 from sti.planning.plan import Plan, Target
 from sti.planning.prediction import Run, simulate_run
-from sti.planning.timeline import Step, simulate
+from sti.planning.timeline import TimelineStep, simulate
 from sti.planning.uniform import uniform_plan
 from sti.storage.byte_ranges import total_bytes
 from sti.units import format_size, format_time
@@ -216,18 +216,18 @@ def layerwise_s(
     work_s = [step.work_s for step in run.steps]
     text_s, rows_s, embed_s = work_s[:FIRST_STEPS]
     steps = [
-        Step(STORAGE, text_s + rows_s),
-        Step(COMPUTE, embed_s, after=(0,)),
+        TimelineStep(STORAGE, text_s + rows_s),
+        TimelineStep(COMPUTE, embed_s, after=(0,)),
     ]
     each = STEPS_PER_BLOCK * len(manifest.kinds)
     done: list[int] = []
     for first in range(FIRST_STEPS, len(work_s) - 1, each):
         layer = work_s[first : first + each]
         read_s = sum(layer[::STEPS_PER_BLOCK])
-        steps.append(Step(STORAGE, read_s, after=tuple(done[-2:-1])))
-        steps.append(Step(COMPUTE, sum(layer) - read_s, after=(len(steps) - 1,)))
+        steps.append(TimelineStep(STORAGE, read_s, after=tuple(done[-2:-1])))
+        steps.append(TimelineStep(COMPUTE, sum(layer) - read_s, after=(len(steps) - 1,)))
         done.append(len(steps) - 1)
-    steps.append(Step(COMPUTE, work_s[-1]))
+    steps.append(TimelineStep(COMPUTE, work_s[-1]))
     return simulate(run.costs.lanes, steps).spans[-1].end_s + run.costs.fixed_s
 
 
@@ -245,7 +245,7 @@ def memory_bytes(manifest: Manifest, contender: Contender) -> int:
     Preload buffer, ring and working buffers (decoded blocks, a byte a weight); where everything is
     read first, all of it instead of the ring, and two layers where layers are read. Those need one
     decoded block of each kind; the pipeline has its ``working_buffers``.
-    Without word rows, graphs and states.
+    Without token embeddings, graphs and states.
     """
     plan = contender.plan
     stored = {(block.layer, block.kind): block for block in manifest.blocks}

@@ -51,7 +51,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class Comparison:
     """A baseline in a cell, and how far the plan is ahead of it."""
 
     name: str
@@ -82,14 +82,14 @@ class Cell:
     plan: Entry | None
     needed_s: float | None
     """The latency that could be met, where there is no plan."""
-    rivals: tuple[Rival, ...]
+    baselines: tuple[Comparison, ...]
 
-    def best(self, *, in_paper: bool) -> Rival | None:
+    def best(self, *, in_paper: bool) -> Comparison | None:
         """The baseline with the best measured metric; with ``in_paper`` among the paper's only."""
         found = [
-            (rival.entry.measured, rival)
-            for rival in self.rivals
-            if rival.entry is not None and (rival.in_paper or not in_paper)
+            (baseline.entry.measured, baseline)
+            for baseline in self.baselines
+            if baseline.entry is not None and (baseline.in_paper or not in_paper)
         ]
         return max(found, key=lambda item: item[0])[1] if found else None
 
@@ -179,7 +179,9 @@ def summarise(cells: Sequence[Cell], full: float, *, in_paper: bool) -> Summary:
             alone += cell.plan is not None
             continue
         compared += 1
-        beaten += any(rival.wins for rival in cell.rivals if rival.in_paper or not in_paper)
+        beaten += any(
+            baseline.wins for baseline in cell.baselines if baseline.in_paper or not in_paper
+        )
         if best.ahead is not None and best.entry.measured < full - HARD:
             advantages.append(best.ahead)
     if not advantages:

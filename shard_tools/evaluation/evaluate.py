@@ -22,12 +22,21 @@ import numpy as np
 from shard_tools.checkpoint.elastic import middle, smallest
 from shard_tools.data.rows import Text, read_rows, targets_of
 from shard_tools.evaluation.baselines import Baseline, Baselines, Contender, memory_bytes, planned
-from shard_tools.evaluation.cells import Cell, Entry, Evaluation, Forecast, Rival, Scope, forecast
+from shard_tools.evaluation.cells import (
+    Cell,
+    Comparison,
+    Entry,
+    Evaluation,
+    Forecast,
+    Scope,
+    forecast,
+)
 from shard_tools.evaluation.timing import Latency, draw, measure, simulated, token_counts
-from shard_tools.measuring.forward import Batches, Forward, Setting, setting_of
-from shard_tools.measuring.judge import Doubles, sureness
+from shard_tools.measuring.forward import Batches, Forward, Precision, precision_of
+from shard_tools.measuring.judge import confidence
 from shard_tools.measuring.metrics import Score, Scorer
 from shard_tools.progress import Progress
+from sti.arrays import Float64Array
 from sti.device.host import check_threads, core_count
 from sti.device.profile import DeviceProfile
 from sti.engine.engine import Engine
@@ -90,7 +99,7 @@ class _Answers:
     """What one setting answered."""
 
     score: Score
-    sureness: tuple[Doubles, Doubles] | None
+    confidence: tuple[Float64Array, Float64Array] | None
     """How sure it was of each text of the data and of each out of scope; None without the latter.
 
     The pack's thresholds are for these.
@@ -102,14 +111,14 @@ class _Findings:
     """What was measured of everything that was run, and how it becomes cells."""
 
     manifest: Manifest
-    answers: Mapping[Setting, _Answers]
+    answers: Mapping[Precision, _Answers]
     latencies: Mapping[Key, Latency]
 
     def score(self, contender: Contender) -> Score:
-        return self.answers[setting_of(contender.plan, self.manifest)].score
+        return self.answers[precision_of(contender.plan, self.manifest)].score
 
     def scope(self, contender: Contender) -> Scope | None:
-        found = self.answers[setting_of(contender.plan, self.manifest)].sureness
+        found = self.answers[precision_of(contender.plan, self.manifest)].confidence
         rejection = self.manifest.rejection
         if found is None or rejection is None:
             return None
@@ -142,19 +151,19 @@ class _Findings:
             preload_bytes=task.target.preload_bytes,
             plan=None if task.plan is None else self.entry("plan", task.plan),
             needed_s=task.needed_s,
-            rivals=tuple(self._rival(item, task.plan) for item in task.baselines),
+            baselines=tuple(self._compared(item, task.plan) for item in task.baselines),
         )
 
-    def _rival(self, baseline: Baseline, plan: Contender | None) -> Rival:
+    def _compared(self, baseline: Baseline, plan: Contender | None) -> Comparison:
         entry = ahead = error = None
         if baseline.best is not None:
             entry = self.entry(baseline.name, baseline.best)
             if plan is not None:
                 ahead, error = self.score(plan).ahead(self.score(baseline.best))
-        return Rival(baseline.name, baseline.in_paper, entry, baseline.why_not, ahead, error)
+        return Comparison(baseline.name, baseline.in_paper, entry, baseline.why_not, ahead, error)
 
     def forecast_of(self, contenders: Iterable[Contender]) -> Forecast | None:
-        distinct = {setting_of(item.plan, self.manifest): item for item in contenders}
+        distinct = {precision_of(item.plan, self.manifest): item for item in contenders}
         return forecast(
             (item.quality, self.answers[setting].score.value) for setting, item in distinct.items()
         )
@@ -180,7 +189,7 @@ def evaluate(
     with PackReader.open(path) as reader:
         manifest, quality = reader.manifest, _quality(reader)
         texts, labels = load_data(data, manifest)
-        strangers = _strangers(path, manifest, options)
+        out_of_scope = _out_of_scope(path, manifest, options)
         profile = _profile(path, manifest, options)
         tokens, timed_texts = _workload(reader, texts, options)
         tasks = _tasks(reader, profile, Workload(1, tokens), options)
@@ -188,7 +197,7 @@ def evaluate(
         full = uniform[-1]
         contenders = [full, *(item for task in tasks for item in task.contenders)]
         scored = (*contenders, *uniform)
-        settings = list(dict.fromkeys(setting_of(item.plan, manifest) for item in scored))
+        settings = list(dict.fromkeys(precision_of(item.plan, manifest) for item in scored))
         timed = {_key(item): item for item in contenders}
         real = {key: item for key, item in timed.items() if item.mode != "layerwise"}
         rounds = len(timed_texts) + 1 if timed_texts else 0
@@ -196,7 +205,7 @@ def evaluate(
             scorer = Scorer(quality.metric, labels, seed=options.seed)
             with Forward(reader, threads=options.threads or core_count()) as forward:
                 batches = forward.batches(texts)
-                strange = forward.batches(strangers) if strangers else None
+                strange = forward.batches(out_of_scope) if out_of_scope else None
                 answers = {}
                 for setting in settings:
                     answers[setting] = _answers(forward, setting, batches, strange, scorer)
@@ -247,18 +256,18 @@ def load_data(path: Path, manifest: Manifest) -> tuple[list[Text], list[float]]:
 
 
 def _answers(
-    forward: Forward, setting: Setting, batches: Batches, strange: Batches | None, scorer: Scorer
+    forward: Forward, setting: Precision, batches: Batches, strange: Batches | None, scorer: Scorer
 ) -> _Answers:
     logits = forward.logits(batches, setting)
     score, rejection = scorer.score(logits), forward.manifest.rejection
     if strange is None or rejection is None:
         return _Answers(score, None)
     both = (logits, forward.logits(strange, setting))
-    sure, unsure = (sureness(answers, rejection.temperature) for answers in both)
+    sure, unsure = (confidence(answers, rejection.temperature) for answers in both)
     return _Answers(score, (sure, unsure))
 
 
-def _strangers(path: Path, manifest: Manifest, options: EvaluateOptions) -> list[Text]:
+def _out_of_scope(path: Path, manifest: Manifest, options: EvaluateOptions) -> list[Text]:
     """Texts out of scope, if any; what label they have does not matter."""
     if options.out_of_scope is None:
         return []

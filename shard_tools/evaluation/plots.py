@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from shard_tools.evaluation.cells import Cell, Evaluation, Rival
+from shard_tools.evaluation.cells import Cell, Comparison, Evaluation
 from shard_tools.evaluation.report import size_of
 from sti.errors import InputError
 
@@ -109,5 +109,5 @@ def _draw(panel: Any, cells: Sequence[Cell], found: Evaluation) -> None:
     panel.grid(axis="y", alpha=0.25, linewidth=0.6)
 
 
-def _measured(rival: Rival | None) -> float | None:
-    return None if rival is None or rival.entry is None else rival.entry.measured
+def _measured(baseline: Comparison | None) -> float | None:
+    return None if baseline is None or baseline.entry is None else baseline.entry.measured

@@ -13,10 +13,10 @@ from typing import Any
 from shard_tools.evaluation.cells import (
     SIGNIFICANT,
     Cell,
+    Comparison,
     Entry,
     Evaluation,
     Forecast,
-    Rival,
     Summary,
 )
 from sti.report.tables import comma_separated, markdown
@@ -70,12 +70,12 @@ def as_csv(found: Evaluation) -> str:
         rows += [
             (
                 *limits,
-                rival.name,
-                str(rival.in_paper).lower(),
-                *_csv_entry(rival.entry, rival.ahead, rival.error),
-                rival.why_not,
+                baseline.name,
+                str(baseline.in_paper).lower(),
+                *_csv_entry(baseline.entry, baseline.ahead, baseline.error),
+                baseline.why_not,
             )
-            for rival in cell.rivals
+            for baseline in cell.baselines
         ]
     return comma_separated(_CSV_HEADER, rows)
 
@@ -182,17 +182,22 @@ def _duels(found: Evaluation) -> str:
     return markdown(header, rows)
 
 
-def _duel(rival: Rival | None, metric: str) -> list[str]:
-    if rival is None or rival.entry is None:
+def _duel(baseline: Comparison | None, metric: str) -> list[str]:
+    if baseline is None or baseline.entry is None:
         return ["none fits", _NONE, _NONE, _NONE]
-    entry = rival.entry
-    return [rival.name, _size(entry), show_metric(metric, entry.measured), _ahead(rival, metric)]
+    entry = baseline.entry
+    return [
+        baseline.name,
+        _size(entry),
+        show_metric(metric, entry.measured),
+        _ahead(baseline, metric),
+    ]
 
 
-def _ahead(rival: Rival, metric: str) -> str:
-    if rival.ahead is None or rival.error is None:
+def _ahead(baseline: Comparison, metric: str) -> str:
+    if baseline.ahead is None or baseline.error is None:
         return _NONE
-    return f"{_points(rival.ahead, metric, sign='+')} ± {_points(rival.error, metric)}"
+    return f"{_points(baseline.ahead, metric, sign='+')} ± {_points(baseline.error, metric)}"
 
 
 def _unit(metric: str) -> str:
@@ -211,7 +216,7 @@ def _all_baselines(found: Evaluation) -> str:
         cells = [cell for cell in found.cells if cell.preload_bytes == preload]
         header = [f"preload {size_of(preload)}", *(format_time(cell.latency_s) for cell in cells)]
         rows = [["plan", *(_measured(cell.plan, found.metric) for cell in cells)]]
-        for lines in zip(*(cell.rivals for cell in cells), strict=True):
+        for lines in zip(*(cell.baselines for cell in cells), strict=True):
             rows.append([lines[0].name, *(_measured(r.entry, found.metric) for r in lines)])
         parts.append(markdown(header, rows))
     return "\n".join(parts)

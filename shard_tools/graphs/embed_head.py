@@ -34,7 +34,7 @@ class HeadSpec:
 
 
 def build_embed(*, hidden: int, epsilon: float) -> bytes:
-    """Word rows, positions 0 to S-1 and token types, summed and normalized -> ``h``.
+    """Token embeddings, positions 0 to S-1 and token types, summed and normalized -> ``h``.
 
     Positions come in half precision: they stay in memory, and words have but 4 bits.
     """

@@ -37,7 +37,7 @@ def describe(reader: PackReader) -> dict[str, Any]:
             "slices": dims.slices,
             "hidden": dims.hidden,
             "max_tokens": dims.max_tokens,
-            "words": manifest.words.rows,
+            "words": manifest.embeddings.rows,
         },
         "ladder": list(manifest.ladder),
         "encoder_weights": _encoder_weights(manifest),
@@ -85,13 +85,13 @@ def _sizes(reader: PackReader) -> dict[str, int]:
     manifest, tensors = reader.manifest, reader.tensors()
     graphs = sum(tensors[name].length for name in manifest.graphs.values())
     vocabulary = tensors[VOCABULARY].length
-    words = manifest.words.rows * manifest.words.row_bytes
+    words = manifest.embeddings.rows * manifest.embeddings.row_bytes
     outliers = sum(sum(block.outlier_bytes) for block in manifest.blocks)
     blocks = sum(block.length for block in manifest.blocks)
     padding = padded(words) - words
     padding += sum(padded(block.length) - block.length for block in manifest.blocks)
     return {
-        "header": reader.words_offset - manifest.resident.length,
+        "header": reader.embeddings_offset - manifest.resident.length,
         "graphs": graphs,
         "vocabulary": vocabulary,
         "other residents": manifest.resident.length - graphs - vocabulary,

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from shard_tools.data.rows import Text
 from shard_tools.measuring.residents import OwnResidents
+from sti.arrays import Float32Array
 from sti.backend.block_bytes import BlockBytes, check_block
 from sti.backend.onnxruntime.compute import Backend, GroupState
 from sti.backend.onnxruntime.decoder import ShardDecoder
 from sti.backend.weight_buffer import WorkingBuffer
-from sti.codec.codebook import CodeBook
+from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
 from sti.errors import PackCorruptError, StorageError
 from sti.model.fidelity import fidelities
@@ -36,16 +37,14 @@ from sti.text.batching import Group, group_by_length
 from sti.text.encoding import Encoding
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
 
-Floats = NDArray[np.float32]
-
-States = tuple[Floats, ...]
+States = tuple[Float32Array, ...]
 """Hidden states ``[B, S, d]`` of each group of a ``Batches``, between two blocks."""
 
 _UNSIGNED_ZERO = 128
 
 
 @dataclass(frozen=True, slots=True)
-class BlockSetting:
+class BlockPrecision:
     """How one block is run: the bits of slices 0 to width - 1. 0 leaves a slice out."""
 
     layer: int
@@ -53,7 +52,7 @@ class BlockSetting:
     bits: tuple[int, ...]
 
 
-Setting = tuple[BlockSetting, ...]
+Precision = tuple[BlockPrecision, ...]
 """The blocks to run, in the order of execution."""
 
 
@@ -93,8 +92,8 @@ class Forward:
         self._manifest = reader.manifest
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         self._backend = Backend(self._residents, threads=threads)
-        book = CodeBook.from_json(reader.manifest.book)
-        self._decoder = ShardDecoder(Decoder(book, unsigned=self._backend.unsigned))
+        codebook = Codebook.from_json(reader.manifest.codebook)
+        self._decoder = ShardDecoder(Decoder(codebook, unsigned=self._backend.unsigned))
         self._tokenizer = Tokenizer(
             TokenizerSpec.from_json(reader.manifest.tokenizer),
             reader.resident(VOCABULARY).tobytes(),
@@ -131,14 +130,14 @@ class Forward:
         """Tokenize and embed texts, at least one. Groups are those of the engine for this batch.
 
         Raises:
-            PackCorruptError: the word table is damaged.
+            PackCorruptError: the embedding table is damaged.
             StorageError: reading it failed.
         """
         encodings = [self._tokenizer.encode_text(text) for text in texts]
         lengths = [len(encoding.ids) for encoding in encodings]
         groups = group_by_length(lengths)
         largest = max(groups, key=lambda group: len(group.members) * group.tokens)
-        self._backend.room(len(largest.members), largest.tokens)
+        self._backend.embedding_buffer(len(largest.members), largest.tokens)
         states = tuple(self._embed(group, encodings) for group in groups)
         return Batches(
             count=len(texts),
@@ -149,7 +148,9 @@ class Forward:
             working=states,
         )
 
-    def logits(self, batches: Batches, setting: Setting, *, start: States | None = None) -> Floats:
+    def logits(
+        self, batches: Batches, setting: Precision, *, start: States | None = None
+    ) -> Float32Array:
         """The head's answers, ``[n, outputs]`` in the order of the texts; a new array.
 
         Args:
@@ -162,7 +163,7 @@ class Forward:
             StorageError: reading it failed.
         """
         self._run(batches, setting, start)
-        found: Floats | None = None
+        found: Float32Array | None = None
         for group, state in zip(batches.groups, batches.working, strict=True):
             rows = self._backend.finish(state)
             if found is None:
@@ -171,12 +172,14 @@ class Forward:
         assert found is not None, "batches are never empty"
         return found
 
-    def states(self, batches: Batches, setting: Setting, *, start: States | None = None) -> States:
+    def states(
+        self, batches: Batches, setting: Precision, *, start: States | None = None
+    ) -> States:
         """Hidden states behind the blocks of ``setting``; new arrays. Arguments as ``logits``."""
         self._run(batches, setting, start)
         return tuple(np.array(state.hidden.numpy()) for state in batches.working)
 
-    def _run(self, batches: Batches, setting: Setting, start: States | None) -> None:
+    def _run(self, batches: Batches, setting: Precision, start: States | None) -> None:
         """Leave the states behind the blocks of ``setting`` in the working states."""
         for state, hidden in zip(batches.working, start or batches.embedded, strict=True):
             state.hidden.update_inplace(hidden)
@@ -187,7 +190,7 @@ class Forward:
                 for state in batches.working:
                     self._backend.block(state, item.layer, item.kind, len(item.bits))
 
-    def _load(self, item: BlockSetting) -> None:
+    def _load(self, item: BlockPrecision) -> None:
         """Bring the weights into the working buffers of the block's kind, where they differ."""
         buffers = self._backend.buffers[item.kind][0].operands
         for number, bits in enumerate(item.bits):
@@ -248,53 +251,53 @@ class Forward:
             ids[line, length:] = encodings[member].ids[0]  # padding: any word, it is masked
             types[line, :length] = encodings[member].type_ids
         used, places = np.unique(ids, return_inverse=True)
-        table = self._manifest.words
+        table = self._manifest.embeddings
         rows = np.empty((len(used), table.hidden), dtype=np.float32)
         decode_rows(self._word_table()[used], table, rows)
-        words = self._backend.room(*shape)
+        words = self._backend.embedding_buffer(*shape)
         np.take(rows, places.reshape(shape), axis=0, out=words, mode="clip")
         return self._backend.start(words, types, lengths)
 
     def _word_table(self) -> NDArray[np.uint8]:
-        """Word rows as they are stored, ``[rows, row_bytes]``."""
+        """Token embeddings as they are stored, ``[rows, row_bytes]``."""
         if self._words is None:
-            table = self._manifest.words
+            table = self._manifest.embeddings
             size = table.rows * table.row_bytes
-            found = self._read(self._reader.words_offset, size)
+            found = self._read(self._reader.embeddings_offset, size)
             if crc32(found.data) != table.checksum:
                 raise PackCorruptError(
-                    f"{self._reader.path}: the word table does not match its checksum; the pack "
-                    "is damaged, fetch it again"
+                    f"{self._reader.path}: the embedding table does not match its checksum; "
+                    "the pack is damaged, fetch it again"
                 )
             self._words = found.reshape(table.rows, table.row_bytes)
         return self._words
 
 
-def setting_of(plan: Plan, manifest: Manifest) -> Setting:
+def precision_of(plan: Plan, manifest: Manifest) -> Precision:
     """What a plan runs. The plan must fit the manifest (``sti.planning.check.check_plan``)."""
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
     blocks = [stored[item.layer, item.kind] for item in plan.blocks]
-    return counted_setting(blocks, [item.counts for item in plan.blocks], plan.width)
+    return counted_precision(blocks, [item.counts for item in plan.blocks], plan.width)
 
 
-def counted_setting(
+def counted_precision(
     blocks: Sequence[Block], counts: Sequence[Sequence[int]], width: int
-) -> Setting:
+) -> Precision:
     """What blocks run, given how many shards of each of their planes are read.
 
     Args:
         counts: for each block a number a plane.
     """
     return tuple(
-        BlockSetting(block.layer, block.kind, fidelities(block, tuple(read))[:width])
+        BlockPrecision(block.layer, block.kind, fidelities(block, tuple(read))[:width])
         for block, read in zip(blocks, counts, strict=True)
     )
 
 
-def uniform_setting(manifest: Manifest, submodel: Submodel, bits: int) -> Setting:
+def uniform_precision(manifest: Manifest, submodel: Submodel, bits: int) -> Precision:
     """Every slice in use of a submodel at ``bits``."""
     return tuple(
-        BlockSetting(block.layer, block.kind, (bits,) * submodel.width)
+        BlockPrecision(block.layer, block.kind, (bits,) * submodel.width)
         for block in manifest.blocks
         if block.layer in submodel.layers
     )

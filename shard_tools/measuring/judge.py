@@ -11,15 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shard_tools.measuring.metrics import spearman
+from sti.arrays import Float32Array, Float64Array
 from sti.errors import RunError
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-
-LOSS, ANSWER, SURENESS = 0, 1, 2
+LOSS, ANSWER, CONFIDENCE = 0, 1, 2
 """Rows of what ``Judge.judge`` returns."""
 
 _GOLDEN = 0.618033988749895
@@ -44,7 +41,7 @@ class Judge:
         RunError: the base has answers that are no finite numbers.
     """
 
-    def __init__(self, base: Floats, labels: Sequence[float], *, regression: bool) -> None:
+    def __init__(self, base: Float32Array, labels: Sequence[float], *, regression: bool) -> None:
         _check_finite(base)
         self.metric = "spearman" if regression else "accuracy"
         self._labels = np.asarray(labels, dtype=np.float64)
@@ -53,7 +50,7 @@ class Judge:
         self._variance = max(float(self._base[:, 0].var()), _LEAST_VARIANCE)
         self.temperature = 1.0 if regression else fit_temperature(base, self._labels)
 
-    def judge(self, logits: Floats) -> Floats:
+    def judge(self, logits: Float32Array) -> Float32Array:
         """Float32 ``[3, n]``: each text's loss (nats; squared error over variance), its answer
         (class or value), and how sure it is: the probability of the best class (1 for regressions).
 
@@ -69,39 +66,39 @@ class Judge:
         logs = log_softmax(logits)
         found[LOSS] = np.maximum((np.exp(self._base) * (self._base - logs)).sum(axis=1), 0.0)
         found[ANSWER] = logits.argmax(axis=1)
-        found[SURENESS] = sureness(logits, self.temperature)
+        found[CONFIDENCE] = confidence(logits, self.temperature)
         return found
 
-    def value(self, answers: Floats) -> float:
+    def value(self, answers: Float32Array) -> float:
         """The metric of answers ``[n]`` against the labels."""
         if self._regression:
             return spearman(answers.astype(np.float64), self._labels)
         return float(self.hits(answers).mean())
 
-    def hits(self, answers: Floats) -> Doubles:
+    def hits(self, answers: Float32Array) -> Float64Array:
         """1 where an answer, ``[..., n]``, is the label, else 0 (classes only)."""
         return np.asarray(answers == self._labels, dtype=np.float64)
 
 
-def _check_finite(logits: Floats) -> None:
+def _check_finite(logits: Float32Array) -> None:
     if not np.isfinite(logits).all():
         raise RunError("the pack gives answers that are no finite numbers; build it again")
 
 
-def log_softmax(logits: Floats) -> Doubles:
+def log_softmax(logits: Float32Array) -> Float64Array:
     """Logarithms of the probabilities, ``[n, classes]``."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def sureness(logits: Floats, temperature: float) -> Doubles:
+def confidence(logits: Float32Array, temperature: float) -> Float64Array:
     """Probability of each text's best class, ``[n]``."""
     cooled = logits.astype(np.float64) / temperature
     return np.asarray(1.0 / np.exp(cooled - cooled.max(axis=1, keepdims=True)).sum(axis=1))
 
 
-def fit_temperature(logits: Floats, labels: Doubles) -> float:
+def fit_temperature(logits: Float32Array, labels: Float64Array) -> float:
     """The temperature at which the labels are most likely, by golden section."""
     classes = labels.astype(np.intp)[:, None]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from sti.arrays import Float64Array
 
 RESAMPLES = 1000
 """Bootstrap resamples: a standard error to about 2 % of itself."""
@@ -24,7 +24,7 @@ class Score:
     """A metric on a data set, and on each bootstrap resample of it."""
 
     value: float
-    resampled: Floats
+    resampled: Float64Array
     """``[RESAMPLES]``; comparable between scores of the same ``Scorer`` only."""
 
     def ahead(self, other: Score) -> tuple[float, float]:
@@ -59,7 +59,7 @@ class Scorer:
         return Score(float(right.mean()), right[self._picks].mean(axis=1))
 
 
-def spearman(first: Floats, second: Floats) -> float:
+def spearman(first: Float64Array, second: Float64Array) -> float:
     """Spearman's rank correlation, ties at their mean rank; 0 where one side is constant."""
     ranks = [_ranks(values) for values in (first, second)]
     centred = [values - values.mean() for values in ranks]
@@ -67,7 +67,7 @@ def spearman(first: Floats, second: Floats) -> float:
     return float(np.dot(centred[0], centred[1])) / scale if scale else 0.0
 
 
-def _ranks(values: Floats) -> Floats:
+def _ranks(values: Float64Array) -> Float64Array:
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return np.asarray((ends - (counts - 1) / 2.0)[places], dtype=np.float64)

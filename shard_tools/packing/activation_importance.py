@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_tools.architectures.base import Floats, Model, TokenBatch
+from shard_tools.architectures.base import Model, TokenBatch
 from shard_tools.quantization.blocks import QuantizedBlock
+from sti.arrays import Float32Array
 from sti.errors import InputError
 from sti.text.wordpiece import Tokenizer
 
@@ -95,8 +96,8 @@ class Meter:
         self,
         model: Model,
         batch: TokenBatch,
-        residents: Mapping[str, Floats],
-        values: Mapping[int, Floats],
+        residents: Mapping[str, Float32Array],
+        values: Mapping[int, Float32Array],
     ) -> None:
         self._model = model
         self._values = values
@@ -158,8 +159,8 @@ class Meter:
         ]
 
     def _through(
-        self, block: QuantizedBlock, operands: Mapping[str, Floats], probes: Floats
-    ) -> Floats:
+        self, block: QuantizedBlock, operands: Mapping[str, Float32Array], probes: Float32Array
+    ) -> Float32Array:
         """Hidden states ``[probes, T, d]`` behind a block."""
         hidden = probes.reshape(-1, probes.shape[2])
         lengths = self._probe_lengths * len(probes)
@@ -170,10 +171,10 @@ class Meter:
     def _contributions(
         self,
         block: QuantizedBlock,
-        operands: Mapping[str, Floats],
-        hidden: Floats,
+        operands: Mapping[str, Float32Array],
+        hidden: Float32Array,
         lengths: Sequence[int],
-    ) -> Floats:
+    ) -> Float32Array:
         """What each slice adds, ``[slices, T, d]``."""
         slices, name = self._model.slices, block.layout.name
         found = self._model.contributions(name, hidden, lengths, operands, block.vectors)
@@ -194,14 +195,14 @@ def _probe_lengths(lengths: Sequence[int], blocks: int) -> tuple[int, ...]:
     return tuple(lengths[: max(1, int(np.searchsorted(ends, most, side="right")))])
 
 
-def _token_weights(summed: Floats) -> NDArray[np.float64]:
+def _token_weights(summed: Float32Array) -> NDArray[np.float64]:
     """``[T]``: what turns squared errors of each token into a mean of relative ones."""
     centred = summed - summed.mean(axis=1, keepdims=True)
     energy = np.square(centred, dtype=np.float64).sum(axis=1)
     return np.asarray(1.0 / np.maximum(energy, _LEAST) / len(summed))
 
 
-def _weighted(contributions: Floats, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _weighted(contributions: Float32Array, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weighted squared size of each slice's contribution, ``[slices]``."""
     squares = np.einsum("std,std->st", contributions, contributions)
     return np.asarray(squares @ weights)

@@ -1,4 +1,4 @@
-"""Checkpoint -> pack: quantize, cut one book for the model, rank, encode, write.
+"""Checkpoint -> pack: quantize, cut one codebook for the model, rank, encode, write.
 
 In: a checkpoint directory and options. Out: a pack, or an error and nothing. Two passes over the
 encoder: the first puts every matrix on its grids and pools their histogram, the second measures
@@ -38,13 +38,21 @@ from shard_tools.quantization.blocks import (
     quantize_block,
     side_products,
 )
-from shard_tools.quantization.codebook import build_book, histogram
+from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.embedding_table import encode_rows, group_size, row_bytes
 from shard_tools.quantization.encode import EncodedShard, Encoder, fidelity_values
 from shard_tools.quantization.grids import DEFAULT_GRID_SIGMAS, outlier_cut
-from sti.codec.codebook import DEFAULT_LADDER, CodeBook, check_ladder, plane_bytes
+from sti.codec.codebook import DEFAULT_LADDER, Codebook, check_ladder, plane_bytes
 from sti.errors import CheckpointError, InputError, PackFormatError
-from sti.model.manifest import Block, Dimensions, Manifest, Plane, Resident, Submodel, WordTable
+from sti.model.manifest import (
+    Block,
+    Dimensions,
+    EmbeddingTable,
+    Manifest,
+    Plane,
+    ResidentRegion,
+    Submodel,
+)
 from sti.pack.header import VOCABULARY
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
 from sti.version import __version__
@@ -102,22 +110,22 @@ def build(
         work = weights * (_QUANTIZE_WORK + _ENCODE_WORK) + table_weights * _QUANTIZE_WORK
         with replacing(output) as stream, Progress(work, shown=progress) as line:
             blocks = list(_quantized(model, options.grid_sigmas, line))
-            book, encoder = _book(blocks, options)
+            codebook, encoder = _codebook(blocks, options)
             side = side_products(blocks)
             residents = _residents(model, spec, blocks, side)
             graphs = model.graphs(side)
             tensors = _named_tensors(residents, graphs, vocabulary)
-            draft = _draft(model, spec, blocks, book, side, tuple(graphs), options, directory)
+            draft = _draft(model, spec, blocks, codebook, side, tuple(graphs), options, directory)
             if elastic is not None:
                 draft = replace(draft, notes=draft.notes | elastic.notes())
             if estimate is not None:
                 draft = replace(draft, notes=draft.notes | _estimate_notes(estimate))
             writer = PackWriter(stream, draft, tensors)
-            checksum = writer.words(_encoded_words(model, draft.words, line))
+            checksum = writer.words(_encoded_words(model, draft.embeddings, line))
             meter = None
             if estimate is None:
                 batch = calibration_batch(texts, Tokenizer(spec, vocabulary))
-                meter = Meter(model, batch, residents, fidelity_values(book, encoder))
+                meter = Meter(model, batch, residents, fidelity_values(codebook, encoder))
             layouts, taken = [], []
             for block in blocks:
                 if meter is not None:
@@ -130,8 +138,8 @@ def build(
                 line.step(_weights(block) * _ENCODE_WORK, f"encoding layer {block.layer}")
             arriving = [1.0] * len(blocks) if meter is None else meter.arriving()
             ranked = _with_gains(layouts, taken, arriving)
-            words = replace(draft.words, checksum=checksum)
-            return writer.finish(replace(draft, words=words, blocks=ranked))
+            embeddings = replace(draft.embeddings, checksum=checksum)
+            return writer.finish(replace(draft, embeddings=embeddings, blocks=ranked))
 
 
 def _open(checkpoint: Checkpoint, options: BuildOptions) -> tuple[Model, Elastic | None]:
@@ -216,16 +224,16 @@ def _weights(block: QuantizedBlock) -> int:
     return sum(grid.q.size for grid in block.matrices.values())
 
 
-def _book(blocks: Sequence[QuantizedBlock], options: BuildOptions) -> tuple[CodeBook, Encoder]:
-    """One book for the model, cut from the pooled histogram of its int8 values."""
+def _codebook(blocks: Sequence[QuantizedBlock], options: BuildOptions) -> tuple[Codebook, Encoder]:
+    """One codebook for the model, cut from the pooled histogram of its int8 values."""
     counts = np.zeros(256, dtype=np.int64)
     for block in blocks:
         for grid in block.matrices.values():
             counts += histogram(grid.q)
     cut = outlier_cut(grid_sigmas=options.grid_sigmas)
     assert options.ladder is not None
-    book = build_book(counts, cut=cut, ladder=options.ladder)
-    return book, Encoder(book, cut=cut)
+    codebook = build_codebook(counts, cut=cut, ladder=options.ladder)
+    return codebook, Encoder(codebook, cut=cut)
 
 
 def _residents(
@@ -234,7 +242,7 @@ def _residents(
     blocks: Sequence[QuantizedBlock],
     side: Mapping[str, Sequence[str]],
 ) -> dict[str, NDArray[Any]]:
-    """Resident tensors of all graphs, by their names in the pack."""
+    """ResidentRegion tensors of all graphs, by their names in the pack."""
     found: dict[str, NDArray[Any]] = dict(model.residents(spec.max_tokens))
     for block in blocks:
         base = f"layer.{block.layer}.{block.layout.name}"
@@ -257,7 +265,7 @@ def _draft(
     model: Model,
     spec: TokenizerSpec,
     blocks: Sequence[QuantizedBlock],
-    book: CodeBook,
+    codebook: Codebook,
     side: Mapping[str, Sequence[str]],
     graphs: Sequence[str],
     options: BuildOptions,
@@ -273,18 +281,20 @@ def _draft(
         source=options.source,
         generator=f"sti-shard {__version__}",
         dimensions=Dimensions(model.layers, model.slices, model.hidden, spec.max_tokens),
-        ladder=book.ladder,
-        book=book.to_json(),
+        ladder=codebook.ladder,
+        codebook=codebook.to_json(),
         tokenizer=spec.to_json(),
         labels=model.labels,
         graphs={name: f"graph.{name}" for name in graphs},
         kinds=tuple(
             manifest_kind(layout, model.slices, side[layout.name]) for layout in model.kinds
         ),
-        blocks=tuple(_draft_block(block, model.slices, book.ladder) for block in blocks),
-        words=WordTable(model.vocabulary, model.hidden, group, row_bytes(model.hidden, group), 0),
+        blocks=tuple(_draft_block(block, model.slices, codebook.ladder) for block in blocks),
+        embeddings=EmbeddingTable(
+            model.vocabulary, model.hidden, group, row_bytes(model.hidden, group), 0
+        ),
         submodels=(Submodel(model.layers, model.slices, tuple(range(model.layers)), 0.0),),
-        resident=Resident("", 1, 0),
+        resident=ResidentRegion("", 1, 0),
         quality=None,
         rejection=None,
         notes={
@@ -303,8 +313,10 @@ def _draft_block(block: QuantizedBlock, slices: int, ladder: Sequence[int]) -> B
     )
 
 
-def _encoded_words(model: Model, table: WordTable, line: Progress) -> Iterator[NDArray[np.uint8]]:
-    """The word table in pieces."""
+def _encoded_words(
+    model: Model, table: EmbeddingTable, line: Progress
+) -> Iterator[NDArray[np.uint8]]:
+    """The embedding table in pieces."""
     for start, stop in cuts(table.rows, _WORD_ROWS):
         line.step((stop - start) * table.hidden * _QUANTIZE_WORK, "encoding words")
         yield encode_rows(model.word_rows(start, stop), group=table.group)

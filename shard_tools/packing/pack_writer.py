@@ -1,9 +1,9 @@
 """Writing a pack: the header, the resident region, the words, then block after block.
 
-In: a draft of the manifest, resident tensors, encoded word rows, encoded blocks. Out: a file laid
-out as ``FORMAT.md`` says, complete or not there at all. Blocks go to the file as they are made, so
-the header, which holds their checksums, is written last, into space set aside for the longest it
-can become. Knows nothing of how anything was encoded.
+In: a draft of the manifest, resident tensors, encoded token embeddings, encoded blocks. Out: a file
+laid out as ``FORMAT.md`` says, complete or not there at all. Blocks go to the file as they are
+made, so the header, which holds their checksums, is written last, into space set aside for the
+longest it can become. Knows nothing of how anything was encoded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.errors import InputError, StorageError
-from sti.model.manifest import ALIGNMENT, Block, Manifest, Plane, Resident
+from sti.model.manifest import ALIGNMENT, Block, Manifest, Plane, ResidentRegion
 from sti.pack.header import CHECKSUM_DIGITS, HEADER_START, WORDS, header_checksum, padded
 from sti.pack.safetensors_table import LENGTH_BYTES
 
@@ -94,14 +94,14 @@ class PackWriter:
         self._stream = stream
         self._places: list[tuple[str, str, tuple[int, ...], int]] = []
         region = self._lay_out(resident)
-        words = draft.words.rows * draft.words.row_bytes
+        words = draft.embeddings.rows * draft.embeddings.row_bytes
         self._words_bytes = words
-        self._resident = Resident(self._places[0][0], len(region), zlib.crc32(region))
+        self._resident = ResidentRegion(self._places[0][0], len(region), zlib.crc32(region))
         self._place(WORDS, "U8", (padded(words),), padded(words))
         worst = replace(
             draft,
             resident=self._resident,
-            words=replace(draft.words, checksum=_LONGEST_CHECKSUM),
+            embeddings=replace(draft.embeddings, checksum=_LONGEST_CHECKSUM),
         )
         blocks = [(block.tensor, padded(block.length)) for block in draft.blocks]
         header = _header(worst, [*self._places, *((n, "U8", (s,), s) for n, s in blocks)])
@@ -125,14 +125,14 @@ class PackWriter:
         self._places.append((name, dtype, shape, length))
 
     def words(self, rows: Iterable[NDArray[np.uint8]]) -> int:
-        """Write the word table, given as encoded rows in pieces; returns its CRC-32."""
+        """Write the embedding table, given as encoded rows in pieces; returns its CRC-32."""
         crc, done = 0, 0
         for piece in rows:
             data = np.ascontiguousarray(piece).reshape(-1)
             crc = zlib.crc32(data, crc)
             done += data.nbytes
             self._stream.write(data)
-        assert done == self._words_bytes, "the word table has another size than announced"
+        assert done == self._words_bytes, "the embedding table has another size than announced"
         self._stream.write(bytes(padded(done) - done))
         return crc
 

@@ -71,8 +71,8 @@ def repack(reader: PackReader, output: Path, manifest: Manifest) -> Manifest:
     with open_file(reader.path) as stream, replacing(output) as target:
         writer = PackWriter(target, manifest, _residents(reader))
         found = writer.words(_words(reader, stream))
-        if found != manifest.words.checksum:
-            raise _damaged(reader, "the word table")
+        if found != manifest.embeddings.checksum:
+            raise _damaged(reader, "the embedding table")
         stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         for block in manifest.blocks:
             old = stored[block.layer, block.kind]
@@ -86,12 +86,12 @@ def _residents(reader: PackReader) -> dict[str, NDArray[Any]]:
 
 
 def _words(reader: PackReader, stream: BinaryIO) -> Iterator[NDArray[np.uint8]]:
-    """The word table in pieces."""
-    table = reader.manifest.words
+    """The embedding table in pieces."""
+    table = reader.manifest.embeddings
     length = table.rows * table.row_bytes
     for start in range(0, length, _COPY_BYTES):
         size = min(_COPY_BYTES, length - start)
-        piece = read_exactly(stream, reader.path, reader.words_offset + start, size)
+        piece = read_exactly(stream, reader.path, reader.embeddings_offset + start, size)
         yield np.frombuffer(piece, dtype=np.uint8)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_tools.architectures.base import BlockWeights, Floats, KindLayout
+from shard_tools.architectures.base import BlockWeights, KindLayout
 from shard_tools.quantization.grids import QuantizedMatrix, quantize_matrix
+from sti.arrays import Float32Array
 from sti.model.manifest import BlockKind, Operand, SideInput
 
 
@@ -27,7 +28,7 @@ class QuantizedBlock:
     layout: KindLayout
     matrices: Mapping[str, QuantizedMatrix]
     """Product name to its grid, ``[in, out]``."""
-    vectors: Mapping[str, Floats]
+    vectors: Mapping[str, Float32Array]
 
     def shard(self, index: int, slices: int) -> NDArray[np.int8]:
         """All weights of one slice, flat, in the order of the operands; a new array."""
@@ -38,7 +39,7 @@ class QuantizedBlock:
             pieces.append(parts[index * each : (index + 1) * each].reshape(-1))
         return np.concatenate(pieces)
 
-    def operands(self, values: Floats) -> dict[str, Floats]:
+    def operands(self, values: Float32Array) -> dict[str, Float32Array]:
         """Float operands ``[parts, in, out]``, side weights included.
 
         Args:

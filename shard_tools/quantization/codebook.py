@@ -1,14 +1,14 @@
-"""The book of a model: nested intervals of the int8 alphabet, cut by exact dynamic programming.
+"""The codebook of a model: nested intervals of the int8 alphabet, cut by exact dynamic programming.
 
-In: a histogram of the model's int8 weights, where outliers begin, a ladder. Out: a ``CodeBook``.
+In: a histogram of the model's int8 weights, where outliers begin, a ladder. Out: a ``Codebook``.
 Every bit of a code halves an interval of the alphabet; the value of a code is the rounded mean of
 its interval. All cuts are chosen together, such that the squared errors of all fidelities, each
 divided by the least error possible there, have the least sum.
 
-Where the ladder ends at 8 bits every value has a code of its own at the top. If it can, the book
-then gives the last four bits a fixed meaning (``_STEPS``), so that the decoder adds up two
-look-ups instead of assembling codes: 6 and 8 bits decode almost twice as fast, and the quality
-lost is hard to measure. Books cut freely at every bit are the fallback.
+Where the ladder ends at 8 bits every value has a code of its own at the top. If it can, the
+codebook then gives the last four bits a fixed meaning (``_STEPS``), so that the decoder adds up two
+look-ups instead of assembling codes: 6 and 8 bits decode almost twice as fast, and the quality lost
+is hard to measure. Books cut freely at every bit are the fallback.
 
 Knows nothing of matrices, shards or files.
 """
@@ -21,18 +21,18 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.codec.codebook import DEFAULT_LADDER, CodeBook, check_ladder
+from sti.arrays import Float64Array
+from sti.codec.codebook import DEFAULT_LADDER, Codebook, check_ladder
 from sti.codec.tables import components
 from sti.errors import InputError
 
-Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 Interval = tuple[int, int]
 
 _TOP_BITS = 8
 _HEAD_BITS = 4
 _KIND_BITS = 2
-_STEPS_MAY_COST = 1.2  # times the error of a free book
+_STEPS_MAY_COST = 1.2  # times the error of a free codebook
 _GRID_ERROR = 1 / 12  # mean square of rounding to the int8 grid
 _STEPS = np.array([[0, 0, 1, 2], [1, 3, 4, 5], [2, 6, 7, 8], [3, 9, 10, 11]]).reshape(-1)
 """What the last four bits add to the base that the first four stand for.
@@ -52,14 +52,14 @@ def histogram(q: NDArray[np.int8]) -> NDArray[np.int64]:
     return np.roll(counts, 128).astype(np.int64)
 
 
-def build_book(
+def build_codebook(
     counts: NDArray[np.int64], *, cut: int, ladder: Sequence[int] = DEFAULT_LADDER
-) -> CodeBook:
-    """The best book for weights with these counts.
+) -> Codebook:
+    """The best codebook for weights with these counts.
 
     Args:
         counts: ``[256]`` as ``histogram`` gives them, added up over the model.
-        cut: values beyond +-cut are outliers, which the book does not serve; 1..127.
+        cut: values beyond +-cut are outliers, which the codebook does not serve; 1..127.
         ladder: the fidelities.
 
     Raises:
@@ -71,10 +71,10 @@ def build_book(
         raise InputError(f"outliers must begin beyond 1..127, got {cut}")
     alphabet = _Alphabet(counts, cut)
     weights = alphabet.level_weights(steps)
-    free_cost, free = _free_book(alphabet, steps, weights)
+    free_cost, free = _free_codebook(alphabet, steps, weights)
     boundaries = set(accumulate(part.bits for plane in components(steps) for part in plane))
     if steps[-1] == _TOP_BITS and _HEAD_BITS in boundaries:
-        cost, stepped = _stepped_book(alphabet, steps, weights)
+        cost, stepped = _stepped_codebook(alphabet, steps, weights)
         if stepped is not None and cost <= _STEPS_MAY_COST * free_cost:
             return stepped
     return free
@@ -91,15 +91,15 @@ class _Alphabet:
         self.first = -cut
         values = np.arange(-cut, cut + 1)
         # One more of every value keeps intervals apart where nothing was counted. Whole numbers in
-        # floats: their sums are exact, so the book does not depend on the machine.
-        self.counts: Floats = counts[values + 128].astype(np.float64) + 1.0
+        # floats: their sums are exact, so the codebook does not depend on the machine.
+        self.counts: Float64Array = counts[values + 128].astype(np.float64) + 1.0
         sums = [self.counts * values**power for power in range(3)]
         total, linear, square = (_between(np.concatenate(([0.0], np.cumsum(s)))) for s in sums)
         mean = np.rint(linear / np.where(total > 0, total, 1.0))
         place = np.arange(len(total))
         self.width = place[None, :] - place[:, None]
         cost = np.maximum(square - 2 * mean * linear + mean * mean * total, 0.0)
-        self.cost: Floats = np.where(self.width > 1, cost, 0.0)
+        self.cost: Float64Array = np.where(self.width > 1, cost, 0.0)
         self.mean = mean.astype(np.int64)
 
     @property
@@ -116,17 +116,17 @@ class _Alphabet:
             weights[bits] = 1.0 / (float(best[0, -1]) + grid_error)
         return {bits: weights.get(bits, 0.0) for bits in ladder}
 
-    def leaves(self, cost: Floats, widest: int = 256) -> Floats:
+    def leaves(self, cost: Float64Array, widest: int = 256) -> Float64Array:
         """``cost`` of the intervals of at most ``widest`` values, infinite elsewhere."""
         return np.where((self.width >= 0) & (self.width <= widest), cost, np.inf)
 
 
-def _between(prefix: Floats) -> Floats:
+def _between(prefix: Float64Array) -> Float64Array:
     """Sums over all intervals from sums over all beginnings."""
     return prefix[None, :] - prefix[:, None]
 
 
-def _halved(best: Floats) -> tuple[Floats, Places]:
+def _halved(best: Float64Array) -> tuple[Float64Array, Places]:
     """Least cost of cutting each interval in two that cost ``best``, and where to cut."""
     least, place = np.empty_like(best), np.empty(best.shape, dtype=np.intp)
     for start, row in enumerate(best):
@@ -160,14 +160,14 @@ def _means(alphabet: _Alphabet, levels: Sequence[Sequence[Interval]], bits: int)
     return found
 
 
-def _book(ladder: tuple[int, ...], values: Mapping[int, Sequence[int]]) -> CodeBook:
-    return CodeBook(ladder, {bits: np.array(values[bits], dtype=np.int8) for bits in ladder})
+def _codebook(ladder: tuple[int, ...], values: Mapping[int, Sequence[int]]) -> Codebook:
+    return Codebook(ladder, {bits: np.array(values[bits], dtype=np.int8) for bits in ladder})
 
 
-def _free_book(
+def _free_codebook(
     alphabet: _Alphabet, ladder: tuple[int, ...], weights: Mapping[int, float]
-) -> tuple[float, CodeBook]:
-    """Cut wherever it is best, at every bit; the weighted error, and the book."""
+) -> tuple[float, Codebook]:
+    """Cut wherever it is best, at every bit; the weighted error, and the codebook."""
     top = ladder[-1]
     best = alphabet.leaves(weights[top] * alphabet.cost, 1 if top == _TOP_BITS else 256)
     cuts = []
@@ -176,8 +176,8 @@ def _free_book(
         best = best + weights.get(bits, 0.0) * alphabet.cost
         cuts.append(place)
     levels = _levels((0, alphabet.size), cuts[::-1])
-    book = _book(ladder, {bits: _means(alphabet, levels, bits) for bits in ladder})
-    return float(best[0, -1]), book
+    codebook = _codebook(ladder, {bits: _means(alphabet, levels, bits) for bits in ladder})
+    return float(best[0, -1]), codebook
 
 
 class _Kind:
@@ -233,10 +233,10 @@ class _Kind:
         return alphabet.first + interval[0] - int(step)
 
 
-def _stepped_book(
+def _stepped_codebook(
     alphabet: _Alphabet, ladder: tuple[int, ...], weights: Mapping[int, float]
-) -> tuple[float, CodeBook | None]:
-    """The same where the last four bits mean ``_STEPS``; no book if the alphabet is too wide."""
+) -> tuple[float, Codebook | None]:
+    """The same where the last four bits mean ``_STEPS``; None if the alphabet is too wide."""
     kinds = [_Kind(alphabet, used, ladder, weights) for used in (_NARROW, _WIDE)]
     best = np.minimum(kinds[0].best, kinds[1].best)
     cuts: list[Places] = []
@@ -259,4 +259,4 @@ def _stepped_book(
             for interval in part[-1]
             for step in (kind.centres(bits)[::stride])
         ]
-    return float(best[0, -1]), _book(ladder, values)
+    return float(best[0, -1]), _codebook(ladder, values)

@@ -1,8 +1,8 @@
 """int8 weights -> planes and outliers of the nested code (byte layout: ``sti.codec.codebook``).
 
-Knows a book and where outliers begin; knows nothing of models, matrices or files. The flat int8
+Knows a codebook and where outliers begin; knows nothing of models, matrices or files. The flat int8
 weights of a shard go in, an ``EncodedShard`` comes out. Every value's code is the one that serves
-it best: exact at the top if the book can, then closest at the lower fidelities, each counted
+it best: exact at the top if the codebook can, then closest at the lower fidelities, each counted
 against the error that is usual there.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.codec.codebook import CodeBook, plane_bytes
+from sti.codec.codebook import Codebook, plane_bytes
 from sti.codec.decoder import Decoder
 from sti.codec.lookup import SEGMENT_WEIGHTS
 from sti.codec.tables import Component, components
@@ -35,24 +35,24 @@ class EncodedShard:
 
 
 class Encoder:
-    """Encodes shards by one book. Immutable, so threads may share it.
+    """Encodes shards by one codebook. Immutable, so threads may share it.
 
     Args:
-        book: the book of the pack.
+        codebook: the codebook of the pack.
         cut: weights with ``abs(q) > cut`` are outliers, 1..127.
 
     Raises:
         InputError: ``cut`` is out of range.
     """
 
-    def __init__(self, book: CodeBook, *, cut: int) -> None:
+    def __init__(self, codebook: Codebook, *, cut: int) -> None:
         if not 1 <= cut <= 127:
             raise InputError(f"outliers must begin beyond 1..127, got {cut}")
-        self.book = book
+        self.codebook = codebook
         self.cut = cut
-        self._codes = best_codes(book)
+        self._codes = best_codes(codebook)
         self._is_outlier = np.abs(np.arange(256, dtype=np.uint8).view(np.int8).astype(int)) > cut
-        self._components = components(book.ladder)
+        self._components = components(codebook.ladder)
 
     def encode(self, q: NDArray[np.int8]) -> EncodedShard:
         """Encode one shard.
@@ -63,7 +63,7 @@ class Encoder:
         Raises:
             PackFormatError: N is not a multiple of 8.
         """
-        ladder = self.book.ladder
+        ladder = self.codebook.ladder
         sizes = plane_bytes(ladder, q.size)
         index = np.ascontiguousarray(q).view(np.uint8).reshape(-1)
         codes = self._codes[index]
@@ -80,16 +80,16 @@ class Encoder:
         return EncodedShard(planes, _outlier_record(index, np.flatnonzero(self._is_outlier[index])))
 
 
-def best_codes(book: CodeBook) -> NDArray[np.uint8]:
+def best_codes(codebook: Codebook) -> NDArray[np.uint8]:
     """The top code of each int8 value, ``[256]``, indexed by the value's bits as uint8."""
-    top = book.ladder[-1]
+    top = codebook.ladder[-1]
     alphabet = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
     codes = np.arange(1 << top)
     errors = np.zeros((len(alphabet), len(codes)))
-    for bits in book.ladder[:-1]:
-        missed = alphabet[:, None] - book.values[bits].astype(np.int64)[codes >> (top - bits)]
+    for bits in codebook.ladder[:-1]:
+        missed = alphabet[:, None] - codebook.values[bits].astype(np.int64)[codes >> (top - bits)]
         errors += np.square(missed) * 4.0**bits  # a bit more divides the usual error by four
-    missed = alphabet[:, None] - book.values[top].astype(np.int64)
+    missed = alphabet[:, None] - codebook.values[top].astype(np.int64)
     # The top comes before all the others together, whose sum this exceeds.
     errors += np.square(missed) * (errors.max() + 1.0)
     codes8: NDArray[np.uint8] = errors.argmin(axis=1).astype(np.uint8)
@@ -119,7 +119,7 @@ def _outlier_record(values: NDArray[np.uint8], places: NDArray[np.intp]) -> NDAr
     return np.frombuffer(record + bytes(-len(record) % 4), dtype=np.uint8)
 
 
-def fidelity_values(book: CodeBook, encoder: Encoder) -> dict[int, NDArray[np.float32]]:
+def fidelity_values(codebook: Codebook, encoder: Encoder) -> dict[int, NDArray[np.float32]]:
     """For each fidelity, what stands for each int8 value (by its bits), outliers included.
 
     Returns:
@@ -127,9 +127,9 @@ def fidelity_values(book: CodeBook, encoder: Encoder) -> dict[int, NDArray[np.fl
     """
     alphabet = np.arange(256, dtype=np.uint8).view(np.int8)
     encoded = encoder.encode(alphabet)
-    decoder = Decoder(book)
+    decoder = Decoder(codebook)
     found, planes = {}, []
-    for bits in book.ladder:
+    for bits in codebook.ladder:
         planes.append(encoded.planes[bits])
         out = np.empty(256, dtype=np.int8)
         decoder.decode(planes, encoded.outliers, out)

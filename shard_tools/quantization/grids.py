@@ -7,7 +7,7 @@ kept exactly on the side, as rows of a small float matrix over the few input cha
 in.
 
 Knows nothing of models, shards, planes or files. A float matrix goes in, a ``QuantizedMatrix``
-comes out; the book and the planes are cut from its int8 values (``codebook``, ``encode``).
+comes out; the codebook and the planes are cut from its int8 values (``codebook``, ``encode``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ DEFAULT_GRID_SIGMAS = 7.0
 """Wider grids make 8 bits coarser, narrower ones put more weights on the side.
 
 Cosine of MiniLM embeddings to float at 2, 3, 4, 6, 8 bits: .657 .900 .974 .9976 .9990 for 7,
-.625 .894 .971 .9974 .9987 for 8, .640 .899 .973 .9973 .9993 for 6, whose book decodes more slowly.
+.625 .894 .971 .9974 .9987 for 8, .640 .899 .973 .9973 .9993 for 6, whose codebook decodes more
+slowly.
 """
 DEFAULT_OUTLIER_SIGMAS = 3.0
 """Of MiniLM 0.52 % of the weights, 0.125 bits a weight. 2.75 costs 0.2 bits for cosines of .665

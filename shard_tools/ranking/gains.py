@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shard_tools.measuring.metrics import spearman
 from shard_tools.packing.repack import Gains
+from sti.arrays import Float64Array
 from sti.model.manifest import Block
-
-Doubles = NDArray[np.float64]
 
 AGREEMENT = 0.8
 """Rank correlation at which a proxy stands in for a measurement."""
@@ -25,7 +23,7 @@ _DIGITS = 4
 _LEAST = 1e-30
 
 
-def falling(losses: Doubles) -> Doubles:
+def falling(losses: Float64Array) -> Float64Array:
     """Losses ``[levels, ...]``, lowest fidelity first, such that none is below that of a higher
     fidelity: a step up that happens to do harm counts as none, and so do those below it until
     they have made up for it.
@@ -33,31 +31,31 @@ def falling(losses: Doubles) -> Doubles:
     return np.asarray(np.maximum.accumulate(losses[::-1], axis=0)[::-1])
 
 
-def gains_of(losses: Doubles) -> Doubles:
+def gains_of(losses: Float64Array) -> Float64Array:
     """Gains ``[planes, ...]`` of losses ``[planes, ...]``: absent, then the lowest fidelity, and so
     on up to the one below the top, at which the loss is zero.
     """
     return steps_of(np.concatenate([losses, np.zeros_like(losses[:1])]))
 
 
-def steps_of(losses: Doubles) -> Doubles:
+def steps_of(losses: Float64Array) -> Float64Array:
     """Gains of the planes between neighbouring levels of ``losses``: one less than those."""
     levels = falling(losses)
     return np.asarray(levels[:-1] - levels[1:])
 
 
-def stored_gains(blocks: Sequence[Block]) -> Doubles:
+def stored_gains(blocks: Sequence[Block]) -> Float64Array:
     """The gains a pack carries, ``[planes, blocks, slices]``."""
     found = np.array([[plane.gains for plane in block.planes] for block in blocks])
     return np.asarray(found.transpose(1, 0, 2))
 
 
-def agreement(first: Doubles, second: Doubles) -> list[float]:
+def agreement(first: Float64Array, second: Float64Array) -> list[float]:
     """Spearman correlation of two rankings of shards, plane by plane."""
     return [spearman(a.reshape(-1), b.reshape(-1)) for a, b in zip(first, second, strict=True)]
 
 
-def rest_agreement(losses: Doubles, proxy: Doubles) -> float:
+def rest_agreement(losses: Float64Array, proxy: Float64Array) -> float:
     """Whether a proxy ranks what is left above the highest fidelity measured as its loss does.
 
     Args:
@@ -70,7 +68,7 @@ def rest_agreement(losses: Doubles, proxy: Doubles) -> float:
     return spearman(losses[-1].reshape(-1), proxy[len(losses) - 1 :].sum(axis=0).reshape(-1))
 
 
-def with_rest(losses: Doubles, proxy: Doubles) -> Doubles:
+def with_rest(losses: Float64Array, proxy: Float64Array) -> Float64Array:
     """Losses at all fidelities below the top, where only the lowest ones were measured.
 
     Each shard's last measured loss is what the planes above that fidelity gain together; it is
@@ -89,7 +87,7 @@ def with_rest(losses: Doubles, proxy: Doubles) -> Doubles:
     return np.concatenate([losses, losses[-1] * shares])
 
 
-def scaled_to_blocks(proxy: Doubles, losses: Doubles) -> Doubles:
+def scaled_to_blocks(proxy: Float64Array, losses: Float64Array) -> Float64Array:
     """The proxy's gains, scaled such that each block's add up to its measured ones.
 
     Args:
@@ -100,7 +98,7 @@ def scaled_to_blocks(proxy: Doubles, losses: Doubles) -> Doubles:
     return np.asarray(proxy * (wanted / np.maximum(proxy.sum(axis=2), _LEAST))[:, :, None])
 
 
-def by_block(gains: Doubles, blocks: Sequence[Block]) -> Gains:
+def by_block(gains: Float64Array, blocks: Sequence[Block]) -> Gains:
     """Gains ``[planes, blocks, slices]`` as they stand in a manifest: by block, rounded."""
     return {
         (block.layer, block.kind): [

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shard_tools.measuring.forward import Setting
+from shard_tools.measuring.forward import Precision
 from shard_tools.measuring.judge import ANSWER, LOSS
 from shard_tools.measuring.metrics import spearman
 from shard_tools.packing.repack import Gains
 from shard_tools.ranking.gains import (
     AGREEMENT,
-    Doubles,
     agreement,
     by_block,
     gains_of,
@@ -40,12 +38,11 @@ from shard_tools.ranking.shard_losses import (
     shard_losses,
 )
 from shard_tools.ranking.stability import stability
+from sti.arrays import Float32Array, Float64Array
 from sti.model.manifest import Manifest
 
 _FEW = 10
 """A ranking by one text in so many is compared with that by all, as a cheaper way."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +54,14 @@ class Importances:
 
 
 def planned_steps(
-    base: Setting, ladder: Sequence[int], measure: str
+    base: Precision, ladder: Sequence[int], measure: str
 ) -> Iterator[tuple[str, float]]:
     """The most steps that ``measure_importances`` takes, with their work."""
     yield from names(base, (ABSENT, *ladder[:-1]), whole=measure == "proxy")
 
 
 def measure_importances(
-    bench: Bench, manifest: Manifest, stored: Doubles, measure: str, *, seed: int
+    bench: Bench, manifest: Manifest, stored: Float64Array, measure: str, *, seed: int
 ) -> Importances:
     """Measure the gains of all planes.
 
@@ -104,7 +101,7 @@ def measure_importances(
     return Importances(by_block(gains, blocks), notes)
 
 
-def beyond(rounding: Doubles, losses: Doubles) -> Doubles:
+def beyond(rounding: Float64Array, losses: Float64Array) -> Float64Array:
     """Losses ``[levels, blocks, slices]`` without what rounding alone would have cost."""
     return np.asarray(np.maximum(losses - rounding[:, None], 0.0))
 
@@ -120,7 +117,7 @@ def _level(bits: int) -> str:
 
 
 def _notes(
-    bench: Bench, measured: Floats, gains: Doubles, stored: Doubles, *, seed: int
+    bench: Bench, measured: Float32Array, gains: Float64Array, stored: Float64Array, *, seed: int
 ) -> dict[str, Any]:
     """Stability of the ranking, plane by plane and of whole shards; cheaper ways; the metric."""
     losses = measured[LOSS]  # [levels, blocks, slices, n]
@@ -149,7 +146,7 @@ def _notes(
     return notes
 
 
-def _metric_notes(bench: Bench, answers: Floats, *, seed: int) -> dict[str, Any]:
+def _metric_notes(bench: Bench, answers: Float32Array, *, seed: int) -> dict[str, Any]:
     """What the metric itself would have said of shards at the lowest fidelity, ``[..., n]``."""
     judge = bench.judge
     if judge.metric != "accuracy":

@@ -14,11 +14,9 @@ from pathlib import Path
 from time import monotonic
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sti.arrays import Float32Array
 from sti.errors import StorageError
-
-Floats = NDArray[np.float32]
 
 _KEY = "key"
 _SAVE_S = 10.0
@@ -40,7 +38,7 @@ class Journal:
         self.path = path
         self.notice = ""
         self._key = key
-        self._steps: dict[str, Floats] = {}
+        self._steps: dict[str, Float32Array] = {}
         self._saved = monotonic()
         self._read()
         self._kept = len(self._steps)
@@ -48,7 +46,7 @@ class Journal:
     def __contains__(self, name: str) -> bool:
         return name in self._steps
 
-    def step(self, name: str, make: Callable[[], Floats]) -> Floats:
+    def step(self, name: str, make: Callable[[], Float32Array]) -> Float32Array:
         """The array of a step: from the file, or made and kept.
 
         Raises:

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sti.arrays import Float64Array
 from sti.model.fidelity import Counts, blocks_of
 from sti.model.manifest import Block, Manifest, Submodel
 from sti.model.quality import interpolate
-
-Doubles = NDArray[np.float64]
 
 MOST_KNOTS = 24
 _POINTS_A_KNOT = 4
@@ -74,13 +72,13 @@ def draw_mixed(manifest: Manifest, rng: np.random.Generator) -> Mixed:
     return Mixed(submodel, counts)
 
 
-def _worth(block: Block, plane: int, width: int) -> Doubles:
+def _worth(block: Block, plane: int, width: int) -> Float64Array:
     """Gain for each byte of a plane, of the slices in use."""
     item = block.planes[plane]
     return np.asarray(item.gains[:width], dtype=np.float64) / item.shard_bytes
 
 
-def _staircase(worth: Sequence[Doubles], lowest: int, least: float) -> list[int]:
+def _staircase(worth: Sequence[Float64Array], lowest: int, least: float) -> list[int]:
     """Slices in use of each plane: all up to the lowest, then those worth at least ``least``."""
     used = [len(worth[0])] * (lowest + 1)
     for row in worth[lowest + 1 :]:
@@ -128,7 +126,7 @@ def fit_curve(places: Sequence[float], values: Sequence[float], *, falling: bool
     return Curve(tuple(knots), tuple(knots.values()))
 
 
-def pool_falling(values: Doubles, weights: Doubles) -> Doubles:
+def pool_falling(values: Float64Array, weights: Float64Array) -> Float64Array:
     """The closest sequence (weighted least squares) that never rises: pool adjacent violators."""
     pools: list[tuple[float, float, int]] = []  # mean, weight, length
     for value, weight in zip(values.tolist(), weights.tolist(), strict=True):

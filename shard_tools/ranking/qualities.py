@@ -13,14 +13,14 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shard_tools.measuring.forward import Setting, counted_setting, uniform_setting
-from shard_tools.measuring.judge import ANSWER, LOSS, SURENESS, sureness
+from shard_tools.measuring.forward import Precision, counted_precision, uniform_precision
+from shard_tools.measuring.judge import ANSWER, CONFIDENCE, LOSS, confidence
 from shard_tools.ranking.calibration import Calibration
 from shard_tools.ranking.predictor import Curve, Mixed, draw_mixed, fit_curve, residual
 from shard_tools.ranking.shard_losses import Bench
 from shard_tools.ranking.submodels import Measured
+from sti.arrays import Float32Array
 from sti.model.fidelity import blocks_of, loss_of, uniform_counts
 from sti.model.manifest import Manifest
 from sti.model.quality import Quality, Rejection
@@ -34,15 +34,13 @@ PLANS = FITTED + HELD_OUT
 ACCEPTED = 0.95
 OUT_OF_SCOPE = "out of scope"
 
-Floats = NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
 class MeasuredPlan:
     """A plan's expected loss, and what was found: ``[3, n]`` as ``Judge.judge``."""
 
     expected: float
-    found: Floats
+    found: Float32Array
 
     @property
     def loss(self) -> float:
@@ -96,9 +94,9 @@ def measure_quality(
 
 
 def measure_rejection(
-    bench: Bench, manifest: Manifest, plans: Sequence[MeasuredPlan], strangers: Calibration
+    bench: Bench, manifest: Manifest, plans: Sequence[MeasuredPlan], out_of_scope: Calibration
 ) -> tuple[Manifest, dict[str, Any]]:
-    """The score below which an answer is refused, and how many strangers that recalls."""
+    """The score below which an answer is refused, and how many out_of_scope that recalls."""
     curve = rejection_curve(plans)
     rejection = Rejection(
         label=OUT_OF_SCOPE,
@@ -107,24 +105,24 @@ def measure_rejection(
         losses=curve.places,
         thresholds=curve.values,
     )
-    batches = bench.forward.batches(strangers.texts)
+    batches = bench.forward.batches(out_of_scope.texts)
     full = manifest.submodels[0]
     blocks = blocks_of(manifest, full)
     recalls = {}
     for bits in manifest.ladder:
-        setting = uniform_setting(manifest, full, bits)
+        setting = uniform_precision(manifest, full, bits)
 
-        def measure(setting: Setting = setting) -> Floats:
+        def measure(setting: Precision = setting) -> Float32Array:
             logits = bench.forward.logits(batches, setting)
-            return sureness(logits, rejection.temperature).astype(np.float32)
+            return confidence(logits, rejection.temperature).astype(np.float32)
 
-        found = bench.journal.step(f"strangers/{bits}", measure)
+        found = bench.journal.step(f"out_of_scope/{bits}", measure)
         counts = [uniform_counts(block, full.width, bits) for block in blocks]
         threshold = rejection.threshold(loss_of(full, blocks, counts))
         recalls[str(bits)] = round(float((found < threshold).mean()), 4)
     notes = {
-        "data": strangers.path.name,
-        "examples": len(strangers.texts),
+        "data": out_of_scope.path.name,
+        "examples": len(out_of_scope.texts),
         "temperature": rejection.temperature,
         "accepted": ACCEPTED,
         "threshold_full_model": rejection.threshold(0.0),
@@ -136,7 +134,7 @@ def measure_rejection(
 def rejection_curve(plans: Sequence[MeasuredPlan]) -> Curve:
     """Thresholds along the expected loss, neighbours averaged."""
     quantiles = [
-        float(np.quantile(plan.found[SURENESS], 1.0 - ACCEPTED, method="lower")) for plan in plans
+        float(np.quantile(plan.found[CONFIDENCE], 1.0 - ACCEPTED, method="lower")) for plan in plans
     ]
     return fit_curve([plan.expected for plan in plans], quantiles, falling=False)
 
@@ -154,11 +152,11 @@ def _uniform(manifest: Manifest, kept: Sequence[Measured]) -> list[MeasuredPlan]
 
 def _measured(bench: Bench, manifest: Manifest, mixed: Mixed) -> MeasuredPlan:
     blocks = blocks_of(manifest, mixed.submodel)
-    setting = counted_setting(blocks, mixed.counts, mixed.submodel.width)
+    setting = counted_precision(blocks, mixed.counts, mixed.submodel.width)
     found = bench.measure(f"plan/{crc32(repr(setting).encode()):08x}", setting, "mixed plans")
     return MeasuredPlan(loss_of(mixed.submodel, blocks, mixed.counts), found)
 
 
-def _base(plans: Sequence[MeasuredPlan]) -> Floats:
+def _base(plans: Sequence[MeasuredPlan]) -> Float32Array:
     """The full model at the top: the plan without loss."""
     return min(plans, key=lambda plan: plan.loss).found

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from shard_tools.measuring.forward import Forward, uniform_setting
+from shard_tools.measuring.forward import Forward, uniform_precision
 from shard_tools.measuring.judge import Judge
 from shard_tools.packing.repack import ranked_blocks, repack
 from shard_tools.progress import Progress
@@ -95,14 +95,14 @@ def rank(
         calibration = load_calibration(
             data, manifest, pack, examples=options.examples, seed=options.seed
         )
-        strangers = load_out_of_scope(options.out_of_scope, manifest)
+        out_of_scope = load_out_of_scope(options.out_of_scope, manifest)
         sizes = trained_sizes(manifest, where=str(pack))
         _check_output(output)
-        key = _key(reader, calibration, strangers, options)
+        key = _key(reader, calibration, out_of_scope, options)
         journal = Journal(journal_path(output), key)
         if journal.notice:
             notice(journal.notice)
-        if manifest.rejection is not None and strangers is None:
+        if manifest.rejection is not None and out_of_scope is None:
             notice(
                 "without --out-of-scope the pack's thresholds for texts out of scope are dropped"
             )
@@ -113,7 +113,9 @@ def rank(
             )
         try:
             with Forward(reader, threads=options.threads) as forward:
-                ranked = _rank(forward, sizes, calibration, strangers, options, journal, progress)
+                ranked = _rank(
+                    forward, sizes, calibration, out_of_scope, options, journal, progress
+                )
             written = repack(reader, output, ranked)
         except BaseException:
             journal.save()
@@ -132,12 +134,12 @@ def _check_output(output: Path) -> None:
 def _key(
     reader: PackReader,
     calibration: Calibration,
-    strangers: Calibration | None,
+    out_of_scope: Calibration | None,
     options: RankOptions,
 ) -> str:
     """Everything that what is measured depends on. Threads do not count: results are the same."""
     kept = asdict(options) | {"threads": 0}
-    kept["out_of_scope"] = strangers.checksum if strangers else None
+    kept["out_of_scope"] = out_of_scope.checksum if out_of_scope else None
     parts = [__version__, reader.pack_id, calibration.checksum, kept]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -146,17 +148,17 @@ def _rank(
     forward: Forward,
     sizes: Sequence[Submodel],
     calibration: Calibration,
-    strangers: Calibration | None,
+    out_of_scope: Calibration | None,
     options: RankOptions,
     journal: Journal,
     progress: bool | None,
 ) -> Manifest:
     """The manifest of the ranked pack; its words and residents are the pack's own."""
     manifest = forward.manifest
-    base = uniform_setting(manifest, manifest.submodels[0], manifest.ladder[-1])
+    base = uniform_precision(manifest, manifest.submodels[0], manifest.ladder[-1])
     steps = dict(planned_steps(base, manifest.ladder, options.measure))
     total = sum(amount for name, amount in steps.items() if name not in journal)
-    uniform = len(manifest.ladder) * sum(work(uniform_setting(manifest, s, 0)) for s in sizes)
+    uniform = len(manifest.ladder) * sum(work(uniform_precision(manifest, s, 0)) for s in sizes)
     total += uniform * (1.0 + PLANS / (len(manifest.ladder) * len(sizes)))
     with Progress(total, shown=progress) as line:
         batches = forward.batches(calibration.texts)
@@ -176,8 +178,8 @@ def _rank(
             "submodels_measured": len(measured),
             "measured": metrics_of(measured, manifest.ladder, judge.value),
         }
-        if strangers is not None:
-            ranked, notes["rejection"] = measure_rejection(bench, ranked, plans, strangers)
+        if out_of_scope is not None:
+            ranked, notes["rejection"] = measure_rejection(bench, ranked, plans, out_of_scope)
         else:
             ranked = replace(ranked, rejection=None)
     return replace(ranked, notes=notes)

@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_tools.measuring.forward import Batches, BlockSetting, Forward, Setting, States
+from shard_tools.measuring.forward import Batches, BlockPrecision, Forward, Precision, States
 from shard_tools.measuring.judge import LOSS, Judge
 from shard_tools.progress import Progress
 from shard_tools.ranking.journal import Journal
-
-Floats = NDArray[np.float32]
+from sti.arrays import Float32Array
 
 ABSENT = 0
 """The fidelity of a shard that is left out."""
@@ -36,14 +35,14 @@ class Bench:
     forward: Forward
     batches: Batches
     judge: Judge
-    base: Setting
+    base: Precision
     """The full model at the top fidelity."""
     journal: Journal
     line: Progress
 
     def measure(
-        self, name: str, setting: Setting, what: str, *, start: States | None = None
-    ) -> Floats:
+        self, name: str, setting: Precision, what: str, *, start: States | None = None
+    ) -> Float32Array:
         """What ``Judge.judge`` says of a setting; a step of the journal called ``name``."""
         fresh = name not in self.journal
         found = self.journal.step(
@@ -54,12 +53,12 @@ class Bench:
         return found
 
 
-def work(setting: Setting) -> float:
+def work(setting: Precision) -> float:
     """Slices to compute: what measuring a setting costs, for the progress line."""
     return float(sum(len(item.bits) for item in setting))
 
 
-def names(base: Setting, levels: Sequence[int], *, whole: bool) -> Iterator[tuple[str, float]]:
+def names(base: Precision, levels: Sequence[int], *, whole: bool) -> Iterator[tuple[str, float]]:
     """The steps of ``shard_losses`` and ``rounding_losses``, with the work of each."""
     for number, item in enumerate(base):
         rest = work(base[number:])
@@ -70,7 +69,7 @@ def names(base: Setting, levels: Sequence[int], *, whole: bool) -> Iterator[tupl
             yield name, work(base[number + 1 :])
 
 
-def shard_losses(bench: Bench, levels: Sequence[int], *, whole: bool = False) -> Floats:
+def shard_losses(bench: Bench, levels: Sequence[int], *, whole: bool = False) -> Float32Array:
     """Losses of each text with one shard lowered.
 
     Args:
@@ -137,16 +136,16 @@ def _disturbed(states: States, rng: np.random.Generator) -> States:
     return tuple(found)
 
 
-def _rounding_names(item: BlockSetting) -> list[str]:
+def _rounding_names(item: BlockPrecision) -> list[str]:
     return [f"rounding/{item.layer}/{item.kind}/{repeat}" for repeat in range(_DISTURBANCES)]
 
 
-def mean_losses(measured: Floats) -> NDArray[np.float64]:
+def mean_losses(measured: Float32Array) -> NDArray[np.float64]:
     """``[levels, blocks, slices]``: means over the texts."""
     return np.asarray(measured[LOSS].mean(axis=-1, dtype=np.float64))
 
 
-def _parts(item: BlockSetting, *, whole: bool) -> list[tuple[int, ...]]:
+def _parts(item: BlockPrecision, *, whole: bool) -> list[tuple[int, ...]]:
     """Which slices are lowered together."""
     every = tuple(range(len(item.bits)))
     return [every] if whole else [(number,) for number in every]
@@ -156,6 +155,6 @@ def _lowered(bits: Sequence[int], part: Sequence[int], to: int) -> tuple[int, ..
     return tuple(to if number in part else kept for number, kept in enumerate(bits))
 
 
-def _name(item: BlockSetting, part: Sequence[int], bits: int) -> str:
+def _name(item: BlockPrecision, part: Sequence[int], bits: int) -> str:
     which = str(part[0]) if len(part) == 1 else "all"
     return f"shard/{item.layer}/{item.kind}/{which}/{bits}"

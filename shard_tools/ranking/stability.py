@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_tools.measuring.metrics import spearman
-
-Doubles = NDArray[np.float64]
+from sti.arrays import Float64Array
 
 SPLITS = 50
 RESAMPLES = 200
@@ -66,7 +65,7 @@ def stability(values: NDArray[np.float32], *, seed: int) -> Stability:
     )
 
 
-def _beyond_noise(flat: Doubles, means: Doubles) -> float:
+def _beyond_noise(flat: Float64Array, means: Float64Array) -> float:
     """One minus the sampling variance of the means over the variance between them.
 
     What a text does to all shards alike changes no ranking and is taken out.

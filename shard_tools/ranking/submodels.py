@@ -12,17 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shard_tools.checkpoint.elastic import checked
-from shard_tools.measuring.forward import uniform_setting
+from shard_tools.measuring.forward import uniform_precision
 from shard_tools.measuring.judge import ANSWER, LOSS
 from shard_tools.ranking.shard_losses import Bench
+from sti.arrays import Float32Array
 from sti.errors import PackFormatError
 from sti.model.fidelity import Counts, blocks_of, missing_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
-
-Floats = NDArray[np.float32]
 
 BLOCK_SHARE = 0.1
 """What a layer costs whatever its width, as a share of a whole layer."""
@@ -35,7 +33,7 @@ class Measured:
     """A submodel at every uniform fidelity, lowest first: ``[fidelities, 3, n]``."""
 
     submodel: Submodel
-    found: Floats
+    found: Float32Array
 
     @property
     def losses(self) -> list[float]:
@@ -78,7 +76,7 @@ def measure_sizes(bench: Bench, manifest: Manifest, sizes: Sequence[Submodel]) -
         rows = [
             bench.measure(
                 f"submodel/{size.depth}/{size.width}/{bits}",
-                uniform_setting(manifest, size, bits),
+                uniform_precision(manifest, size, bits),
                 f"submodel {size.depth} x {size.width}",
             )
             for bits in manifest.ladder
@@ -88,7 +86,7 @@ def measure_sizes(bench: Bench, manifest: Manifest, sizes: Sequence[Submodel]) -
 
 
 def metrics_of(
-    measured: Sequence[Measured], ladder: Sequence[int], value: Callable[[Floats], float]
+    measured: Sequence[Measured], ladder: Sequence[int], value: Callable[[Float32Array], float]
 ) -> dict[str, dict[str, float]]:
     """The metric as measured, by ``depth x width`` and bits: what the paper calls quality[n][m].
 

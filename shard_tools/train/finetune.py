@@ -33,7 +33,7 @@ from shard_tools.train.fisher import ROWS as FISHER_ROWS
 from shard_tools.train.fisher import fisher_gains
 from shard_tools.train.network import ElasticNetwork
 from shard_tools.train.options import FinetuneOptions, TrainingOptions
-from shard_tools.train.scoring import Score
+from shard_tools.train.scoring import DevScore
 from shard_tools.train.tensors import load_network, sizes_of
 from shard_tools.train.trainer import LOG, Trainer
 from sti.codec.codebook import check_ladder
@@ -58,7 +58,7 @@ class Finetuned:
     calibration_rows: int
     rows_left_out: int
     """Rows in neither set: they are parts of a calibration row, or one is a part of them."""
-    scores: tuple[Score, ...]
+    scores: tuple[DevScore, ...]
     depths: dict[int, tuple[int, ...]]
 
 
@@ -274,7 +274,7 @@ def _key(options: FinetuneOptions, checkpoint: Path, training: Path, dev: Path) 
 
 
 def _report(
-    options: FinetuneOptions, data: _Data, scores: Sequence[Score], trainer: Trainer
+    options: FinetuneOptions, data: _Data, scores: Sequence[DevScore], trainer: Trainer
 ) -> dict[str, Any]:
     slices = trainer.network.sizes.slices
     return {

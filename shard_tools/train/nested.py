@@ -2,7 +2,7 @@
 
 In: float weights cut into slices, and the fidelity of each slice. Out: the weights as the pack's
 code would give them back, with gradients that pass unchanged (straight-through estimator: Bengio et
-al., 2013). Grids and book are those of ``shard_tools.quantization.grids`` and
+al., 2013). Grids and codebook are those of ``shard_tools.quantization.grids`` and
 ``shard_tools.quantization.codebook``, set anew every so often as the weights move. Knows nothing of
 layers, tasks or data.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shard_tools.quantization.codebook import build_book, histogram
+from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import Encoder, fidelity_values
 from shard_tools.quantization.grids import grid_steps, outlier_cut
 
@@ -41,7 +41,7 @@ class Grid:
 
 
 class NestedCode:
-    """One book and the grids of all matrices of a model.
+    """One codebook and the grids of all matrices of a model.
 
     Args:
         matrices: name to parameter ``[slices, rows, columns]``.
@@ -72,7 +72,7 @@ class NestedCode:
 
     @torch.no_grad()
     def refit(self) -> None:
-        """Set grids and book anew from the weights as they are."""
+        """Set grids and codebook anew from the weights as they are."""
         counts = np.zeros(256, dtype=np.int64)
         for name, matrix in self._matrices.items():
             step = self._steps(name, matrix)
@@ -83,8 +83,8 @@ class NestedCode:
             values = (grid.codes - 128).to(torch.int8).numpy()
             counts += histogram(values)
         cut = outlier_cut()
-        book = build_book(counts, cut=cut, ladder=self.ladder)
-        values_of = fidelity_values(book, Encoder(book, cut=cut))
+        codebook = build_codebook(counts, cut=cut, ladder=self.ladder)
+        values_of = fidelity_values(codebook, Encoder(codebook, cut=cut))
         # Tables run over the int8 value plus 128; ``fidelity_values`` over its bits as uint8.
         rolled = [np.roll(values_of[bits], 128) for bits in self.ladder]
         self._table = torch.from_numpy(np.concatenate(rolled))

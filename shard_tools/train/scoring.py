@@ -20,7 +20,7 @@ _BATCH = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class DevScore:
     """The metric of one submodel at one fidelity on dev rows; ``bits`` 0: float weights."""
 
     depth: int

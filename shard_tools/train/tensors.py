@@ -17,7 +17,7 @@ from shard_tools.architectures.bert.model import encoder_prefix
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.train.network import OUTPUTS_LAST, ElasticNetwork, Sizes
 from sti.errors import CheckpointError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 
 _BLOCKS = {"attention": "attention.output", "ffn": "output"}
 _MODULES = {
@@ -34,7 +34,7 @@ _WORDS = "embeddings.word_embeddings.weight"
 def sizes_of(checkpoint: Checkpoint, *, outputs: int, slices: int | None) -> Sizes:
     """The sizes of a network for this checkpoint with a head of ``outputs``."""
     where = str(checkpoint.directory / "config.json")
-    config = Fields(checkpoint.config, where=where, error=CheckpointError)
+    config = JsonFields(checkpoint.config, where=where, error=CheckpointError)
     heads = config.integer("num_attention_heads", least=1)
     return Sizes(
         layers=config.integer("num_hidden_layers", least=1),

@@ -27,7 +27,7 @@ from shard_tools.train.optimizing import NotFiniteError, Optimizer
 from shard_tools.train.options import TrainingOptions
 from shard_tools.train.reorder import sort_slices, spread_layers
 from shard_tools.train.sampling import Sampler, milestones
-from shard_tools.train.scoring import Score, metric
+from shard_tools.train.scoring import DevScore, metric
 from shard_tools.train.state import Log, Stage, State, load_state, save_state
 from sti.errors import InputError, RunError
 
@@ -82,7 +82,7 @@ class Trainer:
         left = max(plain - done, 0) + (plain + elastic - max(done, plain)) * self._cost("elastic")
         return left * len(self._training) / self._steps_an_epoch
 
-    def train(self, line: Progress) -> list[Score]:
+    def train(self, line: Progress) -> list[DevScore]:
         """Train to the end, from wherever the state stands; the scores of the milestones.
 
         Args:
@@ -189,17 +189,17 @@ class Trainer:
         slices = self.network.sizes.slices
         return Sampler(self.depths, slices, options.ladder, options.seed, options.passes)
 
-    def _scores(self) -> list[Score]:
+    def _scores(self) -> list[DevScore]:
         """The metric of the milestones on dev rows, with the weights as they are."""
         sizes, ladder = self.network.sizes, self.options.ladder
         if self.network.code is not None:
             self.network.code.refit()
         sampler = self._sampler()
-        found: dict[tuple[int, int, int], Score] = {}
+        found: dict[tuple[int, int, int], DevScore] = {}
         for depth, width, bits in milestones(sizes.layers, sizes.slices, ladder or (0,)):
             run = sampler.uniform(depth, width, bits)
             value = metric(self.network, self._dev, run, regression=self._regression)
-            found[depth, width, bits] = Score(depth, width, bits, round(value, 5))
+            found[depth, width, bits] = DevScore(depth, width, bits, round(value, 5))
         return list(found.values())
 
     # Steps

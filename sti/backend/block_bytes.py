@@ -5,8 +5,9 @@ from __future__ import annotations
 import zlib
 from typing import NamedTuple
 
+from sti.arrays import ByteArray
 from sti.errors import PackCorruptError
-from sti.planning.jobs import BlockJob, Bytes, Piece
+from sti.planning.jobs import BlockJob, Piece
 
 
 class BlockBytes(NamedTuple):
@@ -15,11 +16,11 @@ class BlockBytes(NamedTuple):
     ``from_ring``: they lie in the ring and are given back after decoding; else they are preloaded.
     """
 
-    buffer: Bytes
+    buffer: ByteArray
     starts: tuple[int, ...]
     from_ring: bool
 
-    def view(self, piece: Piece) -> Bytes:
+    def view(self, piece: Piece) -> ByteArray:
         """A view of the piece's bytes."""
         start = self.starts[piece.part] + piece.start
         return self.buffer[start : start + piece.length]

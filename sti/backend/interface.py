@@ -15,7 +15,7 @@ from sti.model.manifest import Manifest
 from sti.planning.jobs import BlockJob
 
 
-class Residents(Protocol):
+class ResidentTensors(Protocol):
     """What graphs are made from: a pack, or copies of its resident tensors."""
 
     @property

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sti.codec.lookup import COUNT, POSITION, SEGMENT_WEIGHTS, Bytes, beyond, too_short, unordered
+from sti.arrays import ByteArray
+from sti.codec.lookup import COUNT, POSITION, SEGMENT_WEIGHTS, beyond, too_short, unordered
 
 _MOST_OUTLIERS = 16_384
 """Outliers that are placed in one go."""
@@ -63,7 +64,7 @@ class WorkingBuffer:
     def __init__(self, shapes: Sequence[tuple[int, ...]], slices: int, dtype: DTypeLike) -> None:
         self.sizes = tuple(prod(shape) for shape in shapes)
         self.shard_weights = weights = sum(self.sizes)
-        self.flat: Bytes = np.zeros(slices * weights, dtype=np.uint8)
+        self.flat: ByteArray = np.zeros(slices * weights, dtype=np.uint8)
         self.bound: dict[tuple[int, ...], Any] = {}
         self._moved: dict[tuple[int, ...], list[int]] = {}
         starts = np.cumsum((0, *self.sizes[:-1]))
@@ -88,8 +89,8 @@ class WorkingBuffer:
     def put_outliers(
         self,
         slices: Sequence[int],
-        records: Sequence[Bytes],
-        flip: Bytes | None,
+        records: Sequence[ByteArray],
+        flip: ByteArray | None,
         room: OutlierRoom,
     ) -> None:
         """Overwrite the outliers of several slices with their exact values.
@@ -114,7 +115,7 @@ class WorkingBuffer:
             together += number
         self._put(slices[first:], records[first:], counts[first:], flip, room)
 
-    def _counts(self, records: Sequence[Bytes]) -> list[list[int]]:
+    def _counts(self, records: Sequence[ByteArray]) -> list[list[int]]:
         """Outliers of each segment of each record, which is long enough for them."""
         segments = -(-self.shard_weights // SEGMENT_WEIGHTS)
         head = COUNT.itemsize * segments
@@ -130,9 +131,9 @@ class WorkingBuffer:
     def _put(
         self,
         slices: Sequence[int],
-        records: Sequence[Bytes],
+        records: Sequence[ByteArray],
         counts: Sequence[Sequence[int]],
-        flip: Bytes | None,
+        flip: ByteArray | None,
         room: OutlierRoom,
     ) -> None:
         totals = [sum(found) for found in counts]

@@ -1,8 +1,8 @@
 """Several systems, the same model and texts: cold and warm, in turns, each in processes of its own.
 
-In: ``Rival``s: how each one's process is started, and which files it reads. Out: ``Figures``. Cold:
-a fresh process, its files dropped from the page cache, opening and the first answer. Warm: one
-process a system stays open, and they take turns, so that a busy spell meets all of them; those
+In: ``System``s: how each one's process is started, and which files it reads. Out: ``Figures``.
+Cold: a fresh process, its files dropped from the page cache, opening and the first answer. Warm:
+one process a system stays open, and they take turns, so that a busy spell meets all of them; those
 whose turn it is not sleep. The first answer of a turn, after this wait, counts apart from those
 that follow it in a row. Knows nothing of what the systems are.
 """
@@ -36,7 +36,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class System:
     """One system under test."""
 
     name: str
@@ -58,7 +58,7 @@ class Figures:
     Memory is growth since opening began; None where the system does not tell.
     """
 
-    rival: Rival
+    system: System
     open_s: list[float] = field(default_factory=list)
     cold_s: list[float] = field(default_factory=list)
     """Opening and the first answer."""
@@ -89,8 +89,8 @@ class Figures:
     def to_json(self) -> dict[str, Any]:
         """A JSON object: times in milliseconds."""
         return {
-            "system": self.rival.name,
-            "threads": self.rival.spec.threads,
+            "system": self.system.name,
+            "threads": self.system.spec.threads,
             "failed": self.failed or None,
             "open_ms": _ms(self.open_s, statistics.median),
             "cold_ms": _ms(self.cold_s, statistics.median),
@@ -106,24 +106,24 @@ class Figures:
         }
 
 
-def contest(
-    rivals: Sequence[Rival], *, cold: int, warm: int, progress: Progress = lambda _: None
+def compare(
+    systems: Sequence[System], *, cold: int, warm: int, progress: Progress = lambda _: None
 ) -> list[Figures]:
     """Measure all systems.
 
     Args:
-        rivals: in the order of the answer.
+        systems: in the order of the answer.
         cold: cold starts of each, at least one.
         warm: warm turns of each, after one answer that does not count.
         progress: told what happens next.
 
     A system that fails has no figures but the reason; the others go on.
     """
-    figures = [Figures(rival) for rival in rivals]
+    figures = [Figures(system) for system in systems]
     for turn in range(cold):
         for found in _rotated(figures, turn):
-            progress(f"cold start {turn + 1} of {cold}: {found.rival.name}")
-            with _noting(found), _process(found.rival) as process:
+            progress(f"cold start {turn + 1} of {cold}: {found.system.name}")
+            with _noting(found), _process(found.system) as process:
                 _note_cold(found, process.ask("open"))
     if warm:
         with ExitStack() as stack:
@@ -135,7 +135,7 @@ def _run_warm(figures: Sequence[Figures], stack: ExitStack, warm: int, progress:
     processes: dict[int, _Process] = {}
     for found in figures:
         with _noting(found):
-            process = stack.enter_context(_process(found.rival))
+            process = stack.enter_context(_process(found.system))
             process.ask("open")
             process.ask("run")
             processes[id(found)] = process
@@ -175,15 +175,15 @@ def _note_cold(found: Figures, reply: dict[str, Any]) -> None:
 class _Process:
     """A running child; ``ask`` is one command and its answer."""
 
-    def __init__(self, rival: Rival) -> None:
-        self._rival = rival
+    def __init__(self, system: System) -> None:
+        self._rival = system
         # A file, not a pipe: some libraries say more than a pipe holds.
         self._said = tempfile.TemporaryFile(  # noqa: SIM115  closed with the process
             mode="w+", encoding="utf-8", errors="replace"
         )
         self._child = subprocess.Popen(
-            [rival.python, "-m", rival.module],
-            cwd=rival.cwd,
+            [system.python, "-m", system.module],
+            cwd=system.cwd,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -232,12 +232,12 @@ class _Process:
 
 
 @contextmanager
-def _process(rival: Rival) -> Iterator[_Process]:
+def _process(system: System) -> Iterator[_Process]:
     """A child that has imported what it needs, its files not in the page cache."""
-    process = _Process(rival)
+    process = _Process(system)
     try:
-        process.ask(rival.spec.to_json())
-        for file in rival.files:
+        process.ask(system.spec.to_json())
+        for file in system.files:
             drop_cache(file)
         yield process
     finally:
@@ -246,7 +246,7 @@ def _process(rival: Rival) -> Iterator[_Process]:
 
 @contextmanager
 def _noting(found: Figures) -> Iterator[None]:
-    """Let a system that fails keep the reason instead of ending the contest."""
+    """Let a system that fails keep the reason instead of ending the compare."""
     try:
         yield
     except (RunError, OSError, ValueError, KeyError) as error:

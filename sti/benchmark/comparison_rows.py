@@ -17,7 +17,7 @@ OURS = "STI"
 
 def rows_of(found: Sequence[Figures]) -> list[dict[str, Any]]:
     """Every system's figures, with the cosine of its answers to the first model's."""
-    reference = next((item for item in found if item.rival.module.endswith("onnx_model")), None)
+    reference = next((item for item in found if item.system.module.endswith("onnx_model")), None)
     rows = []
     for item in found:
         cosine = None if reference is None else item.cosine(reference)

@@ -1,4 +1,4 @@
-"""The roofs: what this machine reaches at most on each lane, and how long a plan takes below them.
+"""The roofline: the best rate of this machine on each lane, and what a plan takes at it.
 
 In: a pack and what it is read from, or a plan. Out: rates, each measured alone and at its best, and
 the seconds the same work takes at them. Nothing the pipeline does can be faster than the slowest of
@@ -36,7 +36,7 @@ _PASSES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Roofs:
+class Roofline:
     """Best rates, a second."""
 
     read_bytes: float
@@ -62,7 +62,7 @@ class Roofs:
         }
 
 
-def measure_roofs(reader: PackReader, storage: Reader, *, threads: int) -> Roofs:
+def measure_roofline(reader: PackReader, storage: Reader, *, threads: int) -> Roofline:
     """Measure the three rates; takes some tenths of a second, and as long as the reads do.
 
     Args:
@@ -70,7 +70,7 @@ def measure_roofs(reader: PackReader, storage: Reader, *, threads: int) -> Roofs
         threads: compute threads.
     """
     hidden = reader.manifest.dimensions.hidden
-    return Roofs(
+    return Roofline(
         read_bytes=read_rate(storage, reader.file_bytes),
         moved_bytes=_move_rate(),
         products=product_rate(ROWS, hidden, 4 * hidden, threads=threads),

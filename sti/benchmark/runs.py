@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sti.engine.engine import Engine
-from sti.engine.targets import Settings
+from sti.engine.targets import TargetSpec
 from sti.errors import RunError
 from sti.planning.plan import Plan
 from sti.storage.file_reader import drop_cache
@@ -29,11 +29,11 @@ LANES = ("io", "decode", "compute")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class BenchCase:
     """A way to run: a name for people, and what the engine is asked for."""
 
     name: str
-    settings: Settings
+    settings: TargetSpec
 
     def options(self) -> list[str]:
         """The same as options of ``sti run``."""
@@ -123,7 +123,7 @@ def p95(samples: Sequence[float]) -> float:
 
 
 def measure_cold(
-    pack: Path, setting: Setting, texts: Sequence[str], *, threads: int | None, repeats: int
+    pack: Path, setting: BenchCase, texts: Sequence[str], *, threads: int | None, repeats: int
 ) -> Measurement:
     """Run ``sti run`` in fresh processes, the pack dropped from the page cache before each.
 
@@ -142,7 +142,7 @@ def measure_cold(
 
 
 def measure_warm(
-    engine: Engine, settings: Sequence[Setting], texts: Sequence[str], *, repeats: int
+    engine: Engine, settings: Sequence[BenchCase], texts: Sequence[str], *, repeats: int
 ) -> list[Measurement]:
     """Run every setting pipelined and sequentially, in turns, after one run each to warm up.
 
@@ -179,7 +179,7 @@ def measure_warm(
     ]
 
 
-def aim(engine: Engine, settings: Settings) -> None:
+def aim(engine: Engine, settings: TargetSpec) -> None:
     """Set the engine's target and wait until its preload buffer is full."""
     engine.set_target(
         latency=settings.latency_s,

@@ -23,11 +23,9 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sti.arrays import Float32Array
 from sti.device import host
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class Spec:
 class Opened(Protocol):
     """A model that is open."""
 
-    def run(self) -> Floats:
+    def run(self) -> Float32Array:
         """Answer the spec's texts: ``[n, d]``."""
         ...
 
@@ -77,13 +75,13 @@ Opener = Callable[[], Opened]
 """Opens the model: the part of a start that is on the clock."""
 
 
-class Resident:
+class ResidentSystem:
     """An ``Opened`` with nothing in the background, around a function that answers."""
 
-    def __init__(self, answer: Callable[[], Floats]) -> None:
+    def __init__(self, answer: Callable[[], Float32Array]) -> None:
         self._answer = answer
 
-    def run(self) -> Floats:
+    def run(self) -> Float32Array:
         """As ``Opened.run``."""
         return self._answer()
 

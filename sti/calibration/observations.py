@@ -38,7 +38,7 @@ class Observations:
     reads: list[tuple[int, float]] = field(default_factory=list)
     """Bytes of one request, and its seconds."""
     rows: list[tuple[int, float]] = field(default_factory=list)
-    """Word rows of one reading, and its seconds."""
+    """Token embeddings of one reading, and its seconds."""
     tokens: list[tuple[int, float]] = field(default_factory=list)
     """Tokens of one text, and the tokenizer's seconds."""
     blocks: list[BlockTime] = field(default_factory=list)

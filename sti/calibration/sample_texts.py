@@ -1,7 +1,7 @@
 """Texts of a wanted length, made of a pack's own vocabulary, to measure with.
 
-In: an open pack. Out: texts whose words differ, so that word rows are read as in real use. The
-same arguments give the same texts. Knows nothing of clocks.
+In: an open pack. Out: texts whose words differ, so that token embeddings are read as in real use.
+The same arguments give the same texts. Knows nothing of clocks.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sti.benchmark.comparison import IN_A_ROW, Figures, Rival, contest
+from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare
 from sti.benchmark.comparison_rows import HEADER, OURS, cells_of, rows_of
 from sti.benchmark.system_process import Spec
 from sti.calibration.sample_texts import SampleTexts
 from sti.device import host
 from sti.engine.engine import Engine
-from sti.engine.targets import Settings, resolve
+from sti.engine.targets import TargetSpec, resolve
 from sti.errors import InputError
 from sti.report.measured import print_rows, software
 from sti.report.tables import markdown
@@ -75,8 +75,8 @@ def execute(args: argparse.Namespace) -> None:
     if asked.fidelity is None and spec.threads != host.core_count():
         with Engine.open(pack, latency=asked.latency_s, threads=host.core_count()) as engine:
             _ = engine.profile  # that of all cores, as well
-    found = contest(
-        rivals_of(pack, spec, asked, models),
+    found = compare(
+        systems_of(pack, spec, asked, models),
         cold=args.cold_repeat,
         warm=args.repeat,
         progress=_progress,
@@ -85,7 +85,7 @@ def execute(args: argparse.Namespace) -> None:
     _print(facts, found, "json" if args.json else args.output)
 
 
-def rivals_of(pack: Path, spec: Spec, asked: Settings, models: Sequence[Path]) -> list[Rival]:
+def systems_of(pack: Path, spec: Spec, asked: TargetSpec, models: Sequence[Path]) -> list[System]:
     """The systems: the pack first, then each model.
 
     Args:
@@ -99,14 +99,14 @@ def rivals_of(pack: Path, spec: Spec, asked: Settings, models: Sequence[Path]) -
     }
     every = host.core_count()
     ours = [
-        Rival(OURS, "sti.benchmark.systems.sti_pack", replace(spec, options=options), (pack,)),
-        Rival(
+        System(OURS, "sti.benchmark.systems.sti_pack", replace(spec, options=options), (pack,)),
+        System(
             f"{OURS}, all cores",
             "sti.benchmark.systems.sti_pack",
             replace(spec, options=options, threads=every),
             (pack,),
         ),
-        Rival(
+        System(
             f"{OURS}, load then execute",
             "sti.benchmark.systems.sti_pack",
             replace(spec, options={**options, "mode": "sequential"}),
@@ -120,7 +120,7 @@ def rivals_of(pack: Path, spec: Spec, asked: Settings, models: Sequence[Path]) -
         called = model.name if alone else str(model)
         for name, threads in ((called, spec.threads), (f"{called}, all cores", None)):
             given = replace(spec, file=str(model), threads=threads)
-            theirs.append(Rival(name, "sti.benchmark.systems.onnx_model", given, (model, *beside)))
+            theirs.append(System(name, "sti.benchmark.systems.onnx_model", given, (model, *beside)))
     if spec.threads == every:
         del ours[1]  # the same as the first
     return ours + theirs

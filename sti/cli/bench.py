@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sti.benchmark.roofline import Roofs, measure_roofs
-from sti.benchmark.runs import LANES, Measurement, Setting, aim, measure_cold, measure_warm
+from sti.benchmark.roofline import Roofline, measure_roofline
+from sti.benchmark.runs import LANES, BenchCase, Measurement, aim, measure_cold, measure_warm
 from sti.calibration.sample_texts import SampleTexts
 from sti.device import host
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
 from sti.device.profile import StorageProfile
 from sti.engine.engine import Engine
-from sti.engine.targets import Settings, resolve
+from sti.engine.targets import TargetSpec, resolve
 from sti.model.manifest import Manifest
 from sti.report.measured import figure, megabytes, print_rows, software
 from sti.report.tables import markdown
@@ -27,7 +27,7 @@ from sti.storage.reader import Reader
 from sti.units import format_size, format_time
 
 HEADER = ("setting", "run", "total ms", "p95 ms", "open ms", "io ms", "decode ms", "compute ms")
-ROOFS = (
+ROOFLINE = (
     "setting",
     *("io roof ms", "share", "decode roof ms", "share", "compute roof ms", "share"),
     *("highest roof ms", "share of the run"),
@@ -75,10 +75,10 @@ def execute(args: argparse.Namespace) -> None:
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
         storage = _storage(pack, emulated)
         try:
-            roofs = measure_roofs(engine.reader, storage, threads=engine.threads)
+            roofline = measure_roofline(engine.reader, storage, threads=engine.threads)
         finally:
             storage.close()
-        rows = [_figures(item, roofs, engine.manifest) for item in found]
+        rows = [_figures(item, roofline, engine.manifest) for item in found]
         facts = {
             "machine": host.describe(),
             "software": software(),
@@ -86,8 +86,9 @@ def execute(args: argparse.Namespace) -> None:
             "workload": f"{args.batch} x {tokens} tokens, {engine.threads} compute threads, "
             f"{'direct' if engine.direct else 'buffered'} reads",
             "storage": _describe(emulated),
-            "roofs": f"reads {roofs.read_bytes / 1e9:.2f} GB/s, memory "
-            f"{roofs.moved_bytes / 1e9:.1f} GB/s, {roofs.products / 1e9:.0f} G int8 products/s",
+            "roofline": f"reads {roofline.read_bytes / 1e9:.2f} GB/s, memory "
+            f"{roofline.moved_bytes / 1e9:.1f} GB/s, "
+            f"{roofline.products / 1e9:.0f} G int8 products/s",
             settings[0].name: describe_plan(plan),
         }
     _print(facts, rows, "json" if args.json else args.output)
@@ -113,12 +114,12 @@ def _storage(pack: Path, emulated: StorageProfile | None) -> Reader:
     return reader if emulated is None else SlowReader(reader, emulated)
 
 
-def _figures(item: Measurement, roofs: Roofs, manifest: Manifest) -> dict[str, Any]:
+def _figures(item: Measurement, roofline: Roofline, manifest: Manifest) -> dict[str, Any]:
     """A measurement as a JSON object, with the least each lane can take for the same work."""
     figures = item.to_json()
     if item.plan is None:
         return figures | {f"{lane}_roof_ms": None for lane in LANES}
-    least = roofs.seconds(item.plan, manifest, figures["bytes_read"])
+    least = roofline.seconds(item.plan, manifest, figures["bytes_read"])
     return figures | {f"{lane}_roof_ms": round(least[lane] * 1e3, 3) for lane in LANES}
 
 
@@ -131,16 +132,16 @@ def _describe(emulated: StorageProfile | None) -> str:
     return f"emulated: real reads, none sooner than at {pace}"
 
 
-def _settings(asked: Settings, ladder: tuple[int, ...]) -> list[Setting]:
+def _settings(asked: TargetSpec, ladder: tuple[int, ...]) -> list[BenchCase]:
     """What to compare: a pinned plan or fidelity alone, else planning and every fidelity."""
     if asked.plan is not None:
-        return [Setting("pinned", asked)]
+        return [BenchCase("pinned", asked)]
     if asked.fidelity is not None:
-        return [Setting(f"{asked.fidelity} bits", asked)]
+        return [BenchCase(f"{asked.fidelity} bits", asked)]
     uniform = [
-        Setting(f"{bits} bits", replace(asked, latency_s=None, fidelity=bits)) for bits in ladder
+        BenchCase(f"{bits} bits", replace(asked, latency_s=None, fidelity=bits)) for bits in ladder
     ]
-    return [Setting("planned", asked), *uniform]
+    return [BenchCase("planned", asked), *uniform]
 
 
 def _print(facts: dict[str, str], rows: list[dict[str, Any]], form: str) -> None:
@@ -152,7 +153,7 @@ def _print(facts: dict[str, str], rows: list[dict[str, Any]], form: str) -> None
         "the first run; growth: of its memory from the start."
     )
     below = [_roof_row(row) for row in rows if row["kind"] == "pipelined"]
-    print("\n" + markdown(ROOFS, below), end="")
+    print("\n" + markdown(ROOFLINE, below), end="")
     print(
         "\nroof: the same work at the best rates of this machine, one thing at a time; share: of "
         "the roof's speed that the lane reached while the others were at work."

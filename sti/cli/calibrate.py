@@ -84,7 +84,7 @@ def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[fl
         ["direct IO", *("yes" if p.storage.direct else "no" for p in profiles.values())],
         ["storage MB/s", *(f"{p.storage.bytes_per_s / 1e6:.0f}" for p in profiles.values())],
         ["a request", *(format_time(p.storage.request_s) for p in profiles.values())],
-        ["a word row", *(format_time(p.storage.row_s) for p in profiles.values())],
+        ["a token embedding", *(format_time(p.storage.row_s) for p in profiles.values())],
     ]
     for bits in first.decode.weight_s:
         costs = (f"{p.decode.weight_s[bits] * 1e9:.2f}" for p in profiles.values())

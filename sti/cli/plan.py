@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
-from sti.engine.targets import Settings, resolve
+from sti.engine.targets import TargetSpec, resolve
 from sti.errors import InputError
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import fidelities
@@ -66,7 +66,7 @@ def execute(args: argparse.Namespace) -> None:
         print(f"saved to {args.output}; `--plan {args.output}` follows it")
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def _settings(args: argparse.Namespace) -> TargetSpec:
     return resolve(
         latency=args.latency,
         preload=args.preload,

@@ -1,16 +1,16 @@
 """The nested code: planes of a shard -> int8 weights, at any fidelity of the ladder.
 
-One book serves a whole model. For every fidelity of the ladder it says which int8 value each code
-stands for; a code of a higher fidelity begins with the code of the lower one, so a shard at
+One codebook serves a whole model. For every fidelity of the ladder it says which int8 value each
+code stands for; a code of a higher fidelity begins with the code of the lower one, so a shard at
 fidelity b is exactly its first planes. A few weights, the outliers, are listed beside the planes
 and are exact at every fidelity. Decoding is table look-ups on integers, four weights an index
 (eight at 2 bits).
 
 ``Decoder`` is the specification, plain and slow; at run time ``sti.backend.onnxruntime.decoder``
-does the same. Knows nothing of files, graphs, scales or layers, nor how a book is made (the offline
-tool does that). Bytes of planes and outliers go in, int8 (or uint8 with zero point 128) comes out.
-The alternative, a copy of the shard for every fidelity (paper, section 4.2), takes 23 bits a weight
-for this ladder instead of 8.
+does the same. Knows nothing of files, graphs, scales or layers, nor how a codebook is made (the
+offline tool does that). Bytes of planes and outliers go in, int8 (or uint8 with zero point 128)
+comes out. The alternative, a copy of the shard for every fidelity (paper, section 4.2), takes 23
+bits a weight for this ladder instead of 8.
 
 A plane of a shard of N weights (N a multiple of 8) that adds w bits is a sequence of w // 2
 two-bit components followed, if w is odd, by a one-bit component; higher bits come first.
@@ -70,7 +70,7 @@ def plane_bytes(ladder: Sequence[int], weights: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class CodeBook:
+class Codebook:
     """What every code of every fidelity stands for.
 
     Attributes:
@@ -85,44 +85,44 @@ class CodeBook:
         check_ladder(self.ladder)
         if tuple(self.values) != self.ladder:
             raise PackFormatError(
-                f"code book has values for {list(self.values)} bits, not for {list(self.ladder)}"
+                f"codebook has values for {list(self.values)} bits, not for {list(self.ladder)}"
             )
         frozen = {}
         for bits, table in self.values.items():
             if table.dtype != np.int8 or table.shape != (1 << bits,):
-                raise PackFormatError(f"code book: {bits} bits need {1 << bits} int8 values")
+                raise PackFormatError(f"codebook: {bits} bits need {1 << bits} int8 values")
             frozen[bits] = table.copy()
             frozen[bits].flags.writeable = False
         object.__setattr__(self, "values", MappingProxyType(frozen))
 
     def to_json(self) -> dict[str, object]:
-        """The book as JSON values; ``from_json`` reads it back."""
+        """The codebook as JSON values; ``from_json`` reads it back."""
         return {
             "ladder": list(self.ladder),
             "values": {str(bits): table.tolist() for bits, table in self.values.items()},
         }
 
     @classmethod
-    def from_json(cls, data: object) -> CodeBook:
-        """The book that ``to_json`` wrote.
+    def from_json(cls, data: object) -> Codebook:
+        """The codebook that ``to_json`` wrote.
 
         Raises:
-            PackFormatError: ``data`` is not a book.
+            PackFormatError: ``data`` is not a codebook.
         """
         match data:
             case {"ladder": list() as ladder, "values": dict() as tables, **rest} if not rest:
                 pass
             case _:
-                raise PackFormatError("code book: expected a ladder and values")
+                raise PackFormatError("codebook: expected a ladder and values")
         if not all(type(bits) is int for bits in ladder):
-            raise PackFormatError("code book: the ladder must be whole numbers")
+            raise PackFormatError("codebook: the ladder must be whole numbers")
         if list(tables) != [str(bits) for bits in ladder]:
-            raise PackFormatError("code book: values do not match the ladder")
+            raise PackFormatError("codebook: values do not match the ladder")
         values = {}
         for bits in check_ladder(ladder):
             table = tables[str(bits)]
             if not (isinstance(table, list) and all(_is_int8(value) for value in table)):
-                raise PackFormatError(f"code book: values of {bits} bits must be int8 numbers")
+                raise PackFormatError(f"codebook: values of {bits} bits must be int8 numbers")
             values[bits] = np.array(table, dtype=np.int8)
         return cls(tuple(ladder), values)
 

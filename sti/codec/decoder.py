@@ -12,40 +12,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.codec.codebook import WEIGHTS_MULTIPLE, CodeBook
-from sti.codec.lookup import Bytes, look_up, put_outliers
+from sti.arrays import ByteArray
+from sti.codec.codebook import WEIGHTS_MULTIPLE, Codebook
+from sti.codec.lookup import look_up, put_outliers
 from sti.codec.tables import Recipe, Recipes
 from sti.errors import PackCorruptError, PackFormatError
 
 _SIGN = 0x80
 
-Decoded = NDArray[np.int8] | Bytes
+Decoded = NDArray[np.int8] | ByteArray
 
 
 class Decoder:
-    """Decodes shards by one book. Immutable, so threads may share it.
+    """Decodes shards by one codebook. Immutable, so threads may share it.
 
     Args:
-        book: the book of the pack.
+        codebook: the codebook of the pack.
         unsigned: write uint8 with zero point 128 instead of int8.
 
     Attributes:
-        book: as given.
+        codebook: as given.
         dtype: of what ``decode`` writes, int8 or uint8.
         flip: what exact values are xored with to be of ``dtype``; None for int8.
     """
 
-    __slots__ = ("_plane_bits", "_recipes", "book", "dtype", "flip")
+    __slots__ = ("_plane_bits", "_recipes", "codebook", "dtype", "flip")
 
-    def __init__(self, book: CodeBook, *, unsigned: bool = False) -> None:
-        self.book = book
+    def __init__(self, codebook: Codebook, *, unsigned: bool = False) -> None:
+        self.codebook = codebook
         self.dtype: np.dtype[Any] = np.dtype(np.uint8 if unsigned else np.int8)
         self.flip = np.array(_SIGN, dtype=np.uint8) if unsigned else None
-        ladder = book.ladder
+        ladder = codebook.ladder
         self._plane_bits = tuple(b - a for a, b in zip((0, *ladder), ladder, strict=False))
-        self._recipes = Recipes(book.ladder, book.values, unsigned=unsigned)
+        self._recipes = Recipes(codebook.ladder, codebook.values, unsigned=unsigned)
 
-    def decode(self, planes: Sequence[Bytes], outliers: Bytes, out: Decoded) -> None:
+    def decode(self, planes: Sequence[ByteArray], outliers: ByteArray, out: Decoded) -> None:
         """Decode one shard of N weights.
 
         Args:
@@ -61,11 +62,11 @@ class Decoder:
         self.look_up(planes, out)
         put_outliers(outliers, out.view(np.uint8), self.flip)
 
-    def look_up(self, planes: Sequence[Bytes], out: Decoded) -> None:
+    def look_up(self, planes: Sequence[ByteArray], out: Decoded) -> None:
         """As ``decode``, but leave outliers at what their codes say."""
         look_up(self.recipe(planes, out.size), planes, out.view(np.uint8))
 
-    def recipe(self, planes: Sequence[Bytes], weights: int) -> Recipe:
+    def recipe(self, planes: Sequence[ByteArray], weights: int) -> Recipe:
         """How to decode these planes of a shard; checks that they fit it. Raises as ``decode``."""
         for plane, bits in zip(planes, self._plane_bits, strict=False):
             if plane.size * 8 != weights * bits:

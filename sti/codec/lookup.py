@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sti.arrays import ByteArray
 from sti.codec.tables import Component, Recipe, Source, Stage
 from sti.errors import PackCorruptError
 
 SEGMENT_WEIGHTS = 65_536
 
-Bytes = NDArray[np.uint8]
 
 COUNT, POSITION = np.dtype("<u4"), np.dtype("<u2")
 """Types in an outlier record, which holds counts, then positions, then int8 values."""
@@ -30,7 +30,7 @@ _LOW_HALF, _HIGH_HALF = 0x0F, 0xF0
 _U16 = np.dtype("u2")
 
 
-def look_up(recipe: Recipe, planes: Sequence[Bytes], out: Bytes) -> None:
+def look_up(recipe: Recipe, planes: Sequence[ByteArray], out: ByteArray) -> None:
     """Decode a shard but for its outliers.
 
     Args:
@@ -49,13 +49,13 @@ def look_up(recipe: Recipe, planes: Sequence[Bytes], out: Bytes) -> None:
         out[:] = recipe.pairs[out.view(_U16)].view(np.uint8)
 
 
-def component(plane: Bytes, part: Component, eighth: int) -> Bytes:
+def component(plane: ByteArray, part: Component, eighth: int) -> ByteArray:
     """A component's bytes: ``[2, N/8]`` if of two bits, ``[N/8]`` if of one; a view."""
     found = plane[part.start * eighth : (part.start + part.bits) * eighth]
     return found.reshape(2, eighth) if part.bits == 2 else found
 
 
-def contributions(stage: Stage, parts: Sequence[Bytes]) -> Bytes:
+def contributions(stage: Stage, parts: Sequence[ByteArray]) -> ByteArray:
     """What a stage gives to each weight, ``[2, m * 4]``, from the bytes of all components."""
     index: NDArray[Any] = _index_byte(stage.low, parts)
     if stage.high:
@@ -64,7 +64,7 @@ def contributions(stage: Stage, parts: Sequence[Bytes]) -> Bytes:
     return quads.view(np.uint8)
 
 
-def _index_byte(source: Source, parts: Sequence[Bytes]) -> Bytes:
+def _index_byte(source: Source, parts: Sequence[ByteArray]) -> ByteArray:
     """One byte of each index, ``[2, m]``."""
     first = parts[source[0]]
     if first.ndim == 2:
@@ -76,7 +76,7 @@ def _index_byte(source: Source, parts: Sequence[Bytes]) -> Bytes:
     return found
 
 
-def put_outliers(record: Bytes, out: Bytes, flip: Bytes | None) -> None:
+def put_outliers(record: ByteArray, out: ByteArray, flip: ByteArray | None) -> None:
     """Overwrite the outliers of one shard with their exact values.
 
     Args:

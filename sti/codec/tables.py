@@ -2,8 +2,8 @@
 
 A fidelity decodes in stages. A stage joins one or two bytes (each four weights of two bits, or
 two times four weights of one bit) into an index of up to 16 bits and looks up four contributions,
-one a weight; the contributions of all stages are added modulo 256. Codes of up to 4 bits need one
-stage, whose contributions are the values themselves. Beyond, two ways:
+one a weight; the contributions of all stages are added modulo 256. ByteArray of up to 4 bits need
+one stage, whose contributions are the values themselves. Beyond, two ways:
 
 - where the values are a sum ``f(first bits) + g(last bits)`` (``g`` may also see the first two
   bits of the code), the stages look up ``f`` and ``g``: nothing else is needed;
@@ -21,7 +21,8 @@ from typing import NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-Codes = NDArray[np.uint8]
+from sti.arrays import ByteArray
+
 _T = TypeVar("_T", bound=np.generic)
 
 _QUAD = 4  # weights an index stands for
@@ -129,9 +130,9 @@ class _Builder:
     def __init__(self, parts: Sequence[Component]) -> None:
         self._parts = parts
         self._stages: dict[tuple[tuple[int, ...], bytes], Stage] = {}
-        self._heads: dict[int, Codes] = {}
+        self._heads: dict[int, ByteArray] = {}
 
-    def recipe(self, count: int, values: Codes) -> Recipe:
+    def recipe(self, count: int, values: ByteArray) -> Recipe:
         """For the first ``count`` components, whose codes stand for ``values``."""
         parts = tuple(self._parts[:count])
         groups = self._groups(count)
@@ -150,7 +151,7 @@ class _Builder:
         pair = np.arange(1 << 16, dtype=np.uint16).view(np.uint8) & np.uint8(len(values) - 1)
         return Recipe(parts, None, tuple(stages), _frozen(values[pair].view(np.uint16)))
 
-    def _wide(self, values: Codes) -> NDArray[np.uint64]:
+    def _wide(self, values: ByteArray) -> NDArray[np.uint64]:
         """Entries for two bytes of a two-bit component."""
         quads = self._stage((0,), values).table.astype(np.uint64)
         both: NDArray[np.uint64] = quads[:, None] << np.uint64(32) | quads
@@ -169,7 +170,7 @@ class _Builder:
         return sum(self._parts[number].bits for number in group)
 
     def _summed(
-        self, first: tuple[int, ...], last: tuple[int, ...], values: Codes
+        self, first: tuple[int, ...], last: tuple[int, ...], values: ByteArray
     ) -> tuple[Stage, Stage] | None:
         """Two stages whose contributions add up to the values, if the values allow it."""
         grid = values.reshape(1 << self._bits(first), -1)
@@ -191,7 +192,7 @@ class _Builder:
             )
         return None
 
-    def _stage(self, group: tuple[int, ...], contributions: Codes) -> Stage:
+    def _stage(self, group: tuple[int, ...], contributions: ByteArray) -> Stage:
         """A stage whose ``contributions`` are indexed by the bits of ``group``, joined in order."""
         key = (group, contributions.tobytes())
         if key not in self._stages:
@@ -214,10 +215,10 @@ class _Builder:
         low, high = (*found, ())[:2]
         return low, high
 
-    def _byte_codes(self, group: Sequence[int], source: Source) -> Codes:
+    def _byte_codes(self, group: Sequence[int], source: Source) -> ByteArray:
         """What each value of a byte of an index says of the codes of its four weights, ``[n, 4]``.
 
-        Codes are the bits of ``group``, joined; every component lies in one byte of the index.
+        ByteArray are the bits of ``group``, joined; every component lies in one byte of the index.
         """
         shifts, below = {}, 0
         for number in reversed(group):

@@ -15,7 +15,7 @@ use, and ``decode_s``, seconds of a shard at any fidelity.
 
 How it scales (paper, "Planner", where times are per layer of BERT-base):
 
-- Storage by bytes. A word row is a request of its own.
+- Storage by bytes. A token embedding is a request of its own.
 - Decoding by weights, the same at every fidelity. The paper decompresses on the compute thread just
   before use; here it keeps a lane of its own beside compute, as the engine has it.
 - Compute by multiply-adds. A line is fitted to seconds over slices in use. Its slope is what a
@@ -36,7 +36,7 @@ from pathlib import Path
 from sti.device.least_squares import fit_costs
 from sti.device.profile import COMPUTE_TERMS, DecodeProfile, DeviceProfile, StorageProfile
 from sti.errors import ProfileError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest
 
 BOARD_VERSION = 1
@@ -60,7 +60,7 @@ def load_device(device: str | Path, manifest: Manifest) -> DeviceProfile:
     """
     path = _SHIPPED / f"{device}.json" if str(device) in shipped_devices() else Path(device)
     value, where = _read(path, device), str(path)
-    fields = Fields(value, where=where, error=ProfileError)
+    fields = JsonFields(value, where=where, error=ProfileError)
     if fields.has("board"):
         return _read_board(fields).profile(manifest)
     if fields.has("profile"):
@@ -123,7 +123,7 @@ class _Board:
                 direct=True,
                 request_s=self.request_s,
                 bytes_per_s=self.bytes_per_s,
-                row_s=self.request_s + manifest.words.row_bytes / self.bytes_per_s,
+                row_s=self.request_s + manifest.embeddings.row_bytes / self.bytes_per_s,
             ),
             decode=DecodeProfile(shard_s=0.0, weight_s=dict.fromkeys(manifest.ladder, decode_s)),
             compute=_compute(self.layer, manifest),
@@ -160,7 +160,7 @@ def _compute(layer: _Layer, manifest: Manifest) -> dict[str, tuple[float, ...]]:
     return compute
 
 
-def _read_board(fields: Fields) -> _Board:
+def _read_board(fields: JsonFields) -> _Board:
     version = fields.integer("board")
     if version != BOARD_VERSION:
         raise ProfileError(
@@ -180,7 +180,7 @@ def _read_board(fields: Fields) -> _Board:
     )
 
 
-def _read_layer(fields: Fields) -> _Layer:
+def _read_layer(fields: JsonFields) -> _Layer:
     slices = fields.integer("slices", least=1)
     times = fields.object("compute_s")
     for key in times.keys():

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sti.errors import ProfileError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 from sti.model.workload import Workload
 
 PROFILE_VERSION = 1
@@ -22,7 +22,7 @@ COMPUTE_TERMS = 5
 
 @dataclass(frozen=True, slots=True)
 class StorageProfile:
-    """Sequential reads: ``request_s + bytes / bytes_per_s`` each; ``row_s`` a word row."""
+    """Sequential reads: ``request_s + bytes / bytes_per_s`` each; ``row_s`` a token embedding."""
 
     direct: bool
     """Whether O_DIRECT works where the pack lies."""
@@ -85,7 +85,7 @@ class DeviceProfile:
         Raises:
             ProfileError: an unknown version, or a missing or ill-typed field; names ``where``.
         """
-        fields = Fields(value, where=where, error=ProfileError)
+        fields = JsonFields(value, where=where, error=ProfileError)
         version = fields.integer("profile")
         if version != PROFILE_VERSION:
             raise ProfileError(f"{where}: profile version {version} is unknown; `sti calibrate`")

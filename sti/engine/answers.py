@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sti.arrays import Float32Array
 from sti.text.encoding import Encoding
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +49,13 @@ def _plain(item: Label | TextSpan) -> dict[str, Any]:
     }
 
 
-def softmax(logits: Floats) -> Floats:
+def softmax(logits: Float32Array) -> Float32Array:
     """Probabilities along the last axis; a new array."""
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
-def class_labels(logits: Floats, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
+def class_labels(logits: Float32Array, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
     """For each row of ``[n, classes]``, its labels by falling probability."""
     rows = []
     for row in softmax(logits):
@@ -79,7 +77,7 @@ def reject(
     ]
 
 
-def regression_labels(logits: Floats, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
+def regression_labels(logits: Float32Array, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
     """For each row of ``[n, outputs]``, the predicted values under their names."""
     return tuple(
         tuple(Label(name, float(value)) for name, value in zip(names, row, strict=True))
@@ -88,7 +86,7 @@ def regression_labels(logits: Floats, names: Sequence[str]) -> tuple[tuple[Label
 
 
 def text_spans(
-    text: str, encoding: Encoding, logits: Floats, names: Sequence[str]
+    text: str, encoding: Encoding, logits: Float32Array, names: Sequence[str]
 ) -> tuple[TextSpan, ...]:
     """Labelled spans of one text from token logits ``[tokens, classes]``.
 

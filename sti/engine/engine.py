@@ -28,9 +28,9 @@ from sti.device.memory_limit import check_memory
 from sti.device.profile import DeviceProfile
 from sti.engine.answers import Label, TextSpan, reject
 from sti.engine.inputs import Text, check_texts
-from sti.engine.plan_store import Planned, Plans, Profiles
+from sti.engine.plan_store import PlanStore, PreparedPlan, ProfileSource
 from sti.engine.results import Result, make_result
-from sti.engine.targets import Settings, resolve
+from sti.engine.targets import TargetSpec, resolve
 from sti.errors import ClosedError, InputError, RunError, StiWarning
 from sti.model.manifest import Manifest
 from sti.pack.header import VOCABULARY
@@ -43,7 +43,7 @@ from sti.text.encoding import Encoding
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
 
 _STATE_BYTES = 8
-"""A token's hidden state and word row, for each of its numbers."""
+"""A token's hidden state and token embedding, for each of its numbers."""
 _SMALL_BYTES = 1 << 26
 """What a batch may take without a look at the memory that is free."""
 
@@ -58,7 +58,7 @@ class Engine:
     def __init__(
         self,
         reader: PackReader,
-        settings: Settings,
+        settings: TargetSpec,
         *,
         threads: int,
         verify: bool,
@@ -74,7 +74,7 @@ class Engine:
         self._closed = False
         self._held: Plan | None = None
         backend = Backend(reader, threads=threads)
-        self._profiles = Profiles(reader, backend, threads=threads, given=profile)
+        self._profiles = ProfileSource(reader, backend, threads=threads, given=profile)
         self._runner = Runner(reader, backend, verify=verify, storage=storage)
         self._forgotten = weakref.finalize(self, _end_forgotten, self._runner, reader.path)
         self._forgotten.atexit = False
@@ -120,10 +120,12 @@ class Engine:
             config: the ``sti.toml`` that names targets.
             target: the name of a target in it; explicit arguments win over it.
             threads: compute threads; None: what suits this machine.
-            verify: compare everything that is read with its checksum, and the word table at once
+            verify: compare everything that is read with its checksum, and the embedding table at
+            once
                 (costs about 1 ns a byte); without it, a damaged pack may answer wrongly.
             profile: what this machine can do; None: the cached profile, measured if there is none.
-            storage: what blocks and word rows are read from, closed with the engine once that is
+            storage: what blocks and token embeddings are read from, closed with the engine once
+            that is
                 open; None: the pack's own file. Needs a ``profile`` of it
                 (``sti.device.emulated_storage``).
 
@@ -251,7 +253,7 @@ class Engine:
         if tokens < 2 or batch < 1:
             raise InputError("a workload has at least 1 sentence of at least 2 tokens")
         with self._use():
-            return self._plans.of(batch=batch, tokens=tokens)[0]
+            return self._plans.plan_for(batch=batch, tokens=tokens)[0]
 
     def run(self, texts: Sequence[Text], *, mode: Mode = "pipelined") -> Result:
         """Answer a batch of texts (or of pairs, as tuples).
@@ -282,7 +284,7 @@ class Engine:
             tokenized = perf_counter()
             recorder.add("compute", TOKENIZE, arrived, tokenized)
             mean = -(-sum(len(item.ids) for item in encodings) // len(encodings))
-            planned = self._plans.of(batch=len(texts), tokens=mean)
+            planned = self._plans.plan_for(batch=len(texts), tokens=mean)
             recorder.add("compute", PLAN, tokenized, perf_counter())
             plan, jobs = planned
             outcome = self._runner.run(jobs, plan, encodings, mode=mode, recorder=recorder)
@@ -364,9 +366,9 @@ class Engine:
                 f"{' or '.join(tasks)}"
             )
 
-    def _aim(self, settings: Settings) -> Plans:
+    def _aim(self, settings: TargetSpec) -> PlanStore:
         """Plans for ``settings``, the preload buffer following them."""
-        plans = Plans(
+        plans = PlanStore(
             self._reader,
             settings,
             threads=self._threads,
@@ -375,7 +377,7 @@ class Engine:
         self._hold(plans.opening())
         return plans
 
-    def _hold(self, planned: Planned) -> None:
+    def _hold(self, planned: PreparedPlan) -> None:
         """Let the preload buffer follow the plan, if that changes anything."""
         plan, jobs = planned
         wanted = plan.target.preload_bytes or self._held is not None

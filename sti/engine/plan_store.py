@@ -1,9 +1,9 @@
 """Which plan is current: one for each workload bucket, made for one target, kept.
 
-In: what the caller asked for (``Settings``), the pack's manifest, a source of the device profile.
+In: what the caller asked for (``TargetSpec``), the pack's manifest, a source of the device profile.
 Out: plans and their block jobs. What the planner made is remembered between runs
 (``sti.calibration.cache``): on a small machine planning can take longer than answering. An engine
-that aims at another target gets another ``Plans``, so that a target that cannot be met leaves
+that aims at another target gets another ``PlanStore``, so that a target that cannot be met leaves
 everything as it was. Not thread-safe.
 """
 
@@ -19,7 +19,7 @@ from sti.device import host
 from sti.device.memory_limit import check_memory
 from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
-from sti.engine.targets import Settings
+from sti.engine.targets import TargetSpec
 from sti.errors import InfeasibleError, PlanError
 from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
@@ -31,10 +31,10 @@ from sti.version import __version__
 
 _OPENING_TOKENS = 32
 
-Planned = tuple[Plan, tuple[BlockJob, ...]]
+PreparedPlan = tuple[Plan, tuple[BlockJob, ...]]
 
 
-class Profiles:
+class ProfileSource:
     """The device profile of one engine: given, or measured when it is first asked for.
 
     Not thread-safe, and not to be asked while ``backend`` computes.
@@ -54,7 +54,7 @@ class Profiles:
         return self.known
 
 
-class Plans:
+class PlanStore:
     """The plans for one target.
 
     Args:
@@ -71,16 +71,16 @@ class Plans:
     def __init__(
         self,
         reader: PackReader,
-        settings: Settings,
+        settings: TargetSpec,
         *,
         threads: int,
-        profiles: Profiles,
+        profiles: ProfileSource,
     ) -> None:
         self._reader = reader
         self._settings = settings
         self._threads = threads
         self._profiles = profiles
-        self._made: dict[Workload, Planned] = {}
+        self._made: dict[Workload, PreparedPlan] = {}
         self._jobs: dict[BlockPlan, BlockJob] = {}
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         preload_bytes = settings.preload_bytes or 0
@@ -91,7 +91,7 @@ class Plans:
             self._pinned = read_plan(settings.plan, reader.manifest, reader.pack_id)
             _check_preload(self._pinned.target.preload_bytes)
 
-    def of(self, *, batch: int, tokens: int) -> Planned:
+    def plan_for(self, *, batch: int, tokens: int) -> PreparedPlan:
         """The plan for ``batch`` sentences of ``tokens`` tokens, and its jobs.
 
         Raises:
@@ -103,7 +103,7 @@ class Plans:
             self._made[workload] = plan, tuple(self._job(item) for item in plan.blocks)
         return self._made[workload]
 
-    def opening(self) -> Planned:
+    def opening(self) -> PreparedPlan:
         """The plan to prepare for before any text is known: one sentence of usual length.
 
         Raises:
@@ -111,9 +111,9 @@ class Plans:
         """
         most = self._reader.manifest.dimensions.max_tokens
         try:
-            return self.of(batch=1, tokens=min(_OPENING_TOKENS, most))
+            return self.plan_for(batch=1, tokens=min(_OPENING_TOKENS, most))
         except InfeasibleError:
-            return self.of(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
+            return self.plan_for(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
 
     def _job(self, item: BlockPlan) -> BlockJob:
         """A block's job; plans for different workloads share those they have in common."""

@@ -13,15 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sti.engine.answers import (
-    Floats,
-    Label,
-    TextSpan,
-    _plain,
-    class_labels,
-    regression_labels,
-    text_spans,
-)
+from sti.arrays import Float32Array
+from sti.engine.answers import Label, TextSpan, _plain, class_labels, regression_labels, text_spans
 from sti.model.manifest import Manifest
 from sti.pipeline.trace import Trace
 from sti.planning.plan import Plan
@@ -49,9 +42,9 @@ class Timing:
 class Result:
     """The answer to one call. Arrays are the caller's to keep and change."""
 
-    embeddings: Floats | None
+    embeddings: Float32Array | None
     """``[n, d]``, for embedding packs."""
-    logits: Floats | tuple[Floats, ...] | None
+    logits: Float32Array | tuple[Float32Array, ...] | None
     """``[n, classes]``; for tagging packs one ``[tokens, classes]`` a text."""
     labels: tuple[tuple[Label, ...], ...] | tuple[tuple[TextSpan, ...], ...] | None
     """For each text: classes best first, regressed values in order, or labelled spans in order."""
@@ -62,7 +55,7 @@ class Result:
     """The least score in scope under this plan; None where ``accepted`` is."""
     timing: Timing
     bytes_read: int
-    """Bytes read from storage in this call, word rows included."""
+    """Bytes read from storage in this call, token embeddings included."""
     plan: Plan
     """The plan as used."""
     trace: Trace
@@ -99,7 +92,7 @@ def make_result(
     manifest: Manifest,
     texts: Sequence[str | tuple[str, str]],
     encodings: Sequence[Encoding],
-    outputs: Sequence[Floats],
+    outputs: Sequence[Float32Array],
     *,
     plan: Plan,
     trace: Trace,
@@ -108,8 +101,8 @@ def make_result(
 ) -> Result:
     """Put a run's outputs, one array a text, into the form of the pack's task."""
     names = manifest.labels
-    embeddings: Floats | None = None
-    logits: Floats | tuple[Floats, ...] | None = None
+    embeddings: Float32Array | None = None
+    logits: Float32Array | tuple[Float32Array, ...] | None = None
     labels: tuple[tuple[Label, ...], ...] | tuple[tuple[TextSpan, ...], ...] | None = None
     accepted, threshold = None, None
     if manifest.task == "embedding":

@@ -4,7 +4,7 @@
     latency = "150ms"
     preload = "2MB"
 
-In: a path, or the places a configuration is looked for. Out: ``Settings``, with units parsed and
+In: a path, or the places a configuration is looked for. Out: ``TargetSpec``, with units parsed and
 keys checked; ``resolve`` lays the caller's own arguments over a named target. Knows nothing of
 packs or devices: whether a fidelity exists or a target can be met is found out later.
 """
@@ -26,7 +26,7 @@ KEYS = ("latency", "preload", "fidelity", "plan")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TargetSpec:
     """What to plan for. None: not asked for. A ``plan`` stands alone."""
 
     latency_s: float | None = None
@@ -42,9 +42,9 @@ class Config:
     """A configuration file, read and checked."""
 
     path: Path
-    targets: Mapping[str, Settings]
+    targets: Mapping[str, TargetSpec]
 
-    def target(self, name: str) -> Settings:
+    def target(self, name: str) -> TargetSpec:
         """The target called ``name``.
 
         Raises:
@@ -64,7 +64,7 @@ def resolve(
     plan: Plan | str | Path | None = None,
     config: str | Path | None = None,
     target: str | None = None,
-) -> Settings:
+) -> TargetSpec:
     """The caller's arguments, laid over the named target where one is given.
 
     A plan brings its own fidelities and target. So an explicit ``plan`` replaces all that the named
@@ -94,7 +94,7 @@ def resolve(
     return settings
 
 
-def _pinned(plan: Plan | str | Path, given: Sequence[str]) -> Settings:
+def _pinned(plan: Plan | str | Path, given: Sequence[str]) -> TargetSpec:
     """An explicit plan, where nothing else is given that it brings itself."""
     if given:
         raise InputError(
@@ -103,14 +103,14 @@ def _pinned(plan: Plan | str | Path, given: Sequence[str]) -> Settings:
         )
     if not isinstance(plan, Plan | str | Path):
         raise InputError(f"plan must be a plan or the name of its file; found {plan!r:.60}")
-    return Settings(plan=plan if isinstance(plan, Plan) else Path(plan))
+    return TargetSpec(plan=plan if isinstance(plan, Plan) else Path(plan))
 
 
-def _named(config: str | Path | None, target: str | None) -> Settings:
+def _named(config: str | Path | None, target: str | None) -> TargetSpec:
     if target is not None:
         return load_config(find_config(config)).target(target)
     if config is None:
-        return Settings()
+        return TargetSpec()
     known = ", ".join(sorted(load_config(Path(config)).targets)) or "none"
     raise ConfigError(f"{config}: say which target to use; targets in this file: {known}")
 
@@ -168,7 +168,7 @@ def load_config(path: Path) -> Config:
     )
 
 
-def _settings(path: Path, name: str, table: object, targets: Mapping[str, Any]) -> Settings:
+def _settings(path: Path, name: str, table: object, targets: Mapping[str, Any]) -> TargetSpec:
     where = f"{path}: [targets.{name}]"
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: targets.{name} must be a table: [targets.{name}]")

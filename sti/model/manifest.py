@@ -18,7 +18,9 @@ FORMAT_VERSION = 1
 """The only format version this release reads and writes."""
 
 ALIGNMENT = 16384
-"""Blocks and the word table start at multiples of this many bytes in the file."""
+"""Blocks and the embedding table start at multiples of this many bytes in the file."""
+_KEYS = {"codebook": "book", "embeddings": "words"}
+"""Members that the format of packs calls otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,9 @@ class BlockKind:
     input_kind: str
     operands: tuple[Operand, ...]
     sliced: tuple[str, ...]
-    """Resident inputs ``[slices, ...]``, cut to the first ``width`` slices."""
+    """ResidentRegion inputs ``[slices, ...]``, cut to the first ``width`` slices."""
     shared: tuple[str, ...]
-    """Resident inputs given whole."""
+    """ResidentRegion inputs given whole."""
     side: tuple[SideInput, ...]
 
 
@@ -92,7 +94,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class WordTable:
+class EmbeddingTable:
     """Word embeddings, read by row: packed 4-bit codes, then one float16 scale a group."""
 
     rows: int
@@ -144,11 +146,11 @@ class Dimensions:
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class ResidentRegion:
     """A span of the file that is read once at opening, with the CRC-32 of its bytes."""
 
     first: str
-    """Name of the first tensor in the span, which ends where the word table starts."""
+    """Name of the first tensor in the span, which ends where the embedding table starts."""
     length: int
     checksum: int
 
@@ -165,7 +167,7 @@ class Manifest:
     generator: str
     dimensions: Dimensions
     ladder: tuple[int, ...]
-    book: dict[str, Any]
+    codebook: dict[str, Any]
     tokenizer: dict[str, Any]
     labels: tuple[str, ...]
     graphs: dict[str, str]
@@ -173,10 +175,10 @@ class Manifest:
     kinds: tuple[BlockKind, ...]
     blocks: tuple[Block, ...]
     """In the order of execution, which is the order in the file."""
-    words: WordTable
+    embeddings: EmbeddingTable
     submodels: tuple[Submodel, ...]
     """The first is the full model."""
-    resident: Resident
+    resident: ResidentRegion
     quality: Quality | None
     """What metric to expect at which loss; None where nothing was measured."""
     rejection: Rejection | None
@@ -190,7 +192,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as the compact JSON text that stands in the header."""
-        body = {"format": FORMAT_VERSION, **asdict(self)}
+        members = asdict(self)
+        body = {"format": FORMAT_VERSION, **{_KEYS.get(k, k): v for k, v in members.items()}}
         # Members that a pack may lack are left out, not null.
         for key in ("quality", "rejection"):
             if body[key] is None:

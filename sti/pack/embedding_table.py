@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.model.manifest import WordTable
+from sti.model.manifest import EmbeddingTable
 
 _ROWS_AT_ONCE = 32
 
 
-def decode_rows(raw: NDArray[np.uint8], table: WordTable, out: NDArray[np.float32]) -> None:
-    """Decode word rows.
+def decode_rows(raw: NDArray[np.uint8], table: EmbeddingTable, out: NDArray[np.float32]) -> None:
+    """Decode token embeddings.
 
     Args:
         raw: uint8 ``[n, row_bytes]``, rows as they are stored.

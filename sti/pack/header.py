@@ -20,7 +20,7 @@ from sti.model.manifest import ALIGNMENT, Manifest
 from sti.pack.manifest_reader import read_manifest
 from sti.pack.safetensors_table import (
     LENGTH_BYTES,
-    TensorPlace,
+    TensorInfo,
     TensorTable,
     header_bytes,
     parse_table,
@@ -129,10 +129,10 @@ def read_header(stream: BinaryIO, path: Path) -> tuple[str, TensorTable, Manifes
     return text, table, manifest
 
 
-def resident_place(table: TensorTable, manifest: Manifest) -> TensorPlace:
-    """The resident region: from the start of the data to the word table."""
+def resident_place(table: TensorTable, manifest: Manifest) -> TensorInfo:
+    """The resident region: from the start of the data to the embedding table."""
     length = manifest.resident.length
-    return TensorPlace("U8", (length,), table.tensors[WORDS].offset - length, length)
+    return TensorInfo("U8", (length,), table.tensors[WORDS].offset - length, length)
 
 
 def _check_frame(header: bytes, where: str) -> None:
@@ -159,7 +159,7 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
         if not condition:
             raise PackFormatError(f"{where}: {message}; rebuild or fetch the pack again")
 
-    def stored(name: str, length: int) -> TensorPlace:
+    def stored(name: str, length: int) -> TensorInfo:
         place = table.tensors.get(name)
         if place is None:
             raise PackFormatError(f"{where}: tensor {name!r} is missing; rebuild the pack")
@@ -167,11 +167,11 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
         require(place.length == padded(length), f"tensor {name!r} has the wrong length")
         return place
 
-    words = manifest.words
+    words = manifest.embeddings
     place = stored(WORDS, words.rows * words.row_bytes)
     require(start % ALIGNMENT == 0, f"the data starts at {start}, no multiple of {ALIGNMENT}")
     require(start + manifest.resident.length == place.offset, "the resident region does not fit")
-    require(place.offset % ALIGNMENT == 0, "the word table is not aligned")
+    require(place.offset % ALIGNMENT == 0, "the embedding table is not aligned")
     names = list(table.tensors)
     at = names.index(WORDS)
     require(bool(at) and manifest.resident.first == names[0], "the resident region is elsewhere")

@@ -15,19 +15,19 @@ from typing import Any
 
 from sti.codec.codebook import WEIGHTS_MULTIPLE
 from sti.errors import PackFormatError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 from sti.model.manifest import (
     FORMAT_VERSION,
     Block,
     BlockKind,
     Dimensions,
+    EmbeddingTable,
     Manifest,
     Operand,
     Plane,
-    Resident,
+    ResidentRegion,
     SideInput,
     Submodel,
-    WordTable,
 )
 from sti.model.quality import METRICS, Quality, Rejection, least_of
 
@@ -45,7 +45,7 @@ def read_manifest(text: str, *, where: str) -> Manifest:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise PackFormatError(f"{where}: the manifest is not valid JSON: {error}") from error
-    fields = Fields(parsed, where=f"{where}: manifest", error=PackFormatError)
+    fields = JsonFields(parsed, where=f"{where}: manifest", error=PackFormatError)
     version = fields.integer("format")
     if version != FORMAT_VERSION:
         raise PackFormatError(
@@ -57,7 +57,7 @@ def read_manifest(text: str, *, where: str) -> Manifest:
     return manifest
 
 
-def _parse(fields: Fields) -> Manifest:
+def _parse(fields: JsonFields) -> Manifest:
     dims = fields.object("dimensions")
     words = fields.object("words")
     resident = fields.object("resident")
@@ -76,13 +76,13 @@ def _parse(fields: Fields) -> Manifest:
             max_tokens=dims.integer("max_tokens", least=3),
         ),
         ladder=fields.integers("ladder", least=1),
-        book=_plain(fields, "book"),
+        codebook=_plain(fields, "book"),
         tokenizer=_plain(fields, "tokenizer"),
         labels=fields.texts("labels"),
         graphs={key: graphs.text(key) for key in graphs.keys()},
         kinds=tuple(_kind(item) for item in fields.objects("kinds")),
         blocks=tuple(_block(item) for item in fields.objects("blocks")),
-        words=WordTable(
+        embeddings=EmbeddingTable(
             rows=words.integer("rows", least=1),
             hidden=words.integer("hidden", least=1),
             group=words.integer("group", least=1),
@@ -90,7 +90,7 @@ def _parse(fields: Fields) -> Manifest:
             checksum=words.integer("checksum"),
         ),
         submodels=tuple(_submodel(item) for item in fields.objects("submodels")),
-        resident=Resident(
+        resident=ResidentRegion(
             first=resident.text("first"),
             length=resident.integer("length", least=1),
             checksum=resident.integer("checksum"),
@@ -101,12 +101,12 @@ def _parse(fields: Fields) -> Manifest:
     )
 
 
-def _plain(fields: Fields, key: str) -> dict[str, Any]:
+def _plain(fields: JsonFields, key: str) -> dict[str, Any]:
     value = fields.object(key)
     return {name: value.raw(name) for name in value.keys()}
 
 
-def _kind(fields: Fields) -> BlockKind:
+def _kind(fields: JsonFields) -> BlockKind:
     return BlockKind(
         name=fields.text("name"),
         slice_unit=fields.text("slice_unit"),
@@ -124,7 +124,7 @@ def _kind(fields: Fields) -> BlockKind:
     )
 
 
-def _block(fields: Fields) -> Block:
+def _block(fields: JsonFields) -> Block:
     return Block(
         layer=fields.integer("layer"),
         kind=fields.text("kind"),
@@ -145,7 +145,7 @@ def _block(fields: Fields) -> Block:
     )
 
 
-def _submodel(fields: Fields) -> Submodel:
+def _submodel(fields: JsonFields) -> Submodel:
     return Submodel(
         depth=fields.integer("depth", least=1),
         width=fields.integer("width", least=1),
@@ -156,7 +156,7 @@ def _submodel(fields: Fields) -> Submodel:
     )
 
 
-def _quality(fields: Fields) -> Quality:
+def _quality(fields: JsonFields) -> Quality:
     return Quality(
         metric=fields.text("metric"),
         examples=fields.integer("examples", least=1),
@@ -166,7 +166,7 @@ def _quality(fields: Fields) -> Quality:
     )
 
 
-def _rejection(fields: Fields) -> Rejection:
+def _rejection(fields: JsonFields) -> Rejection:
     return Rejection(
         label=fields.text("label"),
         temperature=fields.number("temperature", least=1e-6),
@@ -226,13 +226,13 @@ class _Check:
                 self._require(whole, f"{kind.name} operand {operand.name!r} {wanted}")
 
     def _words(self) -> None:
-        words = self._manifest.words
+        words = self._manifest.embeddings
         fits = words.hidden == self._manifest.dimensions.hidden
-        self._require(fits, "word rows do not have the model's width")
+        self._require(fits, "token embeddings do not have the model's width")
         grouped = words.hidden % 2 == 0 and words.hidden % words.group == 0
-        self._require(grouped, "word rows cannot be cut into halves and groups")
+        self._require(grouped, "token embeddings cannot be cut into halves and groups")
         row_bytes = words.hidden // 2 + words.hidden // words.group * 2
-        self._require(words.row_bytes == row_bytes, f"word rows take {row_bytes} bytes")
+        self._require(words.row_bytes == row_bytes, f"token embeddings take {row_bytes} bytes")
 
     def _block(self, block: Block, weights: dict[str, int]) -> None:
         dims = self._manifest.dimensions

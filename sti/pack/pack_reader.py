@@ -2,8 +2,8 @@
 
 In: the path of a pack. Out: its manifest, its resident tensors, and where words and blocks lie.
 Opening takes two or three reads: the header, then the resident region as one span with one
-checksum. Blocks and word rows are streamed by others; ``sti.pack.verify`` checks all of them. Knows
-nothing of graphs, plans or of what tensors mean. ``FORMAT.md`` specifies every byte.
+checksum. Blocks and token embeddings are streamed by others; ``sti.pack.verify`` checks all of
+them. Knows nothing of graphs, plans or of what tensors mean. ``FORMAT.md`` specifies every byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sti.pack.header import (
     resident_place,
 )
 from sti.pack.safetensors_table import (
-    TensorPlace,
+    TensorInfo,
     TensorTable,
 )
 from sti.storage.file_reader import no_read_ahead
@@ -43,7 +43,7 @@ class PackReader:
         file_bytes: its size.
         manifest: what the pack says about itself.
         pack_id: names the pack by its content; plans and profiles refer to it.
-        words_offset: where the first word row starts in the file.
+        embeddings_offset: where the first token embedding starts in the file.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class PackReader:
         self.file_bytes = table.end
         self.manifest = manifest
         self.pack_id = pack_id_of(text)
-        self.words_offset = table.tensors[WORDS].offset
+        self.embeddings_offset = table.tensors[WORDS].offset
         self._table = table._replace(metadata={})  # the manifest's text is through with
         self._region: bytes | None = region
-        self._start = self.words_offset - manifest.resident.length
+        self._start = self.embeddings_offset - manifest.resident.length
 
     @classmethod
     def open(cls, path: Path | str) -> PackReader:
@@ -101,7 +101,7 @@ class PackReader:
     def has_resident(self, name: str) -> bool:
         """Whether there is a resident tensor of this name."""
         place = self._table.tensors.get(name)
-        return place is not None and place.offset + place.length <= self.words_offset
+        return place is not None and place.offset + place.length <= self.embeddings_offset
 
     def block_offset(self, block: str) -> int:
         """Where a block's tensor (``Block.tensor``) starts in the file.
@@ -110,11 +110,11 @@ class PackReader:
             PackFormatError: there is no such block.
         """
         place = self._table.tensors.get(block)
-        if place is None or place.offset <= self.words_offset:
+        if place is None or place.offset <= self.embeddings_offset:
             raise PackFormatError(f"{self.path}: block {block!r} is missing; rebuild the pack")
         return place.offset
 
-    def tensors(self) -> Mapping[str, TensorPlace]:
+    def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor of the file, in the order in which they lie there."""
         return self._table.tensors
 

@@ -28,7 +28,7 @@ ITEM_BYTES: Mapping[str, int] = {
 """Bytes an element of each type."""
 
 
-class TensorPlace(NamedTuple):
+class TensorInfo(NamedTuple):
     """One tensor: its type, its shape, and its first byte and length inside the file."""
 
     dtype: str
@@ -40,7 +40,7 @@ class TensorPlace(NamedTuple):
 class TensorTable(NamedTuple):
     """The tensors of a file in the order in which they lie there, and its text metadata."""
 
-    tensors: Mapping[str, TensorPlace]
+    tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
     end: int
     """The byte behind the last tensor: the size the file ought to have."""
@@ -100,7 +100,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -> TensorPlace:
+def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -> TensorInfo:
     tag = f"{where}: tensor {name!r}"
     if not isinstance(item, dict):
         raise error(f"{tag}: its entry is not an object")
@@ -112,7 +112,7 @@ def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -
     length: int = span[1] - span[0]
     if math.prod(shape) * ITEM_BYTES[dtype] != length:
         raise error(f"{tag}: {dtype} {list(shape)} does not fill its {length} bytes")
-    return TensorPlace(dtype, tuple(shape), base + span[0], length)
+    return TensorInfo(dtype, tuple(shape), base + span[0], length)
 
 
 def _naturals(value: Any) -> TypeGuard[list[int]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sti.errors import PackCorruptError
-from sti.model.manifest import Block, WordTable
+from sti.model.manifest import Block, EmbeddingTable
 from sti.pack.header import WORDS, open_file, padded, read_exactly, read_header, resident_place
 
 _CHUNK = 1 << 22
@@ -78,14 +78,14 @@ def verify(path: Path | str, progress: Callable[[int, int], None] | None = None)
         check = _Check(stream, path, table.end, progress)
         place = resident_place(table, manifest)
         check.span("resident", place.offset, place.length, manifest.resident.checksum)
-        check.words(table.tensors[WORDS].offset, manifest.words)
+        check.words(table.tensors[WORDS].offset, manifest.embeddings)
         for block in manifest.blocks:
             check.block(table.tensors[block.tensor].offset, block)
     return VerifyReport(path, table.end, check.compared, tuple(check.faults))
 
 
-def verify_words(path: Path, offset: int, table: WordTable) -> None:
-    """Compare the word table with its checksum, for who reads single rows of it afterwards.
+def verify_embeddings(path: Path, offset: int, table: EmbeddingTable) -> None:
+    """Compare the embedding table with its checksum, for who reads single rows of it afterwards.
 
     Raises:
         PackCorruptError: it does not match, or the file ends inside it.
@@ -96,7 +96,7 @@ def verify_words(path: Path, offset: int, table: WordTable) -> None:
         check.span(WORDS, offset, length, table.checksum)
     if check.faults:
         raise PackCorruptError(
-            f"{path}: word table: checksum does not match; the pack is damaged, fetch it again"
+            f"{path}: embedding table: checksum does not match; the pack is damaged, fetch it again"
         )
 
 
@@ -123,8 +123,8 @@ class _Check:
         if crc != checksum:
             self.faults.append(Fault(part, offset, length))
 
-    def words(self, offset: int, table: WordTable) -> None:
-        """Compare the word table; what pads it must be zero."""
+    def words(self, offset: int, table: EmbeddingTable) -> None:
+        """Compare the embedding table; what pads it must be zero."""
         length = table.rows * table.row_bytes
         self.span(WORDS, offset, length, table.checksum)
         rest = padded(length) - length

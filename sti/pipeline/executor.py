@@ -20,6 +20,7 @@ from functools import partial
 from time import perf_counter
 from typing import NamedTuple
 
+from sti.arrays import ByteArray
 from sti.backend.block_bytes import BlockBytes, check_block
 from sti.backend.interface import BlockDecoder
 from sti.backend.weight_buffer import WorkingBuffer
@@ -28,7 +29,7 @@ from sti.pipeline.preload_buffer import Preload, load_block
 from sti.pipeline.ring_buffer import Ring
 from sti.pipeline.trace import Recorder
 from sti.pipeline.workers import Channel, Stopped, Worker
-from sti.planning.jobs import BlockJob, Bytes
+from sti.planning.jobs import BlockJob
 from sti.storage.reader import Reader
 
 Begin = Callable[[], None]
@@ -38,12 +39,12 @@ Compute = Callable[[BlockJob, int], None]
 """Computes one block; its weights are in the working buffer of its kind with that number."""
 
 
-class Lanes(NamedTuple):
+class PipelineResources(NamedTuple):
     """What executors need of a machine and a pack; owned by the engine, one run at a time."""
 
     reader: Reader
     preload: Preload
-    ring: Bytes
+    ring: ByteArray
     """Memory of the ring."""
     buffers: Mapping[str, Sequence[WorkingBuffer]]
     """The working buffers of each block kind."""
@@ -58,7 +59,11 @@ class Lanes(NamedTuple):
 
 
 def run_sequential(
-    jobs: Sequence[BlockJob], lanes: Lanes, begin: Begin, compute: Compute, recorder: Recorder
+    jobs: Sequence[BlockJob],
+    lanes: PipelineResources,
+    begin: Begin,
+    compute: Compute,
+    recorder: Recorder,
 ) -> int:
     """Read, decode and compute one block after the other on the caller's thread.
 
@@ -77,7 +82,7 @@ def run_sequential(
 
 def run_pipelined(
     jobs: Sequence[BlockJob],
-    lanes: Lanes,
+    lanes: PipelineResources,
     begin: Begin,
     compute: Compute,
     recorder: Recorder,
@@ -118,7 +123,7 @@ class _Flow:
     def __init__(
         self,
         jobs: Sequence[BlockJob],
-        lanes: Lanes,
+        lanes: PipelineResources,
         recorder: Recorder,
         decode_threads: int,
         read_ahead: int,
@@ -192,7 +197,7 @@ class _Flow:
             self.ring.give_back()
 
 
-def _buffers(jobs: Sequence[BlockJob], lanes: Lanes) -> list[int]:
+def _buffers(jobs: Sequence[BlockJob], lanes: PipelineResources) -> list[int]:
     """The working buffer of each job, by its number in its kind: each kind's in turn."""
     taken = dict.fromkeys(lanes.buffers, 0)
     numbers = []
@@ -204,7 +209,7 @@ def _buffers(jobs: Sequence[BlockJob], lanes: Lanes) -> list[int]:
 
 
 def _load(
-    job: BlockJob, lanes: Lanes, slot: Bytes | None, recorder: Recorder
+    job: BlockJob, lanes: PipelineResources, slot: ByteArray | None, recorder: Recorder
 ) -> tuple[BlockBytes, int]:
     """The block's bytes and how many of them were read; checked if asked for.
 
@@ -225,7 +230,7 @@ def _load(
 def _decode(
     job: BlockJob,
     buffer: int,
-    lanes: Lanes,
+    lanes: PipelineResources,
     data: BlockBytes,
     recorder: Recorder,
     part: int,

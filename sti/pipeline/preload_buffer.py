@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sti.arrays import ByteArray
 from sti.backend.block_bytes import BlockBytes
-from sti.planning.jobs import BlockJob, Bytes
+from sti.planning.jobs import BlockJob
 from sti.storage.byte_ranges import ByteRange, cover, skip
 from sti.storage.reader import Reader
 
@@ -25,7 +26,7 @@ _Key = tuple[int, str]
 
 class _Held(NamedTuple):
     ranges: tuple[ByteRange, ...]
-    buffer: Bytes
+    buffer: ByteArray
 
 
 class Preload:
@@ -36,7 +37,7 @@ class Preload:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes held now; may be asked for by any thread."""
+        """ByteArray held now; may be asked for by any thread."""
         return sum(item.buffer.nbytes for item in tuple(self._held.values()))
 
     def retain(self, jobs: Sequence[BlockJob]) -> list[BlockJob]:
@@ -47,7 +48,7 @@ class Preload:
         }
         return [job for job in jobs if job.preload_bytes and _key(job) not in self._held]
 
-    def fill(self, job: BlockJob, reader: Reader, slot: Bytes) -> None:
+    def fill(self, job: BlockJob, reader: Reader, slot: ByteArray) -> None:
         """Read the leading bytes of one block, through ``slot``, and hold them."""
         ranges = _leading(job)
         buffer = np.empty(sum(item.length for item in ranges), dtype=np.uint8)
@@ -72,7 +73,7 @@ class Preload:
         held = self._held[_key(job)]
         return BlockBytes(held.buffer, job.packed_starts, from_ring=False)
 
-    def copy_into(self, job: BlockJob, slot: Bytes) -> int:
+    def copy_into(self, job: BlockJob, slot: ByteArray) -> int:
         """Copy the leading bytes that are held to their places in ``slot``; return how many."""
         held = self._held.get(_key(job))
         if held is None:
@@ -89,7 +90,7 @@ class Preload:
         return done
 
 
-def load_block(job: BlockJob, preload: Preload, reader: Reader, slot: Bytes) -> int:
+def load_block(job: BlockJob, preload: Preload, reader: Reader, slot: ByteArray) -> int:
     """Bring a block's bytes into ``slot``: what is held is copied, the rest read.
 
     Returns:

@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sti.arrays import ByteArray
 from sti.pipeline.workers import Channel
-
-Bytes = NDArray[np.uint8]
 
 
 def ring_bytes(sizes: Sequence[int], most: int) -> int:
-    """Bytes of a ring in which any ``most`` neighbouring blocks of these sizes have room."""
+    """ByteArray of a ring in which any ``most`` neighbouring blocks of these sizes have room."""
     starts = range(max(1, len(sizes) - most + 1))
     return max(sum(sizes[start : start + most]) for start in starts)
 
@@ -34,13 +30,13 @@ class Ring:
     ``take`` belongs to one thread; ``give_back`` and ``fail`` to any.
     """
 
-    def __init__(self, buffer: Bytes, *, most: int) -> None:
+    def __init__(self, buffer: ByteArray, *, most: int) -> None:
         self._buffer = buffer
         self._most = most
         self._out: deque[tuple[int, int]] = deque()
         self._returned: Channel[None] = Channel()
 
-    def take(self, size: int) -> Bytes:
+    def take(self, size: int) -> ByteArray:
         """A view of ``size`` bytes; waits until it is free. Raises what ``fail`` was given."""
         while True:
             start = self._room(size) if len(self._out) < self._most else None

@@ -14,22 +14,22 @@ from time import perf_counter
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sti.arrays import ByteArray, Float32Array
 from sti.backend.onnxruntime.compute import Backend, GroupState
 from sti.backend.onnxruntime.decoder import ShardDecoder
-from sti.codec.codebook import CodeBook
+from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
 from sti.device import host
 from sti.device.affinity import apart
 from sti.pack.embedding_table import decode_rows
 from sti.pack.pack_reader import PackReader
-from sti.pipeline.executor import Lanes, run_pipelined, run_sequential
+from sti.pipeline.executor import PipelineResources, run_pipelined, run_sequential
 from sti.pipeline.preload_buffer import Preload
 from sti.pipeline.ring_buffer import ring_bytes
 from sti.pipeline.trace import Recorder, Trace
 from sti.pipeline.workers import Worker
-from sti.planning.jobs import BlockJob, Bytes
+from sti.planning.jobs import BlockJob
 from sti.planning.plan import Plan
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader, aligned_buffer
@@ -37,13 +37,12 @@ from sti.text.batching import Group, group_by_length
 from sti.text.encoding import Encoding
 
 Mode = Literal["pipelined", "sequential"]
-Floats = NDArray[np.float32]
 
 
 class Outcome(NamedTuple):
     """What a run gave: one array a text (see ``Backend.finish``), and what it cost."""
 
-    outputs: tuple[Floats, ...]
+    outputs: tuple[Float32Array, ...]
     bytes_read: int
     trace: Trace
 
@@ -62,21 +61,23 @@ class Runner:
         self, pack: PackReader, backend: Backend, *, verify: bool, storage: Reader | None = None
     ) -> None:
         if verify:
-            from sti.pack.verify import verify_words  # rarely asked for
+            from sti.pack.verify import verify_embeddings  # rarely asked for
 
-            verify_words(pack.path, pack.words_offset, pack.manifest.words)
+            verify_embeddings(pack.path, pack.embeddings_offset, pack.manifest.embeddings)
         self._pack = pack
         self._backend = backend
         self._verify = verify
         self._storage = FileReader(pack.path) if storage is None else storage
         self._preload = Preload()
-        self._ring: Bytes = aligned_buffer(0)
+        self._ring: ByteArray = aligned_buffer(0)
         self._decoders: list[ShardDecoder] = []
         self._storage_worker = Worker("sti-storage")
         self._decode_workers: list[Worker] = []
-        self._decoder = Decoder(CodeBook.from_json(pack.manifest.book), unsigned=backend.unsigned)
-        self._raw_rows: Bytes = np.empty((0, 0), dtype=np.uint8)
-        self._rows: Floats = np.empty((0, 0), dtype=np.float32)
+        self._decoder = Decoder(
+            Codebook.from_json(pack.manifest.codebook), unsigned=backend.unsigned
+        )
+        self._raw_rows: ByteArray = np.empty((0, 0), dtype=np.uint8)
+        self._rows: Float32Array = np.empty((0, 0), dtype=np.float32)
         self._cores = [core.index for core in host.cores()]
         self._filled = threading.Event()
         self._filled.set()
@@ -157,7 +158,7 @@ class Runner:
                     read_ahead=plan.read_ahead,
                 )
         start = perf_counter()
-        outputs: list[Floats | None] = [None] * len(encodings)
+        outputs: list[Float32Array | None] = [None] * len(encodings)
         for group, state in zip(groups, states, strict=True):
             for member, row in zip(group.members, self._backend.finish(state), strict=True):
                 outputs[member] = row
@@ -193,11 +194,11 @@ class Runner:
             self._filled.wait()
             self._ring = aligned_buffer(size)
 
-    def _lanes(self, threads: int) -> Lanes:
+    def _lanes(self, threads: int) -> PipelineResources:
         for number in range(len(self._decoders), threads):
             self._decoders.append(ShardDecoder(self._decoder))
             self._decode_workers.append(Worker(f"sti-decode-{number}"))
-        return Lanes(
+        return PipelineResources(
             reader=self._storage,
             preload=self._preload,
             ring=self._ring,
@@ -209,9 +210,9 @@ class Runner:
             verify=self._verify,
         )
 
-    def _word_room(self, count: int) -> tuple[Bytes, Floats]:
-        """Where ``count`` word rows go, as stored and as floats; kept for later runs."""
-        table = self._pack.manifest.words
+    def _word_room(self, count: int) -> tuple[ByteArray, Float32Array]:
+        """Where ``count`` token embeddings go, as stored and as floats; kept for later runs."""
+        table = self._pack.manifest.embeddings
         if len(self._raw_rows) < count:
             raw = np.empty((count, table.row_bytes), dtype=np.uint8)
             self._rows = np.empty((count, table.hidden), dtype=np.float32)
@@ -225,14 +226,14 @@ class Runner:
         states: list[GroupState],
         recorder: Recorder,
     ) -> int:
-        """Read the word rows of all texts at once, embed each group; return the bytes read."""
+        """Read the token embeddings of all texts, embed each group; return the bytes read."""
         start = perf_counter()
-        table = self._pack.manifest.words
+        table = self._pack.manifest.embeddings
         used, places = np.unique(
             np.concatenate([encoding.ids for encoding in encodings]), return_inverse=True
         )
         raw, rows = self._word_room(len(used))
-        self._storage.read_rows(self._pack.words_offset, used, raw)
+        self._storage.read_rows(self._pack.embeddings_offset, used, raw)
         read = perf_counter()
         recorder.add("storage", "words", start, read)
         decode_rows(raw, table, rows)
@@ -246,7 +247,7 @@ class Runner:
                 lengths.append(length)
                 index[line, :length] = places[ends[member] - length : ends[member]]
                 types[line, :length] = encodings[member].type_ids
-            words = self._backend.room(*shape)
+            words = self._backend.embedding_buffer(*shape)
             np.take(rows, index, axis=0, out=words, mode="clip")
             states.append(self._backend.start(words, types, lengths, place=number))
         recorder.add("compute", "embed", read, perf_counter())

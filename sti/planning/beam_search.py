@@ -22,26 +22,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sti.arrays import Float64Array, Int64Array
 from sti.model.manifest import Block
 from sti.planning.cost_model import RunCosts
-from sti.planning.lagrange import Course, Prices, find_prices, surely_read
-from sti.planning.option_tables import Floats, Ints, tabulate
+from sti.planning.lagrange import Course, Multipliers, find_multipliers, surely_read
+from sti.planning.option_tables import tabulate
 
 MOST_CHOICES = 48
-"""Options tried per block, and more where labels are few."""
+"""OptionTables tried per block, and more where labels are few."""
 MOST_CANDIDATES = 60_000
 """Labels times options looked at, over all blocks."""
 CLOSE = 0.1
-"""Labels behind the best by this share of a block's mean time, at its price, are looked at."""
+"""Labels behind the best by this share of a block's mean time, at its multiplier, are looked at."""
 RESERVE = 16
 """Labels kept in case the most promising ones come to nothing."""
 _FREE = 1e-3
-"""Share of the full price for seconds of a lane that is not waited for."""
+"""Share of the full multiplier for seconds of a lane that is not waited for."""
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SearchProblem:
     """One submodel, and what its run may take."""
 
     blocks: Sequence[Block]
@@ -57,16 +58,16 @@ class Task:
 class _Labels:
     """Choices for the blocks so far: one entry a label in every array."""
 
-    storage: Floats
-    decode: Floats
-    compute: Floats
-    ring: Floats  # [labels, slots]: when each slot was or will be free, the latest first
-    buffers: dict[str, Floats]  # [labels, buffers] of a kind: as the ring's slots
-    preload: Ints  # bytes of the budget that are left
-    loss: Floats
-    read: Ints  # bytes read from storage
+    storage: Float64Array
+    decode: Float64Array
+    compute: Float64Array
+    ring: Float64Array  # [labels, slots]: when each slot was or will be free, the latest first
+    buffers: dict[str, Float64Array]  # [labels, buffers] of a kind: as the ring's slots
+    preload: Int64Array  # bytes of the budget that are left
+    loss: Float64Array
+    read: Int64Array  # bytes read from storage
 
-    def take(self, index: Ints) -> _Labels:
+    def take(self, index: Int64Array) -> _Labels:
         return _Labels(
             self.storage[index],
             self.decode[index],
@@ -90,12 +91,12 @@ class _Found:
 
 
 class Search:
-    """The search of one task: tables and prices first, then block after block.
+    """The search of one task: tables and multipliers first, then block after block.
 
     Holds some megabytes of tables: keep few.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: SearchProblem) -> None:
         self.task = task
         self.options = options = tabulate(task.blocks, task.width, task.costs)
         self.kinds = [block.kind for block in task.blocks]
@@ -104,11 +105,11 @@ class Search:
         self._taken_over = [j in self.course.before for j in range(len(self.kinds))]
         """Whether another block is decoded into a block's working buffer."""
         storage = task.costs.storage
-        self.bytes_s: Floats = options.read_bytes / storage.bytes_per_s
-        self.requests_s: Floats = options.requests.astype(np.float64) * storage.request_s
-        decode_s: Floats = options.decode_s.min(axis=1)
+        self.bytes_s: Float64Array = options.read_bytes / storage.bytes_per_s
+        self.requests_s: Float64Array = options.requests.astype(np.float64) * storage.request_s
+        decode_s: Float64Array = options.decode_s.min(axis=1)
         read = surely_read(options, task.preload_bytes)
-        read_s: Floats = (self.bytes_s + self.requests_s * read[:, None]).min(axis=1)
+        read_s: Float64Array = (self.bytes_s + self.requests_s * read[:, None]).min(axis=1)
         slot_before = self.course.slot_before(read)
         self._latest, first_s = _latest_ends(self.course, slot_before, read_s, decode_s)
         least_loss = options.loss.min(axis=1)
@@ -120,15 +121,17 @@ class Search:
         """No choice meets the limit, as is seen before any is tried."""
         if self.hopeless:
             return
-        self._prices = find_prices(
+        self._prices = find_multipliers(
             self.course, options, self.bytes_s, self.requests_s, task.preload_bytes
         )
         self.bound = max(0.0, self._prices.bound - self.tie)
         slot_before = self.course.slot_before(self._prices.read)
-        self._priced, _ = _latest_ends(self.course, slot_before, *self._prices.mean_s)
+        self._relaxed, _ = _latest_ends(self.course, slot_before, *self._prices.mean_s)
         # Of blocks read in the priced schedule; a label knows itself which slots are taken.
-        starts = self._priced[0] - self._prices.mean_s[0]
-        self._slot_due: Floats = np.where(self._prices.read, np.maximum(starts, 0.0), math.inf)
+        starts = self._relaxed[0] - self._prices.mean_s[0]
+        self._slot_due: Float64Array = np.where(
+            self._prices.read, np.maximum(starts, 0.0), math.inf
+        )
 
     def run(self, ceiling: float) -> list[tuple[int, ...]] | None:
         """The shard counts of every block; None where no choice with a loss up to ``ceiling`` fits.
@@ -178,19 +181,19 @@ class Search:
 
     def _beam(self, ceiling: float) -> _Found | None:
         """The best choice that the beam search comes upon."""
-        prices = self._prices
+        multipliers = self._prices
         candidates = MOST_CANDIDATES // len(self.kinds)
         labels = self._start()
-        trace: list[tuple[Ints, Ints]] = []
+        trace: list[tuple[Int64Array, Int64Array]] = []
         for k in range(len(self.kinds)):
-            choices = self._choices(prices, k, candidates // len(labels.loss))
+            choices = self._choices(multipliers, k, candidates // len(labels.loss))
             parent = np.repeat(np.arange(len(labels.loss)), len(choices))
             option = np.tile(choices, len(labels.loss))
             labels = self._advance(labels.take(parent), k, option)
             index = self._in_time(labels, k, ceiling)
             most = candidates // min(len(choices), MOST_CHOICES)
             if len(index) > most:
-                index = self._promising(labels, prices, k, index, most)
+                index = self._promising(labels, multipliers, k, index, most)
             if not len(index):
                 return None
             labels = labels.take(index)
@@ -219,7 +222,7 @@ class Search:
             read=np.zeros(1, np.int64),
         )
 
-    def _choices(self, prices: Prices, k: int, room: int) -> Ints:
+    def _choices(self, multipliers: Multipliers, k: int, room: int) -> Int64Array:
         """The options of block ``k`` to try: all if there is room, else the cheapest and a spread.
 
         The spread is over the options that only a slower one betters, from the fastest on.
@@ -229,8 +232,8 @@ class Search:
         if len(usable) <= max(MOST_CHOICES, room):
             return usable
         read_s, decode_s = self.bytes_s[k] + self.requests_s[k], self.options.decode_s[k]
-        cost = prices.storage[k] * read_s + prices.decode[k] * decode_s
-        cost += _FREE * prices.strength * (read_s + decode_s)
+        cost = multipliers.storage[k] * read_s + multipliers.decode[k] * decode_s
+        cost += _FREE * multipliers.strength * (read_s + decode_s)
         order = usable[np.argsort(cost[usable], kind="stable")]
         least = np.minimum.accumulate(loss[order])
         front = order[np.flatnonzero(np.diff(least, prepend=math.inf) < 0.0)]
@@ -238,7 +241,7 @@ class Search:
         spread = np.linspace(0, len(front) - 1, MOST_CHOICES // 2).round().astype(np.int64)
         return front[np.union1d(cheapest, spread)]
 
-    def _advance(self, labels: _Labels, k: int, option: Ints) -> _Labels:
+    def _advance(self, labels: _Labels, k: int, option: Int64Array) -> _Labels:
         """Run block ``k`` with one option a label: ``costs.run_steps`` for many at once."""
         options, storage = self.options, self.task.costs.storage
         read_bytes, held = options.read_bytes[k, option], labels.preload
@@ -264,7 +267,7 @@ class Search:
         labels.loss = labels.loss + options.loss[k, option]
         return labels
 
-    def _in_time(self, labels: _Labels, k: int, ceiling: float) -> Ints:
+    def _in_time(self, labels: _Labels, k: int, ceiling: float) -> Int64Array:
         """Labels that can still end by the limit with a loss up to ``ceiling``."""
         limit = self._latest[:, k] + _ROUNDING
         fits = self._storage(labels) <= limit[0]
@@ -272,22 +275,24 @@ class Search:
         fits &= labels.loss <= ceiling - self._loss_to_come[k] + self.tie
         return np.flatnonzero(fits)
 
-    def _promising(self, labels: _Labels, prices: Prices, k: int, index: Ints, most: int) -> Ints:
+    def _promising(
+        self, labels: _Labels, multipliers: Multipliers, k: int, index: Int64Array, most: int
+    ) -> Int64Array:
         """The ``most`` labels of ``index`` to go on with, the fastest among them.
 
         A label is worth its loss and what is to come at its lateness. The best of every range of
         losses go first, so that some are early and some late, then the best of all; labels far
         behind the best are not looked at. The best of every range of lateness are kept aside, as
-        prices do not see all that may hold up the others.
+        multipliers do not see all that may hold up the others.
         """
         late_s = self._late_s(labels, k)[index]
-        value = labels.loss[index] + prices.loss_to_come(k, late_s)
+        value = labels.loss[index] + multipliers.loss_to_come(k, late_s)
         order = np.argsort(value, kind="stable")
         index, value, late_s = index[order], value[order], late_s[order]
         early_s = (late_s[0] - late_s) * (RESERVE / max(late_s[0] - late_s.min(), _ROUNDING))
         _, aside = np.unique(np.maximum(early_s, -1.0).astype(np.int64), return_index=True)
         aside = index[np.append(aside, late_s.argmin())]
-        behind = value[0] + prices.strength * CLOSE * self.course.limit_s / len(self.kinds)
+        behind = value[0] + multipliers.strength * CLOSE * self.course.limit_s / len(self.kinds)
         close = index[: max(most, int(np.searchsorted(value, behind)))]
         losses = labels.loss[close] - labels.loss[close].min()
         span = max(float(losses.max()), self.tie)
@@ -296,26 +301,26 @@ class Search:
         best = close[np.concatenate((first, rest))[: max(most - len(aside), most // 2)]]
         return np.union1d(best, aside)
 
-    def _late_s(self, labels: _Labels, k: int) -> Floats:
+    def _late_s(self, labels: _Labels, k: int) -> Float64Array:
         """By how much each label would miss the limit if the blocks to come took priced times."""
-        storage, decode, compute = self._priced[:, k]
-        late_s: Floats = np.maximum(self._storage(labels) - storage, labels.decode - decode)
+        storage, decode, compute = self._relaxed[:, k]
+        late_s: Float64Array = np.maximum(self._storage(labels) - storage, labels.decode - decode)
         late_s = np.maximum(late_s, labels.compute - compute)
         for kind, buffers in labels.buffers.items():
             latest = [j for j in range(k, -1, -1) if self.kinds[j] == kind]
             for place, j in enumerate(latest[: buffers.shape[1]]):
                 if j < k and self._taken_over[j]:
-                    late_s = np.maximum(late_s, buffers[:, place] - self._priced[2, j])
+                    late_s = np.maximum(late_s, buffers[:, place] - self._relaxed[2, j])
         for ahead, due in enumerate(self._slot_due[k + 1 :][: self.course.slots], start=1):
             late_s = np.maximum(late_s, labels.ring[:, -ahead] - due)
         return late_s
 
-    def _storage(self, labels: _Labels) -> Floats:
+    def _storage(self, labels: _Labels) -> Float64Array:
         """When storage is through, set back by the time the rest of the preload will save."""
         return labels.storage - labels.preload / self.task.costs.storage.bytes_per_s
 
 
-def _follow(trace: Sequence[tuple[Ints, Ints]], label: int) -> list[int]:
+def _follow(trace: Sequence[tuple[Int64Array, Int64Array]], label: int) -> list[int]:
     """The options of a label, from the last block back to the first."""
     options = []
     for parent, option in reversed(trace):
@@ -324,7 +329,7 @@ def _follow(trace: Sequence[tuple[Ints, Ints]], label: int) -> list[int]:
     return options[::-1]
 
 
-def _course(task: Task, kinds: Sequence[str]) -> Course:
+def _course(task: SearchProblem, kinds: Sequence[str]) -> Course:
     costs = task.costs
     users = {kind: [-1] * count for kind, count in costs.buffers.items()}
     before = []
@@ -344,8 +349,8 @@ def _course(task: Task, kinds: Sequence[str]) -> Course:
 
 
 def _latest_ends(
-    course: Course, slot_before: Sequence[int], read_s: Floats, decode_s: Floats
-) -> tuple[Floats, list[float]]:
+    course: Course, slot_before: Sequence[int], read_s: Float64Array, decode_s: Float64Array
+) -> tuple[Float64Array, list[float]]:
     """When storage, decode and compute of each block must end, ``[3, n]``, to meet the limit.
 
     Blocks take the seconds given. Also returns the latest start of the first on each lane.

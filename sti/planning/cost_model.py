@@ -16,11 +16,11 @@ from sti.model.fidelity import working_buffers
 from sti.model.manifest import Block, Manifest
 from sti.model.workload import Workload
 from sti.planning.plan import Target
-from sti.planning.timeline import Lane, Step
+from sti.planning.timeline import Lane, TimelineStep
 
 TEXT, STORAGE, DECODE, COMPUTE = "text", "storage", "decode", "compute"
 FIRST_STEPS = 3
-"""Steps of ``run_steps`` before the blocks: tokenizer, word rows, embedding."""
+"""Steps of ``run_steps`` before the blocks: tokenizer, token embeddings, embedding."""
 STEPS_PER_BLOCK = 3
 """Storage, decode, compute, in this order."""
 
@@ -100,7 +100,7 @@ def run_costs(
         weight_s=profile.decode.weight_s,
         threads=threads,
         tokenize_s=profile.tokenize_s * tokens,
-        rows_s=profile.storage.row_s * min(tokens, manifest.words.rows),
+        rows_s=profile.storage.row_s * min(tokens, manifest.embeddings.rows),
         embed_s=graph_s("embed") * profile.contention,
         block_s={name: graph_s(name) + connect_s for name in kinds},
         contention=profile.contention,
@@ -119,8 +119,10 @@ def deadline_s(profile: DeviceProfile, target: Target) -> float | None:
     return None if target.latency_s is None else target.latency_s / profile.jitter
 
 
-def run_steps(costs: RunCosts, works: Sequence[BlockWork], *, read_ahead: int) -> list[Step]:
-    """The steps of a run: tokenizer, word rows, embedding, three a block, head.
+def run_steps(
+    costs: RunCosts, works: Sequence[BlockWork], *, read_ahead: int
+) -> list[TimelineStep]:
+    """The steps of a run: tokenizer, token embeddings, embedding, three a block, head.
 
     Storage may run ``read_ahead`` blocks beyond the one being decoded: a ring of
     ``read_ahead + 1`` slots, which blocks that are preloaded whole do without. Decode has
@@ -128,9 +130,9 @@ def run_steps(costs: RunCosts, works: Sequence[BlockWork], *, read_ahead: int) -
     was decoded into it is computed. Lanes keep their own order.
     """
     steps = [
-        Step(TEXT, costs.tokenize_s),
-        Step(STORAGE, costs.rows_s, after=(0,)),
-        Step(COMPUTE, costs.embed_s, after=(1,)),
+        TimelineStep(TEXT, costs.tokenize_s),
+        TimelineStep(STORAGE, costs.rows_s, after=(0,)),
+        TimelineStep(COMPUTE, costs.embed_s, after=(1,)),
     ]
     # What frees each working buffer of a kind, oldest first.
     free: dict[str, list[tuple[int, ...]]] = {
@@ -145,12 +147,14 @@ def run_steps(costs: RunCosts, works: Sequence[BlockWork], *, read_ahead: int) -
         if work.storage_s > 0.0:
             slot = slots.pop(0)
             slots.append((storage + 1,))
-        steps.append(Step(STORAGE, work.storage_s, after=slot))
+        steps.append(TimelineStep(STORAGE, work.storage_s, after=slot))
         buffer = free[work.kind].pop(0)
-        steps.append(Step(DECODE, work.decode_s, parts=work.shards, after=(storage, *buffer)))
-        steps.append(Step(COMPUTE, compute_s[index], after=(storage + 1,)))
+        steps.append(
+            TimelineStep(DECODE, work.decode_s, parts=work.shards, after=(storage, *buffer))
+        )
+        steps.append(TimelineStep(COMPUTE, compute_s[index], after=(storage + 1,)))
         free[work.kind].append((storage + 2,))
-    steps.append(Step(COMPUTE, costs.head_s))
+    steps.append(TimelineStep(COMPUTE, costs.head_s))
     return steps
 
 

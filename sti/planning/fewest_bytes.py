@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from sti.planning.option_tables import Floats, Ints, Options
+from sti.arrays import Float64Array, Int64Array
+from sti.planning.option_tables import OptionTables
 
 _STEPS = 60
 """Halvings of the price's logarithm, from a range that holds every sensible price."""
 _LEAST, _MOST = -30.0, 60.0
 
 
-def thriftiest(options: Options, most_loss: float) -> list[tuple[int, ...]] | None:
+def fewest_bytes(options: OptionTables, most_loss: float) -> list[tuple[int, ...]] | None:
     """The shard counts of every block with the fewest bytes and a loss up to ``most_loss``.
 
     Blocks are chosen one by one at a common price of a loss in bytes, the lowest price at which
@@ -31,7 +32,7 @@ def thriftiest(options: Options, most_loss: float) -> list[tuple[int, ...]] | No
     if float(options.loss.min(axis=1).sum()) > most_loss:
         return None
     low, high = _LEAST, _MOST
-    chosen: Ints = options.loss.argmin(axis=1)
+    chosen: Int64Array = options.loss.argmin(axis=1)
     for _ in range(_STEPS):
         middle = 0.5 * (low + high)
         found = _cheapest(options, 2.0**middle)
@@ -43,14 +44,14 @@ def thriftiest(options: Options, most_loss: float) -> list[tuple[int, ...]] | No
     return [options.counts(block, int(option)) for block, option in enumerate(chosen)]
 
 
-def _cheapest(options: Options, price: float) -> Ints:
+def _cheapest(options: OptionTables, price: float) -> Int64Array:
     """For each block the option with the fewest bytes, its loss charged at ``price``; ``[n]``."""
-    cost: Floats = options.read_bytes + price * options.loss
-    found: Ints = cost.argmin(axis=1)
+    cost: Float64Array = options.read_bytes + price * options.loss
+    found: Int64Array = cost.argmin(axis=1)
     return found
 
 
-def _spend(options: Options, chosen: Ints, most_loss: float) -> None:
+def _spend(options: OptionTables, chosen: Int64Array, most_loss: float) -> None:
     """Change options while one can be had for fewer bytes within the loss; in place."""
     blocks = np.arange(len(chosen))
     while True:
@@ -67,5 +68,5 @@ def _spend(options: Options, chosen: Ints, most_loss: float) -> None:
             return
 
 
-def _loss(options: Options, chosen: Ints) -> float:
+def _loss(options: OptionTables, chosen: Int64Array) -> float:
     return float(options.loss[range(len(chosen)), chosen].sum())

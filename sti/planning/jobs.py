@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sti.model.block_layout import block_ranges
 from sti.model.manifest import Block, Manifest
 from sti.planning.plan import BlockPlan, Plan
@@ -19,8 +16,6 @@ from sti.storage.byte_ranges import ByteRange, cover
 
 GROUP_WEIGHTS = 393_216
 """Weights that are decoded in one go: shards go together, as every call has its price."""
-
-Bytes = NDArray[np.uint8]
 
 
 class Piece(NamedTuple):
@@ -63,7 +58,7 @@ class BlockJob(NamedTuple):
 
     @property
     def slot_bytes(self) -> int:
-        """Bytes of a slot that holds the block."""
+        """ByteArray of a slot that holds the block."""
         return sum(item.length for item in self.covers)
 
 

@@ -1,15 +1,15 @@
-"""What a second costs on each lane: prices that steer the search for fidelities.
+"""What a second costs on each lane: multipliers that steer the search for fidelities.
 
 Every way of waiting through the pipeline (storage, decode, compute; block after block) must end by
 the limit. Each way gets a multiplier; since ways share steps, multipliers are flows through the
-steps, and a block's option costs ``loss + price * seconds`` on its own, apart from all other
+steps, and a block's option costs ``loss + multiplier * seconds`` on its own, apart from all other
 blocks. The flow is the soft critical path of a schedule, averaged over rounds; its strength is that
 at which two choices cost the same, one too slow and one in time. (Lagrangian relaxation, solved by
 averaging; see Wolsey, Integer Programming.)
 Waiting for a slot of the ring is one of the ways: where storage and decode take equally long, it
 is what binds. Knows nothing of the manifest, and only guesses what the search treats exactly: which
 requests and slots a preload spares.
-In: tables of options and the pipeline's fixed times. Out: prices and a lower bound. Pure.
+In: tables of options and the pipeline's fixed times. Out: multipliers and a lower bound. Pure.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from operator import mul
 
 import numpy as np
 
-from sti.planning.option_tables import Bools, Floats, Ints, Options
+from sti.arrays import BoolArray, Float64Array, Int64Array
+from sti.planning.option_tables import OptionTables
 
 ROUNDS = 8
-"""Six leave prices unsettled where storage and decode wait for each other; each takes 1 ms."""
+"""Six leave multipliers unsettled where storage and decode wait for each other; each takes 1 ms."""
 SPREAD = 5e-4
 """Ways shorter than the longest by this share of the limit still get a part of the flow."""
 SLOPES = (0.0, 0.3, 0.6, 1.0, 1.5, 3.0, 12.0, 64.0)
@@ -45,7 +46,7 @@ class Course:
     start_s: float
     """When storage starts on the blocks, set back by the time the preload saves."""
     rows_s: float
-    """When the word rows are there."""
+    """When the token embeddings are there."""
     embed_s: float
     """When the embedding is there."""
     compute_s: Sequence[float]
@@ -57,7 +58,7 @@ class Course:
     limit_s: float
     """When the last block must be computed."""
 
-    def slot_before(self, read: Bools) -> list[int]:
+    def slot_before(self, read: BoolArray) -> list[int]:
         """The block before each whose slot of the ring it takes over; -1 for none.
 
         Args:
@@ -68,32 +69,32 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
+class Multipliers:
     """What seconds cost in loss, and the schedule at which they do."""
 
     strength: float
     """Loss a second of delay of the whole run."""
-    storage: Floats
+    storage: Float64Array
     """``[n]``: loss a second of each block's storage."""
-    decode: Floats
-    mean_s: Floats
+    decode: Float64Array
+    mean_s: Float64Array
     """``[2, n]``: storage and decode seconds of each block in the schedule that was priced."""
-    read: Bools
+    read: BoolArray
     """``[n]``: blocks that are not preloaded whole in that schedule."""
     bound: float
     """No choice that meets the limit has less loss."""
-    slopes: Floats
+    slopes: Float64Array
     """``[s]``: other strengths, from 0; what comes costs the most of a line for each."""
-    bases: Floats
+    bases: Float64Array
     """``[s, n]``: each line at no lateness, once the block is through."""
 
-    def loss_to_come(self, block: int, late_s: Floats) -> Floats:
+    def loss_to_come(self, block: int, late_s: Float64Array) -> Float64Array:
         """What the blocks behind ``block`` lose at least, ``late_s`` behind the schedule.
 
         Those that are early lose less only as long as there is something to gain; to catch up gets
         dearer the later one is, and the fewer blocks are to come.
         """
-        lost: Floats = np.full(len(late_s), self.bases[0, block])
+        lost: Float64Array = np.full(len(late_s), self.bases[0, block])
         for slope, base in zip(self.slopes[1:], self.bases[1:, block], strict=True):
             np.maximum(lost, base + slope * late_s, out=lost)
         return lost
@@ -101,7 +102,7 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    shares: Floats  # [2, n]: of the storage and decode steps of each block
+    shares: Float64Array  # [2, n]: of the storage and decode steps of each block
     fixed_s: float  # length of all other steps, by their shares
 
     def blend(self, other: _Flow, weight: float) -> _Flow:
@@ -110,26 +111,30 @@ class _Flow:
 
 
 @dataclass(frozen=True, slots=True)
-class _Priced:
+class _Relaxed:
     """A multiplier, and the two choices it is indifferent to, mixed so as to end at the limit."""
 
     strength: float
-    slow: Ints
-    fast: Ints
+    slow: Int64Array
+    fast: Int64Array
     fast_share: float
     bound: float
 
-    def mean(self, table: Floats | Ints) -> Floats:
+    def mean(self, table: Float64Array | Int64Array) -> Float64Array:
         """The mixed value of ``[n, o]`` for each block."""
         rows = np.arange(len(table))
         slow, fast = table[rows, self.slow], table[rows, self.fast]
         return np.asarray(slow + self.fast_share * (fast - slow), np.float64)
 
 
-def find_prices(
-    course: Course, options: Options, bytes_s: Floats, requests_s: Floats, preload_bytes: int
-) -> Prices:
-    """Prices at which the cheapest options just about meet the limit.
+def find_multipliers(
+    course: Course,
+    options: OptionTables,
+    bytes_s: Float64Array,
+    requests_s: Float64Array,
+    preload_bytes: int,
+) -> Multipliers:
+    """Multipliers at which the cheapest options just about meet the limit.
 
     Args:
         bytes_s, requests_s: ``[n, o]``: the parts of a block's storage seconds that grow with its
@@ -138,7 +143,7 @@ def find_prices(
     loss, read_bytes, decode_s = options.loss, options.read_bytes, options.decode_s
     read, whole = surely_read(options, preload_bytes), np.zeros(len(loss), np.int64)
     strength = float(options.largest_loss.sum()) / course.limit_s or 1.0
-    priced = _Priced(strength, whole, whole, 0.0, -math.inf)
+    priced = _Relaxed(strength, whole, whole, 0.0, -math.inf)
     bound, valid = -math.inf, True
     flow, mean_s = _Flow(np.zeros((2, len(loss))), 0.0), np.zeros((2, len(loss)))
     for turn in range(ROUNDS):
@@ -159,24 +164,26 @@ def find_prices(
     storage, decode = priced.strength * flow.shares
     slopes = priced.strength * np.array(SLOPES)
     bases = _bases(loss, seconds, (flow.shares * mean_s).sum(axis=0), slopes)
-    return Prices(priced.strength, storage, decode, mean_s, read, bound, slopes, bases)
+    return Multipliers(priced.strength, storage, decode, mean_s, read, bound, slopes, bases)
 
 
-def _bases(loss: Floats, seconds: Floats, mean_s: Floats, slopes: Floats) -> Floats:
-    """``Prices.bases``: by how much what comes costs more than seconds of the schedule."""
+def _bases(
+    loss: Float64Array, seconds: Float64Array, mean_s: Float64Array, slopes: Float64Array
+) -> Float64Array:
+    """``Multipliers.bases``: by how much what comes costs more than seconds of the schedule."""
     cost = [(loss + slope * seconds).min(axis=1) - slope * mean_s for slope in slopes]
     to_come = np.cumsum(np.array(cost)[:, ::-1], axis=1)[:, ::-1]
     return np.column_stack((to_come[:, 1:], np.zeros(len(slopes))))
 
 
-def surely_read(options: Options, preload_bytes: int) -> Bools:
+def surely_read(options: OptionTables, preload_bytes: int) -> BoolArray:
     """Blocks ``[n]`` that are read whole whatever is chosen: those before take up the preload."""
     worst = np.iinfo(np.int64).max
     least = np.where(np.isfinite(options.loss), options.read_bytes, worst).min(axis=1)
     return np.asarray(np.cumsum(least) - least >= preload_bytes)
 
 
-def _strength(loss: Floats, seconds: Floats, limit_s: float, guess: float) -> _Priced:
+def _strength(loss: Float64Array, seconds: Float64Array, limit_s: float, guess: float) -> _Relaxed:
     """The multiplier of ``sum(seconds) <= limit_s``, from a guess of it.
 
     Two choices are kept, one too slow and one in time; each next multiplier is the one at which
@@ -184,13 +191,13 @@ def _strength(loss: Floats, seconds: Floats, limit_s: float, guess: float) -> _P
     """
     rows = np.arange(len(loss))
 
-    def point(choice: Ints) -> tuple[float, float, Ints]:
+    def point(choice: Int64Array) -> tuple[float, float, Int64Array]:
         return float(seconds[rows, choice].sum()), float(loss[rows, choice].sum()), choice
 
     least = loss <= loss.min(axis=1, keepdims=True)
     slow = point(np.where(least, seconds, np.inf).argmin(axis=1))
     if slow[0] <= limit_s:
-        return _Priced(
+        return _Relaxed(
             _first_strength(loss, seconds, slow[2]) or guess, slow[2], slow[2], 0.0, slow[1]
         )
     fast = point(np.where(np.isfinite(loss), seconds, np.inf).argmin(axis=1))
@@ -214,10 +221,10 @@ def _strength(loss: Floats, seconds: Floats, limit_s: float, guess: float) -> _P
             guess = min(guess, strength * stride) if late else max(guess, strength / stride)
             stride *= stride
     share = (slow[0] - limit_s) / max(slow[0] - fast[0], _ROUNDING_S)
-    return _Priced(strength, slow[2], fast[2], min(1.0, max(0.0, share)), bound)
+    return _Relaxed(strength, slow[2], fast[2], min(1.0, max(0.0, share)), bound)
 
 
-def _first_strength(loss: Floats, seconds: Floats, choice: Ints) -> float:
+def _first_strength(loss: Float64Array, seconds: Float64Array, choice: Int64Array) -> float:
     """The least strength at which another than the choice of least loss is as cheap; 0 for none."""
     rows = np.arange(len(loss))
     saved_s = seconds[rows, choice, None] - seconds

@@ -15,16 +15,12 @@ from functools import lru_cache
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sti.arrays import Float64Array, Int64Array
 from sti.model.manifest import Block
 from sti.planning.cost_model import RunCosts
 from sti.planning.timeline import rounds_s
 from sti.storage.byte_ranges import MERGE_GAP
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 MOST_OPTIONS = 5000
 """Staircases looked at per block. 12 slices in 5 planes have 1,820, 16 slices 4,845; beyond, the
@@ -32,27 +28,27 @@ counts are taken from an evenly thinned set."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class OptionTables:
     """Tables over blocks ``n`` and staircases ``o``. Not modified; safe to share."""
 
-    used: Ints
+    used: Int64Array
     """``[o, planes]``: slices in use that each plane reaches."""
-    prefix: Ints
+    prefix: Int64Array
     """``[n, planes, width + 1]``: shards to read of a plane to reach that many slices in use."""
-    loss: Floats
+    loss: Float64Array
     """``[n, o]``; infinite where another staircase reaches the same with fewer shards."""
-    decode_s: Floats
+    decode_s: Float64Array
     """``[n, o]``, on all decode threads."""
-    read_bytes: Ints
+    read_bytes: Int64Array
     """``[n, o]``, before any preload."""
-    requests: Ints
+    requests: Int64Array
     """``[n, o]``."""
-    breaks: tuple[Ints, ...]
+    breaks: tuple[Int64Array, ...]
     """For each plane ``[n, o]``: bytes in front of the request, other than the first, that starts
     with it, or more than any block has where none does."""
 
     @property
-    def largest_loss(self) -> Floats:
+    def largest_loss(self) -> Float64Array:
         """``[n]``: the largest finite loss of each block."""
         return np.asarray(np.max(self.loss, axis=1, where=np.isfinite(self.loss), initial=0.0))
 
@@ -63,7 +59,7 @@ class Options:
         )
 
 
-def tabulate(blocks: Sequence[Block], width: int, costs: RunCosts) -> Options:
+def tabulate(blocks: Sequence[Block], width: int, costs: RunCosts) -> OptionTables:
     """The tables for ``blocks`` run with their first ``width`` slices."""
     growth = staircases(width, len(blocks[0].planes))
     prefix = np.array([[_prefix(p.order, width) for p in b.planes] for b in blocks], np.int64)
@@ -72,11 +68,11 @@ def tabulate(blocks: Sequence[Block], width: int, costs: RunCosts) -> Options:
         used = np.column_stack((used[parent], reach))
     loss, decode_s = _quality(blocks, growth, width, costs)
     read_bytes, requests, breaks = _reading(blocks, growth, prefix, width)
-    return Options(used, prefix, loss, decode_s, read_bytes, requests, breaks)
+    return OptionTables(used, prefix, loss, decode_s, read_bytes, requests, breaks)
 
 
 @lru_cache(maxsize=32)
-def staircases(width: int, planes: int) -> tuple[tuple[Ints, Ints], ...]:
+def staircases(width: int, planes: int) -> tuple[tuple[Int64Array, Int64Array], ...]:
     """All falling counts that start with ``width``, or an even choice, plane after plane.
 
     For each plane but the first ``(parent, reach)``, an entry a staircase up to that plane: the
@@ -102,8 +98,11 @@ def _prefix(order: Sequence[int], width: int) -> list[int]:
 
 
 def _quality(
-    blocks: Sequence[Block], growth: Sequence[tuple[Ints, Ints]], width: int, costs: RunCosts
-) -> tuple[Floats, Floats]:
+    blocks: Sequence[Block],
+    growth: Sequence[tuple[Int64Array, Int64Array]],
+    width: int,
+    costs: RunCosts,
+) -> tuple[Float64Array, Float64Array]:
     """Loss and decode seconds ``[n, o]``: which slices have all planes up to each."""
     kept = [[[i for i in p.order if i < width] for p in b.planes] for b in blocks]
     order = np.array(kept, np.int64)  # [n, planes, width]
@@ -131,17 +130,20 @@ def _quality(
 
 
 def _reading(
-    blocks: Sequence[Block], growth: Sequence[tuple[Ints, Ints]], prefix: Ints, width: int
-) -> tuple[Ints, Ints, tuple[Ints, ...]]:
+    blocks: Sequence[Block],
+    growth: Sequence[tuple[Int64Array, Int64Array]],
+    prefix: Int64Array,
+    width: int,
+) -> tuple[Int64Array, Int64Array, tuple[Int64Array, ...]]:
     """Bytes, requests and breaks ``[n, o]``: ``reads.block_ranges`` for all options at once."""
 
-    def column(values: list[int]) -> Ints:
+    def column(values: list[int]) -> Int64Array:
         return np.array(values, np.int64)[:, None]
 
     end = column([sum(block.outlier_bytes[:width]) for block in blocks])
     start = column([sum(block.outlier_bytes) for block in blocks])
     total, requests = end, (end > 0).astype(np.int64)
-    breaks: list[Ints] = []
+    breaks: list[Int64Array] = []
     first = (np.zeros(1, np.int64), np.array([width]))
     for plane, (parent, reach) in enumerate((first, *growth)):
         total, requests, end = total[:, parent], requests[:, parent], end[:, parent]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sti.errors import PlanError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.planning.timeline import Span
@@ -116,7 +116,7 @@ class Plan:
     @classmethod
     def from_json(cls, value: object, *, where: str) -> Plan:
         """As ``load``, from parsed JSON."""
-        fields = Fields(value, where=where, error=PlanError)
+        fields = JsonFields(value, where=where, error=PlanError)
         version = fields.integer("plan")
         if version != PLAN_VERSION:
             raise PlanError(f"{where}: plan version {version} is unknown; make the plan again")
@@ -149,8 +149,8 @@ class Plan:
         )
 
 
-def _prediction(fields: Fields) -> Prediction:
-    def span(item: Fields, lane: str) -> Span:
+def _prediction(fields: JsonFields) -> Prediction:
+    def span(item: JsonFields, lane: str) -> Span:
         inner = item.object(lane)
         return Span(inner.number("start_s"), inner.number("end_s"))
 
@@ -171,7 +171,7 @@ def _prediction(fields: Fields) -> Prediction:
     )
 
 
-def _estimate(fields: Fields) -> Estimate:
+def _estimate(fields: JsonFields) -> Estimate:
     return Estimate(
         metric=fields.text("metric"),
         value=fields.number("value"),

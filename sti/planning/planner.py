@@ -25,10 +25,10 @@ from sti.model.block_layout import block_ranges
 from sti.model.fidelity import Counts, blocks_of, loss_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
 from sti.model.workload import Workload
-from sti.planning.beam_search import Search, Task
+from sti.planning.beam_search import Search, SearchProblem
 from sti.planning.check import check_target
 from sti.planning.cost_model import RunCosts, deadline_s, run_costs
-from sti.planning.fewest_bytes import thriftiest
+from sti.planning.fewest_bytes import fewest_bytes
 from sti.planning.option_tables import tabulate
 from sti.planning.plan import BlockPlan, Plan, Target
 from sti.planning.prediction import Run, predict, simulate_run
@@ -145,7 +145,7 @@ class _Planner:
         submodel = best.submodel
         blocks = blocks_of(self.manifest, submodel)
         options = tabulate(blocks, submodel.width, self._costs(submodel))
-        counts = thriftiest(options, submodel.missing_at(most_loss))
+        counts = fewest_bytes(options, submodel.missing_at(most_loss))
         if counts is None:
             return best
         found = self._candidate(submodel, counts)
@@ -176,11 +176,11 @@ class _Planner:
         deadline = deadline_s(self.profile, self.target)
         return deadline is None or run.total_s <= deadline
 
-    def _task(self, submodel: Submodel) -> Task:
+    def _task(self, submodel: Submodel) -> SearchProblem:
         blocks, costs = blocks_of(self.manifest, submodel), self._costs(submodel)
         deadline = deadline_s(self.profile, self.target)
         assert deadline is not None, "without a deadline everything is in time"
-        return Task(
+        return SearchProblem(
             blocks=blocks,
             width=submodel.width,
             costs=costs,

@@ -28,7 +28,7 @@ from sti.planning.cost_model import (
     run_steps,
 )
 from sti.planning.plan import BlockPlan, BlockTimes, Plan, Prediction
-from sti.planning.timeline import Schedule, Step, simulate
+from sti.planning.timeline import Schedule, TimelineStep, simulate
 from sti.storage.byte_ranges import skip, total_bytes
 
 
@@ -37,10 +37,10 @@ class Run:
     """A simulated run: ``sti.planning.cost_model.run_steps`` and when each happens."""
 
     costs: RunCosts
-    steps: Sequence[Step]
+    steps: Sequence[TimelineStep]
     schedule: Schedule
     read_bytes: int
-    """Bytes of blocks read from storage, without the word rows."""
+    """Bytes of blocks read from storage, without the token embeddings."""
 
     @property
     def total_s(self) -> float:

@@ -22,7 +22,7 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TimelineStep:
     """Work for one lane.
 
     ``work_s`` seconds in all, in ``parts`` equal parts; it starts when the lane has done the steps
@@ -56,7 +56,7 @@ def rounds_s(work_s: float, parts: int, capacity: int) -> float:
     return work_s * -(-parts // capacity) / parts
 
 
-def simulate(lanes: Sequence[Lane], steps: Sequence[Step]) -> Schedule:
+def simulate(lanes: Sequence[Lane], steps: Sequence[TimelineStep]) -> Schedule:
     """Start every step as soon as its lane and what it waits for allow.
 
     Args:

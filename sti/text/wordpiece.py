@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sti.errors import PackFormatError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 from sti.text.encoding import Alignment, Encoding
 from sti.text.normalizer import TextNormalizer
 from sti.text.vocabulary import Vocabulary, encoded
@@ -79,7 +79,7 @@ class TokenizerSpec:
         Raises:
             PackFormatError: a field is missing or ill-typed, or the kind is unknown.
         """
-        fields = Fields(obj, where="tokenizer", error=PackFormatError)
+        fields = JsonFields(obj, where="tokenizer", error=PackFormatError)
         if fields.text("kind") != KIND:
             raise PackFormatError(
                 f"tokenizer: kind {fields.text('kind')!r} is unknown; this version of sti knows "

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common import text_of
-from sti.benchmark.comparison import IN_A_ROW, Figures, Rival, contest
+from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare
 from sti.benchmark.runs import p95
 from sti.benchmark.system_process import Spec
 from sti.cli.main import main
@@ -83,13 +83,13 @@ def test_what_cannot_be_compared_is_refused(
 
 def test_one_that_fails_does_not_keep_the_others_from_being_measured(place: Path) -> None:
     spec = spec_of(place / "pack", fidelity=2)
-    bad = Rival(
+    bad = System(
         "bad", "sti.benchmark.systems.sti_pack", replace(spec, file=str(place / "no pack")), ()
     )
-    absent = Rival("absent", "sti.benchmark.systems.nothing", spec, ())
-    good = Rival("good", "sti.benchmark.systems.sti_pack", spec, (place / "pack",))
+    absent = System("absent", "sti.benchmark.systems.nothing", spec, ())
+    good = System("good", "sti.benchmark.systems.sti_pack", spec, (place / "pack",))
     said: list[str] = []
-    found = contest([bad, absent, good], cold=1, warm=2, progress=said.append)
+    found = compare([bad, absent, good], cold=1, warm=2, progress=said.append)
     assert "no pack: cannot be opened" in found[0].failed
     assert "No module named sti.benchmark.systems.nothing" in found[1].failed
     assert not found[2].failed and len(found[2].cold_s) == 1
@@ -98,8 +98,8 @@ def test_one_that_fails_does_not_keep_the_others_from_being_measured(place: Path
 
 
 def test_the_same_engine_one_lane_after_the_other_gives_the_same_answer(place: Path) -> None:
-    rivals = [
-        Rival(
+    systems = [
+        System(
             mode,
             "sti.benchmark.systems.sti_pack",
             spec_of(place / "pack", fidelity=4, mode=mode),
@@ -107,16 +107,16 @@ def test_the_same_engine_one_lane_after_the_other_gives_the_same_answer(place: P
         )
         for mode in ("pipelined", "sequential")
     ]
-    one, other = contest(rivals, cold=1, warm=0)
+    one, other = compare(systems, cold=1, warm=0)
     assert one.answer is not None and other.answer is not None
     np.testing.assert_array_equal(one.answer, other.answer)
 
 
 def test_answers_of_other_shapes_are_not_compared(place: Path) -> None:
-    rival = Rival("one", "sti.benchmark.systems.sti_pack", spec_of(place / "pack"), ())
-    one = Figures(rival, answer=np.ones((1, 4)))
-    assert one.cosine(Figures(rival, answer=np.ones((1, 5)))) is None
-    assert one.cosine(Figures(rival)) is None
+    system = System("one", "sti.benchmark.systems.sti_pack", spec_of(place / "pack"), ())
+    one = Figures(system, answer=np.ones((1, 4)))
+    assert one.cosine(Figures(system, answer=np.ones((1, 5)))) is None
+    assert one.cosine(Figures(system)) is None
     assert one.cosine(one) == pytest.approx(1.0)
 
 

@@ -1,4 +1,4 @@
-"""Roofs: the least a plan can take on each lane, from a machine's best rates."""
+"""Roofline: the least a plan can take on each lane, from a machine's best rates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from sti.benchmark.roofline import Roofs, measure_roofs
+from sti.benchmark.roofline import Roofline, measure_roofline
 from sti.device.emulated_storage import SlowReader, parse_storage
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -21,20 +21,20 @@ WEIGHTS = sum(3 * block.shard_weights for block in MANIFEST.blocks)
 
 
 def test_every_lane_does_its_work_at_its_best_rate() -> None:
-    roofs = Roofs(read_bytes=1e9, moved_bytes=2e9, products=4e9)
+    roofline = Roofline(read_bytes=1e9, moved_bytes=2e9, products=4e9)
     plan = uniform_plan(MANIFEST, "0123456789abcdef", Workload(2, 16), bits=4)
-    found = roofs.seconds(plan, MANIFEST, 500_000)
+    found = roofline.seconds(plan, MANIFEST, 500_000)
     assert found["io"] == pytest.approx(500_000 / 1e9)
     assert found["decode"] == pytest.approx((500_000 + WEIGHTS) / 2e9)
     assert found["compute"] == pytest.approx(WEIGHTS * 32 / 4e9)
 
 
 def test_what_is_preloaded_is_decoded_but_not_read() -> None:
-    roofs = Roofs(read_bytes=1e9, moved_bytes=2e9, products=4e9)
+    roofline = Roofline(read_bytes=1e9, moved_bytes=2e9, products=4e9)
     plan = uniform_plan(MANIFEST, "0123456789abcdef", Workload(1, 16), bits=4)
     first = replace(plan.blocks[0], preload_bytes=1000)
     held = replace(plan, blocks=(first, *plan.blocks[1:]))
-    found, all_read = (roofs.seconds(item, MANIFEST, 9000) for item in (held, plan))
+    found, all_read = (roofline.seconds(item, MANIFEST, 9000) for item in (held, plan))
     assert found["io"] == all_read["io"]
     assert found["decode"] - all_read["decode"] == pytest.approx(1000 / 2e9)
 
@@ -44,7 +44,7 @@ def test_rates_are_those_of_what_is_read_from(tiny_pack: Path) -> None:
     storage = SlowReader(FileReader(tiny_pack), slow)
     try:
         with PackReader.open(tiny_pack) as reader:
-            found = measure_roofs(reader, storage, threads=1)
+            found = measure_roofline(reader, storage, threads=1)
     finally:
         storage.close()
     assert found.read_bytes <= 2e6 * 1.01

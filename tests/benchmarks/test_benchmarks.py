@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from benchmarks import base_model, common, ort_models, side_by_side, start, streaming, stsb
 from benchmarks.base_model import SIZES, Planting, vocabulary, write_checkpoint
 from benchmarks.side_by_side_plot import as_svg
-from sti.benchmark.comparison import Figures, Rival
+from sti.benchmark.comparison import Figures, System
 from sti.benchmark.system_process import Spec
 from tests.support.packs import TINY_BERT, tiny_bert
 
@@ -149,7 +149,7 @@ def test_streaming_compares_both_executors_at_every_fidelity(
     assert all(row["predicted"] > 0 for row in rows)
     assert all(row["end to end / ideal"] >= 1.0 for row in rows)
     assert rows[1]["MB read"] > rows[0]["MB read"] > 0
-    assert len(rows_of(report, "Sequential")) == len(rows_of(report, "Roofs")) == 2
+    assert len(rows_of(report, "Sequential")) == len(rows_of(report, "Roofline")) == 2
 
 
 def test_streaming_refuses_answers_that_differ(
@@ -209,9 +209,9 @@ def test_side_by_side_measures_every_system_on_the_same_texts(
 def test_side_by_side_holds_base_against_its_limits_and_draws_it() -> None:
     def figures(name: str, ms: float, size: int) -> Figures:
         spec = Spec("file", ("text",), ((1,),), 1)
-        rival = Rival(name, "module", spec, ())
+        system = System(name, "module", spec, ())
         return Figures(
-            rival,
+            system,
             open_s=[0.001],
             cold_s=[ms * 2e-3],
             rested_s=[ms * 1e-3 + 0.01],

@@ -23,7 +23,7 @@ from benchmarks.paper.model import write_model
 from benchmarks.paper.plan import Plan, Profile, budgets, plan, uniform
 from shard_tools.architectures.bert.model import BertModel
 from shard_tools.checkpoint.reader import Checkpoint
-from sti.benchmark.comparison import IN_A_ROW, Rival, contest
+from sti.benchmark.comparison import IN_A_ROW, System, compare
 from sti.benchmark.system_process import Opened, Spec
 from sti.storage.byte_ranges import SECTOR
 
@@ -176,8 +176,8 @@ def test_tight_target_leaves_out_layers_unless_they_are_asked_for(model: Path) -
 def test_child_process_answers_cold_and_warm(
     spec: Spec, model: Path, wanted: NDArray[np.float32]
 ) -> None:
-    rivals = [
-        Rival(
+    systems = [
+        System(
             name,
             "benchmarks.paper.system",
             replace(spec, options=options),
@@ -190,7 +190,7 @@ def test_child_process_answers_cold_and_warm(
             ("wrong", {"bits": 7}),
         )
     ]
-    full, planned, wrong = contest(rivals, cold=1, warm=1)
+    full, planned, wrong = compare(systems, cold=1, warm=1)
     for found in (full, planned):
         assert not found.failed and found.answer is not None
         assert (len(found.cold_s), len(found.rested_s), len(found.warm_s)) == (1, 1, IN_A_ROW)
@@ -199,7 +199,7 @@ def test_child_process_answers_cold_and_warm(
 
 
 def test_directory_without_a_model_says_how_to_write_one(tmp_path: Path, spec: Spec) -> None:
-    with pytest.raises(ValueError, match="benchmarks.paper.model CHECKPOINT"):
+    with pytest.raises(ValueError, match=r"benchmarks\.paper\.model CHECKPOINT"):
         paper.prepare(replace(spec, file=str(tmp_path), options={"bits": 2}))
 
 

@@ -40,9 +40,9 @@ def real(shape: Shape, *, hidden: int) -> Manifest:
         replace(kind, input_kind="sequence" if kind.name == "attention" else "tokens")
         for kind in manifest.kinds
     )
-    words = replace(manifest.words, hidden=hidden, row_bytes=hidden // 2 + hidden // 16)
+    words = replace(manifest.embeddings, hidden=hidden, row_bytes=hidden // 2 + hidden // 16)
     dims = replace(manifest.dimensions, hidden=hidden)
-    return replace(manifest, dimensions=dims, kinds=kinds, words=words)
+    return replace(manifest, dimensions=dims, kinds=kinds, embeddings=words)
 
 
 BERT = real(BERT_BASE, hidden=768)
@@ -69,7 +69,7 @@ def test_the_papers_board_computes_a_layer_of_bert_base_as_the_paper_says() -> N
 def test_the_papers_board_reads_and_decodes_as_the_paper_says() -> None:
     profile = load_device("paper-board", BERT)
     assert profile.storage.read_s(1, 7_077_888 * 4) == pytest.approx(0.33931, rel=1e-6)
-    assert profile.storage.row_s == pytest.approx(BERT.words.row_bytes / 83.44e6, rel=1e-3)
+    assert profile.storage.row_s == pytest.approx(BERT.embeddings.row_bytes / 83.44e6, rel=1e-3)
     for bits in LADDER:
         shard_s = profile.decode.shard_s + 589_824 * profile.decode.weight_s[bits]
         assert shard_s == pytest.approx(0.002)

@@ -108,7 +108,7 @@ def test_a_padded_batch_answers_each_text_nearly_as_alone(engine: sti.Engine) ->
 
 def test_a_batch_reads_every_weight_once(engine: sti.Engine) -> None:
     one, many = engine.run(TEXTS[:1]), engine.run(TEXTS * 20)
-    words = 26 * engine.manifest.words.row_bytes
+    words = 26 * engine.manifest.embeddings.row_bytes
     assert many.bytes_read <= one.bytes_read + words
 
 
@@ -128,7 +128,7 @@ def test_a_preloaded_model_reads_only_word_rows() -> None:
     ) as engine:
         assert engine.preloaded(10)
         result = engine.run(TEXTS)
-        assert result.bytes_read < 30 * engine.manifest.words.row_bytes
+        assert result.bytes_read < 30 * engine.manifest.embeddings.row_bytes
         assert 0 < engine.held_bytes <= 10_000_000
 
 
@@ -491,11 +491,11 @@ def test_verify_finds_a_damaged_word_table(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.sti.safetensors"
     damaged.write_bytes(tiny_pack().read_bytes())
     with sti.Engine.open(damaged, fidelity=2, threads=1) as engine:
-        offset = engine.reader.words_offset
+        offset = engine.reader.embeddings_offset
     with damaged.open("r+b") as file:
         file.seek(offset + 7)
         file.write(b"\xff\xff")
-    with pytest.raises(sti.PackCorruptError, match="word table"):
+    with pytest.raises(sti.PackCorruptError, match="embedding table"):
         sti.Engine.open(damaged, fidelity=2, threads=1, verify=True)
 
 

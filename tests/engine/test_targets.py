@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sti.engine.targets import Settings, find_config, load_config, resolve
+from sti.engine.targets import TargetSpec, find_config, load_config, resolve
 from sti.errors import ConfigError, InputError
 
 GOOD = """
@@ -38,17 +38,17 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_named_targets_are_read_with_their_units(config: Path) -> None:
     voice = load_config(config).target("voice")
-    assert voice == Settings(latency_s=0.15, preload_bytes=2_000_000)
+    assert voice == TargetSpec(latency_s=0.15, preload_bytes=2_000_000)
 
 
 def test_a_plan_file_is_relative_to_the_configuration(config: Path) -> None:
     pinned = load_config(config).target("pinned")
-    assert pinned == Settings(plan=config.parent / "plans" / "night.json")
+    assert pinned == TargetSpec(plan=config.parent / "plans" / "night.json")
 
 
 def test_explicit_arguments_win_over_the_target(config: Path) -> None:
     settings = resolve(config=config, target="voice", latency="1s")
-    assert settings == Settings(latency_s=1.0, preload_bytes=2_000_000)
+    assert settings == TargetSpec(latency_s=1.0, preload_bytes=2_000_000)
 
 
 def test_an_explicit_fidelity_replaces_the_plan_of_the_target(config: Path) -> None:
@@ -59,12 +59,12 @@ def test_an_explicit_fidelity_replaces_the_plan_of_the_target(config: Path) -> N
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"latency": "1s"}, Settings(latency_s=1.0)),
-        ({"preload": "1KB"}, Settings(preload_bytes=1000)),
+        ({"latency": "1s"}, TargetSpec(latency_s=1.0)),
+        ({"preload": "1KB"}, TargetSpec(preload_bytes=1000)),
     ],
 )
 def test_an_explicit_target_replaces_the_plan_of_the_named_one(
-    config: Path, given: dict[str, Any], expected: Settings
+    config: Path, given: dict[str, Any], expected: TargetSpec
 ) -> None:
     assert resolve(config=config, target="pinned", **given) == expected
 
@@ -72,11 +72,11 @@ def test_an_explicit_target_replaces_the_plan_of_the_named_one(
 @pytest.mark.parametrize("target", ["voice", "sharp", "pinned"])
 def test_an_explicit_plan_replaces_all_of_the_target(config: Path, target: str) -> None:
     settings = resolve(config=config, target=target, plan="mine.json")
-    assert settings == Settings(plan=Path("mine.json"))
+    assert settings == TargetSpec(plan=Path("mine.json"))
 
 
 def test_without_arguments_nothing_is_asked_for() -> None:
-    assert resolve() == Settings()
+    assert resolve() == TargetSpec()
 
 
 def test_a_preload_of_zero_is_kept_apart_from_none() -> None:
@@ -93,7 +93,7 @@ def test_a_plan_excludes_what_it_brings_itself(given: dict[str, Any]) -> None:
 
 def test_a_fidelity_may_have_a_latency_and_a_preload() -> None:
     settings = resolve(fidelity=4, latency="1s", preload="1KB")
-    assert settings == Settings(latency_s=1.0, preload_bytes=1000, fidelity=4)
+    assert settings == TargetSpec(latency_s=1.0, preload_bytes=1000, fidelity=4)
 
 
 @pytest.mark.parametrize("plan", [5, {}, True, b"x.json", ["x.json"]])

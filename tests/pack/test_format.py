@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from shard_tools.packing.build import BuildOptions, build
-from sti.codec.codebook import CodeBook
+from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
 from sti.pack.embedding_table import decode_rows
 from sti.pack.pack_reader import PackReader
@@ -136,7 +136,7 @@ def test_a_reader_written_from_the_specification_decodes_a_shard_at_every_fideli
     mini = MiniReader(pack.read_bytes())
     with PackReader.open(pack) as reader:
         assert mini.identity == reader.pack_id
-        decoder = Decoder(CodeBook.from_json(reader.manifest.book))
+        decoder = Decoder(Codebook.from_json(reader.manifest.codebook))
         block = reader.manifest.blocks[1]
         described = mini.manifest["blocks"][1]
         assert described["shard_weights"] > 65536
@@ -159,7 +159,7 @@ def test_a_reader_written_from_the_specification_decodes_a_shard_at_every_fideli
 def test_it_reads_words_and_residents(pack: Path) -> None:
     mini = MiniReader(pack.read_bytes())
     with PackReader.open(pack) as reader:
-        words = reader.manifest.words
+        words = reader.manifest.embeddings
         raw = np.frombuffer(mini.tensor("words"), np.uint8)[: 3 * words.row_bytes]
         out = np.empty((3, words.hidden), np.float32)
         decode_rows(raw.reshape(3, -1), words, out)

@@ -19,7 +19,7 @@ import sti.pack.pack_reader
 from shard_tools.packing.build import BuildOptions, build
 from shard_tools.quantization.embedding_table import encode_rows, group_size, row_bytes
 from sti.errors import PackCorruptError, PackError, PackFormatError
-from sti.model.manifest import ALIGNMENT, WordTable
+from sti.model.manifest import ALIGNMENT, EmbeddingTable
 from sti.pack.embedding_table import decode_rows
 from sti.pack.header import HEADER_START, header_checksum
 from sti.pack.manifest_reader import read_manifest
@@ -79,11 +79,11 @@ def test_the_reference_library_opens_a_pack(pack: Path) -> None:
 
 def test_words_and_blocks_are_aligned_and_follow_one_another(pack: Path) -> None:
     with PackReader.open(pack) as reader:
-        offsets = [reader.words_offset]
+        offsets = [reader.embeddings_offset]
         offsets += [reader.block_offset(block.tensor) for block in reader.manifest.blocks]
         assert all(offset % ALIGNMENT == 0 for offset in offsets)
         lengths = [end - start for start, end in pairwise(offsets)]
-        words = reader.manifest.words
+        words = reader.manifest.embeddings
         used = [words.rows * words.row_bytes]
         used += [block.length for block in reader.manifest.blocks]
         assert lengths == [-(-length // ALIGNMENT) * ALIGNMENT for length in used[:-1]]
@@ -105,7 +105,7 @@ def test_opening_takes_at_most_three_reads_and_leaves_words_and_blocks_alone(
     monkeypatch.setattr(sti.pack.header, "_FIRST_READ", 1024)
     with PackReader.open(pack) as reader:
         assert len(reads) <= 3
-        assert max(offset + length for offset, length in reads) <= reader.words_offset
+        assert max(offset + length for offset, length in reads) <= reader.embeddings_offset
 
 
 def test_resident_tensors_cannot_be_written(pack: Path) -> None:
@@ -158,7 +158,7 @@ def test_damage_is_named_by_layer_kind_slice_and_plane(pack: Path, tmp_path: Pat
     with PackReader.open(pack) as reader:
         block = reader.manifest.blocks[3]
         offset = reader.block_offset(block.tensor)
-        words = reader.words_offset
+        words = reader.embeddings_offset
     at = sum(block.outlier_bytes) + 4 * (block.planes[0].shard_bytes + block.planes[1].shard_bytes)
     in_plane = offset + at + 2 * block.planes[2].shard_bytes + 5
     in_list = offset + block.outlier_bytes[0] + 1
@@ -176,15 +176,15 @@ def test_padding_that_is_not_zero_is_found(pack: Path, tmp_path: Path) -> None:
     with PackReader.open(pack) as reader:
         block = reader.manifest.blocks[0]
         behind_block = reader.block_offset(block.tensor) + block.length
-        table = reader.manifest.words
-        behind_words = reader.words_offset + table.rows * table.row_bytes
+        table = reader.manifest.embeddings
+        behind_words = reader.embeddings_offset + table.rows * table.row_bytes
     report = verify(damaged(pack, tmp_path / "bad", behind_words, behind_block))
     assert [fault.part for fault in report.faults] == ["padding", "padding"]
 
 
 def test_damaged_residents_stop_opening_and_are_reported(pack: Path, tmp_path: Path) -> None:
     with PackReader.open(pack) as reader:
-        offset = reader.words_offset - 3
+        offset = reader.embeddings_offset - 3
     bad = damaged(pack, tmp_path / "bad", offset)
     with pytest.raises(PackCorruptError, match=r"resident tensors .* do not match"):
         PackReader.open(bad)
@@ -350,7 +350,7 @@ MANIFEST_CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "gain": (lambda m: m["blocks"][0]["planes"][2]["gains"].__setitem__(1, -0.1), "negative"),
     "length": (lambda m: m["blocks"][0].update(length=16384), "add up to its length"),
-    "row bytes": (lambda m: m["words"].update(row_bytes=20), "word rows take 18 bytes"),
+    "row bytes": (lambda m: m["words"].update(row_bytes=20), "token embeddings take 18 bytes"),
     "rows": (lambda m: m["words"].update(rows=10**12), "'words' has the wrong length"),
     "operand": (
         lambda m: m["kinds"][0]["operands"][0].update(shape=[3, 5]),
@@ -434,7 +434,7 @@ def test_word_rows_decode_to_what_their_bytes_say_and_near_the_original(
     raw = encode_rows(values, group=group)
     assert raw.shape == (rows, row_bytes(hidden, group))
     out = np.empty((rows, hidden), dtype=np.float32)
-    decode_rows(raw, WordTable(rows, hidden, group, raw.shape[1], 0), out)
+    decode_rows(raw, EmbeddingTable(rows, hidden, group, raw.shape[1], 0), out)
     half = hidden // 2
     for row, data in enumerate(raw):
         scales = np.frombuffer(data[half:].tobytes(), "<f2").astype(np.float32)
@@ -450,7 +450,7 @@ def test_word_scales_lower_the_error_of_plain_rounding() -> None:
     values = np.random.default_rng(5).standard_normal((200, 96), dtype=np.float32)
     out = np.empty_like(values)
     raw = encode_rows(values, group=32)
-    decode_rows(raw, WordTable(200, 96, 32, raw.shape[1], 0), out)
+    decode_rows(raw, EmbeddingTable(200, 96, 32, raw.shape[1], 0), out)
     groups = values.reshape(-1, 32)
     step = np.abs(groups).max(axis=1, keepdims=True) / 7
     plain = np.clip(np.rint(groups / step), -8, 7) * step

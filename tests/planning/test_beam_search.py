@@ -1,4 +1,4 @@
-"""The search keeps the same time as the simulator, and its prices bound every loss from below."""
+"""The search keeps the simulator's time, and its multipliers bound every loss from below."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sti.model.block_layout import block_ranges
 from sti.model.fidelity import blocks_of, missing_of, uniform_counts
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
-from sti.planning.beam_search import Search, Task
+from sti.planning.beam_search import Search, SearchProblem
 from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_BLOCK, deadline_s, run_costs
-from sti.planning.lagrange import find_prices
+from sti.planning.lagrange import find_multipliers
 from sti.planning.plan import Target
 from sti.planning.prediction import simulate_run
 from sti.planning.preload_placement import place
@@ -34,14 +34,14 @@ from tests.support.synthetic import (
 )
 
 
-def task_of(instance: Instance) -> Task:
+def task_of(instance: Instance) -> SearchProblem:
     """The search for the full model that the planner would start."""
     profile, deadline = instance.profile, deadline_s(instance.profile, instance.target)
     assert deadline is not None
     full = instance.manifest.submodels[0]
     threads = profile.decoders
     costs = run_costs(instance.manifest, profile, instance.workload, full.width, threads=threads)
-    return Task(
+    return SearchProblem(
         blocks=blocks_of(instance.manifest, full),
         width=full.width,
         costs=costs,
@@ -86,7 +86,7 @@ def test_no_choice_in_time_has_less_loss_than_the_bound_and_few_have_much_more()
         counts = Search(task).run(np.inf)
         if counts is None:
             continue
-        bound = find_prices(
+        bound = find_multipliers(
             beam.course, beam.options, beam.bytes_s, beam.requests_s, task.preload_bytes
         ).bound
         loss = missing_of(instance.manifest.submodels[0], task.blocks, counts)
@@ -102,14 +102,14 @@ def test_on_real_shapes_the_best_choice_is_close_to_the_bound() -> None:
     manifest = make_manifest(Random(1), ladder=LADDER, orders="ranked", **BERT_BASE)
     costs = run_costs(manifest, make_profile(), Workload(1, 128), 12, threads=1)
     blocks = blocks_of(manifest, manifest.submodels[0])
-    task = Task(blocks, 12, costs, limit_s=0.07, preload_bytes=0, read_ahead=3)
+    task = SearchProblem(blocks, 12, costs, limit_s=0.07, preload_bytes=0, read_ahead=3)
     beam = Search(task)
-    prices = find_prices(beam.course, beam.options, beam.bytes_s, beam.requests_s, 0)
+    multipliers = find_multipliers(beam.course, beam.options, beam.bytes_s, beam.requests_s, 0)
     counts = Search(task).run(np.inf)
     assert counts is not None
     loss = missing_of(manifest.submodels[0], blocks, counts)
-    assert prices.bound <= loss <= 1.05 * prices.bound
-    assert Search(task).run(0.99 * prices.bound) is None
+    assert multipliers.bound <= loss <= 1.05 * multipliers.bound
+    assert Search(task).run(0.99 * multipliers.bound) is None
 
 
 def model(name: str) -> Manifest:

@@ -124,7 +124,7 @@ def test_word_rows_are_no_more_than_the_vocabulary() -> None:
         run_costs(MANIFEST, profile, Workload(batch, 512), 3, threads=1).rows_s for batch in (1, 99)
     )
     assert few == pytest.approx(512 * profile.storage.row_s)
-    assert many == pytest.approx(MANIFEST.words.rows * profile.storage.row_s)
+    assert many == pytest.approx(MANIFEST.embeddings.rows * profile.storage.row_s)
 
 
 @pytest.mark.parametrize("graph", ["embed", "attention", "ffn", "connect", "head"])

@@ -10,20 +10,20 @@ import pytest
 
 from sti.model.workload import Workload
 from sti.planning.cost_model import run_costs
-from sti.planning.fewest_bytes import thriftiest
-from sti.planning.option_tables import Options, tabulate
+from sti.planning.fewest_bytes import fewest_bytes
+from sti.planning.option_tables import OptionTables, tabulate
 from tests.support.synthetic import make_manifest, make_profile
 
 COSTS_OF = make_profile()
 
 
-def tables(seed: int) -> Options:
+def tables(seed: int) -> OptionTables:
     manifest = make_manifest(Random(seed), layers=1, slices=3, orders="ranked")
     costs = run_costs(manifest, COSTS_OF, Workload(1, 8), 3, threads=1)
     return tabulate(manifest.blocks, 3, costs)
 
 
-def taken(options: Options, counts: list[tuple[int, ...]]) -> tuple[float, int]:
+def taken(options: OptionTables, counts: list[tuple[int, ...]]) -> tuple[float, int]:
     """Loss and bytes of chosen counts."""
     loss, size = 0.0, 0
     for block, chosen in enumerate(counts):
@@ -41,17 +41,17 @@ def test_few_bytes_are_read_and_no_more_is_lost_than_allowed(seed: int) -> None:
     sizes = np.array([options.read_bytes[0, a] + options.read_bytes[1, b] for a, b in pairs])
     largest = float(losses[np.isfinite(losses)].max())
     for share in (0.0, 0.05, 0.2, 0.5, 1.0):
-        counts = thriftiest(options, share * largest)
+        counts = fewest_bytes(options, share * largest)
         assert counts is not None
         loss, size = taken(options, counts)
         assert loss <= share * largest
         least = int(sizes[losses <= share * largest].min())
         assert least <= size <= 1.1 * least
-    assert taken(options, thriftiest(options, largest) or [])[1] == int(sizes.min())
+    assert taken(options, fewest_bytes(options, largest) or [])[1] == int(sizes.min())
 
 
 def test_a_loss_that_no_choice_has_gives_nothing() -> None:
     options = tables(0)
     least = float(options.loss.min(axis=1).sum())
-    assert thriftiest(options, least - 1e-9) is None
-    assert thriftiest(options, least) is not None
+    assert fewest_bytes(options, least - 1e-9) is None
+    assert fewest_bytes(options, least) is not None

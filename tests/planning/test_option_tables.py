@@ -14,12 +14,12 @@ from sti.model.fidelity import fidelities, loss_of
 from sti.model.manifest import Manifest, Submodel
 from sti.model.workload import Workload
 from sti.planning.cost_model import RunCosts, run_costs
-from sti.planning.option_tables import MOST_OPTIONS, Options, staircases, tabulate
+from sti.planning.option_tables import MOST_OPTIONS, OptionTables, staircases, tabulate
 from sti.planning.timeline import rounds_s
 from sti.storage.byte_ranges import skip, total_bytes
 from tests.support.synthetic import LADDER, make_manifest, make_profile
 
-Case = tuple[Manifest, int, RunCosts, Options]
+Case = tuple[Manifest, int, RunCosts, OptionTables]
 
 
 @st.composite

@@ -13,6 +13,7 @@ from random import Random
 
 import numpy as np
 
+from sti.arrays import Float64Array
 from sti.device.profile import DeviceProfile
 from sti.errors import InfeasibleError
 from sti.model.block_layout import block_ranges
@@ -21,7 +22,6 @@ from sti.model.manifest import Block, Manifest, Submodel
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
 from sti.planning.cost_model import BlockWork, RunCosts, deadline_s, run_costs, run_steps
-from sti.planning.option_tables import Floats
 from sti.planning.plan import Plan, Target
 from sti.planning.planner import make_plan, predict
 from sti.planning.timeline import simulate
@@ -126,7 +126,7 @@ def _curved(rng: Random, manifest: Manifest, submodel: Submodel) -> Submodel:
     return replace(submodel, missing=tuple(missing), losses=tuple(losses))
 
 
-def expected_loss(submodel: Submodel, missing: Floats) -> Floats:
+def expected_loss(submodel: Submodel, missing: Float64Array) -> Float64Array:
     """The loss at each of ``missing``, by the definition of the curve."""
     if not submodel.missing:
         return submodel.loss + missing

@@ -34,7 +34,7 @@ class Shape:
     inner: int = 64
     positions: int = 48
     words: int = 0
-    """Rows of the word table; 0 for as many as the tiny vocabulary has."""
+    """Rows of the embedding table; 0 for as many as the tiny vocabulary has."""
 
 
 TINY = Shape()

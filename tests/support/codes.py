@@ -1,4 +1,4 @@
-"""Weights, books and ladders for tests of the nested code."""
+"""Weights, codebooks and ladders for tests of the nested code."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shard_tools.quantization.codebook import build_book, histogram
-from sti.codec.codebook import DEFAULT_LADDER, CodeBook
+from shard_tools.quantization.codebook import build_codebook, histogram
+from sti.codec.codebook import DEFAULT_LADDER, Codebook
 
 CUT = 54
 
 Int8 = NDArray[np.int8]
-Bytes = NDArray[np.uint8]
 
 ladders = st.sets(st.integers(2, 8), min_size=1).map(lambda steps: tuple(sorted(steps)))
 
@@ -25,12 +24,12 @@ def bell(weights: int, *, seed: int = 0) -> Int8:
     return np.clip(np.rint(values), -127, 127).astype(np.int8)
 
 
-def bell_book(ladder: Sequence[int] = DEFAULT_LADDER) -> CodeBook:
-    return build_book(histogram(bell(1 << 16)), cut=CUT, ladder=ladder)
+def bell_codebook(ladder: Sequence[int] = DEFAULT_LADDER) -> Codebook:
+    return build_codebook(histogram(bell(1 << 16)), cut=CUT, ladder=ladder)
 
 
-def wild_book(ladder: Sequence[int], *, seed: int) -> CodeBook:
-    """A book no builder would make: values without any order."""
+def wild_codebook(ladder: Sequence[int], *, seed: int) -> Codebook:
+    """A codebook no builder would make: values without any order."""
     rng = np.random.default_rng(seed)
     values = {bits: rng.integers(-128, 128, 1 << bits).astype(np.int8) for bits in ladder}
-    return CodeBook(tuple(ladder), values)
+    return Codebook(tuple(ladder), values)

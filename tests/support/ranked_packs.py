@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from shard_tools.measuring.forward import Forward, uniform_setting
+from shard_tools.measuring.forward import Forward, uniform_precision
 from shard_tools.packing.build import BuildOptions, build
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import Quality
@@ -69,7 +69,7 @@ def _balanced(lopsided: Path) -> Path:
 def _full_logits(pack: Path, sentences: Sequence[str]) -> NDArray[np.float32]:
     with PackReader.open(pack) as reader, Forward(reader, threads=1) as forward:
         manifest = reader.manifest
-        top = uniform_setting(manifest, manifest.submodels[0], manifest.ladder[-1])
+        top = uniform_precision(manifest, manifest.submodels[0], manifest.ladder[-1])
         return forward.logits(forward.batches(sentences), top)
 
 

@@ -48,24 +48,24 @@ def _input() -> tuple[Any, Any]:
 
 def made(q: Any, counts: Any) -> dict[str, Any]:
     """What the file holds for these weights and counts."""
-    book = build_book(counts, cut=CUT, ladder=DEFAULT_LADDER)
-    shard = Encoder(book, cut=CUT).encode(q)
+    codebook = build_book(counts, cut=CUT, ladder=DEFAULT_LADDER)
+    shard = Encoder(codebook, cut=CUT).encode(q)
     return {
         "cut": CUT,
         "ladder": list(DEFAULT_LADDER),
         "counts": counts.tolist(),
-        "book": book.to_json(),
+        "book": codebook.to_json(),
         "q": q.tobytes().hex(),
         "planes": {str(bits): plane.tobytes().hex() for bits, plane in shard.planes.items()},
         "outliers": shard.outliers.tobytes().hex(),
-        "decoded": _decoded(book, list(shard.planes.values()), shard.outliers, q.size),
+        "decoded": _decoded(codebook, list(shard.planes.values()), shard.outliers, q.size),
     }
 
 
-def _decoded(book: CodeBook, planes: Any, outliers: Any, weights: int) -> dict[str, str]:
-    decoder = Decoder(book)
+def _decoded(codebook: CodeBook, planes: Any, outliers: Any, weights: int) -> dict[str, str]:
+    decoder = Decoder(codebook)
     found = {}
-    for level, bits in enumerate(book.ladder):
+    for level, bits in enumerate(codebook.ladder):
         out = np.empty(weights, dtype=np.int8)
         decoder.decode(planes[: level + 1], outliers, out)
         found[str(bits)] = out.tobytes().hex()

@@ -13,14 +13,15 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_tools.architectures.base import BlockWeights, Floats, KindLayout, Product, TokenBatch
+from shard_tools.architectures.base import BlockWeights, KindLayout, Product, TokenBatch
 from shard_tools.architectures.bert import reference
 from shard_tools.architectures.bert.task import CLASSIFIER, SUPPORTED, TaskHead, find_task
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.graphs.blocks import build_attention, build_connect, build_ffn
 from shard_tools.graphs.embed_head import HeadSpec, build_embed, build_head
+from sti.arrays import Float32Array
 from sti.errors import CheckpointError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 
 _ACTIVATIONS: Mapping[str, Literal["gelu", "gelu_new", "relu"]] = {
     "gelu": "gelu",
@@ -45,7 +46,7 @@ class BertModel:
         """
         self._checkpoint = checkpoint
         where = str(checkpoint.directory / "config.json")
-        config = Fields(checkpoint.config, where=where, error=CheckpointError)
+        config = JsonFields(checkpoint.config, where=where, error=CheckpointError)
         self._activation = _activation(config)
         self.layers = config.integer("num_hidden_layers", least=1)
         self.hidden = config.integer("hidden_size", least=1)
@@ -76,7 +77,7 @@ class BertModel:
         return KindLayout(_FFN, "neurons", "tokens", (up, down), ("up_bias",))
 
     def _checked_words(self) -> None:
-        """Refuse a word table of the wrong shape before hours are spent on the rest."""
+        """Refuse a embedding table of the wrong shape before hours are spent on the rest."""
         name = self._prefix + _WORDS
         shape = self._checkpoint.shape(name)
         if shape != (self.vocabulary, self.hidden):
@@ -133,9 +134,9 @@ class BertModel:
         found |= {f"embed.{name}": vector for name, vector in norm.items()}
         return found | {f"head.{name}": vector for name, vector in self._head().items()}
 
-    def _head(self) -> dict[str, Floats]:
+    def _head(self) -> dict[str, Float32Array]:
         """Inputs of the head graph besides ``h`` and ``tokens``."""
-        found: dict[str, Floats] = {}
+        found: dict[str, Float32Array] = {}
         if self._task.pooling == "pooler":
             found["pooler_w"] = self._matrix("pooler.dense", self.hidden, self.hidden)
             found["pooler_b"] = self._vector("pooler.dense.bias", self.hidden)
@@ -173,11 +174,11 @@ class BertModel:
             )
         return found
 
-    def word_rows(self, start: int, stop: int) -> Floats:
+    def word_rows(self, start: int, stop: int) -> Float32Array:
         """Rows of the word embeddings, a new array."""
         return self._checkpoint.rows(self._prefix + _WORDS, start, stop)
 
-    def embed(self, batch: TokenBatch, residents: Mapping[str, Floats]) -> Floats:
+    def embed(self, batch: TokenBatch, residents: Mapping[str, Float32Array]) -> Float32Array:
         """Hidden states before the first layer."""
         rows = {number: self.word_rows(number, number + 1)[0] for number in set(batch.ids.tolist())}
         summed = np.stack([rows[number] for number in batch.ids.tolist()])
@@ -190,11 +191,11 @@ class BertModel:
     def contributions(
         self,
         kind: str,
-        hidden: Floats,
+        hidden: Float32Array,
         lengths: Sequence[int],
-        operands: Mapping[str, Floats],
-        vectors: Mapping[str, Floats],
-    ) -> Floats:
+        operands: Mapping[str, Float32Array],
+        vectors: Mapping[str, Float32Array],
+    ) -> Float32Array:
         """What each part of a block adds to its sum."""
         if kind == _FFN:
             return reference.feed_forward(
@@ -215,42 +216,42 @@ class BertModel:
             value_bias=vectors["v_bias"],
         )
 
-    def connect(self, summed: Floats, vectors: Mapping[str, Floats]) -> Floats:
+    def connect(self, summed: Float32Array, vectors: Mapping[str, Float32Array]) -> Float32Array:
         """Bias and norm behind a block."""
         return reference.layer_norm(
             summed + vectors["bias"], vectors["gamma"], vectors["beta"], self._epsilon
         )
 
-    def readout(self, hidden: Floats, lengths: Sequence[int]) -> Floats:
+    def readout(self, hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
         """The means of the sentences, their first tokens, or every token."""
         if self._task.pooling == "none":
             return hidden
         starts = np.cumsum((0, *lengths[:-1]))
         if self._task.pooling == "mean":
-            means: Floats = np.add.reduceat(hidden, starts, axis=0)
+            means: Float32Array = np.add.reduceat(hidden, starts, axis=0)
             means /= np.array(lengths, dtype=np.float32)[:, None]
             return means
-        first: Floats = hidden[starts]
+        first: Float32Array = hidden[starts]
         return first
 
-    def _read(self, name: str, shape: tuple[int, ...]) -> Floats:
+    def _read(self, name: str, shape: tuple[int, ...]) -> Float32Array:
         return self._checkpoint.tensor(self._prefix + name, shape)
 
-    def _matrix(self, module: str, inputs: int, outputs: int) -> Floats:
+    def _matrix(self, module: str, inputs: int, outputs: int) -> Float32Array:
         """The weight of a linear module, turned to ``[in, out]`` (a view)."""
         return self._read(module + ".weight", (outputs, inputs)).T
 
-    def _vector(self, name: str, size: int) -> Floats:
+    def _vector(self, name: str, size: int) -> Float32Array:
         return self._read(name, (size,))
 
-    def _norm(self, module: str) -> dict[str, Floats]:
+    def _norm(self, module: str) -> dict[str, Float32Array]:
         """Gamma and beta, which checkpoints of TensorFlow descent call just so."""
         old = f"{self._prefix}{module}.gamma" in self._checkpoint.names()
         names = {"gamma": "gamma", "beta": "beta"} if old else {"gamma": "weight", "beta": "bias"}
         return {key: self._vector(f"{module}.{name}", self.hidden) for key, name in names.items()}
 
 
-def _activation(config: Fields) -> Literal["gelu", "gelu_new", "relu"]:
+def _activation(config: JsonFields) -> Literal["gelu", "gelu_new", "relu"]:
     """The activation of the FFN; refuses variants of BERT whose arithmetic differs."""
     name = config.text("hidden_act")
     if name not in _ACTIVATIONS:
@@ -269,7 +270,7 @@ def _activation(config: Fields) -> Literal["gelu", "gelu_new", "relu"]:
     return _ACTIVATIONS[name]
 
 
-def _check_sizes(config: Fields, slices: int) -> None:
+def _check_sizes(config: JsonFields, slices: int) -> None:
     """Refuse sizes that cannot be cut into slices."""
     hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     inner = config.integer("intermediate_size")

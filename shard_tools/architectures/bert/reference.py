@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shard_tools.architectures.base import Floats
+from sti.arrays import Float32Array
 
 _GELU_NEW = np.float32(0.7978845608)  # sqrt(2 / pi)
 
 
-def layer_norm(x: Floats, gamma: Floats, beta: Floats, epsilon: float) -> Floats:
+def layer_norm(
+    x: Float32Array, gamma: Float32Array, beta: Float32Array, epsilon: float
+) -> Float32Array:
     """Normalize each row."""
     centred = x - x.mean(axis=1, keepdims=True)
     spread = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + np.float32(epsilon))
@@ -26,7 +28,7 @@ def layer_norm(x: Floats, gamma: Floats, beta: Floats, epsilon: float) -> Floats
     return np.asarray(centred, dtype=np.float32)
 
 
-def erf(x: Floats) -> Floats:
+def erf(x: Float32Array) -> Float32Array:
     """The error function to 2e-7 (Abramowitz and Stegun, 7.1.26)."""
     size = np.abs(x)
     t = 1.0 / (1.0 + np.float32(0.3275911) * size)
@@ -39,16 +41,16 @@ def erf(x: Floats) -> Floats:
     np.negative(size, out=size)
     np.exp(size, out=size)
     poly *= size
-    found: Floats = np.copysign(1.0 - poly, x)
+    found: Float32Array = np.copysign(1.0 - poly, x)
     return found
 
 
-def activate(x: Floats, kind: str) -> Floats:
+def activate(x: Float32Array, kind: str) -> Float32Array:
     """``gelu``, ``gelu_new`` (tanh) or ``relu``."""
     if kind == "relu":
         return np.maximum(x, 0.0)
     if kind == "gelu_new":
-        inner: Floats = np.tanh(_GELU_NEW * (x + np.float32(0.044715) * x * x * x))
+        inner: Float32Array = np.tanh(_GELU_NEW * (x + np.float32(0.044715) * x * x * x))
     else:
         inner = erf(x * np.float32(0.7071067811865476))
     inner += 1.0
@@ -58,16 +60,16 @@ def activate(x: Floats, kind: str) -> Floats:
 
 
 def attention(
-    x: Floats,
+    x: Float32Array,
     lengths: Sequence[int],
     *,
-    query: Floats,
-    key: Floats,
-    value: Floats,
-    output: Floats,
-    query_bias: Floats,
-    value_bias: Floats,
-) -> Floats:
+    query: Float32Array,
+    key: Float32Array,
+    value: Float32Array,
+    output: Float32Array,
+    query_bias: Float32Array,
+    value_bias: Float32Array,
+) -> Float32Array:
     """What each head adds to the block's sum.
 
     Args:
@@ -96,12 +98,14 @@ def attention(
     return mixed @ output
 
 
-def feed_forward(x: Floats, *, up: Floats, up_bias: Floats, down: Floats, kind: str) -> Floats:
+def feed_forward(
+    x: Float32Array, *, up: Float32Array, up_bias: Float32Array, down: Float32Array, kind: str
+) -> Float32Array:
     """What each group of neurons adds: ``up`` ``[n, d, size]``, ``down`` ``[n, size, d]``."""
     return activate(_per_part(x, up) + up_bias, kind) @ down
 
 
-def _per_part(x: Floats, weights: Floats) -> Floats:
+def _per_part(x: Float32Array, weights: Float32Array) -> Float32Array:
     """``[T, d]`` by ``[n, d, size]`` -> ``[n, T, size]``, as one product: BLAS likes them large."""
     parts, hidden, size = weights.shape
     joined = x @ weights.transpose(1, 0, 2).reshape(hidden, parts * size)

@@ -15,7 +15,7 @@ from typing import Any
 
 from shard_tools.checkpoint.reader import Checkpoint
 from sti.errors import CheckpointError
-from sti.json_fields import Fields
+from sti.json_fields import JsonFields
 
 SUPPORTED = (
     "BertModel (sentence embedding), BertForSequenceClassification (classification and "
@@ -65,7 +65,7 @@ def find_task(checkpoint: Checkpoint, prefix: str) -> TaskHead:
         CheckpointError: an architecture, a head or a module that is not supported; names it.
     """
     where = str(checkpoint.directory / "config.json")
-    fields = Fields(checkpoint.config, where=where, error=CheckpointError)
+    fields = JsonFields(checkpoint.config, where=where, error=CheckpointError)
     modules = _modules(checkpoint)
     named = _named_task(fields, modules is not None)
     names = checkpoint.names()
@@ -102,7 +102,7 @@ def find_task(checkpoint: Checkpoint, prefix: str) -> TaskHead:
     return TaskHead(task, _DEFAULT_POOLING, False, labels)
 
 
-def _named_task(fields: Fields, is_sentence_model: bool) -> str | None:
+def _named_task(fields: JsonFields, is_sentence_model: bool) -> str | None:
     """The task that ``architectures`` names; None where it names the bare encoder or nothing."""
     architectures = fields.texts("architectures") if fields.has("architectures") else ()
     for name in architectures:
@@ -116,7 +116,7 @@ def _named_task(fields: Fields, is_sentence_model: bool) -> str | None:
     return None
 
 
-def _labels(fields: Fields, count: int) -> tuple[str, ...]:
+def _labels(fields: JsonFields, count: int) -> tuple[str, ...]:
     """Label names by number; ``LABEL_0`` and so on where the configuration names none."""
     if fields.has("id2label"):
         table = fields.object("id2label")
@@ -141,7 +141,7 @@ def _modules(checkpoint: Checkpoint) -> _Modules | None:
     if listed is None:
         pooling = _pooling(checkpoint, "1_Pooling")
         return None if pooling is None else _Modules(pooling, normalize=False)
-    fields = Fields({"modules": listed}, where=where, error=CheckpointError)
+    fields = JsonFields({"modules": listed}, where=where, error=CheckpointError)
     kinds: list[tuple[str, str]] = [
         (item.text("type").rsplit(".", 1)[-1], item.text("path"))
         for item in fields.objects("modules")
@@ -172,7 +172,7 @@ def _pooling(checkpoint: Checkpoint, folder: str) -> str | None:
     if config is None:
         return None
     where = str(checkpoint.directory / folder / "config.json")
-    fields = Fields(config, where=where, error=CheckpointError)
+    fields = JsonFields(config, where=where, error=CheckpointError)
     modes = [
         key for key in fields.keys() if key.startswith("pooling_mode_") and fields.raw(key) is True
     ]

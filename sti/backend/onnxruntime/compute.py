@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.backend.interface import Residents
+from sti.arrays import Float32Array
+from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.session import Graph, ort_value, saturates, session_options
 from sti.backend.weight_buffer import WorkingBuffer
 from sti.model.fidelity import working_buffers
 from sti.model.manifest import BlockKind
 from sti.model.workload import Workload
 
-Floats = NDArray[np.float32]
 PADDING_MASK = -10000.0
 """Added to the attention score of a padding token; finite, so that no row becomes NaN."""
 
@@ -39,7 +39,7 @@ class GroupState:
     workload: Workload
     mask: Any | None
     """``[B, 1, S]``; None where no sentence is padded."""
-    tokens: Floats
+    tokens: Float32Array
     """``[B, S]``: 1 for a token, 0 for padding."""
     hidden: Any
     partial: Any
@@ -55,7 +55,9 @@ class Backend:
             whether this processor multiplies u8 by s8 exactly (x86 without VNNI does not).
     """
 
-    def __init__(self, residents: Residents, *, threads: int, unsigned: bool | None = None) -> None:
+    def __init__(
+        self, residents: ResidentTensors, *, threads: int, unsigned: bool | None = None
+    ) -> None:
         self._source = residents
         self._manifest = residents.manifest
         self._options = session_options(threads)
@@ -68,8 +70,8 @@ class Backend:
         # Arrays, not OrtValues, which take some 500 bytes each: every layer has twenty of them.
         self._residents: dict[tuple[int, str, int], dict[str, NDArray[Any]]] = {}
         self._fixed: dict[str, dict[str, Any]] = {}
-        self._room: Floats = np.empty(0, dtype=np.float32)
-        self._states: list[Floats] = []
+        self._room: Float32Array = np.empty(0, dtype=np.float32)
+        self._states: list[Float32Array] = []
 
     def prepare(self) -> None:
         """Make the sessions a run needs; those that are not made here are made on first use."""
@@ -89,8 +91,8 @@ class Backend:
                 )
         return self._buffers
 
-    def room(self, batch: int, tokens: int) -> Floats:
-        """Where the word rows of a group go, ``[batch, tokens, hidden]``, for ``start``.
+    def embedding_buffer(self, batch: int, tokens: int) -> Float32Array:
+        """Where the token embeddings of a group go, ``[batch, tokens, hidden]``, for ``start``.
 
         Groups run one after the other, so all of them share this memory: first for the words, then
         for the partial sums of every block.
@@ -102,7 +104,7 @@ class Backend:
 
     def start(
         self,
-        words: Floats,
+        words: Float32Array,
         types: NDArray[np.int64],
         lengths: Sequence[int],
         *,
@@ -113,7 +115,8 @@ class Backend:
         Args:
             place: number of the group among those of a run: each number has its own memory for
                 hidden states, which the next ``start`` with it takes over; None: new memory.
-            words: word rows in the memory that ``room`` gave; taken over for partial sums.
+            words: token embeddings in the memory that ``embedding_buffer`` gave; taken over for
+            partial sums.
             types: token type of each token, ``[B, S]``.
             lengths: tokens of each sentence; those beyond are padding.
         """
@@ -161,7 +164,7 @@ class Backend:
         connect.bind_output(state.hidden)
         connect.run()
 
-    def finish(self, state: GroupState) -> Floats:
+    def finish(self, state: GroupState) -> Float32Array:
         """The head's answer for a group; a new array."""
         graph = self._graph("head")
         self._bind_fixed(graph, "head")
@@ -186,7 +189,7 @@ class Backend:
         buffers hold.
         """
         batch, tokens = workload.batch, workload.tokens
-        words = self.room(batch, tokens)
+        words = self.embedding_buffer(batch, tokens)
         words[:] = 0.0
         types = np.zeros((batch, tokens), dtype=np.int64)
         state = self.start(words, types, [tokens] * batch)
@@ -204,7 +207,7 @@ class Backend:
             best = min(best, perf_counter() - start)
         return best
 
-    def _state_room(self, place: int | None, shape: tuple[int, ...]) -> Floats:
+    def _state_room(self, place: int | None, shape: tuple[int, ...]) -> Float32Array:
         """Memory for the hidden states of the group with this number."""
         if place is None:
             return np.empty(shape, dtype=np.float32)

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sti.arrays import ByteArray
 from sti.backend.onnxruntime.session import Graph, decode_options, ort_value
-from sti.codec.lookup import Bytes, component, contributions
+from sti.codec.lookup import component, contributions
 from sti.codec.tables import Component, Recipe, Source, Stage
 from sti.errors import BackendError
 
@@ -27,7 +28,7 @@ _QUAD, _EIGHTH = 4, 8
 _I32, _I64, _U16, _U8 = (np.dtype(name) for name in ("i4", "i8", "u2", "u1"))
 _PROBE = 256
 _LEAST_ROOM = 1 << 18
-"""Bytes that memory has at first, so that it rarely has to be replaced by a larger one."""
+"""ByteArray that memory has at first, so that it rarely has to be replaced by a larger one."""
 
 
 class Span(NamedTuple):
@@ -50,13 +51,13 @@ class Step(NamedTuple):
     """Which of the shards."""
     pieces: tuple[tuple[int, int, int], ...]
     """Of each input the plane, and first byte and end of what it takes of every shard."""
-    staged: Bytes
+    staged: ByteArray
     """Memory of the inputs, one after the other; held here, as ONNX Runtime does not hold it."""
     targets: tuple[tuple[int, int, int], ...]
     """Operand, first weight and number of weights in every slice, for each output."""
     weights: np.dtype[Any]
     """Of the outputs: four or eight weights each."""
-    spare: tuple[Bytes, ...]
+    spare: tuple[ByteArray, ...]
     """Memory of the outputs, held here, if they are added to their targets; else none is needed."""
 
 
@@ -65,7 +66,7 @@ class StepMaker:
 
     def __init__(self) -> None:
         self._graphs: dict[str, Graph | None] = {}
-        self._memory: dict[str, Bytes] = {}
+        self._memory: dict[str, ByteArray] = {}
 
     def steps(self, recipe: Recipe, sizes: tuple[int, ...], count: int) -> tuple[Step, ...] | None:
         """How to look up ``count`` neighbouring slices but for their outliers.
@@ -172,9 +173,9 @@ class StepMaker:
         """A graph that works, with bindings of its own."""
         graph = self._graphs[name]
         assert graph is not None, "only recipes that work come this far"
-        return graph.again()
+        return graph.rebind()
 
-    def _room(self, name: str, size: int) -> Bytes:
+    def _room(self, name: str, size: int) -> ByteArray:
         """``size`` bytes of a memory that steps share, as they follow one another."""
         if name not in self._memory or self._memory[name].size < size:
             self._memory[name] = np.empty(max(size, _LEAST_ROOM), dtype=np.uint8)
@@ -224,7 +225,7 @@ def _agrees(graph: Graph, recipe: Recipe, stage: Stage) -> bool:
     Raises:
         BackendError: it looks up beyond its table.
     """
-    planes: dict[int, Bytes] = {}
+    planes: dict[int, ByteArray] = {}
     for number in (*stage.low, *stage.high):
         # All values, in another order for each component.
         values = np.arange(recipe.parts[number].bits * _PROBE) * (2 * number + 1) + number

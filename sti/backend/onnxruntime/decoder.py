@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from sti.arrays import ByteArray
 from sti.backend.block_bytes import BlockBytes
 from sti.backend.onnxruntime.decode_steps import Step, StepMaker
 from sti.backend.onnxruntime.session import ort_value
 from sti.backend.weight_buffer import OutlierRoom, WorkingBuffer
 from sti.codec.decoder import Decoder
-from sti.codec.lookup import Bytes
 from sti.planning.jobs import BlockJob
 
 _U8 = np.dtype("u1")
@@ -33,7 +33,7 @@ class ShardDecoder:
     """Decodes blocks on one thread. Not thread-safe; threads may share ``decoder``.
 
     Args:
-        decoder: the book's decoder, which specifies the result and lends its tables.
+        decoder: the codebook's decoder, which specifies the result and lends its tables.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -63,7 +63,7 @@ class ShardDecoder:
             BackendError: a graph failed.
         """
         slices: list[int] = []
-        records: list[Bytes] = []
+        records: list[ByteArray] = []
         for group in job.groups[part::parts]:
             planes = [[data.view(piece) for piece in shard.planes] for shard in group]
             self.look_up(planes, group[0].slice, out)
@@ -73,7 +73,9 @@ class ShardDecoder:
         if slices:
             out.put_outliers(slices, records, self._decoder.flip, self._room)
 
-    def look_up(self, shards: Sequence[Sequence[Bytes]], first: int, out: WorkingBuffer) -> None:
+    def look_up(
+        self, shards: Sequence[Sequence[ByteArray]], first: int, out: WorkingBuffer
+    ) -> None:
         """Decode neighbouring slices of one fidelity but for their outliers.
 
         Args:
@@ -108,7 +110,7 @@ class ShardDecoder:
                 np.add(found, quads, found)
 
     def _look_up_plainly(
-        self, shards: Sequence[Sequence[Bytes]], first: int, out: WorkingBuffer
+        self, shards: Sequence[Sequence[ByteArray]], first: int, out: WorkingBuffer
     ) -> None:
         """By the specification."""
         weights = np.empty(out.shard_weights, dtype=self._decoder.dtype)
@@ -117,7 +119,7 @@ class ShardDecoder:
             out.fill(number, weights)
 
 
-def _copy(shards: Sequence[Sequence[Bytes]], step: Step) -> None:
+def _copy(shards: Sequence[Sequence[ByteArray]], step: Step) -> None:
     """Put a step's inputs end to end.
 
     Graphs read fresh bytes more slowly than a copy does, so even what lies as they want it is
@@ -137,10 +139,10 @@ def _target(
     count: int,
     target: tuple[int, int, int],
     dtype: np.dtype[Any],
-) -> tuple[Bytes, Any]:
+) -> tuple[ByteArray, Any]:
     """Where the weights of some slices go: their bytes, and the OrtValue of them as ``dtype``."""
     key = (first, count, *target, dtype.itemsize)
-    found: tuple[Bytes, Any] | None = out.bound.get(key)
+    found: tuple[ByteArray, Any] | None = out.bound.get(key)
     if found is None:
         operand, start, size = target
         rows = out.operands[operand][first : first + count].reshape(-1).view(_U8)

@@ -55,7 +55,7 @@ class Graph:
         self.outputs = [item.name for item in self.session.get_outputs()]
         self._bound: dict[str, Any] = {}
 
-    def again(self) -> Graph:
+    def rebind(self) -> Graph:
         """The same session with bindings of its own."""
         other = object.__new__(Graph)
         other.name, other.session = self.name, self.session

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sti.arrays import Float32Array
 from sti.backend.onnxruntime.whole_model import WholeModel
-from sti.benchmark.system_process import Floats, Opened, Opener, Resident, Spec, serve
+from sti.benchmark.system_process import Opened, Opener, ResidentSystem, Spec, serve
 from sti.errors import BackendError
 
 
@@ -42,10 +43,10 @@ def prepare(spec: Spec) -> Opener:
             )
         feeds = {name: given[name] for name in model.inputs}
 
-        def answer() -> Floats:
+        def answer() -> Float32Array:
             return np.asarray(model.run(feeds), dtype=np.float32)
 
-        return Resident(answer)
+        return ResidentSystem(answer)
 
     return opener
 

@@ -10,7 +10,8 @@ import sys
 
 import numpy as np
 
-from sti.benchmark.system_process import Floats, Opened, Opener, Spec, serve
+from sti.arrays import Float32Array
+from sti.benchmark.system_process import Opened, Opener, Spec, serve
 from sti.engine.engine import Engine
 from sti.pipeline.runner import Mode
 
@@ -24,7 +25,7 @@ class _Pack:
         self._engine, self._texts = engine, list(spec.texts)
         self._mode: Mode = "sequential" if spec.options.get("mode") == "sequential" else "pipelined"
 
-    def run(self) -> Floats:
+    def run(self) -> Float32Array:
         """As ``Opened.run``."""
         result = self._engine.run(self._texts, mode=self._mode)
         if result.embeddings is not None:

@@ -16,7 +16,7 @@ import pytest
 
 from shard_tools.cli.main import main
 from shard_tools.evaluation import report
-from shard_tools.evaluation.cells import Cell, Entry, Evaluation, Rival, forecast, summarise
+from shard_tools.evaluation.cells import Cell, Comparison, Entry, Evaluation, forecast, summarise
 from shard_tools.evaluation.plots import as_svg
 from shard_tools.evaluation.timing import Latency
 from sti.model.quality import Estimate
@@ -32,23 +32,25 @@ def entry(measured: float, *, name: str = "x", expected: float = 0.9) -> Entry:
     return Entry(name, 6, 12, 4.5, estimate, measured, latency, 1_000_000, 2_500_000)
 
 
-def rival(name: str, measured: float, plan: float, *, error: float = 0.01) -> Rival:
-    return Rival(name, "with" not in name, entry(measured), "", plan - measured, error)
+def baseline(name: str, measured: float, plan: float, *, error: float = 0.01) -> Comparison:
+    return Comparison(name, "with" not in name, entry(measured), "", plan - measured, error)
 
 
 def cell(worth: float, measured: Mapping[str, float], **changes: Any) -> Cell:
-    listed = tuple(rival(name, value, worth) for name, value in measured.items())
+    listed = tuple(baseline(name, value, worth) for name, value in measured.items())
     return replace(Cell(0.01, 0, entry(worth), None, listed), **changes)
 
 
-NOTHING = Rival("pipeline", True, None, "needs 1.00 s", None, None)
+NOTHING = Comparison("pipeline", True, None, "needs 1.00 s", None, None)
 
 CELLS = (
     cell(0.90, {"in memory": 0.80, "pipeline with preload": 0.91}),
     cell(0.90, {"in memory": 0.93, "pipeline with preload": 0.94}, latency_s=0.02),
     cell(0.95, {"in memory": 0.945, "pipeline with preload": 0.95}, latency_s=0.04),
-    cell(0.70, {}, rivals=(NOTHING,), preload_bytes=1000),
-    cell(0.0, {}, plan=None, needed_s=0.5, rivals=(NOTHING,), latency_s=0.02, preload_bytes=1000),
+    cell(0.70, {}, baselines=(NOTHING,), preload_bytes=1000),
+    cell(
+        0.0, {}, plan=None, needed_s=0.5, baselines=(NOTHING,), latency_s=0.02, preload_bytes=1000
+    ),
 )
 FOUND = Evaluation(
     pack="intents",
@@ -101,7 +103,7 @@ def test_a_summary_counts_cells_and_averages_the_hard_ones() -> None:
 
 
 def test_a_baseline_where_there_is_no_plan_wins() -> None:
-    lonely = Cell(0.01, 0, None, 0.02, (Rival("in memory", True, entry(0.5), "", None, None),))
+    lonely = Cell(0.01, 0, None, 0.02, (Comparison("in memory", True, entry(0.5), "", None, None),))
     assert summarise([lonely], 0.95, in_paper=True).beaten == 1
 
 
@@ -140,7 +142,7 @@ def test_targets_that_were_kept_are_counted_where_the_clock_is_real() -> None:
 
 def test_csv_has_a_line_for_each_plan_and_baseline() -> None:
     rows = list(csv.DictReader(io.StringIO(report.as_csv(FOUND))))
-    assert len(rows) == sum(1 + len(item.rivals) for item in CELLS)
+    assert len(rows) == sum(1 + len(item.baselines) for item in CELLS)
     assert all(None not in row and None not in row.values() for row in rows)
     first, second = rows[:2]
     assert (first["name"], float(first["measured"]), first["plan_ahead"]) == ("plan", 0.9, "")

@@ -230,14 +230,14 @@ def test_the_plan_expects_no_more_loss_than_any_baseline(
 ) -> None:
     manifest, profile = manifest_of(seed), profile_of(seed)
     target = Target(latency_s, preload)
-    rivals = [
+    baselines = [
         item.best
         for item in Baselines(manifest, PACK, profile, WORKLOAD).under(target)
         if item.best is not None and item.best.mode == "pipelined"
     ]
-    if rivals:
+    if baselines:
         plan = planned(make_plan(manifest, PACK, profile, WORKLOAD, target))
-        assert plan.loss <= min(rival.loss for rival in rivals) * (1 + 1e-9) + 1e-12
+        assert plan.loss <= min(baseline.loss for baseline in baselines) * (1 + 1e-9) + 1e-12
 
 
 def test_memory_is_what_is_held_read_ahead_and_decoded() -> None:

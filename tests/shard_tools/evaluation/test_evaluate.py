@@ -94,35 +94,37 @@ def test_a_cell_holds_the_plan_and_what_the_engine_makes_of_it(
 
 
 def test_baselines_are_measured_as_what_they_are(found: Evaluation, place: Path) -> None:
-    rivals = {rival.name: rival for rival in cell_of(found, TARGETS[2], 0).rivals}
+    baselines = {baseline.name: baseline for baseline in cell_of(found, TARGETS[2], 0).baselines}
     with PackReader.open(ranked_pack()) as reader:
         manifest, workload = reader.manifest, Workload(1, 16)
         for bits in manifest.ladder:
             plan = uniform_plan(manifest, reader.pack_id, workload, bits=bits, profile=PROFILE)
-            entry = rivals[f"our pipeline, {bits} bits"].entry
+            entry = baselines[f"our pipeline, {bits} bits"].entry
             assert entry is not None
             assert (entry.depth, entry.bits) == (plan.depth, bits)
             assert entry.measured == accuracy_by_engine(plan, place / "data.tsv")
     serial, overlapped = (
-        rivals[name].entry for name in ("load then execute", "our pipeline, 8 bits")
+        baselines[name].entry for name in ("load then execute", "our pipeline, 8 bits")
     )
     assert serial is not None
     assert overlapped is not None
     assert (serial.bits, serial.measured) == (8.0, overlapped.measured)
     assert serial.latency.median_s > overlapped.latency.median_s
-    values = {rival.entry.measured for rival in rivals.values() if rival.entry}
+    values = {baseline.entry.measured for baseline in baselines.values() if baseline.entry}
     assert len(values) > 2, "the test's pack answers alike at all fidelities"
 
 
 def test_differences_are_those_of_the_measured_values(found: Evaluation) -> None:
-    rivals = [(cell, rival) for cell in found.cells for rival in cell.rivals if rival.entry]
-    assert rivals
-    for cell, rival in rivals:
+    baselines = [
+        (cell, baseline) for cell in found.cells for baseline in cell.baselines if baseline.entry
+    ]
+    assert baselines
+    for cell, baseline in baselines:
         assert cell.plan is not None
-        assert rival.entry is not None
-        assert rival.ahead == pytest.approx(cell.plan.measured - rival.entry.measured)
-        assert rival.error is not None
-        assert (rival.error > 0) >= (rival.ahead != 0)
+        assert baseline.entry is not None
+        assert baseline.ahead == pytest.approx(cell.plan.measured - baseline.entry.measured)
+        assert baseline.error is not None
+        assert (baseline.error > 0) >= (baseline.ahead != 0)
 
 
 def test_a_target_that_no_plan_meets_says_what_is_needed(found: Evaluation) -> None:
@@ -162,7 +164,11 @@ def test_this_machine_is_timed(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     options = EvaluateOptions((20e-3,), (12_000,), runs=3, threads=1)
     found = evaluate(ranked_pack(), place / "data.tsv", options)
     (cell,) = found.cells
-    entries: list[Entry | None] = [cell.plan, found.full, *(rival.entry for rival in cell.rivals)]
+    entries: list[Entry | None] = [
+        cell.plan,
+        found.full,
+        *(baseline.entry for baseline in cell.baselines),
+    ]
     present = [entry for entry in entries if entry is not None]
     assert len(present) > 8
     for entry in present:
@@ -180,7 +186,7 @@ def test_regressions_are_scored_by_rank_correlation(place: Path) -> None:
     assert found.metric == "spearman"
     assert found.full.measured == 1.0
     assert found.cells[0].plan is not None
-    lowest = next(r.entry for r in found.cells[0].rivals if r.name == "our pipeline, 2 bits")
+    lowest = next(r.entry for r in found.cells[0].baselines if r.name == "our pipeline, 2 bits")
     assert lowest is not None
     assert -1 <= lowest.measured < 1.0
 
@@ -266,15 +272,15 @@ def test_texts_out_of_scope_are_told_as_the_engine_tells_them(place: Path, tmp_p
         target = Target(TARGETS[1], 0)
         plan = make_plan(reader.manifest, reader.pack_id, PROFILE, Workload(1, 16), target)
     with sti.Engine.open(pack, plan=plan, threads=1, profile=PROFILE) as engine:
-        kept, strangers = (
+        kept, out_of_scope = (
             engine.run(list(part)).accepted
             for part in ([row.text for row in read_rows(place / "data.tsv")], strange)
         )
-    assert kept is not None and strangers is not None
+    assert kept is not None and out_of_scope is not None
     entry = found.cells[0].plan
     assert entry is not None and entry.scope is not None
     assert entry.scope.accepted == sum(kept) / len(kept)
-    assert entry.scope.recalled == pytest.approx(1 - sum(strangers) / len(strangers))
+    assert entry.scope.recalled == pytest.approx(1 - sum(out_of_scope) / len(out_of_scope))
     assert 0 < entry.scope.accepted < 1
     # At the threshold of the data itself 95 % are accepted: fewer than here, so more are told.
     assert (entry.scope.recalled_at_95 > entry.scope.recalled) == (entry.scope.accepted > 0.95)

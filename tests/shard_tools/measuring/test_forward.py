@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sti
-from shard_tools.measuring.forward import Forward, Setting, setting_of, uniform_setting
+from shard_tools.measuring.forward import Forward, Precision, precision_of, uniform_precision
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -34,8 +34,8 @@ def random_plan(manifest: Manifest, pack_id: str, seed: int) -> Plan:
     return Plan(pack_id, Workload(1, 8), Target(), *sizes, tuple(blocks), None)
 
 
-def whole(manifest: Manifest, bits: int) -> Setting:
-    return uniform_setting(manifest, manifest.submodels[0], bits)
+def whole(manifest: Manifest, bits: int) -> Precision:
+    return uniform_precision(manifest, manifest.submodels[0], bits)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_it_answers_as_the_engine_to_the_bit(seed: int, forward: Forward) -> Non
     with PackReader.open(path) as reader:
         plan = random_plan(reader.manifest, reader.pack_id, seed)
     batches = forward.batches(MANY)
-    found = forward.logits(batches, setting_of(plan, forward.manifest))
+    found = forward.logits(batches, precision_of(plan, forward.manifest))
     noticed = pytest.warns(sti.StiWarning, match="48 tokens")
     with sti.Engine.open(path, plan=plan, threads=1, profile=PROFILE) as engine, noticed:
         expected = engine.run(MANY)
@@ -81,7 +81,7 @@ def test_a_run_goes_on_from_hidden_states(forward: Forward) -> None:
         assert all((a == b).all() for a, b in zip(states, kept, strict=True))
 
 
-def without_last(setting: Setting) -> tuple[Setting, Setting]:
+def without_last(setting: Precision) -> tuple[Precision, Precision]:
     """The same model twice: one slice narrower, and with its last slice left out."""
     narrow = tuple(replace(item, bits=item.bits[:-1]) for item in setting)
     return narrow, tuple(replace(item, bits=(*item.bits[:-1], 0)) for item in setting)

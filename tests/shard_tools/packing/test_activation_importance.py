@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shard_tools.architectures.base import Floats, Model, TokenBatch
+from shard_tools.architectures.base import Model, TokenBatch
 from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.packing.activation_importance import Meter, scaled_gains
 from shard_tools.quantization.blocks import QuantizedBlock, quantize_block
+from sti.arrays import Float32Array
 from tests.support.checkpoints import Shape, write_checkpoint
 
 SHAPE = Shape(layers=3, hidden=64, heads=4, inner=128)
@@ -21,7 +22,7 @@ COARSE = {2: 24, 4: 6, 8: 1}
 """Fidelity to the step its values are rounded to: a code book without a code."""
 
 
-def values() -> dict[int, Floats]:
+def values() -> dict[int, Float32Array]:
     ints = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
     return {bits: (np.rint(ints / step) * step).astype(np.float32) for bits, step in COARSE.items()}
 
@@ -32,10 +33,10 @@ class Case:
 
     model: Model
     blocks: list[QuantizedBlock]
-    residents: dict[str, Floats]
+    residents: dict[str, Float32Array]
     batch: TokenBatch
 
-    def readout(self, fidelities: Sequence[Sequence[int]]) -> Floats:
+    def readout(self, fidelities: Sequence[Sequence[int]]) -> Float32Array:
         """What the head reads when slice ``s`` of block ``b`` has ``fidelities[b][s]`` bits."""
         hidden = self.model.embed(self.batch, self.residents)
         for block, bits in zip(self.blocks, fidelities, strict=True):

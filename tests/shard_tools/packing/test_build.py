@@ -18,7 +18,7 @@ from benchmarks import build_cost
 from shard_tools.architectures.bert import reference
 from shard_tools.packing.build import BuildOptions, build
 from shard_tools.packing.pack_writer import replacing
-from sti.codec.codebook import CodeBook
+from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
 from sti.errors import CheckpointError, InputError, StiError, StorageError
 from sti.model.manifest import Block, Manifest
@@ -52,7 +52,7 @@ def shard(reader: PackReader, block: Block, slice_: int, planes: int) -> np.ndar
         at = start + plane.order.index(slice_) * plane.shard_bytes
         pieces.append(data[at : at + plane.shard_bytes])
         start += plane.shard_bytes * len(plane.order)
-    decoder = Decoder(CodeBook.from_json(reader.manifest.book))
+    decoder = Decoder(Codebook.from_json(reader.manifest.codebook))
     out = np.empty(block.shard_weights, np.int8)
     decoder.decode(pieces, outliers, out)
     return out
@@ -156,8 +156,8 @@ def test_word_rows_are_near_the_checkpoints(tmp_path: Path) -> None:
         "embeddings.word_embeddings.weight"
     ]
     with PackReader.open(path) as reader:
-        table = reader.manifest.words
-        data = np.fromfile(path, np.uint8)[reader.words_offset :]
+        table = reader.manifest.embeddings
+        data = np.fromfile(path, np.uint8)[reader.embeddings_offset :]
     raw = data[: table.rows * table.row_bytes].reshape(table.rows, table.row_bytes)
     out = np.empty(words.shape, np.float32)
     decode_rows(raw, table, out)

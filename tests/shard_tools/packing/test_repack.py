@@ -76,7 +76,11 @@ def test_there_and_back_is_the_same_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("place", "message"),
-    [("words", "the word table"), ("outliers", "slice 0, outlier list"), ("plane", "of 3 bits")],
+    [
+        ("words", "the embedding table"),
+        ("outliers", "slice 0, outlier list"),
+        ("plane", "of 3 bits"),
+    ],
 )
 def test_damage_is_not_passed_on(place: str, message: str, tmp_path: Path) -> None:
     data = bytearray(tiny_pack("classification").read_bytes())
@@ -84,7 +88,7 @@ def test_damage_is_not_passed_on(place: str, message: str, tmp_path: Path) -> No
         block = reader.manifest.blocks[2]
         first = reader.block_offset(block.tensor)
         at = {
-            "words": reader.words_offset,
+            "words": reader.embeddings_offset,
             "outliers": first,
             "plane": first + sum(block.outlier_bytes) + 4 * block.planes[0].shard_bytes,
         }[place]

@@ -1,4 +1,4 @@
-"""Grids and books: how float weights become int8 values, and int8 values nested intervals."""
+"""Grids and codebooks: how float weights become int8 values, and int8 values nested intervals."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from shard_tools.quantization.codebook import build_book, histogram
+from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import Encoder, best_codes
 from shard_tools.quantization.grids import QuantizedMatrix, outlier_cut, quantize_matrix
-from sti.codec.codebook import DEFAULT_LADDER, CodeBook
+from sti.arrays import Float32Array
+from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.errors import CheckpointError, InputError
 
-Floats = NDArray[np.float32]
 
-
-def bell(*shape: int, seed: int = 0) -> Floats:
+def bell(*shape: int, seed: int = 0) -> Float32Array:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) * np.float32(0.04)
 
 
-def restored(grid: QuantizedMatrix) -> Floats:
+def restored(grid: QuantizedMatrix) -> Float32Array:
     w = grid.q * grid.scale
     w[grid.side_index] += grid.side_weights
     return w
@@ -43,7 +42,7 @@ def restored(grid: QuantizedMatrix) -> Floats:
     ),
     grid_sigmas=st.sampled_from([1.0, 6.0, 7.0, 8.0, 20.0]),
 )
-def test_grid_and_side_weights_restore_any_matrix(w: Floats, grid_sigmas: float) -> None:
+def test_grid_and_side_weights_restore_any_matrix(w: Float32Array, grid_sigmas: float) -> None:
     grid = quantize_matrix(w, grid_sigmas=grid_sigmas)
     assert grid.q.dtype == np.int8
     assert grid.q.min() >= -127
@@ -157,14 +156,14 @@ def counted(sigma: float, *, tails: float = 12.0) -> NDArray[np.int64]:
     return histogram(np.clip(np.rint(values), -127, 127).astype(np.int8))
 
 
-def errors(book: CodeBook, counts: NDArray[np.int64], cut: int) -> dict[int, float]:
+def errors(codebook: Codebook, counts: NDArray[np.int64], cut: int) -> dict[int, float]:
     """Mean square error of each fidelity over the values it codes."""
     values = np.arange(-cut, cut + 1)
     share = counts[values + 128] / counts[values + 128].sum()
-    codes = best_codes(book)[values.astype(np.int8).view(np.uint8)]
+    codes = best_codes(codebook)[values.astype(np.int8).view(np.uint8)]
     found = {}
-    for bits in book.ladder:
-        coded = book.values[bits].astype(np.int64)[codes >> (book.ladder[-1] - bits)]
+    for bits in codebook.ladder:
+        coded = codebook.values[bits].astype(np.int64)[codes >> (codebook.ladder[-1] - bits)]
         found[bits] = float((share * np.square(coded - values)).sum())
     return found
 
@@ -200,12 +199,12 @@ def test_cuts_of_a_tiny_alphabet_are_as_good_as_brute_force(seed: int) -> None:
     cut, ladder = 3, (2, 3)
     counts = np.zeros(256, dtype=np.int64)
     counts[128 - cut : 129 + cut] = np.random.default_rng(seed).integers(0, 1000, 2 * cut + 1)
-    found = errors(build_book(counts, cut=cut, ladder=ladder), counts, cut)
+    found = errors(build_codebook(counts, cut=cut, ladder=ladder), counts, cut)
     all_errors = [
         _interval_errors(edges, counts, cut)
         for edges in combinations_with_replacement(range(2 * cut + 2), 7)
     ]
-    # The book weighs each fidelity by its least error against float, the grid's own included.
+    # The codebook weighs each fidelity by its least error against float, the grid's own included.
     least = [min(each[level] for each in all_errors) + 1 / 12 for level in range(2)]
     best = min(sum(e / w for e, w in zip(each, least, strict=True)) for each in all_errors)
     assert found[2] / least[0] + found[3] / least[1] <= best * 1.001
@@ -235,7 +234,7 @@ def test_every_fidelity_is_close_to_the_best_of_its_own(
     sigma: float, ladder: tuple[int, ...]
 ) -> None:
     counts, cut = counted(sigma), min(127, round(3 * sigma))
-    found = errors(build_book(counts, cut=cut, ladder=ladder), counts, cut)
+    found = errors(build_codebook(counts, cut=cut, ladder=ladder), counts, cut)
     assert found[8] == 0.0
     for bits in ladder[:-1]:
         against_float = (found[bits] + 1 / 12) / (least_error(counts, cut, bits) + 1 / 12)
@@ -245,16 +244,16 @@ def test_every_fidelity_is_close_to_the_best_of_its_own(
 @pytest.mark.parametrize("ladder", [DEFAULT_LADDER, (2, 8), (8,), (3, 5, 7, 8)])
 def test_top_of_eight_bits_loses_nothing_whatever_the_cut(ladder: tuple[int, ...]) -> None:
     for cut in (1, 2, 54, 64, 65, 127):
-        book = build_book(counted(18.0), cut=cut, ladder=ladder)
-        assert errors(book, counted(18.0), cut)[8] == 0.0, cut
+        codebook = build_codebook(counted(18.0), cut=cut, ladder=ladder)
+        assert errors(codebook, counted(18.0), cut)[8] == 0.0, cut
 
 
 @pytest.mark.parametrize("counts", [np.zeros(256), np.eye(256)[128], np.eye(256)[10]])
 def test_books_are_built_of_models_without_spread(counts: NDArray[np.float64]) -> None:
-    book = build_book(counts.astype(np.int64), cut=54)
-    codes = best_codes(book)
-    assert book.values[8][codes[0]] == 0
-    assert len({bits: len(values) for bits, values in book.values.items()}) == 5
+    codebook = build_codebook(counts.astype(np.int64), cut=54)
+    codes = best_codes(codebook)
+    assert codebook.values[8][codes[0]] == 0
+    assert len({bits: len(values) for bits, values in codebook.values.items()}) == 5
 
 
 # Size
@@ -264,8 +263,8 @@ def test_all_fidelities_together_take_less_than_the_promised_bits() -> None:
     w = np.random.default_rng(0).standard_t(15, size=(768, 3072)).astype(np.float32)
     grid = quantize_matrix(w)
     cut = outlier_cut()
-    book = build_book(histogram(grid.q), cut=cut)
-    shard = Encoder(book, cut=cut).encode(grid.q.reshape(-1)[: 768 * 512])
+    codebook = build_codebook(histogram(grid.q), cut=cut)
+    shard = Encoder(codebook, cut=cut).encode(grid.q.reshape(-1)[: 768 * 512])
     stored = sum(plane.nbytes for plane in shard.planes.values()) + shard.outliers.nbytes
     assert 0.004 < (np.abs(grid.q.astype(int)) > cut).mean() < 0.008
     assert 8 * stored / (768 * 512) < 8.25

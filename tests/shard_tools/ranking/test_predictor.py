@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shard_tools.measuring.forward import Floats
-from shard_tools.measuring.judge import ANSWER, LOSS, SURENESS, Judge, fit_temperature, sureness
+from shard_tools.measuring.judge import ANSWER, CONFIDENCE, LOSS, Judge, confidence, fit_temperature
 from shard_tools.packing.repack import ranked_blocks
 from shard_tools.ranking.gains import (
     agreement,
@@ -24,6 +23,7 @@ from shard_tools.ranking.gains import (
 from shard_tools.ranking.predictor import MOST_KNOTS, draw_mixed, fit_curve, pool_falling, residual
 from shard_tools.ranking.stability import stability
 from shard_tools.ranking.submodels import Measured, with_curve, worthwhile
+from sti.arrays import Float32Array
 from sti.errors import RunError
 from sti.model.fidelity import blocks_of, loss_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
@@ -159,7 +159,7 @@ def test_gains_go_into_a_manifest_and_come_out_of_it() -> None:
     assert np.allclose(stored_gains(blocks), gains, rtol=1e-3)
 
 
-def cross_entropy(base: Floats, logits: Floats) -> float:
+def cross_entropy(base: Float32Array, logits: Float32Array) -> float:
     p, q = (np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in (base, logits))
     return float((p * np.log(p / q)).sum(axis=1).mean())
 
@@ -172,7 +172,7 @@ def test_a_judge_measures_the_divergence_from_the_base() -> None:
     assert found[LOSS].mean() == pytest.approx(cross_entropy(base, other), rel=1e-5)
     assert (judge.judge(base)[LOSS] == 0).all() and judge.value(judge.judge(base)[ANSWER]) == 1.0
     assert (found[ANSWER] == other.argmax(axis=1)).all()
-    assert ((found[SURENESS] > 0.25) & (found[SURENESS] <= 1.0)).all()
+    assert ((found[CONFIDENCE] > 0.25) & (found[CONFIDENCE] <= 1.0)).all()
 
 
 def test_a_judge_of_values_measures_squared_errors() -> None:
@@ -198,7 +198,9 @@ def test_the_temperature_undoes_overconfidence() -> None:
     labels = np.array([rng.choice(5, p=row) for row in p], dtype=np.float64)
     found = fit_temperature((logits * 3).astype(np.float32), labels)
     assert found == pytest.approx(3.0, rel=0.06)
-    assert sureness((logits * 3).astype(np.float32), 3.0) == pytest.approx(p.max(axis=1), rel=1e-4)
+    assert confidence((logits * 3).astype(np.float32), 3.0) == pytest.approx(
+        p.max(axis=1), rel=1e-4
+    )
 
 
 def measured(depth: int, width: int, *losses: float) -> Measured:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 import sti
 from shard_tools.cli.main import main
-from shard_tools.measuring.judge import Floats, Judge
+from shard_tools.measuring.judge import Judge
 from shard_tools.packing.repack import ranked_blocks
 from shard_tools.ranking.gains import stored_gains
 from shard_tools.ranking.rank import RankOptions, journal_path, rank
+from sti.arrays import Float32Array
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -55,7 +56,7 @@ def data() -> Path:
 
 
 @cache
-def strangers() -> Path:
+def out_of_scope() -> Path:
     path = place() / "others.tsv"
     path.write_text(
         "sentence\tlabel\n" + "".join(f"{text}\toos\n" for text in texts(20, seed=5, longest=3))
@@ -66,7 +67,7 @@ def strangers() -> Path:
 @cache
 def ranked() -> Path:
     """An exhaustive ranking; not to be changed."""
-    rank(elastic_pack(), data(), place() / "ranked", replace(OPTIONS, out_of_scope=strangers()))
+    rank(elastic_pack(), data(), place() / "ranked", replace(OPTIONS, out_of_scope=out_of_scope()))
     return place() / "ranked"
 
 
@@ -152,7 +153,7 @@ def test_submodels_quality_and_rejection_are_measured() -> None:
 
 
 def test_the_same_again_is_the_same_file(tmp_path: Path) -> None:
-    options = replace(OPTIONS, out_of_scope=strangers(), threads=2)
+    options = replace(OPTIONS, out_of_scope=out_of_scope(), threads=2)
     rank(elastic_pack(), data(), tmp_path / "again", options)
     assert (tmp_path / "again").read_bytes() == ranked().read_bytes()
 
@@ -161,7 +162,7 @@ def stop_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Interrupt the measuring; returns what counts the calls."""
     real, made = Judge.judge, [0]
 
-    def judge(self: Judge, logits: Floats) -> Floats:
+    def judge(self: Judge, logits: Float32Array) -> Float32Array:
         made[0] += 1
         if made[0] == calls:
             raise KeyboardInterrupt
@@ -179,7 +180,7 @@ def test_a_stopped_ranking_goes_on_where_it_was(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ["rank", str(elastic_pack()), "--data", str(data()), "--measure", "exhaustive"]
-    arguments += ["-o", str(tmp_path / "out"), "--out-of-scope", str(strangers()), "--quiet"]
+    arguments += ["-o", str(tmp_path / "out"), "--out-of-scope", str(out_of_scope()), "--quiet"]
     with monkeypatch.context() as patched:
         stop_after(calls, patched)
         assert main(arguments) == 130
@@ -334,7 +335,7 @@ def test_data_that_cannot_be_used_are_refused(
 
 def test_strangers_are_for_classifiers_only(tmp_path: Path) -> None:
     rows = write_data(tmp_path / "data.tsv", tiny_pack("regression"), texts(100))
-    options = RankOptions(out_of_scope=strangers())
+    options = RankOptions(out_of_scope=out_of_scope())
     with pytest.raises(sti.InputError, match="only a classifier"):
         rank(tiny_pack("regression"), rows, tmp_path / "out", options)
 

@@ -11,20 +11,20 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from shard_tools.architectures.base import Model, TokenBatch
 from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
-from shard_tools.measuring.forward import BlockSetting, Forward
+from shard_tools.measuring.forward import BlockPrecision, Forward
 from shard_tools.packing.build import BuildOptions, build
 from shard_tools.train.data import Batch, batches
 from shard_tools.train.network import ElasticNetwork, Pass
 from shard_tools.train.objective import hidden_loss, label_loss, pass_loss
 from shard_tools.train.reorder import sort_slices, spread_layers
 from shard_tools.train.tensors import load_network, named_tensors, sizes_of
+from sti.arrays import Float32Array
 from sti.errors import CheckpointError
 from sti.pack.embedding_table import decode_rows
 from sti.pack.pack_reader import PackReader
@@ -32,7 +32,6 @@ from sti.text.wordpiece import Tokenizer
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.training import examples, opened, sentences, tokens, whole
 
-Floats = NDArray[np.float32]
 SHAPE = Shape(layers=3)
 TEXTS = sentences(7)
 
@@ -49,7 +48,7 @@ def written(place: Path, **more: object) -> Path:
     return place
 
 
-def reference(checkpoint: Path, layers: tuple[int, ...], width: int, slices: int) -> Floats:
+def reference(checkpoint: Path, layers: tuple[int, ...], width: int, slices: int) -> Float32Array:
     """Logits of a submodel by the float reference, a sentence at a time."""
     spec, vocabulary = load_tokenizer(checkpoint)
     tokenizer, found = Tokenizer(spec, vocabulary), []
@@ -71,7 +70,7 @@ def reference(checkpoint: Path, layers: tuple[int, ...], width: int, slices: int
     return np.concatenate(found)
 
 
-def run_layer(model: Model, layer: int, hidden: Floats, width: int) -> Floats:
+def run_layer(model: Model, layer: int, hidden: Float32Array, width: int) -> Float32Array:
     for kind in model.kinds:
         weights = model.block(layer, kind.name)
         operands = {item.name: item.split(weights.matrices[item.name]) for item in kind.products}
@@ -136,11 +135,11 @@ def test_a_pass_in_the_code_answers_as_the_engine_does_with_the_pack(
     build(checkpoint, tmp_path / "pack", BuildOptions(ladder=ladder), progress=False)
     with PackReader.open(tmp_path / "pack") as reader, Forward(reader, threads=1) as forward:
         setting = tuple(
-            BlockSetting(layer, kind, bits) for layer in layers for kind in ("attention", "ffn")
+            BlockPrecision(layer, kind, bits) for layer in layers for kind in ("attention", "ffn")
         )
         expected = forward.logits(forward.batches(TEXTS), setting)
-        table = reader.manifest.words
-        raw = np.fromfile(reader.path, np.uint8)[reader.words_offset :]
+        table = reader.manifest.embeddings
+        raw = np.fromfile(reader.path, np.uint8)[reader.embeddings_offset :]
     words = np.empty((table.rows, table.hidden), dtype=np.float32)
     decode_rows(raw[: table.rows * table.row_bytes].reshape(table.rows, -1), table, words)
     levels = torch.tensor([[[ladder.index(step) for step in bits]] * 2] * len(layers))
