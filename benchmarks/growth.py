@@ -41,12 +41,12 @@ from sti.benchmark.system_process import Spec
 from sti.calibration.sample_texts import SampleTexts
 from sti.device import host
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
+from sti.device.lanes import LANES
 from sti.engine.engine import Engine
 from sti.errors import StiError
 from sti.model.manifest import Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.pipeline.trace import LANES
 from sti.planning.plan import Plan, Target
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import Cell, Column, Table
-from sti.pipeline.trace import LANES
+from sti.device.lanes import LANES
 
 SENTENCE = 16
 """Tokens of the sentences of a batch."""

@@ -18,16 +18,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.model.fidelity import working_buffers
 from sti.model.manifest import Manifest
 from sti.pipeline.trace import PLAN, TOKENIZE, Trace
-from sti.planning.cost_model import COMPUTE, DECODE, STORAGE
 from sti.planning.plan import Plan
 from sti.planning.timeline import Lane, TimelineStep, simulate
 
 _LANES = (Lane(STORAGE), Lane(DECODE), Lane(COMPUTE))
 _BEFORE = (TOKENIZE, PLAN)
-_WORDS, _EMBED, _HEAD = "words", "embed", "head"
+_EMBEDDINGS, _EMBED, _HEAD = "embeddings", "embed", "head"
 _FLOW_STARTS = 0
 """The step before which neither a block nor a token embedding can be read."""
 
@@ -50,10 +50,10 @@ def ideal(plan: Plan, manifest: Manifest, trace: Trace) -> Ideal:
     """
     times = _Times(trace)
     slots, buffers = plan.read_ahead + 1, working_buffers(manifest)
-    endless = dict.fromkeys(buffers, len(plan.blocks))
+    endless = dict.fromkeys(buffers, len(plan.steps))
     return Ideal(
         limited_s=_total_s(_steps(plan, times, slots, buffers)),
-        unlimited_s=_total_s(_steps(plan, times, len(plan.blocks), endless)),
+        unlimited_s=_total_s(_steps(plan, times, len(plan.steps), endless)),
     )
 
 
@@ -62,8 +62,9 @@ class _Times:
 
     def __init__(self, trace: Trace) -> None:
         self._found: dict[tuple[str, str], list[float]] = {}
-        for span in trace.spans:
-            self._found.setdefault((span.lane, span.name), []).append(span.end_s - span.start_s)
+        for lane, spans in trace.lanes.items():
+            for span in spans:
+                self._found.setdefault((lane, span.name), []).append(span.duration_s)
 
     def of(self, lane: str, name: str) -> float:
         """Seconds of a step that every run has."""
@@ -82,21 +83,21 @@ def _steps(plan: Plan, times: _Times, slots: int, buffers: dict[str, int]) -> li
     """The steps of the run. Slots and buffers are freed, and taken, oldest first."""
     steps = [
         TimelineStep(COMPUTE, sum(times.get(COMPUTE, name) or 0.0 for name in _BEFORE)),
-        TimelineStep(COMPUTE, times.of(STORAGE, _WORDS)),
+        TimelineStep(COMPUTE, times.of(STORAGE, _EMBEDDINGS)),
         TimelineStep(COMPUTE, times.of(COMPUTE, _EMBED)),
     ]
     freed_slots = [_FLOW_STARTS] * slots
     freed_buffers = {kind: [_FLOW_STARTS] * count for kind, count in buffers.items()}
-    for block in plan.blocks:
-        name = f"{block.layer} {block.kind}"
+    for step in plan.steps:
+        name = step.name
         read, decode, compute = range(len(steps), len(steps) + 3)
         read_s = times.get(STORAGE, name)
         slot = _FLOW_STARTS
         if read_s is not None:
             slot = freed_slots.pop(0)
             freed_slots.append(decode)
-        buffer = freed_buffers[block.kind].pop(0)
-        freed_buffers[block.kind].append(compute)
+        buffer = freed_buffers[step.kind].pop(0)
+        freed_buffers[step.kind].append(compute)
         steps.append(TimelineStep(STORAGE, read_s or 0.0, after=(slot,)))
         steps.append(TimelineStep(DECODE, times.of(DECODE, name), after=(read, buffer)))
         steps.append(TimelineStep(COMPUTE, times.of(COMPUTE, name), after=(decode,)))

@@ -28,12 +28,12 @@ from benchmarks import common
 from benchmarks.common import Column, Report, Table, median, p95
 from benchmarks.ideal import Ideal, ideal
 from sti.benchmark.roofline import Roofline, measure_roofline
+from sti.device.lanes import LANES
 from sti.engine.engine import Engine
 from sti.errors import StiError
 from sti.model.manifest import Manifest
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode
-from sti.pipeline.trace import LANES
 from sti.planning.plan import Plan
 from sti.storage.file_reader import FileReader
 

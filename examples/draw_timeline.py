@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import sti
-from sti.pipeline.trace import LANES, Trace
+from sti.device.lanes import LANES
+from sti.pipeline.trace import Trace
 
 WIDTH, LEFT, TOP, LANE, GAP = 860, 92, 34, 34, 12
 COLOURS = {
@@ -32,7 +33,7 @@ def colour(lane: str, name: str) -> str:
 
 def draw(trace: Trace, title: str) -> str:
     """The SVG document."""
-    end_ms = max(span.end_s for span in trace.spans) * 1e3
+    end_ms = trace.end_s * 1e3
     scale = (WIDTH - LEFT - 20) / end_ms
     height = TOP + len(LANES) * (LANE + GAP) + 30
     parts = [
@@ -50,14 +51,13 @@ def draw(trace: Trace, title: str) -> str:
             f'<rect x="{LEFT}" y="{y}" width="{end_ms * scale:.1f}" height="{LANE}" '
             'fill="#f2f2f2"/>'
         )
-        for span in trace.spans:
-            if span.lane == lane:
-                x = LEFT + span.start_s * 1e3 * scale
-                wide = max(0.6, (span.end_s - span.start_s) * 1e3 * scale - 0.4)
-                parts.append(
-                    f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{LANE}" '
-                    f'fill="{colour(lane, span.name)}"><title>{span.name}</title></rect>'
-                )
+        for span in trace.lanes.get(lane, ()):
+            x = LEFT + span.start_s * 1e3 * scale
+            wide = max(0.6, span.duration_s * 1e3 * scale - 0.4)
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{LANE}" '
+                f'fill="{colour(lane, span.name)}"><title>{span.name}</title></rect>'
+            )
     base = TOP + len(LANES) * (LANE + GAP)
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if end_ms / s <= 12)
     for tick in range(0, int(end_ms) + 1, step):
@@ -93,11 +93,12 @@ def main() -> int:
         ) as engine:
             engine.preloaded()
             runs = [engine.run([options.text]) for _ in range(options.runs)]
-            result = sorted(runs, key=lambda run: run.timing.total)[options.runs // 2]
-            lanes = (result.timing.io, result.timing.decode, result.timing.compute)
+            result = sorted(runs, key=lambda run: run.timing.total_s)[options.runs // 2]
+            busiest_s = max(result.timing.busy_s(lane) for lane in LANES)
             title = (
-                f"{engine.manifest.name}: {result.timing.total:.1f} ms in all, "
-                f"{max(lanes):.1f} ms on the busiest lane, {result.bytes_read / 1e6:.1f} MB read"
+                f"{engine.manifest.name}: {result.timing.total_s * 1e3:.1f} ms in all, "
+                f"{busiest_s * 1e3:.1f} ms on the busiest lane, "
+                f"{result.bytes_read / 1e6:.1f} MB read"
             )
         options.output.write_text(draw(result.trace, title), encoding="utf-8")
     except (OSError, sti.StiError) as error:

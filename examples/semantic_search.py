@@ -43,9 +43,9 @@ def answer(
     for number in np.argsort(-scores)[:top]:
         print(f"{scores[number]:.3f}  {lines[number]}")
     timing = result.timing
+    lanes = ", ".join(f"{lane} {timing.busy_s(lane) * 1e3:.1f}" for lane in timing.lanes)
     print(
-        f"       {timing.total:.1f} ms (io {timing.io:.1f}, decode {timing.decode:.1f}, "
-        f"compute {timing.compute:.1f}), {result.bytes_read / 1e6:.1f} MB read",
+        f"       {timing.total_s * 1e3:.1f} ms ({lanes}), {result.bytes_read / 1e6:.1f} MB read",
         file=sys.stderr,
     )
 

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sti.device.lanes import COMPUTE, STORAGE
 from sti.device.profile import DeviceProfile
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import blocks_of, uniform_counts, working_buffers
@@ -34,15 +35,7 @@ from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.pipeline.ring_buffer import ring_bytes
-from sti.planning.cost_model import (
-    COMPUTE,
-    FIRST_STEPS,
-    STEPS_PER_BLOCK,
-    STORAGE,
-    RunCosts,
-    deadline_s,
-    run_costs,
-)
+from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_BLOCK, RunCosts, deadline_s, run_costs
 from sti.planning.plan import Plan, Target
 from sti.planning.prediction import Run, simulate_run
 from sti.planning.timeline import TimelineStep, simulate
@@ -236,7 +229,7 @@ def _alone(manifest: Manifest, profile: DeviceProfile, submodel: Submodel, plan:
     costs: RunCosts = run_costs(manifest, profile, plan.workload, plan.width, threads=1)
     costs = replace(costs, contention=1.0, embed_s=costs.embed_s / costs.contention)
     blocks = blocks_of(manifest, submodel)
-    return simulate_run(costs, blocks, plan.blocks, read_ahead=plan.read_ahead)
+    return simulate_run(costs, blocks, plan.steps, read_ahead=plan.read_ahead)
 
 
 def memory_bytes(manifest: Manifest, contender: Contender) -> int:
@@ -250,8 +243,7 @@ def memory_bytes(manifest: Manifest, contender: Contender) -> int:
     plan = contender.plan
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
     sizes = [
-        total_bytes(block_ranges(stored[item.layer, item.kind], item.counts))
-        for item in plan.blocks
+        total_bytes(block_ranges(stored[item.layer, item.kind], item.counts)) for item in plan.steps
     ]
     kinds = {block.kind: block.shard_weights for block in manifest.blocks}
     slices = manifest.dimensions.slices
@@ -268,4 +260,4 @@ def memory_bytes(manifest: Manifest, contender: Contender) -> int:
 
 
 def _held_bytes(contender: Contender) -> int:
-    return sum(item.preload_bytes for item in contender.plan.blocks)
+    return sum(item.preload_bytes for item in contender.plan.steps)

@@ -377,4 +377,4 @@ def _uniform(reader: PackReader, profile: DeviceProfile, workload: Workload) -> 
 
 def _key(contender: Contender) -> Key:
     plan = contender.plan
-    return plan.blocks, plan.decode_threads, plan.read_ahead, contender.mode
+    return plan.steps, plan.decode_threads, plan.read_ahead, contender.mode

@@ -73,7 +73,7 @@ def measure(
                 assert contender.mode != "layerwise", "the engine has no such mode"
                 result = engine.run([text], mode=contender.mode)
                 if number:
-                    taken[index].append(result.timing.total / 1e3)
+                    taken[index].append(result.timing.total_s)
                 step()
     return [
         Latency(float(np.median(item)), float(np.percentile(item, 95)), measured=True)

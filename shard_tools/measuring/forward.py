@@ -32,7 +32,7 @@ from sti.pack.embedding_table import decode_rows
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
 from sti.planning.jobs import prepare_block as job_of
-from sti.planning.plan import BlockPlan, Plan
+from sti.planning.plan import Plan, PlanStep
 from sti.text.batching import Group, group_by_length
 from sti.text.encoding import Encoding
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
@@ -213,7 +213,7 @@ class Forward:
             block = self._stored[layer, kind]
             slices = self._manifest.dimensions.slices
             counts = tuple(slices if step <= bits else 0 for step in self._manifest.ladder)
-            job = job_of(BlockPlan(layer, kind, counts, 0), block, 0)
+            job = job_of(PlanStep(layer, kind, counts, 0), block, 0)
             data = BlockBytes(self._bytes(block), tuple(r.offset for r in job.ranges), False)
             check_block(job, data, where=str(self._reader.path))
             shapes = [operand.shape for operand in self._manifest.kind(kind).operands]
@@ -276,8 +276,8 @@ class Forward:
 def precision_of(plan: Plan, manifest: Manifest) -> Precision:
     """What a plan runs. The plan must fit the manifest (``sti.planning.check.check_plan``)."""
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    blocks = [stored[item.layer, item.kind] for item in plan.blocks]
-    return counted_precision(blocks, [item.counts for item in plan.blocks], plan.width)
+    blocks = [stored[item.layer, item.kind] for item in plan.steps]
+    return counted_precision(blocks, [item.counts for item in plan.steps], plan.width)
 
 
 def counted_precision(

@@ -18,6 +18,7 @@ from time import perf_counter
 import numpy as np
 
 from sti.backend.onnxruntime.session import product_rate
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.model.manifest import Manifest
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
@@ -52,13 +53,13 @@ class Roofline:
             bytes_read: what the run reads from storage; what is preloaded is decoded all the same.
         """
         shard = {(block.layer, block.kind): block.shard_weights for block in manifest.blocks}
-        weights = sum(shard[item.layer, item.kind] * plan.width for item in plan.blocks)
-        held = sum(item.preload_bytes for item in plan.blocks)
+        weights = sum(shard[item.layer, item.kind] * plan.width for item in plan.steps)
+        held = sum(item.preload_bytes for item in plan.steps)
         tokens = plan.workload.batch * plan.workload.tokens
         return {
-            "io": bytes_read / self.read_bytes,
-            "decode": (bytes_read + held + weights) / self.moved_bytes,
-            "compute": weights * tokens / self.products,
+            STORAGE: bytes_read / self.read_bytes,
+            DECODE: (bytes_read + held + weights) / self.moved_bytes,
+            COMPUTE: weights * tokens / self.products,
         }
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sti.device.lanes import LANES
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
 from sti.errors import RunError
@@ -25,7 +26,6 @@ from sti.planning.plan import Plan
 from sti.storage.file_reader import drop_cache
 
 Kind = Literal["cold", "pipelined", "sequential"]
-LANES = ("io", "decode", "compute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +160,13 @@ def measure_warm(
                 result = engine.run(texts, mode=kind)
                 if not turn:
                     continue
-                lanes = {lane: float(getattr(result.timing, lane)) for lane in LANES}
+                timing = result.timing
                 sample = Sample(
-                    total_ms=result.timing.total,
+                    total_ms=timing.total_s * 1e3,
                     open_ms=None,
-                    run_ms=result.timing.total,
-                    lanes_ms=lanes,
-                    stall_ms=result.timing.stall,
+                    run_ms=timing.total_s * 1e3,
+                    lanes_ms={lane: timing.busy_s(lane) * 1e3 for lane in LANES},
+                    stall_ms=timing.stall_s * 1e3,
                     bytes_read=result.bytes_read,
                     peak_bytes=None,
                     growth_bytes=None,
@@ -210,14 +210,14 @@ def _answer(command: Sequence[str], text: str) -> dict[str, Any]:
 
 
 def _cold_sample(document: Mapping[str, Any]) -> Sample:
-    timing, process = document["timing_ms"], document["process"]
+    timing, process = document["timing"], document["process"]
     peak, before = process["peak_rss_bytes"], process["rss_before_bytes"]
     return Sample(
-        total_ms=process["open_ms"] + timing["total"],
+        total_ms=process["open_ms"] + timing["total_s"] * 1e3,
         open_ms=process["open_ms"],
-        run_ms=timing["total"],
-        lanes_ms={lane: timing[lane] for lane in LANES},
-        stall_ms=timing["stall"],
+        run_ms=timing["total_s"] * 1e3,
+        lanes_ms={lane: timing["busy_s"].get(lane, 0.0) * 1e3 for lane in LANES},
+        stall_ms=timing["stall_s"] * 1e3,
         bytes_read=document["bytes_read"],
         peak_bytes=peak,
         growth_bytes=None if peak is None or before is None else peak - before,

@@ -15,18 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sti.calibration.observations import BlockTime, Observations, PipelinedRun
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.device.least_squares import K, fit_costs
-from sti.device.profile import DecodeProfile, DeviceProfile, StorageProfile
+from sti.device.profile import (
+    ComputeProfile,
+    DecodeProfile,
+    DeviceProfile,
+    LaneProfile,
+    StorageProfile,
+)
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
-from sti.planning.cost_model import (
-    COMPUTE,
-    DECODE,
-    FIRST_STEPS,
-    STEPS_PER_BLOCK,
-    STORAGE,
-    run_costs,
-)
+from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_BLOCK, run_costs
 from sti.planning.prediction import simulate_run
 
 MOST_JITTER = 1.5
@@ -53,9 +53,11 @@ def fit_profile(
         device=device,
         threads=threads,
         decoders=decoders,
-        storage=_storage(seen, direct=direct),
-        decode=_decode(seen.blocks, manifest.ladder),
-        compute=_compute(seen, [kind.name for kind in manifest.kinds]),
+        lanes={
+            STORAGE: _storage(seen, direct=direct),
+            DECODE: _decode(seen.blocks, manifest.ladder),
+            COMPUTE: _compute(seen, [kind.name for kind in manifest.kinds]),
+        },
         tokenize_s=_typical(seconds / count for count, seconds in seen.tokens),
         fixed_s=0.0,
         contention=1.0,
@@ -86,7 +88,7 @@ def _decode(blocks: Sequence[BlockTime], ladder: Sequence[int]) -> DecodeProfile
     return DecodeProfile(shard_s=shard_s, weight_s=dict(zip(ladder, weight_s, strict=True)))
 
 
-def _compute(seen: Observations, kinds: Sequence[str]) -> dict[str, tuple[float, ...]]:
+def _compute(seen: Observations, kinds: Sequence[str]) -> ComputeProfile:
     """Coefficients of every graph. A block's time holds its ``connect``: taken off here."""
     compute: dict[str, tuple[float, ...]] = {}
     connect_s: Mapping[Workload, float] = {}
@@ -109,7 +111,7 @@ def _compute(seen: Observations, kinds: Sequence[str]) -> dict[str, tuple[float,
             block_terms.append((1.0, width, count, width * count, width * count * work.tokens))
             seconds.append(max(block_s - connect_s[work], block_s * 0.1))
         compute[kind] = tuple(float(cost) for cost in fit_costs(block_terms, seconds))
-    return compute
+    return ComputeProfile(compute)
 
 
 def _together(alone: DeviceProfile, seen: Observations, manifest: Manifest) -> DeviceProfile:
@@ -121,24 +123,25 @@ def _together(alone: DeviceProfile, seen: Observations, manifest: Manifest) -> D
         return _typical(run.busy_s[lane] for run in runs) / work_s[lane]
 
     storage, decode, compute = slower(STORAGE), slower(DECODE), slower(COMPUTE)
-    profile = replace(
-        alone,
-        storage=replace(
+    lanes: dict[str, LaneProfile] = {
+        STORAGE: replace(
             alone.storage,
             request_s=alone.storage.request_s * storage,
             bytes_per_s=alone.storage.bytes_per_s / storage,
         ),
-        decode=DecodeProfile(
+        DECODE: DecodeProfile(
             shard_s=alone.decode.shard_s * decode,
             weight_s={bits: cost * decode for bits, cost in alone.decode.weight_s.items()},
         ),
         # Below 1 it is not contention: long runs are faster than the short ones that were timed.
-        compute={
-            graph: tuple(cost * min(1.0, compute) for cost in costs)
-            for graph, costs in alone.compute.items()
-        },
-        contention=max(1.0, compute),
-    )
+        COMPUTE: ComputeProfile(
+            {
+                graph: tuple(cost * min(1.0, compute) for cost in costs)
+                for graph, costs in alone.compute.graphs.items()
+            }
+        ),
+    }
+    profile = replace(alone.with_lanes(lanes), contention=max(1.0, compute))
     totals = sorted(run.total_s for run in runs)
     typical_s = _typical(totals)
     late_s = totals[-(-95 * len(totals) // 100) - 1]
@@ -159,8 +162,8 @@ def _simulated(profile: DeviceProfile, seen: Observations, manifest: Manifest) -
         run_costs(manifest, profile, plan.workload, plan.width, threads=plan.decode_threads),
         tokenize_s=0.0,
     )
-    blocks = [stored[item.layer, item.kind] for item in plan.blocks]
-    run = simulate_run(costs, blocks, plan.blocks, read_ahead=plan.read_ahead)
+    blocks = [stored[item.layer, item.kind] for item in plan.steps]
+    run = simulate_run(costs, blocks, plan.steps, read_ahead=plan.read_ahead)
     work = range(FIRST_STEPS, FIRST_STEPS + STEPS_PER_BLOCK * len(blocks))
     return PipelinedRun(run.total_s, run.busy_s(work))
 

@@ -17,10 +17,11 @@ from sti.backend.onnxruntime.compute import Backend
 from sti.calibration.observations import BlockTime, Observations, PipelinedRun
 from sti.calibration.read_timer import time_reads
 from sti.calibration.sample_texts import SampleTexts
+from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Outcome, Runner
-from sti.pipeline.trace import LANES, Recorder
+from sti.pipeline.trace import Recorder
 from sti.planning.jobs import BlockJob, prepare
 from sti.planning.plan import Plan
 from sti.planning.uniform import uniform_plan
@@ -109,7 +110,11 @@ class LaneTimer:
         plan = self._plan(bits, workload, depth, width)
         jobs = self._jobs(plan)[: layers * len(self._manifest.kinds)]
         outcome = self._run(jobs, plan, sequential=True)
-        spans = {(span.lane, span.name): span.end_s - span.start_s for span in outcome.trace.spans}
+        spans = {
+            (lane, span.name): span.duration_s
+            for lane, found in outcome.trace.lanes.items()
+            for span in found
+        }
         for job in jobs:
             self._seen.blocks.append(
                 BlockTime(
@@ -117,15 +122,15 @@ class LaneTimer:
                     bits=bits,
                     shards=width,
                     weights=width * job.block.shard_weights,
-                    decode_s=spans["decode", job.name],
+                    decode_s=spans[DECODE, job.name],
                     workload=workload,
                     width=width,
-                    compute_s=spans["compute", job.name],
+                    compute_s=spans[COMPUTE, job.name],
                 )
             )
         for end in ("embed", "head"):
-            self._seen.ends.append((end, workload, spans["compute", end]))
-        self._seen.rows.append((workload.batch * workload.tokens, spans["storage", "words"]))
+            self._seen.ends.append((end, workload, spans[COMPUTE, end]))
+        self._seen.rows.append((workload.batch * workload.tokens, spans[STORAGE, "embeddings"]))
 
     def _connect(self) -> None:
         """Time ``connect`` apart from the blocks that it follows."""
@@ -143,19 +148,21 @@ class LaneTimer:
         jobs = self._jobs(plan)
         kinds = len(self._manifest.kinds)
         first = self._run(jobs[:kinds], plan, sequential=False)
-        layer_s = first.trace.spans[-1].end_s
+        layer_s = first.trace.end_s
         count = kinds * max(1, min(dims.layers, int(LONGEST_RUN_S / layer_s)))
         names = {job.name for job in jobs[:count]}
-        self._seen.pipelined_plan = replace(plan, blocks=plan.blocks[:count])
+        self._seen.pipelined_plan = replace(plan, steps=plan.steps[:count])
         total_s = 0.0
         while not self._seen.pipelined or perf_counter() + total_s < deadline:
             start = perf_counter()
             trace = self._run(jobs[:count], plan, sequential=False).trace
             total_s = perf_counter() - start
-            busy_s = dict.fromkeys(LANES, 0.0)
-            for span in trace.spans:
-                if span.name in names:
-                    busy_s[span.lane] += span.end_s - span.start_s
+            busy_s = {
+                lane: sum(
+                    span.duration_s for span in trace.lanes.get(lane, ()) if span.name in names
+                )
+                for lane in LANES
+            }
             self._seen.pipelined.append(PipelinedRun(total_s, busy_s))
 
     def _run(self, jobs: Sequence[BlockJob], plan: Plan, *, sequential: bool) -> Outcome:

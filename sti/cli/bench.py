@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sti.benchmark.roofline import Roofline, measure_roofline
-from sti.benchmark.runs import LANES, BenchCase, Measurement, aim, measure_cold, measure_warm
+from sti.benchmark.runs import BenchCase, Measurement, aim, measure_cold, measure_warm
 from sti.calibration.sample_texts import SampleTexts
 from sti.device import host
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
+from sti.device.lanes import LANES
 from sti.device.profile import StorageProfile
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec, resolve
@@ -26,10 +27,19 @@ from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader
 from sti.units import format_size, format_time
 
-HEADER = ("setting", "run", "total ms", "p95 ms", "open ms", "io ms", "decode ms", "compute ms")
+HEADER = (
+    "setting",
+    "run",
+    "total ms",
+    "p95 ms",
+    "open ms",
+    "storage ms",
+    "decode ms",
+    "compute ms",
+)
 ROOFLINE = (
     "setting",
-    *("io roof ms", "share", "decode roof ms", "share", "compute roof ms", "share"),
+    *("storage roof ms", "share", "decode roof ms", "share", "compute roof ms", "share"),
     *("highest roof ms", "share of the run"),
 )
 MORE = ("stall ms", "largest lane ms", "total / lane", "read", "peak memory", "growth")

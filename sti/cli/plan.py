@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from sti.device.lanes import LANES
 from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
 from sti.engine.targets import TargetSpec, resolve
@@ -21,7 +22,7 @@ from sti.model.manifest import Manifest
 from sti.model.quality import Quality
 from sti.model.workload import bucket
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import BlockPlan, BlockTimes, Plan, Target
+from sti.planning.plan import Plan, PlanStep, Prediction, Target
 from sti.planning.planner import make_plan, predict
 from sti.planning.prediction import mean_bits
 from sti.planning.timeline import Span
@@ -132,14 +133,11 @@ def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
 def _table(plan: Plan, manifest: Manifest) -> str:
     assert plan.predicted is not None
     header = ["layer", "block", "slices at bits", "bytes", "preload", "storage ms", "decode ms"]
-    rows = [
-        _row(item, times, manifest)
-        for item, times in zip(plan.blocks, plan.predicted.blocks, strict=True)
-    ]
+    rows = [_row(item, plan.predicted, manifest) for item in plan.steps]
     return aligned([*header, "compute ms"], rows)
 
 
-def _row(item: BlockPlan, times: BlockTimes, manifest: Manifest) -> list[str]:
+def _row(item: PlanStep, predicted: Prediction, manifest: Manifest) -> list[str]:
     block = next(b for b in manifest.blocks if (b.layer, b.kind) == (item.layer, item.kind))
     counted = Counter(bits for bits in fidelities(block, item.counts) if bits)
     size = total_bytes(block_ranges(block, item.counts))
@@ -149,12 +147,12 @@ def _row(item: BlockPlan, times: BlockTimes, manifest: Manifest) -> list[str]:
         " ".join(f"{count}@{bits}" for bits, count in sorted(counted.items(), reverse=True)),
         format_size(size),
         format_size(item.preload_bytes) if item.preload_bytes else "-",
-        *(_span(getattr(times, lane)) for lane in ("storage", "decode", "compute")),
+        *(_span(predicted.span(lane, item.name)) for lane in LANES),
     ]
 
 
-def _span(span: Span) -> str:
-    if span.end_s <= span.start_s:
+def _span(span: Span | None) -> str:
+    if span is None:
         return "-"
     return f"{span.start_s * 1e3:.1f}-{span.end_s * 1e3:.1f}"
 
@@ -162,10 +160,10 @@ def _span(span: Span) -> str:
 def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
     predicted = plan.predicted
     assert predicted is not None
-    preload = sum(item.preload_bytes for item in plan.blocks)
+    preload = sum(item.preload_bytes for item in plan.steps)
+    busy = ", ".join(f"{lane} {format_time(predicted.busy_s(lane))}" for lane in predicted.lanes)
     return (
-        f"predicted {format_time(predicted.total_s)}: storage {format_time(predicted.storage_s)}, "
-        f"decode {format_time(predicted.decode_s)}, compute {format_time(predicted.compute_s)}, "
+        f"predicted {format_time(predicted.total_s)}: {busy}, "
         f"stall {format_time(predicted.stall_s)}\n"
         f"95 of 100 runs within {format_time(predicted.total_s * profile.jitter)}\n"
         f"reads {format_size(predicted.bytes_read)} a run, holds {format_size(preload)}; "

@@ -136,9 +136,16 @@ def _cost(result: Result, manifest: Manifest, open_s: float) -> str:
         # A pinned plan may lack a timeline; how good it is the pack knows all the same.
         expected = manifest.quality.estimate(expected_loss(manifest, result.plan))
         plan += f", expected {expected.metric} {show_metric(expected.metric, expected.value)}"
+    parts = ", ".join(
+        f"{name} {seconds * 1e3:.1f}"
+        for name, seconds in (
+            ("plan", timing.plan_s),
+            *((lane, timing.busy_s(lane)) for lane in timing.lanes),
+            ("stall", timing.stall_s),
+        )
+    )
     return (
-        f"{timing.total:.1f} ms (plan {timing.plan:.1f}, io {timing.io:.1f}, "
-        f"decode {timing.decode:.1f}, compute {timing.compute:.1f}, stall {timing.stall:.1f}) "
+        f"{timing.total_s * 1e3:.1f} ms ({parts}) "
         f"after opening in {open_s * 1e3:.0f} ms; read {format_size(result.bytes_read)}\n"
         f"plan: {plan}"
     )

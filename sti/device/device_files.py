@@ -33,8 +33,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.device.least_squares import fit_costs
-from sti.device.profile import COMPUTE_TERMS, DecodeProfile, DeviceProfile, StorageProfile
+from sti.device.profile import (
+    COMPUTE_TERMS,
+    ComputeProfile,
+    DecodeProfile,
+    DeviceProfile,
+    StorageProfile,
+)
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest
@@ -119,14 +126,16 @@ class _Board:
             device=self.device,
             threads=self.threads,
             decoders=self.decoders,
-            storage=StorageProfile(
-                direct=True,
-                request_s=self.request_s,
-                bytes_per_s=self.bytes_per_s,
-                row_s=self.request_s + manifest.embeddings.row_bytes / self.bytes_per_s,
-            ),
-            decode=DecodeProfile(shard_s=0.0, weight_s=dict.fromkeys(manifest.ladder, decode_s)),
-            compute=_compute(self.layer, manifest),
+            lanes={
+                STORAGE: StorageProfile(
+                    direct=True,
+                    request_s=self.request_s,
+                    bytes_per_s=self.bytes_per_s,
+                    row_s=self.request_s + manifest.embeddings.row_bytes / self.bytes_per_s,
+                ),
+                DECODE: DecodeProfile(0.0, dict.fromkeys(manifest.ladder, decode_s)),
+                COMPUTE: ComputeProfile(_compute(self.layer, manifest)),
+            },
             tokenize_s=0.0,
             fixed_s=0.0,
             contention=self.contention,

@@ -14,6 +14,7 @@ from time import perf_counter, sleep
 import numpy as np
 from numpy.typing import NDArray
 
+from sti.device.lanes import STORAGE
 from sti.device.profile import DeviceProfile, StorageProfile
 from sti.errors import InputError
 from sti.storage.byte_ranges import SECTOR, ByteRange
@@ -70,7 +71,7 @@ def with_storage(profile: DeviceProfile, storage: StorageProfile) -> DeviceProfi
         bytes_per_s=min(own.bytes_per_s, storage.bytes_per_s),
         row_s=max(own.row_s, storage.row_s),
     )
-    return replace(profile, storage=slower)
+    return profile.with_lanes({STORAGE: slower})
 
 
 class SlowReader:

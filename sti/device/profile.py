@@ -8,14 +8,15 @@ times.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.workload import Workload
 
-PROFILE_VERSION = 1
+PROFILE_VERSION = 2
 COMPUTE_TERMS = 5
 """Terms of the compute model: 1, m, T, m T, m T S (T tokens in the batch, S in a sentence)."""
 
@@ -44,6 +45,18 @@ class DecodeProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class ComputeProfile:
+    """The compute threads, running one graph at a time."""
+
+    graphs: Mapping[str, tuple[float, ...]]
+    """Graph name (without variant) to coefficients in seconds of ``COMPUTE_TERMS``."""
+
+
+LaneProfile = StorageProfile | DecodeProfile | ComputeProfile
+Lane = TypeVar("Lane", StorageProfile, DecodeProfile, ComputeProfile)
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceProfile:
     """A machine's lanes, as measured with one pack's graphs. Immutable, JSON-able."""
 
@@ -53,10 +66,8 @@ class DeviceProfile:
     """Compute threads the graphs were measured with."""
     decoders: int
     """Decode threads that run beside compute."""
-    storage: StorageProfile
-    decode: DecodeProfile
-    compute: Mapping[str, tuple[float, ...]]
-    """Graph name (without variant) to coefficients in seconds of ``COMPUTE_TERMS``."""
+    lanes: Mapping[str, LaneProfile]
+    """Lane to what it costs."""
     tokenize_s: float
     """Seconds a token in the tokenizer."""
     fixed_s: float
@@ -66,16 +77,38 @@ class DeviceProfile:
     jitter: float
     """95th percentile over median of a run, at least 1."""
 
+    @property
+    def storage(self) -> StorageProfile:
+        """The storage lane."""
+        return self._lane(STORAGE, StorageProfile)
+
+    @property
+    def decode(self) -> DecodeProfile:
+        """The decode lane."""
+        return self._lane(DECODE, DecodeProfile)
+
+    @property
+    def compute(self) -> ComputeProfile:
+        """The compute lane."""
+        return self._lane(COMPUTE, ComputeProfile)
+
+    def with_lanes(self, lanes: Mapping[str, LaneProfile]) -> DeviceProfile:
+        """The same machine with some lanes replaced."""
+        return replace(self, lanes={**self.lanes, **lanes})
+
     def compute_s(self, graph: str, workload: Workload, width: int) -> float:
         """Seconds one run of ``graph`` takes on ``width`` slices, alone on the machine."""
         tokens = workload.batch * workload.tokens
         terms = (1.0, width, tokens, width * tokens, width * tokens * workload.tokens)
-        return sum(term * factor for term, factor in zip(terms, self.compute[graph], strict=True))
+        return sum(
+            term * factor for term, factor in zip(terms, self.compute.graphs[graph], strict=True)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal profile."""
         body = asdict(self)
-        body["decode"]["weight_s"] = {str(k): v for k, v in self.decode.weight_s.items()}
+        weight_s = self.decode.weight_s
+        body["lanes"][DECODE]["weight_s"] = {str(bits): cost for bits, cost in weight_s.items()}
         return {"profile": PROFILE_VERSION, **body}
 
     @classmethod
@@ -89,30 +122,51 @@ class DeviceProfile:
         version = fields.integer("profile")
         if version != PROFILE_VERSION:
             raise ProfileError(f"{where}: profile version {version} is unknown; `sti calibrate`")
-        storage, decode = fields.object("storage"), fields.object("decode")
-        weight_s, compute = decode.object("weight_s"), fields.object("compute")
-        graphs = {key: compute.numbers(key) for key in compute.keys()}
-        if any(len(terms) != COMPUTE_TERMS for terms in graphs.values()):
-            raise ProfileError(f"{where}: compute needs {COMPUTE_TERMS} terms a graph")
-        if not all(key.isascii() and key.isdigit() and len(key) < 3 for key in weight_s.keys()):
-            raise ProfileError(f"{where}: decode.weight_s must be keyed by bits")
+        lanes = fields.object("lanes")
         return cls(
             device=fields.text("device"),
             threads=fields.integer("threads", least=1),
             decoders=fields.integer("decoders", least=1),
-            storage=StorageProfile(
-                direct=storage.flag("direct"),
-                request_s=storage.number("request_s", least=0.0),
-                bytes_per_s=storage.number("bytes_per_s", least=1.0),
-                row_s=storage.number("row_s", least=0.0),
-            ),
-            decode=DecodeProfile(
-                shard_s=decode.number("shard_s", least=0.0),
-                weight_s={int(key): weight_s.number(key, least=0.0) for key in weight_s.keys()},
-            ),
-            compute=graphs,
+            lanes={
+                STORAGE: _storage(lanes.object(STORAGE)),
+                DECODE: _decode(lanes.object(DECODE)),
+                COMPUTE: _compute(lanes.object(COMPUTE)),
+            },
             tokenize_s=fields.number("tokenize_s", least=0.0),
             fixed_s=fields.number("fixed_s", least=0.0),
             contention=fields.number("contention", least=1.0),
             jitter=fields.number("jitter", least=1.0),
         )
+
+    def _lane(self, name: str, kind: type[Lane]) -> Lane:
+        found = self.lanes.get(name)
+        if not isinstance(found, kind):
+            raise ProfileError(f"device profile {self.device!r}: has no {name} lane")
+        return found
+
+
+def _storage(fields: JsonFields) -> StorageProfile:
+    return StorageProfile(
+        direct=fields.flag("direct"),
+        request_s=fields.number("request_s", least=0.0),
+        bytes_per_s=fields.number("bytes_per_s", least=1.0),
+        row_s=fields.number("row_s", least=0.0),
+    )
+
+
+def _decode(fields: JsonFields) -> DecodeProfile:
+    weight_s = fields.object("weight_s")
+    if not all(key.isascii() and key.isdigit() and len(key) < 3 for key in weight_s.keys()):
+        raise ProfileError(f"{fields.where}: weight_s must be keyed by bits")
+    return DecodeProfile(
+        shard_s=fields.number("shard_s", least=0.0),
+        weight_s={int(key): weight_s.number(key, least=0.0) for key in weight_s.keys()},
+    )
+
+
+def _compute(fields: JsonFields) -> ComputeProfile:
+    graphs = fields.object("graphs")
+    terms = {key: graphs.numbers(key) for key in graphs.keys()}
+    if any(len(found) != COMPUTE_TERMS for found in terms.values()):
+        raise ProfileError(f"{fields.where}: compute needs {COMPUTE_TERMS} terms a graph")
+    return ComputeProfile(terms)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from sti.backend.onnxruntime.compute import Backend
 from sti.calibration.calibrate import best_threads
 from sti.device.host import most_threads
+from sti.device.lanes import COMPUTE
 from sti.device.memory_limit import check_memory
 from sti.device.profile import DeviceProfile
 from sti.engine.answers import Label, TextSpan, reject
@@ -282,10 +283,10 @@ class Engine:
             self._check_room(encodings)
             recorder = Recorder(arrived)
             tokenized = perf_counter()
-            recorder.add("compute", TOKENIZE, arrived, tokenized)
+            recorder.add(COMPUTE, TOKENIZE, arrived, tokenized)
             mean = -(-sum(len(item.ids) for item in encodings) // len(encodings))
             planned = self._plans.plan_for(batch=len(texts), tokens=mean)
-            recorder.add("compute", PLAN, tokenized, perf_counter())
+            recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
             plan, jobs = planned
             outcome = self._runner.run(jobs, plan, encodings, mode=mode, recorder=recorder)
             result = make_result(

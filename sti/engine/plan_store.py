@@ -25,7 +25,7 @@ from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
 from sti.planning.check import check_plan
 from sti.planning.jobs import BlockJob, prepare_block
-from sti.planning.plan import PLAN_VERSION, PLANNING, BlockPlan, Plan, Target
+from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanStep, Target
 from sti.planning.uniform import uniform_plan
 from sti.version import __version__
 
@@ -81,7 +81,7 @@ class PlanStore:
         self._threads = threads
         self._profiles = profiles
         self._made: dict[Workload, PreparedPlan] = {}
-        self._jobs: dict[BlockPlan, BlockJob] = {}
+        self._jobs: dict[PlanStep, BlockJob] = {}
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         preload_bytes = settings.preload_bytes or 0
         _check_preload(preload_bytes)
@@ -100,7 +100,7 @@ class PlanStore:
         workload = bucket(batch, tokens, most=self._reader.manifest.dimensions.max_tokens)
         if workload not in self._made:
             plan = self._make(workload)
-            self._made[workload] = plan, tuple(self._job(item) for item in plan.blocks)
+            self._made[workload] = plan, tuple(self._job(item) for item in plan.steps)
         return self._made[workload]
 
     def opening(self) -> PreparedPlan:
@@ -115,7 +115,7 @@ class PlanStore:
         except InfeasibleError:
             return self.plan_for(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
 
-    def _job(self, item: BlockPlan) -> BlockJob:
+    def _job(self, item: PlanStep) -> BlockJob:
         """A block's job; plans for different workloads share those they have in common."""
         if item not in self._jobs:
             block = self._stored[item.layer, item.kind]

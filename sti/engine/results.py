@@ -7,7 +7,7 @@ plans in the making, or threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,26 +16,49 @@ import numpy as np
 from sti.arrays import Float32Array
 from sti.engine.answers import Label, TextSpan, _plain, class_labels, regression_labels, text_spans
 from sti.model.manifest import Manifest
-from sti.pipeline.trace import Trace
+from sti.pipeline.trace import PLAN, Trace
 from sti.planning.plan import Plan
 from sti.planning.prediction import expected_loss
+from sti.planning.timeline import Span, busy_s
 from sti.text.encoding import Encoding
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds. Sums of a lane's busy time; lanes overlap, so they add up to more than total.
+    """What a call took, in seconds. Lanes overlap, so they add up to more than the total."""
 
-    ``total``: from texts in to answer out. ``plan``: making the plan, for the first texts of their
-    length. ``compute``: all else on its lane. ``stall``: compute waiting for weights.
-    """
+    total_s: float
+    """From texts in to answers out."""
+    plan_s: float
+    """Making the plan, for the first texts of their length."""
+    stall_s: float
+    """Compute waiting for weights."""
+    lanes: Mapping[str, tuple[Span, ...]]
+    """Lane (``storage``, ``decode``, ``compute``) to its work, in order."""
 
-    total: float
-    plan: float
-    io: float
-    decode: float
-    compute: float
-    stall: float
+    def busy_s(self, lane: str) -> float:
+        """Seconds in which a lane worked, planning aside; 0 for a lane that there is not."""
+        return busy_s(span for span in self.lanes.get(lane, ()) if span.name != PLAN)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; seconds, to the microsecond."""
+        return {
+            "total_s": round(self.total_s, 6),
+            "plan_s": round(self.plan_s, 6),
+            "stall_s": round(self.stall_s, 6),
+            "busy_s": {lane: round(self.busy_s(lane), 6) for lane in self.lanes},
+            "lanes": {
+                lane: [
+                    {
+                        "name": span.name,
+                        "start_s": round(span.start_s, 6),
+                        "end_s": round(span.end_s, 6),
+                    }
+                    for span in spans
+                ]
+                for lane, spans in self.lanes.items()
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +101,7 @@ class Result:
             answers |= {"in_scope": list(self.accepted), "threshold": self.threshold}
         return {
             **answers,
-            "timing_ms": {
-                name: round(getattr(self.timing, name), 3)
-                for name in ("total", "plan", "io", "decode", "compute", "stall")
-            },
+            "timing": self.timing.to_json(),
             "bytes_read": self.bytes_read,
             "truncated": self.truncated,
             "plan": self.plan.to_json(),
@@ -125,14 +145,7 @@ def make_result(
         labels = classes = class_labels(logits / rejection.temperature, names)
         threshold = rejection.threshold(expected_loss(manifest, plan))
         accepted = tuple(row[0].score >= threshold for row in classes)
-    timing = Timing(
-        total=total_s * 1e3,
-        plan=trace.plan_s * 1e3,
-        io=trace.busy_s("storage") * 1e3,
-        decode=trace.busy_s("decode") * 1e3,
-        compute=(trace.busy_s("compute") - trace.plan_s) * 1e3,
-        stall=trace.stall_s() * 1e3,
-    )
+    timing = Timing(total_s, trace.plan_s, trace.stall_s(), trace.lanes)
     truncated = sum(item.truncated for item in encodings)
     return Result(
         embeddings=embeddings,

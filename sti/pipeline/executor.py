@@ -24,6 +24,7 @@ from sti.arrays import ByteArray
 from sti.backend.block_bytes import BlockBytes, check_block
 from sti.backend.interface import BlockDecoder
 from sti.backend.weight_buffer import WorkingBuffer
+from sti.device.lanes import DECODE, STORAGE
 from sti.errors import PackCorruptError
 from sti.pipeline.preload_buffer import Preload, load_block
 from sti.pipeline.ring_buffer import Ring
@@ -221,7 +222,7 @@ def _load(
         start = perf_counter()
         read = load_block(job, lanes.preload, lanes.reader, slot)
         data = BlockBytes(slot, job.slot_starts, from_ring=True)
-        recorder.add("storage", job.name, start, perf_counter())
+        recorder.add(STORAGE, job.name, start, perf_counter())
     if lanes.verify:
         check_block(job, data, where=lanes.where)
     return data, read
@@ -245,4 +246,4 @@ def _decode(
             f"{lanes.where}: layer {job.block.layer} {job.block.kind}: {error}; the pack is "
             "damaged, fetch it again (`sti-shard verify` names the slice)"
         ) from error
-    recorder.add("decode", job.name, start, perf_counter())
+    recorder.add(DECODE, job.name, start, perf_counter())

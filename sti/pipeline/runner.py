@@ -22,6 +22,7 @@ from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
 from sti.device import host
 from sti.device.affinity import apart
+from sti.device.lanes import COMPUTE, STORAGE
 from sti.pack.embedding_table import decode_rows
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.executor import PipelineResources, run_pipelined, run_sequential
@@ -141,7 +142,7 @@ class Runner:
                 self._backend.block(
                     state, job.block.layer, job.block.kind, job.width, buffer=buffer
                 )
-            recorder.add("compute", job.name, start, perf_counter())
+            recorder.add(COMPUTE, job.name, start, perf_counter())
 
         if mode == "sequential":
             self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
@@ -162,7 +163,7 @@ class Runner:
         for group, state in zip(groups, states, strict=True):
             for member, row in zip(group.members, self._backend.finish(state), strict=True):
                 outputs[member] = row
-        recorder.add("compute", "head", start, perf_counter())
+        recorder.add(COMPUTE, "head", start, perf_counter())
         answers = tuple(row for row in outputs if row is not None)
         return Outcome(answers, read + word_bytes, recorder.trace())
 
@@ -235,7 +236,7 @@ class Runner:
         raw, rows = self._word_room(len(used))
         self._storage.read_rows(self._pack.embeddings_offset, used, raw)
         read = perf_counter()
-        recorder.add("storage", "words", start, read)
+        recorder.add(STORAGE, "embeddings", start, read)
         decode_rows(raw, table, rows)
         ends = np.cumsum([len(encoding.ids) for encoding in encodings])
         for number, group in enumerate(groups):
@@ -250,5 +251,5 @@ class Runner:
             words = self._backend.embedding_buffer(*shape)
             np.take(rows, index, axis=0, out=words, mode="clip")
             states.append(self._backend.start(words, types, lengths, place=number))
-        recorder.add("compute", "embed", read, perf_counter())
+        recorder.add(COMPUTE, "embed", read, perf_counter())
         return raw.nbytes

@@ -6,24 +6,16 @@ document in the Chrome trace format that Perfetto opens, the plan's prediction b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sti.device.lanes import COMPUTE, LANES
 from sti.planning.plan import Plan
+from sti.planning.timeline import Span, busy_s
 
-LANES = ("storage", "decode", "compute")
 TOKENIZE, PLAN = "tokenize", "plan"
 """Names of what is done on the compute lane before anything can be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class TraceSpan:
-    """One piece of work on one lane, in seconds from the text's arrival."""
-
-    lane: str
-    name: str
-    start_s: float
-    end_s: float
 
 
 class Recorder:
@@ -40,60 +32,51 @@ class Recorder:
         self._spans.append((lane, name, start, end))
 
     def trace(self) -> Trace:
-        """The spans so far, in order of their start, relative to the origin."""
-        ordered = sorted(self._spans, key=lambda item: item[2])
-        return Trace(
-            tuple(
-                TraceSpan(lane, name, start - self._origin, end - self._origin)
-                for lane, name, start, end in ordered
-            )
-        )
+        """What was noted so far, by lane, each in order of its start, relative to the origin."""
+        lanes: dict[str, list[Span]] = {lane: [] for lane in LANES}
+        for lane, name, start, end in sorted(self._spans, key=lambda item: item[2]):
+            lanes.setdefault(lane, []).append(Span(start - self._origin, end - self._origin, name))
+        return Trace({lane: tuple(spans) for lane, spans in lanes.items() if spans})
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What one run did. Immutable."""
+    """What one run did: lane to its work, in order. Immutable."""
 
-    spans: tuple[TraceSpan, ...]
+    lanes: Mapping[str, tuple[Span, ...]]
 
     def busy_s(self, lane: str) -> float:
-        """Seconds in which the lane worked (threads of one lane that overlap count once)."""
-        busy, reached = 0.0, 0.0
-        for span in self.spans:
-            if span.lane == lane:
-                busy += max(0.0, span.end_s - max(span.start_s, reached))
-                reached = max(reached, span.end_s)
-        return busy
+        """Seconds in which a lane worked (threads of one lane that overlap count once)."""
+        return busy_s(self.lanes.get(lane, ()))
 
     @property
     def plan_s(self) -> float:
         """Seconds in which the plan was made; next to nothing where there was one."""
-        return sum(span.end_s - span.start_s for span in self.spans if span.name == PLAN)
+        return sum(span.duration_s for span in self.lanes.get(COMPUTE, ()) if span.name == PLAN)
+
+    @property
+    def end_s(self) -> float:
+        """When the last work of any lane was done."""
+        return max(span.end_s for spans in self.lanes.values() for span in spans)
 
     def stall_s(self) -> float:
         """Seconds in which compute waited between its first block and its last work."""
-        compute = [span for span in self.spans if span.lane == "compute"]
-        spans = [span for span in compute if span.name not in (TOKENIZE, PLAN)]
+        before = (TOKENIZE, PLAN)
+        spans = [span for span in self.lanes.get(COMPUTE, ()) if span.name not in before]
         if not spans:
             return 0.0
-        return spans[-1].end_s - spans[0].start_s - sum(s.end_s - s.start_s for s in spans)
+        return spans[-1].end_s - spans[0].start_s - sum(span.duration_s for span in spans)
 
     def to_chrome(self, plan: Plan) -> dict[str, Any]:
         """A Chrome trace: process 1 is what happened, process 2 what the plan predicted."""
+        predicted = {} if plan.predicted is None else plan.predicted.lanes
         events: list[dict[str, Any]] = []
-        for process, name in ((1, "measured"), (2, "predicted")):
+        for process, name, lanes in ((1, "measured", self.lanes), (2, "predicted", predicted)):
             events.append(_meta(process, 0, "process_name", name))
-            for lane in LANES:
-                events.append(_meta(process, LANES.index(lane) + 1, "thread_name", lane))
-        for span in self.spans:
-            events.append(_event(1, span.lane, span.name, span.start_s, span.end_s))
-        predicted = plan.predicted.blocks if plan.predicted is not None else ()
-        for block, times in zip(plan.blocks, predicted, strict=False):
-            for lane in LANES:
-                place = getattr(times, lane)
-                if place.end_s > place.start_s:
-                    name = f"{block.layer} {block.kind}"
-                    events.append(_event(2, lane, name, place.start_s, place.end_s))
+            # Known lanes first, so that both processes show them at the same height.
+            for thread, lane in enumerate(dict.fromkeys((*LANES, *lanes)), start=1):
+                events.append(_meta(process, thread, "thread_name", lane))
+                events += [_event(process, thread, span) for span in lanes.get(lane, ())]
         return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
@@ -101,12 +84,12 @@ def _meta(process: int, thread: int, kind: str, name: str) -> dict[str, Any]:
     return {"ph": "M", "pid": process, "tid": thread, "name": kind, "args": {"name": name}}
 
 
-def _event(process: int, lane: str, name: str, start_s: float, end_s: float) -> dict[str, Any]:
+def _event(process: int, thread: int, span: Span) -> dict[str, Any]:
     return {
         "ph": "X",
         "pid": process,
-        "tid": LANES.index(lane) + 1,
-        "name": name,
-        "ts": round(start_s * 1e6, 1),
-        "dur": round((end_s - start_s) * 1e6, 1),
+        "tid": thread,
+        "name": span.name,
+        "ts": round(span.start_s * 1e6, 1),
+        "dur": round(span.duration_s * 1e6, 1),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sti.errors import InputError, PlanError
 from sti.model.fidelity import fidelities
 from sti.model.manifest import Manifest
-from sti.planning.plan import Plan, Target
+from sti.planning.plan import EXACT, LOCAL, Plan, Target
 
 
 def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> None:
@@ -27,23 +27,27 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
     expected = [
         (block.layer, block.kind) for block in manifest.blocks if block.layer in chosen[0].layers
     ]
-    if [(block.layer, block.kind) for block in plan.blocks] != expected:
-        raise PlanError(f"{where}: its blocks are not those of the submodel, in order")
+    if [(step.layer, step.kind) for step in plan.steps] != expected:
+        raise PlanError(f"{where}: its steps are not the blocks of the submodel, in order")
     if plan.decode_threads > slices:
         raise PlanError(
             f"{where}: {plan.decode_threads} decode threads are more than the {slices} slices"
         )
-    if plan.predicted is not None and len(plan.predicted.blocks) != len(plan.blocks):
-        raise PlanError(f"{where}: its prediction does not have one entry a block")
-    held = sum(block.preload_bytes for block in plan.blocks)
+    held = sum(step.preload_bytes for step in plan.steps)
     if held > plan.target.preload_bytes:
         raise PlanError(
-            f"{where}: its blocks preload {held} bytes, its target allows "
+            f"{where}: its steps preload {held} bytes, its target allows "
             f"{plan.target.preload_bytes}"
         )
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    for item in plan.blocks:
+    for item in plan.steps:
         counts = item.counts
+        if (item.group, item.variant, item.device) != (0, EXACT, LOCAL):
+            raise PlanError(
+                f"{where}: layer {item.layer} {item.kind}: group {item.group}, variant "
+                f"{item.variant!r}, device {item.device!r}; this release runs group 0, {EXACT!r}, "
+                f"{LOCAL!r}; make the plan again"
+            )
         if len(counts) != planes or counts[0] != plan.width or max(counts) > slices:
             raise PlanError(
                 f"{where}: layer {item.layer} {item.kind}: counts {list(counts)} must be {planes} "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.device.profile import DeviceProfile, StorageProfile
 from sti.errors import ProfileError
 from sti.model.fidelity import working_buffers
@@ -18,7 +19,8 @@ from sti.model.workload import Workload
 from sti.planning.plan import Target
 from sti.planning.timeline import Lane, TimelineStep
 
-TEXT, STORAGE, DECODE, COMPUTE = "text", "storage", "decode", "compute"
+TEXT = "text"
+"""The tokenizer's lane: it is done before anything else can start."""
 FIRST_STEPS = 3
 """Steps of ``run_steps`` before the blocks: tokenizer, token embeddings, embedding."""
 STEPS_PER_BLOCK = 3
@@ -33,6 +35,8 @@ class BlockWork:
     storage_s: float
     decode_s: float
     shards: int
+    name: str = ""
+    """Of the step, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ def run_costs(
         ProfileError: the profile lacks a graph or a fidelity of the pack.
     """
     kinds = [kind.name for kind in manifest.kinds]
-    lacking = [name for name in ("embed", *kinds, "connect", "head") if name not in profile.compute]
+    lacking = [
+        name for name in ("embed", *kinds, "connect", "head") if name not in profile.compute.graphs
+    ]
     if lacking:
         raise ProfileError(_misfit(profile, f"has no compute time for graph {lacking[0]!r}"))
     lacking_bits = [bits for bits in manifest.ladder if bits not in profile.decode.weight_s]
@@ -130,9 +136,9 @@ def run_steps(
     was decoded into it is computed. Lanes keep their own order.
     """
     steps = [
-        TimelineStep(TEXT, costs.tokenize_s),
-        TimelineStep(STORAGE, costs.rows_s, after=(0,)),
-        TimelineStep(COMPUTE, costs.embed_s, after=(1,)),
+        TimelineStep(TEXT, costs.tokenize_s, name="tokenize"),
+        TimelineStep(STORAGE, costs.rows_s, after=(0,), name="embeddings"),
+        TimelineStep(COMPUTE, costs.embed_s, after=(1,), name="embed"),
     ]
     # What frees each working buffer of a kind, oldest first.
     free: dict[str, list[tuple[int, ...]]] = {
@@ -147,14 +153,14 @@ def run_steps(
         if work.storage_s > 0.0:
             slot = slots.pop(0)
             slots.append((storage + 1,))
-        steps.append(TimelineStep(STORAGE, work.storage_s, after=slot))
+        steps.append(TimelineStep(STORAGE, work.storage_s, after=slot, name=work.name))
         buffer = free[work.kind].pop(0)
         steps.append(
-            TimelineStep(DECODE, work.decode_s, parts=work.shards, after=(storage, *buffer))
+            TimelineStep(DECODE, work.decode_s, work.shards, (storage, *buffer), work.name)
         )
-        steps.append(TimelineStep(COMPUTE, compute_s[index], after=(storage + 1,)))
+        steps.append(TimelineStep(COMPUTE, compute_s[index], after=(storage + 1,), name=work.name))
         free[work.kind].append((storage + 2,))
-    steps.append(TimelineStep(COMPUTE, costs.head_s))
+    steps.append(TimelineStep(COMPUTE, costs.head_s, name="head"))
     return steps
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sti.model.block_layout import block_ranges
 from sti.model.manifest import Block, Manifest
-from sti.planning.plan import BlockPlan, Plan
+from sti.planning.plan import Plan, PlanStep
 from sti.storage.byte_ranges import ByteRange, cover
 
 GROUP_WEIGHTS = 393_216
@@ -67,14 +67,14 @@ def prepare(
 ) -> tuple[BlockJob, ...]:
     """Jobs for all blocks of a plan. ``offset_of`` tells where a tensor starts in the file."""
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    blocks = [stored[item.layer, item.kind] for item in plan.blocks]
+    blocks = [stored[item.layer, item.kind] for item in plan.steps]
     return tuple(
         prepare_block(item, block, offset_of(block.tensor), threads=plan.decode_threads)
-        for item, block in zip(plan.blocks, blocks, strict=True)
+        for item, block in zip(plan.steps, blocks, strict=True)
     )
 
 
-def prepare_block(item: BlockPlan, block: Block, offset: int, *, threads: int = 1) -> BlockJob:
+def prepare_block(item: PlanStep, block: Block, offset: int, *, threads: int = 1) -> BlockJob:
     """The job of one planned block whose tensor starts at ``offset`` in the file.
 
     ``threads`` decode it, every ``threads``-th group each: no group holds more than the share of

@@ -1,4 +1,4 @@
-"""What a plan is: how far to read into each plane of each block, what to hold, what to expect.
+"""What a plan is: how far each step reads into each plane, what is held, what to expect.
 
 In: the planner's decisions, or a plan saved as JSON. Out: frozen data that the executors follow
 and never re-decide. Knows nothing of how a plan was found, nor of files, clocks or threads.
@@ -7,6 +7,7 @@ and never re-decide. Knows nothing of how a plan was found, nor of files, clocks
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,10 +17,15 @@ from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.planning.timeline import Span
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 PLANNING = 2
 """Raised with every change that lets the planner choose another plan: remembered ones are made
 again (``tests/planning/test_planner.py`` tells when)."""
+
+EXACT = "exact"
+"""Variant: products are exact whatever the processor, which picks the graphs it needs for that."""
+LOCAL = "local"
+"""Device: this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +37,8 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockPlan:
-    """One block of the submodel.
+class PlanStep:
+    """One step of a run: a group of slices of one block of the submodel.
 
     ``counts[p]`` shards are read of plane ``p``, in that plane's order; ``counts[0]`` is the
     width. ``preload_bytes`` leading bytes of what is read are held in the preload buffer.
@@ -42,36 +48,44 @@ class BlockPlan:
     kind: str
     counts: tuple[int, ...]
     preload_bytes: int
+    group: int = 0
+    """Which group of the block's slices; a block is one group so far."""
+    variant: str = EXACT
+    """How products are computed."""
+    device: str = LOCAL
+    """Where the step runs."""
 
-
-@dataclass(frozen=True, slots=True)
-class BlockTimes:
-    """A block's predicted (or measured) place on each lane."""
-
-    storage: Span
-    decode: Span
-    compute: Span
+    @property
+    def name(self) -> str:
+        """What the step is called in predictions, traces and messages."""
+        return f"{self.layer} {self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the planner expects of a run. Times in seconds, medians; sums are a lane's busy time."""
+    """What the planner expects of a run. Times in seconds, medians."""
 
     total_s: float
-    storage_s: float
-    decode_s: float
-    compute_s: float
     stall_s: float
     """Time in which compute waits after the embedding is there."""
     bytes_read: int
     loss: float
     """Expected loss above the full model at the top of the ladder, in the pack's unit."""
     limited_by: str
-    """``storage``, ``decode``, ``compute``, or ``quality`` where nothing better is in the pack, as
-    far as its calibration can tell."""
-    blocks: tuple[BlockTimes, ...]
+    """The name of a lane, or ``quality`` where nothing better is in the pack, as far as its
+    calibration can tell."""
+    lanes: Mapping[str, tuple[Span, ...]]
+    """Lane to its work, in order: the steps by their names, and what comes before and after."""
     quality: Estimate | None
     """The metric to expect; None for packs that have not measured theirs."""
+
+    def busy_s(self, lane: str) -> float:
+        """Seconds in which a lane works; 0 for a lane that there is not."""
+        return sum(span.duration_s for span in self.lanes.get(lane, ()))
+
+    def span(self, lane: str, name: str) -> Span | None:
+        """When a lane works on the step of this name; None where it does not."""
+        return next((span for span in self.lanes.get(lane, ()) if span.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +101,7 @@ class Plan:
     decode_threads: int
     read_ahead: int
     """Blocks that may be read beyond the one being decoded."""
-    blocks: tuple[BlockPlan, ...]
+    steps: tuple[PlanStep, ...]
     """In the order of execution."""
     predicted: Prediction | None
     """None for a plan that was pinned without a device profile."""
@@ -134,14 +148,17 @@ class Plan:
             width=fields.integer("width", least=1),
             decode_threads=fields.integer("decode_threads", least=1),
             read_ahead=fields.integer("read_ahead", least=1),
-            blocks=tuple(
-                BlockPlan(
+            steps=tuple(
+                PlanStep(
                     item.integer("layer"),
                     item.text("kind"),
                     item.integers("counts"),
                     item.integer("preload_bytes"),
+                    item.integer("group"),
+                    item.text("variant"),
+                    item.text("device"),
                 )
-                for item in fields.objects("blocks")
+                for item in fields.objects("steps")
             ),
             predicted=(
                 _prediction(fields.object("predicted")) if fields.has("predicted") else None
@@ -150,23 +167,20 @@ class Plan:
 
 
 def _prediction(fields: JsonFields) -> Prediction:
-    def span(item: JsonFields, lane: str) -> Span:
-        inner = item.object(lane)
-        return Span(inner.number("start_s"), inner.number("end_s"))
-
+    lanes = fields.object("lanes")
     return Prediction(
         total_s=fields.number("total_s", least=0.0),
-        storage_s=fields.number("storage_s", least=0.0),
-        decode_s=fields.number("decode_s", least=0.0),
-        compute_s=fields.number("compute_s", least=0.0),
         stall_s=fields.number("stall_s", least=0.0),
         bytes_read=fields.integer("bytes_read"),
         loss=fields.number("loss"),
         limited_by=fields.text("limited_by"),
-        blocks=tuple(
-            BlockTimes(span(item, "storage"), span(item, "decode"), span(item, "compute"))
-            for item in fields.objects("blocks")
-        ),
+        lanes={
+            lane: tuple(
+                Span(span.number("start_s"), span.number("end_s"), span.text("name"))
+                for span in lanes.objects(lane)
+            )
+            for lane in lanes.keys()
+        },
         quality=_estimate(fields.object("quality")) if fields.has("quality") else None,
     )
 

@@ -30,7 +30,7 @@ from sti.planning.check import check_target
 from sti.planning.cost_model import RunCosts, deadline_s, run_costs
 from sti.planning.fewest_bytes import fewest_bytes
 from sti.planning.option_tables import tabulate
-from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.plan import Plan, PlanStep, Target
 from sti.planning.prediction import Run, predict, simulate_run
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
 from sti.storage.byte_ranges import total_bytes
@@ -66,7 +66,7 @@ def make_plan(
     check_target(target)
     planner = _Planner(manifest, profile, workload, target, read_ahead)
     best, threads = planner.best(), profile.decoders
-    plan = bare_plan(pack_id, workload, target, best.submodel, best.blocks, threads, read_ahead)
+    plan = bare_plan(pack_id, workload, target, best.submodel, best.steps, threads, read_ahead)
     return replace(plan, predicted=predict(manifest, profile, plan))
 
 
@@ -75,7 +75,7 @@ class _Candidate:
     """Fidelities and preload for one submodel, simulated."""
 
     submodel: Submodel
-    blocks: tuple[BlockPlan, ...]
+    steps: tuple[PlanStep, ...]
     loss: float
     run: Run
 
@@ -154,7 +154,7 @@ class _Planner:
 
     def _bytes(self, candidate: _Candidate) -> int:
         """Bytes of a candidate, preloaded ones included."""
-        held = sum(item.preload_bytes for item in candidate.blocks)
+        held = sum(item.preload_bytes for item in candidate.steps)
         return candidate.run.read_bytes + held
 
     def _whole(self, submodel: Submodel) -> _Candidate | None:
@@ -223,7 +223,7 @@ class _Planner:
     def _least_preload(self, fastest: _Candidate) -> int | None:
         """The least budget with which the candidate is in time, to 1/1000; None where none is."""
         blocks, costs = blocks_of(self.manifest, fastest.submodel), self._costs(fastest.submodel)
-        counts = [item.counts for item in fastest.blocks]
+        counts = [item.counts for item in fastest.steps]
 
         def in_time(budget: int) -> bool:
             placed = place(blocks, counts, budget)

@@ -11,24 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sti.device.lanes import COMPUTE, LANES
 from sti.device.profile import DeviceProfile
 from sti.errors import PlanError
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import blocks_of, fidelities, loss_of
 from sti.model.manifest import Block, Manifest
-from sti.planning.cost_model import (
-    COMPUTE,
-    DECODE,
-    FIRST_STEPS,
-    STEPS_PER_BLOCK,
-    STORAGE,
-    BlockWork,
-    RunCosts,
-    run_costs,
-    run_steps,
-)
-from sti.planning.plan import BlockPlan, BlockTimes, Plan, Prediction
-from sti.planning.timeline import Schedule, TimelineStep, simulate
+from sti.planning.cost_model import FIRST_STEPS, BlockWork, RunCosts, run_costs, run_steps
+from sti.planning.plan import Plan, PlanStep, Prediction
+from sti.planning.timeline import Schedule, Span, TimelineStep, simulate
 from sti.storage.byte_ranges import skip, total_bytes
 
 
@@ -49,12 +40,17 @@ class Run:
 
     def busy_s(self, steps: Sequence[int] | range) -> dict[str, float]:
         """Seconds each lane spends on these steps."""
-        busy = dict.fromkeys((STORAGE, DECODE, COMPUTE), 0.0)
+        busy = dict.fromkeys(LANES, 0.0)
         for index in steps:
             lane, span = self.steps[index].lane, self.schedule.spans[index]
             if lane in busy:
-                busy[lane] += span.end_s - span.start_s
+                busy[lane] += span.duration_s
         return busy
+
+    def spans_of(self, lane: str) -> tuple[Span, ...]:
+        """What a lane does, in order, without steps that take no time (bytes that are held)."""
+        spans = zip(self.steps, self.schedule.spans, strict=True)
+        return tuple(span for step, span in spans if step.lane == lane and span.duration_s > 0.0)
 
     @property
     def limiting_lane(self) -> str:
@@ -64,7 +60,7 @@ class Run:
 
 
 def simulate_run(
-    costs: RunCosts, blocks: Sequence[Block], items: Sequence[BlockPlan], *, read_ahead: int
+    costs: RunCosts, blocks: Sequence[Block], items: Sequence[PlanStep], *, read_ahead: int
 ) -> Run:
     """Simulate running ``items``, the plans of ``blocks``."""
     works = []
@@ -75,7 +71,7 @@ def simulate_run(
         read_bytes += size
         storage_s = costs.storage.read_s(len(ranges), size)
         decode_s = costs.decode_s(block, fidelities(block, item.counts))
-        works.append(BlockWork(block.kind, storage_s, decode_s, shards=item.counts[0]))
+        works.append(BlockWork(block.kind, storage_s, decode_s, item.counts[0], item.name))
     steps = run_steps(costs, works, read_ahead=read_ahead)
     return Run(costs, steps, simulate(costs.lanes, steps), read_bytes)
 
@@ -97,24 +93,18 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
     threads = plan.decode_threads
     costs = run_costs(manifest, profile, plan.workload, plan.width, threads=threads)
     blocks = blocks_of(manifest, submodel)
-    run = simulate_run(costs, blocks, plan.blocks, read_ahead=plan.read_ahead)
+    run = simulate_run(costs, blocks, plan.steps, read_ahead=plan.read_ahead)
     spans = run.schedule.spans
-    busy = run.busy_s(range(len(spans)))
-    loss = loss_of(submodel, blocks, [item.counts for item in plan.blocks])
-    stall_s = spans[-1].end_s - spans[FIRST_STEPS - 1].start_s - busy[COMPUTE]
+    busy_s = run.busy_s(range(len(spans)))[COMPUTE]
+    loss = loss_of(submodel, blocks, [item.counts for item in plan.steps])
+    stall_s = spans[-1].end_s - spans[FIRST_STEPS - 1].start_s - busy_s
     return Prediction(
         total_s=run.total_s,
-        storage_s=busy[STORAGE],
-        decode_s=busy[DECODE],
-        compute_s=busy[COMPUTE],
         stall_s=max(0.0, stall_s),
         bytes_read=run.read_bytes,
         loss=loss,
         limited_by="quality" if _best(manifest, plan, loss) else run.limiting_lane,
-        blocks=tuple(
-            BlockTimes(*spans[first : first + STEPS_PER_BLOCK])
-            for first in range(FIRST_STEPS, len(spans) - 1, STEPS_PER_BLOCK)
-        ),
+        lanes={lane: run.spans_of(lane) for lane in LANES},
         quality=None if manifest.quality is None else manifest.quality.estimate(loss),
     )
 
@@ -123,7 +113,7 @@ def mean_bits(manifest: Manifest, plan: Plan) -> float:
     """Bits a weight on average over the slices in use."""
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
     weights = bits = 0
-    for item in plan.blocks:
+    for item in plan.steps:
         block = stored[item.layer, item.kind]
         weights += block.shard_weights * plan.width
         bits += block.shard_weights * sum(fidelities(block, item.counts)[: plan.width])
@@ -136,7 +126,7 @@ def _best(manifest: Manifest, plan: Plan, loss: float) -> bool:
         return True
     slices = manifest.dimensions.slices
     whole = plan.depth == manifest.dimensions.layers
-    return whole and all(set(item.counts) == {slices} for item in plan.blocks)
+    return whole and all(set(item.counts) == {slices} for item in plan.steps)
 
 
 def expected_loss(manifest: Manifest, plan: Plan) -> float:
@@ -145,5 +135,5 @@ def expected_loss(manifest: Manifest, plan: Plan) -> float:
         return plan.predicted.loss
     size = plan.depth, plan.width
     submodel = next(item for item in manifest.submodels if (item.depth, item.width) == size)
-    counts = [item.counts for item in plan.blocks]
+    counts = [item.counts for item in plan.steps]
     return loss_of(submodel, blocks_of(manifest, submodel), counts)

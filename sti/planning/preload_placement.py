@@ -11,7 +11,7 @@ from sti.model.block_layout import block_ranges
 from sti.model.fidelity import Counts
 from sti.model.manifest import Block, Manifest, Submodel
 from sti.model.workload import Workload
-from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.plan import Plan, PlanStep, Target
 from sti.storage.byte_ranges import total_bytes
 
 READ_AHEAD = 3
@@ -24,25 +24,25 @@ two would leave gaps, and wait now and then (docs/experiments.md).
 
 
 def place_preload(
-    manifest: Manifest, blocks: Sequence[BlockPlan], budget: int
-) -> tuple[BlockPlan, ...]:
-    """The same blocks, with ``budget`` bytes of preload given to the first bytes that they read.
+    manifest: Manifest, steps: Sequence[PlanStep], budget: int
+) -> tuple[PlanStep, ...]:
+    """The same steps, with ``budget`` bytes of preload given to the first bytes that they read.
 
     Whole blocks first, in order of execution, then a part of the next. What is left of the budget
     when everything is held stays unused. Earlier placements are forgotten.
     """
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    chosen = [stored[item.layer, item.kind] for item in blocks]
-    return place(chosen, [item.counts for item in blocks], budget)
+    blocks = [stored[step.layer, step.kind] for step in steps]
+    return place(blocks, [step.counts for step in steps], budget)
 
 
-def place(blocks: Sequence[Block], counts: Sequence[Counts], budget: int) -> tuple[BlockPlan, ...]:
-    """Block plans with these counts, preloads placed as ``place_preload`` says."""
+def place(blocks: Sequence[Block], counts: Sequence[Counts], budget: int) -> tuple[PlanStep, ...]:
+    """Steps with these counts, preloads placed as ``place_preload`` says."""
     placed = []
     for block, chosen in zip(blocks, counts, strict=True):
         held = min(budget, total_bytes(block_ranges(block, chosen)))
         budget -= held
-        placed.append(BlockPlan(block.layer, block.kind, chosen, held))
+        placed.append(PlanStep(block.layer, block.kind, chosen, held))
     return tuple(placed)
 
 
@@ -51,7 +51,7 @@ def bare_plan(
     workload: Workload,
     target: Target,
     submodel: Submodel,
-    blocks: tuple[BlockPlan, ...],
+    steps: tuple[PlanStep, ...],
     decode_threads: int,
     read_ahead: int,
 ) -> Plan:
@@ -64,6 +64,6 @@ def bare_plan(
         width=submodel.width,
         decode_threads=decode_threads,
         read_ahead=read_ahead,
-        blocks=blocks,
+        steps=steps,
         predicted=None,
     )

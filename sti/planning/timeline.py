@@ -9,8 +9,31 @@ why not sooner. Pure; paper, "Planner", where the accumulated IO budget plays th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One piece of work on one lane, in seconds from the text's arrival."""
+
+    start_s: float
+    end_s: float
+    name: str = ""
+
+    @property
+    def duration_s(self) -> float:
+        """How long it takes."""
+        return self.end_s - self.start_s
+
+
+def busy_s(spans: Iterable[Span]) -> float:
+    """Seconds covered by spans in order of their start; where they overlap they count once."""
+    busy, reached = 0.0, 0.0
+    for span in spans:
+        busy += max(0.0, span.end_s - max(span.start_s, reached))
+        reached = max(reached, span.end_s)
+    return busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +56,7 @@ class TimelineStep:
     work_s: float
     parts: int = 1
     after: tuple[int, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +98,7 @@ def simulate(lanes: Sequence[Lane], steps: Sequence[TimelineStep]) -> Schedule:
             if other >= 0 and spans[other].end_s > start_s:
                 start_s, holder = spans[other].end_s, other
         span_s = rounds_s(step.work_s, step.parts, capacity[step.lane])
-        spans.append(Span(start_s, start_s + span_s))
+        spans.append(Span(start_s, start_s + span_s, step.name))
         held_by.append(holder)
         latest[step.lane] = index
     return Schedule(tuple(spans), tuple(held_by))
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """When one lane works on one block, in seconds from the text's arrival."""
-
-    start_s: float
-    end_s: float

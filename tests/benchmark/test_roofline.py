@@ -24,7 +24,7 @@ def test_every_lane_does_its_work_at_its_best_rate() -> None:
     roofline = Roofline(read_bytes=1e9, moved_bytes=2e9, products=4e9)
     plan = uniform_plan(MANIFEST, "0123456789abcdef", Workload(2, 16), bits=4)
     found = roofline.seconds(plan, MANIFEST, 500_000)
-    assert found["io"] == pytest.approx(500_000 / 1e9)
+    assert found["storage"] == pytest.approx(500_000 / 1e9)
     assert found["decode"] == pytest.approx((500_000 + WEIGHTS) / 2e9)
     assert found["compute"] == pytest.approx(WEIGHTS * 32 / 4e9)
 
@@ -32,10 +32,10 @@ def test_every_lane_does_its_work_at_its_best_rate() -> None:
 def test_what_is_preloaded_is_decoded_but_not_read() -> None:
     roofline = Roofline(read_bytes=1e9, moved_bytes=2e9, products=4e9)
     plan = uniform_plan(MANIFEST, "0123456789abcdef", Workload(1, 16), bits=4)
-    first = replace(plan.blocks[0], preload_bytes=1000)
-    held = replace(plan, blocks=(first, *plan.blocks[1:]))
+    first = replace(plan.steps[0], preload_bytes=1000)
+    held = replace(plan, steps=(first, *plan.steps[1:]))
     found, all_read = (roofline.seconds(item, MANIFEST, 9000) for item in (held, plan))
-    assert found["io"] == all_read["io"]
+    assert found["storage"] == all_read["storage"]
     assert found["decode"] - all_read["decode"] == pytest.approx(1000 / 2e9)
 
 

@@ -17,13 +17,13 @@ from benchmarks.ideal import ideal
 from sti.engine.engine import Engine
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
-from sti.pipeline.trace import Trace, TraceSpan
+from sti.pipeline.trace import Recorder, Trace
 from sti.planning.plan import Plan
 from sti.planning.uniform import uniform_plan
 from tests.support.packs import TEXTS, tiny_pack
 from tests.support.synthetic import make_manifest
 
-ENDS = {("compute", "tokenize"): 1.0, ("storage", "words"): 2.0, ("compute", "embed"): 3.0}
+ENDS = {("compute", "tokenize"): 1.0, ("storage", "embeddings"): 2.0, ("compute", "embed"): 3.0}
 ENDS |= {("compute", "head"): 4.0}
 """Seconds of what every run has beside its blocks."""
 LAYERS = 4
@@ -52,16 +52,16 @@ def planned(*, read_ahead: int = 3) -> tuple[Plan, Manifest]:
 def sequential(plan: Plan, seconds: Mapping[str, float], *, preloaded: int = 0) -> Trace:
     """One step after the other, each block as long on a lane as the next; some are not read."""
     steps = list(ENDS.items())[:-1]
-    for place, block in enumerate(plan.blocks):
+    for place, block in enumerate(plan.steps):
         name = f"{block.layer} {block.kind}"
         lanes = [lane for lane in seconds if lane != "storage" or place >= preloaded]
         steps += [((lane, name), seconds[lane]) for lane in lanes]
     steps.append((("compute", "head"), ENDS["compute", "head"]))
-    spans, now = [], 0.0
+    recorder, now = Recorder(0.0), 0.0
     for (lane, name), taken in steps:
-        spans.append(TraceSpan(lane, name, now, now + taken))
+        recorder.add(lane, name, now, now + taken)
         now += taken
-    return Trace(tuple(spans))
+    return recorder.trace()
 
 
 def test_the_exponent_of_a_power_is_found_exactly() -> None:
@@ -143,14 +143,14 @@ def test_what_is_preloaded_is_not_read() -> None:
 def test_decode_threads_count_as_one_lane_that_shares_evenly() -> None:
     plan, manifest = planned()
     trace = sequential(plan, {"storage": 1.0, "decode": 40.0, "compute": 2.0})
-    spans: list[TraceSpan] = []
-    for span in trace.spans:
-        half = 30.0 if span.lane == "decode" else span.end_s - span.start_s
-        spans.append(replace(span, end_s=span.start_s + half))
-        if span.lane == "decode":
-            spans.append(replace(span, end_s=span.start_s + 10.0))
+    halves = tuple(
+        replace(span, end_s=span.start_s + taken)
+        for span in trace.lanes["decode"]
+        for taken in (30.0, 10.0)
+    )
+    shared = Trace({**trace.lanes, "decode": halves})
     expected = 1.0 + 1.0 + BLOCKS * 20.0 + 2.0 + 4.0
-    assert ideal(plan, manifest, Trace(tuple(spans))).limited_s == pytest.approx(expected)
+    assert ideal(plan, manifest, shared).limited_s == pytest.approx(expected)
 
 
 def test_the_ring_and_the_buffers_cost_what_they_make_wait() -> None:
@@ -159,30 +159,32 @@ def test_the_ring_and_the_buffers_cost_what_they_make_wait() -> None:
     limited = []
     for read_ahead in (1, 3, 7):
         plan, manifest = planned(read_ahead=read_ahead)
-        blocks = {f"{b.layer} {b.kind}": place for place, b in enumerate(plan.blocks)}
+        blocks = {f"{b.layer} {b.kind}": place for place, b in enumerate(plan.steps)}
+        found = sequential(plan, dict.fromkeys(("storage", "decode", "compute"), 1.0))
         trace = Trace(
-            tuple(
-                replace(span, end_s=span.start_s + times[span.lane[0], blocks[span.name]])
-                if span.name in blocks
-                else span
-                for span in sequential(
-                    plan, dict.fromkeys(("storage", "decode", "compute"), 1.0)
-                ).spans
-            )
+            {
+                lane: tuple(
+                    replace(span, end_s=span.start_s + times[lane[0], blocks[span.name]])
+                    if span.name in blocks
+                    else span
+                    for span in spans
+                )
+                for lane, spans in found.lanes.items()
+            }
         )
-        found = ideal(plan, manifest, trace)
-        assert found.unlimited_s <= found.limited_s
-        limited.append(found.limited_s)
+        best = ideal(plan, manifest, trace)
+        assert best.unlimited_s <= best.limited_s
+        limited.append(best.limited_s)
     assert limited == sorted(limited, reverse=True)
     assert limited[0] > limited[-1]
 
 
 def test_the_trace_of_another_run_is_refused() -> None:
     plan, manifest = planned()
-    spans = sequential(plan, {"storage": 1.0, "decode": 1.0, "compute": 1.0}).spans
-    kept = tuple(span for span in spans if (span.lane, span.name) != ("decode", "2 ffn"))
+    lanes = sequential(plan, {"storage": 1.0, "decode": 1.0, "compute": 1.0}).lanes
+    kept = tuple(span for span in lanes["decode"] if span.name != "2 ffn")
     with pytest.raises(ValueError, match="no '2 ffn' on the decode lane"):
-        ideal(plan, manifest, Trace(kept))
+        ideal(plan, manifest, Trace({**lanes, "decode": kept}))
 
 
 def test_no_run_is_faster_than_its_ideal() -> None:
@@ -190,7 +192,7 @@ def test_no_run_is_faster_than_its_ideal() -> None:
         for mode in ("sequential", "pipelined", "pipelined"):
             result = engine.run(TEXTS, mode=mode)
             found = ideal(result.plan, engine.manifest, result.trace)
-            ended = result.trace.spans[-1].end_s
+            ended = result.trace.end_s
             assert 0.0 < found.unlimited_s <= found.limited_s <= ended + 1e-9
 
 

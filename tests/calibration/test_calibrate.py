@@ -24,7 +24,8 @@ from sti.calibration.calibrate import (
 from sti.calibration.fit_profile import fit_profile
 from sti.calibration.observations import BlockTime, Observations, PipelinedRun
 from sti.device import host
-from sti.device.profile import DecodeProfile, DeviceProfile, StorageProfile
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
+from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
 from sti.errors import StiWarning
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -38,14 +39,18 @@ TRUTH = DeviceProfile(
     device="made up",
     threads=1,
     decoders=1,
-    storage=StorageProfile(direct=True, request_s=1e-4, bytes_per_s=5e8, row_s=2e-6),
-    decode=DecodeProfile(shard_s=2e-5, weight_s={2: 2e-10, 4: 5e-10, 8: 2e-9}),
-    compute={
-        "embed": (5e-5, 0.0, 1e-6, 0.0, 0.0),
-        "connect": (2e-5, 0.0, 3e-7, 0.0, 0.0),
-        "head": (6e-5, 0.0, 1e-7, 0.0, 0.0),
-        "attention": (4e-5, 1e-6, 2e-6, 1e-6, 2e-9),
-        "ffn": (3e-5, 2e-6, 1e-6, 2e-6, 0.0),
+    lanes={
+        STORAGE: StorageProfile(direct=True, request_s=1e-4, bytes_per_s=5e8, row_s=2e-6),
+        DECODE: DecodeProfile(shard_s=2e-5, weight_s={2: 2e-10, 4: 5e-10, 8: 2e-9}),
+        COMPUTE: ComputeProfile(
+            {
+                "embed": (5e-5, 0.0, 1e-6, 0.0, 0.0),
+                "connect": (2e-5, 0.0, 3e-7, 0.0, 0.0),
+                "head": (6e-5, 0.0, 1e-7, 0.0, 0.0),
+                "attention": (4e-5, 1e-6, 2e-6, 1e-6, 2e-9),
+                "ffn": (3e-5, 2e-6, 1e-6, 2e-6, 0.0),
+            }
+        ),
     },
     tokenize_s=3e-6,
     fixed_s=0.0,
@@ -87,7 +92,7 @@ def test_a_profile_covers_every_graph_and_fidelity_of_the_pack(
     reader: PackReader, tmp_path: Path, quick: None
 ) -> None:
     profile = load_or_measure(reader, Backend(reader, threads=1), threads=1, cache_dir=tmp_path)
-    assert set(profile.compute) == {"embed", "connect", "head", "attention", "ffn"}
+    assert set(profile.compute.graphs) == {"embed", "connect", "head", "attention", "ffn"}
     assert tuple(profile.decode.weight_s) == reader.manifest.ladder
     for bits in reader.manifest.ladder:
         plan = uniform_plan(
@@ -199,11 +204,11 @@ def observations(noise: float, slower: float = 1.0, fixed_s: float = 0.0) -> Obs
     truth = dataclasses.replace(TRUTH, tokenize_s=0.0, contention=slower)
     predicted = predict(manifest, truth, plan)
     busy_s = {
-        "storage": predicted.storage_s - TRUTH.storage.row_s * plan.workload.tokens,
-        "decode": predicted.decode_s,
-        "compute": sum(
+        STORAGE: predicted.busy_s(STORAGE) - TRUTH.storage.row_s * plan.workload.tokens,
+        DECODE: predicted.busy_s(DECODE),
+        COMPUTE: sum(
             slower * TRUTH.compute_s(graph, plan.workload, 12)
-            for block in plan.blocks
+            for block in plan.steps
             for graph in (block.kind, "connect")
         ),
     }
@@ -230,7 +235,7 @@ def worst_error(profile: DeviceProfile) -> float:
             one, other = (p.decode.shard_s + weights * p.decode.weight_s[bits]
                           for p in (profile, TRUTH))  # fmt: skip
             errors.append(one / other)
-    for graph in TRUTH.compute:
+    for graph in TRUTH.compute.graphs:
         for work in (Workload(1, 16), Workload(1, 100), Workload(2, 64)):
             for width in (6, 12):
                 one, other = (p.compute_s(graph, work, width) for p in (profile, TRUTH))

@@ -104,7 +104,9 @@ def test_run_prints_one_json_document_and_nothing_else(cli: Cli, tiny_pack: Path
     assert found["texts"] == texts
     assert found["task"] == "embedding"
     assert found["bytes_read"] > 0
-    assert set(found["timing_ms"]) == {"total", "plan", "io", "decode", "compute", "stall"}
+    lanes = {"storage", "decode", "compute"}
+    assert set(found["timing"]) == {"total_s", "plan_s", "stall_s", "busy_s", "lanes"}
+    assert set(found["timing"]["lanes"]) == set(found["timing"]["busy_s"]) == lanes
     assert Plan.from_json(found["plan"], where="test").depth == 2
 
 
@@ -472,9 +474,9 @@ def test_bench_measures_cold_and_warm_runs(cli: Cli, tiny_pack: Path) -> None:
         assert row["total_ms"] >= row["ideal_ms"] > 0
         assert row["p95_ms"] >= row["total_ms"]
     for row in found["rows"][1:]:
-        assert all(row[f"{lane}_roof_ms"] > 0 for lane in ("io", "decode", "compute"))
+        assert all(row[f"{lane}_roof_ms"] > 0 for lane in ("storage", "decode", "compute"))
     cold = found["rows"][0]
-    assert cold["io_roof_ms"] is None
+    assert cold["storage_roof_ms"] is None
     assert cold["total_ms"] == pytest.approx(cold["open_ms"] + cold["run_ms"])
     assert cold["peak_bytes"] > cold["growth_bytes"] > 0
 
@@ -484,7 +486,7 @@ def test_bench_on_emulated_storage_measures_warm_runs_only(cli: Cli, tiny_pack: 
     assert {row["kind"] for row in found["rows"]} == {"pipelined", "sequential"}
     assert found["storage"].endswith("none sooner than at 2.00 MB/s and 1.00 ms a request")
     for row in found["rows"]:
-        assert row["io_ms"] >= row["bytes_read"] / 2e6 * 1e3 * 0.9
+        assert row["storage_ms"] >= row["bytes_read"] / 2e6 * 1e3 * 0.9
     refused = cli("bench", tiny_pack, "--storage", "floppy")
     assert refused.code == 2 and "--storage must be one of microsd" in refused.err
 

@@ -15,6 +15,7 @@ import sti.device.device_files
 from sti.calibration.cache import Cache
 from sti.cli.main import main
 from sti.device.device_files import load_device, shipped_devices
+from sti.device.lanes import COMPUTE, STORAGE
 from sti.device.profile import DeviceProfile
 from sti.errors import ProfileError
 from sti.model.manifest import Manifest
@@ -102,9 +103,9 @@ def test_a_plan_for_a_board_can_be_simulated() -> None:
     profile = load_device("paper-board", BERT)
     plan = uniform_plan(BERT, "0", SENTENCE, bits=2, profile=profile)
     found = predict(BERT, profile, plan)
-    assert found.compute_s == pytest.approx(12 * layer_s(profile, 12))
+    assert found.busy_s(COMPUTE) == pytest.approx(12 * layer_s(profile, 12))
     rows_s = 128 * profile.storage.row_s
-    assert found.storage_s == pytest.approx(rows_s + found.bytes_read / 83438600)
+    assert found.busy_s(STORAGE) == pytest.approx(rows_s + found.bytes_read / 83438600)
 
 
 def test_a_device_that_ships_goes_by_its_name(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_a_malformed_board_is_refused_with_its_file_and_field(
         ("{}", "neither a board nor"),
         ('{"cache": "here", "profiles": []}', "sti calibrate PACK --json"),
         ('{"profile": 7}', "version 7"),
-        ('{"profile": 1}', "storage: expected an object"),
+        ('{"profile": 2}', "lanes: expected an object"),
         ('{"threads": 2, "profiles": {"1": {"profile": 1}}}', "profiles: 2"),
         ('{"value": 3}', "value: expected an object"),
     ],
@@ -285,7 +286,7 @@ def test_targets_fidelities_and_plans_are_followed_for_a_device(
     (tmp_path / "slow.json").write_text(json.dumps(slow), encoding="utf-8")
     pinned = ("plan", tiny_pack, "--device", tmp_path / "slow.json", "--json")
     again = Plan.from_json(json.loads(cli(*pinned, "--plan", tmp_path / "plan.json")[1]), where="")
-    assert again.blocks == plan.blocks
+    assert again.steps == plan.steps
     assert again.predicted is not None and again.predicted.total_s > plan.predicted.total_s
 
 

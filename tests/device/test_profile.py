@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sti.device.lanes import STORAGE
 from sti.device.profile import COMPUTE_TERMS, DeviceProfile, StorageProfile
 from sti.errors import ProfileError
 from sti.model.workload import Workload
@@ -45,17 +47,19 @@ def test_a_profile_survives_json(seed: int) -> None:
         ("device", 7),
         ("threads", 0),
         ("decoders", 0),
-        ("storage", []),
-        ("storage.bytes_per_s", 0),
-        ("storage.request_s", -1e-6),
-        ("storage.direct", "yes"),
-        ("decode.weight_s", {"four": 1e-9}),
-        ("decode.weight_s", {"²": 1e-9}),
-        ("decode.weight_s", {"9" * 5000: 1e-9}),
-        ("decode.weight_s", {"4": float("inf")}),
-        ("decode.shard_s", None),
-        ("compute.attention", [1.0, 2.0]),
-        ("compute.head", ["fast"] * COMPUTE_TERMS),
+        ("lanes.storage", []),
+        ("lanes.storage.bytes_per_s", 0),
+        ("lanes.storage.request_s", -1e-6),
+        ("lanes.storage.direct", "yes"),
+        ("lanes.decode.weight_s", {"four": 1e-9}),
+        ("lanes.decode.weight_s", {"²": 1e-9}),
+        ("lanes.decode.weight_s", {"9" * 5000: 1e-9}),
+        ("lanes.decode.weight_s", {"4": float("inf")}),
+        ("lanes.decode.shard_s", None),
+        ("lanes.compute.graphs.attention", [1.0, 2.0]),
+        ("lanes.compute.graphs.head", ["fast"] * COMPUTE_TERMS),
+        ("lanes", []),
+        ("lanes.decode", ...),
         ("contention", 0.5),
         ("jitter", 0.9),
         ("jitter", float("nan")),
@@ -76,7 +80,7 @@ def test_what_is_no_object_is_no_profile(value: object) -> None:
 
 def test_an_unknown_version_says_what_to_do() -> None:
     with pytest.raises(ProfileError, match="sti calibrate"):
-        DeviceProfile.from_json(changed("profile", 2), where="here")
+        DeviceProfile.from_json(changed("profile", 1), where="here")
 
 
 def test_a_read_costs_its_requests_and_its_bytes() -> None:
@@ -87,8 +91,23 @@ def test_a_read_costs_its_requests_and_its_bytes() -> None:
 
 def test_compute_grows_with_each_of_its_terms() -> None:
     body = make_profile().to_json()
-    body["compute"]["attention"] = [1.0, 10.0, 100.0, 1000.0, 10000.0]
+    body["lanes"]["compute"]["graphs"]["attention"] = [1.0, 10.0, 100.0, 1000.0, 10000.0]
     profile = DeviceProfile.from_json(body, where="here")
     batch, tokens, width = 2, 3, 5
     expected = 1 + 10 * width + 100 * 6 + 1000 * width * 6 + 10000 * width * 6 * tokens
     assert profile.compute_s("attention", Workload(batch, tokens), width) == expected
+
+
+def test_a_lane_that_a_profile_lacks_is_named() -> None:
+    profile = make_profile()
+    bare = replace(profile, lanes={STORAGE: profile.storage})
+    assert bare.storage == profile.storage
+    with pytest.raises(ProfileError, match="no decode lane"):
+        _ = bare.decode
+
+
+def test_lanes_are_replaced_one_by_one() -> None:
+    profile = make_profile()
+    slower = replace(profile.storage, bytes_per_s=1.0)
+    found = profile.with_lanes({STORAGE: slower})
+    assert (found.storage, found.decode, found.compute) == (slower, profile.decode, profile.compute)

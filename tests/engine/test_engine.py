@@ -24,7 +24,7 @@ from sti.device.host import Memory
 from sti.model.workload import Workload
 from sti.pipeline.runner import Mode
 from sti.pipeline.workers import Worker
-from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.plan import Plan, PlanStep, Target
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
@@ -49,11 +49,11 @@ def mixed_plan(engine: sti.Engine, counts: list[list[int]], preload: int, thread
     base = uniform_plan(
         engine.manifest, engine.pack_id, Workload(1, 8), bits=2, decode_threads=threads
     )
-    blocks = tuple(
-        BlockPlan(block.layer, block.kind, (block.counts[0], *higher), preload)
-        for block, higher in zip(base.blocks, counts, strict=True)
+    steps = tuple(
+        PlanStep(step.layer, step.kind, (step.counts[0], *higher), preload)
+        for step, higher in zip(base.steps, counts, strict=True)
     )
-    return replace(base, blocks=blocks, target=Target(None, preload * len(blocks)))
+    return replace(base, steps=steps, target=Target(None, preload * len(steps)))
 
 
 staircases = st.lists(
@@ -148,7 +148,7 @@ def test_set_target_changes_the_plan_and_rebuilds_no_session(
         low = engine.run(TEXTS)
         engine.set_target()
         again = engine.run(TEXTS)
-    assert low.plan.blocks != best.plan.blocks
+    assert low.plan.steps != best.plan.steps
     assert (embeddings(again) == embeddings(best)).all()
     assert not (embeddings(low) == embeddings(best)).all()
 
@@ -551,9 +551,9 @@ def test_making_a_plan_is_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         engine.run(["warm"])
         long = " ".join("abcdefghij")
         first, second = engine.run([long]).timing, engine.run([long]).timing
-    assert first.plan >= 200.0 > first.compute
-    assert first.total >= first.plan and first.stall < 200.0
-    assert second.plan < 100.0
+    assert first.plan_s >= 0.2 > first.busy_s("compute")
+    assert first.total_s >= first.plan_s and first.stall_s < 0.2
+    assert second.plan_s < 0.1
 
 
 def test_storage_of_its_own_needs_a_profile_that_knows_it() -> None:

@@ -80,7 +80,7 @@ def answered(manifest: Manifest, logits: Any, *, loss: float = 0.0) -> sti.Resul
         [encoding] * len(rows),
         rows,
         plan=plan,
-        trace=Trace(()),
+        trace=Trace({}),
         bytes_read=0,
         total_s=0.0,
     )

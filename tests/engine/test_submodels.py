@@ -84,7 +84,7 @@ def test_a_shallow_submodel_runs_the_layers_the_pack_lists(
         )
         engine.set_target(plan=plan)
         shallow = engine.run(TEXTS)
-    computed = {span.name for span in shallow.trace.spans if span.lane == "compute"}
+    computed = {span.name for span in shallow.trace.lanes["compute"]}
     assert {"0 attention", "2 ffn"} <= computed and "1 attention" not in computed
     assert shallow.bytes_read < full.bytes_read
     assert shallow.embeddings is not None and full.embeddings is not None

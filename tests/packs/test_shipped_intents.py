@@ -94,7 +94,7 @@ def test_the_command_line_shows_intent_plan_and_timings(capsys: pytest.CaptureFi
     assert (
         "transfer" in shown
         and "ms (plan " in shown
-        and ", io " in shown
+        and ", storage " in shown
         and "expected accuracy" in shown
     )
 

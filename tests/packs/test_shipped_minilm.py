@@ -68,7 +68,7 @@ def test_a_target_between_the_fidelities_mixes_them(engine: sti.Engine) -> None:
     engine.set_target(latency=predicted.total_s * 0.7)
     plan = engine.plan_for(tokens=16)
     assert plan.predicted is not None and plan.predicted.total_s <= predicted.total_s * 0.7
-    assert len({block.counts for block in plan.blocks}) > 1
+    assert len({block.counts for block in plan.steps}) > 1
     assert 0 < plan.predicted.loss < 0.7
     assert engine.run(TEXTS[:1]).embeddings is not None
 

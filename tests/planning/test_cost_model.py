@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import pytest
 
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
+from sti.device.profile import ComputeProfile
 from sti.errors import ProfileError
 from sti.model.workload import Workload
 from sti.planning.cost_model import (
-    COMPUTE,
-    DECODE,
     FIRST_STEPS,
     STEPS_PER_BLOCK,
-    STORAGE,
     BlockWork,
     RunCosts,
     deadline_s,
@@ -59,8 +57,8 @@ def test_word_rows_come_before_blocks_and_before_the_embedding() -> None:
         found.lanes, run_steps(found, [BlockWork("ffn", 1.0, 1.0, 3)], read_ahead=1)
     )
     text, rows, embed, storage = schedule.spans[:4]
-    assert text == Span(0.0, found.tokenize_s)
-    assert rows == Span(text.end_s, text.end_s + found.rows_s)
+    assert text == Span(0.0, found.tokenize_s, "tokenize")
+    assert rows == Span(text.end_s, text.end_s + found.rows_s, "embeddings")
     assert embed.start_s == storage.start_s == rows.end_s
 
 
@@ -130,9 +128,15 @@ def test_word_rows_are_no_more_than_the_vocabulary() -> None:
 @pytest.mark.parametrize("graph", ["embed", "attention", "ffn", "connect", "head"])
 def test_a_profile_without_a_graph_is_refused(graph: str) -> None:
     profile = make_profile()
-    compute = {name: terms for name, terms in profile.compute.items() if name != graph}
+    compute = {name: terms for name, terms in profile.compute.graphs.items() if name != graph}
     with pytest.raises(ProfileError, match=f"{graph!r}.*sti calibrate"):
-        run_costs(MANIFEST, replace(profile, compute=compute), Workload(1, 8), 3, threads=1)
+        run_costs(
+            MANIFEST,
+            profile.with_lanes({COMPUTE: ComputeProfile(compute)}),
+            Workload(1, 8),
+            3,
+            threads=1,
+        )
 
 
 def test_a_profile_without_a_fidelity_is_refused() -> None:

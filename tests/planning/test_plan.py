@@ -16,7 +16,7 @@ from sti.model.fidelity import fidelities
 from sti.model.quality import Quality
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
-from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.plan import Plan, PlanStep, Target
 from sti.planning.uniform import uniform_plan
 from tests.support.synthetic import make_manifest, make_profile
 
@@ -92,7 +92,7 @@ def test_a_plan_without_a_quality_is_read_as_one_of_an_earlier_release() -> None
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("plan", 2),
+        ("plan", 1),
         ("plan", "1"),
         ("plan", ...),
         ("pack", 12),
@@ -106,14 +106,20 @@ def test_a_plan_without_a_quality_is_read_as_one_of_an_earlier_release() -> None
         ("width", True),
         ("decode_threads", 0),
         ("read_ahead", 0),
-        ("blocks", {}),
-        ("blocks", [3]),
-        ("blocks.0.counts", [3, -1, 0]),
-        ("blocks.0.counts", "333"),
-        ("blocks.0.preload_bytes", None),
+        ("steps", {}),
+        ("steps", [3]),
+        ("steps.0.counts", [3, -1, 0]),
+        ("steps.0.counts", "333"),
+        ("steps.0.preload_bytes", None),
         ("predicted", []),
         ("predicted.total_s", ...),
-        ("predicted.blocks.0.storage", {"start_s": 0.0}),
+        ("steps.0.group", -1),
+        ("steps.0.variant", None),
+        ("steps.0.device", 3),
+        ("predicted.lanes", []),
+        ("predicted.lanes.storage", {}),
+        ("predicted.lanes.storage", [{"start_s": 0.0}]),
+        ("predicted.lanes.storage.0.name", 3),
         ("predicted.limited_by", 1),
         ("predicted.quality", 0.9),
         ("predicted.quality", {"metric": "accuracy", "value": 0.9, "low": 0.8}),
@@ -158,8 +164,8 @@ def test_plans_of_the_planner_fit_their_pack() -> None:
     [
         ({"pack": "f" * 16}, "another pack"),
         ({"depth": 2, "width": 1}, "not a submodel"),
-        ({"depth": 1, "width": 2}, "not those of the submodel"),
-        ({"blocks": ()}, "not those of the submodel"),
+        ({"depth": 1, "width": 2}, "not the blocks of the submodel"),
+        ({"steps": ()}, "not the blocks of the submodel"),
     ],
 )
 def test_a_plan_for_another_pack_or_submodel_is_refused(
@@ -171,10 +177,21 @@ def test_a_plan_for_another_pack_or_submodel_is_refused(
     assert str(error.value).startswith("my plan: ")
 
 
+@pytest.mark.parametrize(
+    "change", [{"group": 1}, {"variant": "rounded"}, {"device": "kitchen"}], ids=str
+)
+def test_steps_of_a_later_release_are_refused_by_name(change: dict[str, Any]) -> None:
+    plan = good_plan()
+    plan = replace(plan, steps=(replace(plan.steps[0], **change), *plan.steps[1:]))
+    (named,) = change.values()
+    with pytest.raises(PlanError, match=f"layer 0 attention.*{named}.*make the plan again"):
+        check_plan(plan, MANIFEST, PACK, where="my plan")
+
+
 @pytest.mark.parametrize("counts", [(3, 3), (2, 2, 2), (3, 4, 0), (0, 0, 0), (3, 3, 3, 3)])
 def test_counts_that_the_pack_does_not_have_are_refused(counts: tuple[int, ...]) -> None:
     plan = good_plan()
-    first = BlockPlan(plan.blocks[0].layer, plan.blocks[0].kind, counts, 0)
-    plan = replace(plan, blocks=(first, *plan.blocks[1:]))
+    first = PlanStep(plan.steps[0].layer, plan.steps[0].kind, counts, 0)
+    plan = replace(plan, steps=(first, *plan.steps[1:]))
     with pytest.raises(PlanError, match="layer 0 attention"):
         check_plan(plan, MANIFEST, PACK, where="plan")

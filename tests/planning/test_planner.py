@@ -17,6 +17,7 @@ import pytest
 
 import sti
 from benchmarks import planner_gap
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.errors import InfeasibleError, InputError, PlanError, ProfileError
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import fidelities
@@ -35,7 +36,7 @@ from tests.support.brute_force import PACK, Instance, gap, random_instance, with
 from tests.support.synthetic import BERT_BASE, LADDER, MINILM, make_manifest, make_profile
 
 WORKLOAD = Workload(1, 128)
-STORAGE = 0.6e9
+BYTES_PER_S = 0.6e9
 """Bytes a second: slow enough that more bits take more time."""
 SMALL = make_manifest(Random(5), layers=3, slices=4, ladder=LADDER)
 NARROW = make_manifest(Random(7), slices=4, submodels=[(1, 4, 1.0), (2, 2, 2.0), (1, 3, 3.0)])
@@ -49,12 +50,12 @@ def prediction(plan: Plan) -> Prediction:
 def plan_for(
     latency_s: float | None, *, manifest: Manifest = SMALL, preload: int = 0, jitter: float = 1.0
 ) -> Plan:
-    profile = make_profile(ladder=manifest.ladder, jitter=jitter, bytes_per_s=STORAGE)
+    profile = make_profile(ladder=manifest.ladder, jitter=jitter, bytes_per_s=BYTES_PER_S)
     return make_plan(manifest, PACK, profile, WORKLOAD, Target(latency_s, preload))
 
 
 def uniform(bits: int, *, manifest: Manifest = SMALL, preload: int = 0) -> Plan:
-    profile = make_profile(ladder=manifest.ladder, jitter=1.0, bytes_per_s=STORAGE)
+    profile = make_profile(ladder=manifest.ladder, jitter=1.0, bytes_per_s=BYTES_PER_S)
     target = Target(None, preload)
     return uniform_plan(manifest, PACK, WORKLOAD, bits=bits, target=target, profile=profile)
 
@@ -79,10 +80,10 @@ def test_no_plan_has_less_loss_than_the_planners_on_small_models(seed: int) -> N
 
 def test_without_a_latency_everything_is_read() -> None:
     plan = plan_for(None)
-    assert all(set(item.counts) == {4} for item in plan.blocks)
+    assert all(set(item.counts) == {4} for item in plan.steps)
     assert prediction(plan).loss == 0.0
     assert prediction(plan).limited_by == "quality"
-    assert plan.blocks == plan_for(10.0).blocks
+    assert plan.steps == plan_for(10.0).steps
 
 
 def test_a_plan_is_better_than_any_uniform_one_in_the_same_time() -> None:
@@ -171,7 +172,7 @@ def test_equal_losses_are_settled_by_bytes() -> None:
     manifest = replace(SMALL, blocks=tuple(blocks))
     plan = plan_for(between(6, 8, manifest=manifest), manifest=manifest)
     assert prediction(plan).loss == 0.0
-    assert all(item.counts == (4, 4, 4, 4, 0) for item in plan.blocks)
+    assert all(item.counts == (4, 4, 4, 4, 0) for item in plan.steps)
 
 
 def test_smaller_submodels_are_taken_when_they_lose_less() -> None:
@@ -262,7 +263,7 @@ def test_a_higher_fidelity_is_found_where_only_that_is_fast_enough() -> None:
     """As on a machine whose decoder is slow at the lowest."""
     fast = make_profile(ladder=SMALL.ladder, jitter=1.0)
     weight_s = {bits: 1e-7 if bits == 2 else 1e-10 for bits in LADDER}
-    profile = replace(fast, decode=replace(fast.decode, weight_s=weight_s))
+    profile = fast.with_lanes({DECODE: replace(fast.decode, weight_s=weight_s)})
     low, quick, high = (
         prediction(uniform_plan(SMALL, PACK, WORKLOAD, bits=bits, profile=profile))
         for bits in (2, 3, 8)
@@ -298,7 +299,7 @@ def test_remembered_plans_are_those_of_this_planner() -> None:
         for share, preload in product((0.85, 0.95, 1.1), (0, 60_000)):
             latency_s = share * total_s(8, manifest=manifest)
             plan = plan_for(latency_s, manifest=manifest, preload=preload)
-            blocks = [(item.counts, item.preload_bytes) for item in plan.blocks]
+            blocks = [(item.counts, item.preload_bytes) for item in plan.steps]
             chosen.append((plan.depth, plan.width, blocks))
     digest = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:16]
     assert (PLANNING, digest) == (2, "7c4cd720f985626a")
@@ -320,13 +321,13 @@ def test_bytes_that_make_no_difference_are_not_held_either_but_read_without_a_ta
     quality = Quality("accuracy", 500, 0.0, (0.0, 2.5, 9.0), (0.97, 0.97, 0.5))
     manifest = replace(NARROW, quality=quality)
     plans = [plan_for(10.0, manifest=item, preload=10**9) for item in (NARROW, manifest)]
-    held = [sum(item.preload_bytes for item in plan.blocks) for plan in plans]
+    held = [sum(item.preload_bytes for item in plan.steps) for plan in plans]
     assert [prediction(plan).bytes_read for plan in plans] == [0, 0]
     assert held[1] < 0.8 * held[0]
     assert (plans[1].depth, plans[1].width) == (plans[0].depth, plans[0].width) == (2, 4)
     whole = plan_for(None, manifest=manifest)
     assert (whole.depth, whole.width) == (2, 4)
-    assert all(set(item.counts) == {4} for item in whole.blocks)
+    assert all(set(item.counts) == {4} for item in whole.steps)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7, 1.0, 3.0])
@@ -344,7 +345,7 @@ def test_fewer_bytes_never_cost_what_calibration_can_tell(share: float, preload:
 
 def test_blocks_of_layers_that_are_not_run_are_left_out() -> None:
     plan = uniform_plan(NARROW, PACK, WORKLOAD, bits=4, depth=1, width=3)
-    assert [(item.layer, item.kind) for item in plan.blocks] == [(0, "attention"), (0, "ffn")]
+    assert [(item.layer, item.kind) for item in plan.steps] == [(0, "attention"), (0, "ffn")]
 
 
 @pytest.mark.parametrize("preload", [0, 150_000])
@@ -404,7 +405,7 @@ def test_uniform_plans_bring_exactly_the_slices_in_use_to_a_fidelity(
     plan = uniform_plan(manifest, PACK, WORKLOAD, bits=bits, depth=size[0], width=size[1])
     check_plan(plan, manifest, PACK, where="plan")
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    for item in plan.blocks:
+    for item in plan.steps:
         found = fidelities(stored[item.layer, item.kind], item.counts)
         assert found == (bits,) * plan.width + (0,) * (4 - plan.width)
     assert plan.predicted is None
@@ -440,7 +441,7 @@ def test_decode_threads_of_a_uniform_plan_come_from_the_profile_unless_given() -
 @pytest.mark.parametrize("budget", [0, 1, 50_000, 333_333, 10**9])
 def test_the_preload_holds_leading_bytes_of_leading_blocks(budget: int) -> None:
     bare = uniform(4)
-    blocks = place_preload(SMALL, bare.blocks, budget)
+    blocks = place_preload(SMALL, bare.steps, budget)
     sizes = [
         total_bytes(block_ranges(block, item.counts))
         for block, item in zip(SMALL.blocks, blocks, strict=True)
@@ -449,33 +450,34 @@ def test_the_preload_holds_leading_bytes_of_leading_blocks(budget: int) -> None:
     assert sum(held) == min(budget, sum(sizes))
     partly = [index for index, (a, b) in enumerate(zip(held, sizes, strict=True)) if a < b]
     assert all(held[index] == 0 for index in partly[1:])
-    assert [item.counts for item in blocks] == [item.counts for item in bare.blocks]
-    assert place_preload(SMALL, blocks, 0) == bare.blocks
+    assert [item.counts for item in blocks] == [item.counts for item in bare.steps]
+    assert place_preload(SMALL, blocks, 0) == bare.steps
 
 
 def test_a_prediction_adds_up() -> None:
     plan = plan_for(between(3, 6), preload=200_000)
     found = prediction(plan)
-    assert found == predict(SMALL, make_profile(jitter=1.0, bytes_per_s=STORAGE), plan)
+    assert found == predict(SMALL, make_profile(jitter=1.0, bytes_per_s=BYTES_PER_S), plan)
     read = sum(
         total_bytes(skip(block_ranges(block, item.counts), item.preload_bytes))
-        for block, item in zip(SMALL.blocks, plan.blocks, strict=True)
+        for block, item in zip(SMALL.blocks, plan.steps, strict=True)
     )
     assert found.bytes_read == read
-    assert len(found.blocks) == len(plan.blocks)
-    last = found.blocks[-1].compute.end_s
-    assert last < found.total_s
-    for lane in ("storage", "decode", "compute"):
-        spans = [getattr(item, lane) for item in found.blocks]
-        busy_s = sum(span.end_s - span.start_s for span in spans)
-        assert busy_s <= getattr(found, f"{lane}_s") <= found.total_s
-    assert found.stall_s + found.compute_s < found.total_s
+    last = found.span(COMPUTE, plan.steps[-1].name)
+    assert last is not None and last.end_s < found.total_s
+    for lane in (STORAGE, DECODE, COMPUTE):
+        spans = [found.span(lane, step.name) for step in plan.steps]
+        busy_s = sum(span.duration_s for span in spans if span is not None)
+        assert 0 < busy_s <= found.busy_s(lane) <= found.total_s
+    assert found.span("link", plan.steps[-1].name) is None
+    assert found.busy_s("link") == 0
+    assert found.stall_s + found.busy_s(COMPUTE) < found.total_s
 
 
 def test_a_preload_beyond_all_bounds_is_a_whole_model() -> None:
     latency_s = 0.999 * total_s(8, preload=10**9)
     plans = [plan_for(latency_s, preload=preload) for preload in (10**9, 10**30)]
-    assert plans[0].blocks == plans[1].blocks
+    assert plans[0].steps == plans[1].steps
     assert prediction(plans[0]).bytes_read == 0
 
 
@@ -488,7 +490,9 @@ def test_whole_preloaded_models_read_nothing() -> None:
 def test_a_saved_plan_predicts_what_it_says() -> None:
     plan = plan_for(between(2, 8))
     loaded = Plan.load(plan.save(), where="plan.json")
-    assert predict(SMALL, make_profile(jitter=1.0, bytes_per_s=STORAGE), loaded) == plan.predicted
+    assert (
+        predict(SMALL, make_profile(jitter=1.0, bytes_per_s=BYTES_PER_S), loaded) == plan.predicted
+    )
 
 
 def test_predicting_a_plan_of_another_submodel_is_refused() -> None:
@@ -501,11 +505,10 @@ def test_the_lane_that_limits_is_named() -> None:
     fast = make_profile(bytes_per_s=1e12, jitter=1.0)
     costs = dict.fromkeys(LADDER, 1e-12)
     storage = replace(fast.storage, request_s=1e-9)
-    compute = replace(fast, storage=storage, decode=replace(fast.decode, weight_s=costs))
-    slow_decode = replace(fast, storage=storage)
-    slow_decode = replace(
-        slow_decode, decode=replace(fast.decode, weight_s=dict.fromkeys(LADDER, 1e-7))
-    )
+    quick = fast.with_lanes({STORAGE: storage})
+    compute = quick.with_lanes({DECODE: replace(fast.decode, weight_s=costs)})
+    costs = dict.fromkeys(LADDER, 1e-7)
+    slow_decode = quick.with_lanes({DECODE: replace(fast.decode, weight_s=costs)})
     for profile, lane in (
         (compute, "compute"),
         (slow_decode, "decode"),

@@ -8,7 +8,8 @@ from tempfile import mkdtemp
 
 from benchmarks import base_model
 from shard_tools.packing.build import BuildOptions, build
-from sti.device.profile import DecodeProfile, DeviceProfile, StorageProfile
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
+from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
 from tests.support.checkpoints import Shape, Task, write_checkpoint
 
 SHAPE = Shape(layers=3, hidden=32, heads=4, inner=64, positions=48)
@@ -22,11 +23,15 @@ PROFILE = DeviceProfile(
     device="a made-up machine",
     threads=1,
     decoders=1,
-    storage=StorageProfile(direct=True, request_s=1e-4, bytes_per_s=1e9, row_s=1e-6),
-    decode=DecodeProfile(shard_s=1e-6, weight_s={2: 1e-9, 3: 2e-9, 4: 3e-9, 6: 8e-9, 8: 9e-9}),
-    compute=dict.fromkeys(
-        ("embed", "attention", "ffn", "connect", "head"), (1e-4, 0.0, 1e-7, 1e-8, 0.0)
-    ),
+    lanes={
+        STORAGE: StorageProfile(direct=True, request_s=1e-4, bytes_per_s=1e9, row_s=1e-6),
+        DECODE: DecodeProfile(shard_s=1e-6, weight_s={2: 1e-9, 3: 2e-9, 4: 3e-9, 6: 8e-9, 8: 9e-9}),
+        COMPUTE: ComputeProfile(
+            dict.fromkeys(
+                ("embed", "attention", "ffn", "connect", "head"), (1e-4, 0.0, 1e-7, 1e-8, 0.0)
+            )
+        ),
+    },
     tokenize_s=1e-6,
     fixed_s=1e-4,
     contention=1.0,

@@ -7,7 +7,8 @@ from dataclasses import replace
 from random import Random
 from typing import Literal, TypedDict
 
-from sti.device.profile import DecodeProfile, DeviceProfile, StorageProfile
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
+from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
 from sti.model.manifest import (
     Block,
     BlockKind,
@@ -145,16 +146,20 @@ def make_profile(
         device="made up",
         threads=1,
         decoders=decoders,
-        storage=StorageProfile(True, near(6e-5), near(bytes_per_s), near(2e-6)),
-        decode=DecodeProfile(
-            near(5e-6), {bits: near(DECODE_NS[bits] * 1e-9, spread=0.3) for bits in ladder}
-        ),
-        compute={
-            "embed": (2e-5, 0.0, 1e-6, 0.0, 0.0),
-            "attention": (2e-5, 1e-6, 1e-7, near(6e-7), 1e-9),
-            "ffn": (2e-5, 1e-6, 1e-7, near(1.2e-6), 0.0),
-            "connect": (1e-5, 0.0, 4e-7, 0.0, 0.0),
-            "head": (5e-5, 0.0, 1e-7, 0.0, 0.0),
+        lanes={
+            STORAGE: StorageProfile(True, near(6e-5), near(bytes_per_s), near(2e-6)),
+            DECODE: DecodeProfile(
+                near(5e-6), {bits: near(DECODE_NS[bits] * 1e-9, spread=0.3) for bits in ladder}
+            ),
+            COMPUTE: ComputeProfile(
+                {
+                    "embed": (2e-5, 0.0, 1e-6, 0.0, 0.0),
+                    "attention": (2e-5, 1e-6, 1e-7, near(6e-7), 1e-9),
+                    "ffn": (2e-5, 1e-6, 1e-7, near(1.2e-6), 0.0),
+                    "connect": (1e-5, 0.0, 4e-7, 0.0, 0.0),
+                    "head": (5e-5, 0.0, 1e-7, 0.0, 0.0),
+                }
+            ),
         },
         tokenize_s=1e-6,
         fixed_s=3e-4,
@@ -170,10 +175,13 @@ def make_machine(name: str) -> DeviceProfile:
     weight_s = {bits: decode * cost for bits, cost in laptop.decode.weight_s.items()}
     graphs = {
         graph: (compute * a, compute * b, compute * c, compute * d, compute * e)
-        for graph, (a, b, c, d, e) in laptop.compute.items()
+        for graph, (a, b, c, d, e) in laptop.compute.graphs.items()
     }
-    return replace(
-        laptop, decode=DecodeProfile(decode * laptop.decode.shard_s, weight_s), compute=graphs
+    return laptop.with_lanes(
+        {
+            DECODE: DecodeProfile(decode * laptop.decode.shard_s, weight_s),
+            COMPUTE: ComputeProfile(graphs),
+        }
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shard_tools.evaluation.baselines import Baseline, Baselines, Contender, memory_bytes, planned
+from sti.device.lanes import DECODE
 from sti.device.profile import DeviceProfile
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import fidelities
@@ -61,7 +62,7 @@ def layers_s(
     """Seconds to read each layer, and to decode and compute it, added up by hand."""
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
     found: dict[int, tuple[float, float]] = {}
-    for item in plan.blocks:
+    for item in plan.steps:
         block = stored[item.layer, item.kind]
         work = profile.compute_s(item.kind, WORKLOAD, plan.width)
         work += profile.compute_s("connect", WORKLOAD, plan.width)
@@ -179,7 +180,7 @@ def test_of_equally_good_ones_the_one_with_fewer_bytes_is_chosen_even_if_slower(
     )
     manifest = replace(manifest, blocks=blocks)
     slow_at_two = replace(profile.decode, weight_s={2: 1e-7, 4: 1e-9, 8: 1e-9})
-    found = Baselines(manifest, PACK, replace(profile, decode=slow_at_two), WORKLOAD)
+    found = Baselines(manifest, PACK, profile.with_lanes({DECODE: slow_at_two}), WORKLOAD)
     (serial,) = (i.best for i in found.under(Target(10.0, 0)) if i.name == "load then execute")
     assert serial is not None
     assert mean_bits(manifest, serial.plan) == 2.0
@@ -199,7 +200,7 @@ def test_whatever_is_chosen_can_be_run_and_keeps_the_limits(target: Target) -> N
             continue
         check_plan(item.best.plan, manifest, PACK, where=item.name)
         assert item.best.plan.target == target
-        held = sum(block.preload_bytes for block in item.best.plan.blocks)
+        held = sum(block.preload_bytes for block in item.best.plan.steps)
         assert held <= target.preload_bytes
         if "our" not in item.name and "memory" not in item.name:
             assert held == 0
@@ -258,6 +259,6 @@ def test_bits_are_averaged_over_weights_in_use() -> None:
     manifest, profile = manifest_of(0), profile_of(0)
     (plan, *_, narrow) = uniform(manifest, profile, 4, 0)
     assert mean_bits(manifest, plan) == mean_bits(manifest, narrow) == 4.0
-    lowest = replace(plan.blocks[0], counts=(3, 0, 0))
-    mixed = replace(plan, blocks=(lowest, *plan.blocks[1:]))
+    lowest = replace(plan.steps[0], counts=(3, 0, 0))
+    mixed = replace(plan, steps=(lowest, *plan.steps[1:]))
     assert mean_bits(manifest, mixed) == pytest.approx(4.0 - 2.0 * 65536 / (2 * 196608))

@@ -14,7 +14,7 @@ from shard_tools.measuring.forward import Forward, Precision, precision_of, unif
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.plan import Plan, PlanStep, Target
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 
 PAIRS = (("the dog", "runs"), ("a red house", "under the table"), ("cat", "a cat runs and runs"))
@@ -29,7 +29,7 @@ def random_plan(manifest: Manifest, pack_id: str, seed: int) -> Plan:
     for block in manifest.blocks:
         counts = np.sort(rng.integers(0, dims.slices + 1, len(manifest.ladder)))[::-1]
         counts[0] = dims.slices
-        blocks.append(BlockPlan(block.layer, block.kind, tuple(map(int, counts)), 0))
+        blocks.append(PlanStep(block.layer, block.kind, tuple(map(int, counts)), 0))
     sizes = (dims.layers, dims.slices, 1, 1)
     return Plan(pack_id, Workload(1, 8), Target(), *sizes, tuple(blocks), None)
 

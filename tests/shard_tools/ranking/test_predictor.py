@@ -30,7 +30,7 @@ from sti.model.manifest import Manifest, Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.check import check_plan
-from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.plan import Plan, PlanStep, Target
 from tests.support.packs import tiny_pack
 
 MANY = st.lists(st.floats(-1, 1), min_size=1, max_size=12)
@@ -91,7 +91,7 @@ def test_drawn_plans_fit_the_pack() -> None:
     for mixed in drawn:
         blocks = blocks_of(pack, mixed.submodel)
         items = tuple(
-            BlockPlan(block.layer, block.kind, counts, 0)
+            PlanStep(block.layer, block.kind, counts, 0)
             for block, counts in zip(blocks, mixed.counts, strict=True)
         )
         sizes = (mixed.submodel.depth, mixed.submodel.width, 1, 1)

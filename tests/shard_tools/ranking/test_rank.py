@@ -25,7 +25,7 @@ from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.pack.verify import verify
-from sti.planning.plan import BlockPlan, Plan, Target
+from sti.planning.plan import Plan, PlanStep, Target
 from tests.support.edited_packs import edited
 from tests.support.packs import PROFILE, tiny_pack
 from tests.support.ranked_packs import ranked_pack, texts, write_data
@@ -89,7 +89,7 @@ def lowered(pack: Path, target: Path, number: int, slice_number: int) -> Callabl
 
     def plan(bits: int) -> Plan:
         items = tuple(
-            BlockPlan(
+            PlanStep(
                 item.layer,
                 item.kind,
                 tuple(4 if step <= bits or index != number else 3 for step in manifest.ladder),
