@@ -56,7 +56,7 @@ class Reading:
 
     @property
     def length(self) -> int:
-        """ByteArray of memory."""
+        """Bytes of memory."""
         return sum(item.length for item in self.ranges)
 
 
@@ -98,7 +98,7 @@ class Streamed:
 
     @property
     def kept_bytes(self) -> int:
-        """ByteArray of shards that stay in memory."""
+        """Bytes of shards that stay in memory."""
         return sum(shard.size for shard in self._kept)
 
     def _count(self, line: int) -> int:

@@ -37,7 +37,7 @@ class Preload:
 
     @property
     def held_bytes(self) -> int:
-        """ByteArray held now; may be asked for by any thread."""
+        """Bytes held now; may be asked for by any thread."""
         return sum(item.buffer.nbytes for item in tuple(self._held.values()))
 
     def retain(self, jobs: Sequence[BlockJob]) -> list[BlockJob]:

@@ -15,7 +15,7 @@ from sti.pipeline.workers import Channel
 
 
 def ring_bytes(sizes: Sequence[int], most: int) -> int:
-    """ByteArray of a ring in which any ``most`` neighbouring blocks of these sizes have room."""
+    """Bytes of a ring in which any ``most`` neighbouring blocks of these sizes have room."""
     starts = range(max(1, len(sizes) - most + 1))
     return max(sum(sizes[start : start + most]) for start in starts)
 

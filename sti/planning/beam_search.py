@@ -1,16 +1,17 @@
-"""The fidelities of one submodel: least loss such that its last block is computed by a limit.
+"""The fidelities of one submodel: least loss with the last block computed by a limit.
 
-A beam search over the blocks in order of execution. A label is a choice for the blocks so far with
-the exact state it leaves the pipeline in (lanes, ring of slots, working buffers, preload left), so
-a label that reaches the end is a plan that meets the limit. Labels that cannot end in time go;
-where too many are left, those go whose loss and lateness, at ``sti.planning.lagrange``, promise
-least, but some of every kind stay: unlike labels are what still fits in the end. Where nothing had
-to go, the answer is the optimum; it is never worse than the best plan of one or two uniform parts.
+A beam search over the blocks in order of execution. A label is one choice for the blocks so far,
+with the exact state it leaves the pipeline in (lanes, ring slots, working buffers, preload left),
+so a label that reaches the end is a plan that meets the limit. Labels that cannot end in time are
+dropped. Where too many are left, the ones that promise least (by loss, and lateness weighed by the
+multipliers of ``sti.planning.lagrange``) are dropped too, but some of every kind are kept: towards
+the end, unlike labels are what still fits. Where none had to be dropped the answer is the optimum;
+it is never worse than the best plan made of one or two uniform parts.
 
-Swapping pairs of options, from the priced choice on, was the alternative tried: about the same
-loss at BERT-base size, for several times the work, and no proof where models are small.
-Knows nothing of targets or of other submodels; loss here is what is missing: the gains of planes
-that are not read, before the submodel's curve.
+Swapping pairs of options, starting from the relaxed choice, was tried instead: about the same loss
+at BERT-base size for several times the work, and no proof for small models. Knows nothing of
+targets or other submodels. Loss here is what is missing: the gains of planes that are not read,
+before the submodel's curve is applied.
 In: a submodel, its costs and its limit. Out: a lower bound, then shard counts of every block. Pure.
 """
 
@@ -29,15 +30,15 @@ from sti.planning.lagrange import Course, Multipliers, find_multipliers, surely_
 from sti.planning.option_tables import tabulate
 
 MOST_CHOICES = 48
-"""OptionTables tried per block, and more where labels are few."""
+"""Options tried per block; more where labels are few."""
 MOST_CANDIDATES = 60_000
-"""Labels times options looked at, over all blocks."""
+"""Labels times options looked at, over all blocks together."""
 CLOSE = 0.1
-"""Labels behind the best by this share of a block's mean time, at its multiplier, are looked at."""
+"""Labels this far behind the best are still considered, in shares of a block's mean time."""
 RESERVE = 16
-"""Labels kept in case the most promising ones come to nothing."""
+"""Labels kept in reserve, in case the most promising ones lead nowhere."""
 _FREE = 1e-3
-"""Share of the full multiplier for seconds of a lane that is not waited for."""
+"""Share of the full multiplier for seconds of a lane that nothing waits for."""
 _ROUNDING = 1e-12
 
 
@@ -61,7 +62,7 @@ class _Labels:
     storage: Float64Array
     decode: Float64Array
     compute: Float64Array
-    ring: Float64Array  # [labels, slots]: when each slot was or will be free, the latest first
+    ring: Float64Array  # [labels, slots]: when each slot becomes free, the latest first
     buffers: dict[str, Float64Array]  # [labels, buffers] of a kind: as the ring's slots
     preload: Int64Array  # bytes of the budget that are left
     loss: Float64Array
@@ -93,7 +94,7 @@ class _Found:
 class Search:
     """The search of one task: tables and multipliers first, then block after block.
 
-    Holds some megabytes of tables: keep few.
+    Each holds some megabytes of tables, so keep few of them.
     """
 
     def __init__(self, task: SearchProblem) -> None:
@@ -103,7 +104,7 @@ class Search:
         self._buffers = task.costs.buffers
         self.course = _course(task, self.kinds)
         self._taken_over = [j in self.course.before for j in range(len(self.kinds))]
-        """Whether another block is decoded into a block's working buffer."""
+        """Whether each block's working buffer is used again by a later block."""
         storage = task.costs.storage
         self.bytes_s: Float64Array = options.read_bytes / storage.bytes_per_s
         self.requests_s: Float64Array = options.requests.astype(np.float64) * storage.request_s
@@ -118,25 +119,25 @@ class Search:
         self.bound = 0.0
         """No choice that meets the limit has less loss."""
         self.hopeless = self.course.start_s > first_s[0] or self.course.embed_s > first_s[2]
-        """No choice meets the limit, as is seen before any is tried."""
+        """Whether it is clear before any choice is tried that none meets the limit."""
         if self.hopeless:
             return
-        self._prices = find_multipliers(
+        self._multipliers = find_multipliers(
             self.course, options, self.bytes_s, self.requests_s, task.preload_bytes
         )
-        self.bound = max(0.0, self._prices.bound - self.tie)
-        slot_before = self.course.slot_before(self._prices.read)
-        self._relaxed, _ = _latest_ends(self.course, slot_before, *self._prices.mean_s)
-        # Of blocks read in the priced schedule; a label knows itself which slots are taken.
-        starts = self._relaxed[0] - self._prices.mean_s[0]
+        self.bound = max(0.0, self._multipliers.bound - self.tie)
+        slot_before = self.course.slot_before(self._multipliers.read)
+        self._relaxed, _ = _latest_ends(self.course, slot_before, *self._multipliers.mean_s)
+        # Only of blocks read in the relaxed schedule; each label knows which slots it has taken.
+        starts = self._relaxed[0] - self._multipliers.mean_s[0]
         self._slot_due: Float64Array = np.where(
-            self._prices.read, np.maximum(starts, 0.0), math.inf
+            self._multipliers.read, np.maximum(starts, 0.0), math.inf
         )
 
     def run(self, ceiling: float) -> list[tuple[int, ...]] | None:
         """The shard counts of every block; None where no choice with a loss up to ``ceiling`` fits.
 
-        Equal losses are settled by fewer bytes read, then by an earlier end.
+        Among equal losses, fewer bytes read win, then an earlier end.
         """
         if self.hopeless or self.bound > ceiling:
             return None
@@ -149,15 +150,15 @@ class Search:
         return None if found is None else found.counts
 
     def _better(self, one: _Found, other: _Found) -> bool:
-        """Whether one has less loss, or else fewer bytes or an earlier end."""
+        """Whether one has less loss, or the same loss and fewer bytes or an earlier end."""
         if abs(one.loss - other.loss) > self.tie:
             return one.loss < other.loss
         return (one.read, one.end_s) < (other.read, other.end_s)
 
     def _simple(self, ceiling: float) -> _Found | None:
-        """The best choice with one fidelity up to some block and one from there on.
+        """The best choice with one fidelity up to some block and another one after it.
 
-        So that the answer is never worse, and that the beam need not follow what is.
+        The answer is then never worse than these, and the beam need not find them.
         """
         used = self.options.used
         reaches = np.tri(used.shape[1], dtype=np.int64) * self.task.width
@@ -180,8 +181,8 @@ class Search:
         return self._found(labels.take(index), lambda label: cases[index[label]].tolist())
 
     def _beam(self, ceiling: float) -> _Found | None:
-        """The best choice that the beam search comes upon."""
-        multipliers = self._prices
+        """The best choice that the beam search finds."""
+        multipliers = self._multipliers
         candidates = MOST_CANDIDATES // len(self.kinds)
         labels = self._start()
         trace: list[tuple[Int64Array, Int64Array]] = []
@@ -201,7 +202,7 @@ class Search:
         return self._found(labels, lambda label: _follow(trace, label))
 
     def _found(self, labels: _Labels, options_of: Callable[[int], list[int]]) -> _Found:
-        """The best of labels that are through."""
+        """The best of the labels that reached the end."""
         ties = np.flatnonzero(labels.loss <= labels.loss.min() + self.tie)
         best = int(ties[np.lexsort((labels.compute[ties], labels.read[ties]))[0]])
         counts = [self.options.counts(k, option) for k, option in enumerate(options_of(best))]
@@ -225,7 +226,7 @@ class Search:
     def _choices(self, multipliers: Multipliers, k: int, room: int) -> Int64Array:
         """The options of block ``k`` to try: all if there is room, else the cheapest and a spread.
 
-        The spread is over the options that only a slower one betters, from the fastest on.
+        The spread covers, from the fastest on, the options that only slower ones improve on.
         """
         loss = self.options.loss[k]
         usable = np.flatnonzero(np.isfinite(loss))
@@ -233,7 +234,7 @@ class Search:
             return usable
         read_s, decode_s = self.bytes_s[k] + self.requests_s[k], self.options.decode_s[k]
         cost = multipliers.storage[k] * read_s + multipliers.decode[k] * decode_s
-        cost += _FREE * multipliers.strength * (read_s + decode_s)
+        cost += _FREE * multipliers.multiplier * (read_s + decode_s)
         order = usable[np.argsort(cost[usable], kind="stable")]
         least = np.minimum.accumulate(loss[order])
         front = order[np.flatnonzero(np.diff(least, prepend=math.inf) < 0.0)]
@@ -247,7 +248,7 @@ class Search:
         read_bytes, held = options.read_bytes[k, option], labels.preload
         reads = read_bytes > held
         requests = options.requests[k, option]
-        if held.any():  # else it is spent: no request is spared any more
+        if held.any():  # else the preload is used up and saves no more requests
             for starts in options.breaks:
                 requests = requests - (starts[k, option] <= held)
         missing = np.where(reads, read_bytes - held, 0)
@@ -278,12 +279,12 @@ class Search:
     def _promising(
         self, labels: _Labels, multipliers: Multipliers, k: int, index: Int64Array, most: int
     ) -> Int64Array:
-        """The ``most`` labels of ``index`` to go on with, the fastest among them.
+        """The ``most`` labels of ``index`` to go on with, always including the fastest.
 
-        A label is worth its loss and what is to come at its lateness. The best of every range of
-        losses go first, so that some are early and some late, then the best of all; labels far
-        behind the best are not looked at. The best of every range of lateness are kept aside, as
-        multipliers do not see all that may hold up the others.
+        A label's worth is its loss plus a bound on the loss to come at its lateness. The best of
+        each range of losses are taken first, so that some are early and some late, then the best
+        of all; labels far behind the best are ignored. The best of each range of lateness are kept
+        in reserve, because multipliers do not see everything that may delay the others.
         """
         late_s = self._late_s(labels, k)[index]
         value = labels.loss[index] + multipliers.loss_to_come(k, late_s)
@@ -292,7 +293,7 @@ class Search:
         early_s = (late_s[0] - late_s) * (RESERVE / max(late_s[0] - late_s.min(), _ROUNDING))
         _, aside = np.unique(np.maximum(early_s, -1.0).astype(np.int64), return_index=True)
         aside = index[np.append(aside, late_s.argmin())]
-        behind = value[0] + multipliers.strength * CLOSE * self.course.limit_s / len(self.kinds)
+        behind = value[0] + multipliers.multiplier * CLOSE * self.course.limit_s / len(self.kinds)
         close = index[: max(most, int(np.searchsorted(value, behind)))]
         losses = labels.loss[close] - labels.loss[close].min()
         span = max(float(losses.max()), self.tie)
@@ -302,7 +303,7 @@ class Search:
         return np.union1d(best, aside)
 
     def _late_s(self, labels: _Labels, k: int) -> Float64Array:
-        """By how much each label would miss the limit if the blocks to come took priced times."""
+        """How late each label would be if the blocks to come took the relaxed times."""
         storage, decode, compute = self._relaxed[:, k]
         late_s: Float64Array = np.maximum(self._storage(labels) - storage, labels.decode - decode)
         late_s = np.maximum(late_s, labels.compute - compute)
@@ -316,7 +317,7 @@ class Search:
         return late_s
 
     def _storage(self, labels: _Labels) -> Float64Array:
-        """When storage is through, set back by the time the rest of the preload will save."""
+        """When storage is done, less the time that the rest of the preload will save."""
         return labels.storage - labels.preload / self.task.costs.storage.bytes_per_s
 
 
@@ -357,9 +358,9 @@ def _latest_ends(
     """
     count = len(read_s)
     latest = np.empty((3, count))
-    starts = [math.inf] * 3  # of the block behind, on each lane
-    users = [math.inf] * count  # of the decode that takes over the block's working buffer
-    readers = [math.inf] * count  # of the storage that takes over the block's slot
+    starts = [math.inf] * 3  # of the next block, on each lane
+    users = [math.inf] * count  # of the decode that uses the block's working buffer next
+    readers = [math.inf] * count  # of the read that uses the block's slot next
     for k in reversed(range(count)):
         compute = min(course.limit_s, starts[2], users[k])
         decode = min(compute - course.compute_s[k], starts[1], readers[k])

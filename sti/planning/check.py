@@ -1,4 +1,4 @@
-"""Refusing plans that do not fit a pack, and targets that mean nothing. Pure."""
+"""Checks of plans against the pack they are for, and of targets. Pure."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _size(plan: Plan) -> tuple[int, int]:
 
 
 def check_target(target: Target) -> None:
-    """Refuse a target that means nothing.
+    """Refuse a target without a meaning.
 
     Raises:
         InputError: a latency that is not above zero, or a preload below zero.

@@ -20,7 +20,7 @@ from sti.planning.plan import Target
 from sti.planning.timeline import Lane, TimelineStep
 
 TEXT = "text"
-"""The tokenizer's lane: it is done before anything else can start."""
+"""Lane of the tokenizer, which ends before anything else can start."""
 FIRST_STEPS = 3
 """Steps of ``run_steps`` before the blocks: tokenizer, token embeddings, embedding."""
 STEPS_PER_BLOCK = 3
@@ -36,7 +36,7 @@ class BlockWork:
     decode_s: float
     shards: int
     name: str = ""
-    """Of the step, for people."""
+    """Name of the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ def run_costs(
 def deadline_s(profile: DeviceProfile, target: Target) -> float | None:
     """How long a median run may take so that 95 of 100 runs meet the target; None: any time.
 
-    The one place where a deadline is told from a mean: predictions are medians, and the profile's
-    jitter is the 95th percentile over the median.
+    Predictions are medians, and the profile's jitter is the 95th percentile over the median. This
+    is the only place that turns one into the other.
     """
     return None if target.latency_s is None else target.latency_s / profile.jitter
 
@@ -131,7 +131,7 @@ def run_steps(
     """The steps of a run: tokenizer, token embeddings, embedding, three a block, head.
 
     Storage may run ``read_ahead`` blocks beyond the one being decoded: a ring of
-    ``read_ahead + 1`` slots, which blocks that are preloaded whole do without. Decode has
+    ``read_ahead + 1`` slots; blocks that are preloaded whole need none. Decode has
     ``costs.buffers`` working buffers for each block kind; one is free again when the block that
     was decoded into it is computed. Lanes keep their own order.
     """

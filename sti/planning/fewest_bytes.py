@@ -1,9 +1,9 @@
-"""The fewest bytes for a loss that is small enough: what calibration cannot tell is not read.
+"""The fewest bytes for a given loss: planes whose absence calibration could not see are not read.
 
-Up to some loss a pack's calibration saw no difference to the full model. A plan below it reads
-planes that nobody will miss; here it gives them back, which spares storage, battery and time. Pure.
-In: the staircases of a submodel's blocks, and how much may be missing. Out: one staircase a block.
-Knows nothing of time: the planner checks that what comes out is still in time.
+Up to some loss, a pack's calibration saw no difference from the full model. A plan below that loss
+reads planes that nobody would miss; leaving them out saves storage, energy and time. Pure.
+In: the options of a submodel's blocks, and the loss allowed. Out: one option a block. Knows nothing
+of time: the planner checks that the result still is in time.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from sti.arrays import Float64Array, Int64Array
 from sti.planning.option_tables import OptionTables
 
 _STEPS = 60
-"""Halvings of the price's logarithm, from a range that holds every sensible price."""
+"""Halvings of the multiplier's logarithm, within a range that holds every sensible one."""
 _LEAST, _MOST = -30.0, 60.0
 
 
 def fewest_bytes(options: OptionTables, most_loss: float) -> list[tuple[int, ...]] | None:
     """The shard counts of every block with the fewest bytes and a loss up to ``most_loss``.
 
-    Blocks are chosen one by one at a common price of a loss in bytes, the lowest price at which
-    the loss is small enough (Lagrange); what loss is then left over is spent block by block, always
-    where it saves most. A few bytes more than the fewest, where several blocks would have to give
-    way together.
+    Each block's option is chosen on its own at a common Lagrange multiplier (bytes a unit of loss),
+    the lowest at which the loss is small enough. The loss still allowed is then spent one block at
+    a time, where it saves the most bytes. The result may be a few bytes above the optimum where
+    several blocks would have to change together.
 
     Returns:
         None where no choice has so little loss.
@@ -44,15 +44,15 @@ def fewest_bytes(options: OptionTables, most_loss: float) -> list[tuple[int, ...
     return [options.counts(block, int(option)) for block, option in enumerate(chosen)]
 
 
-def _cheapest(options: OptionTables, price: float) -> Int64Array:
-    """For each block the option with the fewest bytes, its loss charged at ``price``; ``[n]``."""
-    cost: Float64Array = options.read_bytes + price * options.loss
+def _cheapest(options: OptionTables, multiplier: float) -> Int64Array:
+    """For each block the option of least bytes plus ``multiplier`` times loss; ``[n]``."""
+    cost: Float64Array = options.read_bytes + multiplier * options.loss
     found: Int64Array = cost.argmin(axis=1)
     return found
 
 
 def _spend(options: OptionTables, chosen: Int64Array, most_loss: float) -> None:
-    """Change options while one can be had for fewer bytes within the loss; in place."""
+    """Switch to options with fewer bytes as long as the loss allows it; in place."""
     blocks = np.arange(len(chosen))
     while True:
         slack = most_loss - _loss(options, chosen)

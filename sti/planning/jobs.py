@@ -15,7 +15,7 @@ from sti.planning.plan import Plan, PlanStep
 from sti.storage.byte_ranges import ByteRange, cover
 
 GROUP_WEIGHTS = 393_216
-"""Weights that are decoded in one go: shards go together, as every call has its price."""
+"""Weights decoded in one call at most: shards are decoded together to save calls."""
 
 
 class Piece(NamedTuple):
@@ -47,18 +47,18 @@ class BlockJob(NamedTuple):
     slot_starts: tuple[int, ...]
     """Where the first byte of each range lies in a slot."""
     packed_starts: tuple[int, ...]
-    """Where it lies when the ranges are stored end to end, as the preload buffer does."""
+    """Where it lies when the ranges are stored end to end, as in the preload buffer."""
     groups: tuple[tuple[ShardJob, ...], ...]
-    """The shards in use: neighbours of one fidelity, as many as are decoded in one go."""
+    """The shards in use, in groups of neighbours of one fidelity that are decoded together."""
 
     @property
     def name(self) -> str:
-        """How the block is called in traces and messages."""
+        """The block's name in traces and messages."""
         return f"{self.block.layer} {self.block.kind}"
 
     @property
     def slot_bytes(self) -> int:
-        """ByteArray of a slot that holds the block."""
+        """Bytes of a ring slot that holds the block."""
         return sum(item.length for item in self.covers)
 
 
@@ -77,8 +77,8 @@ def prepare(
 def prepare_block(item: PlanStep, block: Block, offset: int, *, threads: int = 1) -> BlockJob:
     """The job of one planned block whose tensor starts at ``offset`` in the file.
 
-    ``threads`` decode it, every ``threads``-th group each: no group holds more than the share of
-    one of them, and large groups come first, which makes the shares more even.
+    ``threads`` threads decode it, each every ``threads``-th group. No group holds more than one
+    thread's share, and large groups come first, so that the shares are nearly even.
     """
     inside = block_ranges(block, item.counts)
     covers = tuple(cover(ByteRange(offset + r.offset, r.length)) for r in inside)
@@ -104,7 +104,7 @@ def prepare_block(item: PlanStep, block: Block, offset: int, *, threads: int = 1
 def _groups(
     shards: Sequence[ShardJob], weights: int, threads: int
 ) -> tuple[tuple[ShardJob, ...], ...]:
-    """Neighbouring shards of one fidelity, together no more than ``GROUP_WEIGHTS``."""
+    """Groups of neighbouring shards of one fidelity, of at most ``GROUP_WEIGHTS`` weights."""
     most = min(GROUP_WEIGHTS // weights, -(-len(shards) // threads))
     groups: list[tuple[ShardJob, ...]] = []
     for shard in shards:
@@ -132,7 +132,7 @@ def _shards(
         if count:
             index, start = home(segment)
             for place, number in enumerate(plane.order[:count]):
-                if len(planes[number]) == level:  # without a lower plane this one is of no use
+                if len(planes[number]) == level:  # a plane is useless without the ones below it
                     at = start + place * plane.shard_bytes
                     planes[number].append(
                         Piece(index, at, plane.shard_bytes, plane.checksums[place])

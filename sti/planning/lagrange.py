@@ -1,14 +1,15 @@
-"""What a second costs on each lane: multipliers that steer the search for fidelities.
+"""Lagrange multipliers: what a second on each lane is worth in loss, to steer the search.
 
-Every way of waiting through the pipeline (storage, decode, compute; block after block) must end by
-the limit. Each way gets a multiplier; since ways share steps, multipliers are flows through the
-steps, and a block's option costs ``loss + multiplier * seconds`` on its own, apart from all other
-blocks. The flow is the soft critical path of a schedule, averaged over rounds; its strength is that
-at which two choices cost the same, one too slow and one in time. (Lagrangian relaxation, solved by
-averaging; see Wolsey, Integer Programming.)
-Waiting for a slot of the ring is one of the ways: where storage and decode take equally long, it
-is what binds. Knows nothing of the manifest, and only guesses what the search treats exactly: which
-requests and slots a preload spares.
+Every chain of waits through the pipeline (storage, decode, compute; block after block) must end by
+the limit, and each chain gets a multiplier. Chains share steps, so the multipliers are flows
+through the steps, and an option of a block costs ``loss + multiplier * seconds`` independently of
+all other blocks. The flow is the soft critical path of a schedule, averaged over rounds. The
+multiplier of the whole is the one at which two choices cost the same, one too slow and one in time.
+(Lagrangian relaxation, solved by averaging; see Wolsey, Integer Programming.)
+
+Waiting for a slot of the ring is one of the chains: it binds where storage and decode take equally
+long. Knows nothing of the manifest, and only estimates what the search treats exactly: which
+requests and slots a preload saves.
 In: tables of options and the pipeline's fixed times. Out: multipliers and a lower bound. Pure.
 """
 
@@ -25,16 +26,16 @@ from sti.arrays import BoolArray, Float64Array, Int64Array
 from sti.planning.option_tables import OptionTables
 
 ROUNDS = 8
-"""Six leave multipliers unsettled where storage and decode wait for each other; each takes 1 ms."""
+"""With six, multipliers are unsettled where storage and decode wait for each other; 1 ms each."""
 SPREAD = 5e-4
-"""Ways shorter than the longest by this share of the limit still get a part of the flow."""
-SLOPES = (0.0, 0.3, 0.6, 1.0, 1.5, 3.0, 12.0, 64.0)
-"""Strengths, as shares of the one found, at which it is known what is still to come."""
+"""Chains shorter than the longest by this share of the limit still get a part of the flow."""
+MULTIPLIERS = (0.0, 0.3, 0.6, 1.0, 1.5, 3.0, 12.0, 64.0)
+"""Shares of the multiplier found, at which a bound on what is still to come is known."""
 _STEPS = 8
 _CLOSE = 1e-2
-"""Share by which a strength may be off: the two choices are mixed anyway."""
+"""Share by which a multiplier may be off: the two choices are mixed anyway."""
 _STRIDE = 1.2
-"""From a round's strength to the first tried beyond the next one's; then the square of it..."""
+"""Factor of the first step away from a guess; squared at each further step."""
 _ROUNDING_S = 1e-13
 _STORAGE, _DECODE, _COMPUTE = 0, 1, 2
 
@@ -44,7 +45,7 @@ class Course:
     """The fixed times of a run, in seconds from the text's arrival."""
 
     start_s: float
-    """When storage starts on the blocks, set back by the time the preload saves."""
+    """When storage starts on the blocks, less the time that the preload saves."""
     rows_s: float
     """When the token embeddings are there."""
     embed_s: float
@@ -59,7 +60,7 @@ class Course:
     """When the last block must be computed."""
 
     def slot_before(self, read: BoolArray) -> list[int]:
-        """The block before each whose slot of the ring it takes over; -1 for none.
+        """The earlier block whose slot of the ring each one takes over; -1 for none.
 
         Args:
             read: ``[n]``: blocks that are read: the last ones, as a preload holds the first.
@@ -70,33 +71,33 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Multipliers:
-    """What seconds cost in loss, and the schedule at which they do."""
+    """What seconds are worth in loss, and the schedule at which they are."""
 
-    strength: float
+    multiplier: float
     """Loss a second of delay of the whole run."""
     storage: Float64Array
     """``[n]``: loss a second of each block's storage."""
     decode: Float64Array
     mean_s: Float64Array
-    """``[2, n]``: storage and decode seconds of each block in the schedule that was priced."""
+    """``[2, n]``: storage and decode seconds of each block in the relaxed schedule."""
     read: BoolArray
     """``[n]``: blocks that are not preloaded whole in that schedule."""
     bound: float
     """No choice that meets the limit has less loss."""
-    slopes: Float64Array
-    """``[s]``: other strengths, from 0; what comes costs the most of a line for each."""
+    multipliers: Float64Array
+    """``[s]``: multipliers from 0 on; each gives a line that bounds the loss to come from below."""
     bases: Float64Array
-    """``[s, n]``: each line at no lateness, once the block is through."""
+    """``[s, n]``: the lines at zero lateness, after each block."""
 
     def loss_to_come(self, block: int, late_s: Float64Array) -> Float64Array:
-        """What the blocks behind ``block`` lose at least, ``late_s`` behind the schedule.
+        """A lower bound of the loss of the blocks after ``block``, ``late_s`` behind the schedule.
 
-        Those that are early lose less only as long as there is something to gain; to catch up gets
-        dearer the later one is, and the fewer blocks are to come.
+        Being early helps only while there is something left to gain; catching up costs more the
+        later a run is and the fewer blocks are left.
         """
         lost: Float64Array = np.full(len(late_s), self.bases[0, block])
-        for slope, base in zip(self.slopes[1:], self.bases[1:, block], strict=True):
-            np.maximum(lost, base + slope * late_s, out=lost)
+        for multiplier, base in zip(self.multipliers[1:], self.bases[1:, block], strict=True):
+            np.maximum(lost, base + multiplier * late_s, out=lost)
         return lost
 
 
@@ -112,9 +113,9 @@ class _Flow:
 
 @dataclass(frozen=True, slots=True)
 class _Relaxed:
-    """A multiplier, and the two choices it is indifferent to, mixed so as to end at the limit."""
+    """A multiplier and two choices that cost the same at it, mixed so as to end at the limit."""
 
-    strength: float
+    multiplier: float
     slow: Int64Array
     fast: Int64Array
     fast_share: float
@@ -142,48 +143,55 @@ def find_multipliers(
     """
     loss, read_bytes, decode_s = options.loss, options.read_bytes, options.decode_s
     read, whole = surely_read(options, preload_bytes), np.zeros(len(loss), np.int64)
-    strength = float(options.largest_loss.sum()) / course.limit_s or 1.0
-    priced = _Relaxed(strength, whole, whole, 0.0, -math.inf)
+    multiplier = float(options.largest_loss.sum()) / course.limit_s or 1.0
+    relaxed = _Relaxed(multiplier, whole, whole, 0.0, -math.inf)
     bound, valid = -math.inf, True
     flow, mean_s = _Flow(np.zeros((2, len(loss))), 0.0), np.zeros((2, len(loss)))
     for turn in range(ROUNDS):
         read_s = bytes_s + requests_s * read[:, None]
         weight = 2 / max(2, turn + 1)
-        mean_s = mean_s + weight * (np.array([priced.mean(read_s), priced.mean(decode_s)]) - mean_s)
+        mean_s = mean_s + weight * (
+            np.array([relaxed.mean(read_s), relaxed.mean(decode_s)]) - mean_s
+        )
         flow = flow.blend(
             _critical_flow(course, course.slot_before(read), *mean_s.tolist()), weight
         )
         seconds = flow.shares[0, :, None] * read_s + flow.shares[1, :, None] * decode_s
-        priced = _strength(loss, seconds, course.limit_s - flow.fixed_s, priced.strength)
+        relaxed = _multiplier(loss, seconds, course.limit_s - flow.fixed_s, relaxed.multiplier)
         if valid:
-            bound = max(bound, priced.bound)
+            bound = max(bound, relaxed.bound)
         if turn and preload_bytes:
             # Guess from the choice which blocks the preload holds whole; no bound from here on.
-            read = np.cumsum(priced.mean(read_bytes)) > preload_bytes
+            read = np.cumsum(relaxed.mean(read_bytes)) > preload_bytes
             valid = False
-    storage, decode = priced.strength * flow.shares
-    slopes = priced.strength * np.array(SLOPES)
-    bases = _bases(loss, seconds, (flow.shares * mean_s).sum(axis=0), slopes)
-    return Multipliers(priced.strength, storage, decode, mean_s, read, bound, slopes, bases)
+    storage, decode = relaxed.multiplier * flow.shares
+    multipliers = relaxed.multiplier * np.array(MULTIPLIERS)
+    bases = _bases(loss, seconds, (flow.shares * mean_s).sum(axis=0), multipliers)
+    return Multipliers(relaxed.multiplier, storage, decode, mean_s, read, bound, multipliers, bases)
 
 
 def _bases(
-    loss: Float64Array, seconds: Float64Array, mean_s: Float64Array, slopes: Float64Array
+    loss: Float64Array, seconds: Float64Array, mean_s: Float64Array, multipliers: Float64Array
 ) -> Float64Array:
-    """``Multipliers.bases``: by how much what comes costs more than seconds of the schedule."""
-    cost = [(loss + slope * seconds).min(axis=1) - slope * mean_s for slope in slopes]
+    """``Multipliers.bases``: cost of the blocks to come, less that of the schedule's seconds."""
+    cost = [
+        (loss + multiplier * seconds).min(axis=1) - multiplier * mean_s
+        for multiplier in multipliers
+    ]
     to_come = np.cumsum(np.array(cost)[:, ::-1], axis=1)[:, ::-1]
-    return np.column_stack((to_come[:, 1:], np.zeros(len(slopes))))
+    return np.column_stack((to_come[:, 1:], np.zeros(len(multipliers))))
 
 
 def surely_read(options: OptionTables, preload_bytes: int) -> BoolArray:
-    """Blocks ``[n]`` that are read whole whatever is chosen: those before take up the preload."""
+    """Blocks ``[n]`` read whole whatever is chosen: the ones before use up the preload."""
     worst = np.iinfo(np.int64).max
     least = np.where(np.isfinite(options.loss), options.read_bytes, worst).min(axis=1)
     return np.asarray(np.cumsum(least) - least >= preload_bytes)
 
 
-def _strength(loss: Float64Array, seconds: Float64Array, limit_s: float, guess: float) -> _Relaxed:
+def _multiplier(
+    loss: Float64Array, seconds: Float64Array, limit_s: float, guess: float
+) -> _Relaxed:
     """The multiplier of ``sum(seconds) <= limit_s``, from a guess of it.
 
     Two choices are kept, one too slow and one in time; each next multiplier is the one at which
@@ -198,41 +206,41 @@ def _strength(loss: Float64Array, seconds: Float64Array, limit_s: float, guess: 
     slow = point(np.where(least, seconds, np.inf).argmin(axis=1))
     if slow[0] <= limit_s:
         return _Relaxed(
-            _first_strength(loss, seconds, slow[2]) or guess, slow[2], slow[2], 0.0, slow[1]
+            _first_multiplier(loss, seconds, slow[2]) or guess, slow[2], slow[2], 0.0, slow[1]
         )
     fast = point(np.where(np.isfinite(loss), seconds, np.inf).argmin(axis=1))
     limit_s = max(limit_s, fast[0])
-    strength, bound, cost, stride = guess, -math.inf, np.empty_like(loss), _STRIDE
+    multiplier, bound, cost, stride = guess, -math.inf, np.empty_like(loss), _STRIDE
     sides: set[bool] = set()
     for _ in range(_STEPS):
         np.multiply(seconds, guess, out=cost)
         cost += loss
         found = point(cost.argmin(axis=1))
-        strength, bound = guess, max(bound, found[1] + guess * (found[0] - limit_s))
+        multiplier, bound = guess, max(bound, found[1] + guess * (found[0] - limit_s))
         late = found[0] > limit_s
         slow, fast = (found, fast) if late else (slow, found)
         sides.add(late)
         if slow[0] - fast[0] <= _ROUNDING_S:
             break
         guess = (fast[1] - slow[1]) / (slow[0] - fast[0])
-        if abs(guess - strength) <= _CLOSE * strength:
+        if abs(guess - multiplier) <= _CLOSE * multiplier:
             break
-        if len(sides) == 1:  # the other choice is far off still, and so may be the strength
-            guess = min(guess, strength * stride) if late else max(guess, strength / stride)
+        if len(sides) == 1:  # the other choice may be far off, and the multiplier with it
+            guess = min(guess, multiplier * stride) if late else max(guess, multiplier / stride)
             stride *= stride
     share = (slow[0] - limit_s) / max(slow[0] - fast[0], _ROUNDING_S)
-    return _Relaxed(strength, slow[2], fast[2], min(1.0, max(0.0, share)), bound)
+    return _Relaxed(multiplier, slow[2], fast[2], min(1.0, max(0.0, share)), bound)
 
 
-def _first_strength(loss: Float64Array, seconds: Float64Array, choice: Int64Array) -> float:
-    """The least strength at which another than the choice of least loss is as cheap; 0 for none."""
+def _first_multiplier(loss: Float64Array, seconds: Float64Array, choice: Int64Array) -> float:
+    """The least multiplier at which another choice costs no more than that of least loss, or 0."""
     rows = np.arange(len(loss))
     saved_s = seconds[rows, choice, None] - seconds
     more = loss - loss[rows, choice, None]
-    strength = np.divide(
+    multiplier = np.divide(
         more, saved_s, out=np.full_like(more, np.inf), where=saved_s > _ROUNDING_S
     ).min()
-    return float(strength) if strength < math.inf else 0.0
+    return float(multiplier) if multiplier < math.inf else 0.0
 
 
 def _critical_flow(

@@ -23,8 +23,8 @@ from sti.planning.timeline import rounds_s
 from sti.storage.byte_ranges import MERGE_GAP
 
 MOST_OPTIONS = 5000
-"""Staircases looked at per block. 12 slices in 5 planes have 1,820, 16 slices 4,845; beyond, the
-counts are taken from an evenly thinned set."""
+"""Staircases considered per block. 12 slices in 5 planes have 1,820, 16 slices 4,845; where there
+are more, an evenly thinned set of counts is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class OptionTables:
     requests: Int64Array
     """``[n, o]``."""
     breaks: tuple[Int64Array, ...]
-    """For each plane ``[n, o]``: bytes in front of the request, other than the first, that starts
-    with it, or more than any block has where none does."""
+    """For each plane ``[n, o]``: bytes before the request that starts with it (the first request
+    aside), or more than any block has where no request starts there."""
 
     @property
     def largest_loss(self) -> Float64Array:
@@ -119,8 +119,8 @@ def _quality(
         loss = loss[:, parent] + np.matmul(~present, gains[:, plane, :, None])[:, :, 0]
         step_s = costs.weight_s[bits[plane]] - costs.weight_s[bits[plane - 1]]
         work_s = work_s[:, parent] + np.count_nonzero(present, axis=2) * (weights * step_s)
-        # A shard that is the last of its plane and lacks a lower one is left out, unless the
-        # next plane is to reach as far.
+        # A plane's last shard that lacks a lower plane is useless, unless the next plane reaches as
+        # far: such options are dropped.
         loss[idle[:, parent] & (reach < height[parent])] = np.inf
         last = order[:, plane, np.maximum(reach - 1, 0)]
         idle = ~np.take_along_axis(present, last[:, :, None], axis=2)[:, :, 0] & (reach > 0)
@@ -135,7 +135,7 @@ def _reading(
     prefix: Int64Array,
     width: int,
 ) -> tuple[Int64Array, Int64Array, tuple[Int64Array, ...]]:
-    """Bytes, requests and breaks ``[n, o]``: ``reads.block_ranges`` for all options at once."""
+    """Bytes, requests and breaks ``[n, o]``: ``block_ranges`` for all options at once."""
 
     def column(values: list[int]) -> Int64Array:
         return np.array(values, np.int64)[:, None]

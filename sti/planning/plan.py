@@ -19,11 +19,11 @@ from sti.planning.timeline import Span
 
 PLAN_VERSION = 2
 PLANNING = 2
-"""Raised with every change that lets the planner choose another plan: remembered ones are made
-again (``tests/planning/test_planner.py`` tells when)."""
+"""Raised with every change that makes the planner choose differently, so that remembered plans are
+made again; ``tests/planning/test_planner.py`` fails when it is due."""
 
 EXACT = "exact"
-"""Variant: products are exact whatever the processor, which picks the graphs it needs for that."""
+"""Variant: exact products, from whichever graphs this processor computes exactly."""
 LOCAL = "local"
 """Device: this machine."""
 

@@ -1,15 +1,15 @@
 """The planner: which submodel, which fidelities and what to preload, for a target on a machine.
 
 Pure: no clock, file, thread or session. In: manifest, device profile, workload, target. Out: a
-frozen plan with its predicted timeline. The paper's planner without its faults: every block has
-until its latest start, start-up, embedding and head count, and a deadline holds for 95 of 100
-runs. Costs come from ``sti.planning.cost_model``, timelines from ``sti.planning.timeline``,
-fidelities from ``sti.planning.beam_search``; what plans are made of is in ``sti.planning.uniform``.
+frozen plan with its predicted timeline. The paper's planner without its faults: every block may
+take until its latest start; start-up, embedding and head are counted; a deadline holds for 95 of
+100 runs. Costs come from ``cost_model``, timelines from ``timeline``, fidelities from
+``beam_search``.
 
-Least loss wins; then fewer bytes read; then the earlier end. Planes of the submodel found whose
-absence calibration could not tell are given back (``sti.planning.fewest_bytes``). Where no latency
-is asked for, everything is read. The preload buffer holds the first bytes that are read: the start
-is the only time when nothing else can hide a read.
+The least loss wins; then fewer bytes read; then the earlier end. Within the submodel found, planes
+whose absence calibration could not see are left out (``fewest_bytes``). Where no latency is asked
+for, everything is read. The preload buffer holds the bytes that are read first, because at the
+start nothing else can hide a read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sti.units import format_size, format_time
 __all__ = ["deadline_s", "make_plan", "predict"]
 
 _MARGIN = 1e-9
-"""Share of a limit that is kept back, as sums in another order differ by a rounding."""
+"""Share of a limit kept back, because sums in another order differ by rounding."""
 
 
 def make_plan(
@@ -55,7 +55,7 @@ def make_plan(
 
     Args:
         pack_id: identifies the pack the manifest is of.
-        workload: sentences, and tokens of the longest, as bucketed.
+        workload: sentences and tokens of the longest, rounded up to a bucket.
         read_ahead: blocks that may be read beyond the one being decoded, at least 1.
 
     Raises:
@@ -81,7 +81,7 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[float, int, float]:
-        """The least is the best."""
+        """What candidates are compared by; the least is the best."""
         return self.loss, self.run.read_bytes, self.run.total_s
 
 
@@ -96,7 +96,7 @@ class _Planner:
     read_ahead: int
 
     def best(self) -> _Candidate:
-        """The candidate of least loss, without the bytes that make no difference.
+        """The candidate of least loss, less the bytes that make no difference.
 
         Raises:
             InfeasibleError: there is none in time.
@@ -104,14 +104,14 @@ class _Planner:
         found, quality = self._least_loss(), self.manifest.quality
         if quality is None or self.target.latency_s is None:
             return found
-        return self._thriftier(found, quality.indistinct_from(found.loss))
+        return self._with_fewest_bytes(found, quality.indistinct_from(found.loss))
 
     def _least_loss(self) -> _Candidate:
         """The best candidate of all submodels that meets the deadline.
 
-        Submodels are opened in the order of the least loss they may still have: at first their own
-        at the top of the ladder, then the bound of their search. So of the many that a pack vouches
-        for only those are searched that could win.
+        Submodels are opened in order of the least loss they could still reach: first their own loss
+        at the top of the ladder, then the bound of their search. So only those that could win are
+        searched.
 
         Raises:
             InfeasibleError: there is none.
@@ -137,10 +137,10 @@ class _Planner:
                 best = found
         return best or self._fastest()
 
-    def _thriftier(self, best: _Candidate, most_loss: float) -> _Candidate:
+    def _with_fewest_bytes(self, best: _Candidate, most_loss: float) -> _Candidate:
         """The same submodel with the fewest bytes for a loss up to ``most_loss``.
 
-        The candidate itself where that would take too long: low fidelities may be slow to decode.
+        The candidate itself where that would be too slow: low fidelities may take long to decode.
         """
         submodel = best.submodel
         blocks = blocks_of(self.manifest, submodel)
@@ -158,12 +158,12 @@ class _Planner:
         return candidate.run.read_bytes + held
 
     def _whole(self, submodel: Submodel) -> _Candidate | None:
-        """Everything the pack has of a submodel; None where that is not in time."""
+        """The submodel at the top of the ladder; None where that is not in time."""
         whole = self._uniform(submodel, self.manifest.ladder[-1])
         return whole if self._in_time(whole.run) else None
 
     def _may_be_in_time(self, submodel: Submodel) -> bool:
-        """Whether the least bytes are, were they decoded at the cost of the fastest fidelity."""
+        """Whether the fewest bytes would be in time if decoded at the fastest fidelity's cost."""
         costs, blocks = self._costs(submodel), blocks_of(self.manifest, submodel)
         fastest = dict.fromkeys(costs.weight_s, min(costs.weight_s.values()))
         costs = replace(costs, weight_s=fastest)
@@ -190,7 +190,7 @@ class _Planner:
         )
 
     def _fastest(self) -> _Candidate:
-        """The uniform candidate that ends first, for targets at which the search gave up."""
+        """The uniform candidate that ends first, for targets where the search found nothing."""
         deadline = deadline_s(self.profile, self.target)
         candidates = [
             self._uniform(submodel, bits)
@@ -257,6 +257,6 @@ class _Planner:
 
 
 def _upwards(value: float) -> float:
-    """The next number with three digits: shown as a remedy, it must be enough."""
+    """Rounded up to three digits: a remedy that is shown must be enough."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return math.ceil(value / unit) * unit

@@ -1,6 +1,6 @@
 """Which bytes a preload buffer holds: the first ones that a plan reads. Pure.
 
-Apart from the planner and from predictions, so that a start that needs neither imports neither.
+Apart from planner and predictions, so that a start that needs neither does not import them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sti.storage.byte_ranges import total_bytes
 READ_AHEAD = 3
 """Blocks that may be read beyond the one being decoded, unless the caller says otherwise.
 
-With one, large blocks are waited for where small ones are decoded, and whenever storage is late.
-With three, the ring holds the blocks of two layers, which follow one another in it without gaps;
-two would leave gaps, and wait now and then (docs/experiments.md).
+With one, decoding of small blocks waits for large ones, and for every late read. With three, the
+ring holds the blocks of two layers, which lie in it without gaps; two would leave gaps, and stalls
+(docs/experiments.md).
 """
 
 
@@ -28,8 +28,8 @@ def place_preload(
 ) -> tuple[PlanStep, ...]:
     """The same steps, with ``budget`` bytes of preload given to the first bytes that they read.
 
-    Whole blocks first, in order of execution, then a part of the next. What is left of the budget
-    when everything is held stays unused. Earlier placements are forgotten.
+    Whole blocks first, in order of execution, then part of the next one. Budget beyond what all
+    blocks read stays unused. Preloads that the steps had before are replaced.
     """
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
     blocks = [stored[step.layer, step.kind] for step in steps]

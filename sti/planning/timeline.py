@@ -1,10 +1,10 @@
 """Lanes with capacities and the steps that queue on them: when does each step run?
 
-Purpose: judge a plan without running it. A lane (storage, decode, compute; links between devices
-one day) does its steps one after the other, in the order given; a step made of equal parts spreads
-them over the lane's capacity. Knows nothing of packs, blocks or devices.
+Purpose: judge a plan without running it. A lane does its steps one after the other, in the order
+given; a step of several equal parts spreads them over the lane's capacity. Knows nothing of packs,
+blocks or devices, nor which lanes there are.
 In: lanes, and steps with their work in seconds and what they wait for. Out: when each runs, and
-why not sooner. Pure; paper, "Planner", where the accumulated IO budget plays this part.
+why not earlier. Pure. In the paper ("Planner") the accumulated IO budget plays this part.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Span:
 
     @property
     def duration_s(self) -> float:
-        """How long it takes."""
+        """Seconds from start to end."""
         return self.end_s - self.start_s
 
 
 def busy_s(spans: Iterable[Span]) -> float:
-    """Seconds covered by spans in order of their start; where they overlap they count once."""
+    """Seconds covered by spans, given in order of their start; overlaps count once."""
     busy, reached = 0.0, 0.0
     for span in spans:
         busy += max(0.0, span.end_s - max(span.start_s, reached))
@@ -65,7 +65,7 @@ class Schedule:
 
     spans: tuple[Span, ...]
     held_by: tuple[int, ...]
-    """The step whose end let this one start, -1 where it started at once."""
+    """For each step the one whose end let it start; -1 where it started at once."""
 
     def path(self, step: int) -> tuple[int, ...]:
         """The chain of steps, each waiting for the one before it, that ends with ``step``."""

@@ -1,8 +1,7 @@
-"""Plans with every shard at one fidelity, and what all plans are made of.
+"""Plans with every shard at one fidelity, made without a search. Pure.
 
-Which blocks a submodel runs, the counts of a uniform fidelity, where a preload lies, what is lost.
-Apart from the planner and from predictions, so that a start that needs neither imports neither.
-Knows nothing of times. In: manifest, submodel. Out: plans without a search. Pure.
+In: manifest, workload, bits, a target whose preload is placed. Out: a plan, with a prediction where
+a device profile is given.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def uniform_plan(
     """A plan with every shard at ``bits``, whatever the latency.
 
     Args:
-        target: its preload is placed; its latency is only written down.
+        target: its preload is placed; its latency is recorded but not checked.
         profile: adds a prediction, and its decode threads where ``decode_threads`` is None
             (without either: 1).
         depth, width: of the submodel; the full model's where None.
@@ -59,7 +58,7 @@ def uniform_plan(
     plan = bare_plan(pack_id, workload, target, submodel, placed, decode_threads, read_ahead)
     if profile is None:
         return plan
-    from sti.planning.prediction import predict  # a start without a profile needs none of it
+    from sti.planning.prediction import predict  # only needed with a profile
 
     return replace(plan, predicted=predict(manifest, profile, plan))
 

@@ -28,7 +28,7 @@ _QUAD, _EIGHTH = 4, 8
 _I32, _I64, _U16, _U8 = (np.dtype(name) for name in ("i4", "i8", "u2", "u1"))
 _PROBE = 256
 _LEAST_ROOM = 1 << 18
-"""ByteArray that memory has at first, so that it rarely has to be replaced by a larger one."""
+"""Bytes that memory has at first, so that it rarely has to be replaced by a larger one."""
 
 
 class Span(NamedTuple):
