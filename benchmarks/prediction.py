@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import Column, Report, Table, median, p95
-from sti.backend.onnxruntime.compute import Backend
+from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration import calibrate
 from sti.calibration.calibrate import best_threads, measure
 from sti.device.profile import DeviceProfile
@@ -56,7 +56,7 @@ def profiles_of(
     found = []
     with PackReader.open(pack) as reader:
         threads = best_threads(reader) if threads is None else threads
-        backend = Backend(reader, threads=threads)
+        backend = OrtBackend(reader, threads=threads)
         for _ in range(count):
             start = perf_counter()
             profile = measure(reader, backend, threads=threads, budget_s=calibrate.BUDGET_S)

@@ -14,33 +14,27 @@ from types import TracebackType
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shard_tools.data.rows import Text
 from shard_tools.measuring.residents import OwnResidents
-from sti.arrays import Float32Array
+from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.block_bytes import BlockBytes, check_block
-from sti.backend.onnxruntime.compute import Backend, GroupState
-from sti.backend.onnxruntime.decoder import ShardDecoder
+from sti.backend.interface import Backend, DecodeTask, GroupState
+from sti.backend.onnxruntime.compute import OrtBackend
 from sti.backend.weight_buffer import WorkingBuffer
-from sti.codec.codebook import Codebook
-from sti.codec.decoder import Decoder
 from sti.errors import PackCorruptError, StorageError
 from sti.model.fidelity import fidelities
 from sti.model.manifest import Block, Manifest, Submodel
-from sti.pack.embedding_table import decode_rows
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
+from sti.pipeline.embedding import Embedder
 from sti.planning.jobs import prepare_block as job_of
 from sti.planning.plan import Plan, PlanStep
 from sti.text.batching import Group, group_by_length
-from sti.text.encoding import Encoding
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
 
 States = tuple[Float32Array, ...]
 """Hidden states ``[B, S, d]`` of each group of a ``Batches``, between two blocks."""
-
-_UNSIGNED_ZERO = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +74,26 @@ class Forward:
     Args:
         reader: the open pack; must stay open.
         threads: compute threads.
+        unsigned: as ``OrtBackend`` takes it; answers do not depend on it.
 
     Raises:
         PackError: the pack contradicts itself.
         BackendError: ONNX Runtime refuses a graph.
     """
 
-    def __init__(self, reader: PackReader, *, threads: int) -> None:
+    def __init__(self, reader: PackReader, *, threads: int, unsigned: bool | None = None) -> None:
         self._reader = reader
         self._residents = OwnResidents(reader)
         self._manifest = reader.manifest
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
-        self._backend = Backend(self._residents, threads=threads)
-        codebook = Codebook.from_json(reader.manifest.codebook)
-        self._decoder = ShardDecoder(Decoder(codebook, unsigned=self._backend.unsigned))
+        self._backend: Backend = OrtBackend(self._residents, threads=threads, unsigned=unsigned)
+        self._decoder = self._backend.make_decoder()
         self._tokenizer = Tokenizer(
             TokenizerSpec.from_json(reader.manifest.tokenizer),
             reader.resident(VOCABULARY).tobytes(),
         )
-        self._words: NDArray[np.uint8] | None = None
-        self._raw: dict[str, NDArray[np.uint8]] = {}
+        self._table: ByteArray | None = None
+        self._raw: dict[str, ByteArray] = {}
         self._decoded: dict[tuple[int, str, int], WorkingBuffer] = {}
         self._loaded: dict[tuple[str, int], tuple[int, int]] = {}
 
@@ -117,7 +111,7 @@ class Forward:
     def close(self) -> None:
         """Give back sessions and memory. Idempotent."""
         self._backend.close()
-        self._words = None
+        self._table = None
         for kept in (self._raw, self._decoded, self._loaded):
             kept.clear()
 
@@ -136,25 +130,24 @@ class Forward:
         encodings = [self._tokenizer.encode_text(text) for text in texts]
         lengths = [len(encoding.ids) for encoding in encodings]
         groups = group_by_length(lengths)
-        largest = max(groups, key=lambda group: len(group.members) * group.tokens)
-        self._backend.embedding_buffer(len(largest.members), largest.tokens)
-        states = tuple(self._embed(group, encodings) for group in groups)
+        embedder = Embedder(self._manifest.embeddings, self._read_rows, self._backend)
+        states = embedder.start(encodings, groups, embedder.read(encodings), reuse=False)
         return Batches(
             count=len(texts),
             tokens=sum(lengths),
             truncated=sum(encoding.truncated for encoding in encodings),
             groups=groups,
-            embedded=tuple(np.array(state.hidden.numpy()) for state in states),
-            working=states,
+            embedded=tuple(state.hidden() for state in states),
+            working=tuple(states),
         )
 
     def logits(
-        self, batches: Batches, setting: Precision, *, start: States | None = None
+        self, batches: Batches, precision: Precision, *, start: States | None = None
     ) -> Float32Array:
         """The head's answers, ``[n, outputs]`` in the order of the texts; a new array.
 
         Args:
-            setting: the blocks to run.
+            precision: the blocks to run.
             start: hidden states in front of the first of them (``states`` gave them); None for the
                 embedded texts.
 
@@ -162,10 +155,10 @@ class Forward:
             PackCorruptError: a block is damaged.
             StorageError: reading it failed.
         """
-        self._run(batches, setting, start)
+        self._run(batches, precision, start)
         found: Float32Array | None = None
         for group, state in zip(batches.groups, batches.working, strict=True):
-            rows = self._backend.finish(state)
+            rows = state.finish()
             if found is None:
                 found = np.empty((batches.count, *rows.shape[1:]), dtype=np.float32)
             found[list(group.members)] = rows
@@ -173,37 +166,34 @@ class Forward:
         return found
 
     def states(
-        self, batches: Batches, setting: Precision, *, start: States | None = None
+        self, batches: Batches, precision: Precision, *, start: States | None = None
     ) -> States:
-        """Hidden states behind the blocks of ``setting``; new arrays. Arguments as ``logits``."""
-        self._run(batches, setting, start)
-        return tuple(np.array(state.hidden.numpy()) for state in batches.working)
+        """Hidden states behind the blocks of ``precision``; new arrays. Arguments as ``logits``."""
+        self._run(batches, precision, start)
+        return tuple(state.hidden() for state in batches.working)
 
-    def _run(self, batches: Batches, setting: Precision, start: States | None) -> None:
-        """Leave the states behind the blocks of ``setting`` in the working states."""
+    def _run(self, batches: Batches, precision: Precision, start: States | None) -> None:
+        """Leave the states behind the blocks of ``precision`` in the working states."""
         for state, hidden in zip(batches.working, start or batches.embedded, strict=True):
-            state.hidden.update_inplace(hidden)
-        for item in setting:
+            state.set_hidden(hidden)
+        for item in precision:
             self._load(item)
             absent = [number for number, bits in enumerate(item.bits) if not bits]
             with self._residents.without(self._stored[item.layer, item.kind], absent):
                 for state in batches.working:
-                    self._backend.block(state, item.layer, item.kind, len(item.bits))
+                    state.block(item.layer, item.kind, len(item.bits))
 
     def _load(self, item: BlockPrecision) -> None:
-        """Bring the weights into the working buffers of the block's kind, where they differ."""
-        buffers = self._backend.buffers[item.kind][0].operands
+        """Bring the weights into the working buffer of the block's kind, where they differ."""
+        buffer = self._backend.buffers[item.kind][0]
         for number, bits in enumerate(item.bits):
             wanted = (item.layer if bits else -1, bits)
             if self._loaded.get((item.kind, number)) == wanted:
                 continue
             if bits:
-                weights = self._weights(item.layer, item.kind, bits)
-                for buffer, operand in zip(buffers, weights.operands, strict=True):
-                    np.copyto(buffer[number], operand[number])
+                buffer.copy_slice(number, self._weights(item.layer, item.kind, bits))
             else:
-                for buffer in buffers:
-                    buffer[number] = _UNSIGNED_ZERO if self._backend.unsigned else 0
+                buffer.clear_slice(number)
             self._loaded[item.kind, number] = wanted
 
     def _weights(self, layer: int, kind: str, bits: int) -> WorkingBuffer:
@@ -216,20 +206,19 @@ class Forward:
             job = job_of(PlanStep(layer, kind, counts, 0), block, 0)
             data = BlockBytes(self._bytes(block), tuple(r.offset for r in job.ranges), False)
             check_block(job, data, where=str(self._reader.path))
-            shapes = [operand.shape for operand in self._manifest.kind(kind).operands]
-            out = WorkingBuffer(shapes, slices, self._backend.weight_type)
-            self._decoder.decode(job, data, out)
+            out = self._backend.buffers[kind][0].another()
+            self._decoder.decode(DecodeTask(job, data, out))
             self._decoded[key] = out
         return self._decoded[key]
 
-    def _bytes(self, block: Block) -> NDArray[np.uint8]:
+    def _bytes(self, block: Block) -> ByteArray:
         """A block as it is stored."""
         if block.tensor not in self._raw:
             offset = self._reader.block_offset(block.tensor)
             self._raw[block.tensor] = self._read(offset, block.length)
         return self._raw[block.tensor]
 
-    def _read(self, offset: int, length: int) -> NDArray[np.uint8]:
+    def _read(self, offset: int, length: int) -> ByteArray:
         path = self._reader.path
         try:
             found = np.fromfile(path, dtype=np.uint8, count=length, offset=offset)
@@ -239,28 +228,12 @@ class Forward:
             raise PackCorruptError(f"{path}: ends unexpectedly; fetch the pack again")
         return found
 
-    def _embed(self, group: Group, encodings: Sequence[Encoding]) -> GroupState:
-        """Look up the words of a group, as the engine does, and embed them."""
-        shape = (len(group.members), group.tokens)
-        ids, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        lengths = []
-        for line, member in enumerate(group.members):
-            length = len(encodings[member].ids)
-            lengths.append(length)
-            ids[line, :length] = encodings[member].ids
-            ids[line, length:] = encodings[member].ids[0]  # padding: any word, it is masked
-            types[line, :length] = encodings[member].type_ids
-        used, places = np.unique(ids, return_inverse=True)
-        table = self._manifest.embeddings
-        rows = np.empty((len(used), table.hidden), dtype=np.float32)
-        decode_rows(self._word_table()[used], table, rows)
-        words = self._backend.embedding_buffer(*shape)
-        np.take(rows, places.reshape(shape), axis=0, out=words, mode="clip")
-        return self._backend.start(words, types, lengths)
+    def _read_rows(self, rows: Int64Array, out: ByteArray) -> None:
+        np.take(self._embedding_table(), rows, axis=0, out=out, mode="clip")
 
-    def _word_table(self) -> NDArray[np.uint8]:
+    def _embedding_table(self) -> ByteArray:
         """Token embeddings as they are stored, ``[rows, row_bytes]``."""
-        if self._words is None:
+        if self._table is None:
             table = self._manifest.embeddings
             size = table.rows * table.row_bytes
             found = self._read(self._reader.embeddings_offset, size)
@@ -269,8 +242,8 @@ class Forward:
                     f"{self._reader.path}: the embedding table does not match its checksum; "
                     "the pack is damaged, fetch it again"
                 )
-            self._words = found.reshape(table.rows, table.row_bytes)
-        return self._words
+            self._table = found.reshape(table.rows, table.row_bytes)
+        return self._table
 
 
 def precision_of(plan: Plan, manifest: Manifest) -> Precision:

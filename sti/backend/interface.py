@@ -1,14 +1,28 @@
-"""What the pipeline asks of a back end, and a back end of a pack: protocols only.
+"""What the pipeline asks of a back end, and a back end of a pack: protocols and their values.
 
-No import of onnxruntime: whoever writes another back end implements these.
+A back end computes what the blocks of a model compute, wherever it keeps its weights and hidden
+states. Another one implements ``Backend``, ``GroupState`` and ``BlockDecoder``, and nothing else:
+runs, calibration and engine use these alone (``sti.backend.onnxruntime`` is the one there is, and
+``tests/support/numpy_backend.py`` a small one without any library). In a run,
+
+    compute thread    embedding_buffer -> start       for each group of sentences
+                      state.block                     for each block, each group
+                      state.finish                    for each group
+    decode threads    decoder.decode                  for each block, each its share
+
+the pipeline sees to it that a working buffer is not decoded into while a block computes on it. What
+a back end cannot do it reports as ``BackendError``; after an error it must be usable again with the
+next ``start``. Imports no library that computes.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from sti.arrays import Float32Array, Int64Array
 from sti.backend.block_bytes import BlockBytes
 from sti.backend.weight_buffer import WorkingBuffer
 from sti.model.manifest import Manifest
@@ -29,10 +43,136 @@ class ResidentTensors(Protocol):
         """Whether there is one of this name."""
 
 
-class BlockDecoder(Protocol):
-    """Decodes blocks on one thread."""
+class DecodeTask(NamedTuple):
+    """One thread's share of decoding a block: every ``parts``-th group of its shards from ``part``.
 
-    def decode(
-        self, job: BlockJob, data: BlockBytes, out: WorkingBuffer, *, part: int, parts: int
-    ) -> None:
-        """Decode every ``parts``-th group of the job's shards, starting with group ``part``."""
+    Tasks that differ in ``part`` alone write different rows, so threads may work on them at once.
+    """
+
+    job: BlockJob
+    data: BlockBytes
+    """The block's bytes; only read."""
+    out: WorkingBuffer
+    """Where the weights go: slice ``s`` to row ``s`` of each operand."""
+    part: int = 0
+    parts: int = 1
+
+
+class BlockDecoder(Protocol):
+    """Decodes blocks. Belongs to one thread; each thread has its own."""
+
+    def decode(self, task: DecodeTask) -> None:
+        """Write the weights of a task's shards, to the bit as ``sti.codec.decoder`` specifies.
+
+        Raises:
+            PackCorruptError: the bytes contradict themselves.
+            BackendError: decoding failed.
+        """
+
+
+class GroupState(Protocol):
+    """A group of B sentences of S tokens on its way through the blocks: hidden states and masks.
+
+    ``Backend.start`` makes it. Used by the thread that computes, one call at a time, and only until
+    the back end is closed.
+    """
+
+    def block(self, layer: int, kind: str, width: int, *, buffer: int = 0) -> None:
+        """Compute a block on the hidden states, its ``connect`` included.
+
+        Args:
+            layer: which layer's scales, biases and other resident tensors are used.
+            kind: the block's kind.
+            width: slices in use: 0 to ``width - 1``.
+            buffer: number of the working buffer of that kind that holds the weights; not written
+                to by anybody meanwhile.
+
+        Raises:
+            BackendError: computing failed; the hidden states are lost.
+        """
+
+    def connect(self, layer: int, kind: str) -> None:
+        """Compute a block's ``connect`` again: the sum that ``block`` left, bias, residual, norm.
+
+        ``block`` does this itself; alone, it serves to measure how long it takes.
+
+        Raises:
+            BackendError: computing failed; the hidden states are lost.
+        """
+
+    def finish(self) -> Float32Array:
+        """The head's answer, float32 ``[B, ...]``, in a new array; hidden states stay as they are.
+
+        Raises:
+            BackendError: computing failed.
+        """
+
+    def hidden(self) -> Float32Array:
+        """The hidden states, float32 ``[B, S, hidden]``, in a new array."""
+
+    def set_hidden(self, values: Float32Array) -> None:
+        """Go on from other hidden states, float32 ``[B, S, hidden]``; copied.
+
+        Raises:
+            BackendError: they are of another shape.
+        """
+
+
+class Backend(Protocol):
+    """A pack ready to compute. Not thread-safe: one run at a time, on any thread."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that compute a block, the caller's included."""
+
+    @property
+    def buffers(self) -> Mapping[str, Sequence[WorkingBuffer]]:
+        """Working buffers by block kind (``sti.backend.weight_buffer.make_buffers``).
+
+        Owned by the back end, always the same ones until it is closed, and of the type of weights
+        that its decoders write. Made when first asked for.
+        """
+
+    def prepare(self) -> None:
+        """Make now what every run needs, so that the first one is not late.
+
+        Raises:
+            BackendError: this machine or library cannot compute the pack's graphs.
+        """
+
+    def make_decoder(self) -> BlockDecoder:
+        """A decoder for one thread, which fills ``buffers`` and buffers like them."""
+
+    def embedding_buffer(self, batch: int, tokens: int) -> Float32Array:
+        """Where the token embeddings of a group go for ``start``, ``[batch, tokens, hidden]``.
+
+        All groups share this memory: fill it and call ``start`` before asking for the next one's.
+        A larger buffer replaces it; states that were started on the old one keep that.
+        """
+
+    def start(
+        self,
+        embeddings: Float32Array,
+        types: Int64Array,
+        lengths: Sequence[int],
+        *,
+        place: int | None = None,
+    ) -> GroupState:
+        """Embed a group of B sentences padded to S tokens.
+
+        Args:
+            embeddings: token embeddings, ``[B, S, hidden]``, in the memory that
+                ``embedding_buffer`` gave, which is overwritten from now on.
+            types: token type of each token, ``[B, S]``.
+            lengths: tokens of each sentence, B of them; what lies beyond is padding, and does not
+                count whatever it holds.
+            place: number of the group among those of a run: each number has its own memory for
+                hidden states, which the next ``start`` with it takes over, so that runs allocate
+                nothing. None: new memory, for states that are to be kept.
+
+        Raises:
+            BackendError: computing failed.
+        """
+
+    def close(self) -> None:
+        """Give back memory and sessions. Idempotent; what is asked for afterwards is made anew."""

@@ -1,8 +1,8 @@
 """A working buffer: where one block's decoded weights lie, and where its outliers go.
 
 In: a block kind's operands. Out: one array an operand, as graphs take them, all cut from one flat
-array, so that the outliers of many shards are written in one go. Knows nothing of planes, books or
-files.
+array, so that the outliers of many shards are written in one go. Knows nothing of planes,
+codebooks, files or of what computes with the weights.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from sti.arrays import ByteArray
 from sti.codec.lookup import COUNT, POSITION, SEGMENT_WEIGHTS, beyond, too_short, unordered
+from sti.model.fidelity import working_buffers
+from sti.model.manifest import Manifest
 
 _MOST_OUTLIERS = 16_384
 """Outliers that are placed in one go."""
+
+_UNSIGNED_ZERO = 128
+"""The weight 0 where weights are uint8."""
 
 
 class OutlierRoom:
@@ -46,15 +51,13 @@ class WorkingBuffer:
         sizes: weights of each operand in one slice.
         flat: all weights, uint8 ``[slices * shard_weights]``: operand after operand.
         shard_weights: weights of one slice.
-        bound: what a backend keeps about pieces of the buffer, by keys of its own; dies with it.
-            Threads may add to it.
     """
 
     __slots__ = (
+        "__weakref__",
         "_bounds",
         "_moved",
         "_places",
-        "bound",
         "flat",
         "operands",
         "shard_weights",
@@ -65,7 +68,6 @@ class WorkingBuffer:
         self.sizes = tuple(prod(shape) for shape in shapes)
         self.shard_weights = weights = sum(self.sizes)
         self.flat: ByteArray = np.zeros(slices * weights, dtype=np.uint8)
-        self.bound: dict[tuple[int, ...], Any] = {}
         self._moved: dict[tuple[int, ...], list[int]] = {}
         starts = np.cumsum((0, *self.sizes[:-1]))
         cuts = slices * starts
@@ -78,6 +80,21 @@ class WorkingBuffer:
         self._bounds = np.append(ranks * weights + starts, slices * weights)
         # Of a slice: where the parts begin in the flat array, less where they begin in the shard.
         self._places = cuts - starts + ranks * self.sizes
+
+    def another(self) -> WorkingBuffer:
+        """A new buffer for the same operands, slices and type of weights."""
+        shapes = [operand.shape[1:] for operand in self.operands]
+        return WorkingBuffer(shapes, len(self.operands[0]), self.operands[0].dtype)
+
+    def copy_slice(self, number: int, other: WorkingBuffer) -> None:
+        """Copy the weights of one slice from a buffer for the same operands."""
+        for mine, theirs in zip(self.operands, other.operands, strict=True):
+            np.copyto(mine[number], theirs[number])
+
+    def clear_slice(self, number: int) -> None:
+        """Make all weights of one slice zero, as the type of weights writes it."""
+        for operand in self.operands:
+            operand[number] = _UNSIGNED_ZERO if operand.dtype == np.uint8 else 0
 
     def fill(self, number: int, weights: NDArray[Any]) -> None:
         """Copy the weights of one slice, ``[shard_weights]`` of the operands' dtype, into it."""
@@ -176,3 +193,19 @@ class WorkingBuffer:
             moves: list[int] = (self._places[list(slices)] - ranks).reshape(-1).tolist()
             found = self._moved[slices] = moves
         return found
+
+
+def make_buffers(manifest: Manifest, dtype: DTypeLike) -> dict[str, tuple[WorkingBuffer, ...]]:
+    """The working buffers that running a pack takes, by block kind.
+
+    Args:
+        dtype: of the weights, int8 or uint8.
+    """
+    slices, counts = manifest.dimensions.slices, working_buffers(manifest)
+    return {
+        kind.name: tuple(
+            WorkingBuffer([operand.shape for operand in kind.operands], slices, dtype)
+            for _ in range(counts[kind.name])
+        )
+        for kind in manifest.kinds
+    }

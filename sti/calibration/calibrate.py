@@ -21,7 +21,7 @@ from time import perf_counter
 
 import numpy as np
 
-from sti.backend.onnxruntime.compute import Backend
+from sti.backend.interface import Backend
 from sti.backend.onnxruntime.session import ort_version
 from sti.calibration.cache import Cache, Key
 from sti.device import host

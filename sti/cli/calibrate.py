@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 
-from sti.backend.onnxruntime.compute import Backend
+from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.cache import Cache
 from sti.calibration.calibrate import load_or_measure, remember_threads, thread_choices
 from sti.device.profile import DeviceProfile
@@ -33,7 +33,7 @@ def execute(args: argparse.Namespace) -> None:
     with PackReader.open(args.pack) as reader:
         profiles = {
             threads: load_or_measure(
-                reader, Backend(reader, threads=threads), threads=threads, force=True
+                reader, OrtBackend(reader, threads=threads), threads=threads, force=True
             )
             for threads in ([args.threads] if args.threads else thread_choices())
         }

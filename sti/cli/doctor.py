@@ -131,12 +131,12 @@ def _pack(reader: PackReader) -> dict[str, Any]:
         "ladder": list(manifest.ladder),
     }
     try:
-        from sti.backend.onnxruntime.compute import Backend
+        from sti.backend.onnxruntime.compute import OrtBackend
         from sti.calibration.calibrate import best_threads
     except Exception:  # as in _versions
         return facts
     threads = best_threads(reader)
-    return {**facts, "threads": threads, "unsigned": Backend(reader, threads=threads).unsigned}
+    return {**facts, "threads": threads, "unsigned": OrtBackend(reader, threads=threads).unsigned}
 
 
 def _advise(facts: dict[str, Any]) -> list[str]:

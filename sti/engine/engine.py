@@ -21,7 +21,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.backend.onnxruntime.compute import Backend
+from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
 from sti.device.host import most_threads
 from sti.device.lanes import COMPUTE
@@ -74,7 +74,7 @@ class Engine:
         self._process = os.getpid()
         self._closed = False
         self._held: Plan | None = None
-        backend = Backend(reader, threads=threads)
+        backend = OrtBackend(reader, threads=threads)
         self._profiles = ProfileSource(reader, backend, threads=threads, given=profile)
         self._runner = Runner(reader, backend, verify=verify, storage=storage)
         self._forgotten = weakref.finalize(self, _end_forgotten, self._runner, reader.path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import asdict
 
-from sti.backend.onnxruntime.compute import Backend
+from sti.backend.interface import Backend
 from sti.calibration.cache import Cache
 from sti.calibration.calibrate import load_or_measure
 from sti.device import host

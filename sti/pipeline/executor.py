@@ -2,7 +2,8 @@
 
 In: block jobs, compressed bytes (storage or preload), and a compute function per block. Out: the
 calls of that function, in order, with the block's decoded weights. Neither executor decides
-anything: order, fidelities and read-ahead are the plan's. Knows nothing of graphs or texts.
+anything: order, fidelities and read-ahead are the plan's. Knows nothing of what a block computes,
+or of texts.
 
     storage lane   ring slot free -> read block k -> hand to every decoder
     decode lane    block k at hand, a working buffer of its kind free -> its shards -> hand over
@@ -22,7 +23,7 @@ from typing import NamedTuple
 
 from sti.arrays import ByteArray
 from sti.backend.block_bytes import BlockBytes, check_block
-from sti.backend.interface import BlockDecoder
+from sti.backend.interface import BlockDecoder, DecodeTask
 from sti.backend.weight_buffer import WorkingBuffer
 from sti.device.lanes import DECODE, STORAGE
 from sti.errors import PackCorruptError
@@ -61,7 +62,7 @@ class PipelineResources(NamedTuple):
 
 def run_sequential(
     jobs: Sequence[BlockJob],
-    lanes: PipelineResources,
+    resources: PipelineResources,
     begin: Begin,
     compute: Compute,
     recorder: Recorder,
@@ -73,17 +74,18 @@ def run_sequential(
     """
     bytes_read = 0
     begin()
-    for job, buffer in zip(jobs, _buffers(jobs, lanes), strict=True):
-        data, read = _load(job, lanes, lanes.ring, recorder)
+    for job, buffer in zip(jobs, _buffers(jobs, resources), strict=True):
+        data, read = _load(job, resources, resources.ring, recorder)
         bytes_read += read
-        _decode(job, buffer, lanes, data, recorder, 0, 1)
+        out = resources.buffers[job.block.kind][buffer]
+        _decode(DecodeTask(job, data, out), resources, recorder)
         compute(job, buffer)
     return bytes_read
 
 
 def run_pipelined(
     jobs: Sequence[BlockJob],
-    lanes: PipelineResources,
+    resources: PipelineResources,
     begin: Begin,
     compute: Compute,
     recorder: Recorder,
@@ -99,7 +101,7 @@ def run_pipelined(
     Raises:
         The first error of any lane, after all lanes have stopped.
     """
-    flow = _Flow(jobs, lanes, recorder, decode_threads, read_ahead)
+    flow = _Flow(jobs, resources, recorder, decode_threads, read_ahead)
     ended: list[threading.Event] = []
     try:
         flow.start(ended)
@@ -124,21 +126,22 @@ class _Flow:
     def __init__(
         self,
         jobs: Sequence[BlockJob],
-        lanes: PipelineResources,
+        resources: PipelineResources,
         recorder: Recorder,
         decode_threads: int,
         read_ahead: int,
     ) -> None:
-        self.jobs, self.lanes, self.recorder, self.parts = jobs, lanes, recorder, decode_threads
+        self.jobs, self.resources, self.recorder = jobs, resources, recorder
+        self.parts = decode_threads
         self.bytes_read = 0
-        self.ring = Ring(lanes.ring, most=read_ahead + 1)
+        self.ring = Ring(resources.ring, most=read_ahead + 1)
         self.loaded: list[Channel[BlockBytes]] = [Channel() for _ in range(decode_threads)]
         self.decoded: list[Channel[int]] = [Channel() for _ in range(decode_threads)]
         self.free_buffers: list[dict[str, Channel[None]]] = [
-            {kind: Channel() for kind in lanes.buffers} for _ in range(decode_threads)
+            {kind: Channel() for kind in resources.buffers} for _ in range(decode_threads)
         ]
-        self.buffers = _buffers(jobs, lanes)
-        for kind, buffers in lanes.buffers.items():
+        self.buffers = _buffers(jobs, resources)
+        for kind, buffers in resources.buffers.items():
             for _ in buffers:
                 self.release(kind)
         self._lock = threading.Lock()
@@ -146,9 +149,9 @@ class _Flow:
 
     def start(self, ended: list[threading.Event]) -> None:
         """Set storage and decode lanes going; ``ended`` gets the events that tell they are done."""
-        ended.append(self.lanes.storage_worker.submit(self._store))
+        ended.append(self.resources.storage_worker.submit(self._store))
         for part in range(self.parts):
-            worker = self.lanes.decode_workers[part]
+            worker = self.resources.decode_workers[part]
             ended.append(worker.submit(partial(self._decode, part)))
 
     def release(self, kind: str) -> None:
@@ -169,9 +172,9 @@ class _Flow:
     def _store(self) -> None:
         try:
             for job in self.jobs:
-                held = self.lanes.preload.holds(job)
+                held = self.resources.preload.holds(job)
                 slot = None if held else self.ring.take(job.slot_bytes)
-                data, read = _load(job, self.lanes, slot, self.recorder)
+                data, read = _load(job, self.resources, slot, self.recorder)
                 self.bytes_read += read
                 for channel in self.loaded:
                     channel.put(data)
@@ -183,7 +186,9 @@ class _Flow:
             for index, (job, buffer) in enumerate(zip(self.jobs, self.buffers, strict=True)):
                 data = self.loaded[part].get()
                 self.free_buffers[part][job.block.kind].get()
-                _decode(job, buffer, self.lanes, data, self.recorder, part, self.parts)
+                out = self.resources.buffers[job.block.kind][buffer]
+                task = DecodeTask(job, data, out, part, self.parts)
+                _decode(task, self.resources, self.recorder)
                 self.decoded[part].put(index)
                 self._give_back(index, data)
         except BaseException as error:
@@ -198,52 +203,45 @@ class _Flow:
             self.ring.give_back()
 
 
-def _buffers(jobs: Sequence[BlockJob], lanes: PipelineResources) -> list[int]:
+def _buffers(jobs: Sequence[BlockJob], resources: PipelineResources) -> list[int]:
     """The working buffer of each job, by its number in its kind: each kind's in turn."""
-    taken = dict.fromkeys(lanes.buffers, 0)
+    taken = dict.fromkeys(resources.buffers, 0)
     numbers = []
     for job in jobs:
         kind = job.block.kind
-        numbers.append(taken[kind] % len(lanes.buffers[kind]))
+        numbers.append(taken[kind] % len(resources.buffers[kind]))
         taken[kind] += 1
     return numbers
 
 
 def _load(
-    job: BlockJob, lanes: PipelineResources, slot: ByteArray | None, recorder: Recorder
+    job: BlockJob, resources: PipelineResources, slot: ByteArray | None, recorder: Recorder
 ) -> tuple[BlockBytes, int]:
     """The block's bytes and how many of them were read; checked if asked for.
 
     ``slot`` may be None where the preload buffer holds the whole block.
     """
-    data, read = lanes.preload.whole(job), 0
+    data, read = resources.preload.whole(job), 0
     if data is None:
         assert slot is not None
         start = perf_counter()
-        read = load_block(job, lanes.preload, lanes.reader, slot)
+        read = load_block(job, resources.preload, resources.reader, slot)
         data = BlockBytes(slot, job.slot_starts, from_ring=True)
         recorder.add(STORAGE, job.name, start, perf_counter())
-    if lanes.verify:
-        check_block(job, data, where=lanes.where)
+    if resources.verify:
+        check_block(job, data, where=resources.where)
     return data, read
 
 
-def _decode(
-    job: BlockJob,
-    buffer: int,
-    lanes: PipelineResources,
-    data: BlockBytes,
-    recorder: Recorder,
-    part: int,
-    parts: int,
-) -> None:
+def _decode(task: DecodeTask, resources: PipelineResources, recorder: Recorder) -> None:
+    """Decode one thread's share of a block; says which block of which pack is damaged."""
     start = perf_counter()
     try:
-        out = lanes.buffers[job.block.kind][buffer]
-        lanes.decoders[part].decode(job, data, out, part=part, parts=parts)
+        resources.decoders[task.part].decode(task)
     except PackCorruptError as error:
+        block = task.job.block
         raise PackCorruptError(
-            f"{lanes.where}: layer {job.block.layer} {job.block.kind}: {error}; the pack is "
-            "damaged, fetch it again (`sti-shard verify` names the slice)"
+            f"{resources.where}: layer {block.layer} {block.kind}: {error}; the pack is damaged, "
+            "fetch it again (`sti-shard verify` names the slice)"
         ) from error
-    recorder.add(DECODE, job.name, start, perf_counter())
+    recorder.add(DECODE, task.job.name, start, perf_counter())

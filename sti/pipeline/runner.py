@@ -1,8 +1,9 @@
 """Running a plan on tokens: the memory and threads of the lanes, kept between runs.
 
-In: prepared block jobs and token ids. Out: the head's answer for each text, with what was read and
-when. Owns the ring, the working buffers (through the backend), the preload buffer and the lanes'
-threads; decides nothing. One run at a time: the engine sees to that.
+In: prepared block jobs and encoded texts. Out: the head's answer for each text, with what was read
+and when. Owns the ring, the preload buffer, the lanes' threads and the back end (which owns the
+working buffers); decides nothing. One run at a time: the engine sees to that. Knows no library that
+computes.
 """
 
 from __future__ import annotations
@@ -13,18 +14,13 @@ from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Literal, NamedTuple
 
-import numpy as np
-
-from sti.arrays import ByteArray, Float32Array
-from sti.backend.onnxruntime.compute import Backend, GroupState
-from sti.backend.onnxruntime.decoder import ShardDecoder
-from sti.codec.codebook import Codebook
-from sti.codec.decoder import Decoder
+from sti.arrays import ByteArray, Float32Array, Int64Array
+from sti.backend.interface import Backend, BlockDecoder, GroupState
 from sti.device import host
 from sti.device.affinity import apart
 from sti.device.lanes import COMPUTE, STORAGE
-from sti.pack.embedding_table import decode_rows
 from sti.pack.pack_reader import PackReader
+from sti.pipeline.embedding import Embedder
 from sti.pipeline.executor import PipelineResources, run_pipelined, run_sequential
 from sti.pipeline.preload_buffer import Preload
 from sti.pipeline.ring_buffer import ring_bytes
@@ -34,14 +30,14 @@ from sti.planning.jobs import BlockJob
 from sti.planning.plan import Plan
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader, aligned_buffer
-from sti.text.batching import Group, group_by_length
+from sti.text.batching import group_by_length
 from sti.text.encoding import Encoding
 
 Mode = Literal["pipelined", "sequential"]
 
 
 class Outcome(NamedTuple):
-    """What a run gave: one array a text (see ``Backend.finish``), and what it cost."""
+    """What a run gave: one array a text (see ``GroupState.finish``), and what it cost."""
 
     outputs: tuple[Float32Array, ...]
     bytes_read: int
@@ -52,8 +48,8 @@ class Runner:
     """The lanes of one engine.
 
     Args:
-        pack: the opened pack.
-        backend: its graphs.
+        pack: the opened pack; must stay open.
+        backend: computes it; in no other use during a run, and closed with the runner.
         verify: check every piece that is read against its checksum.
         storage: what blocks are read from; the pack's own file by default.
     """
@@ -71,14 +67,10 @@ class Runner:
         self._storage = FileReader(pack.path) if storage is None else storage
         self._preload = Preload()
         self._ring: ByteArray = aligned_buffer(0)
-        self._decoders: list[ShardDecoder] = []
+        self._decoders: list[BlockDecoder] = []
         self._storage_worker = Worker("sti-storage")
         self._decode_workers: list[Worker] = []
-        self._decoder = Decoder(
-            Codebook.from_json(pack.manifest.codebook), unsigned=backend.unsigned
-        )
-        self._raw_rows: ByteArray = np.empty((0, 0), dtype=np.uint8)
-        self._rows: Float32Array = np.empty((0, 0), dtype=np.float32)
+        self._embedder = Embedder(pack.manifest.embeddings, self._read_rows, backend)
         self._cores = [core.index for core in host.cores()]
         self._filled = threading.Event()
         self._filled.set()
@@ -127,31 +119,35 @@ class Runner:
     ) -> Outcome:
         """Run one batch through the plan's blocks."""
         self._make_room(jobs, plan)
-        lanes = self._lanes(plan.decode_threads)
+        resources = self._resources(plan.decode_threads)
         states: list[GroupState] = []
         groups = group_by_length([len(encoding.ids) for encoding in encodings])
-        word_bytes = 0
+        row_bytes = 0
 
         def begin() -> None:
-            nonlocal word_bytes
-            word_bytes = self._embed(encodings, groups, states, recorder)
+            nonlocal row_bytes
+            start = perf_counter()
+            rows = self._embedder.read(encodings)
+            row_bytes = rows.raw.nbytes
+            read = perf_counter()
+            recorder.add(STORAGE, "embeddings", start, read)
+            states.extend(self._embedder.start(encodings, groups, rows))
+            recorder.add(COMPUTE, "embed", read, perf_counter())
 
         def compute(job: BlockJob, buffer: int) -> None:
             start = perf_counter()
             for state in states:
-                self._backend.block(
-                    state, job.block.layer, job.block.kind, job.width, buffer=buffer
-                )
+                state.block(job.block.layer, job.block.kind, job.width, buffer=buffer)
             recorder.add(COMPUTE, job.name, start, perf_counter())
 
         if mode == "sequential":
             self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
-            read = run_sequential(jobs, lanes, begin, compute, recorder)
+            read = run_sequential(jobs, resources, begin, compute, recorder)
         else:
             with self._apart(plan):
                 read = run_pipelined(
                     jobs,
-                    lanes,
+                    resources,
                     begin,
                     compute,
                     recorder,
@@ -161,11 +157,11 @@ class Runner:
         start = perf_counter()
         outputs: list[Float32Array | None] = [None] * len(encodings)
         for group, state in zip(groups, states, strict=True):
-            for member, row in zip(group.members, self._backend.finish(state), strict=True):
+            for member, row in zip(group.members, state.finish(), strict=True):
                 outputs[member] = row
         recorder.add(COMPUTE, "head", start, perf_counter())
         answers = tuple(row for row in outputs if row is not None)
-        return Outcome(answers, read + word_bytes, recorder.trace())
+        return Outcome(answers, read + row_bytes, recorder.trace())
 
     def close(self) -> None:
         """End the threads, give back descriptors and memory. Idempotent."""
@@ -174,8 +170,7 @@ class Runner:
         self._storage.close()
         self._preload.retain(())
         self._ring = aligned_buffer(0)
-        self._raw_rows = np.empty((0, 0), dtype=np.uint8)
-        self._rows = np.empty((0, 0), dtype=np.float32)
+        self._embedder.close()
         self._decoders.clear()
         self._backend.close()
 
@@ -195,9 +190,13 @@ class Runner:
             self._filled.wait()
             self._ring = aligned_buffer(size)
 
-    def _lanes(self, threads: int) -> PipelineResources:
+    def _read_rows(self, rows: Int64Array, out: ByteArray) -> None:
+        self._storage.read_rows(self._pack.embeddings_offset, rows, out)
+
+    def _resources(self, threads: int) -> PipelineResources:
+        """What the executors work with, decoders for ``threads`` threads included."""
         for number in range(len(self._decoders), threads):
-            self._decoders.append(ShardDecoder(self._decoder))
+            self._decoders.append(self._backend.make_decoder())
             self._decode_workers.append(Worker(f"sti-decode-{number}"))
         return PipelineResources(
             reader=self._storage,
@@ -210,46 +209,3 @@ class Runner:
             where=str(self._pack.path),
             verify=self._verify,
         )
-
-    def _word_room(self, count: int) -> tuple[ByteArray, Float32Array]:
-        """Where ``count`` token embeddings go, as stored and as floats; kept for later runs."""
-        table = self._pack.manifest.embeddings
-        if len(self._raw_rows) < count:
-            raw = np.empty((count, table.row_bytes), dtype=np.uint8)
-            self._rows = np.empty((count, table.hidden), dtype=np.float32)
-            self._raw_rows = raw  # last: it tells how much room there is
-        return self._raw_rows[:count], self._rows[:count]
-
-    def _embed(
-        self,
-        encodings: Sequence[Encoding],
-        groups: Sequence[Group],
-        states: list[GroupState],
-        recorder: Recorder,
-    ) -> int:
-        """Read the token embeddings of all texts, embed each group; return the bytes read."""
-        start = perf_counter()
-        table = self._pack.manifest.embeddings
-        used, places = np.unique(
-            np.concatenate([encoding.ids for encoding in encodings]), return_inverse=True
-        )
-        raw, rows = self._word_room(len(used))
-        self._storage.read_rows(self._pack.embeddings_offset, used, raw)
-        read = perf_counter()
-        recorder.add(STORAGE, "embeddings", start, read)
-        decode_rows(raw, table, rows)
-        ends = np.cumsum([len(encoding.ids) for encoding in encodings])
-        for number, group in enumerate(groups):
-            shape = (len(group.members), group.tokens)
-            index, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-            lengths = []
-            for line, member in enumerate(group.members):
-                length = len(encodings[member].ids)
-                lengths.append(length)
-                index[line, :length] = places[ends[member] - length : ends[member]]
-                types[line, :length] = encodings[member].type_ids
-            words = self._backend.embedding_buffer(*shape)
-            np.take(rows, index, axis=0, out=words, mode="clip")
-            states.append(self._backend.start(words, types, lengths, place=number))
-        recorder.add(COMPUTE, "embed", read, perf_counter())
-        return raw.nbytes

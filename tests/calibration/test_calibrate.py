@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import prediction
-from sti.backend.onnxruntime.compute import Backend
+from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration import calibrate
 from sti.calibration.cache import Cache
 from sti.calibration.calibrate import (
@@ -79,7 +79,7 @@ def cores(monkeypatch: pytest.MonkeyPatch, count: int, fast: int) -> None:
 def test_a_profile_is_measured_once_and_then_found(
     reader: PackReader, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backend = Backend(reader, threads=1)
+    backend = OrtBackend(reader, threads=1)
     first = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
     said = capsys.readouterr()
     assert "measuring this device" in said.err
@@ -91,7 +91,7 @@ def test_a_profile_is_measured_once_and_then_found(
 def test_a_profile_covers_every_graph_and_fidelity_of_the_pack(
     reader: PackReader, tmp_path: Path, quick: None
 ) -> None:
-    profile = load_or_measure(reader, Backend(reader, threads=1), threads=1, cache_dir=tmp_path)
+    profile = load_or_measure(reader, OrtBackend(reader, threads=1), threads=1, cache_dir=tmp_path)
     assert set(profile.compute.graphs) == {"embed", "connect", "head", "attention", "ffn"}
     assert tuple(profile.decode.weight_s) == reader.manifest.ladder
     for bits in reader.manifest.ladder:
@@ -108,7 +108,7 @@ def test_a_profile_covers_every_graph_and_fidelity_of_the_pack(
 def test_forcing_measures_again(
     reader: PackReader, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backend = Backend(reader, threads=1)
+    backend = OrtBackend(reader, threads=1)
     load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
     load_or_measure(reader, backend, threads=1, force=True, cache_dir=tmp_path)
     assert capsys.readouterr().err.count("measuring this device") == 2
@@ -117,7 +117,7 @@ def test_forcing_measures_again(
 def test_profiles_are_kept_apart_by_threads_and_by_version_of_onnxruntime(
     reader: PackReader, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = Backend(reader, threads=1)
+    backend = OrtBackend(reader, threads=1)
     load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
     load_or_measure(reader, backend, threads=2, cache_dir=tmp_path)
     monkeypatch.setattr(calibrate, "ort_version", lambda: "99.0")
@@ -128,7 +128,7 @@ def test_profiles_are_kept_apart_by_threads_and_by_version_of_onnxruntime(
 def test_a_damaged_cache_is_told_and_measured_again(
     reader: PackReader, tmp_path: Path, quick: None
 ) -> None:
-    backend = Backend(reader, threads=1)
+    backend = OrtBackend(reader, threads=1)
     load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
     (path,) = tmp_path.glob("profile-*.json")
     path.write_text("{", encoding="utf-8")
@@ -144,7 +144,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_and_nothing_else(
     place.write_text("", encoding="utf-8")
     with pytest.warns(StiWarning) as warned:
         profile = load_or_measure(
-            reader, Backend(reader, threads=1), threads=1, cache_dir=place / "sti"
+            reader, OrtBackend(reader, threads=1), threads=1, cache_dir=place / "sti"
         )
     assert any("cannot be kept" in str(item.message) for item in warned)
     assert profile.storage.bytes_per_s > 0

@@ -6,27 +6,29 @@ call that lets other threads run; NumPy drops the interpreter's lock and takes i
 step, and threads that have to wait for it sleep, which makes two of them slower than one
 (docs/experiments.md).
 
-Books whose recipes need more than stages, and machines on which a graph is refused or does not do
-what it should, are served by the specification itself, some five times as slowly. Knows nothing of
-files, plans or lanes.
+Codebooks whose recipes need more than stages, and machines on which a graph is refused or does not
+do what it should, are served by the specification itself, some five times as slowly. Knows of
+plans only what a block's job says; nothing of files or lanes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from sti.arrays import ByteArray
-from sti.backend.block_bytes import BlockBytes
+from sti.backend.interface import DecodeTask
 from sti.backend.onnxruntime.decode_steps import Step, StepMaker
 from sti.backend.onnxruntime.session import ort_value
 from sti.backend.weight_buffer import OutlierRoom, WorkingBuffer
 from sti.codec.decoder import Decoder
-from sti.planning.jobs import BlockJob
 
 _U8 = np.dtype("u1")
+_Targets = dict[tuple[int, ...], tuple[ByteArray, Any]]
+"""Pieces of a working buffer: their bytes, and the OrtValue of them."""
 
 
 class ShardDecoder:
@@ -41,30 +43,19 @@ class ShardDecoder:
         self._maker = StepMaker()
         self._steps: dict[tuple[int, tuple[int, ...], int], tuple[Step, ...] | None] = {}
         self._room = OutlierRoom()
+        self._targets: WeakKeyDictionary[WorkingBuffer, _Targets] = WeakKeyDictionary()
 
-    def decode(
-        self,
-        job: BlockJob,
-        data: BlockBytes,
-        out: WorkingBuffer,
-        *,
-        part: int = 0,
-        parts: int = 1,
-    ) -> None:
-        """Decode every ``parts``-th group of shards of a block, starting with group ``part``.
-
-        Args:
-            data: the block's bytes; only read.
-            out: slice ``s`` goes to row ``s`` of each operand; threads with different ``part``
-                write different rows.
+    def decode(self, task: DecodeTask) -> None:
+        """As ``sti.backend.interface.BlockDecoder`` asks.
 
         Raises:
             PackCorruptError: an outlier list contradicts itself.
             BackendError: a graph failed.
         """
+        data, out = task.data, task.out
         slices: list[int] = []
         records: list[ByteArray] = []
-        for group in job.groups[part::parts]:
+        for group in task.job.groups[task.part :: task.parts]:
             planes = [[data.view(piece) for piece in shard.planes] for shard in group]
             self.look_up(planes, group[0].slice, out)
             for shard in group:
@@ -95,11 +86,12 @@ class ShardDecoder:
         if steps is None:
             self._look_up_plainly(shards, first, out)
             return
+        known = self._targets.setdefault(out, {})
         for step in steps:
             chosen = shards[step.shards]
             _copy(chosen, step)
             targets = [
-                _target(out, first + step.shards.start, len(chosen), target, step.weights)
+                _target(known, out, first + step.shards.start, len(chosen), target, step.weights)
                 for target in step.targets
             ]
             if not step.spare:
@@ -134,6 +126,7 @@ def _copy(shards: Sequence[Sequence[ByteArray]], step: Step) -> None:
 
 
 def _target(
+    known: _Targets,
     out: WorkingBuffer,
     first: int,
     count: int,
@@ -142,10 +135,10 @@ def _target(
 ) -> tuple[ByteArray, Any]:
     """Where the weights of some slices go: their bytes, and the OrtValue of them as ``dtype``."""
     key = (first, count, *target, dtype.itemsize)
-    found: tuple[ByteArray, Any] | None = out.bound.get(key)
+    found = known.get(key)
     if found is None:
         operand, start, size = target
         rows = out.operands[operand][first : first + count].reshape(-1).view(_U8)
         piece = rows[start : start + count * size]
-        found = out.bound[key] = (piece, ort_value(piece.view(dtype)))
+        found = known[key] = (piece, ort_value(piece.view(dtype)))
     return found

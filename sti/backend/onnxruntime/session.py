@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from sti.arrays import Float32Array
 from sti.errors import BackendError
 
 _PROBE = base64.b64decode(
@@ -89,6 +90,12 @@ class Graph:
         except Exception as error:
             raise BackendError(f"graph {self.name!r} failed: {error}") from error
         return found
+
+    def run_to_new(self) -> Float32Array:
+        """Compute the first output, of float32, into a new array."""
+        self.binding.bind_output(self.outputs[0], "cpu")
+        self.run()
+        return np.asarray(self.binding.copy_outputs_to_cpu()[0], dtype=np.float32)
 
     def run(self) -> None:
         """Compute the outputs."""

@@ -1,0 +1,120 @@
+"""What graphs are fed besides hidden states: resident tensors, and weights in working buffers.
+
+In: a pack's resident tensors, and working buffers, which are made here. Out: graphs' inputs bound
+to that very memory, cut to the width in use; what was cut or wrapped once is kept. Knows nothing of
+hidden states, texts or lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from sti.backend.interface import ResidentTensors
+from sti.backend.onnxruntime.session import Graph, ort_value
+from sti.backend.weight_buffer import WorkingBuffer, make_buffers
+from sti.model.manifest import BlockKind
+
+_CONNECT = ("bias", "gamma", "beta")
+
+
+class BlockInputs:
+    """Binds the inputs of graphs. Not thread-safe.
+
+    Args:
+        residents: a pack's; used in place, so they must stay open and where they are.
+        dtype: of the weights, int8 or uint8.
+    """
+
+    def __init__(self, residents: ResidentTensors, dtype: DTypeLike) -> None:
+        self._source = residents
+        self._manifest = residents.manifest
+        # Arrays, not OrtValues, which take some 500 bytes each: every layer has twenty of them.
+        self._blocks: dict[tuple[int, str, int], dict[str, NDArray[Any]]] = {}
+        self._connects: dict[tuple[int, str], dict[str, NDArray[Any]]] = {}
+        self._operands: dict[tuple[str, int, int], dict[str, Any]] = {}
+        self._ends: dict[str, dict[str, Any]] = {}
+        self._dtype = dtype
+        self._buffers: dict[str, tuple[WorkingBuffer, ...]] = {}
+
+    @property
+    def buffers(self) -> Mapping[str, Sequence[WorkingBuffer]]:
+        """Working buffers by block kind; made when first asked for."""
+        if not self._buffers:
+            self._buffers = make_buffers(self._manifest, self._dtype)
+        return self._buffers
+
+    def bind_block(self, graph: Graph, layer: int, kind: str, width: int, *, buffer: int) -> None:
+        """Bind a block's resident tensors, and its weights in one of the kind's buffers."""
+        what = self._manifest.kind(kind)
+        for name, array in self._residents_of(layer, what, width).items():
+            graph.bind_array(name, array)
+        key = (kind, width, buffer)
+        if key not in self._operands:
+            self._operands[key] = _operands(what, width, self.buffers[kind][buffer])
+        for name, value in self._operands[key].items():
+            graph.bind(name, value)
+
+    def bind_connect(self, graph: Graph, layer: int, kind: str) -> None:
+        """Bind the resident tensors of a block's ``connect``."""
+        key = (layer, kind)
+        if key not in self._connects:
+            base = f"layer.{layer}.{kind}"
+            self._connects[key] = {
+                name: self._source.resident(f"{base}.{name}") for name in _CONNECT
+            }
+        for name, array in self._connects[key].items():
+            graph.bind_array(name, array)
+
+    def bind_end(self, graph: Graph, name: str) -> None:
+        """Bind the resident tensors of ``embed`` or ``head``."""
+        if name not in self._ends:
+            self._ends[name] = {
+                item: ort_value(self._source.resident(f"{name}.{item}"))
+                for item in graph.inputs
+                if self._source.has_resident(f"{name}.{item}")
+            }
+        for item, value in self._ends[name].items():
+            graph.bind(item, value)
+
+    def close(self) -> None:
+        """Let go of all memory. Idempotent."""
+        for kept in (self._blocks, self._connects, self._operands, self._ends, self._buffers):
+            kept.clear()
+
+    def _residents_of(self, layer: int, kind: BlockKind, width: int) -> dict[str, NDArray[Any]]:
+        """Row scales, biases and side inputs of one block, cut to the width."""
+        key = (layer, kind.name, width)
+        if key not in self._blocks:
+            base = f"layer.{layer}.{kind.name}"
+            values = {name: self._source.resident(f"{base}.{name}") for name in kind.sliced}
+            values = {name: self._cut(array, width) for name, array in values.items()}
+            values |= {name: self._source.resident(f"{base}.{name}") for name in kind.shared}
+            for side in kind.side:
+                index = self._source.resident(f"{base}.{side.name}_idx")
+                weights = self._source.resident(f"{base}.{side.name}_w")
+                if side.channels_per_slice:
+                    used = int(np.searchsorted(index, width * side.channels_per_slice))
+                    index, weights = index[:used], weights[:used]
+                else:
+                    weights = self._cut(weights, width)
+                values[f"{side.name}_idx"] = index
+                values[f"{side.name}_w"] = weights
+            self._blocks[key] = values
+        return self._blocks[key]
+
+    def _cut(self, array: NDArray[Any], width: int) -> NDArray[Any]:
+        """The rows that belong to the first ``width`` slices."""
+        return array[: len(array) * width // self._manifest.dimensions.slices]
+
+
+def _operands(kind: BlockKind, width: int, buffer: WorkingBuffer) -> dict[str, Any]:
+    """The first ``width`` slices of each operand, in the buffer's own memory."""
+    return {
+        # A slice may hold several parts (heads): the graphs count parts.
+        operand.name: ort_value(weights[:width].reshape(-1, *operand.shape[-2:]))
+        for operand, weights in zip(kind.operands, buffer.operands, strict=True)
+    }

@@ -1,0 +1,114 @@
+"""From tokens to the hidden states in front of the first block.
+
+In: encoded texts, and where rows of the token embedding table are read from. Out: one state of the
+back end for each group of sentences. Rows are read once for all texts, every distinct token once.
+Knows nothing of blocks, lanes or of what tokens mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sti.arrays import ByteArray, Float32Array, Int64Array
+from sti.backend.interface import Backend, GroupState
+from sti.model.manifest import EmbeddingTable
+from sti.pack.embedding_table import decode_rows
+from sti.text.batching import Group
+from sti.text.encoding import Encoding
+
+ReadRows = Callable[[Int64Array, ByteArray], None]
+"""Fills ``[n, row_bytes]`` with ``n`` ascending, distinct rows of the table, as they are stored."""
+
+
+class TokenRows(NamedTuple):
+    """The rows of all tokens of some texts. Belongs to the ``Embedder`` until it reads the next."""
+
+    raw: ByteArray
+    """``[n, row_bytes]``, as they are stored."""
+    places: Int64Array
+    """For each token of all texts, one after the other, which of the rows is its."""
+
+
+class Embedder:
+    """Embeds texts; keeps the memory that this takes for later ones. Not thread-safe.
+
+    Args:
+        table: how rows are stored.
+        read_rows: reads them.
+        backend: what embeds.
+    """
+
+    def __init__(self, table: EmbeddingTable, read_rows: ReadRows, backend: Backend) -> None:
+        self._table = table
+        self._read_rows = read_rows
+        self._backend = backend
+        self._raw: ByteArray = np.empty((0, 0), dtype=np.uint8)
+        self._rows: Float32Array = np.empty((0, 0), dtype=np.float32)
+
+    def read(self, encodings: Sequence[Encoding]) -> TokenRows:
+        """Read the rows of all tokens.
+
+        Raises:
+            What ``read_rows`` raises.
+        """
+        tokens = np.concatenate([encoding.ids for encoding in encodings])
+        used, places = np.unique(tokens, return_inverse=True)
+        self._reserve(len(used))
+        raw = self._raw[: len(used)]
+        self._read_rows(used, raw)
+        return TokenRows(raw, places)
+
+    def start(
+        self,
+        encodings: Sequence[Encoding],
+        groups: Sequence[Group],
+        rows: TokenRows,
+        *,
+        reuse: bool = True,
+    ) -> list[GroupState]:
+        """The state of each group, embedded.
+
+        Args:
+            encodings: the texts.
+            groups: members of a group are indices of them.
+            rows: what ``read`` gave for the same texts.
+            reuse: whether hidden states lie in memory that the next ``start`` takes over.
+
+        Raises:
+            BackendError: computing failed.
+        """
+        table = self._rows[: len(rows.raw)]
+        decode_rows(rows.raw, self._table, table)
+        ends = np.cumsum([len(encoding.ids) for encoding in encodings])
+        shapes = [(len(group.members), group.tokens) for group in groups]
+        self._backend.embedding_buffer(*max(shapes, key=lambda shape: shape[0] * shape[1]))
+        states = []
+        for number, (group, shape) in enumerate(zip(groups, shapes, strict=True)):
+            # Padding takes any row: it is masked.
+            index, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+            lengths = []
+            for line, member in enumerate(group.members):
+                length = len(encodings[member].ids)
+                lengths.append(length)
+                index[line, :length] = rows.places[ends[member] - length : ends[member]]
+                types[line, :length] = encodings[member].type_ids
+            embeddings = self._backend.embedding_buffer(*shape)
+            np.take(table, index, axis=0, out=embeddings, mode="clip")
+            place = number if reuse else None
+            states.append(self._backend.start(embeddings, types, lengths, place=place))
+        return states
+
+    def close(self) -> None:
+        """Let go of the memory. Idempotent."""
+        self._raw = np.empty((0, 0), dtype=np.uint8)
+        self._rows = np.empty((0, 0), dtype=np.float32)
+
+    def _reserve(self, count: int) -> None:
+        """Memory for ``count`` rows, as stored and as floats; kept for later texts."""
+        if len(self._raw) < count:
+            raw = np.empty((count, self._table.row_bytes), dtype=np.uint8)
+            self._rows = np.empty((count, self._table.hidden), dtype=np.float32)
+            self._raw = raw  # last: it tells how much memory there is
