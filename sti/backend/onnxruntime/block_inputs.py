@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.session import Graph, ort_value
+from sti.backend.resident_inputs import block_residents, connect_residents
 from sti.backend.weight_buffer import WorkingBuffer, make_buffers
 from sti.model.manifest import BlockKind
-
-_CONNECT = ("bias", "gamma", "beta")
 
 
 class BlockInputs:
@@ -49,23 +47,23 @@ class BlockInputs:
 
     def bind_block(self, graph: Graph, layer: int, kind: str, width: int, *, buffer: int) -> None:
         """Bind a block's resident tensors, and its weights in one of the kind's buffers."""
-        what = self._manifest.kind(kind)
-        for name, array in self._residents_of(layer, what, width).items():
+        block, weights = (layer, kind, width), (kind, width, buffer)
+        if block not in self._blocks:
+            what = self._manifest.kind(kind)
+            self._blocks[block] = block_residents(self._source, layer, what, width)
+        if weights not in self._operands:
+            what = self._manifest.kind(kind)
+            self._operands[weights] = _operands(what, width, self.buffers[kind][buffer])
+        for name, array in self._blocks[block].items():
             graph.bind_array(name, array)
-        key = (kind, width, buffer)
-        if key not in self._operands:
-            self._operands[key] = _operands(what, width, self.buffers[kind][buffer])
-        for name, value in self._operands[key].items():
+        for name, value in self._operands[weights].items():
             graph.bind(name, value)
 
     def bind_connect(self, graph: Graph, layer: int, kind: str) -> None:
         """Bind the resident tensors of a block's ``connect``."""
         key = (layer, kind)
         if key not in self._connects:
-            base = f"layer.{layer}.{kind}"
-            self._connects[key] = {
-                name: self._source.resident(f"{base}.{name}") for name in _CONNECT
-            }
+            self._connects[key] = connect_residents(self._source, layer, kind)
         for name, array in self._connects[key].items():
             graph.bind_array(name, array)
 
@@ -84,31 +82,6 @@ class BlockInputs:
         """Let go of all memory. Idempotent."""
         for kept in (self._blocks, self._connects, self._operands, self._ends, self._buffers):
             kept.clear()
-
-    def _residents_of(self, layer: int, kind: BlockKind, width: int) -> dict[str, NDArray[Any]]:
-        """Row scales, biases and side inputs of one block, cut to the width."""
-        key = (layer, kind.name, width)
-        if key not in self._blocks:
-            base = f"layer.{layer}.{kind.name}"
-            values = {name: self._source.resident(f"{base}.{name}") for name in kind.sliced}
-            values = {name: self._cut(array, width) for name, array in values.items()}
-            values |= {name: self._source.resident(f"{base}.{name}") for name in kind.shared}
-            for side in kind.side:
-                index = self._source.resident(f"{base}.{side.name}_idx")
-                weights = self._source.resident(f"{base}.{side.name}_w")
-                if side.channels_per_slice:
-                    used = int(np.searchsorted(index, width * side.channels_per_slice))
-                    index, weights = index[:used], weights[:used]
-                else:
-                    weights = self._cut(weights, width)
-                values[f"{side.name}_idx"] = index
-                values[f"{side.name}_w"] = weights
-            self._blocks[key] = values
-        return self._blocks[key]
-
-    def _cut(self, array: NDArray[Any], width: int) -> NDArray[Any]:
-        """The rows that belong to the first ``width`` slices."""
-        return array[: len(array) * width // self._manifest.dimensions.slices]
 
 
 def _operands(kind: BlockKind, width: int, buffer: WorkingBuffer) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""Working buffers: slices that are copied, cleared and filled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sti.backend.weight_buffer import WorkingBuffer, make_buffers
+from sti.model.fidelity import working_buffers
+from sti.pack.pack_reader import PackReader
+from tests.support.packs import tiny_pack
+
+SHAPES = ((4, 2), (2, 4), (3,))
+
+
+@pytest.fixture(params=[np.int8, np.uint8])
+def buffer(request: pytest.FixtureRequest) -> WorkingBuffer:
+    made = WorkingBuffer(SHAPES, 3, request.param)
+    made.flat[:] = np.arange(made.flat.size)
+    return made
+
+
+def test_another_buffer_is_for_the_same_operands_with_memory_of_its_own(
+    buffer: WorkingBuffer,
+) -> None:
+    other = buffer.another()
+    assert [operand.shape for operand in other.operands] == [(3, *shape) for shape in SHAPES]
+    assert other.operands[0].dtype == buffer.operands[0].dtype
+    assert not np.shares_memory(other.flat, buffer.flat)
+
+
+def test_one_slice_is_copied_and_no_other(buffer: WorkingBuffer) -> None:
+    other = buffer.another()
+    other.copy_slice(1, buffer)
+    for mine, theirs in zip(other.operands, buffer.operands, strict=True):
+        np.testing.assert_array_equal(mine[1], theirs[1])
+        assert not mine[[0, 2]].any()
+
+
+def test_a_cleared_slice_is_zero_as_its_type_writes_it(buffer: WorkingBuffer) -> None:
+    before = [operand.copy() for operand in buffer.operands]
+    buffer.clear_slice(2)
+    zero = 128 if buffer.operands[0].dtype == np.uint8 else 0
+    for operand, kept in zip(buffer.operands, before, strict=True):
+        assert (operand[2] == zero).all()
+        np.testing.assert_array_equal(operand[:2], kept[:2])
+
+
+def test_a_pack_has_as_many_buffers_of_each_kind_as_running_it_takes() -> None:
+    with PackReader.open(tiny_pack()) as reader:
+        manifest = reader.manifest
+    buffers = make_buffers(manifest, np.int8)
+    assert {kind: len(found) for kind, found in buffers.items()} == working_buffers(manifest)
+    for kind in manifest.kinds:
+        for found in buffers[kind.name]:
+            shapes = [operand.shape[1:] for operand in found.operands]
+            assert shapes == [operand.shape for operand in kind.operands]
