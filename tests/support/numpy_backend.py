@@ -85,7 +85,8 @@ class NumpyState:
 
     def finish(self) -> Float32Array:
         pooled = graph_spec.mean_pool({"h": self._hidden, "tokens": self._tokens})
-        return (pooled / np.linalg.norm(pooled, axis=1, keepdims=True)).astype(np.float32)
+        length = np.linalg.norm(pooled, axis=1, keepdims=True)
+        return np.asarray(pooled / length, dtype=np.float32)
 
     def hidden(self) -> Float32Array:
         return self._hidden.copy()

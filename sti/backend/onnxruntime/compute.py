@@ -16,9 +16,9 @@ from sti.arrays import Float32Array, Int64Array
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.block_inputs import BlockInputs
 from sti.backend.onnxruntime.decoder import ShardDecoder
+from sti.backend.onnxruntime.graph_sessions import GraphSessions
 from sti.backend.onnxruntime.hidden_memory import HiddenMemory
 from sti.backend.onnxruntime.session import ort_value
-from sti.backend.onnxruntime.sessions import Sessions
 from sti.backend.weight_buffer import WorkingBuffer
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
@@ -49,7 +49,7 @@ class OrtBackend:
         self, residents: ResidentTensors, *, threads: int, unsigned: bool | None = None
     ) -> None:
         self._manifest = residents.manifest
-        self._sessions = Sessions(residents, threads=threads, unsigned=unsigned)
+        self._sessions = GraphSessions(residents, threads=threads, unsigned=unsigned)
         self.threads = threads
         self.unsigned = self._sessions.unsigned
         codebook = Codebook.from_json(self._manifest.codebook)
@@ -110,7 +110,7 @@ class OrtGroupState:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: GraphSessions,
         inputs: BlockInputs,
         embeddings: Float32Array,
         hidden: Float32Array,

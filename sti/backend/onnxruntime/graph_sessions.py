@@ -10,7 +10,7 @@ from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.session import Graph, saturates, session_options
 
 
-class Sessions:
+class GraphSessions:
     """The sessions of one pack. Not thread-safe.
 
     Args:
