@@ -21,7 +21,7 @@ from sti.backend.onnxruntime.session import ort_version
 from sti.device import host
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
-from sti.text.wordpiece import Tokenizer, TokenizerSpec
+from sti.pack.tokenizer import pack_tokenizer
 
 Cell = float | int | str | None
 
@@ -147,19 +147,13 @@ def p95(samples: Sequence[float]) -> float:
     return float(np.percentile(samples, 95))
 
 
-def tokenizer_of(reader: PackReader) -> Tokenizer:
-    """The tokenizer in a pack."""
-    spec = TokenizerSpec.from_json(reader.manifest.tokenizer)
-    return Tokenizer(spec, reader.resident(VOCABULARY).tobytes())
-
-
 def text_of(reader: PackReader, tokens: int, *, seed: int = 0) -> tuple[str, NDArray[np.int64]]:
     """A text of exactly ``tokens`` tokens, special ones included, and its ids.
 
     Made of words of the vocabulary that are one token each, spread over the whole of it, so that
     the token embeddings to be read lie as scattered as a real text's.
     """
-    tokenizer = tokenizer_of(reader)
+    tokenizer = pack_tokenizer(reader)
     words = reader.resident(VOCABULARY).tobytes().decode("utf-8").split("\n")
     plain = [word for word in words if word.isascii() and word.isalpha() and word.islower()]
     rng = np.random.default_rng(seed)

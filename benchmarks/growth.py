@@ -47,6 +47,7 @@ from sti.errors import StiError
 from sti.model.manifest import Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
+from sti.planning.decode_threads import decode_threads
 from sti.planning.plan import Plan, Target
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
@@ -238,7 +239,11 @@ class Bench:
             Workload(1, self._scale.usual_tokens),
             bits=_BITS,
             target=Target(preload_bytes=parse_size(self._scale.preload)),
-            decode_threads=max(1, host.core_count() - self._base.threads),
+            decode_threads=decode_threads(
+                self._base.manifest,
+                cores=host.core_count(),
+                compute_threads=self._base.threads,
+            ),
             width=width,
         )
 

@@ -60,22 +60,17 @@ class Tally:
 def answer(engine: sti.Engine, text: str) -> dict[str, Any]:
     """Run one text; the answer, and the plan beside what happened."""
     result = engine.run([text])
-    assert result.labels is not None
-    best = result.labels[0][0]
-    assert isinstance(best, sti.Label)
-    in_scope = result.accepted is None or result.accepted[0]
-    rejection = engine.manifest.rejection
-    intent = best.name if in_scope or rejection is None else rejection.label
+    best, in_scope = result.classes[0][0], result.accepted[0]
     plan, predicted = result.plan, result.plan.predicted
     assert predicted is not None  # an engine without a pinned plan or fidelity always predicts
     target_s = plan.target.latency_s
     return {
         "text": text,
-        "intent": intent,
+        "intent": result.decisions[0][0].name,
         "in_scope": in_scope,
         "best_guess": best.name,
         "score": best.score,
-        "threshold": result.threshold,
+        "threshold": result.threshold if engine.manifest.rejection else None,
         "total_ms": result.timing.total_s * 1e3,
         "expected_ms": predicted.total_s * 1e3,
         "target_ms": None if target_s is None else target_s * 1e3,
@@ -149,10 +144,8 @@ def serve(options: argparse.Namespace) -> int:
     given = Path(options.input).read_text("utf-8").splitlines() if options.input else None
     lines = prompted() if given is None else iter(given)
     with sti.Engine.open(options.pack, latency=options.latency, preload=options.preload) as engine:
-        if engine.manifest.task != "classification":
-            raise sti.InputError(
-                f"{options.pack}: a pack for {engine.manifest.task} has no intents"
-            )
+        if engine.task != "classification":
+            raise sti.InputError(f"{options.pack}: a pack for {engine.task} has no intents")
         try:
             for tokens in PLANNED_TOKENS:  # a plan made now is not made on a text's time
                 with contextlib.suppress(sti.InfeasibleError):

@@ -38,7 +38,6 @@ def answer(
 ) -> None:
     """Print the ``top`` lines nearest to ``query`` and what the query cost."""
     result = engine.run([query])
-    assert result.embeddings is not None
     scores = vectors @ result.embeddings[0]
     for number in np.argsort(-scores)[:top]:
         print(f"{scores[number]:.3f}  {lines[number]}")

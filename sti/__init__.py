@@ -36,17 +36,30 @@ from sti.version import __version__
 
 if TYPE_CHECKING:
     from sti.device.profile import DeviceProfile
-    from sti.engine.answers import Label, TextSpan
+    from sti.engine.answers import (
+        ClassAnswer,
+        EmbeddingAnswer,
+        Label,
+        SpanAnswer,
+        TextSpan,
+        Value,
+        ValueAnswer,
+    )
     from sti.engine.engine import Engine
     from sti.engine.results import Result, Timing
+    from sti.engine.targets import TargetSpec
     from sti.planning.plan import Plan
+    from sti.text.encoding import Encoding
 
 __all__ = [
     "BackendError",
     "CheckpointError",
+    "ClassAnswer",
     "ClosedError",
     "ConfigError",
     "DeviceProfile",
+    "EmbeddingAnswer",
+    "Encoding",
     "Engine",
     "InfeasibleError",
     "InputError",
@@ -59,31 +72,42 @@ __all__ = [
     "ProfileError",
     "Result",
     "RunError",
+    "SpanAnswer",
     "StiError",
     "StiWarning",
     "StorageError",
+    "TargetSpec",
     "TextSpan",
     "Timing",
+    "Value",
+    "ValueAnswer",
     "__version__",
 ]
 
 # Must stand before onnxruntime is imported: 1.31 otherwise opens a database and starts a thread for
-# its telemetry. Who wants that sets the variable to 0.
+# its telemetry. Set the variable to 0 to have that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
-    "Engine": "sti.engine.engine",
-    "Plan": "sti.planning.plan",
+    "ClassAnswer": "sti.engine.answers",
     "DeviceProfile": "sti.device.profile",
-    "Label": "sti.engine.results",
+    "EmbeddingAnswer": "sti.engine.answers",
+    "Encoding": "sti.text.encoding",
+    "Engine": "sti.engine.engine",
+    "Label": "sti.engine.answers",
+    "Plan": "sti.planning.plan",
     "Result": "sti.engine.results",
-    "TextSpan": "sti.engine.results",
+    "SpanAnswer": "sti.engine.answers",
+    "TargetSpec": "sti.engine.targets",
+    "TextSpan": "sti.engine.answers",
     "Timing": "sti.engine.results",
+    "Value": "sti.engine.answers",
+    "ValueAnswer": "sti.engine.answers",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import the engine when it is first asked for: who only plans or packs needs no ORT."""
+    """Import a name's module when it is first asked for: planning and packing need no ORT."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

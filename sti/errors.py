@@ -63,8 +63,11 @@ class InfeasibleError(PlanError):
 
     Attributes:
         limit: the limit that binds: ``"latency"``, ``"preload"`` or ``"memory"``.
-        asked: what the caller asked for, in seconds or bytes.
-        needed: the least that would do, in the same unit.
+        asked: what was asked for: for ``"latency"`` the seconds a run may take, for ``"preload"``
+            and ``"memory"`` the bytes of memory that would be taken.
+        needed: the least that would do, in the same unit: for ``"latency"`` the least latency that
+            can be kept, for ``"preload"`` and ``"memory"`` the bytes of memory that would have to
+            be free (more than would be taken: some is left to others).
     """
 
     def __init__(self, message: str, *, limit: str, asked: float, needed: float) -> None:

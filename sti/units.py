@@ -1,8 +1,9 @@
 """Times and sizes as people write them: ``200ms``, ``1.5s``, ``4MB``, ``2MiB``.
 
-In: text from a command line, a configuration file or a keyword argument, or a plain number.
-Out: seconds as float, bytes as int; and the way back, for tables and messages. Decimal units are
-powers of 1000 (``MB`` is 10**6), binary units powers of 1024 (``MiB`` is 2**20).
+In: text from a command line, a configuration file or a keyword argument. Out: seconds as float,
+bytes as int; and the way back, rounded for tables and messages or exact for options. A number needs
+a unit: without one nobody knows whether seconds or milliseconds are meant. Decimal units are powers
+of 1000 (``MB`` is 10**6), binary units powers of 1024 (``MiB`` is 2**20).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SIZE_UNITS = {
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
-def parse_time(value: str | float, *, name: str = "time") -> float:
-    """Seconds. Text needs a unit (``us``, ``ms``, ``s``); a number is seconds already.
+def parse_time(value: str, *, name: str = "time") -> float:
+    """Seconds, from a number with its unit (``us``, ``ms``, ``s``).
 
     Args:
         value: what the caller wrote.
@@ -36,41 +37,69 @@ def parse_time(value: str | float, *, name: str = "time") -> float:
         InputError: not a time, without a unit, or not above zero.
     """
     hint = f"{name} must be a time above zero, such as 200ms or 1.5s"
-    if isinstance(value, str):
-        number, unit = _split(value, hint)
-        if unit not in TIME_UNITS:
-            fault = "it has no unit" if not unit else f"its unit {unit!r} is unknown"
-            raise InputError(f"{hint}; found {_shown(value)}: {fault}")
-        seconds = number * TIME_UNITS[unit]
-    elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{hint}; found {_shown(value)}")
-    else:
-        seconds = float(value)
+    number, unit = _split(value, hint)
+    if not unit:
+        digits = value.strip()
+        remedy = f'it has no unit; write "{digits}ms" or "{digits}s"'
+        raise InputError(f"{hint}; found {_shown(value)}: {remedy}")
+    if unit not in TIME_UNITS:
+        raise InputError(f"{hint}; found {_shown(value)}: its unit {unit!r:.20} is unknown")
+    seconds = number * TIME_UNITS[unit]
     if not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"{hint}; found {_shown(value)}")
     return seconds
 
 
-def parse_size(value: str | int, *, name: str = "size") -> int:
-    """Bytes. Text may have a unit (``B``, ``KB``, ``MB``, ``GB``, ``KiB``, ``MiB``, ``GiB``).
+def parse_size(value: str, *, name: str = "size") -> int:
+    """Bytes, from a number with its unit: ``B``, ``KB``, ``MB``, ``GB``, ``KiB``, ``MiB``, ``GiB``.
 
-    Fractions of a byte are rounded. Zero is a size.
+    The text ``"0"`` needs no unit: it is as many bytes in every one. Fractions of a byte are
+    rounded.
 
     Raises:
-        InputError: not a size, or below zero.
+        InputError: not a size, without a unit, or below zero.
     """
     hint = f"{name} must be a size, such as 4MB, 512KB or 2MiB"
-    if isinstance(value, str):
-        number, unit = _split(value, hint)
-        if unit and unit not in SIZE_UNITS:
-            raise InputError(f"{hint}; found {_shown(value)}: its unit {unit!r} is unknown")
-        size = number * SIZE_UNITS.get(unit, 1)
-        if not math.isfinite(size):
-            raise InputError(f"{hint}; found {_shown(value)}")
-        return round(size)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    _refuse_integer(value, hint)
+    number, unit = _split(value, hint)
+    size = number * SIZE_UNITS.get(unit, 1)
+    if not math.isfinite(size):
         raise InputError(f"{hint}; found {_shown(value)}")
-    return value
+    if number and not unit:
+        raise InputError(f"{hint}; found {_shown(value)}: {_with_unit(round(size))}")
+    if unit and unit not in SIZE_UNITS:
+        raise InputError(f"{hint}; found {_shown(value)}: its unit {unit!r:.20} is unknown")
+    return round(size)
+
+
+def _refuse_integer(value: object, hint: str) -> None:
+    if type(value) is int and value >= 0:
+        raise InputError(f"{hint}; found {_shown(value)}: {_with_unit(value)}")
+
+
+def _with_unit(size: int) -> str:
+    spelled = dict.fromkeys((f"{size}B", exact_size(size)))
+    return "it has no unit; write " + " or ".join(f'"{text:.40}"' for text in spelled)
+
+
+def exact_time(seconds: float) -> str:
+    """A time above zero as ``parse_time`` reads it back to the bit: ``200ms``, ``1.5s``."""
+    best = "s" if seconds >= 1 else "ms" if seconds >= 1e-3 else "us"
+    for unit in (best, "ms", "s"):
+        text = f"{seconds / TIME_UNITS[unit]:.12f}".rstrip("0").rstrip(".")
+        if float(text) * TIME_UNITS[unit] == seconds:
+            return text + unit
+    shortest = repr(seconds)
+    return f"{f'{seconds:.40f}' if 'e' in shortest else shortest}s"
+
+
+def exact_size(size: int) -> str:
+    """A size as ``parse_size`` reads it back: ``4MB``, ``4KiB``, ``12345B``."""
+    for unit in ("GB", "GiB", "MB", "MiB", "KB", "KiB"):
+        count, rest = divmod(size, SIZE_UNITS[unit.lower()])
+        if count and not rest:
+            return f"{count}{unit}"
+    return f"{size}B"
 
 
 def format_time(seconds: float) -> str:
@@ -91,7 +120,7 @@ def format_size(size: int) -> str:
 
 
 def _split(text: str, hint: str) -> tuple[float, str]:
-    match = _QUANTITY.fullmatch(text)
+    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise InputError(f"{hint}; found {_shown(text)}")
     return float(match[1]), match[2].lower()

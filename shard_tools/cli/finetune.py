@@ -208,7 +208,7 @@ def _check(args: argparse.Namespace) -> None:
         "max_tokens",
         "slices",
     )
-    check_threads(args.threads)
+    check_threads(args.threads, name="--threads")
     if not 0.0 < args.calibration_share <= 1.0:
         found = args.calibration_share
         raise InputError(f"--calibration-share must be above 0 and at most 1, found {found}")

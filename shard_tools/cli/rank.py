@@ -72,7 +72,7 @@ def execute(args: argparse.Namespace) -> int:
     from sti.device.host import core_count
     from sti.pack.pack_reader import PackReader
 
-    check_threads(args.threads)
+    check_threads(args.threads, name="--threads")
     if args.seed < 0:
         raise InputError(f"--seed must be at least 0; found {args.seed}")
     options = RankOptions(

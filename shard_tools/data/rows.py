@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 from sti.errors import InputError
+from sti.text.encoding import Text
 
 Task = Literal["classification", "pair", "regression"]
-Text = str | tuple[str, str]
 
 _SINGLE = ("sentence", "text")
 _PAIR = ("sentence1", "sentence2")

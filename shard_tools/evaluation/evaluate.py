@@ -20,7 +20,7 @@ from statistics import median_high
 import numpy as np
 
 from shard_tools.checkpoint.elastic import middle, smallest
-from shard_tools.data.rows import Text, read_rows, targets_of
+from shard_tools.data.rows import read_rows, targets_of
 from shard_tools.evaluation.baselines import Baseline, Baselines, Contender, memory_bytes, planned
 from shard_tools.evaluation.cells import (
     Cell,
@@ -49,6 +49,7 @@ from sti.planning.plan import Target
 from sti.planning.planner import make_plan
 from sti.planning.prediction import mean_bits
 from sti.planning.uniform import uniform_plan
+from sti.text.encoding import Text
 
 _ACCEPTED = 0.95
 """Share of texts in scope at which classifiers' recall out of scope is usually compared."""
@@ -281,7 +282,7 @@ def _out_of_scope(path: Path, manifest: Manifest, options: EvaluateOptions) -> l
 def _check(options: EvaluateOptions) -> None:
     if options.runs < 1:
         raise InputError(f"--runs must be at least 1; found {options.runs}")
-    check_threads(options.threads)
+    check_threads(options.threads, name="--threads")
     if options.seed < 0:
         raise InputError(f"--seed must be at least 0; found {options.seed}")
     if options.tokens is not None and options.tokens < 2:

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_tools.data.rows import Text
 from shard_tools.evaluation.baselines import Contender
 from sti.device.profile import DeviceProfile
 from sti.engine.engine import Engine
 from sti.errors import StiWarning
-from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
-from sti.text.wordpiece import Tokenizer, TokenizerSpec
+from sti.pack.tokenizer import pack_tokenizer
+from sti.text.encoding import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,7 @@ def measure(
 
 def token_counts(reader: PackReader, texts: Sequence[Text]) -> list[int]:
     """Tokens of each text, as the model sees it."""
-    spec = TokenizerSpec.from_json(reader.manifest.tokenizer)
-    tokenizer = Tokenizer(spec, reader.resident(VOCABULARY).tobytes())
+    tokenizer = pack_tokenizer(reader)
     return [len(tokenizer.encode_text(text).ids) for text in texts]
 
 

@@ -15,7 +15,6 @@ from zlib import crc32
 
 import numpy as np
 
-from shard_tools.data.rows import Text
 from shard_tools.measuring.residents import OwnResidents
 from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.block_bytes import BlockBytes, check_block
@@ -25,13 +24,13 @@ from sti.backend.weight_buffer import WorkingBuffer
 from sti.errors import PackCorruptError, StorageError
 from sti.model.fidelity import fidelities
 from sti.model.manifest import Block, Manifest, Submodel
-from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
+from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.embedding import Embedder
 from sti.planning.jobs import prepare_block as job_of
 from sti.planning.plan import Plan, PlanStep
 from sti.text.batching import Group, group_by_length
-from sti.text.wordpiece import Tokenizer, TokenizerSpec
+from sti.text.encoding import Text
 
 States = tuple[Float32Array, ...]
 """Hidden states ``[B, S, d]`` of each group of a ``Batches``, between two blocks."""
@@ -88,10 +87,7 @@ class Forward:
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         self._backend: Backend = OrtBackend(self._residents, threads=threads, unsigned=unsigned)
         self._decoder = self._backend.make_decoder()
-        self._tokenizer = Tokenizer(
-            TokenizerSpec.from_json(reader.manifest.tokenizer),
-            reader.resident(VOCABULARY).tobytes(),
-        )
+        self._tokenizer = pack_tokenizer(reader)
         self._table: ByteArray | None = None
         self._raw: dict[str, ByteArray] = {}
         self._decoded: dict[tuple[int, str, int], WorkingBuffer] = {}

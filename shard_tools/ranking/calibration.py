@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_tools.data.rows import Row, Text, read_rows, targets_of
+from shard_tools.data.rows import Row, read_rows, targets_of
 from sti.errors import InputError
 from sti.model.manifest import Manifest
+from sti.text.encoding import Text
 
 LEAST_EXAMPLES = 100
 """With fewer, the ranking is noise and a point of accuracy is one text."""

@@ -33,21 +33,19 @@ class BenchCase:
     """A way to run: a name for people, and what the engine is asked for."""
 
     name: str
-    settings: TargetSpec
+    target: TargetSpec
 
     def options(self) -> list[str]:
-        """The same as options of ``sti run``."""
-        asked = self.settings
-        options: list[str] = []
-        if asked.latency_s is not None:
-            options += ["--latency", f"{asked.latency_s * 1e6:.3f}us"]
-        if asked.preload_bytes is not None:
-            options += ["--preload", str(asked.preload_bytes)]
-        if asked.fidelity is not None:
-            options += ["--fidelity", str(asked.fidelity)]
-        if asked.plan is not None:
-            options += ["--plan", str(asked.plan)]
-        return options
+        """The same as options of ``sti run``; a plan has to be a file."""
+        asked = self.target
+        given = {
+            "--latency": asked.latency,
+            "--preload": asked.preload,
+            "--fidelity": asked.fidelity,
+            "--plan": asked.plan,
+        }
+        pairs = ((name, str(value)) for name, value in given.items() if value is not None)
+        return [part for pair in pairs for part in pair]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ def measure_warm(
     }
     for turn in range(repeats + 1):
         for setting in settings:
-            aim(engine, setting.settings)
+            aim(engine, setting.target)
             for kind in kinds:
                 result = engine.run(texts, mode=kind)
                 if not turn:
@@ -179,14 +177,9 @@ def measure_warm(
     ]
 
 
-def aim(engine: Engine, settings: TargetSpec) -> None:
+def aim(engine: Engine, target: TargetSpec) -> None:
     """Set the engine's target and wait until its preload buffer is full."""
-    engine.set_target(
-        latency=settings.latency_s,
-        preload=settings.preload_bytes,
-        fidelity=settings.fidelity,
-        plan=settings.plan,
-    )
+    engine.set_target(target)
     engine.preloaded()
 
 

@@ -26,7 +26,9 @@ from sti.backend.onnxruntime.session import ort_version
 from sti.calibration.cache import Cache, Key
 from sti.device import host
 from sti.device.profile import PROFILE_VERSION, DeviceProfile
+from sti.notices import Notify, log_notice
 from sti.pack.pack_reader import PackReader
+from sti.planning.decode_threads import decode_threads
 
 BUDGET_S = 1.9
 """What measuring may take, everything included."""
@@ -35,7 +37,6 @@ _LANES = 2
 """Part of what profiles are cached for: raised when a lane's own code becomes faster or slower."""
 
 MOST_THREADS = 4
-MOST_DECODERS = 4
 
 
 def best_threads(reader: PackReader, *, cache_dir: Path | None = None) -> int:
@@ -70,10 +71,11 @@ def load_or_measure(
     threads: int,
     force: bool = False,
     cache_dir: Path | None = None,
+    notify: Notify = log_notice,
 ) -> DeviceProfile:
     """The profile for this pack's graphs on this machine.
 
-    Measures where nothing is cached (or ``force`` is set), says so on stderr, and caches the
+    Measures where nothing is cached (or ``force`` is set), gives notice of it, and caches the
     result; a cache that cannot be used costs a warning. Not while ``backend`` is in use.
 
     Args:
@@ -82,6 +84,7 @@ def load_or_measure(
         threads: part of what the profile is cached for.
         force: measure even if a profile is cached.
         cache_dir: where profiles are kept; the user's cache directory by default.
+        notify: told before measuring begins.
 
     Raises:
         RunError, PackCorruptError: storage or computation failed while measuring.
@@ -90,7 +93,7 @@ def load_or_measure(
     key = {**_key(reader), "threads": threads, "storage": _storage(reader.path)}
     profile = None if force else cache.load_profile(key)
     if profile is None:
-        print("measuring this device (once, about 2 s)...", file=sys.stderr, flush=True)
+        notify("measuring this device (once, about 2 s)")
         profile = measure(reader, backend, threads=threads, budget_s=BUDGET_S)
         cache.store_profile(key, profile)
     return profile
@@ -99,7 +102,7 @@ def load_or_measure(
 def measure(
     reader: PackReader, backend: Backend, *, threads: int, budget_s: float
 ) -> DeviceProfile:
-    """Measure every lane, as ``load_or_measure`` without cache or message.
+    """Measure every lane, as ``load_or_measure`` without cache or notice.
 
     Takes longer than ``budget_s`` only where timing everything once does.
     """
@@ -118,7 +121,7 @@ def measure(
         reader.manifest,
         device=host.describe(),
         threads=threads,
-        decoders=max(1, min(host.core_count() - threads, MOST_DECODERS)),
+        decoders=decode_threads(reader.manifest, cores=host.core_count(), compute_threads=threads),
         direct=timer.direct,
     )
 

@@ -10,7 +10,7 @@ import re
 
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
-from sti.text.wordpiece import Tokenizer, TokenizerSpec
+from sti.pack.tokenizer import pack_tokenizer
 
 _SPECIALS = 2
 _STRIDE = 7919
@@ -21,7 +21,7 @@ class SampleTexts:
 
     def __init__(self, reader: PackReader) -> None:
         vocabulary = reader.resident(VOCABULARY).tobytes()
-        self.tokenizer = Tokenizer(TokenizerSpec.from_json(reader.manifest.tokenizer), vocabulary)
+        self.tokenizer = pack_tokenizer(reader)
         words: list[bytes] = re.findall(rb"(?m)^[a-z]{2,9}$", vocabulary) or [b"a"]
         self._words = [word.decode() for word in words]
 

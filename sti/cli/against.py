@@ -18,9 +18,10 @@ from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare
 from sti.benchmark.comparison_rows import HEADER, OURS, cells_of, rows_of
 from sti.benchmark.system_process import Spec
 from sti.calibration.sample_texts import SampleTexts
+from sti.cli.opening import show_notice, target_of
 from sti.device import host
 from sti.engine.engine import Engine
-from sti.engine.targets import TargetSpec, resolve
+from sti.engine.targets import TargetSpec
 from sti.errors import InputError
 from sti.report.measured import print_rows, software
 from sti.report.tables import markdown
@@ -38,22 +39,11 @@ def execute(args: argparse.Namespace) -> None:
     for model in models:
         if not model.is_file():
             raise InputError(f"{model}: there is no such model; --against takes ONNX files")
-    asked = resolve(
-        latency=args.latency,
-        preload=args.preload,
-        fidelity=args.fidelity,
-        plan=None,
-        config=args.config,
-        target=args.target,
-    )
+    asked = target_of(args)
+    if asked.plan is not None:
+        raise InputError("--against plans for itself; give a target without a plan")
     pack = Path(args.pack)
-    with Engine.open(
-        pack,
-        latency=asked.latency_s,
-        preload=asked.preload_bytes,
-        fidelity=asked.fidelity,
-        threads=args.threads,
-    ) as engine:
+    with Engine.open(pack, asked, threads=args.threads, notify=show_notice) as engine:
         tokens = workload_tokens(args.tokens, engine.manifest)
         samples = SampleTexts(engine.reader)
         texts = samples.texts(args.batch, tokens)
@@ -73,7 +63,9 @@ def execute(args: argparse.Namespace) -> None:
             OURS: describe_plan(plan),
         }
     if asked.fidelity is None and spec.threads != host.core_count():
-        with Engine.open(pack, latency=asked.latency_s, threads=host.core_count()) as engine:
+        latency = TargetSpec(latency=asked.latency)
+        every = host.core_count()
+        with Engine.open(pack, latency, threads=every, notify=show_notice) as engine:
             _ = engine.profile  # that of all cores, as well
     found = compare(
         systems_of(pack, spec, asked, models),
@@ -93,8 +85,8 @@ def systems_of(pack: Path, spec: Spec, asked: TargetSpec, models: Sequence[Path]
         asked: the target of the pack.
     """
     options = {
-        "latency": asked.latency_s,
-        "preload": asked.preload_bytes,
+        "latency": asked.latency,
+        "preload": asked.preload,
         "fidelity": asked.fidelity,
     }
     every = host.core_count()

@@ -6,19 +6,19 @@ In: parsed arguments. Out: a Markdown table, CSV or JSON, with a line that names
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sti.benchmark.roofline import Roofline, measure_roofline
 from sti.benchmark.runs import BenchCase, Measurement, aim, measure_cold, measure_warm
 from sti.calibration.sample_texts import SampleTexts
+from sti.cli.opening import show_notice, target_of
 from sti.device import host
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
 from sti.device.lanes import LANES
 from sti.device.profile import StorageProfile
 from sti.engine.engine import Engine
-from sti.engine.targets import TargetSpec, resolve
+from sti.engine.targets import TargetSpec
 from sti.model.manifest import Manifest
 from sti.report.measured import figure, megabytes, print_rows, software
 from sti.report.tables import markdown
@@ -55,14 +55,7 @@ def execute(args: argparse.Namespace) -> None:
 
         against.execute(args)
         return
-    asked = resolve(
-        latency=args.latency,
-        preload=args.preload,
-        fidelity=args.fidelity,
-        plan=args.plan,
-        config=args.config,
-        target=args.target,
-    )
+    asked = target_of(args)
     pack = Path(args.pack)
     emulated = None if args.storage is None else parse_storage(args.storage)
     with _engine(pack, args.threads, emulated) as engine:
@@ -74,14 +67,14 @@ def execute(args: argparse.Namespace) -> None:
         found = []
         if emulated is None:  # a process of its own would read from the real storage
             for item in settings:  # planned and remembered now, for the same reason
-                aim(engine, item.settings)
+                aim(engine, item.target)
                 engine.plan_for(tokens=tokens, batch=args.batch)
             found += [
                 measure_cold(pack, item, texts, threads=args.threads, repeats=args.cold_repeat)
                 for item in settings
             ]
         found += measure_warm(engine, settings, texts, repeats=args.repeat)
-        aim(engine, settings[0].settings)
+        aim(engine, settings[0].target)
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
         storage = _storage(pack, emulated)
         try:
@@ -107,8 +100,8 @@ def execute(args: argparse.Namespace) -> None:
 def _engine(pack: Path, threads: int | None, emulated: StorageProfile | None) -> Engine:
     """The engine to measure, on the pack's own storage or on a slower one."""
     if emulated is None:
-        return Engine.open(pack, threads=threads)
-    with Engine.open(pack, threads=threads) as engine:
+        return Engine.open(pack, threads=threads, notify=show_notice)
+    with Engine.open(pack, threads=threads, notify=show_notice) as engine:
         profile, chosen = engine.profile, engine.threads
     return Engine.open(
         pack,
@@ -149,7 +142,8 @@ def _settings(asked: TargetSpec, ladder: tuple[int, ...]) -> list[BenchCase]:
     if asked.fidelity is not None:
         return [BenchCase(f"{asked.fidelity} bits", asked)]
     uniform = [
-        BenchCase(f"{bits} bits", replace(asked, latency_s=None, fidelity=bits)) for bits in ladder
+        BenchCase(f"{bits} bits", TargetSpec(preload=asked.preload, fidelity=bits))
+        for bits in ladder
     ]
     return [BenchCase("planned", asked), *uniform]
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.cache import Cache
 from sti.calibration.calibrate import load_or_measure, remember_threads, thread_choices
+from sti.cli.opening import show_notice
 from sti.device.profile import DeviceProfile
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -33,7 +34,11 @@ def execute(args: argparse.Namespace) -> None:
     with PackReader.open(args.pack) as reader:
         profiles = {
             threads: load_or_measure(
-                reader, OrtBackend(reader, threads=threads), threads=threads, force=True
+                reader,
+                OrtBackend(reader, threads=threads),
+                threads=threads,
+                force=True,
+                notify=show_notice,
             )
             for threads in ([args.threads] if args.threads else thread_choices())
         }

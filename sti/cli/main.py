@@ -365,7 +365,9 @@ def _notices() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        print(f"sti: notice: {message}", file=sys.stderr)
+        from sti.cli.opening import show_notice  # most commands have nothing to tell
+
+        show_notice(message)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", StiWarning)

@@ -11,10 +11,10 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from sti.cli.opening import open_engine, target_of
 from sti.device.lanes import LANES
 from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
-from sti.engine.targets import TargetSpec, resolve
 from sti.errors import InputError
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import fidelities
@@ -67,29 +67,15 @@ def execute(args: argparse.Namespace) -> None:
         print(f"saved to {args.output}; `--plan {args.output}` follows it")
 
 
-def _settings(args: argparse.Namespace) -> TargetSpec:
-    return resolve(
-        latency=args.latency,
-        preload=args.preload,
-        fidelity=args.fidelity,
-        plan=args.plan,
-        config=args.config,
-        target=args.target,
-    )
-
-
 def _here(args: argparse.Namespace) -> _Made:
     """Planned for this machine by the engine that would run it."""
-    from sti.cli.run import open_engine  # another machine is planned for without onnxruntime
-
-    settings = _settings(args)
     with open_engine(args) as engine:
         tokens = workload_tokens(args.tokens, engine.manifest)
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
-        manifest, profile = engine.manifest, engine.profile
+        manifest, profile, target = engine.manifest, engine.profile, engine.target
     if plan.predicted is None:
         plan = replace(plan, predicted=predict(manifest, profile, plan))
-    return _Made(plan, manifest, profile, settings.plan is None and settings.fidelity is None)
+    return _Made(plan, manifest, profile, target.plan is None and target.fidelity is None)
 
 
 def _elsewhere(args: argparse.Namespace) -> _Made:
@@ -98,21 +84,21 @@ def _elsewhere(args: argparse.Namespace) -> _Made:
 
     if args.threads is not None:
         raise InputError("--threads is for this machine; the file of a --device states its own")
-    settings = _settings(args)
+    target = target_of(args)
     with PackReader.open(args.pack) as reader:
         manifest, pack_id = reader.manifest, reader.pack_id
     profile = load_device(args.device, manifest)
-    if settings.plan is not None:
-        plan = read_plan(settings.plan, manifest, pack_id)
+    if target.plan is not None:
+        plan = read_plan(target.plan, manifest, pack_id)
         plan = replace(plan, predicted=predict(manifest, profile, plan))
         return _Made(plan, manifest, profile, free=False)
     most = manifest.dimensions.max_tokens
     workload = bucket(args.batch, workload_tokens(args.tokens, manifest), most=most)
-    target, bits = Target(settings.latency_s, settings.preload_bytes or 0), settings.fidelity
+    limits, bits = target.limits(), target.fidelity
     if bits is None:
-        plan = make_plan(manifest, pack_id, profile, workload, target)
+        plan = make_plan(manifest, pack_id, profile, workload, limits)
         return _Made(plan, manifest, profile, free=True)
-    plan = uniform_plan(manifest, pack_id, workload, bits=bits, target=target, profile=profile)
+    plan = uniform_plan(manifest, pack_id, workload, bits=bits, target=limits, profile=profile)
     check_in_time(plan, profile, bits)
     return _Made(plan, manifest, profile, free=False)
 

@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from sti.cli.texts import Text, read_texts
+from sti.cli.opening import open_engine
+from sti.cli.texts import read_texts
 from sti.device import host
-from sti.engine.answers import Label, TextSpan
-from sti.engine.engine import Engine
+from sti.engine.answers import (
+    Answer,
+    ClassAnswer,
+    EmbeddingAnswer,
+    Label,
+    SpanAnswer,
+    ValueAnswer,
+)
 from sti.engine.results import Result
 from sti.model.manifest import Manifest
 from sti.planning.prediction import expected_loss
 from sti.report.tables import aligned
 from sti.report.wording import describe_plan, show_metric
 from sti.storage.atomic_file import write_file
+from sti.text.encoding import Text
 from sti.units import format_size
 
 SHOWN_NUMBERS = 6
@@ -54,54 +61,39 @@ def execute(args: argparse.Namespace) -> None:
         document = {"pack": str(args.pack), "name": manifest.name, "task": manifest.task}
         print(json.dumps({**document, "texts": texts, **result.to_json(), "process": process}))
         return
-    outside = None if manifest.rejection is None else manifest.rejection.label
     for index, text in enumerate(texts):
-        print(_answer(index, text, result, outside))
-    if result.embeddings is not None and 1 < len(texts) <= MOST_COMPARED:
-        print("\n" + _similarities(result.embeddings), end="")
+        print(_answer(index, text, result.answer))
+    if isinstance(result.answer, EmbeddingAnswer) and 1 < len(texts) <= MOST_COMPARED:
+        print("\n" + _similarities(result.answer.embeddings), end="")
     print("\n" + _cost(result, manifest, opened - start))
 
 
-def open_engine(args: argparse.Namespace, *, verify: bool = False) -> Engine:
-    """The engine that the arguments common to ``run`` and ``plan`` ask for."""
-    return Engine.open(
-        args.pack,
-        latency=args.latency,
-        preload=args.preload,
-        fidelity=args.fidelity,
-        plan=args.plan,
-        config=args.config,
-        target=args.target,
-        threads=args.threads,
-        verify=verify,
-    )
+def _answer(index: int, text: Text, answer: Answer) -> str:
+    """One text and what was found."""
+    match answer:
+        case EmbeddingAnswer():
+            row = answer.embeddings[index]
+            numbers = " ".join(f"{value:.4f}" for value in row[:SHOWN_NUMBERS])
+            lines = [f"[{numbers} ...] ({len(row)} numbers)"]
+        case ClassAnswer():
+            lines = _classes(answer, index)
+        case ValueAnswer():
+            lines = [f"{item.value:7.4f}  {item.name}" for item in answer.values[index]]
+        case SpanAnswer():
+            lines = [
+                f"{item.score:7.4f}  {item.label}  {item.text}  ({item.start}-{item.end})"
+                for item in answer.spans[index]
+            ] or ["nothing found"]
+    return "\n".join([f"{index + 1}  {_shorten(text)}", *(f"   {line}" for line in lines)])
 
 
-def _answer(index: int, text: Text, result: Result, outside: str | None) -> str:
-    """One text and what was found; ``outside`` is what a text out of scope is called."""
-    head = f"{index + 1}  {_shorten(text)}"
-    if result.embeddings is not None:
-        row = result.embeddings[index]
-        numbers = " ".join(f"{value:.4f}" for value in row[:SHOWN_NUMBERS])
-        return f"{head}\n   [{numbers} ...] ({len(row)} numbers)"
-    answers: Sequence[Any] = () if result.labels is None else result.labels[index]
-    if result.accepted is not None and result.threshold is not None:
-        # Such a pack stands by its best label, or by none.
-        best = answers[0]
-        line = _line(best)
-        if not result.accepted[index]:
-            line = f"{outside} ({_guess(best, result.threshold)})"
-        return f"{head}\n   {line}"
-    lines = [_line(item) for item in answers[:SHOWN_LABELS]] or ["nothing found"]
-    if len(answers) > SHOWN_LABELS and isinstance(answers[0], TextSpan):
-        lines = [_line(item) for item in answers]
-    return "\n".join([head, *(f"   {line}" for line in lines)])
-
-
-def _line(item: Label | TextSpan) -> str:
-    if isinstance(item, Label):
-        return f"{item.score:7.4f}  {item.name}"
-    return f"{item.score:7.4f}  {item.label}  {item.text}  ({item.start}-{item.end})"
+def _classes(answer: ClassAnswer, index: int) -> list[str]:
+    """The best classes; of a pack that can reject a text the best one alone, or the rejection."""
+    best, *_ = row = answer.classes[index]
+    if not answer.accepted[index]:
+        return [f"{answer.rejection} ({_guess(best, answer.threshold)})"]
+    shown = SHOWN_LABELS if answer.rejection is None else 1
+    return [f"{item.score:7.4f}  {item.name}" for item in row[:shown]]
 
 
 def _guess(best: Label, threshold: float) -> str:

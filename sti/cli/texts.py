@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from sti.errors import InputError
-
-Text = str | tuple[str, str]
+from sti.text.encoding import Text
 
 
 def read_texts(given: Sequence[str], *, source: str | None, pair: bool) -> list[Text]:

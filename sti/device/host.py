@@ -66,15 +66,21 @@ def most_threads() -> int:
     return _THREADS_A_CORE * core_count()
 
 
-def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads that no processor has; None is the caller's own choice.
+def check_threads(threads: int | None, *, name: str = "threads") -> None:
+    """Refuse a number of compute threads that makes no sense here; None: not asked for.
+
+    Args:
+        threads: what the caller gave, of whatever type.
+        name: what it is called, for the message, e.g. ``"--threads"``.
 
     Raises:
-        InputError: it is not within 1 and what the machine can be asked for.
+        InputError: not a whole number from 1 to ``most_threads()``.
     """
     most = most_threads()
-    if threads is not None and not 1 <= threads <= most:
-        raise InputError(f"--threads must lie within 1..{most}; found {threads}")
+    if threads is not None and not (type(threads) is int and 1 <= threads <= most):
+        raise InputError(
+            f"{name} must be a whole number from 1 to {most} on this machine; found {threads!r:.40}"
+        )
 
 
 def fast_core_count() -> int:

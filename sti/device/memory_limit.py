@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from sti.device import host
 from sti.errors import InfeasibleError
 
@@ -16,10 +18,11 @@ def check_memory(needed: int, *, what: str, remedy: str, limit: str) -> None:
         needed: bytes.
         what: what takes them, in front of the message.
         remedy: what to do about it, at its end.
-        limit: the limit of the error.
+        limit: the limit of the error, ``"preload"`` or ``"memory"``.
 
     Raises:
-        InfeasibleError: it would. Never where the system does not tell its memory.
+        InfeasibleError: it would; ``needed`` is the memory that would have to be free. Never where
+            the system does not tell its memory.
     """
     available = host.memory().available_bytes
     if available is not None and needed > available * MEMORY_SHARE:
@@ -28,5 +31,5 @@ def check_memory(needed: int, *, what: str, remedy: str, limit: str) -> None:
             f"free; {remedy}",
             limit=limit,
             asked=needed,
-            needed=int(available * MEMORY_SHARE),
+            needed=math.ceil(needed / MEMORY_SHARE),
         )

@@ -1,33 +1,41 @@
-"""From logits to answers: classes with probabilities, values of a regression, labelled spans.
+"""From a head's output to answers: embeddings, classes, values of a regression, labelled spans.
 
-In: the head's output and the token offsets. Out: plain values. Knows nothing of plans or timing.
+In: the head's output, the texts and their tokens; for packs that can reject a text, the plan, whose
+expected loss sets the threshold. Out: one answer of the pack's task, as frozen data. Knows nothing
+of files, timing or threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from sti.arrays import Float32Array
+from sti.engine.inputs import Batch
+from sti.model.manifest import Manifest
+from sti.planning.plan import Plan
+from sti.planning.prediction import expected_loss
 from sti.text.encoding import Encoding
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A class and its probability; for a regression the score is the predicted value itself.
-
-    Probabilities are calibrated where the pack has a ``rejection``.
-    """
+class Label(NamedTuple):
+    """A class and its probability, which is calibrated where the pack has a ``rejection``."""
 
     name: str
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class TextSpan:
+class Value(NamedTuple):
+    """One output of a regression: its name in the pack and the number predicted."""
+
+    name: str
+    value: float
+
+
+class TextSpan(NamedTuple):
     """A labelled stretch of the text, ``text[start:end]``; ``score`` is its least token's."""
 
     label: str
@@ -37,16 +45,135 @@ class TextSpan:
     score: float
 
 
-def _plain(item: Label | TextSpan) -> dict[str, Any]:
-    if isinstance(item, Label):
-        return {"name": item.name, "score": item.score}
-    return {
-        "label": item.label,
-        "text": item.text,
-        "start": item.start,
-        "end": item.end,
-        "score": item.score,
-    }
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class EmbeddingAnswer:
+    """What an embedding pack answers."""
+
+    name: ClassVar[str] = "embeddings"
+    embeddings: Float32Array
+    """``[n, d]``, a row a text; the caller's to keep and change."""
+
+    def __repr__(self) -> str:
+        return f"EmbeddingAnswer({' x '.join(map(str, self.embeddings.shape))} numbers)"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: ``embeddings``, a list of numbers a text."""
+        return {"embeddings": self.embeddings.tolist()}
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ClassAnswer:
+    """What a classifier answers.
+
+    A pack without a ``rejection`` answers every text: all are accepted, at a threshold of 0.
+    """
+
+    name: ClassVar[str] = "classes"
+    classes: tuple[tuple[Label, ...], ...]
+    """For each text all classes, best first."""
+    logits: Float32Array
+    """``[n, classes]``, in the order of the pack's labels; the caller's to keep and change."""
+    accepted: tuple[bool, ...]
+    """For each text, whether it is in scope: its best class scores at least ``threshold``."""
+    threshold: float
+    """The least score in scope under the plan as used."""
+    rejection: str | None
+    """What a text out of scope is called; None for packs that answer every text."""
+
+    def __repr__(self) -> str:
+        return f"ClassAnswer({' x '.join(map(str, self.logits.shape))} classes)"
+
+    def decisions(self) -> tuple[tuple[Label, ...], ...]:
+        """For each text its classes, with the name of the rejection in front where it is rejected.
+
+        The score in front is what the best class leaves over, ``1 - score``.
+        """
+        return tuple(
+            row if inside else (Label(self.rejection or "", 1.0 - row[0].score), *row)
+            for row, inside in zip(self.classes, self.accepted, strict=True)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: ``logits`` and ``classes``.
+
+        ``in_scope`` and ``threshold`` are there for packs that can reject a text.
+        """
+        classes = [[item._asdict() for item in row] for row in self.classes]
+        found = {"logits": self.logits.tolist(), "classes": classes}
+        if self.rejection is None:
+            return found
+        return found | {"in_scope": list(self.accepted), "threshold": self.threshold}
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ValueAnswer:
+    """What a regression answers."""
+
+    name: ClassVar[str] = "values"
+    values: tuple[tuple[Value, ...], ...]
+    """For each text its predicted values, in the order of the pack's labels."""
+    logits: Float32Array
+    """The same numbers as ``[n, outputs]``; the caller's to keep and change."""
+
+    def __repr__(self) -> str:
+        return f"ValueAnswer({' x '.join(map(str, self.logits.shape))} values)"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: ``logits`` and ``values``."""
+        values = [[item._asdict() for item in row] for row in self.values]
+        return {"logits": self.logits.tolist(), "values": values}
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SpanAnswer:
+    """What a tagger answers."""
+
+    name: ClassVar[str] = "spans"
+    spans: tuple[tuple[TextSpan, ...], ...]
+    """For each text its labelled spans, in order."""
+    token_logits: tuple[Float32Array, ...]
+    """For each text ``[tokens, labels]``; the caller's to keep and change."""
+
+    def __repr__(self) -> str:
+        return f"SpanAnswer({sum(map(len, self.spans))} spans in {len(self.spans)} texts)"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: ``logits``, a list of tokens a text, and ``spans``."""
+        logits = [rows.tolist() for rows in self.token_logits]
+        return {"logits": logits, "spans": [[item._asdict() for item in row] for row in self.spans]}
+
+
+Answer = EmbeddingAnswer | ClassAnswer | ValueAnswer | SpanAnswer
+
+
+def make_answer(
+    manifest: Manifest, batch: Batch, outputs: Sequence[Float32Array], plan: Plan
+) -> Answer:
+    """Put a run's outputs, one array a text, into the form of the pack's task."""
+    if manifest.task == "embedding":
+        return EmbeddingAnswer(np.stack(outputs))
+    if manifest.task == "tagging":
+        return _spans(manifest, batch, outputs)
+    logits = np.stack(outputs)
+    if manifest.task == "regression":
+        return ValueAnswer(regression_values(logits, manifest.labels), logits)
+    rejection = manifest.rejection
+    if rejection is None:
+        classes = class_labels(logits, manifest.labels)
+        return ClassAnswer(classes, logits, (True,) * len(classes), 0.0, None)
+    classes = class_labels(logits / rejection.temperature, manifest.labels)
+    threshold = rejection.threshold(expected_loss(manifest, plan))
+    accepted = tuple(row[0].score >= threshold for row in classes)
+    return ClassAnswer(classes, logits, accepted, threshold, rejection.label)
+
+
+def _spans(manifest: Manifest, batch: Batch, outputs: Sequence[Float32Array]) -> SpanAnswer:
+    rows = tuple(row[: len(item.ids)] for row, item in zip(outputs, batch.encodings, strict=True))
+    spans = tuple(
+        text_spans(text if isinstance(text, str) else text[0], item, row, manifest.labels)
+        for text, item, row in zip(batch.texts, batch.encodings, rows, strict=True)
+    )
+    return SpanAnswer(spans, rows)
 
 
 def softmax(logits: Float32Array) -> Float32Array:
@@ -64,23 +191,10 @@ def class_labels(logits: Float32Array, names: Sequence[str]) -> tuple[tuple[Labe
     return tuple(rows)
 
 
-def reject(
-    labels: Sequence[Sequence[Label]], accepted: Sequence[bool], name: str
-) -> list[list[Label]]:
-    """Each text's labels, with ``name`` in front where the text is not accepted.
-
-    The score of ``name`` is what the best label leaves over, ``1 - score``.
-    """
-    return [
-        list(row) if inside else [Label(name, 1.0 - row[0].score), *row]
-        for row, inside in zip(labels, accepted, strict=True)
-    ]
-
-
-def regression_labels(logits: Float32Array, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
+def regression_values(logits: Float32Array, names: Sequence[str]) -> tuple[tuple[Value, ...], ...]:
     """For each row of ``[n, outputs]``, the predicted values under their names."""
     return tuple(
-        tuple(Label(name, float(value)) for name, value in zip(names, row, strict=True))
+        tuple(Value(name, float(value)) for name, value in zip(names, row, strict=True))
         for row in logits
     )
 

@@ -1,14 +1,52 @@
-"""Texts as callers give them: checked before anything is run."""
+"""What callers give an engine, checked before anything is run: texts, a task, a batch's size.
+
+In: texts as given, and their tokens. Out: a ``Batch``, or ``InputError``. Knows nothing of plans.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
+from sti.device.memory_limit import check_memory
 from sti.errors import InputError
+from sti.text.encoding import Encoding, Text
 
-Text = str | tuple[str, str]
-_SURROGATE = re.compile("[\ud800-\udfff]")
+METHODS = {
+    "embedding": "embed",
+    "classification": "classify",
+    "regression": "regress",
+    "tagging": "tag",
+}
+"""The method of ``Engine`` that answers each task; ``run`` answers all."""
+
+SMALL_BATCH_BYTES = 1 << 26
+"""What a batch may take without a look at the memory that is free."""
+_STATE_BYTES = 8
+"""A token's hidden state and token embedding, for each of its numbers."""
+
+
+class Batch(NamedTuple):
+    """Texts that are run together, in the caller's order, and the tokens of each."""
+
+    texts: Sequence[Text]
+    encodings: Sequence[Encoding]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts, without padding."""
+        return sum(len(item.ids) for item in self.encodings)
+
+    @property
+    def mean_tokens(self) -> int:
+        """Tokens of a text on average, rounded up."""
+        return -(-self.tokens // len(self.encodings))
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were cut to the model's token limit."""
+        return sum(item.truncated for item in self.encodings)
 
 
 def check_texts(texts: Sequence[Text], *, pairs: bool) -> None:
@@ -32,5 +70,37 @@ def check_texts(texts: Sequence[Text], *, pairs: bool) -> None:
             raise InputError(f"text {index} is a pair; this pack labels single texts")
         if not all(part.strip() for part in parts):
             raise InputError(f"text {index} is empty; leave it out")
-        if any(_SURROGATE.search(part) for part in parts):
-            raise InputError(f"text {index} is no valid Unicode text: it holds a lone surrogate")
+        try:
+            "".join(parts).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"text {index} is no valid Unicode text: it holds a lone surrogate"
+            ) from error
+
+
+def check_task(path: Path, task: str, method: str) -> None:
+    """Refuse a method of ``Engine`` that answers another task than the pack's.
+
+    Raises:
+        InputError: it does; names the method to use instead.
+    """
+    if METHODS[task] != method:
+        raise InputError(
+            f"{path}: this pack is for {task}, and `{method}` is not; use `{METHODS[task]}`"
+        )
+
+
+def check_room(batch: Batch, hidden: int, *, unchecked_bytes: int = SMALL_BATCH_BYTES) -> None:
+    """Refuse a batch whose hidden states would not fit into memory.
+
+    Args:
+        hidden: numbers in the hidden state of one token.
+        unchecked_bytes: a batch that takes no more than this is never refused.
+
+    Raises:
+        InfeasibleError: it would not; says how much memory would have to be free.
+    """
+    needed = batch.tokens * hidden * _STATE_BYTES
+    if needed > unchecked_bytes:
+        what = f"{len(batch.texts)} texts of {batch.tokens} tokens take at once"
+        check_memory(needed, what=what, remedy="give fewer at a time", limit="memory")

@@ -1,10 +1,11 @@
-"""Which plan is current: one for each workload bucket, made for one target, kept.
+"""Which plan is current: one for each workload bucket, made for one target, kept and held.
 
 In: what the caller asked for (``TargetSpec``), the pack's manifest, a source of the device profile.
-Out: plans and their block jobs. What the planner made is remembered between runs
-(``sti.calibration.cache``): on a small machine planning can take longer than answering. An engine
-that aims at another target gets another ``PlanStore``, so that a target that cannot be met leaves
-everything as it was. Not thread-safe.
+Out: plans and their block jobs; and what the preload buffer should hold for the next run (the last
+plan's leading blocks). What the planner made is remembered between runs
+(``sti.calibration.cache``): on a small machine planning can take longer than answering. Every
+target gets a ``PlanStore`` of its own, so that one that cannot be met leaves everything as it was.
+Not thread-safe.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from sti.calibration.calibrate import load_or_measure
 from sti.device import host
 from sti.device.memory_limit import check_memory
 from sti.device.profile import DeviceProfile
+from sti.engine.options import EngineOptions
 from sti.engine.pinned_plan import check_in_time, read_plan
 from sti.engine.targets import TargetSpec
 from sti.errors import InfeasibleError, PlanError
 from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
+from sti.pipeline.runner import Runner
 from sti.planning.check import check_plan
+from sti.planning.decode_threads import decode_threads
 from sti.planning.jobs import BlockJob, prepare_block
-from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanStep, Target
+from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanStep
 from sti.planning.uniform import uniform_plan
 from sti.version import __version__
 
@@ -41,16 +45,20 @@ class ProfileSource:
     """
 
     def __init__(
-        self, reader: PackReader, backend: Backend, *, threads: int, given: DeviceProfile | None
+        self, reader: PackReader, backend: Backend, options: EngineOptions, *, threads: int
     ) -> None:
-        self._reader, self._backend, self._threads = reader, backend, threads
-        self.known = given
+        self._reader, self._backend, self._notify = reader, backend, options.notify
+        self.threads = threads
+        """Compute threads in use; the profile is one for this many."""
+        self.known = options.profile
         """The profile, if there is one already."""
 
     def get(self) -> DeviceProfile:
         """The profile, from the cache or measured if need be."""
         if self.known is None:
-            self.known = load_or_measure(self._reader, self._backend, threads=self._threads)
+            self.known = load_or_measure(
+                self._reader, self._backend, threads=self.threads, notify=self._notify
+            )
         return self.known
 
 
@@ -59,36 +67,27 @@ class PlanStore:
 
     Args:
         reader: the pack.
-        settings: what the caller asked for.
-        threads: compute threads in use.
-        profiles: the device profile.
+        target: what the caller asked for.
+        profiles: the device profile, and the compute threads in use.
 
     Raises:
         InfeasibleError: the preload buffer is larger than memory allows.
         PlanError: a pinned plan cannot be read or does not fit the pack.
     """
 
-    def __init__(
-        self,
-        reader: PackReader,
-        settings: TargetSpec,
-        *,
-        threads: int,
-        profiles: ProfileSource,
-    ) -> None:
+    def __init__(self, reader: PackReader, target: TargetSpec, profiles: ProfileSource) -> None:
+        self.target = target
+        """What the caller asked for."""
         self._reader = reader
-        self._settings = settings
-        self._threads = threads
         self._profiles = profiles
         self._made: dict[Workload, PreparedPlan] = {}
-        self._jobs: dict[PlanStep, BlockJob] = {}
+        self._jobs: dict[tuple[PlanStep, int], BlockJob] = {}
         self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
-        preload_bytes = settings.preload_bytes or 0
-        _check_preload(preload_bytes)
-        self._target = Target(settings.latency_s, preload_bytes)
+        self._limits = target.limits()
+        _check_preload(self._limits.preload_bytes)
         self._pinned = None
-        if settings.plan is not None:
-            self._pinned = read_plan(settings.plan, reader.manifest, reader.pack_id)
+        if target.plan is not None:
+            self._pinned = read_plan(target.plan, reader.manifest, reader.pack_id)
             _check_preload(self._pinned.target.preload_bytes)
 
     def plan_for(self, *, batch: int, tokens: int) -> PreparedPlan:
@@ -100,7 +99,8 @@ class PlanStore:
         workload = bucket(batch, tokens, most=self._reader.manifest.dimensions.max_tokens)
         if workload not in self._made:
             plan = self._make(workload)
-            self._made[workload] = plan, tuple(self._job(item) for item in plan.steps)
+            jobs = tuple(self._job(item, plan.decode_threads) for item in plan.steps)
+            self._made[workload] = plan, jobs
         return self._made[workload]
 
     def opening(self) -> PreparedPlan:
@@ -115,18 +115,24 @@ class PlanStore:
         except InfeasibleError:
             return self.plan_for(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
 
-    def _job(self, item: PlanStep) -> BlockJob:
-        """A block's job; plans for different workloads share those they have in common."""
-        if item not in self._jobs:
+    def _job(self, item: PlanStep, threads: int) -> BlockJob:
+        """A block's job; plans for different workloads share those they have in common.
+
+        Args:
+            threads: those that decode it; the shards are shared out evenly among them.
+        """
+        key = item, threads
+        if key not in self._jobs:
             block = self._stored[item.layer, item.kind]
-            self._jobs[item] = prepare_block(item, block, self._reader.block_offset(block.tensor))
-        return self._jobs[item]
+            offset = self._reader.block_offset(block.tensor)
+            self._jobs[key] = prepare_block(item, block, offset, threads=threads)
+        return self._jobs[key]
 
     def _make(self, workload: Workload) -> Plan:
         if self._pinned is not None:
             return self._pinned
-        if self._settings.fidelity is not None:
-            return self._uniform(workload, self._settings.fidelity)
+        if self.target.fidelity is not None:
+            return self._uniform(workload, self.target.fidelity)
         return self._planned(workload)
 
     def _planned(self, workload: Workload) -> Plan:
@@ -138,38 +144,87 @@ class PlanStore:
             "pack": reader.pack_id,
             "profile": profile.to_json(),
             "workload": asdict(workload),
-            "target": asdict(self._target),
+            "target": asdict(self._limits),
         }
         cache = Cache()
         plan = cache.load_plan(key)
-        if plan is not None and (plan.workload, plan.target) == (workload, self._target):
-            with suppress(PlanError):  # who changed the file gets another plan
+        if plan is not None and (plan.workload, plan.target) == (workload, self._limits):
+            with suppress(PlanError):  # a file that was changed: plan again
                 check_plan(plan, reader.manifest, reader.pack_id, where="cached plan")
                 return plan
-        from sti.planning.planner import (
-            make_plan,  # most starts find their plan, and need none of it
-        )
+        # Most starts find their plan, and need none of this.
+        from sti.planning.planner import make_plan
 
-        plan = make_plan(reader.manifest, reader.pack_id, profile, workload, self._target)
+        plan = make_plan(reader.manifest, reader.pack_id, profile, workload, self._limits)
         cache.store_plan(key, plan)
         return plan
 
     def _uniform(self, workload: Workload, bits: int) -> Plan:
         """Every shard at ``bits``; measures the machine only where a latency has to be kept."""
-        timed = self._target.latency_s is not None
+        timed = self._limits.latency_s is not None
         profile = self._profiles.get() if timed else self._profiles.known
+        manifest = self._reader.manifest
         plan = uniform_plan(
-            self._reader.manifest,
+            manifest,
             self._reader.pack_id,
             workload,
             bits=bits,
-            target=self._target,
+            target=self._limits,
             profile=profile,
-            decode_threads=max(1, host.core_count() - self._threads),
+            decode_threads=decode_threads(
+                manifest, cores=host.core_count(), compute_threads=self._profiles.threads
+            ),
         )
         if profile is not None and timed:
             check_in_time(plan, profile, bits)
         return plan
+
+
+class CurrentPlans:
+    """The plans of the target an engine aims at now, and the preload buffer that follows them.
+
+    Args:
+        reader: the pack.
+        profiles: the device profile.
+        runner: has the preload buffer.
+    """
+
+    def __init__(self, reader: PackReader, profiles: ProfileSource, runner: Runner) -> None:
+        self._reader, self._profiles, self._runner = reader, profiles, runner
+        self._held: Plan | None = None
+        self._store: PlanStore | None = None
+
+    def aim(self, target: TargetSpec) -> None:
+        """Plan for another target from now on; begins to fill the preload buffer.
+
+        Raises:
+            InfeasibleError, PlanError, InputError: as ``PlanStore``; everything is as it was.
+        """
+        store = PlanStore(self._reader, target, self._profiles)
+        self.hold(store.opening())
+        self._store = store
+
+    @property
+    def target(self) -> TargetSpec:
+        """What is aimed at."""
+        return self._current.target
+
+    def plan_for(self, *, batch: int, tokens: int) -> PreparedPlan:
+        """As ``PlanStore.plan_for``, for the current target."""
+        return self._current.plan_for(batch=batch, tokens=tokens)
+
+    def hold(self, prepared: PreparedPlan) -> None:
+        """Let the preload buffer follow a plan, if that changes anything."""
+        plan, jobs = prepared
+        wanted = plan.target.preload_bytes or self._held is not None
+        if wanted and (plan is not self._held or self._runner.hold_failed):
+            self._held = plan
+            self._runner.hold(jobs, plan)
+
+    @property
+    def _current(self) -> PlanStore:
+        assert self._store is not None, "nothing was aimed at"
+        return self._store
 
 
 def _check_preload(preload_bytes: int) -> None:

@@ -1,26 +1,37 @@
-"""What a run answers: arrays, labels, spans of text, and what it cost.
+"""What a run answers and what it cost.
 
-In: the head's output and the token offsets; for packs that can reject a text, the plan's expected
-loss too. Out: ``Result`` and the plain values of ``classify`` and ``tag``. Knows nothing of files,
-plans in the making, or threads.
+In: a run's outcome, its batch and its plan. Out: ``Result``. Knows nothing of files, plans in the
+making, or threads; the answers themselves are made in ``sti.engine.answers``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from sti.arrays import Float32Array
-from sti.engine.answers import Label, TextSpan, _plain, class_labels, regression_labels, text_spans
+from sti.engine.answers import (
+    Answer,
+    ClassAnswer,
+    EmbeddingAnswer,
+    Label,
+    SpanAnswer,
+    TextSpan,
+    Value,
+    ValueAnswer,
+    make_answer,
+)
+from sti.engine.inputs import Batch
+from sti.errors import InputError
 from sti.model.manifest import Manifest
+from sti.pipeline.runner import Outcome
 from sti.pipeline.trace import PLAN, Trace
 from sti.planning.plan import Plan
-from sti.planning.prediction import expected_loss
 from sti.planning.timeline import Span, busy_s
-from sti.text.encoding import Encoding
+from sti.units import format_size
+
+AnswerT = TypeVar("AnswerT", EmbeddingAnswer, ClassAnswer, ValueAnswer, SpanAnswer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +72,17 @@ class Timing:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
-    """The answer to one call. Arrays are the caller's to keep and change."""
+    """The answer to one call.
 
-    embeddings: Float32Array | None
-    """``[n, d]``, for embedding packs."""
-    logits: Float32Array | tuple[Float32Array, ...] | None
-    """``[n, classes]``; for tagging packs one ``[tokens, classes]`` a text."""
-    labels: tuple[tuple[Label, ...], ...] | tuple[tuple[TextSpan, ...], ...] | None
-    """For each text: classes best first, regressed values in order, or labelled spans in order."""
-    accepted: tuple[bool, ...] | None
-    """For each text, whether it is in scope: whether its best class scores at least ``threshold``.
-    None for packs without a ``rejection``, which answer every text."""
-    threshold: float | None
-    """The least score in scope under this plan; None where ``accepted`` is."""
+    ``answer`` is of a type for each task. The properties reach into it and never give None: what a
+    task does not have raises ``InputError``, which names the task and what to use instead.
+    """
+
+    task: str
+    """The pack's: ``embedding``, ``classification``, ``regression`` or ``tagging``."""
+    answer: Answer
     timing: Timing
     bytes_read: int
     """Bytes read from storage in this call, token embeddings included."""
@@ -85,77 +92,102 @@ class Result:
     truncated: int
     """How many texts were cut to the model's token limit."""
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object: answers as lists, timing, bytes, and the plan.
+    @property
+    def embeddings(self) -> Float32Array:
+        """float32 ``[n, d]``, for embedding packs."""
+        return self._answer(EmbeddingAnswer, "embeddings").embeddings
 
-        ``in_scope`` and ``threshold`` are there for packs that can reject a text.
+    @property
+    def classes(self) -> tuple[tuple[Label, ...], ...]:
+        """For classifiers, for each text: all classes, best first, whether in scope or not."""
+        return self._answer(ClassAnswer, "classes").classes
+
+    @property
+    def decisions(self) -> tuple[tuple[Label, ...], ...]:
+        """For classifiers: ``classes``, with the rejection in front where a text is out of scope.
+
+        Its name is ``manifest.rejection.label``, its score what the best class leaves over.
         """
-        answers: dict[str, Any] = {}
-        if self.embeddings is not None:
-            answers["embeddings"] = self.embeddings.tolist()
-        if self.logits is not None:
-            answers["logits"] = [row.tolist() for row in self.logits]
-        if self.labels is not None:
-            answers["labels"] = [[_plain(item) for item in row] for row in self.labels]
-        if self.accepted is not None:
-            answers |= {"in_scope": list(self.accepted), "threshold": self.threshold}
+        return self._answer(ClassAnswer, "decisions").decisions()
+
+    @property
+    def values(self) -> tuple[tuple[Value, ...], ...]:
+        """For regressions, for each text: the predicted values in the order of the labels."""
+        return self._answer(ValueAnswer, "values").values
+
+    @property
+    def spans(self) -> tuple[tuple[TextSpan, ...], ...]:
+        """For taggers, for each text: its labelled spans, in order."""
+        return self._answer(SpanAnswer, "spans").spans
+
+    @property
+    def logits(self) -> Float32Array:
+        """float32 ``[n, outputs]``, for classifiers and regressions."""
+        if isinstance(self.answer, ClassAnswer | ValueAnswer):
+            return self.answer.logits
+        raise self._lacks("logits")
+
+    @property
+    def token_logits(self) -> tuple[Float32Array, ...]:
+        """float32 ``[tokens, labels]`` for each text, for taggers."""
+        return self._answer(SpanAnswer, "token_logits").token_logits
+
+    @property
+    def accepted(self) -> tuple[bool, ...]:
+        """For classifiers, for each text: whether it is in scope.
+
+        Always True for packs without a ``rejection``, which answer every text.
+        """
+        return self._answer(ClassAnswer, "accepted").accepted
+
+    @property
+    def threshold(self) -> float:
+        """For classifiers: the least score in scope under this plan.
+
+        0 for packs without a ``rejection``.
+        """
+        return self._answer(ClassAnswer, "threshold").threshold
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: the answer, timing, bytes, and the plan."""
         return {
-            **answers,
+            **self.answer.to_json(),
             "timing": self.timing.to_json(),
             "bytes_read": self.bytes_read,
             "truncated": self.truncated,
             "plan": self.plan.to_json(),
         }
 
+    def __repr__(self) -> str:
+        return (
+            f"Result({self.task}: {self.answer!r}, {self.timing.total_s * 1e3:.1f} ms, "
+            f"{format_size(self.bytes_read)} read)"
+        )
+
+    def _answer(self, kind: type[AnswerT], wanted: str) -> AnswerT:
+        if isinstance(self.answer, kind):
+            return self.answer
+        raise self._lacks(wanted)
+
+    def _lacks(self, wanted: str) -> InputError:
+        tokens = wanted == "logits" and isinstance(self.answer, SpanAnswer)
+        use = "token_logits" if tokens else self.answer.name
+        return InputError(
+            f"the pack is for {self.task}: its results have no `{wanted}`; use `{use}`"
+        )
+
 
 def make_result(
-    manifest: Manifest,
-    texts: Sequence[str | tuple[str, str]],
-    encodings: Sequence[Encoding],
-    outputs: Sequence[Float32Array],
-    *,
-    plan: Plan,
-    trace: Trace,
-    bytes_read: int,
-    total_s: float,
+    manifest: Manifest, batch: Batch, plan: Plan, outcome: Outcome, *, total_s: float
 ) -> Result:
-    """Put a run's outputs, one array a text, into the form of the pack's task."""
-    names = manifest.labels
-    embeddings: Float32Array | None = None
-    logits: Float32Array | tuple[Float32Array, ...] | None = None
-    labels: tuple[tuple[Label, ...], ...] | tuple[tuple[TextSpan, ...], ...] | None = None
-    accepted, threshold = None, None
-    if manifest.task == "embedding":
-        embeddings = np.stack(outputs)
-    elif manifest.task == "tagging":
-        cut = [row[: len(item.ids)] for row, item in zip(outputs, encodings, strict=True)]
-        logits = tuple(cut)
-        labels = tuple(
-            text_spans(text if isinstance(text, str) else text[0], item, row, names)
-            for text, item, row in zip(texts, encodings, cut, strict=True)
-        )
-    elif manifest.task == "regression":
-        logits = np.stack(outputs)
-        labels = regression_labels(logits, names)
-    elif (rejection := manifest.rejection) is None:
-        logits = np.stack(outputs)
-        labels = class_labels(logits, names)
-    else:
-        logits = np.stack(outputs)
-        labels = classes = class_labels(logits / rejection.temperature, names)
-        threshold = rejection.threshold(expected_loss(manifest, plan))
-        accepted = tuple(row[0].score >= threshold for row in classes)
-    timing = Timing(total_s, trace.plan_s, trace.stall_s(), trace.lanes)
-    truncated = sum(item.truncated for item in encodings)
+    """What a run gave, put into the form of the pack's task, with what it cost."""
+    trace = outcome.trace
     return Result(
-        embeddings=embeddings,
-        logits=logits,
-        labels=labels,
-        accepted=accepted,
-        threshold=threshold,
-        timing=timing,
-        bytes_read=bytes_read,
+        task=manifest.task,
+        answer=make_answer(manifest, batch, outcome.outputs, plan),
+        timing=Timing(total_s, trace.plan_s, trace.stall_s(), trace.lanes),
+        bytes_read=outcome.bytes_read,
         plan=plan,
         trace=trace,
-        truncated=truncated,
+        truncated=batch.truncated,
     )

@@ -1,196 +1,217 @@
-"""Named targets: the ``sti.toml`` of a project or of a user.
+"""What to aim at: a latency, a preload buffer, a fidelity or a plan.
 
-    [targets.voice]
-    latency = "150ms"
-    preload = "2MB"
-
-In: a path, or the places a configuration is looked for. Out: ``TargetSpec``, with units parsed and
-keys checked; ``resolve`` lays the caller's own arguments over a named target. Knows nothing of
-packs or devices: whether a fidelity exists or a target can be met is found out later.
+In: what people write, in Python or in a configuration (``sti.engine.config``). Out: ``TargetSpec``,
+with units parsed and values checked; ``resolve`` lays the caller's own arguments over a target.
+Knows nothing of packs or devices: whether a fidelity exists or a target can be met is found out
+later.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sti.errors import ConfigError, InputError
-from sti.planning.plan import Plan
-from sti.units import parse_size, parse_time
+from sti.planning.plan import Plan, Target
+from sti.units import exact_size, exact_time, parse_size, parse_time
 
-FILE_NAME = "sti.toml"
-KEYS = ("latency", "preload", "fidelity", "plan")
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from sti.engine.config import Config
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class TargetSpec:
-    """What to plan for. None: not asked for. A ``plan`` stands alone."""
+    """What to aim at. Immutable, hashable, comparable; checked when it is made.
 
-    latency_s: float | None = None
-    preload_bytes: int | None = None
-    fidelity: int | None = None
-    """Bits every shard is pinned to."""
-    plan: Plan | Path | None = None
-    """A plan to follow, or the file that holds it."""
+    Args:
+        latency: what a run may take, text in to answer out: ``"30ms"``, ``"1.5s"`` or a
+            ``datetime.timedelta``. None: the best quality the pack has.
+        preload: compressed bytes held between runs: ``"2MB"``, ``"512KB"``. None: none.
+        fidelity: bits of every shard, instead of planning.
+        plan: a plan to follow, or the file that holds one, instead of planning. It brings its own
+            target and fidelities, so it stands alone.
 
+    Raises:
+        InputError: a value that cannot be used, or ``plan`` together with another one.
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A configuration file, read and checked."""
+    Attributes:
+        latency_s: seconds, or None.
+        preload_bytes: bytes, or None.
+        fidelity: bits, or None.
+        plan: a plan or the path of its file, or None.
+    """
 
-    path: Path
-    targets: Mapping[str, TargetSpec]
+    latency_s: float | None
+    preload_bytes: int | None
+    fidelity: int | None
+    plan: Plan | Path | None = field(hash=False)
 
-    def target(self, name: str) -> TargetSpec:
-        """The target called ``name``.
+    def __init__(
+        self,
+        *,
+        latency: str | timedelta | None = None,
+        preload: str | None = None,
+        fidelity: int | None = None,
+        plan: Plan | str | Path | None = None,
+    ) -> None:
+        others = {"latency": latency, "preload": preload, "fidelity": fidelity}
+        given = [name for name, value in others.items() if value is not None]
+        if plan is not None and given:
+            raise InputError(
+                f"{given[0]} and plan exclude each other: a plan brings its own target and "
+                "fidelities; give one of them"
+            )
+        _check_fidelity(fidelity)
+        values = {
+            "latency_s": None if latency is None else _latency_s(latency),
+            "preload_bytes": None if preload is None else parse_size(preload, name="preload"),
+            "fidelity": fidelity,
+            "plan": None if plan is None else _plan(plan),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def named(cls, name: str, *, config: str | Path | None = None) -> TargetSpec:
+        """The target called ``name`` in a configuration.
+
+        Args:
+            config: the ``sti.toml``; None: the one in the working directory, else the user's.
 
         Raises:
-            ConfigError: there is none; names those that exist.
+            ConfigError: there is no configuration, it cannot be used, or it lacks the target.
         """
-        if name not in self.targets:
-            known = ", ".join(sorted(self.targets)) or "none"
-            raise ConfigError(f"{self.path}: no [targets.{name}]; targets in this file: {known}")
-        return self.targets[name]
+        from sti.engine.config import find_config, load_config  # most targets have no name
+
+        found = load_config(find_config(config))
+        targets = {key: _from_table(found, key, table) for key, table in found.targets.items()}
+        if name not in targets:
+            raise ConfigError(f"{found.path}: no [targets.{name}]; {found.known()}")
+        return targets[name]
+
+    @property
+    def latency(self) -> str | None:
+        """The latency as text that reads back the same, e.g. ``"30ms"``."""
+        return None if self.latency_s is None else exact_time(self.latency_s)
+
+    @property
+    def preload(self) -> str | None:
+        """The preload as text that reads back the same, e.g. ``"2MB"``."""
+        return None if self.preload_bytes is None else exact_size(self.preload_bytes)
+
+    def limits(self) -> Target:
+        """What the planner has to keep; not for a target that brings its own plan."""
+        return Target(self.latency_s, self.preload_bytes or 0)
+
+    def overlaid(
+        self,
+        *,
+        latency: str | timedelta | None = None,
+        preload: str | None = None,
+        fidelity: int | None = None,
+        plan: Plan | str | Path | None = None,
+    ) -> TargetSpec:
+        """The target with other values laid over it.
+
+        A ``plan`` replaces all of this target, and any other value replaces this target's plan.
+
+        Raises:
+            InputError: as for a new ``TargetSpec`` of the values given.
+        """
+        given = TargetSpec(latency=latency, preload=preload, fidelity=fidelity, plan=plan)
+        if given == TargetSpec():
+            return self
+        if given.plan is not None:
+            return given
+        return TargetSpec(
+            latency=given.latency or self.latency,
+            preload=given.preload or self.preload,
+            fidelity=given.fidelity or self.fidelity,
+        )
+
+    def __repr__(self) -> str:
+        parts = {"latency": self.latency, "preload": self.preload, "fidelity": self.fidelity}
+        shown = [f"{name}={value!r}" for name, value in parts.items() if value is not None]
+        if isinstance(self.plan, Plan):
+            shown.append(f"plan=<{self.plan.depth} x {self.plan.width} of pack {self.plan.pack}>")
+        elif self.plan is not None:
+            shown.append(f"plan={str(self.plan)!r}")
+        return f"TargetSpec({', '.join(shown)})"
+
+
+def _latency_s(latency: object) -> float:
+    if isinstance(latency, str):
+        return parse_time(latency, name="latency")
+    from datetime import timedelta  # most starts are given text, or nothing
+
+    hint = 'latency must be a time with a unit, such as "200ms", or a timedelta'
+    if isinstance(latency, timedelta):
+        if latency <= timedelta(0):
+            raise InputError(f"{hint}, above zero; found {latency!r:.60}")
+        return latency.total_seconds()
+    if isinstance(latency, int | float) and latency is not True and 1e-6 <= latency < 1e6:
+        remedy = f'write "{exact_time(latency)}" or timedelta(seconds={latency!r})'
+        raise InputError(f"{hint}; found {latency!r}: {remedy}")
+    raise InputError(f"{hint}; found {latency!r:.60}")
+
+
+def _check_fidelity(fidelity: int | None) -> None:
+    if fidelity is not None and (type(fidelity) is not int or fidelity < 1):
+        raise InputError(f"fidelity must be a number of bits such as 4; found {fidelity!r:.60}")
+
+
+def _plan(plan: Plan | str | Path) -> Plan | Path:
+    if not isinstance(plan, Plan | str | Path):
+        raise InputError(f"plan must be a plan or the name of its file; found {plan!r:.60}")
+    return plan if isinstance(plan, Plan) else Path(plan)
+
+
+def _from_table(config: Config, name: str, table: Mapping[str, Any]) -> TargetSpec:
+    plan, latency = table.get("plan"), table.get("latency")
+    if latency is not None and not isinstance(latency, str):
+        latency = str(latency)  # a number in a file: told as text that lacks its unit
+    try:
+        return TargetSpec(
+            latency=latency,
+            preload=table.get("preload"),
+            fidelity=table.get("fidelity"),
+            plan=None if plan is None else config.path.parent / plan,
+        )
+    except InputError as error:
+        raise ConfigError(f"{config.path}: [targets.{name}]: {error}") from error
 
 
 def resolve(
+    target: TargetSpec | str | None = None,
     *,
-    latency: str | float | None = None,
-    preload: str | int | None = None,
+    latency: str | timedelta | None = None,
+    preload: str | None = None,
     fidelity: int | None = None,
     plan: Plan | str | Path | None = None,
     config: str | Path | None = None,
-    target: str | None = None,
 ) -> TargetSpec:
-    """The caller's arguments, laid over the named target where one is given.
+    """The caller's arguments, laid over a target where one is given (``TargetSpec.overlaid``).
 
-    A plan brings its own fidelities and target. So an explicit ``plan`` replaces all that the named
-    target asks for, and any other explicit argument replaces the plan of the named target.
+    Args:
+        target: a target, or the name of one in ``config``.
 
     Raises:
         InputError: an argument that cannot be used, or ``plan`` together with another one.
-        ConfigError: a configuration without a target name, or one that cannot be used.
+        ConfigError: a configuration without a name to look up in it, or one that cannot be used.
     """
-    others = {"latency": latency, "preload": preload, "fidelity": fidelity}
-    given = [name for name, value in others.items() if value is not None]
-    if plan is not None:
-        pinned = _pinned(plan, given)
-        _named(config, target)  # a target that does not exist is a mistake all the same
-        return pinned
-    settings = _named(config, target)
-    if given:
-        settings = replace(settings, plan=None)
-    if latency is not None:
-        settings = replace(settings, latency_s=parse_time(latency, name="latency"))
-    if preload is not None:
-        settings = replace(settings, preload_bytes=parse_size(preload, name="preload"))
-    if fidelity is not None:
-        if isinstance(fidelity, bool) or not isinstance(fidelity, int) or fidelity < 1:
-            raise InputError(f"fidelity must be a number of bits such as 4; found {fidelity!r:.60}")
-        settings = replace(settings, fidelity=fidelity)
-    return settings
+    if isinstance(target, str):
+        base = TargetSpec.named(target, config=config)
+    elif config is not None:
+        from sti.engine.config import load_config
 
-
-def _pinned(plan: Plan | str | Path, given: Sequence[str]) -> TargetSpec:
-    """An explicit plan, where nothing else is given that it brings itself."""
-    if given:
-        raise InputError(
-            f"{given[0]} and plan exclude each other: a plan brings its own target and "
-            "fidelities; give one of them"
-        )
-    if not isinstance(plan, Plan | str | Path):
-        raise InputError(f"plan must be a plan or the name of its file; found {plan!r:.60}")
-    return TargetSpec(plan=plan if isinstance(plan, Plan) else Path(plan))
-
-
-def _named(config: str | Path | None, target: str | None) -> TargetSpec:
-    if target is not None:
-        return load_config(find_config(config)).target(target)
-    if config is None:
-        return TargetSpec()
-    known = ", ".join(sorted(load_config(Path(config)).targets)) or "none"
-    raise ConfigError(f"{config}: say which target to use; targets in this file: {known}")
-
-
-def find_config(given: str | Path | None = None) -> Path:
-    """The configuration to use: the one given, else ``./sti.toml``, else the user's.
-
-    The user's lies in ``$XDG_CONFIG_HOME/sti`` or ``~/.config/sti``.
-
-    Raises:
-        ConfigError: none was given and none was found; names the places.
-    """
-    if given is not None:
-        return Path(given)
-    places = [Path(FILE_NAME)]
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    if os.path.isabs(base):
-        places.append(Path(base) / "sti" / FILE_NAME)
-    for place in places:
-        if place.is_file():
-            return place
-    raise ConfigError(
-        "a target was named but there is no configuration; looked for "
-        + " and ".join(str(place) for place in places)
-        + "; write one, or name it with --config"
-    )
-
-
-def load_config(path: Path) -> Config:
-    """Read and check a configuration file.
-
-    Relative plan files in it are relative to the file.
-
-    Raises:
-        ConfigError: unreadable, not TOML, unknown tables or keys, or values that cannot be used;
-            names the file, the table, the key and what is allowed.
-    """
-    import tomllib  # only who names a target pays for the parser
-
-    try:
-        with path.open("rb") as file:
-            parsed = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    unknown = sorted(set(parsed) - {"targets"})
-    if unknown:
-        raise ConfigError(f"{path}: unknown table or key {unknown[0]!r}; allowed: [targets.NAME]")
-    targets = parsed.get("targets", {})
-    if not isinstance(targets, dict):
-        raise ConfigError(f"{path}: targets must hold tables: [targets.NAME]")
-    return Config(
-        path, {name: _settings(path, name, table, targets) for name, table in targets.items()}
-    )
-
-
-def _settings(path: Path, name: str, table: object, targets: Mapping[str, Any]) -> TargetSpec:
-    where = f"{path}: [targets.{name}]"
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: targets.{name} must be a table: [targets.{name}]")
-    unknown = sorted(set(table) - set(KEYS))
-    if unknown:
-        known = ", ".join(sorted(targets))
-        raise ConfigError(
-            f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(KEYS)} "
-            f"(targets in this file: {known})"
-        )
-    # In Python a bare number is seconds; in a file it would be taken for milliseconds too easily.
-    if "latency" in table and not isinstance(table["latency"], str):
-        raise ConfigError(f'{where}: latency must be text with a unit, such as "200ms"')
-    plan = table.get("plan")
-    if plan is not None and not isinstance(plan, str):
-        raise ConfigError(f"{where}: plan must be the name of a file")
-    try:
-        return resolve(
-            latency=table.get("latency"),
-            preload=table.get("preload"),
-            fidelity=table.get("fidelity"),
-            plan=None if plan is None else path.parent / plan,
-        )
-    except InputError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        known = load_config(Path(config)).known()
+        raise ConfigError(f"{config}: say which target to use, by its name; {known}")
+    elif target is not None and not isinstance(target, TargetSpec):
+        raise InputError(f"target must be a TargetSpec or a name; found {target!r:.60}")
+    else:
+        base = target or TargetSpec()
+    return base.overlaid(latency=latency, preload=preload, fidelity=fidelity, plan=plan)

@@ -28,6 +28,7 @@ from sti.model.workload import Workload
 from sti.planning.beam_search import Search, SearchProblem
 from sti.planning.check import check_target
 from sti.planning.cost_model import RunCosts, deadline_s, run_costs
+from sti.planning.decode_threads import clamp_decode_threads
 from sti.planning.fewest_bytes import fewest_bytes
 from sti.planning.option_tables import tabulate
 from sti.planning.plan import Plan, PlanStep, Target
@@ -65,7 +66,7 @@ def make_plan(
     """
     check_target(target)
     planner = _Planner(manifest, profile, workload, target, read_ahead)
-    best, threads = planner.best(), profile.decoders
+    best, threads = planner.best(), clamp_decode_threads(manifest, profile.decoders)
     plan = bare_plan(pack_id, workload, target, best.submodel, best.steps, threads, read_ahead)
     return replace(plan, predicted=predict(manifest, profile, plan))
 
@@ -239,7 +240,7 @@ class _Planner:
         return high
 
     def _costs(self, submodel: Submodel) -> RunCosts:
-        threads = self.profile.decoders
+        threads = clamp_decode_threads(self.manifest, self.profile.decoders)
         return run_costs(
             self.manifest, self.profile, self.workload, submodel.width, threads=threads
         )

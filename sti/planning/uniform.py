@@ -14,6 +14,7 @@ from sti.model.fidelity import blocks_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
 from sti.model.workload import Workload
 from sti.planning.check import check_target
+from sti.planning.decode_threads import clamp_decode_threads
 from sti.planning.plan import Plan, Target
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
 
@@ -39,6 +40,7 @@ def uniform_plan(
         target: its preload is placed; its latency is recorded but not checked.
         profile: adds a prediction, and its decode threads where ``decode_threads`` is None
             (without either: 1).
+        decode_threads: cut to what the pack has use for (``sti.planning.decode_threads``).
         depth, width: of the submodel; the full model's where None.
 
     Raises:
@@ -52,6 +54,7 @@ def uniform_plan(
     submodel = _find(manifest, depth, width)
     if decode_threads is None:
         decode_threads = 1 if profile is None else profile.decoders
+    decode_threads = clamp_decode_threads(manifest, decode_threads)
     blocks = blocks_of(manifest, submodel)
     counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
     placed = place(blocks, counts, target.preload_bytes)

@@ -1,4 +1,4 @@
-"""One encoded text: token ids, type ids, offsets and word ids."""
+"""A text or a pair, and what it is encoded to: token ids, type ids, offsets and word ids."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+Text = str | tuple[str, str]
+"""One input of a model: a text, or a pair of texts."""
 
 
 class Alignment:

@@ -12,6 +12,7 @@ import numpy as np
 
 from sti.arrays import Float32Array
 from sti.benchmark.system_process import Opened, Opener, Spec, serve
+from sti.engine.answers import EmbeddingAnswer, SpanAnswer
 from sti.engine.engine import Engine
 from sti.pipeline.runner import Mode
 
@@ -28,10 +29,12 @@ class _Pack:
     def run(self) -> Float32Array:
         """As ``Opened.run``."""
         result = self._engine.run(self._texts, mode=self._mode)
-        if result.embeddings is not None:
-            return result.embeddings
-        assert result.logits is not None
-        return np.concatenate([np.atleast_2d(row) for row in result.logits])
+        match result.answer:
+            case EmbeddingAnswer(embeddings):
+                return embeddings
+            case SpanAnswer(token_logits=rows):
+                return np.concatenate(rows)
+        return result.logits
 
     def settle(self) -> None:
         """Wait until the preload buffer is full."""

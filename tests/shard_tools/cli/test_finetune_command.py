@@ -68,7 +68,7 @@ def test_json_is_one_document(
         (["--batch", "-1"], "--batch must be a number above zero, found -1"),
         (["--passes", "0"], "--passes must be a number above zero, found 0"),
         (["--epochs", "1e-4"], "--epochs 0.0001: not one step of 32 of 57 rows; ask for more"),
-        (["--threads", "100000"], "--threads must lie within 1.."),
+        (["--threads", "100000"], "--threads must be a whole number from 1 to"),
         (["--seed", "-1"], "the seed must lie within 0..4294967295, found -1"),
         (["--seed", str(2**32)], "the seed must lie within 0..4294967295, found 4294967296"),
         (["--max-tokens", "4"], "texts must keep at least 5 tokens, found 4"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import sti
-from shard_tools.data.rows import Text, read_rows
+from shard_tools.data.rows import read_rows
 from shard_tools.evaluation import report
 from shard_tools.evaluation.cells import Cell, Entry, Evaluation
 from shard_tools.evaluation.evaluate import EvaluateOptions, evaluate
@@ -25,6 +25,7 @@ from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan, Target
 from sti.planning.planner import make_plan
 from sti.planning.uniform import uniform_plan
+from sti.text.encoding import Text
 from tests.support.edited_packs import edited
 from tests.support.packs import PROFILE, tiny_pack
 from tests.support.ranked_packs import ranked_pack, texts, write_data

@@ -1,0 +1,41 @@
+"""What commands with an engine share: the target their options ask for, opening it, its notices.
+
+In: parsed arguments. Out: a ``TargetSpec``, or an open engine whose notices go to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from sti.engine.targets import TargetSpec, resolve
+
+if TYPE_CHECKING:
+    from sti.engine.engine import Engine
+
+
+def show_notice(message: object) -> None:
+    """Write one notice, a line on standard error."""
+    print(f"sti: notice: {message}", file=sys.stderr, flush=True)
+
+
+def target_of(args: argparse.Namespace) -> TargetSpec:
+    """The target that ``--target`` names, the other target options laid over it."""
+    return resolve(
+        args.target,
+        latency=args.latency,
+        preload=args.preload,
+        fidelity=args.fidelity,
+        plan=args.plan,
+        config=args.config,
+    )
+
+
+def open_engine(args: argparse.Namespace, *, verify: bool = False) -> Engine:
+    """The engine that the options common to ``run`` and ``plan`` ask for."""
+    from sti.engine.engine import Engine  # plans for other devices are made without onnxruntime
+
+    return Engine.open(
+        args.pack, target_of(args), threads=args.threads, verify=verify, notify=show_notice
+    )

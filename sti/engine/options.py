@@ -1,0 +1,39 @@
+"""How an engine runs, whatever it aims at: one value that is handed down whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from sti.device.host import check_threads
+from sti.device.profile import DeviceProfile
+from sti.errors import InputError
+from sti.notices import Notify, log_notice
+from sti.storage.reader import Reader
+
+
+class EngineOptions(NamedTuple):
+    """What ``Engine.open`` takes besides the pack and the target; described there."""
+
+    threads: int | None = None
+    """Compute threads; None: what suits this machine and the pack."""
+    verify: bool = False
+    profile: DeviceProfile | None = None
+    storage: Reader | None = None
+    """Closed with the engine."""
+    notify: Notify = log_notice
+    config: str | Path | None = None
+    """Where names of targets are looked up."""
+
+    def check(self) -> None:
+        """Refuse what cannot be used.
+
+        Raises:
+            InputError: threads that this machine cannot have, or a storage without a profile of it.
+        """
+        check_threads(self.threads)
+        if self.storage is not None and self.profile is None:
+            raise InputError(
+                "storage of its own needs a profile that knows it; make one with "
+                "sti.device.emulated_storage.with_storage"
+            )
