@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sti.errors import InputError
-from sti.units import format_size, format_time, parse_size, parse_time
+from sti.units import exact_size, exact_time, format_size, format_time, parse_size, parse_time
 
 
 @pytest.mark.parametrize(
@@ -19,11 +19,9 @@ from sti.units import format_size, format_time, parse_size, parse_time
         ("750us", 750e-6),
         (".5S", 0.5),
         ("1.ms", 0.001),
-        (0.25, 0.25),
-        (3, 3.0),
     ],
 )
-def test_times_are_read_as_seconds(text: str | float, seconds: float) -> None:
+def test_times_are_read_as_seconds(text: str, seconds: float) -> None:
     assert parse_time(text) == pytest.approx(seconds, rel=1e-12)
 
 
@@ -36,13 +34,11 @@ def test_times_are_read_as_seconds(text: str | float, seconds: float) -> None:
         ("2MiB", 2 * 2**20),
         ("1.5GiB", 3 * 2**29),
         ("0", 0),
-        ("17", 17),
+        ("0B", 0),
         ("17B", 17),
-        (0, 0),
-        (4096, 4096),
     ],
 )
-def test_sizes_are_read_as_bytes(text: str | int, size: int) -> None:
+def test_sizes_are_read_as_bytes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
@@ -50,7 +46,7 @@ def test_sizes_are_read_as_bytes(text: str | int, size: int) -> None:
     "value",
     [
         *("", "ms", "200", "200m", "-1s", "1e3s", "1,5s", "0s", "0", "nan s", "1 0s", "٣s"),
-        *("9" * 400 + "s", 0, -1.0, float("nan"), float("inf"), True, None, b"1s"),
+        *("9" * 400 + "s", 0, 3, 0.25, -1.0, float("nan"), float("inf"), True, None, b"1s"),
     ],
 )
 def test_what_is_not_a_time_is_refused_by_name(value: object) -> None:
@@ -59,16 +55,35 @@ def test_what_is_not_a_time_is_refused_by_name(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "MB", "4M", "4 parsecs", "-4MB", "1e6", "9" * 400, -1, 1.5, True, None]
+    "value",
+    ["", "MB", "4M", "4 parsecs", "-4MB", "1e6", "9" * 400, "17", 0, 4096, -1, 1.5, True, None],
 )
 def test_what_is_not_a_size_is_refused_by_name(value: object) -> None:
     with pytest.raises(InputError, match="--preload must be a size"):
         parse_size(value, name="--preload")  # type: ignore[arg-type]
 
 
-def test_a_time_without_unit_says_that_the_unit_is_missing() -> None:
-    with pytest.raises(InputError, match="no unit"):
+def test_a_time_without_unit_says_what_to_write() -> None:
+    with pytest.raises(InputError, match='found \'200\': it has no unit; write "200ms" or "200s"'):
         parse_time("200")
+
+
+@pytest.mark.parametrize(
+    ("value", "spelled"),
+    [
+        ("4000000", '"4000000B" or "4MB"'),
+        (4_000_000, '"4000000B" or "4MB"'),
+        ("4096", '"4096B" or "4KiB"'),
+        (17, '"17B"'),
+        (0, '"0B"'),
+    ],
+)
+def test_a_size_without_unit_says_what_to_write(value: object, spelled: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_size(value)  # type: ignore[arg-type]
+    assert str(caught.value).endswith(f"found {value!r}: it has no unit; write {spelled}")
+    first = spelled.split('"')[1]
+    assert parse_size(first) == int(str(value))
 
 
 def test_a_long_value_is_cut_in_the_message() -> None:
@@ -101,8 +116,28 @@ def test_sizes_are_shown_with_three_digits(size: int, text: str) -> None:
 
 @given(st.integers(0, 10**15))
 def test_a_size_survives_the_way_through_text(size: int) -> None:
-    assert parse_size(str(size)) == size
     assert parse_size(f"{size}B") == size
+    assert parse_size(exact_size(size)) == size
+
+
+@given(st.floats(1e-7, 1e6))
+def test_an_exact_time_is_read_back_to_the_bit(seconds: float) -> None:
+    assert parse_time(exact_time(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.03, "30ms"), (1.5, "1.5s"), (750e-6, "750us"), (0.1 + 0.2, "0.30000000000000004s")],
+)
+def test_an_exact_time_is_short_where_it_can_be(seconds: float, text: str) -> None:
+    assert exact_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0B"), (12_345, "12345B"), (4096, "4KiB"), (2_000_000, "2MB")]
+)
+def test_an_exact_size_has_the_largest_unit_that_fits(size: int, text: str) -> None:
+    assert exact_size(size) == text
 
 
 @given(st.floats(1e-6, 1e6))

@@ -77,15 +77,27 @@ def cores(monkeypatch: pytest.MonkeyPatch, count: int, fast: int) -> None:
 
 
 def test_a_profile_is_measured_once_and_then_found(
-    reader: PackReader, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+    reader: PackReader, tmp_path: Path, quick: None
 ) -> None:
-    backend = OrtBackend(reader, threads=1)
-    first = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
-    said = capsys.readouterr()
-    assert "measuring this device" in said.err
-    assert said.out == ""
-    assert load_or_measure(reader, backend, threads=1, cache_dir=tmp_path) == first
-    assert capsys.readouterr().err == ""
+    backend, told = OrtBackend(reader, threads=1), list[str]()
+    first = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path, notify=told.append)
+    assert told == ["measuring this device (once, about 2 s)"]
+    again = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path, notify=told.append)
+    assert again == first and len(told) == 1
+
+
+def test_a_notice_is_logged_where_nobody_asked_for_it_and_nothing_is_printed(
+    reader: PackReader,
+    tmp_path: Path,
+    quick: None,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("INFO", logger="sti"):
+        load_or_measure(reader, OrtBackend(reader, threads=1), threads=1, cache_dir=tmp_path)
+    assert [(item.name, item.levelname) for item in caplog.records] == [("sti", "INFO")]
+    assert "measuring this device" in caplog.text
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_profile_covers_every_graph_and_fidelity_of_the_pack(
@@ -105,13 +117,13 @@ def test_a_profile_covers_every_graph_and_fidelity_of_the_pack(
     assert DeviceProfile.from_json(json.loads(text), where="test") == profile
 
 
-def test_forcing_measures_again(
-    reader: PackReader, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    backend = OrtBackend(reader, threads=1)
-    load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
-    load_or_measure(reader, backend, threads=1, force=True, cache_dir=tmp_path)
-    assert capsys.readouterr().err.count("measuring this device") == 2
+def test_forcing_measures_again(reader: PackReader, tmp_path: Path, quick: None) -> None:
+    backend, told = OrtBackend(reader, threads=1), list[str]()
+    for force in (False, True):
+        load_or_measure(
+            reader, backend, threads=1, force=force, cache_dir=tmp_path, notify=told.append
+        )
+    assert len(told) == 2
 
 
 def test_profiles_are_kept_apart_by_threads_and_by_version_of_onnxruntime(
@@ -169,6 +181,23 @@ def test_remembered_threads_win_over_the_rule_but_not_over_the_cores(
     assert best_threads(reader, cache_dir=tmp_path) == 2
     remember_threads(reader, 64, cache_dir=tmp_path)
     assert best_threads(reader, cache_dir=tmp_path) == 4
+
+
+@pytest.mark.parametrize(("count", "threads", "decoders"), [(1, 1, 1), (3, 1, 2), (64, 1, 4)])
+def test_the_cores_beside_compute_decode_but_no_more_than_four(
+    reader: PackReader,
+    tmp_path: Path,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    threads: int,
+    decoders: int,
+) -> None:
+    cores(monkeypatch, count, count)
+    assert reader.manifest.dimensions.slices == 4
+    backend = OrtBackend(reader, threads=threads)
+    profile = load_or_measure(reader, backend, threads=threads, cache_dir=tmp_path)
+    assert profile.decoders == decoders
 
 
 def observations(noise: float, slower: float = 1.0, fixed_s: float = 0.0) -> Observations:

@@ -75,7 +75,9 @@ def refused(answer: Answer, *said: str) -> None:
     """Bad input: exit code 2, one line on stderr, nothing on stdout."""
     assert answer.code == 2
     assert answer.out == ""
-    lines = [line for line in answer.err.splitlines() if not line.startswith("measuring")]
+    lines = [
+        line for line in answer.err.splitlines() if not line.startswith("sti: notice: measuring")
+    ]
     assert len(lines) == 1, answer.err
     for part in said:
         assert part in lines[0]
@@ -112,7 +114,7 @@ def test_run_prints_one_json_document_and_nothing_else(cli: Cli, tiny_pack: Path
 
 def test_labels_are_printed_best_first(cli: Cli, pack_for: PackFor) -> None:
     pack = pack_for("classification")
-    found = cli("run", pack, "the dog", "--fidelity", 8, "--json").json["labels"][0]
+    found = cli("run", pack, "the dog", "--fidelity", 8, "--json").json["classes"][0]
     assert sorted(item["name"] for item in found) == sorted(LABELS)
     scores = [item["score"] for item in found]
     assert scores == sorted(scores, reverse=True)
@@ -129,13 +131,13 @@ def test_pairs_are_answered_as_pairs(cli: Cli, pack_for: PackFor, tmp_path: Path
     ).json
     alone = cli("run", pack, "the dog the cat", "--fidelity", 8, "--json").json
     assert one["texts"] == two["texts"] == [["the dog", "the cat"]]
-    assert one["labels"] == two["labels"] != alone["labels"]
+    assert one["classes"] == two["classes"] != alone["classes"]
 
 
 def test_spans_are_printed_with_their_place(cli: Cli, pack_for: PackFor) -> None:
     pack = pack_for("tagging")
     answer = cli("run", pack, "the dog runs", "--fidelity", 8)
-    found = cli("run", pack, "the dog runs", "--fidelity", 8, "--json").json["labels"][0]
+    found = cli("run", pack, "the dog runs", "--fidelity", 8, "--json").json["classes"][0]
     for span in found:
         assert span["text"] == "the dog runs"[span["start"] : span["end"]]
         assert f"({span['start']}-{span['end']})" in answer.out
@@ -520,7 +522,7 @@ def test_calibrate_measures_remembers_and_lists(
     assert "nothing measured yet" in cli("calibrate").out
     answer = cli("calibrate", tiny_pack, "--threads", 1)
     assert "1 compute thread will be used" in answer.out
-    assert "measuring this device" in answer.err
+    assert "sti: notice: measuring this device" in answer.err
     assert len(list((tmp_path / "sti").glob("threads-*.json"))) == 1
     listed = cli("calibrate", "--json").json["profiles"]
     assert [profile["threads"] for profile in listed] == [1]

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sti.engine.answers import Label, class_labels, regression_labels, softmax, text_spans
+from sti.engine.answers import (
+    Value,
+    class_labels,
+    regression_values,
+    softmax,
+    text_spans,
+)
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
@@ -39,7 +45,7 @@ def test_labels_come_best_first() -> None:
 
 
 def test_a_regression_keeps_its_value() -> None:
-    assert regression_labels(np.array([[3.5]]), ("score",)) == ((Label("score", 3.5),),)
+    assert regression_values(np.array([[3.5]]), ("score",)) == ((Value("score", 3.5),),)
 
 
 TEXT = "Ada Lovelace saw Paris, Texas"

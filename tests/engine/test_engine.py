@@ -39,11 +39,6 @@ def engine() -> Iterator[sti.Engine]:
         yield opened
 
 
-def embeddings(result: sti.Result) -> np.ndarray[Any, np.dtype[np.float32]]:
-    assert result.embeddings is not None
-    return result.embeddings
-
-
 def mixed_plan(engine: sti.Engine, counts: list[list[int]], preload: int, threads: int) -> Plan:
     """A plan with a staircase of its own for every block."""
     base = uniform_plan(
@@ -71,14 +66,14 @@ def test_pipelined_equals_sequential_to_the_bit(
     with sti.Engine.open(tiny_pack(), fidelity=2, threads=1, profile=PROFILE) as engine:
         plan = mixed_plan(engine, counts, preload, threads)
         engine.set_target(plan=plan)
-        cold = embeddings(engine.run(TEXTS))
+        cold = engine.run(TEXTS).embeddings
         assert engine.preloaded(10)
         assert engine.held_bytes <= plan.target.preload_bytes
         piped = engine.run(TEXTS)
         straight = engine.run(TEXTS, mode="sequential")
         assert piped.plan is plan
-        assert (embeddings(piped) == embeddings(straight)).all()
-        assert (embeddings(piped) == cold).all()
+        assert (piped.embeddings == straight.embeddings).all()
+        assert (piped.embeddings == cold).all()
         assert piped.bytes_read == straight.bytes_read
 
 
@@ -149,8 +144,8 @@ def test_set_target_changes_the_plan_and_rebuilds_no_session(
         engine.set_target()
         again = engine.run(TEXTS)
     assert low.plan.steps != best.plan.steps
-    assert (embeddings(again) == embeddings(best)).all()
-    assert not (embeddings(low) == embeddings(best)).all()
+    assert (again.embeddings == best.embeddings).all()
+    assert not (low.embeddings == best.embeddings).all()
 
 
 def test_an_infeasible_target_says_the_limit_and_leaves_the_engine_as_it_was() -> None:
@@ -165,8 +160,9 @@ def test_an_infeasible_target_says_the_limit_and_leaves_the_engine_as_it_was() -
 
 def test_a_preload_buffer_larger_than_memory_is_refused() -> None:
     with pytest.raises(sti.InfeasibleError, match="memory") as caught:
-        sti.Engine.open(tiny_pack(), preload=10**15, fidelity=2, profile=PROFILE)
+        sti.Engine.open(tiny_pack(), preload="1000000GB", fidelity=2, profile=PROFILE)
     assert caught.value.limit == "preload"
+    assert caught.value.asked == 10**15 and caught.value.needed == 2 * 10**15
 
 
 def test_narrow_operands_of_several_heads_answer_as_one_head_a_slice() -> None:
@@ -196,7 +192,7 @@ def test_classification_names_labels_best_first() -> None:
 def test_other_sequence_heads_answer(task: Any) -> None:
     with sti.Engine.open(tiny_pack(task), fidelity=8, threads=1, profile=PROFILE) as engine:
         logits = engine.run([("the dog", "a cat"), "the dog"]).logits
-        assert isinstance(logits, np.ndarray) and np.isfinite(logits).all() and len(logits) == 2
+        assert logits.shape == (2, engine.dimension) and np.isfinite(logits).all()
 
 
 def test_tagging_gives_spans_of_the_text() -> None:
@@ -357,7 +353,7 @@ def test_verify_names_the_damaged_shard(tmp_path: Path) -> None:
     damaged.write_bytes(tiny_pack().read_bytes())
     with sti.Engine.open(damaged, fidelity=2, threads=1, profile=PROFILE) as engine:
         block = engine.manifest.blocks[2]
-        offset = engine._reader.block_offset(block.tensor) + sum(block.outlier_bytes)
+        offset = engine.reader.block_offset(block.tensor) + sum(block.outlier_bytes)
     with damaged.open("r+b") as file:
         file.seek(offset + block.planes[0].shard_bytes * 2 + 1)
         byte = file.read(1)
@@ -456,11 +452,12 @@ def test_a_pinned_fidelity_that_cannot_keep_the_latency_is_refused() -> None:
 def test_a_batch_beyond_memory_is_refused(
     engine: sti.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sti.engine.engine._SMALL_BYTES", 0)
-    monkeypatch.setattr("sti.device.host.memory", lambda: Memory(10_000, 10_000))
+    monkeypatch.setattr("sti.device.host.memory", lambda: Memory(10**6, 10**6))
+    long = "dog " * (engine.max_tokens - 2)
     with pytest.raises(sti.InfeasibleError, match="fewer at a time") as caught:
-        engine.run(TEXTS * 20)
+        engine.run([long] * 6000)
     assert caught.value.limit == "memory"
+    assert caught.value.asked == 6000 * engine.max_tokens * engine.dimension * 8
 
 
 @pytest.mark.parametrize("threads", [0, -1, 10**5, 1.5, True, "2"])
@@ -503,7 +500,7 @@ def test_a_damaged_outlier_list_names_layer_and_block(tmp_path: Path) -> None:
 
 def test_a_plan_is_made_once_and_found_by_the_next_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     pack = tiny_pack("classification")
-    with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+    with sti.Engine.open(pack, latency="10s", threads=1, profile=PROFILE) as engine:
         wanted = engine.plan_for(tokens=16)
 
     def fail(*_: object, **__: object) -> None:
@@ -511,16 +508,16 @@ def test_a_plan_is_made_once_and_found_by_the_next_engine(monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patched:
         patched.setattr("sti.planning.planner.make_plan", fail)
-        with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+        with sti.Engine.open(pack, latency="10s", threads=1, profile=PROFILE) as engine:
             assert engine.plan_for(tokens=16) == wanted
             with pytest.raises(AssertionError, match="planned again"):
-                engine.set_target(latency=20.0)
+                engine.set_target(latency="20s")
     for change in ({"pack": "0" * 16}, {"target": {"latency_s": 99.0, "preload_bytes": 0}}):
         for path in cache_directory().glob("plan-*.json"):  # valid, but not what is asked for
             document = json.loads(path.read_text())
             document["value"] |= change
             path.write_text(json.dumps(document))
-        with sti.Engine.open(pack, latency=10.0, threads=1, profile=PROFILE) as engine:
+        with sti.Engine.open(pack, latency="10s", threads=1, profile=PROFILE) as engine:
             assert engine.plan_for(tokens=16) == wanted
 
 
@@ -534,13 +531,83 @@ def test_making_a_plan_is_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(*args, **more)
 
     monkeypatch.setattr(planner, "make_plan", slow)
-    with sti.Engine.open(tiny_pack(), latency=10.0, threads=1, profile=PROFILE) as engine:
+    with sti.Engine.open(tiny_pack(), latency="10s", threads=1, profile=PROFILE) as engine:
         engine.run(["warm"])
         long = " ".join("abcdefghij")
         first, second = engine.run([long]).timing, engine.run([long]).timing
     assert first.plan_s >= 0.2 > first.busy_s("compute")
     assert first.total_s >= first.plan_s and first.stall_s < 0.2
     assert second.plan_s < 0.1
+
+
+# ---- facts of the engine
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "dimension"),
+    [
+        ("embedding", (), 32),
+        ("classification", ("red", "green", "blue"), 3),
+        ("tagging", None, None),
+        ("regression", None, 1),
+    ],
+)
+def test_an_engine_tells_task_labels_dimension_and_limits(
+    task: Any, labels: tuple[str, ...] | None, dimension: int | None
+) -> None:
+    with sti.Engine.open(tiny_pack(task), fidelity=2, threads=1, profile=PROFILE) as engine:
+        assert engine.task == task
+        assert engine.labels == (engine.manifest.labels if labels is None else labels)
+        assert engine.dimension == (len(engine.labels) if dimension is None else dimension)
+        assert engine.max_tokens == 48
+        assert engine.target == sti.TargetSpec(fidelity=2)
+        shown = repr(engine)
+    assert task in shown and "TargetSpec(fidelity=2)" in shown and "\n" not in shown
+    assert repr(engine).endswith(", closed)")
+
+
+def test_the_target_follows_set_target_and_stays_where_that_fails(tmp_path: Path) -> None:
+    config = tmp_path / "sti.toml"
+    config.write_text('[targets.low]\nfidelity = 2\n[targets.late]\nlatency = "1us"\n')
+    pack = tiny_pack()
+    with sti.Engine.open(pack, "low", config=config, threads=1, profile=PROFILE) as engine:
+        assert engine.target == sti.TargetSpec(fidelity=2)
+        engine.set_target(sti.TargetSpec(fidelity=4), preload="1KB")
+        assert engine.target == sti.TargetSpec(fidelity=4, preload="1KB")
+        with pytest.raises(sti.InfeasibleError):
+            engine.set_target("late")
+        assert engine.target == sti.TargetSpec(fidelity=4, preload="1KB")
+        engine.set_target("low")
+        assert engine.target == sti.TargetSpec(fidelity=2)
+
+
+def test_tokenize_gives_what_a_run_sees(engine: sti.Engine) -> None:
+    short, pair, long = engine.tokenize(["the dog", ("the dog", "a cat"), LONG])
+    assert len(short.ids) == 4 and not short.truncated
+    assert set(pair.type_ids.tolist()) == {0, 1} and len(pair.ids) == len(pair.type_ids)
+    assert len(long.ids) == engine.max_tokens and long.truncated
+    with pytest.raises(sti.InputError, match="text 0 is empty"):
+        engine.tokenize([" "])
+
+
+def test_a_closed_engine_tokenizes_no_more() -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=2, threads=1, profile=PROFILE) as engine:
+        pass
+    with pytest.raises(sti.ClosedError):
+        engine.tokenize(TEXTS)
+
+
+def test_notices_go_to_whoever_asked_for_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sti.calibration.calibrate.BUDGET_S", 0.1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told: list[str] = []
+    for _ in range(2):
+        with sti.Engine.open(tiny_pack(), threads=1, notify=told.append):
+            pass
+    assert told == ["measuring this device (once, about 2 s)"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_storage_of_its_own_needs_a_profile_that_knows_it() -> None:

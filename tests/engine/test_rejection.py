@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 import sti
 from sti.cli.main import main
-from sti.engine.answers import Label, reject
+from sti.engine.answers import ClassAnswer, Label
+from sti.engine.inputs import Batch
 from sti.engine.results import make_result
 from sti.model.manifest import Manifest
 from sti.model.quality import Quality, Rejection
 from sti.model.workload import Workload
+from sti.pipeline.runner import Outcome
 from sti.pipeline.trace import Trace
 from sti.planning.prediction import expected_loss
 from sti.planning.uniform import uniform_plan
@@ -72,23 +74,10 @@ def answered(manifest: Manifest, logits: Any, *, loss: float = 0.0) -> sti.Resul
     plan = uniform_plan(manifest, "pack", Workload(1, 8), bits=8, profile=make_profile())
     assert plan.predicted is not None
     plan = replace(plan, predicted=replace(plan.predicted, loss=loss))
-    rows = list(np.asarray(logits, dtype=np.float32))
+    rows = tuple(np.asarray(logits, dtype=np.float32))
     encoding: Any = SimpleNamespace(truncated=False)
-    return make_result(
-        manifest,
-        ["a text"] * len(rows),
-        [encoding] * len(rows),
-        rows,
-        plan=plan,
-        trace=Trace({}),
-        bytes_read=0,
-        total_s=0.0,
-    )
-
-
-def rows_of(result: sti.Result) -> list[list[Label]]:
-    assert result.labels is not None
-    return [[item for item in row if isinstance(item, Label)] for row in result.labels]
+    batch = Batch(["a text"] * len(rows), [encoding] * len(rows))
+    return make_result(manifest, batch, plan, Outcome(rows, 0, Trace({})), total_s=0.0)
 
 
 logits = st.lists(
@@ -102,9 +91,9 @@ def test_scores_are_probabilities_at_the_temperature_and_decide(
 ) -> None:
     result = answered(classifier(rejection(threshold, temperature=temperature)), rows)
     assert result.threshold == threshold
-    assert result.accepted == tuple(row[0].score >= threshold for row in rows_of(result))
+    assert result.accepted == tuple(row[0].score >= threshold for row in result.classes)
     assert np.array_equal(np.asarray(result.logits), np.asarray(rows, dtype=np.float32))
-    for row, given_row in zip(rows_of(result), rows, strict=True):
+    for row, given_row in zip(result.classes, rows, strict=True):
         scaled = np.asarray(given_row) / temperature
         raised = np.exp(scaled - scaled.max())
         expected = dict(zip(NAMES, raised / raised.sum(), strict=True))
@@ -113,15 +102,16 @@ def test_scores_are_probabilities_at_the_temperature_and_decide(
 
 
 def test_a_score_at_the_threshold_is_in_scope_and_one_below_is_not() -> None:
-    score = rows_of(answered(classifier(None), [[0.0, 1.0, 0.0]]))[0][0].score
+    score = answered(classifier(None), [[0.0, 1.0, 0.0]]).classes[0][0].score
     above = float(np.nextafter(score, 1.0))
     assert answered(classifier(rejection(score)), [[0.0, 1.0, 0.0]]).accepted == (True,)
     assert answered(classifier(rejection(above)), [[0.0, 1.0, 0.0]]).accepted == (False,)
 
 
-def test_packs_without_rejection_decide_nothing() -> None:
+def test_packs_without_rejection_accept_every_text_and_say_nothing_of_it_in_json() -> None:
     result = answered(classifier(None), [[0.0, 0.0, 0.0]])
-    assert result.accepted is None and result.threshold is None
+    assert result.accepted == (True,) and result.threshold == 0.0
+    assert result.decisions == result.classes
     assert not {"in_scope", "threshold"} & set(result.to_json())
 
 
@@ -130,7 +120,7 @@ def test_the_threshold_follows_the_expected_loss_of_the_plan(loss: float, thresh
     sloped = Rejection(OUTSIDE, 1.0, 0.95, (0.0, 2.0), (0.9, 0.5))
     result = answered(classifier(sloped), [[0.0, 3.0, 0.0], [0.0, 1.5, 0.0]], loss=loss)
     assert result.threshold == pytest.approx(threshold)
-    scores = [row[0].score for row in rows_of(result)]
+    scores = [row[0].score for row in result.classes]
     assert scores == pytest.approx([0.909, 0.691], abs=1e-3)
     assert result.accepted == tuple(score >= threshold for score in scores)
 
@@ -141,12 +131,14 @@ def test_json_carries_the_decisions_beside_all_classes() -> None:
     )
     assert found["in_scope"] == [True, False]
     assert found["threshold"] == 0.6
-    assert [len(row) for row in found["labels"]] == [3, 3]
+    assert [len(row) for row in found["classes"]] == [3, 3]
 
 
 def test_what_is_rejected_gets_the_name_in_front_and_keeps_its_classes() -> None:
-    rows = [[Label("a", 0.75), Label("b", 0.25)], [Label("b", 0.5), Label("a", 0.5)]]
-    assert reject(rows, [True, False], "none") == [rows[0], [Label("none", 0.5), *rows[1]]]
+    rows = ((Label("a", 0.75), Label("b", 0.25)), (Label("b", 0.5), Label("a", 0.5)))
+    logits = np.zeros((2, 2), dtype=np.float32)
+    answer = ClassAnswer(rows, logits, (True, False), 0.6, "none")
+    assert answer.decisions() == (rows[0], (Label("none", 0.5), *rows[1]))
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -170,9 +162,9 @@ def test_classify_puts_out_of_scope_first_and_the_classes_behind_it(
     with opened(path) as engine:
         result, rows = engine.run(TEXTS), engine.classify(TEXTS)
     assert result.accepted == tuple(inside)
-    for row, classes, accepted in zip(rows, rows_of(result), inside, strict=True):
+    for row, classes, accepted in zip(rows, result.classes, inside, strict=True):
         if accepted:
-            assert row == classes
+            assert row == list(classes)
         else:
             assert row == [Label(OUTSIDE, 1.0 - classes[0].score), *classes]
 
@@ -182,7 +174,7 @@ def test_the_temperature_of_the_pack_reaches_the_scores(tmp_path: Path) -> None:
     with opened(path) as warm, opened(tiny_pack("classification")) as plain:
         halved, whole = warm.run(TEXTS), plain.run(TEXTS)
     assert halved.accepted == (True,) * len(TEXTS)
-    for low, high in zip(rows_of(halved), rows_of(whole), strict=True):
+    for low, high in zip(halved.classes, whole.classes, strict=True):
         assert [item.name for item in low] == [item.name for item in high]
         odds = [np.log(row[0].score / row[-1].score) for row in (low, high)]
         assert odds[0] == pytest.approx(odds[1] / 2, rel=1e-3)
@@ -224,7 +216,7 @@ def test_run_prints_the_intent_or_that_there_is_none(
     assert found["in_scope"] == inside
     lines = printed("run", path, *TEXTS, "--fidelity", 8).splitlines()
     shown = [line.strip() for line in lines[1 : 2 * len(TEXTS) : 2]]
-    for line, row, accepted in zip(shown, found["labels"], inside, strict=True):
+    for line, row, accepted in zip(shown, found["classes"], inside, strict=True):
         if accepted:
             assert line == f"{row[0]['score']:.4f}  {row[0]['name']}"
         else:
@@ -244,7 +236,7 @@ def test_run_says_how_far_below_the_threshold_the_best_guess_is(
 
 def best_of(path: Path) -> list[Label]:
     with opened(path) as engine:
-        return rows_of(engine.run(["the dog runs"]))[0]
+        return list(engine.run(["the dog runs"]).classes[0])
 
 
 @pytest.mark.parametrize(

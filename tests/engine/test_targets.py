@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from sti.engine.targets import TargetSpec, find_config, load_config, resolve
+from sti.engine.config import find_config
+from sti.engine.targets import TargetSpec, resolve
 from sti.errors import ConfigError, InputError
+from sti.model.workload import Workload
+from sti.planning.uniform import uniform_plan
+from tests.support.synthetic import make_manifest, make_profile
 
 GOOD = """
 [targets.voice]
@@ -37,42 +43,45 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_named_targets_are_read_with_their_units(config: Path) -> None:
-    voice = load_config(config).target("voice")
-    assert voice == TargetSpec(latency_s=0.15, preload_bytes=2_000_000)
+    voice = TargetSpec.named("voice", config=config)
+    assert voice == TargetSpec(latency="150ms", preload="2MB")
+    assert (voice.latency_s, voice.preload_bytes) == (0.15, 2_000_000)
 
 
 def test_a_plan_file_is_relative_to_the_configuration(config: Path) -> None:
-    pinned = load_config(config).target("pinned")
+    pinned = TargetSpec.named("pinned", config=config)
     assert pinned == TargetSpec(plan=config.parent / "plans" / "night.json")
 
 
 def test_explicit_arguments_win_over_the_target(config: Path) -> None:
-    settings = resolve(config=config, target="voice", latency="1s")
-    assert settings == TargetSpec(latency_s=1.0, preload_bytes=2_000_000)
+    found = resolve("voice", config=config, latency="1s")
+    assert found == TargetSpec(latency="1s", preload="2MB")
+    voice = TargetSpec.named("voice", config=config)
+    assert resolve(voice, latency="1s") == voice.overlaid(latency="1s") == found
 
 
 def test_an_explicit_fidelity_replaces_the_plan_of_the_target(config: Path) -> None:
-    settings = resolve(config=config, target="pinned", fidelity=3)
-    assert (settings.fidelity, settings.plan) == (3, None)
+    found = resolve("pinned", config=config, fidelity=3)
+    assert (found.fidelity, found.plan) == (3, None)
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"latency": "1s"}, TargetSpec(latency_s=1.0)),
-        ({"preload": "1KB"}, TargetSpec(preload_bytes=1000)),
+        ({"latency": "1s"}, TargetSpec(latency="1s")),
+        ({"preload": "1KB"}, TargetSpec(preload="1KB")),
     ],
 )
 def test_an_explicit_target_replaces_the_plan_of_the_named_one(
     config: Path, given: dict[str, Any], expected: TargetSpec
 ) -> None:
-    assert resolve(config=config, target="pinned", **given) == expected
+    assert resolve("pinned", config=config, **given) == expected
 
 
 @pytest.mark.parametrize("target", ["voice", "sharp", "pinned"])
 def test_an_explicit_plan_replaces_all_of_the_target(config: Path, target: str) -> None:
-    settings = resolve(config=config, target=target, plan="mine.json")
-    assert settings == TargetSpec(plan=Path("mine.json"))
+    found = resolve(target, config=config, plan="mine.json")
+    assert found == TargetSpec(plan=Path("mine.json"))
 
 
 def test_without_arguments_nothing_is_asked_for() -> None:
@@ -80,11 +89,12 @@ def test_without_arguments_nothing_is_asked_for() -> None:
 
 
 def test_a_preload_of_zero_is_kept_apart_from_none() -> None:
-    assert resolve(preload=0).preload_bytes == 0
+    assert resolve(preload="0B").preload_bytes == resolve(preload="0").preload_bytes == 0
+    assert resolve(TargetSpec(preload="1KB"), preload="0B") == TargetSpec(preload="0B")
 
 
 @pytest.mark.parametrize(
-    "given", [{"fidelity": 4}, {"latency": "1s"}, {"preload": "1KB"}, {"preload": 0}]
+    "given", [{"fidelity": 4}, {"latency": "1s"}, {"preload": "1KB"}, {"preload": "0B"}]
 )
 def test_a_plan_excludes_what_it_brings_itself(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(given))} and plan exclude.*its own target"):
@@ -92,8 +102,8 @@ def test_a_plan_excludes_what_it_brings_itself(given: dict[str, Any]) -> None:
 
 
 def test_a_fidelity_may_have_a_latency_and_a_preload() -> None:
-    settings = resolve(fidelity=4, latency="1s", preload="1KB")
-    assert settings == TargetSpec(latency_s=1.0, preload_bytes=1000, fidelity=4)
+    found = TargetSpec(fidelity=4, latency="1s", preload="1KB")
+    assert (found.latency_s, found.preload_bytes, found.fidelity) == (1.0, 1000, 4)
 
 
 @pytest.mark.parametrize("plan", [5, {}, True, b"x.json", ["x.json"]])
@@ -108,11 +118,70 @@ def test_a_fidelity_is_a_number_of_bits(fidelity: object) -> None:
         resolve(fidelity=fidelity)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("latency", ["30ms", "0.03s", timedelta(milliseconds=30)])
+def test_a_latency_is_text_with_a_unit_or_a_timedelta(latency: str | timedelta) -> None:
+    target = TargetSpec(latency=latency)
+    assert target.latency_s == 0.03 and target.latency == "30ms"
+    assert hash(target) == hash(TargetSpec(latency="30ms")) and target == TargetSpec(latency="30ms")
+
+
+@pytest.mark.parametrize(
+    ("latency", "remedy"),
+    [
+        (0.2, 'found 0.2: write "200ms" or timedelta(seconds=0.2)'),
+        (3, 'found 3: write "3s" or timedelta(seconds=3)'),
+        (-1.0, "found -1.0"),
+        (float("nan"), "found nan"),
+        (True, "found True"),
+        (timedelta(0), "above zero; found datetime.timedelta(0)"),
+        (b"1s", "found b'1s'"),
+    ],
+)
+def test_a_bare_latency_is_refused_with_the_right_spelling(latency: Any, remedy: str) -> None:
+    with pytest.raises(InputError) as caught:
+        TargetSpec(latency=latency)
+    said = str(caught.value)
+    assert said.startswith('latency must be a time with a unit, such as "200ms", or a timedelta')
+    assert said.endswith(remedy)
+
+
+@pytest.mark.parametrize("preload", [4_000_000, "4000000"])
+def test_a_bare_preload_is_refused_with_the_right_spelling(preload: Any) -> None:
+    with pytest.raises(InputError, match=r'preload must be a size.*write "4000000B" or "4MB"'):
+        TargetSpec(preload=preload)
+
+
+def test_a_target_is_shown_as_it_would_be_written() -> None:
+    target = TargetSpec(latency="150ms", preload="2MB", fidelity=4)
+    assert repr(target) == "TargetSpec(latency='150ms', preload='2MB', fidelity=4)"
+    assert repr(TargetSpec()) == "TargetSpec()"
+    assert repr(TargetSpec(plan="night.json")) == "TargetSpec(plan='night.json')"
+
+
+def test_a_target_with_a_plan_is_shown_in_one_line_and_can_be_hashed() -> None:
+    manifest = make_manifest(Random(0))
+    plan = uniform_plan(manifest, "0123", Workload(1, 8), bits=4, profile=make_profile())
+    target = TargetSpec(plan=plan)
+    assert repr(target) == "TargetSpec(plan=<2 x 3 of pack 0123>)"
+    assert {target: 1}[TargetSpec(plan=plan)] == 1
+
+
+@pytest.mark.parametrize("target", [3, 0.2, {"latency": "1s"}])
+def test_a_target_is_a_target_or_a_name(target: Any) -> None:
+    with pytest.raises(InputError, match="target must be a TargetSpec or a name"):
+        resolve(target)
+
+
+def test_a_configuration_is_only_for_names(config: Path) -> None:
+    with pytest.raises(ConfigError, match="say which target to use, by its name"):
+        resolve(TargetSpec(latency="1s"), config=config)
+
+
 def test_an_unknown_target_names_the_known_ones(config: Path) -> None:
     with pytest.raises(ConfigError, match=r"no \[targets.vioce\].*pinned, sharp, voice"):
-        resolve(config=config, target="vioce")
+        resolve("vioce", config=config)
     with pytest.raises(ConfigError, match="vioce"):
-        resolve(config=config, target="vioce", plan="x.json")
+        resolve("vioce", config=config, plan="x.json")
 
 
 def test_a_configuration_without_a_target_name_says_which_there_are(config: Path) -> None:
@@ -128,7 +197,10 @@ def test_a_configuration_without_a_target_name_says_which_there_are(config: Path
         ("targets = 3", "targets must hold tables"),
         ("[targets]\nvoice = 3", "targets.voice must be a table"),
         ("[targets.voice]\nlatencey = '1s'", "unknown key 'latencey'; allowed: latency, preload"),
-        ("[targets.voice]\nlatency = 150", "latency must be text with a unit"),
+        ("[targets.voice]\nlatency = 150", 'no unit; write "150ms" or "150s"'),
+        ("[targets.voice]\nlatency = true", "latency must be a time"),
+        ("[targets.voice]\npreload = 4000000", 'no unit; write "4000000B" or "4MB"'),
+        ("[targets.voice]\npreload = '4000000'", 'no unit; write "4000000B" or "4MB"'),
         ("[targets.voice]\nlatency = '150'", "no unit"),
         ("[targets.voice]\npreload = 'much'", "preload must be a size"),
         ("[targets.voice]\npreload = 1.5", "preload must be a size"),
@@ -141,7 +213,7 @@ def test_a_configuration_without_a_target_name_says_which_there_are(config: Path
 def test_a_bad_configuration_names_file_and_fault(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
-        load_config(path)
+        TargetSpec.named("voice", config=path)
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
 
@@ -149,20 +221,20 @@ def test_a_bad_configuration_names_file_and_fault(tmp_path: Path, text: str, mes
 def test_a_fault_in_a_table_names_the_table(tmp_path: Path) -> None:
     path = write(tmp_path, "[targets.voice]\npreload = 'much'")
     with pytest.raises(ConfigError, match=r"\[targets\.voice\]"):
-        load_config(path)
+        TargetSpec.named("voice", config=path)
 
 
 def test_a_configuration_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sti.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="not valid TOML"):
-        load_config(path)
+        TargetSpec.named("voice", config=path)
 
 
 @pytest.mark.parametrize("name", [".", "missing.toml"])
 def test_a_configuration_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot read the configuration"):
-        load_config(tmp_path / name)
+        TargetSpec.named("voice", config=tmp_path / name)
 
 
 def test_the_working_directory_comes_before_the_users_configuration(
@@ -185,4 +257,4 @@ def test_a_target_without_any_configuration_names_the_places_looked_at(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"sti\.toml and .*sti/sti\.toml"):
-        resolve(target="voice")
+        resolve("voice")

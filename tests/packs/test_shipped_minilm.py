@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,6 @@ def test_pipelined_and_sequential_runs_agree_to_the_bit(engine: sti.Engine) -> N
     for bits in (2, 4, 8):
         engine.set_target(fidelity=bits, preload="500KB")
         piped, straight = engine.run(TEXTS), engine.run(TEXTS, mode="sequential")
-        assert piped.embeddings is not None and straight.embeddings is not None
         assert (piped.embeddings == straight.embeddings).all()
 
 
@@ -65,12 +65,12 @@ def test_a_target_between_the_fidelities_mixes_them(engine: sti.Engine) -> None:
     engine.set_target()
     predicted = engine.plan_for(tokens=16).predicted
     assert predicted is not None
-    engine.set_target(latency=predicted.total_s * 0.7)
+    engine.set_target(latency=timedelta(seconds=predicted.total_s * 0.7))
     plan = engine.plan_for(tokens=16)
     assert plan.predicted is not None and plan.predicted.total_s <= predicted.total_s * 0.7
     assert len({block.counts for block in plan.steps}) > 1
     assert 0 < plan.predicted.loss < 0.7
-    assert engine.run(TEXTS[:1]).embeddings is not None
+    assert engine.run(TEXTS[:1]).embeddings.shape == (1, engine.dimension)
 
 
 def test_the_example_finds_the_line_that_answers(tmp_path: Path) -> None:
