@@ -19,6 +19,7 @@ from tests.support.paths import ROOT
 RANKS = {
     "sti.arrays": 1,
     "sti.errors": 1,
+    "sti.notices": 1,
     "sti.version": 1,
     "sti.codec": 2,
     "sti.json_fields": 2,

@@ -131,13 +131,13 @@ def test_pairs_are_answered_as_pairs(cli: Cli, pack_for: PackFor, tmp_path: Path
     ).json
     alone = cli("run", pack, "the dog the cat", "--fidelity", 8, "--json").json
     assert one["texts"] == two["texts"] == [["the dog", "the cat"]]
-    assert one["classes"] == two["classes"] != alone["classes"]
+    assert one["values"] == two["values"] != alone["values"]
 
 
 def test_spans_are_printed_with_their_place(cli: Cli, pack_for: PackFor) -> None:
     pack = pack_for("tagging")
     answer = cli("run", pack, "the dog runs", "--fidelity", 8)
-    found = cli("run", pack, "the dog runs", "--fidelity", 8, "--json").json["classes"][0]
+    found = cli("run", pack, "the dog runs", "--fidelity", 8, "--json").json["spans"][0]
     for span in found:
         assert span["text"] == "the dog runs"[span["start"] : span["end"]]
         assert f"({span['start']}-{span['end']})" in answer.out
@@ -586,6 +586,7 @@ def test_a_missing_library_is_named_with_the_way_to_install_it(
         "sti.backend.onnxruntime.compute",
         "sti.backend.onnxruntime.session",
         "sti.engine.engine",
+        "sti.engine.core",
         "sti.calibration.calibrate",
         "sti.cli.run",
     ):

@@ -212,8 +212,8 @@ def test_texts_that_are_cut_are_counted(place: Path) -> None:
     [
         ({"tokens": 48}, "no text of the data falls into the workload of 48 tokens"),
         ({"tokens": 1}, "--tokens must be at least 2"),
-        ({"threads": 0}, "--threads must lie within 1.."),
-        ({"threads": 10**5}, "--threads must lie within 1.."),
+        ({"threads": 0}, "--threads must be a whole number from 1 to"),
+        ({"threads": 10**5}, "--threads must be a whole number from 1 to"),
         ({"seed": -1}, "--seed must be at least 0"),
         ({"runs": 0}, "--runs must be at least 1"),
     ],
