@@ -241,9 +241,9 @@ def memory_bytes(manifest: Manifest, contender: Contender) -> int:
     Without token embeddings, graphs and states.
     """
     plan = contender.plan
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
     sizes = [
-        total_bytes(block_ranges(stored[item.layer, item.kind], item.counts)) for item in plan.steps
+        total_bytes(block_ranges(manifest.block(item.layer, item.kind), item.counts))
+        for item in plan.steps
     ]
     kinds = {block.kind: block.shard_weights for block in manifest.blocks}
     slices = manifest.dimensions.slices

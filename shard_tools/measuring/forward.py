@@ -84,7 +84,6 @@ class Forward:
         self._reader = reader
         self._residents = OwnResidents(reader)
         self._manifest = reader.manifest
-        self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         self._backend: Backend = OrtBackend(self._residents, threads=threads, unsigned=unsigned)
         self._decoder = self._backend.make_decoder()
         self._tokenizer = pack_tokenizer(reader)
@@ -175,7 +174,7 @@ class Forward:
         for item in precision:
             self._load(item)
             absent = [number for number, bits in enumerate(item.bits) if not bits]
-            with self._residents.without(self._stored[item.layer, item.kind], absent):
+            with self._residents.without(self._manifest.block(item.layer, item.kind), absent):
                 for state in batches.working:
                     state.block(item.layer, item.kind, len(item.bits))
 
@@ -196,7 +195,7 @@ class Forward:
         """All slices of a block at one fidelity."""
         key = (layer, kind, bits)
         if key not in self._decoded:
-            block = self._stored[layer, kind]
+            block = self._manifest.block(layer, kind)
             slices = self._manifest.dimensions.slices
             counts = tuple(slices if step <= bits else 0 for step in self._manifest.ladder)
             job = job_of(PlanStep(layer, kind, counts, 0), block, 0)
@@ -244,8 +243,7 @@ class Forward:
 
 def precision_of(plan: Plan, manifest: Manifest) -> Precision:
     """What a plan runs. The plan must fit the manifest (``sti.planning.check.check_plan``)."""
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    blocks = [stored[item.layer, item.kind] for item in plan.steps]
+    blocks = [manifest.block(item.layer, item.kind) for item in plan.steps]
     return counted_precision(blocks, [item.counts for item in plan.steps], plan.width)
 
 

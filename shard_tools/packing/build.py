@@ -30,7 +30,7 @@ from shard_tools.packing.activation_importance import (
     calibration_texts,
     scaled_gains,
 )
-from shard_tools.packing.pack_writer import EncodedBlock, PackWriter, draft_block, replacing
+from shard_tools.packing.pack_writer import EncodedBlock, PackWriter, draft_block, replacing_pack
 from shard_tools.progress import Progress
 from shard_tools.quantization.blocks import (
     QuantizedBlock,
@@ -108,7 +108,7 @@ def build(
         )
         table_weights = model.vocabulary * model.hidden
         work = weights * (_QUANTIZE_WORK + _ENCODE_WORK) + table_weights * _QUANTIZE_WORK
-        with replacing(output) as stream, Progress(work, shown=progress) as line:
+        with replacing_pack(output) as stream, Progress(work, shown=progress) as line:
             blocks = list(_quantized(model, options.grid_sigmas, line))
             codebook, encoder = _codebook(blocks, options)
             side = side_products(blocks)

@@ -9,7 +9,6 @@ longest it can become. Knows nothing of how anything was encoded.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from sti.errors import InputError, StorageError
 from sti.model.manifest import ALIGNMENT, Block, Manifest, Plane, ResidentRegion
 from sti.pack.header import CHECKSUM_DIGITS, HEADER_START, WORDS, header_checksum, padded
 from sti.pack.safetensors_table import LENGTH_BYTES
+from sti.storage.atomic_file import replacing
 
 PAD = "resident.pad"
 """Name of the tensor that fills the resident region up to the alignment."""
@@ -49,8 +49,8 @@ class EncodedBlock:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of ``path`` when the body succeeds, and vanishes otherwise.
+def replacing_pack(path: Path) -> Iterator[BinaryIO]:
+    """A new pack that takes the place of ``path`` when the body succeeds, and vanishes otherwise.
 
     Raises:
         InputError: ``path`` cannot be a file.
@@ -62,16 +62,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         )
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such directory; create it first")
-    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
-        try:
-            with temporary.open("xb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path, durable=True) as stream:
+            yield stream
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written: {error.strerror or error}; nothing was left behind"

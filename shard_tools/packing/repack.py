@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_tools.packing.pack_writer import PAD, EncodedBlock, PackWriter, replacing
+from shard_tools.packing.pack_writer import PAD, EncodedBlock, PackWriter, replacing_pack
 from sti.errors import PackCorruptError
 from sti.model.manifest import Block, Manifest, Plane
 from sti.pack.header import WORDS, open_file, read_exactly
@@ -68,14 +68,13 @@ def repack(reader: PackReader, output: Path, manifest: Manifest) -> Manifest:
         PackCorruptError: the pack is damaged; names the part.
         InputError, StorageError: ``output`` cannot be written.
     """
-    with open_file(reader.path) as stream, replacing(output) as target:
+    with open_file(reader.path) as stream, replacing_pack(output) as target:
         writer = PackWriter(target, manifest, _residents(reader))
         found = writer.words(_words(reader, stream))
         if found != manifest.embeddings.checksum:
             raise _damaged(reader, "the embedding table")
-        stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         for block in manifest.blocks:
-            old = stored[block.layer, block.kind]
+            old = reader.manifest.block(block.layer, block.kind)
             writer.block(EncodedBlock(block, _parts(reader, stream, old, block)))
         return writer.finish(manifest)
 

@@ -7,7 +7,6 @@ one that cannot be read, or of another job, is started anew. Knows nothing of wh
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from sti.arrays import Float32Array
 from sti.errors import StorageError
+from sti.storage.atomic_file import replacing
 
 _KEY = "key"
 _SAVE_S = 10.0
@@ -66,15 +66,10 @@ class Journal:
         """
         if len(self._steps) == self._kept:
             return
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         arrays = {_KEY: np.array(self._key), **self._steps}
         try:
-            try:
-                with temporary.open("wb") as stream:
-                    np.savez(stream, **arrays)  # type: ignore[arg-type]
-                temporary.replace(self.path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(self.path) as stream:
+                np.savez(stream, **arrays)  # type: ignore[arg-type]
         except OSError as error:
             raise StorageError(
                 f"{self.path}: progress cannot be kept: {error.strerror or error}"

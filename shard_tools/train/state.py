@@ -9,7 +9,6 @@ how a step is done.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import torch
 
 from sti.errors import InputError, StorageError
+from sti.storage.atomic_file import remove_drafts, replacing
 
 Stage = Literal["plain", "elastic"]
 STAGES: tuple[Stage, ...] = ("plain", "elastic")
@@ -48,10 +48,9 @@ def save_state(path: Path, key: str, state: State) -> None:
         StorageError: it cannot be written.
     """
     values = {field.name: getattr(state, field.name) for field in fields(state)}
-    draft = path.with_suffix(".tmp")
     try:
-        torch.save({"key": key, **values}, draft)
-        os.replace(draft, path)
+        with replacing(path) as stream:
+            torch.save({"key": key, **values}, stream)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise StorageError(f"{path}: cannot be written: {error}") from error
 
@@ -59,11 +58,14 @@ def save_state(path: Path, key: str, state: State) -> None:
 def load_state(path: Path, key: str) -> State | None:
     """The state of this run; None where there is none.
 
+    Drafts of the state that a killed run left beside it are removed: each is as large as the state.
+
     Raises:
         InputError: the file is no state, or that of another run.
         StorageError: it cannot be read.
     """
     try:
+        remove_drafts(path)
         found = torch.load(path, weights_only=True)
         same = found.pop("key") == key
         state = State(**found) if same else None
@@ -110,10 +112,9 @@ class Log:
         if not self.path.exists():
             return
         kept = [line for line, place in self._places() if place <= (STAGES.index(stage), step)]
-        draft = self.path.with_suffix(".tmp")
         try:
-            draft.write_text("".join(kept), encoding="utf-8")
-            os.replace(draft, self.path)
+            with replacing(self.path) as stream:
+                stream.write("".join(kept).encode("utf-8"))
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
 

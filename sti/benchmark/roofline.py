@@ -52,8 +52,8 @@ class Roofline:
         Args:
             bytes_read: what the run reads from storage; what is preloaded is decoded all the same.
         """
-        shard = {(block.layer, block.kind): block.shard_weights for block in manifest.blocks}
-        weights = sum(shard[item.layer, item.kind] * plan.width for item in plan.steps)
+        blocks = [manifest.block(item.layer, item.kind) for item in plan.steps]
+        weights = sum(block.shard_weights * plan.width for block in blocks)
         held = sum(item.preload_bytes for item in plan.steps)
         tokens = plan.workload.batch * plan.workload.tokens
         return {

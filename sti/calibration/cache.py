@@ -13,13 +13,13 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sti.device.profile import DeviceProfile
 from sti.errors import PlanError, ProfileError, StiWarning
 from sti.planning.plan import Plan
+from sti.storage.atomic_file import replacing
 
 Key = Mapping[str, Any]
 
@@ -133,19 +133,10 @@ class Cache:
 
     def _write(self, path: Path, key: Key, value: object) -> None:
         """Replace a file as a whole; nothing is left where that fails."""
-        import tempfile  # most starts find what they look for
-
         text = json.dumps({"key": key, "value": value}, allow_nan=False)
         self.directory.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.directory, suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with replacing(path) as stream:
+            stream.write(text.encode("utf-8") + b"\n")
 
 
 def _warn_damaged(path: Path, error: Exception) -> None:

@@ -156,13 +156,12 @@ def _simulated(profile: DeviceProfile, seen: Observations, manifest: Manifest) -
     """What the profile makes of the pipelined runs that were timed."""
     plan = seen.pipelined_plan
     assert plan is not None
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
     # The runs that were timed started with their tokens at hand.
     costs = replace(
         run_costs(manifest, profile, plan.workload, plan.width, threads=plan.decode_threads),
         tokenize_s=0.0,
     )
-    blocks = [stored[item.layer, item.kind] for item in plan.steps]
+    blocks = [manifest.block(item.layer, item.kind) for item in plan.steps]
     run = simulate_run(costs, blocks, plan.steps, read_ahead=plan.read_ahead)
     work = range(FIRST_STEPS, FIRST_STEPS + STEPS_PER_BLOCK * len(blocks))
     return PipelinedRun(run.total_s, run.busy_s(work))

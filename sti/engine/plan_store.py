@@ -82,7 +82,6 @@ class PlanStore:
         self._profiles = profiles
         self._made: dict[Workload, PreparedPlan] = {}
         self._jobs: dict[tuple[PlanStep, int], BlockJob] = {}
-        self._stored = {(block.layer, block.kind): block for block in reader.manifest.blocks}
         self._limits = target.limits()
         _check_preload(self._limits.preload_bytes)
         self._pinned = None
@@ -123,7 +122,7 @@ class PlanStore:
         """
         key = item, threads
         if key not in self._jobs:
-            block = self._stored[item.layer, item.kind]
+            block = self._reader.manifest.block(item.layer, item.kind)
             offset = self._reader.block_offset(block.tensor)
             self._jobs[key] = prepare_block(item, block, offset, threads=threads)
         return self._jobs[key]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from sti.model.quality import Quality, Rejection, follow, reach
@@ -189,6 +190,28 @@ class Manifest:
     def kind(self, name: str) -> BlockKind:
         """The kind called ``name``; the manifest was checked, so it exists."""
         return next(kind for kind in self.kinds if kind.name == name)
+
+    def block(self, layer: int, kind: str) -> Block:
+        """A block by its layer and kind.
+
+        Packs list blocks layer by layer, so its place is known and is looked at first; a manifest
+        in another order is searched.
+
+        Raises:
+            KeyError: the pack has no such block.
+        """
+        each = len(self.kinds)
+        for block in chain(self.blocks[layer * each : (layer + 1) * each], self.blocks):
+            if block.layer == layer and block.kind == kind:
+                return block
+        raise KeyError((layer, kind))
+
+    def submodel(self, depth: int, width: int) -> Submodel | None:
+        """The submodel of this depth and width; None where the pack does not vouch for one."""
+        for submodel in self.submodels:
+            if submodel.depth == depth and submodel.width == width:
+                return submodel
+        return None
 
     def to_json(self) -> str:
         """The manifest as the compact JSON text that stands in the header."""

@@ -17,15 +17,15 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
     if plan.pack != pack_id:
         raise PlanError(f"{where}: the plan was made for another pack ({plan.pack}); make it again")
     slices, planes = manifest.dimensions.slices, len(manifest.ladder)
-    chosen = [item for item in manifest.submodels if (item.depth, item.width) == _size(plan)]
-    if not chosen:
+    submodel = manifest.submodel(plan.depth, plan.width)
+    if submodel is None:
         known = ", ".join(f"{item.depth}x{item.width}" for item in manifest.submodels)
         raise PlanError(
             f"{where}: depth {plan.depth} x width {plan.width} is not a submodel the pack vouches "
             f"for; it has {known}"
         )
     expected = [
-        (block.layer, block.kind) for block in manifest.blocks if block.layer in chosen[0].layers
+        (block.layer, block.kind) for block in manifest.blocks if block.layer in submodel.layers
     ]
     if [(step.layer, step.kind) for step in plan.steps] != expected:
         raise PlanError(f"{where}: its steps are not the blocks of the submodel, in order")
@@ -39,7 +39,6 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
             f"{where}: its steps preload {held} bytes, its target allows "
             f"{plan.target.preload_bytes}"
         )
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
     for item in plan.steps:
         counts = item.counts
         if (item.group, item.variant, item.device) != (0, EXACT, LOCAL):
@@ -53,13 +52,9 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
                 f"{where}: layer {item.layer} {item.kind}: counts {list(counts)} must be {planes} "
                 f"numbers of at most {slices}, the first of them the width {plan.width}"
             )
-        bits = fidelities(stored[item.layer, item.kind], counts)
+        bits = fidelities(manifest.block(item.layer, item.kind), counts)
         if any(bit == 0 for bit in bits[: plan.width]):
             raise PlanError(f"{where}: layer {item.layer} {item.kind}: a slice in use has no plane")
-
-
-def _size(plan: Plan) -> tuple[int, int]:
-    return plan.depth, plan.width
 
 
 def check_target(target: Target) -> None:

@@ -66,8 +66,7 @@ def prepare(
     plan: Plan, manifest: Manifest, offset_of: Callable[[str], int]
 ) -> tuple[BlockJob, ...]:
     """Jobs for all blocks of a plan. ``offset_of`` tells where a tensor starts in the file."""
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    blocks = [stored[item.layer, item.kind] for item in plan.steps]
+    blocks = [manifest.block(item.layer, item.kind) for item in plan.steps]
     return tuple(
         prepare_block(item, block, offset_of(block.tensor), threads=plan.decode_threads)
         for item, block in zip(plan.steps, blocks, strict=True)

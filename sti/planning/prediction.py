@@ -16,7 +16,7 @@ from sti.device.profile import DeviceProfile
 from sti.errors import PlanError
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import blocks_of, fidelities, loss_of
-from sti.model.manifest import Block, Manifest
+from sti.model.manifest import Block, Manifest, Submodel
 from sti.planning.cost_model import FIRST_STEPS, BlockWork, RunCosts, run_costs, run_steps
 from sti.planning.plan import Plan, PlanStep, Prediction
 from sti.planning.timeline import Schedule, Span, TimelineStep, simulate
@@ -86,10 +86,7 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
         PlanError: the plan's submodel is not in the pack.
         ProfileError: the profile lacks a graph or a fidelity of the pack.
     """
-    size = plan.depth, plan.width
-    submodel = next((m for m in manifest.submodels if (m.depth, m.width) == size), None)
-    if submodel is None:
-        raise PlanError(f"depth {plan.depth} x width {plan.width} is not in the pack; plan again")
+    submodel = _submodel(manifest, plan)
     threads = plan.decode_threads
     costs = run_costs(manifest, profile, plan.workload, plan.width, threads=threads)
     blocks = blocks_of(manifest, submodel)
@@ -111,10 +108,9 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
 
 def mean_bits(manifest: Manifest, plan: Plan) -> float:
     """Bits a weight on average over the slices in use."""
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
     weights = bits = 0
     for item in plan.steps:
-        block = stored[item.layer, item.kind]
+        block = manifest.block(item.layer, item.kind)
         weights += block.shard_weights * plan.width
         bits += block.shard_weights * sum(fidelities(block, item.counts)[: plan.width])
     return bits / weights
@@ -133,7 +129,13 @@ def expected_loss(manifest: Manifest, plan: Plan) -> float:
     """The loss to expect of a plan that fits the pack, predicted or not, in the pack's unit."""
     if plan.predicted is not None:
         return plan.predicted.loss
-    size = plan.depth, plan.width
-    submodel = next(item for item in manifest.submodels if (item.depth, item.width) == size)
+    submodel = _submodel(manifest, plan)
     counts = [item.counts for item in plan.steps]
     return loss_of(submodel, blocks_of(manifest, submodel), counts)
+
+
+def _submodel(manifest: Manifest, plan: Plan) -> Submodel:
+    found = manifest.submodel(plan.depth, plan.width)
+    if found is None:
+        raise PlanError(f"depth {plan.depth} x width {plan.width} is not in the pack; plan again")
+    return found

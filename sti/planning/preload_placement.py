@@ -31,8 +31,7 @@ def place_preload(
     Whole blocks first, in order of execution, then part of the next one. Budget beyond what all
     blocks read stays unused. Preloads that the steps had before are replaced.
     """
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
-    blocks = [stored[step.layer, step.kind] for step in steps]
+    blocks = [manifest.block(step.layer, step.kind) for step in steps]
     return place(blocks, [step.counts for step in steps], budget)
 
 

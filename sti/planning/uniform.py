@@ -68,11 +68,8 @@ def uniform_plan(
 
 def _find(manifest: Manifest, depth: int | None, width: int | None) -> Submodel:
     full = manifest.submodels[0]
-    wanted = (depth or full.depth, width or full.width)
-    for submodel in manifest.submodels:
-        if (submodel.depth, submodel.width) == wanted:
-            return submodel
+    depth, width = depth or full.depth, width or full.width
+    if (found := manifest.submodel(depth, width)) is not None:
+        return found
     known = ", ".join(f"{item.depth} x {item.width}" for item in manifest.submodels)
-    raise InputError(
-        f"depth {wanted[0]} x width {wanted[1]} is not a submodel of the pack; it has {known}"
-    )
+    raise InputError(f"depth {depth} x width {width} is not a submodel of the pack; it has {known}")

@@ -1,40 +1,80 @@
-"""Writing a file whole or not at all: a temporary file beside it, then a rename."""
+"""Writing a file whole or not at all: a draft beside it, then a rename.
+
+In: what a file is to hold. Out: the file with all of it, or as it was before. Readers, in this
+process or another, never see half of one. Knows nothing of what the bytes mean.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from sti.errors import InputError, StorageError
 
 _FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_DRAFT = ".part"
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` when the body ends, and is removed if it fails.
+
+    Writers of the same path do not disturb one another, in one process or in several: the last one
+    to end wins.
+
+    Args:
+        path: replaced as a whole; its directory must exist.
+        durable: wait until the bytes are on storage before the old file is given up, so that not
+            even a power cut leaves a file that is neither the old nor the new one.
+
+    Raises:
+        OSError: the file cannot be written; nothing of it is left.
+    """
+    draft = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{_DRAFT}"
+    try:
+        with draft.open("xb") as stream:
+            yield stream
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def remove_drafts(path: Path) -> None:
+    """Remove what writers of ``path`` that were killed left beside it.
+
+    Only for a path that no other process writes: the draft of one that does would be lost.
+
+    Raises:
+        OSError: the directory cannot be read, or a draft cannot be removed.
+    """
+    for name in os.listdir(path.parent):
+        if name.startswith(f".{path.name}.") and name.endswith(_DRAFT):
+            (path.parent / name).unlink(missing_ok=True)
 
 
 def write_file(name: str, text: str) -> None:
-    """Write a file whole: to a sibling that is then renamed.
+    """Write a text file whole; a pipe or a device is written to as it is.
 
     Raises:
         InputError: the file cannot be written there; nothing of it is left.
         StorageError: the disk is full or fails; nothing of the file is left.
     """
-    import tempfile  # most commands write no file
-
     path = Path(name)
-    temporary = None
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")  # a pipe or a device
+            path.write_text(text, encoding="utf-8")
             return
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        with replacing(path) as stream:
+            stream.write(text.encode("utf-8"))
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         kind = StorageError if error.errno in _FAILURES else InputError
         raise kind(f"{name}: cannot be written: {error.strerror}") from error

@@ -181,3 +181,17 @@ def test_odd_measurements_are_refused_or_can_be_read_off(
             assert estimate.low <= estimate.value <= estimate.high
             assert 0.0 <= found.rejection.threshold(loss) <= 1.0
             assert found.submodels[0].loss_at(loss) >= 0.0
+
+
+def test_blocks_are_found_by_layer_and_kind_in_whatever_order_they_lie() -> None:
+    for found in (PLAIN, replace(PLAIN, blocks=PLAIN.blocks[::-1])):
+        for block in PLAIN.blocks:
+            assert found.block(block.layer, block.kind) is block
+    with pytest.raises(KeyError):
+        PLAIN.block(PLAIN.dimensions.layers, PLAIN.kinds[0].name)
+
+
+def test_submodels_are_found_by_depth_and_width() -> None:
+    for submodel in PLAIN.submodels:
+        assert PLAIN.submodel(submodel.depth, submodel.width) is submodel
+    assert PLAIN.submodel(2, 1) is None

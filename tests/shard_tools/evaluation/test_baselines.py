@@ -60,10 +60,9 @@ def layers_s(
     manifest: Manifest, profile: DeviceProfile, plan: Plan
 ) -> dict[int, tuple[float, float]]:
     """Seconds to read each layer, and to decode and compute it, added up by hand."""
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
     found: dict[int, tuple[float, float]] = {}
     for item in plan.steps:
-        block = stored[item.layer, item.kind]
+        block = manifest.block(item.layer, item.kind)
         work = profile.compute_s(item.kind, WORKLOAD, plan.width)
         work += profile.compute_s("connect", WORKLOAD, plan.width)
         for bits in fidelities(block, item.counts):

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from benchmarks import build_cost
 from shard_tools.architectures.bert import reference
 from shard_tools.packing.build import BuildOptions, build
-from shard_tools.packing.pack_writer import replacing
+from shard_tools.packing.pack_writer import replacing_pack
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
 from sti.errors import CheckpointError, InputError, StiError, StorageError
@@ -90,12 +90,6 @@ def float_operand(reader: PackReader, block: Block, name: str, planes: int) -> n
     return np.asarray(weights)
 
 
-def block_of(reader: PackReader, layer: int, kind: str) -> Block:
-    return next(
-        block for block in reader.manifest.blocks if (block.layer, block.kind) == (layer, kind)
-    )
-
-
 @pytest.mark.parametrize("slices", [4, 2, 1])
 def test_a_pack_holds_every_weight_of_the_encoder_to_half_a_step(
     tmp_path: Path, slices: int
@@ -120,7 +114,7 @@ def test_a_pack_holds_every_weight_of_the_encoder_to_half_a_step(
             expected["down"] = down.T.reshape(slices, -1, TINY.hidden)
             for name, weights in expected.items():
                 kind = "ffn" if name in ("up", "down") else "attention"
-                found = float_operand(reader, block_of(reader, layer, kind), name, 5)
+                found = float_operand(reader, reader.manifest.block(layer, kind), name, 5)
                 step = reader.resident(f"layer.{layer}.{kind}.{name}_scale")
                 assert found.shape == weights.shape
                 assert (np.abs(found - weights) <= step * 0.501).all()
@@ -130,7 +124,7 @@ def test_weights_beyond_the_grid_are_exact_at_every_fidelity(tmp_path: Path) -> 
     path = built(tmp_path, far=2)
     raw = load_file(tmp_path / "checkpoint" / "model.safetensors")
     with PackReader.open(path) as reader:
-        block = block_of(reader, 1, "ffn")
+        block = reader.manifest.block(1, "ffn")
         weights = raw["encoder.layer.1.output.dense.weight"].T
         step = reader.resident("layer.1.ffn.down_scale")
         beyond = np.abs(weights / step) > 127.5
@@ -143,7 +137,7 @@ def test_weights_beyond_the_grid_are_exact_at_every_fidelity(tmp_path: Path) -> 
 def test_more_planes_are_closer(tmp_path: Path) -> None:
     path = built(tmp_path)
     with PackReader.open(path) as reader:
-        block = block_of(reader, 0, "attention")
+        block = reader.manifest.block(0, "attention")
         exact = operand(reader, block, "v", 5).astype(float)
         errors = [np.square(operand(reader, block, "v", p) - exact).sum() for p in range(1, 6)]
     assert errors == sorted(errors, reverse=True)
@@ -373,12 +367,12 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "new"
-    with replacing(path) as stream:
+    with replacing_pack(path) as stream:
         stream.write(b"half")
         assert not path.exists()
         stream.write(b" and half")
     assert path.read_bytes() == b"half and half"
-    with pytest.raises(ZeroDivisionError), replacing(path) as stream:
+    with pytest.raises(ZeroDivisionError), replacing_pack(path) as stream:
         stream.write(b"other %d" % (1 // 0))
     assert path.read_bytes() == b"half and half"
     assert [item.name for item in tmp_path.iterdir()] == ["new"]
@@ -387,7 +381,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 def test_a_directory_that_takes_no_files_is_told() -> None:
     with (
         pytest.raises(StorageError, match="cannot be written"),
-        replacing(Path("/proc/self/new")),
+        replacing_pack(Path("/proc/self/new")),
     ):
         pass
 
