@@ -32,7 +32,8 @@ from benchmarks.common import Report
 from benchmarks.growth_fit import SENTENCE, Axis, Memory, Point, Throughput
 from benchmarks.streaming import Sample, sample
 from shard_tools.evaluation.plots import require_matplotlib
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from shard_tools.packing.repack import repack
 from shard_tools.progress import Progress
 from sti.benchmark.comparison import System, compare

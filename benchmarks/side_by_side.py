@@ -34,7 +34,8 @@ from benchmarks.base_model import SIZES, Planting, write_checkpoint
 from benchmarks.common import Column, Report, Table
 from benchmarks.side_by_side_plot import as_svg
 from benchmarks.systems.other_systems import other_systems
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare
 from sti.benchmark.comparison_rows import HEADER, cells_of, rows_of
 from sti.benchmark.system_process import Spec

@@ -78,7 +78,8 @@ def no_leaks() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pack_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Task], Path]:
     """Makes a tiny pack of random weights for a task; once a session each."""
-    from shard_tools.packing.build import BuildOptions, build
+    from shard_tools.packing.build import build
+    from shard_tools.packing.options import BuildOptions
 
     made: dict[Task, Path] = {}
 

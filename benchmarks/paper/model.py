@@ -37,7 +37,8 @@ from benchmarks.paper.format import (
     Sizes,
     shard_bytes,
 )
-from shard_tools.architectures.bert.model import BertModel, encoder_prefix
+from shard_tools.architectures.bert.model import BertModel
+from shard_tools.architectures.bert.tensor_names import encoder_prefix
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.graphs.writer import FLOAT, FUSED, GraphWriter
 from sti.arrays import ByteArray, Float32Array

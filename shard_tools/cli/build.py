@@ -73,7 +73,8 @@ def execute(args: argparse.Namespace) -> int:
     # threads that wait for one another get far on a busy machine. Heeded when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        from shard_tools.packing.build import BuildOptions, build
+        from shard_tools.packing.build import build
+        from shard_tools.packing.options import BuildOptions
     except ModuleNotFoundError as error:
         raise InputError(
             f"building needs the Python package {error.name!r}; install the extra: "

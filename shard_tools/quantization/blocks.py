@@ -30,6 +30,11 @@ class QuantizedBlock:
     """Product name to its grid, ``[in, out]``."""
     vectors: Mapping[str, Float32Array]
 
+    @property
+    def weights(self) -> int:
+        """Weights of all its matrices."""
+        return sum(grid.q.size for grid in self.matrices.values())
+
     def shard(self, index: int, slices: int) -> NDArray[np.int8]:
         """All weights of one slice, flat, in the order of the operands; a new array."""
         pieces = []

@@ -119,7 +119,7 @@ def _outlier_record(values: NDArray[np.uint8], places: NDArray[np.intp]) -> NDAr
     return np.frombuffer(record + bytes(-len(record) % 4), dtype=np.uint8)
 
 
-def fidelity_values(codebook: Codebook, encoder: Encoder) -> dict[int, NDArray[np.float32]]:
+def fidelity_values(encoder: Encoder) -> dict[int, NDArray[np.float32]]:
     """For each fidelity, what stands for each int8 value (by its bits), outliers included.
 
     Returns:
@@ -127,9 +127,9 @@ def fidelity_values(codebook: Codebook, encoder: Encoder) -> dict[int, NDArray[n
     """
     alphabet = np.arange(256, dtype=np.uint8).view(np.int8)
     encoded = encoder.encode(alphabet)
-    decoder = Decoder(codebook)
+    decoder = Decoder(encoder.codebook)
     found, planes = {}, []
-    for bits in codebook.ladder:
+    for bits in encoder.codebook.ladder:
         planes.append(encoded.planes[bits])
         out = np.empty(256, dtype=np.int8)
         decoder.decode(planes, encoded.outliers, out)

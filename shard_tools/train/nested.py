@@ -84,7 +84,7 @@ class NestedCode:
             counts += histogram(values)
         cut = outlier_cut()
         codebook = build_codebook(counts, cut=cut, ladder=self.ladder)
-        values_of = fidelity_values(codebook, Encoder(codebook, cut=cut))
+        values_of = fidelity_values(Encoder(codebook, cut=cut))
         # Tables run over the int8 value plus 128; ``fidelity_values`` over its bits as uint8.
         rolled = [np.roll(values_of[bits], 128) for bits in self.ladder]
         self._table = torch.from_numpy(np.concatenate(rolled))

@@ -7,17 +7,17 @@ tensors under the names of ``BertForSequenceClassification``. Knows nothing of t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from shard_tools.architectures.bert.model import encoder_prefix
+from shard_tools.architectures.bert.config import read_config
+from shard_tools.architectures.bert.tensor_names import WORDS, encoder_prefix
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.train.network import OUTPUTS_LAST, ElasticNetwork, Sizes
-from sti.errors import CheckpointError
-from sti.json_fields import JsonFields
 
 _BLOCKS = {"attention": "attention.output", "ffn": "output"}
 _MODULES = {
@@ -28,27 +28,12 @@ _MODULES = {
     "up": "intermediate.dense",
     "down": "output.dense",
 }
-_WORDS = "embeddings.word_embeddings.weight"
 
 
 def sizes_of(checkpoint: Checkpoint, *, outputs: int, slices: int | None) -> Sizes:
     """The sizes of a network for this checkpoint with a head of ``outputs``."""
-    where = str(checkpoint.directory / "config.json")
-    config = JsonFields(checkpoint.config, where=where, error=CheckpointError)
-    heads = config.integer("num_attention_heads", least=1)
-    return Sizes(
-        layers=config.integer("num_hidden_layers", least=1),
-        hidden=config.integer("hidden_size", least=1),
-        heads=heads,
-        inner=config.integer("intermediate_size", least=1),
-        slices=slices or heads,
-        positions=config.integer("max_position_embeddings", least=3),
-        types=config.integer("type_vocab_size", least=1),
-        vocabulary=config.integer("vocab_size", least=1),
-        outputs=outputs,
-        epsilon=config.number("layer_norm_eps", least=0.0),
-        activation={"gelu": "gelu", "relu": "relu"}.get(config.text("hidden_act"), "gelu_new"),
-    )
+    config = read_config(checkpoint, slices=slices)
+    return Sizes(**asdict(config), outputs=outputs)
 
 
 def load_network(checkpoint: Checkpoint, sizes: Sizes, dtype: torch.dtype) -> ElasticNetwork:
@@ -58,7 +43,7 @@ def load_network(checkpoint: Checkpoint, sizes: Sizes, dtype: torch.dtype) -> El
         CheckpointError: a tensor is missing or of another shape.
     """
     prefix = encoder_prefix(checkpoint)
-    words = checkpoint.tensor(prefix + _WORDS, (sizes.vocabulary, sizes.hidden))
+    words = checkpoint.tensor(prefix + WORDS, (sizes.vocabulary, sizes.hidden))
     network = ElasticNetwork(sizes, words, dtype)
     old = f"{prefix}embeddings.LayerNorm.gamma" in checkpoint.names()
     with torch.no_grad():
@@ -72,7 +57,7 @@ def load_network(checkpoint: Checkpoint, sizes: Sizes, dtype: torch.dtype) -> El
 
 def named_tensors(network: ElasticNetwork, prefix: str = "bert.") -> dict[str, NDArray[np.float32]]:
     """All tensors of a network under the checkpoint's names; new arrays."""
-    found = {prefix + _WORDS: np.array(network.words.detach().numpy())}
+    found = {prefix + WORDS: np.array(network.words.detach().numpy())}
     for name, parameter, shape, turned in _places(network):
         array = parameter.detach().numpy()
         rows = array.reshape(shape[::-1]).T if turned else array.reshape(shape)

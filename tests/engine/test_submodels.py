@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import sti
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from sti.model.manifest import Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
 from sti.pack.embedding_table import decode_rows

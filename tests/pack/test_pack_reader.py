@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import sti.pack.pack_reader
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from shard_tools.quantization.embedding_table import encode_rows, group_size, row_bytes
 from sti.errors import PackCorruptError, PackError, PackFormatError
 from sti.model.manifest import ALIGNMENT, EmbeddingTable

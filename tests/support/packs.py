@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from benchmarks import base_model
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
 from tests.support.checkpoints import Shape, Task, write_checkpoint

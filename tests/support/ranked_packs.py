@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from shard_tools.measuring.forward import Forward, uniform_precision
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import Quality
 from sti.pack.pack_reader import PackReader

@@ -15,21 +15,15 @@ from numpy.typing import NDArray
 
 from shard_tools.architectures.base import BlockWeights, KindLayout, Product, TokenBatch
 from shard_tools.architectures.bert import reference
-from shard_tools.architectures.bert.task import CLASSIFIER, SUPPORTED, TaskHead, find_task
+from shard_tools.architectures.bert.config import read_config
+from shard_tools.architectures.bert.task import CLASSIFIER, TaskHead, find_task
+from shard_tools.architectures.bert.tensor_names import WORDS, encoder_prefix
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.graphs.blocks import build_attention, build_connect, build_ffn
 from shard_tools.graphs.embed_head import HeadSpec, build_embed, build_head
 from sti.arrays import Float32Array
 from sti.errors import CheckpointError
-from sti.json_fields import JsonFields
 
-_ACTIVATIONS: Mapping[str, Literal["gelu", "gelu_new", "relu"]] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new",
-    "relu": "relu",
-}
-_WORDS = "embeddings.word_embeddings.weight"
 _ATTENTION, _FFN = "attention", "ffn"
 
 
@@ -45,40 +39,31 @@ class BertModel:
             CheckpointError: something is missing or not supported; says what is supported.
         """
         self._checkpoint = checkpoint
-        where = str(checkpoint.directory / "config.json")
-        config = JsonFields(checkpoint.config, where=where, error=CheckpointError)
-        self._activation = _activation(config)
-        self.layers = config.integer("num_hidden_layers", least=1)
-        self.hidden = config.integer("hidden_size", least=1)
-        self.vocabulary = config.integer("vocab_size", least=1)
-        self.positions = config.integer("max_position_embeddings", least=3)
-        self._types = config.integer("type_vocab_size", least=1)
-        self._inner = config.integer("intermediate_size", least=1)
-        self._heads = config.integer("num_attention_heads", least=1)
-        self._epsilon = config.number("layer_norm_eps", least=0.0)
-        self.slices = self._heads if slices is None else slices
-        _check_sizes(config, self.slices)
-        self._head_size = self.hidden // self._heads
+        config = read_config(checkpoint, slices=slices)
+        self._config = config
+        self.layers, self.slices, self.hidden = config.layers, config.slices, config.hidden
+        self.vocabulary, self.positions = config.vocabulary, config.positions
+        self._head_size = config.hidden // config.heads
         self._prefix = encoder_prefix(checkpoint)
         self._task = find_task(checkpoint, self._prefix)
         self.task, self.labels = self._task.task, self._task.labels
         self.kinds: tuple[KindLayout, ...] = (self._attention_layout(), self._ffn_layout())
-        self._checked_words()
+        self._check_words()
 
     def _attention_layout(self) -> KindLayout:
-        size, heads = self.hidden, self._heads
+        size, heads = self.hidden, self._config.heads
         into = [Product(name, size, size, heads, cuts_outputs=True) for name in "qkv"]
         out = Product("o", size, size, heads, cuts_outputs=False)
         return KindLayout(_ATTENTION, "head", "sequence", (*into, out), ("q_bias", "v_bias"))
 
     def _ffn_layout(self) -> KindLayout:
-        up = Product("up", self.hidden, self._inner, self.slices, cuts_outputs=True)
-        down = Product("down", self._inner, self.hidden, self.slices, cuts_outputs=False)
+        up = Product("up", self.hidden, self._config.inner, self.slices, cuts_outputs=True)
+        down = Product("down", self._config.inner, self.hidden, self.slices, cuts_outputs=False)
         return KindLayout(_FFN, "neurons", "tokens", (up, down), ("up_bias",))
 
-    def _checked_words(self) -> None:
-        """Refuse a embedding table of the wrong shape before hours are spent on the rest."""
-        name = self._prefix + _WORDS
+    def _check_words(self) -> None:
+        """Refuse an embedding table of the wrong shape before hours are spent on the rest."""
+        name = self._prefix + WORDS
         shape = self._checkpoint.shape(name)
         if shape != (self.vocabulary, self.hidden):
             raise CheckpointError(
@@ -89,43 +74,45 @@ class BertModel:
     def block(self, layer: int, kind: str) -> BlockWeights:
         """One block's tensors; the query is scaled by the root of the head's size."""
         base = f"encoder.layer.{layer}."
-        if kind == _FFN:
-            return BlockWeights(
-                {
-                    "up": self._matrix(base + "intermediate.dense", self.hidden, self._inner),
-                    "down": self._matrix(base + "output.dense", self._inner, self.hidden),
-                },
-                {
-                    "up_bias": self._vector(base + "intermediate.dense.bias", self._inner).reshape(
-                        self.slices, 1, -1
-                    ),
-                    "bias": self._vector(base + "output.dense.bias", self.hidden),
-                    **self._norm(base + "output.LayerNorm"),
-                },
-            )
+        return self._ffn(base) if kind == _FFN else self._attention(base + "attention.")
+
+    def _ffn(self, base: str) -> BlockWeights:
+        inner = self._config.inner
+        up_bias = self._vector(base + "intermediate.dense.bias", inner)
+        return BlockWeights(
+            {
+                "up": self._matrix(base + "intermediate.dense", self.hidden, inner),
+                "down": self._matrix(base + "output.dense", inner, self.hidden),
+            },
+            {"up_bias": up_bias.reshape(self.slices, 1, -1)} | self._connection(base),
+        )
+
+    def _attention(self, base: str) -> BlockWeights:
         root = np.float32(1.0 / np.sqrt(self._head_size))
         names = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}
-        base += "attention."
         matrices = {
             name: self._matrix(base + tensor, self.hidden, self.hidden)
             for name, tensor in names.items()
         }
         matrices["q"] *= root
-        heads = (self._heads, 1, self._head_size)
+        heads = (self._config.heads, 1, self._head_size)
         query_bias = self._vector(base + "self.query.bias", self.hidden) * root
         vectors = {
             "q_bias": query_bias.reshape(heads),
             "v_bias": self._vector(base + "self.value.bias", self.hidden).reshape(heads),
-            "bias": self._vector(base + "output.dense.bias", self.hidden),
-            **self._norm(base + "output.LayerNorm"),
         }
-        return BlockWeights(matrices, vectors)
+        return BlockWeights(matrices, vectors | self._connection(base))
+
+    def _connection(self, base: str) -> dict[str, Float32Array]:
+        """Bias and norm behind a block."""
+        bias = {"bias": self._vector(base + "output.dense.bias", self.hidden)}
+        return bias | self._norm(base + "output.LayerNorm")
 
     def residents(self, max_tokens: int) -> dict[str, NDArray[Any]]:
         """Positions (the first ``max_tokens``, float16), types, norm, and the head's tensors."""
         base = "embeddings."
         positions = self._read(base + "position_embeddings.weight", (self.positions, self.hidden))
-        types = self._read(base + "token_type_embeddings.weight", (self._types, self.hidden))
+        types = self._read(base + "token_type_embeddings.weight", (self._config.types, self.hidden))
         norm = self._norm(base + "LayerNorm")
         found: dict[str, NDArray[Any]] = {
             "embed.positions": positions[:max_tokens].astype(np.float16),
@@ -151,8 +138,8 @@ class BertModel:
         """The graphs, with side inputs for the products in ``side``."""
         size = self.hidden
         found = {
-            "embed": build_embed(hidden=size, epsilon=self._epsilon),
-            "connect": build_connect(hidden=size, epsilon=self._epsilon),
+            "embed": build_embed(hidden=size, epsilon=self._config.epsilon),
+            "connect": build_connect(hidden=size, epsilon=self._config.epsilon),
             "head": build_head(hidden=size, head=_head_spec(self._task)),
         }
         variants: tuple[Literal["s8", "u8"], ...] = ("s8", "u8")
@@ -167,16 +154,16 @@ class BertModel:
                 )
             found[f"{_FFN}.{weights}"] = build_ffn(
                 hidden=size,
-                neurons=self._inner // self.slices,
+                neurons=self._config.inner // self.slices,
                 weights=weights,
-                activation=self._activation,
+                activation=self._config.activation,
                 side=side[_FFN],
             )
         return found
 
     def word_rows(self, start: int, stop: int) -> Float32Array:
         """Rows of the word embeddings, a new array."""
-        return self._checkpoint.rows(self._prefix + _WORDS, start, stop)
+        return self._checkpoint.rows(self._prefix + WORDS, start, stop)
 
     def embed(self, batch: TokenBatch, residents: Mapping[str, Float32Array]) -> Float32Array:
         """Hidden states before the first layer."""
@@ -185,7 +172,7 @@ class BertModel:
         summed += residents["embed.positions"][batch.positions]
         summed += residents["embed.types"][batch.type_ids]
         return reference.layer_norm(
-            summed, residents["embed.gamma"], residents["embed.beta"], self._epsilon
+            summed, residents["embed.gamma"], residents["embed.beta"], self._config.epsilon
         )
 
     def contributions(
@@ -203,7 +190,7 @@ class BertModel:
                 up=operands["up"],
                 up_bias=vectors["up_bias"],
                 down=operands["down"],
-                kind=self._activation,
+                kind=self._config.activation,
             )
         return reference.attention(
             hidden,
@@ -219,7 +206,7 @@ class BertModel:
     def connect(self, summed: Float32Array, vectors: Mapping[str, Float32Array]) -> Float32Array:
         """Bias and norm behind a block."""
         return reference.layer_norm(
-            summed + vectors["bias"], vectors["gamma"], vectors["beta"], self._epsilon
+            summed + vectors["bias"], vectors["gamma"], vectors["beta"], self._config.epsilon
         )
 
     def readout(self, hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
@@ -249,59 +236,6 @@ class BertModel:
         old = f"{self._prefix}{module}.gamma" in self._checkpoint.names()
         names = {"gamma": "gamma", "beta": "beta"} if old else {"gamma": "weight", "beta": "bias"}
         return {key: self._vector(f"{module}.{name}", self.hidden) for key, name in names.items()}
-
-
-def _activation(config: JsonFields) -> Literal["gelu", "gelu_new", "relu"]:
-    """The activation of the FFN; refuses variants of BERT whose arithmetic differs."""
-    name = config.text("hidden_act")
-    if name not in _ACTIVATIONS:
-        raise CheckpointError(
-            f"{config.where}: hidden_act {name!r} is not supported; supported: "
-            f"{', '.join(_ACTIVATIONS)}"
-        )
-    position = config.raw("position_embedding_type") or "absolute"
-    if position != "absolute":
-        raise CheckpointError(
-            f"{config.where}: position_embedding_type {position!r} is not supported; supported: "
-            "absolute"
-        )
-    if config.raw("is_decoder") or config.raw("add_cross_attention"):
-        raise CheckpointError(f"{config.where}: decoders are not supported; supported: {SUPPORTED}")
-    return _ACTIVATIONS[name]
-
-
-def _check_sizes(config: JsonFields, slices: int) -> None:
-    """Refuse sizes that cannot be cut into slices."""
-    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    inner = config.integer("intermediate_size")
-    if hidden % heads:
-        raise CheckpointError(
-            f"{config.where}: hidden_size {hidden} is no multiple of num_attention_heads {heads}"
-        )
-    if slices < 1 or heads % slices or inner % slices:
-        good = [n for n in range(1, heads + 1) if heads % n == 0 and inner % n == 0]
-        raise CheckpointError(
-            f"{config.where}: {slices} slices do not divide {heads} heads and {inner} FFN "
-            f"neurons; possible: {', '.join(map(str, good))}"
-        )
-    parts = {"a head": hidden * (hidden // heads), "an FFN slice": hidden * (inner // slices)}
-    for name, weights in parts.items():
-        if hidden % 2 or weights % 8:
-            raise CheckpointError(
-                f"{config.where}: a matrix of {name} has {weights} weights and the model a width "
-                f"of {hidden}; they must be multiples of 8 and 2"
-            )
-
-
-def encoder_prefix(checkpoint: Checkpoint) -> str:
-    """What stands before the names of the encoder's tensors."""
-    names = checkpoint.names()
-    for prefix in ("bert.", ""):
-        if prefix + _WORDS in names:
-            return prefix
-    raise CheckpointError(
-        f"{checkpoint.directory}: tensor {_WORDS!r} is missing (with or without 'bert.' before it)"
-    )
 
 
 def _head_spec(head: TaskHead) -> HeadSpec:

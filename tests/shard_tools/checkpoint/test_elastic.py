@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import sti
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from tests.support.checkpoints import write_checkpoint
 from tests.support.packs import SHAPE
 

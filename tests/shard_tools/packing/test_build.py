@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import build_cost
 from shard_tools.architectures.bert import reference
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from shard_tools.packing.pack_writer import replacing_pack
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder

@@ -18,7 +18,8 @@ from shard_tools.checkpoint.elastic import read_elastic
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.cli.main import main
 from shard_tools.data.rows import read_rows
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from shard_tools.train.finetune import Finetuned, finetune
 from sti.errors import CheckpointError
 from sti.model.manifest import Manifest

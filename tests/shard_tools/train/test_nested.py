@@ -12,7 +12,8 @@ pytest.importorskip("torch")
 import torch
 from numpy.typing import NDArray
 
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from shard_tools.quantization.grids import outlier_cut
 from shard_tools.train.nested import NestedCode
 from shard_tools.train.network import MATRICES, OUTPUTS_LAST, ElasticNetwork

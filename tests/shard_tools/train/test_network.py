@@ -18,7 +18,8 @@ from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.measuring.forward import BlockPrecision, Forward
-from shard_tools.packing.build import BuildOptions, build
+from shard_tools.packing.build import build
+from shard_tools.packing.options import BuildOptions
 from shard_tools.train.data import Batch, batches
 from shard_tools.train.network import ElasticNetwork, Pass
 from shard_tools.train.objective import hidden_loss, label_loss, pass_loss

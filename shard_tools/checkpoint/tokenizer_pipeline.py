@@ -1,0 +1,83 @@
+"""What every kind of tokenizer file is read into, and how their text and JSON are read.
+
+In: a path, or parsed JSON. Out: text, checked JSON objects, and the ``WordPiecePipeline`` that
+``tokenizer_json`` and ``vocab_txt`` fill in. Knows no particular file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sti.errors import CheckpointError
+from sti.json_fields import JsonFields
+
+
+@dataclass(frozen=True, slots=True)
+class WordPiecePipeline:
+    """What one of the two kinds of tokenizer file says, sequence limit apart."""
+
+    words: list[str]
+    lowercase: bool
+    strip_accents: bool
+    clean_text: bool
+    handle_chinese_chars: bool
+    unk_token: str
+    cls_token: str
+    sep_token: str
+    continuing_prefix: str
+    max_word_chars: int
+    special_tokens: tuple[str, ...]
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        CheckpointError: it cannot be read or is not UTF-8; names the file and the line.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CheckpointError(f"{path}: line {line} is not UTF-8: {error.reason}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_object(path: Path) -> JsonFields:
+    """The object that a JSON file holds.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not a JSON object.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+    return JsonFields(value, where=str(path), error=CheckpointError)
+
+
+def read_optional(path: Path) -> JsonFields:
+    """As ``read_object``, or an object without fields where the file does not exist."""
+    if path.is_file():
+        return read_object(path)
+    return JsonFields({}, where=str(path), error=CheckpointError)
+
+
+def named_token(key: str, *sources: JsonFields, default: str) -> str:
+    """A special token that the first of ``sources`` to name it writes as text or as an object."""
+    for source in sources:
+        value = source.raw(key)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, Mapping):
+            return source.object(key).text("content")
+    return default
+
+
+def flag(fields: JsonFields, key: str, *, default: bool) -> bool:
+    """A boolean that may be absent or null."""
+    return fields.flag(key) if fields.has(key) else default

@@ -1,0 +1,67 @@
+"""What a pack is made from: a checkpoint, read as its architecture and its training have it.
+
+In: an open checkpoint and the user's options. Out: a ``Source``. Knows nothing of grids, codes or
+files of packs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shard_tools.architectures.base import Model
+from shard_tools.architectures.registry import open_model
+from shard_tools.checkpoint.elastic import Elastic, read_elastic
+from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.checkpoint.tokenizer_files import load_tokenizer
+from shard_tools.packing.options import BuildOptions
+from sti.codec.codebook import DEFAULT_LADDER
+from sti.errors import InputError
+from sti.text.wordpiece import TokenizerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint, ready to be packed. Usable for as long as the checkpoint is open."""
+
+    directory: Path
+    model: Model
+    elastic: Elastic | None
+    """What it was trained for; None for a checkpoint that was not trained to be cut."""
+    ladder: tuple[int, ...]
+    tokenizer: TokenizerSpec
+    vocabulary: bytes
+
+
+def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
+    """Read everything but the weights.
+
+    Raises:
+        CheckpointError: the checkpoint is malformed or not supported.
+        InputError: it was trained for another number of slices than is asked for.
+    """
+    model, elastic = _open(checkpoint, options)
+    trained = () if elastic is None else elastic.ladder
+    spec, vocabulary = load_tokenizer(checkpoint.directory)
+    return Source(
+        directory=checkpoint.directory,
+        model=model,
+        elastic=elastic,
+        ladder=options.ladder or trained or DEFAULT_LADDER,
+        tokenizer=spec,
+        vocabulary=vocabulary,
+    )
+
+
+def _open(checkpoint: Checkpoint, options: BuildOptions) -> tuple[Model, Elastic | None]:
+    """The model in as many slices as it was trained for, and what it was trained for."""
+    model = open_model(checkpoint, slices=options.slices)
+    elastic = read_elastic(checkpoint, layers=model.layers)
+    if elastic is None or elastic.slices == model.slices:
+        return model, elastic
+    if options.slices is not None:
+        raise InputError(
+            f"{checkpoint.directory}: was trained to be cut into {elastic.slices} slices, not "
+            f"{options.slices}; leave out the number of slices"
+        )
+    return open_model(checkpoint, slices=elastic.slices), elastic
