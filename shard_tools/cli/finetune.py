@@ -118,7 +118,7 @@ def execute(args: argparse.Namespace) -> int:
     try:
         from shard_tools.train.finetune import finetune
         from shard_tools.train.options import FinetuneOptions, TrainingOptions
-        from shard_tools.train.trainer import STATE
+        from shard_tools.train.record import STATE
     except ModuleNotFoundError as error:
         raise InputError(
             f"training needs the Python package {error.name!r}; install the extra: "

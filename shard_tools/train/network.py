@@ -111,6 +111,10 @@ class ElasticNetwork(nn.Module):
         found.words = self.words
         return found.eval()
 
+    def whole(self) -> Pass:
+        """The pass of the float model: all layers, at full width."""
+        return Pass(tuple(range(self.sizes.layers)), self.sizes.slices, None)
+
     def layer(self, number: int) -> nn.ParameterDict:
         """The parameters of one layer."""
         found = self.layers[number]

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from shard_tools.train.data import Batch
-from shard_tools.train.network import ElasticNetwork, Pass
+from shard_tools.train.network import ElasticNetwork
 
 Tensor = torch.Tensor
 Loss = Callable[[Tensor, Batch], Tensor]
@@ -29,14 +29,13 @@ Loss = Callable[[Tensor, Batch], Tensor]
 def sort_slices(network: ElasticNetwork, batches: Sequence[Batch], loss: Loss) -> None:
     """Permute heads and neurons of every layer, most important first."""
     sizes = network.sizes
-    whole = Pass(tuple(range(sizes.layers)), sizes.slices, None)
     gates = {}
     for number in range(sizes.layers):
         gates[f"{number}.attention"] = torch.ones(sizes.heads, requires_grad=True)
         gates[f"{number}.ffn"] = torch.ones(sizes.inner, requires_grad=True)
     found = {name: torch.zeros_like(gate) for name, gate in gates.items()}
     for batch in batches:
-        logits, _ = network(batch.tokens, whole, gates)
+        logits, _ = network(batch.tokens, network.whole(), gates)
         gradients = torch.autograd.grad(loss(logits, batch), list(gates.values()))
         for name, gradient in zip(gates, gradients, strict=True):
             found[name] += gradient.abs()

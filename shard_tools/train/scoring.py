@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shard_tools.measuring.metrics import spearman
 from shard_tools.train.data import Examples, batches
 from shard_tools.train.network import ElasticNetwork, Pass
+from shard_tools.train.sampling import Sampler, milestones
 
 _BATCH = 128
 
@@ -44,3 +45,21 @@ def metric(network: ElasticNetwork, examples: Examples, run: Pass, *, regression
     if regression:
         return spearman(found[:, 0].astype(np.float64), targets.astype(np.float64))
     return float((found.argmax(1) == targets).mean())
+
+
+def milestone_scores(
+    network: ElasticNetwork, sampler: Sampler, examples: Examples, *, regression: bool
+) -> list[DevScore]:
+    """The metric of the submodels that progress is judged by, with the weights as they are.
+
+    Grids and codebook, where the network has a code, are fitted to the weights first.
+    """
+    if network.code is not None:
+        network.code.refit()
+    sizes, ladder = network.sizes, sampler.ladder
+    found = []
+    for depth, width, bits in dict.fromkeys(milestones(sizes.layers, sizes.slices, ladder or (0,))):
+        run = sampler.uniform(depth, width, bits)
+        value = metric(network, examples, run, regression=regression)
+        found.append(DevScore(depth, width, bits, round(value, 5)))
+    return found

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.data.rows import Row
-from shard_tools.train import trainer
+from shard_tools.train import record
 from shard_tools.train.data import Examples, batches, encode_rows
 from shard_tools.train.finetune import Finetuned, finetune
 from shard_tools.train.network import ElasticNetwork, Pass, Tokens
@@ -125,7 +125,7 @@ def tokens(checkpoint: Path, texts: Sequence[str]) -> Tokens:
 
 def whole(network: ElasticNetwork) -> Pass:
     """The float model."""
-    return Pass(tuple(range(network.sizes.layers)), network.sizes.slices, None)
+    return network.whole()
 
 
 # Runs
@@ -200,5 +200,5 @@ def stopping(
             stop()
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save_state", counted)
+        patch.setattr(record, "save_state", counted)
         yield

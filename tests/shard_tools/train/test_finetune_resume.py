@@ -17,9 +17,11 @@ pytest.importorskip("torch")
 import torch
 
 from shard_tools.cli.main import main
-from shard_tools.train import trainer
+from shard_tools.train import stages
 from shard_tools.train.finetune import Finetuned
-from shard_tools.train.state import load_state
+from shard_tools.train.optimizing import Optimizer
+from shard_tools.train.schedule import Schedule
+from shard_tools.train.state import Stage, load_state
 from sti.errors import InputError, RunError
 from tests.support import training
 from tests.support.paths import ROOT
@@ -69,7 +71,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from shard_tools.train import trainer
+from shard_tools.train import record
 from shard_tools.train.state import save_state
 from tests.support.training import tuned
 
@@ -82,7 +84,7 @@ def counted(*args):
     if count == 8:
         os.kill(os.getpid(), signal.SIGKILL)
 
-trainer.save_state = counted
+record.save_state = counted
 tuned(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
@@ -141,7 +143,7 @@ def test_the_last_good_state_is_kept_and_can_be_gone_on_from(
     """A loss goes astray once, as a machine's error would have it, behind some good steps."""
     output, state = tmp_path / "out", tmp_path / "out.training" / "state.pt"
     name = "label_loss" if stage == "plain" else "pass_loss"
-    real, count = getattr(trainer, name), 0
+    real, count = getattr(stages, name), 0
 
     def astray(*args: Any, **more: Any) -> torch.Tensor:
         nonlocal count
@@ -151,7 +153,7 @@ def test_the_last_good_state_is_kept_and_can_be_gone_on_from(
 
     option = "--plain-rate" if stage == "plain" else "--rate"
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, name, astray)
+        patch.setattr(stages, name, astray)
         hint = f"{stage} stage; the same command with a lower {option} goes on"
         with pytest.raises(RunError, match=f"the loss is not .* {hint}"):
             tuned(place, output)
@@ -172,13 +174,13 @@ def test_a_run_goes_on_with_a_lower_rate(
     with stopping(monkeypatch, 2, stop), pytest.raises(Stop):
         tuned(place, output)
     used: list[float] = []
-    real = trainer.Optimizer.step
+    real = Optimizer.step
 
-    def noted(self: trainer.Optimizer) -> None:
-        used.append(self._parts[0].param_groups[0]["lr"])
+    def noted(self: Optimizer) -> None:
+        used.append(self.state()[0]["param_groups"][0]["lr"])  # of the encoder's matrices
         real(self)
 
-    monkeypatch.setattr(trainer.Optimizer, "step", noted)
+    monkeypatch.setattr(Optimizer, "step", noted)
     tuned(place, output, rate=1e-6, plain_rate=1e-6)
     assert used and max(used) <= 1e-6
     report = json.loads((output / "elastic.json").read_text())
@@ -225,7 +227,7 @@ def test_ctrl_c_before_the_first_state_promises_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shard_tools.train.finetune._read", interrupt)
+    monkeypatch.setattr("shard_tools.train.finetune.read_dataset", interrupt)
     assert main(arguments(place, tmp_path / "out", *FAST)) == 130
     said = capsys.readouterr()
     assert said.err == (
@@ -240,13 +242,13 @@ def test_progress_counts_down_to_what_is_left_of_a_resumed_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     totals = []
-    real = trainer.Trainer.work_left.fget  # type: ignore[attr-defined]
+    real = Schedule.work_left
 
-    def noted(self: trainer.Trainer) -> float:
-        totals.append(real(self))
-        return float(totals[-1])
+    def noted(self: Schedule, stage: Stage, step: int) -> float:
+        totals.append(real(self, stage, step))
+        return totals[-1]
 
-    monkeypatch.setattr(trainer.Trainer, "work_left", property(noted))
+    monkeypatch.setattr(Schedule, "work_left", noted)
     for saves in (2, 6, 2):
         with stopping(monkeypatch, saves, stop), pytest.raises(Stop):
             tuned(place, tmp_path / "out")

@@ -18,8 +18,8 @@ from shard_tools.quantization.grids import outlier_cut
 from shard_tools.train.nested import NestedCode
 from shard_tools.train.network import MATRICES, OUTPUTS_LAST, ElasticNetwork
 from sti.pack.pack_reader import PackReader
-from tests.shard_tools.packing.test_build import block_of, float_operand
 from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.stored_weights import float_operand
 from tests.support.training import opened
 
 SHAPE = Shape(hidden=64, heads=4, inner=128)
@@ -54,7 +54,9 @@ def test_training_sees_the_weights_that_the_pack_decodes_to(tmp_path: Path, slic
         assert network.code is not None
         for layer in range(SHAPE.layers):
             for name in MATRICES:
-                block = block_of(reader, layer, "ffn" if name in ("up", "down") else "attention")
+                block = reader.manifest.block(
+                    layer, "ffn" if name in ("up", "down") else "attention"
+                )
                 grid = network.code.grids[f"{layer}.{name}"]
                 beyond = np.zeros(grid.codes.numel(), dtype=bool)
                 beyond[grid.beyond.numpy()] = True
@@ -77,7 +79,7 @@ def test_queries_of_any_head_size_differ_from_the_packs_by_rounding_at_most(
     with opened(checkpoint) as network, PackReader.open(pack) as reader:
         network.use_code(LADDER)
         expected = as_stored(
-            "q", float_operand(reader, block_of(reader, 0, "attention"), "q", 2), 4
+            "q", float_operand(reader, reader.manifest.block(0, "attention"), "q", 2), 4
         )
         found = coded(network, "0.q", 1, 1, 1, 1).numpy() / np.sqrt(8)
     assert np.isclose(found, expected, rtol=1e-5).mean() > 0.999

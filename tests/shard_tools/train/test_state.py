@@ -167,3 +167,11 @@ def test_words_move_where_they_may_and_only_those_that_were_read(tmp_path: Path)
             optimizer.step()
             moved = (network.words != before).any(1).nonzero().flatten().tolist()
             assert moved == (sorted(set(read.ids.flatten().tolist())) if words else [])
+
+
+def test_drafts_that_a_killed_run_left_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    save_state(path, "mine", STATE)
+    (tmp_path / ".state.pt.123-abc.part").write_bytes(b"half a state")
+    assert load_state(path, "mine") is not None
+    assert [item.name for item in tmp_path.iterdir()] == ["state.pt"]
