@@ -143,10 +143,12 @@ def _check_outputs(wanted: list[tuple[Path, str]], output: str | None) -> None:
 
 
 def _render(found: Evaluation, form: str) -> str:
-    from shard_tools.evaluation import report
+    from shard_tools.evaluation import report, report_data
 
     if form == "svg":
         from shard_tools.evaluation.plots import as_svg
 
         return as_svg(found)
-    return {"md": report.as_markdown, "json": report.as_json, "csv": report.as_csv}[form](found)
+    if form == "md":
+        return report.as_markdown(found)
+    return report_data.as_json(found) if form == "json" else report_data.as_csv(found)

@@ -23,7 +23,7 @@ All use the same kernels and the same nested code, which makes them stronger tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -75,6 +75,12 @@ class Contender:
         """Bytes of blocks read from storage in a run."""
         assert self.plan.predicted is not None
         return self.plan.predicted.bytes_read
+
+    @property
+    def execution(self) -> Hashable:
+        """What is executed, and how: contenders with equal ones take the same time."""
+        plan = self.plan
+        return plan.steps, plan.decode_threads, plan.read_ahead, self.mode
 
     @property
     def rank(self) -> tuple[float, int, float]:

@@ -22,14 +22,14 @@ HARD = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """How well texts out of scope are told, at the threshold that the pack has for the plan."""
+    """How well texts out of scope are recognised, at the threshold that the pack has for a plan."""
 
     accepted: float
-    """Share of the data's texts that count as in scope."""
-    recalled: float
-    """Share of texts out of scope that are told to be."""
-    recalled_at_95: float
-    """The same at the threshold that lets 95 % of the data's texts through."""
+    """Share of the data's texts that are accepted as in scope."""
+    recall: float
+    """Share of the texts out of scope that are rejected."""
+    recall_at_95: float
+    """The same at the threshold that accepts 95 % of the data's texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Comparison:
 
     @property
     def wins(self) -> bool:
-        """Whether it beats the plan by more than chance, or is there and the plan is not."""
+        """Whether it beats the plan by more than chance, or fits the limits where no plan does."""
         if self.ahead is None or self.error is None:
             return self.entry is not None
         return self.ahead < -SIGNIFICANT * self.error
@@ -87,9 +87,9 @@ class Cell:
     def best(self, *, in_paper: bool) -> Comparison | None:
         """The baseline with the best measured metric; with ``in_paper`` among the paper's only."""
         found = [
-            (baseline.entry.measured, baseline)
-            for baseline in self.baselines
-            if baseline.entry is not None and (baseline.in_paper or not in_paper)
+            (item.entry.measured, item)
+            for item in self.baselines
+            if item.entry is not None and (item.in_paper or not in_paper)
         ]
         return max(found, key=lambda item: item[0])[1] if found else None
 
@@ -179,9 +179,7 @@ def summarise(cells: Sequence[Cell], full: float, *, in_paper: bool) -> Summary:
             alone += cell.plan is not None
             continue
         compared += 1
-        beaten += any(
-            baseline.wins for baseline in cell.baselines if baseline.in_paper or not in_paper
-        )
+        beaten += any(item.wins for item in cell.baselines if item.in_paper or not in_paper)
         if best.ahead is not None and best.entry.measured < full - HARD:
             advantages.append(best.ahead)
     if not advantages:

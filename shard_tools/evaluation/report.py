@@ -1,14 +1,11 @@
-"""An evaluation as text: Markdown for people, CSV and JSON for programs. Pure.
+"""An evaluation for people: Markdown with tables and a summary. Pure.
 
-In: an ``Evaluation``. Out: text that ends with a newline. In CSV and JSON times are in seconds,
-sizes in bytes, accuracies between 0 and 1; in Markdown they carry their units.
+In: an ``Evaluation``. Out: text that ends with a newline; numbers carry their units.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, astuple
-from typing import Any
+from dataclasses import astuple
 
 from shard_tools.evaluation.cells import (
     SIGNIFICANT,
@@ -19,86 +16,11 @@ from shard_tools.evaluation.cells import (
     Forecast,
     Summary,
 )
-from sti.report.tables import comma_separated, markdown
+from sti.report.tables import markdown
 from sti.report.wording import show_metric
 from sti.units import format_size, format_time
 
 _NONE = "-"
-_CSV_HEADER = (
-    "latency_target_s",
-    "preload_bytes",
-    "name",
-    "in_paper",
-    "depth",
-    "width",
-    "bits",
-    "expected",
-    "expected_low",
-    "expected_high",
-    "measured",
-    "plan_ahead",
-    "plan_ahead_error",
-    "latency_median_s",
-    "latency_p95_s",
-    "latency_measured",
-    "bytes_read",
-    "memory_bytes",
-    "accepted",
-    "recalled",
-    "recalled_at_95",
-    "why_not",
-)
-
-
-def as_json(found: Evaluation) -> str:
-    """Everything, as one JSON document."""
-    document: dict[str, Any] = {
-        **asdict(found),
-        "against_paper": asdict(found.against_paper),
-        "against_all": asdict(found.against_all),
-    }
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-
-
-def as_csv(found: Evaluation) -> str:
-    """One line for each plan and baseline of each cell; what does not fit has ``why_not``."""
-    rows: list[tuple[str, ...]] = []
-    for cell in found.cells:
-        limits = (repr(cell.latency_s), str(cell.preload_bytes))
-        why_not = _needed(cell) if cell.plan is None else ""
-        rows.append((*limits, "plan", "", *_csv_entry(cell.plan, None, None), why_not))
-        rows += [
-            (
-                *limits,
-                baseline.name,
-                str(baseline.in_paper).lower(),
-                *_csv_entry(baseline.entry, baseline.ahead, baseline.error),
-                baseline.why_not,
-            )
-            for baseline in cell.baselines
-        ]
-    return comma_separated(_CSV_HEADER, rows)
-
-
-def _csv_entry(entry: Entry | None, ahead: float | None, error: float | None) -> list[str]:
-    """From ``depth`` to ``recalled_at_95``."""
-    if entry is None:
-        return [""] * (len(_CSV_HEADER) - 5)
-    expected, latency, scope = entry.expected, entry.latency, entry.scope
-    return [
-        str(entry.depth),
-        str(entry.width),
-        f"{entry.bits:.4f}",
-        *(f"{value:.6f}" for value in (expected.value, expected.low, expected.high)),
-        f"{entry.measured:.6f}",
-        *("" if value is None else f"{value:.6f}" for value in (ahead, error)),
-        f"{latency.median_s:.6f}",
-        f"{latency.p95_s:.6f}",
-        str(latency.measured).lower(),
-        str(entry.bytes_read),
-        str(entry.memory_bytes),
-        *([""] * 3 if scope is None else (f"{share:.6f}" for share in astuple(scope))),
-    ]
 
 
 def as_markdown(found: Evaluation) -> str:
@@ -109,9 +31,10 @@ def as_markdown(found: Evaluation) -> str:
         "## Plans",
         _plans(found),
         "## Against the best baseline",
-        f"Best as measured, in hindsight. Differences{_unit(found.metric)}, ± one standard error "
+        "Best as measured, in hindsight. Differences"
+        f"{' in points' if found.metric == 'accuracy' else ''}, ± one standard error "
         "(paired bootstrap).",
-        _duels(found),
+        _best_baselines(found),
         f"## All baselines: {found.metric}",
         _all_baselines(found),
         f"## One fidelity throughout: {found.metric}",
@@ -155,7 +78,7 @@ def _plans(found: Evaluation) -> str:
 def _plan_row(cell: Cell, metric: str) -> list[str]:
     entry = cell.plan
     if entry is None:
-        return [_needed(cell), *(_NONE for _ in range(7))]
+        return [needed(cell), *(_NONE for _ in range(7))]
     low, high = (show_metric(metric, value) for value in (entry.expected.low, entry.expected.high))
     return [
         _size(entry),
@@ -169,7 +92,8 @@ def _plan_row(cell: Cell, metric: str) -> list[str]:
     ]
 
 
-def _duels(found: Evaluation) -> str:
+def _best_baselines(found: Evaluation) -> str:
+    """Each cell's plan beside the best of the paper's baselines, and the best of all."""
     header = ["target", "preload", "plan"]
     for whose in ("best of the paper's", "best with ours, too"):
         header += [whose, "submodel", found.metric, "plan ahead by"]
@@ -177,31 +101,28 @@ def _duels(found: Evaluation) -> str:
     for cell in found.cells:
         row = [*_limits(cell), _measured(cell.plan, found.metric)]
         for in_paper in (True, False):
-            row += _duel(cell.best(in_paper=in_paper), found.metric)
+            row += _compared(cell.best(in_paper=in_paper), found.metric)
         rows.append(row)
     return markdown(header, rows)
 
 
-def _duel(baseline: Comparison | None, metric: str) -> list[str]:
-    if baseline is None or baseline.entry is None:
+def _compared(comparison: Comparison | None, metric: str) -> list[str]:
+    """A baseline, what it ran, its metric, and how far the plan is ahead."""
+    if comparison is None or comparison.entry is None:
         return ["none fits", _NONE, _NONE, _NONE]
-    entry = baseline.entry
-    return [
-        baseline.name,
-        _size(entry),
-        show_metric(metric, entry.measured),
-        _ahead(baseline, metric),
-    ]
+    entry = comparison.entry
+    measured = show_metric(metric, entry.measured)
+    return [comparison.name, _size(entry), measured, _ahead(comparison, metric)]
 
 
-def _ahead(baseline: Comparison, metric: str) -> str:
-    if baseline.ahead is None or baseline.error is None:
+def _ahead(comparison: Comparison, metric: str) -> str:
+    if comparison.ahead is None or comparison.error is None:
         return _NONE
-    return f"{_points(baseline.ahead, metric, sign='+')} ± {_points(baseline.error, metric)}"
+    return f"{_points(comparison.ahead, metric, sign='+')} ± {_points(comparison.error, metric)}"
 
 
 def _unit(metric: str) -> str:
-    return " in points" if metric == "accuracy" else ""
+    return " points" if metric == "accuracy" else ""
 
 
 def _points(value: float, metric: str, *, sign: str = "") -> str:
@@ -217,7 +138,7 @@ def _all_baselines(found: Evaluation) -> str:
         header = [f"preload {size_of(preload)}", *(format_time(cell.latency_s) for cell in cells)]
         rows = [["plan", *(_measured(cell.plan, found.metric) for cell in cells)]]
         for lines in zip(*(cell.baselines for cell in cells), strict=True):
-            rows.append([lines[0].name, *(_measured(r.entry, found.metric) for r in lines)])
+            rows.append([lines[0].name, *(_measured(item.entry, found.metric) for item in lines)])
         parts.append(markdown(header, rows))
     return "\n".join(parts)
 
@@ -237,8 +158,8 @@ def _scopes(found: Evaluation) -> str:
     """What the thresholds of the pack do, plan by plan."""
     rows = [["full model", "", *_scope_row(found.full)]]
     rows += [[*_limits(cell), *_scope_row(cell.plan)] for cell in found.cells]
-    header = ["target", "preload", "in scope, accepted", "out of scope, told"]
-    header.append("told where 95 % are accepted")
+    header = ["target", "preload", "in scope, accepted", "out of scope, rejected"]
+    header.append("rejected where 95 % are accepted")
     return markdown(header, rows)
 
 
@@ -261,7 +182,8 @@ def _size(entry: Entry) -> str:
     return f"{entry.depth} x {entry.width}"
 
 
-def _needed(cell: Cell) -> str:
+def needed(cell: Cell) -> str:
+    """What to say where a cell has no plan."""
     return "infeasible" if cell.needed_s is None else f"needs {format_time(cell.needed_s)}"
 
 
@@ -282,16 +204,16 @@ def _summary(found: Evaluation) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _summed(whom: str, summary: Summary, found: Evaluation) -> str:
+def _summed(baselines: str, summary: Summary, found: Evaluation) -> str:
     text = (
-        f"Against {whom}: better than the plan by more than {SIGNIFICANT:.0f} standard errors in "
-        f"{summary.beaten} of {summary.compared} cells"
+        f"Against {baselines}: better than the plan by more than {SIGNIFICANT:.0f} standard errors "
+        f"in {summary.beaten} of {summary.compared} cells"
     )
     if summary.alone:
         text += f" (in {summary.alone} more, none of them fits)"
     if summary.advantage is None:
         return f"{text}; nowhere is the best of them far below the full model."
-    unit = " points" if found.metric == "accuracy" else ""
+    unit = _unit(found.metric)
     return (
         f"{text}; in the {summary.hard} where the best of them is more than 2 points below the "
         f"full model, the plan is ahead by {_points(summary.advantage, found.metric)}{unit} on "
@@ -300,8 +222,7 @@ def _summed(whom: str, summary: Summary, found: Evaluation) -> str:
 
 
 def _forecast(what: str, judged: Forecast, metric: str) -> str:
-    unit = " points" if metric == "accuracy" else ""
     return (
         f"Expected against measured, {what} ({judged.plans} different): mean absolute error "
-        f"{_points(judged.mean_error, metric)}{unit}; {judged.inside} within the interval."
+        f"{_points(judged.mean_error, metric)}{_unit(metric)}; {judged.inside} within the interval."
     )

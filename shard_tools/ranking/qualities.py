@@ -1,4 +1,4 @@
-"""What metric to expect of a plan, and when to refuse an answer, fitted on measured plans.
+"""What metric to expect of a plan, and when to reject an answer, fitted on measured plans.
 
 In: a bench, the ranked manifest, submodels measured at every uniform fidelity. Out: the manifest
 with ``quality`` and ``rejection``, and notes on how good the fit is on plans that were left out of
@@ -96,7 +96,7 @@ def measure_quality(
 def measure_rejection(
     bench: Bench, manifest: Manifest, plans: Sequence[MeasuredPlan], out_of_scope: Calibration
 ) -> tuple[Manifest, dict[str, Any]]:
-    """The score below which an answer is refused, and how many out_of_scope that recalls."""
+    """The score below which an answer is rejected, and how many texts out of scope that catches."""
     curve = rejection_curve(plans)
     rejection = Rejection(
         label=OUT_OF_SCOPE,
@@ -110,10 +110,10 @@ def measure_rejection(
     blocks = blocks_of(manifest, full)
     recalls = {}
     for bits in manifest.ladder:
-        setting = uniform_precision(manifest, full, bits)
+        precision = uniform_precision(manifest, full, bits)
 
-        def measure(setting: Precision = setting) -> Float32Array:
-            logits = bench.forward.logits(batches, setting)
+        def measure(precision: Precision = precision) -> Float32Array:
+            logits = bench.forward.logits(batches, precision)
             return confidence(logits, rejection.temperature).astype(np.float32)
 
         found = bench.journal.step(f"out_of_scope/{bits}", measure)
@@ -152,8 +152,8 @@ def _uniform(manifest: Manifest, kept: Sequence[Measured]) -> list[MeasuredPlan]
 
 def _measured(bench: Bench, manifest: Manifest, mixed: Mixed) -> MeasuredPlan:
     blocks = blocks_of(manifest, mixed.submodel)
-    setting = counted_precision(blocks, mixed.counts, mixed.submodel.width)
-    found = bench.measure(f"plan/{crc32(repr(setting).encode()):08x}", setting, "mixed plans")
+    precision = counted_precision(blocks, mixed.counts, mixed.submodel.width)
+    found = bench.measure(f"plan/{crc32(repr(precision).encode()):08x}", precision, "mixed plans")
     return MeasuredPlan(loss_of(mixed.submodel, blocks, mixed.counts), found)
 
 

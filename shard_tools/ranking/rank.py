@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from shard_tools.measuring.forward import Forward, uniform_precision
+from shard_tools.measuring.forward import Forward, Precision, uniform_precision
 from shard_tools.measuring.judge import Judge
 from shard_tools.packing.repack import ranked_blocks, repack
 from shard_tools.progress import Progress
@@ -112,10 +112,13 @@ def rank(
                 "measured follows them; rank the pack as it was built, or use --measure exhaustive"
             )
         try:
-            with Forward(reader, threads=options.threads) as forward:
-                ranked = _rank(
-                    forward, sizes, calibration, out_of_scope, options, journal, progress
-                )
+            total = _work(manifest, sizes, options, journal)
+            with (
+                Forward(reader, threads=options.threads) as forward,
+                Progress(total, shown=progress) as line,
+            ):
+                bench = _bench(forward, calibration, journal, line)
+                ranked = _rank(bench, sizes, calibration, out_of_scope, options)
             written = repack(reader, output, ranked)
         except BaseException:
             journal.save()
@@ -144,44 +147,55 @@ def _key(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def _base(manifest: Manifest) -> Precision:
+    """The full model at the top fidelity."""
+    return uniform_precision(manifest, manifest.submodels[0], manifest.ladder[-1])
+
+
+def _work(
+    manifest: Manifest, sizes: Sequence[Submodel], options: RankOptions, journal: Journal
+) -> float:
+    """The size of what is left to measure, for the progress line."""
+    steps = dict(planned_steps(_base(manifest), manifest.ladder, options.measure))
+    total = sum(amount for name, amount in steps.items() if name not in journal)
+    uniform = len(manifest.ladder) * sum(work(uniform_precision(manifest, s, 0)) for s in sizes)
+    return total + uniform * (1.0 + PLANS / (len(manifest.ladder) * len(sizes)))
+
+
+def _bench(forward: Forward, calibration: Calibration, journal: Journal, line: Progress) -> Bench:
+    """The pack with its calibration texts, and the full model's answers to compare with."""
+    manifest = forward.manifest
+    batches, base = forward.batches(calibration.texts), _base(manifest)
+    regression = manifest.task == "regression"
+    judge = Judge(forward.logits(batches, base), calibration.labels, regression=regression)
+    return Bench(forward, batches, judge, base, journal, line)
+
+
 def _rank(
-    forward: Forward,
+    bench: Bench,
     sizes: Sequence[Submodel],
     calibration: Calibration,
     out_of_scope: Calibration | None,
     options: RankOptions,
-    journal: Journal,
-    progress: bool | None,
 ) -> Manifest:
-    """The manifest of the ranked pack; its words and residents are the pack's own."""
-    manifest = forward.manifest
-    base = uniform_precision(manifest, manifest.submodels[0], manifest.ladder[-1])
-    steps = dict(planned_steps(base, manifest.ladder, options.measure))
-    total = sum(amount for name, amount in steps.items() if name not in journal)
-    uniform = len(manifest.ladder) * sum(work(uniform_precision(manifest, s, 0)) for s in sizes)
-    total += uniform * (1.0 + PLANS / (len(manifest.ladder) * len(sizes)))
-    with Progress(total, shown=progress) as line:
-        batches = forward.batches(calibration.texts)
-        regression = manifest.task == "regression"
-        judge = Judge(forward.logits(batches, base), calibration.labels, regression=regression)
-        bench = Bench(forward, batches, judge, base, journal, line)
-        found = measure_importances(
-            bench, manifest, stored_gains(manifest.blocks), options.measure, seed=options.seed
-        )
-        ranked = replace(manifest, blocks=ranked_blocks(manifest.blocks, found.gains))
-        measured = measure_sizes(bench, ranked, sizes)
-        kept = worthwhile(measured, slices=manifest.dimensions.slices)
-        ranked = replace(ranked, submodels=tuple(with_curve(item, ranked) for item in kept))
-        plans, ranked, quality_notes = measure_quality(bench, ranked, kept, seed=options.seed)
-        notes = _notes(manifest, found, calibration, options)
-        notes["quality"] = quality_notes | {
-            "submodels_measured": len(measured),
-            "measured": metrics_of(measured, manifest.ladder, judge.value),
-        }
-        if out_of_scope is not None:
-            ranked, notes["rejection"] = measure_rejection(bench, ranked, plans, out_of_scope)
-        else:
-            ranked = replace(ranked, rejection=None)
+    """The manifest of the ranked pack; its embedding table and residents are the pack's own."""
+    manifest = bench.forward.manifest
+    found = measure_importances(
+        bench, manifest, stored_gains(manifest.blocks), options.measure, seed=options.seed
+    )
+    ranked = replace(manifest, blocks=ranked_blocks(manifest.blocks, found.gains))
+    measured = measure_sizes(bench, ranked, sizes)
+    kept = worthwhile(measured, slices=manifest.dimensions.slices)
+    ranked = replace(ranked, submodels=tuple(with_curve(item, ranked) for item in kept))
+    plans, ranked, quality_notes = measure_quality(bench, ranked, kept, seed=options.seed)
+    notes = _notes(manifest, found, calibration, options)
+    notes["quality"] = quality_notes | {
+        "submodels_measured": len(measured),
+        "measured": metrics_of(measured, manifest.ladder, bench.judge.value),
+    }
+    if out_of_scope is None:
+        return replace(ranked, rejection=None, notes=notes)
+    ranked, notes["rejection"] = measure_rejection(bench, ranked, plans, out_of_scope)
     return replace(ranked, notes=notes)
 
 

@@ -41,21 +41,21 @@ class Bench:
     line: Progress
 
     def measure(
-        self, name: str, setting: Precision, what: str, *, start: States | None = None
+        self, name: str, precision: Precision, what: str, *, start: States | None = None
     ) -> Float32Array:
-        """What ``Judge.judge`` says of a setting; a step of the journal called ``name``."""
+        """What ``Judge.judge`` says of a precision; a step of the journal called ``name``."""
         fresh = name not in self.journal
         found = self.journal.step(
             name,
-            lambda: self.judge.judge(self.forward.logits(self.batches, setting, start=start)),
+            lambda: self.judge.judge(self.forward.logits(self.batches, precision, start=start)),
         )
-        self.line.step(work(setting) if fresh else 0.0, what)
+        self.line.step(work(precision) if fresh else 0.0, what)
         return found
 
 
-def work(setting: Precision) -> float:
-    """Slices to compute: what measuring a setting costs, for the progress line."""
-    return float(sum(len(item.bits) for item in setting))
+def work(precision: Precision) -> float:
+    """Slices to compute: what measuring a precision costs, for the progress line."""
+    return float(sum(len(item.bits) for item in precision))
 
 
 def names(base: Precision, levels: Sequence[int], *, whole: bool) -> Iterator[tuple[str, float]]:
@@ -92,10 +92,10 @@ def shard_losses(bench: Bench, levels: Sequence[int], *, whole: bool = False) ->
             rows.append(
                 [
                     bench.measure(
-                        _name(item, part, bits), setting, f"layer {item.layer} {item.kind}",
+                        _name(item, part, bits), precision, f"layer {item.layer} {item.kind}",
                         start=states,
                     )
-                    for bits, setting in zip(levels, lowered, strict=True)
+                    for bits, precision in zip(levels, lowered, strict=True)
                 ]
             )  # fmt: skip
         found.append(rows)

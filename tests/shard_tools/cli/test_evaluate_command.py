@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from shard_tools.cli.main import main
-from shard_tools.evaluation import report
+from shard_tools.evaluation import report, report_data
 from shard_tools.evaluation.cells import Cell, Comparison, Entry, Evaluation, forecast, summarise
 from shard_tools.evaluation.plots import as_svg
 from shard_tools.evaluation.timing import Latency
@@ -141,7 +141,7 @@ def test_targets_that_were_kept_are_counted_where_the_clock_is_real() -> None:
 
 
 def test_csv_has_a_line_for_each_plan_and_baseline() -> None:
-    rows = list(csv.DictReader(io.StringIO(report.as_csv(FOUND))))
+    rows = list(csv.DictReader(io.StringIO(report_data.as_csv(FOUND))))
     assert len(rows) == sum(1 + len(item.baselines) for item in CELLS)
     assert all(None not in row and None not in row.values() for row in rows)
     first, second = rows[:2]
@@ -152,7 +152,7 @@ def test_csv_has_a_line_for_each_plan_and_baseline() -> None:
 
 
 def test_json_holds_everything() -> None:
-    document = json.loads(report.as_json(FOUND))
+    document = json.loads(report_data.as_json(FOUND))
     assert len(document["cells"]) == len(CELLS)
     assert document["cells"][4]["plan"] is None
     assert document["against_paper"]["beaten"] == 1

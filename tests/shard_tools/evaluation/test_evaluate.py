@@ -13,7 +13,7 @@ import pytest
 
 import sti
 from shard_tools.data.rows import read_rows
-from shard_tools.evaluation import report
+from shard_tools.evaluation import report, report_data
 from shard_tools.evaluation.cells import Cell, Entry, Evaluation
 from shard_tools.evaluation.evaluate import EvaluateOptions, evaluate
 from shard_tools.evaluation.timing import draw
@@ -253,20 +253,22 @@ def test_all_texts_are_timed_before_any_is_timed_again() -> None:
     assert np.unique(drawn[6:]).size == 2
 
 
-def test_texts_out_of_scope_are_told_as_the_engine_tells_them(place: Path, tmp_path: Path) -> None:
+def test_texts_out_of_scope_are_rejected_as_the_engine_rejects_them(
+    place: Path, tmp_path: Path
+) -> None:
     def rejecting(manifest: Manifest) -> Manifest:
         return replace(manifest, rejection=Rejection("other", 0.5, 0.95, (0.0, 1.0), (0.6, 0.5)))
 
     pack = edited(ranked_pack(), tmp_path / "rejecting.sti.safetensors", rejecting)
-    strange = [f"{text} {text}" for text in texts(30, seed=5)]
-    (tmp_path / "strange.tsv").write_text(
-        "\n".join(["sentence", *strange])  # labels are not needed
+    others = [f"{text} {text}" for text in texts(30, seed=5)]
+    (tmp_path / "others.tsv").write_text(
+        "\n".join(["sentence", *others])  # labels are not needed
     )
     options = EvaluateOptions(
         TARGETS[1:2],
         device=str(place / "device.json"),
         tokens=16,
-        out_of_scope=tmp_path / "strange.tsv",
+        out_of_scope=tmp_path / "others.tsv",
     )
     found = evaluate(pack, place / "data.tsv", options)
     with PackReader.open(pack) as reader:
@@ -275,24 +277,24 @@ def test_texts_out_of_scope_are_told_as_the_engine_tells_them(place: Path, tmp_p
     with sti.Engine.open(pack, plan=plan, threads=1, profile=PROFILE) as engine:
         kept, out_of_scope = (
             engine.run(list(part)).accepted
-            for part in ([row.text for row in read_rows(place / "data.tsv")], strange)
+            for part in ([row.text for row in read_rows(place / "data.tsv")], others)
         )
     assert kept is not None and out_of_scope is not None
     entry = found.cells[0].plan
     assert entry is not None and entry.scope is not None
     assert entry.scope.accepted == sum(kept) / len(kept)
-    assert entry.scope.recalled == pytest.approx(1 - sum(out_of_scope) / len(out_of_scope))
+    assert entry.scope.recall == pytest.approx(1 - sum(out_of_scope) / len(out_of_scope))
     assert 0 < entry.scope.accepted < 1
-    # At the threshold of the data itself 95 % are accepted: fewer than here, so more are told.
-    assert (entry.scope.recalled_at_95 > entry.scope.recalled) == (entry.scope.accepted > 0.95)
+    # At the threshold of the data itself 95 % are accepted: fewer than here, so more are rejected.
+    assert (entry.scope.recall_at_95 > entry.scope.recall) == (entry.scope.accepted > 0.95)
     assert found.full.scope is not None
     text = report.as_markdown(found)
-    assert f"{entry.scope.recalled * 100:.1f} %" in text and "Texts out of scope" in text
-    row = next(csv.DictReader(io.StringIO(report.as_csv(found))))
+    assert f"{entry.scope.recall * 100:.1f} %" in text and "Texts out of scope" in text
+    row = next(csv.DictReader(io.StringIO(report_data.as_csv(found))))
     assert float(row["accepted"]) == pytest.approx(entry.scope.accepted, abs=1e-6)
 
 
-def test_without_thresholds_texts_out_of_scope_cannot_be_told(place: Path) -> None:
+def test_without_thresholds_texts_out_of_scope_cannot_be_rejected(place: Path) -> None:
     options = EvaluateOptions(
         TARGETS, out_of_scope=place / "data.tsv", device=str(place / "device.json")
     )

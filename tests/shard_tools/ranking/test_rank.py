@@ -333,7 +333,7 @@ def test_data_that_cannot_be_used_are_refused(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_strangers_are_for_classifiers_only(tmp_path: Path) -> None:
+def test_texts_out_of_scope_are_for_classifiers_only(tmp_path: Path) -> None:
     rows = write_data(tmp_path / "data.tsv", tiny_pack("regression"), texts(100))
     options = RankOptions(out_of_scope=out_of_scope())
     with pytest.raises(sti.InputError, match="only a classifier"):
