@@ -123,7 +123,7 @@ def tensors(shape: Shape, planting: Planting, rng: np.random.Generator) -> dict[
     found: dict[str, Float32Array] = {}
 
     def linear(module: str, outputs: int, inputs: int) -> None:
-        found[f"{module}.weight"] = _weights(rng, outputs, inputs)
+        found[f"{module}.weight"] = heavy_tailed(rng, outputs, inputs)
         found[f"{module}.bias"] = _normal(rng, _SIGMA, outputs)
 
     def norm(module: str) -> None:
@@ -147,7 +147,7 @@ def tensors(shape: Shape, planting: Planting, rng: np.random.Generator) -> dict[
     return found
 
 
-def _weights(rng: np.random.Generator, outputs: int, inputs: int) -> Float32Array:
+def heavy_tailed(rng: np.random.Generator, outputs: int, inputs: int) -> Float32Array:
     """A matrix with the tails of a trained encoder, inside the grid."""
     values = rng.standard_normal((outputs, inputs), dtype=np.float32)
     wide = rng.random((outputs, inputs), dtype=np.float32) < _WIDE_SHARE

@@ -27,6 +27,7 @@ from benchmarks.common import (
     at_least,
     at_most,
     parser,
+    print_report,
 )
 from shard_tools.architectures.base import KindLayout, Model, TokenBatch
 from shard_tools.architectures.registry import open_model
@@ -39,7 +40,7 @@ from shard_tools.quantization.encode import Encoder, best_codes
 from shard_tools.quantization.grids import DEFAULT_GRID_SIGMAS, outlier_cut
 from sti.arrays import Float32Array
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
-from sti.errors import InputError, StiError
+from sti.errors import InputError
 from sti.text.wordpiece import Tokenizer
 
 Operands = Mapping[str, Float32Array]
@@ -260,13 +261,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--grid-sigmas", type=float, default=DEFAULT_GRID_SIGMAS, help="default: the builder's"
     )
     options = made.parse_args(arguments)
-    try:
+
+    def measured() -> Report:
         sentences = read_sentences(options.sentences, options.count)
-        report = measure(options.checkpoint, sentences, grid_sigmas=options.grid_sigmas)
-    except (OSError, StiError) as error:
-        made.error(str(error))
-    report.print(options.output)
-    return 0
+        return measure(options.checkpoint, sentences, grid_sigmas=options.grid_sigmas)
+
+    return print_report(made, options, measured)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sti.backend.onnxruntime.session import ort_version
 from sti.device import host
+from sti.errors import StiError
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
@@ -125,6 +126,18 @@ def parser(module: str, description: str | None, example: str) -> argparse.Argum
     )
     made.add_argument("--output", choices=("md", "json"), default="md", help="default: md")
     return made
+
+
+def print_report(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, measure: Callable[[], Report]
+) -> int:
+    """Measure and print the report; what stands in the way is an error of usage."""
+    try:
+        report = measure()
+    except (OSError, RuntimeError, ValueError, StiError) as error:
+        parser.error(str(error))
+    report.print(options.output)
+    return 0
 
 
 def about_machine() -> list[str]:

@@ -44,7 +44,6 @@ from sti.device import host
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
 from sti.device.lanes import LANES
 from sti.engine.engine import Engine
-from sti.errors import StiError
 from sti.model.manifest import Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -358,7 +357,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
-    try:
+
+    def measured() -> Report:
         if options.plots is not None:
             require_matplotlib()
         report, axes = measure(
@@ -374,10 +374,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drawn = growth_plots.as_svg(axes)
             (options.plots / PLOT).write_text(drawn, encoding="utf-8")
             say(f"wrote {options.plots / PLOT}")
-    except (OSError, RuntimeError, StiError) as error:
-        parser.error(str(error))
-    report.print(options.output)
-    return 0
+        return report
+
+    return common.print_report(parser, options, measured)
 
 
 if __name__ == "__main__":

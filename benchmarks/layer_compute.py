@@ -1,5 +1,7 @@
 """One transformer layer: streamed-weight graphs against ONNX Runtime with constant weights.
 
+    python -m benchmarks.layer_compute
+
 Milliseconds of the fastest of many runs (what else a machine does only adds), the systems taking
 turns, with the layer's weights in the cache, of
 

@@ -65,7 +65,7 @@ def make_models(checkpoint: Path, out: Path) -> float:
         model = BertModel(opened, None)
         if model.task != "embedding":
             raise ValueError(f"{checkpoint}: this is for {model.task}, not a sentence embedding")
-        exported = _Export(opened).model()
+        exported = Export(opened).model()
         onnx.save(exported, str(out / FP32))
         _save_apart(exported, out / FP32_EXTERNAL)
         difference = compare(out / FP32, model)
@@ -131,7 +131,7 @@ def reference(model: BertModel, ids: Int64Array) -> Float32Array:
     return np.asarray(pooled / np.linalg.norm(pooled), dtype=np.float32)
 
 
-class _Export:
+class Export:
     """Builds the graph node by node, as tracing the reference implementation lays it out."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:

@@ -42,7 +42,6 @@ from sti.benchmark.system_process import Spec
 from sti.calibration.calibrate import default_threads
 from sti.calibration.sample_texts import SampleTexts
 from sti.device import host
-from sti.errors import StiError
 from sti.pack.pack_reader import PackReader
 
 BITS, PRELOAD = 4, "2MB"
@@ -99,7 +98,7 @@ def spec_of(model: Model, batch: int, tokens: int, threads: int) -> Spec:
     return Spec(str(model.pack), tuple(texts), ids, threads, {"fidelity": BITS, "preload": PRELOAD})
 
 
-def few_rivals(model: Model, spec: Spec) -> list[System]:
+def few_systems(model: Model, spec: Spec) -> list[System]:
     """The systems of every table: ours and ONNX Runtime's."""
     found = []
     every = host.core_count()
@@ -114,9 +113,9 @@ def few_rivals(model: Model, spec: Spec) -> list[System]:
     return found
 
 
-def all_rivals(model: Model, spec: Spec, work: Path, python: Path | None) -> list[System]:
+def all_systems(model: Model, spec: Spec, work: Path, python: Path | None) -> list[System]:
     """The systems of the main table."""
-    few = few_rivals(model, spec)
+    few = few_systems(model, spec)
     in_turn = replace(spec, options={**spec.options, "mode": "sequential"})
     mapped = model.onnx / ort_models.FP32_EXTERNAL
     weights = mapped.with_name(f"{mapped.name}.data")
@@ -217,7 +216,9 @@ def measure(
     for name in names:
         model = make_model(name, work, checkpoint if name == "minilm" else None)
         spec = spec_of(model, *MAIN, threads)
-        found = compare(all_rivals(model, spec, work, python), cold=cold, warm=warm, progress=_tell)
+        found = compare(
+            all_systems(model, spec, work, python), cold=cold, warm=warm, progress=_tell
+        )
         if name == "base":
             tables.insert(0, limits_of(found))
             if plots is not None:
@@ -227,7 +228,7 @@ def measure(
         for batch, tokens in others:
             spec = spec_of(model, batch, tokens, threads)
             size = f"{name}: {batch} text{'s' * (batch > 1)} of {len(spec.ids[0])} tokens"
-            found = compare(few_rivals(model, spec), cold=1, warm=warm, progress=_tell)
+            found = compare(few_systems(model, spec), cold=1, warm=warm, progress=_tell)
             tables.append(table_of(size, found))
     notes += [
         "cold: a fresh process, imports done, the files not in the page cache: opening and the "
@@ -268,8 +269,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write side_by_side.svg there")
     options = parser.parse_args(arguments)
-    try:
-        report = measure(
+    return common.print_report(
+        parser,
+        options,
+        lambda: measure(
             options.models,
             options.work.resolve(),
             checkpoint=None if options.checkpoint is None else options.checkpoint.resolve(),
@@ -279,11 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             threads=options.threads,
             others=() if options.quick else OTHERS,
             plots=options.plots,
-        )
-    except (OSError, RuntimeError, ValueError, StiError) as error:
-        parser.error(str(error))
-    report.print(options.output)
-    return 0
+        ),
+    )
 
 
 def _positive(text: str) -> int:

@@ -19,7 +19,6 @@ from time import perf_counter
 from benchmarks import common
 from benchmarks.common import Column, Report, Table, median, p95
 from sti.calibration.sample_texts import SampleTexts
-from sti.errors import StiError
 from sti.pack.pack_reader import PackReader
 from sti.storage.file_reader import drop_cache
 
@@ -86,12 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
-    try:
-        report = measure(options.pack, repeats=options.repeats)
-    except (OSError, RuntimeError, StiError) as error:
-        parser.error(str(error))
-    report.print(options.output)
-    return 0
+    return common.print_report(
+        parser, options, lambda: measure(options.pack, repeats=options.repeats)
+    )
 
 
 if __name__ == "__main__":

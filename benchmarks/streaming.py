@@ -30,7 +30,6 @@ from benchmarks.ideal import Ideal, ideal
 from sti.benchmark.roofline import Roofline, measure_roofline
 from sti.device.lanes import LANES
 from sti.engine.engine import Engine
-from sti.errors import StiError
 from sti.model.manifest import Manifest
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode
@@ -271,19 +270,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="compute threads; default: the engine's choice")
     parser.add_argument("--repeats", type=int, default=20, help="runs of each; default: 20")
     options = parser.parse_args(arguments)
-    try:
-        report = measure(
+    return common.print_report(
+        parser,
+        options,
+        lambda: measure(
             options.pack,
             bits=options.bits,
             tokens=options.tokens,
             preload=options.preload,
             threads=options.threads,
             repeats=options.repeats,
-        )
-    except (OSError, RuntimeError, StiError) as error:
-        parser.error(str(error))
-    report.print(options.output)
-    return 0
+        ),
+    )
 
 
 if __name__ == "__main__":

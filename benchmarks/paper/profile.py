@@ -1,6 +1,6 @@
 """Measuring a machine for the paper's planner: reading, decompressing and computing, one by one.
 
-In: a model by `paper_model`, and a batch to compute. Out: a ``Profile``. Each figure is the median
+In: a model by `paper.model`, and a batch to compute. Out: a ``Profile``. Each figure is the median
 of a few. Knows nothing of plans.
 """
 
@@ -27,7 +27,7 @@ def measure(directory: Path, index: Index, layers: Layers) -> Profile:
     """Measure, in some tenths of a second for BERT-base.
 
     Args:
-        directory: what `paper_model` wrote.
+        directory: what `paper.model` wrote.
         index: of the directory.
         layers: the batch that answers are for; its weights are overwritten.
     """

@@ -1,6 +1,6 @@
 """The STI paper's scheme, a system under test: ``python -m benchmarks.paper.system``.
 
-The spec's file is a directory by `paper_model`. One thread reads, layer after layer, each layer's
+The spec's file is a directory by `paper.model`. One thread reads, layer after layer, each layer's
 shards at the plan's bits, past the page cache; the caller's thread decompresses a layer just before
 its use into the one layer of float32 that there is, and computes it. Two layers may be read ahead.
 Shards of leading layers stay in memory, compressed, from the first run on.
@@ -77,7 +77,7 @@ class Streamed:
     """A model that is streamed at every run. Not thread-safe.
 
     Args:
-        directory: what `paper_model` wrote.
+        directory: what `paper.model` wrote.
         index: of the directory.
         planned: what to run.
         layers: the batch to run it on; closed with this.
