@@ -1,9 +1,9 @@
-"""A checkpoint's tokenizer files, turned into what a pack carries.
+"""Reading a checkpoint's tokenizer files.
 
 In: a checkpoint directory with ``config.json`` and either ``tokenizer.json`` or ``vocab.txt`` (with
 ``tokenizer_config.json`` and ``special_tokens_map.json`` where they exist), and
 sentence-transformers' ``sentence_bert_config.json``. Out: a ``TokenizerSpec`` and a vocabulary
-blob for ``sti.text.wordpiece.Tokenizer``. Knows no weights.
+blob for ``sti.text.wordpiece.Tokenizer``. Knows nothing of weights. Knows no weights.
 
 Only BERT's WordPiece pipeline is understood; anything else is refused rather than approximated.
 Where both tokenizer files exist ``tokenizer.json`` counts.
@@ -30,7 +30,7 @@ _LEAST_TOKENS = 3  # the special tokens of a pair
 
 
 def load_tokenizer(checkpoint_dir: Path) -> tuple[TokenizerSpec, bytes]:
-    """Tokenizer of a checkpoint.
+    """The tokenizer of a checkpoint.
 
     Args:
         checkpoint_dir: a Hugging Face style checkpoint directory.
@@ -57,7 +57,7 @@ def load_tokenizer(checkpoint_dir: Path) -> tuple[TokenizerSpec, bytes]:
     _check_vocabulary(source, pipeline, pad_token, config.integer("vocab_size", least=1))
     spec = TokenizerSpec(
         kind=KIND,
-        # sentence-transformers may lower the text before an otherwise cased tokenizer sees it.
+        # sentence-transformers may lowercase the text before an otherwise cased tokenizer sees it.
         lowercase=flag(sentence, "do_lower_case", default=False) or pipeline.lowercase,
         strip_accents=pipeline.strip_accents,
         clean_text=pipeline.clean_text,
@@ -75,7 +75,7 @@ def load_tokenizer(checkpoint_dir: Path) -> tuple[TokenizerSpec, bytes]:
 
 
 def _max_tokens(config: JsonFields, settings: JsonFields, sentence: JsonFields) -> int:
-    """The sequence limit: the most specific file that states one, within the position table."""
+    """The sequence limit, from the most specific file that has one; at most the position table."""
     positions = config.integer("max_position_embeddings", least=_LEAST_TOKENS)
     for source, key in ((sentence, "max_seq_length"), (settings, "model_max_length")):
         if source.has(key):
@@ -85,7 +85,7 @@ def _max_tokens(config: JsonFields, settings: JsonFields, sentence: JsonFields) 
 
 
 def _check_vocabulary(source: Path, pipeline: WordPiecePipeline, pad_token: str, size: int) -> None:
-    """Refuse vocabularies that the model or the tokenizer could not work with."""
+    """Refuse vocabularies that do not fit the model, or lack a token that the tokenizer needs."""
     words = pipeline.words
     if len(words) > size:
         raise CheckpointError(

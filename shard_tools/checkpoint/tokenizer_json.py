@@ -54,7 +54,7 @@ def read_tokenizer_json(path: Path) -> WordPiecePipeline:
 
 
 def _part(fields: JsonFields, key: str) -> JsonFields:
-    """A part of the pipeline that has to be there."""
+    """A part of the pipeline that must exist."""
     if not fields.has(key):
         raise CheckpointError(f"{fields.where}: no {key}; {SUPPORTED}")
     return fields.object(key)
@@ -68,7 +68,7 @@ def _expect_type(fields: JsonFields, expected: str, *, found: str | None = None)
 
 
 def _bert_normalizer(fields: JsonFields) -> tuple[JsonFields, bool]:
-    """The BertNormalizer, and whether Lowercase follows it."""
+    """The BertNormalizer, and whether a Lowercase step follows it."""
     normalizer = _part(fields, "normalizer")
     steps = [normalizer]
     if normalizer.text("type") == "Sequence":
@@ -111,7 +111,7 @@ def _flatten(step: JsonFields, key: str) -> list[tuple[str, int]]:
 
 
 def _words_by_id(path: Path, vocab: JsonFields) -> list[str]:
-    """The words in the order of their ids, which have to be 0, 1, 2, ..."""
+    """The words in the order of their ids, which must be 0, 1, 2, ..."""
     by_id: dict[int, str] = {}
     for word in vocab.keys():
         number = vocab.integer(word)
@@ -161,8 +161,8 @@ def _added_tokens(path: Path, fields: JsonFields, words: list[str], prefix: str)
 
 
 def _never_a_piece(word: str, prefix: str) -> bool:
-    """Whether a word beyond the vocabulary can join it without being found inside other words.
+    """Whether a word can be added to the vocabulary without being found inside other words.
 
-    Text is split at ASCII punctuation, so a longer word that holds some never comes up.
+    Text is split at ASCII punctuation, so a longer word that contains some is never looked up.
     """
     return len(word) > 1 and not word.startswith(prefix) and not _PUNCTUATION.isdisjoint(word)

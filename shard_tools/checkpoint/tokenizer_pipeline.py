@@ -17,7 +17,7 @@ from sti.json_fields import JsonFields
 
 @dataclass(frozen=True, slots=True)
 class WordPiecePipeline:
-    """What one of the two kinds of tokenizer file says, sequence limit apart."""
+    """Contents of either kind of tokenizer file, except the sequence limit."""
 
     words: list[str]
     lowercase: bool
@@ -68,7 +68,7 @@ def read_optional(path: Path) -> JsonFields:
 
 
 def named_token(key: str, *sources: JsonFields, default: str) -> str:
-    """A special token that the first of ``sources`` to name it writes as text or as an object."""
+    """A special token, from the first of ``sources`` that names it, as text or as an object."""
     for source in sources:
         value = source.raw(key)
         if isinstance(value, str):

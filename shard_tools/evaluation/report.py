@@ -31,7 +31,7 @@ def as_markdown(found: Evaluation) -> str:
         "## Plans",
         _plans(found),
         "## Against the best baseline",
-        "Best as measured, in hindsight. Differences"
+        "The best is chosen in hindsight, as measured. Differences"
         f"{' in points' if found.metric == 'accuracy' else ''}, ± one standard error "
         "(paired bootstrap).",
         _best_baselines(found),
@@ -41,7 +41,7 @@ def as_markdown(found: Evaluation) -> str:
         _uniform(found),
     ]
     if found.full.scope is not None:
-        parts += ["## Texts out of scope", _scopes(found)]
+        parts += ["## Out-of-scope texts", _scopes(found)]
     parts += ["## Summary", _summary(found)]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
@@ -54,17 +54,18 @@ def size_of(preload_bytes: int) -> str:
 def _preamble(found: Evaluation) -> str:
     full = found.full
     cut = f" ({found.truncated} of them cut to what the model takes)" if found.truncated else ""
-    how = "the clock is simulated"
+    how = "simulated"
     if found.runs:
-        how = f"the clock is real, {found.runs} runs each, but for the layer pipeline's"
+        how = f"measured in {found.runs} runs each, except those of the layer pipeline"
     return (
         f"{found.metric.capitalize()} on {found.examples} examples of {found.data}{cut}, pack "
-        f"{found.pack_id}. One text of up to {found.tokens} tokens a run on {found.device}; {how}. "
+        f"{found.pack_id}. Each run is one text of up to {found.tokens} tokens on {found.device}; "
+        f"times are {how}. "
         f"The full model, every shard at {full.bits:.0f} bits: "
         f"{show_metric(found.metric, full.measured)} in {format_time(full.latency.median_s)}, "
-        f"reading {format_size(full.bytes_read)}. Targets hold for 95 of 100 runs: a median may "
-        f"take the target divided by {found.jitter:.2f}. Memory is what the lanes' buffers, the "
-        "preload and, for baselines, the held weights come to; it is computed."
+        f"reading {format_size(full.bytes_read)}. Targets are for 95 of 100 runs, so a median may "
+        f"take at most the target divided by {found.jitter:.2f}. Memory is calculated: the lanes' "
+        "buffers, the preload buffer and, for baselines, the weights held in memory."
     )
 
 
@@ -158,8 +159,8 @@ def _scopes(found: Evaluation) -> str:
     """What the thresholds of the pack do, plan by plan."""
     rows = [["full model", "", *_scope_row(found.full)]]
     rows += [[*_limits(cell), *_scope_row(cell.plan)] for cell in found.cells]
-    header = ["target", "preload", "in scope, accepted", "out of scope, rejected"]
-    header.append("rejected where 95 % are accepted")
+    header = ["target", "preload", "in scope, accepted", "out of scope, recognised"]
+    header.append("recognised where 95 % are accepted")
     return markdown(header, rows)
 
 
@@ -189,16 +190,16 @@ def needed(cell: Cell) -> str:
 
 def _summary(found: Evaluation) -> str:
     lines = [
-        _summed("the paper's baselines", found.against_paper, found),
-        _summed("all baselines, our pipeline at one fidelity included", found.against_all, found),
+        _summed("The paper's baselines", found.against_paper, found),
+        _summed("All baselines, with our pipeline at one fidelity", found.against_all, found),
     ]
     if found.runs:
         plans, medians, slowest = found.kept
         lines.append(
-            f"Targets of {plans} plans, on the real clock: kept by the median in {medians}, by the "
-            f"95th percentile in {slowest}."
+            f"Measured times of {plans} plans: the median meets the target in {medians}, the 95th "
+            f"percentile in {slowest}."
         )
-    for what, judged in (("plans", found.forecast_plans), ("all that was run", found.forecast_all)):
+    for what, judged in (("plans", found.forecast_plans), ("all runs", found.forecast_all)):
         if judged is not None:
             lines.append(_forecast(what, judged, found.metric))
     return "\n".join(f"- {line}" for line in lines)
@@ -206,7 +207,7 @@ def _summary(found: Evaluation) -> str:
 
 def _summed(baselines: str, summary: Summary, found: Evaluation) -> str:
     text = (
-        f"Against {baselines}: better than the plan by more than {SIGNIFICANT:.0f} standard errors "
+        f"{baselines}: better than the plan by more than {SIGNIFICANT:.0f} standard errors "
         f"in {summary.beaten} of {summary.compared} cells"
     )
     if summary.alone:

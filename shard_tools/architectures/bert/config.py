@@ -90,7 +90,7 @@ def _activation(fields: JsonFields) -> Activation:
 
 
 def _check_sizes(config: BertConfig, where: str) -> None:
-    """Refuse sizes that cannot be cut into slices."""
+    """Refuse sizes that cannot be divided into slices."""
     hidden, heads, inner, slices = config.hidden, config.heads, config.inner, config.slices
     if hidden % heads:
         raise CheckpointError(

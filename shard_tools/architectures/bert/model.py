@@ -1,8 +1,8 @@
-"""The BERT family: what its tensors are called, how blocks are cut into slices, which graphs run.
+"""The BERT family: its tensor names, how its blocks are cut into slices, and its graphs.
 
 In: a checkpoint with ``model_type`` ``bert``, names with or without the ``bert.`` prefix. Out: a
 ``Model``: float matrices in the orientation of the graphs, resident tensors, ONNX graphs, and the
-float reference. Slices keep the checkpoint's order: the order of width is fixed by training.
+float reference. Slices keep the checkpoint's order, in which training ranked them for width.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ATTENTION, _FFN = "attention", "ffn"
 
 
 class BertModel:
-    """A BERT-family checkpoint. Reads tensors as they are asked for; not thread-safe."""
+    """A BERT-family checkpoint. Reads tensors on demand; not thread-safe."""
 
     architecture = "bert"
 
@@ -36,7 +36,7 @@ class BertModel:
         """Read the configuration and find the task.
 
         Raises:
-            CheckpointError: something is missing or not supported; says what is supported.
+            CheckpointError: a part is missing or not supported; says what is supported.
         """
         self._checkpoint = checkpoint
         config = read_config(checkpoint, slices=slices)
@@ -72,7 +72,7 @@ class BertModel:
             )
 
     def block(self, layer: int, kind: str) -> BlockWeights:
-        """One block's tensors; the query is scaled by the root of the head's size."""
+        """One block's tensors; the query is scaled by 1 / sqrt(head size)."""
         base = f"encoder.layer.{layer}."
         return self._ffn(base) if kind == _FFN else self._attention(base + "attention.")
 
@@ -104,7 +104,7 @@ class BertModel:
         return BlockWeights(matrices, vectors | self._connection(base))
 
     def _connection(self, base: str) -> dict[str, Float32Array]:
-        """Bias and norm behind a block."""
+        """Bias and layer norm after a block."""
         bias = {"bias": self._vector(base + "output.dense.bias", self.hidden)}
         return bias | self._norm(base + "output.LayerNorm")
 
@@ -162,7 +162,7 @@ class BertModel:
         return found
 
     def word_rows(self, start: int, stop: int) -> Float32Array:
-        """Rows of the word embeddings, a new array."""
+        """Token embeddings ``start`` to ``stop``, a new array."""
         return self._checkpoint.rows(self._prefix + WORDS, start, stop)
 
     def embed(self, batch: TokenBatch, residents: Mapping[str, Float32Array]) -> Float32Array:
@@ -210,7 +210,7 @@ class BertModel:
         )
 
     def readout(self, hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
-        """The means of the sentences, their first tokens, or every token."""
+        """The mean of each sentence, its first token, or every token."""
         if self._task.pooling == "none":
             return hidden
         starts = np.cumsum((0, *lengths[:-1]))
@@ -225,14 +225,14 @@ class BertModel:
         return self._checkpoint.tensor(self._prefix + name, shape)
 
     def _matrix(self, module: str, inputs: int, outputs: int) -> Float32Array:
-        """The weight of a linear module, turned to ``[in, out]`` (a view)."""
+        """The weight of a linear module, transposed to ``[in, out]`` (a view)."""
         return self._read(module + ".weight", (outputs, inputs)).T
 
     def _vector(self, name: str, size: int) -> Float32Array:
         return self._read(name, (size,))
 
     def _norm(self, module: str) -> dict[str, Float32Array]:
-        """Gamma and beta, which checkpoints of TensorFlow descent call just so."""
+        """Gamma and beta: TensorFlow's names, which converted checkpoints still have."""
         old = f"{self._prefix}{module}.gamma" in self._checkpoint.names()
         names = {"gamma": "gamma", "beta": "beta"} if old else {"gamma": "weight", "beta": "bias"}
         return {key: self._vector(f"{module}.{name}", self.hidden) for key, name in names.items()}

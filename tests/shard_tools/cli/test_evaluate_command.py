@@ -135,7 +135,7 @@ def test_markdown_tells_it_all() -> None:
 def test_targets_that_were_kept_are_counted_where_the_clock_is_real() -> None:
     late = replace(CELLS[0], latency_s=0.011)
     assert replace(FOUND, cells=(late, CELLS[1], CELLS[4])).kept == (2, 2, 1)
-    line = "kept by the median in 4, by the 95th percentile in 2"
+    line = "the median meets the target in 4, the 95th percentile in 2"
     assert line in report.as_markdown(FOUND)
     assert line not in report.as_markdown(replace(FOUND, runs=0))
 
@@ -199,7 +199,7 @@ def test_it_prints_markdown(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     said = capsys.readouterr()
     assert said.out.startswith("# checkpoint: plans and baselines\n")
     assert "| 1.60 ms | 4.00 KB |" in said.out
-    assert "the clock is simulated" in said.out
+    assert "times are simulated" in said.out
     assert said.err == ""
 
 

@@ -289,7 +289,7 @@ def test_texts_out_of_scope_are_rejected_as_the_engine_rejects_them(
     assert (entry.scope.recall_at_95 > entry.scope.recall) == (entry.scope.accepted > 0.95)
     assert found.full.scope is not None
     text = report.as_markdown(found)
-    assert f"{entry.scope.recall * 100:.1f} %" in text and "Texts out of scope" in text
+    assert f"{entry.scope.recall * 100:.1f} %" in text and "Out-of-scope texts" in text
     row = next(csv.DictReader(io.StringIO(report_data.as_csv(found))))
     assert float(row["accepted"]) == pytest.approx(entry.scope.accepted, abs=1e-6)
 
