@@ -1,24 +1,24 @@
-"""What else could be done within the same limits: the paper's baselines, planned on paper.
+"""The paper's baselines: the best that each could do within the limits of a plan. Pure.
 
-In: manifest, device profile, workload, a target. Out: for each baseline the best it could do, as a
-plan to run and the seconds to expect, or why nothing of it fits. Pure; paper, section "Evaluation".
-Knows nothing of data: *best* is the least expected loss, then the fewest bytes. (The planner gives
-up what the pack's calibration cannot tell; baselines take all they can get.)
+In: manifest, device profile, workload, a target. Out: for each baseline its best plan and the
+seconds to expect of it, or the reason why it cannot meet the target. Paper, section "Evaluation".
+Knows nothing of data: *best* is the least expected loss, then the fewest bytes. (The planner does
+not spend bytes on differences that the pack's calibration cannot measure; baselines do.)
 
-Every baseline chooses its submodel among all that the pack vouches for, and has to keep the same
+Every baseline chooses its submodel among all that the pack vouches for, and must keep the same
 limits as the plan: the latency in 95 of 100 runs, and bytes held between runs within the preload.
 All use the same kernels and the same nested code, which makes them stronger than the paper's:
 
 * *in memory*: every shard at one fidelity is held between runs, compressed; only decoding and
-  computing are left, and overlap. Where the submodel is larger than the preload, it does not fit.
+  computing remain, and overlap. A submodel larger than the preload does not fit.
 * *load then execute*: nothing is held; all shards are read, then decoded and computed one after the
-  other, nothing overlaps. Free to choose its fidelity, too.
+  other, without overlap. It may choose its fidelity, too.
 * *layer pipeline*: the standard pipeline. Every shard at one fidelity, nothing held; a layer is
   read while the one before it is decoded and then computed, as the paper decompresses just before
   use. The engine has no such mode: its time is always simulated.
 * *our pipeline*: every shard at one fidelity in the pipeline that the plan has: block by block,
-  with a decode lane of its own and with the plan's preload. Not in the paper: it shows what is left
-  when only the choice of fidelities is taken away from the plan.
+  with a decode lane of its own and with the plan's preload. Not in the paper: it shows how much of
+  the plan's advantage comes from choosing a fidelity for each shard.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Baseline:
 
 
 class Baselines:
-    """All baselines of a pack on one machine. Keeps what does not depend on the target."""
+    """All baselines of a pack on one machine. Caches what does not depend on the target."""
 
     def __init__(
         self, manifest: Manifest, pack_id: str, profile: DeviceProfile, workload: Workload

@@ -1,4 +1,4 @@
-"""What an evaluation found, cell by cell, and what it comes to. Pure.
+"""The results of an evaluation, cell by cell, and their summary. Pure.
 
 In: entries (a plan or a baseline, executed) with their scores. Out: frozen cells, one for each
 target and preload, and summaries over them. Knows nothing of packs, engines or formats.
@@ -17,7 +17,7 @@ SIGNIFICANT = 2.0
 """Standard errors from which a difference counts."""
 
 HARD = 0.02
-"""A cell is hard where the best baseline is so much below the full model."""
+"""A cell is hard where the best baseline is at least this much below the full model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A plan, or what a baseline chose, with what was expected and what was found."""
+    """A plan, or what a baseline chose, with what was expected and what was measured."""
 
     name: str
     depth: int
@@ -96,7 +96,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What all cells come to against one set of baselines."""
+    """All cells against one set of baselines."""
 
     compared: int
     """Cells with a plan and a baseline, or with a baseline only."""
@@ -109,7 +109,7 @@ class Summary:
     advantage: float | None
     """How far the plan is ahead of the best baseline there, on average; None without such cells."""
     median_advantage: float | None
-    """The same, the median: one cell in which hardly any baseline fits can rule the average."""
+    """The median: a single cell in which hardly any baseline fits can dominate the average."""
 
 
 @dataclass(frozen=True, slots=True)

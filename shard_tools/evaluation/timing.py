@@ -1,9 +1,9 @@
-"""How long plans take on this machine, measured fairly: in turns, text by text.
+"""How long plans take on this machine, measured in turns, text by text.
 
-In: a pack, plans with how to execute them, texts. Out: the median and the 95th percentile of each.
-Every text is answered under every plan before the next text comes, in an order that is drawn anew
-each time, so that a machine that is busy for a while slows all of them alike. The preload buffer is
-full before the clock starts, as it is between the runs of an application.
+In: a pack, plans and how to execute them, texts. Out: the median and the 95th percentile of each.
+Every text is run under every plan before the next text, each time in a new random order, so that a
+machine that is busy for a while slows all plans alike. The preload buffer is full before the clock
+starts, as it is between the runs of an application.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Latency:
 
 
 def simulated(contender: Contender, profile: DeviceProfile) -> Latency:
-    """What the device profile lets expect."""
+    """The latency that the device profile predicts."""
     return Latency(contender.total_s, contender.total_s * profile.jitter, measured=False)
 
 

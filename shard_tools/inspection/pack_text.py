@@ -1,7 +1,7 @@
 """What a pack holds, for people and for scripts.
 
 In: an open pack. Out: one JSON-able description, and the text rendered from it. Reads the header
-and the resident region only; whether the bytes are sound is ``sti.pack.verify``'s business.
+and the resident region only; ``sti.pack.verify`` checks the bytes.
 """
 
 from __future__ import annotations

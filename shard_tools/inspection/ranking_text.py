@@ -1,7 +1,7 @@
 """What a ranking found, as text for a terminal.
 
-In: descriptions and notes as ``inspecting`` and ``rank`` make them. Out: tables and sentences.
-Notes come from the pack and may be anything: what is missing or malformed is left out. Measures
+In: descriptions as ``pack_text`` makes them, and a pack's notes. Out: tables and sentences. Notes
+come from the pack and may hold anything: what is missing or malformed is left out. Measures
 nothing.
 """
 

@@ -1,15 +1,15 @@
-"""How much each plane of each shard matters: error met by activations on calibration text.
+"""How much each plane of each shard matters, measured with activations on calibration text.
 
-In: blocks on their grids, one after the other, and the code book's values at every fidelity. Out:
+In: blocks on their grids, one after the other, and the codebook's values at every fidelity. Out:
 a gain for each (plane, slice) of each block, in one unit for all: the relative squared error of
 what the model's head reads. Two measurements make it:
 
 - within a block, what each slice adds to the block's sum is computed at every fidelity. Its
   squared distance from what it adds at the top fidelity is the quantization error weighted by the
-  activations it meets, soft-max and activation function included; it counts in each token relative
-  to what the norm behind the block normalizes. (Relative to the energy of all tokens together, the
-  huge states of a few special tokens would hide all others.)
-- between blocks, a probe with one block lowered runs on to the end, where it tells how much of
+  activations it meets, softmax and activation function included; it is relative, token by token,
+  to what the layer norm after the block normalizes. (Relative to the energy of all tokens together,
+  the huge states of a few special tokens would hide all others.)
+- between blocks, a probe with one block lowered runs on to the end, where it shows how much of
   that block's error arrives.
 
 Used until a measured ranking replaces it. Knows no architecture.

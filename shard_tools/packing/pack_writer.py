@@ -1,4 +1,4 @@
-"""Writing a pack: the header, the resident region, the words, then block after block.
+"""Writing a pack: the header, the resident region, the embedding table, then block after block.
 
 In: a draft of the manifest, resident tensors, encoded token embeddings, encoded blocks. Out: a file
 laid out as ``FORMAT.md`` says, complete or not there at all. Blocks go to the file as they are
@@ -41,7 +41,7 @@ _LONGEST_GAIN = 1.234e15
 
 @dataclass(frozen=True, slots=True)
 class EncodedBlock:
-    """A block as it goes into the file."""
+    """A block as it is written to the file."""
 
     layout: Block
     parts: Sequence[NDArray[np.uint8]]
@@ -76,8 +76,8 @@ class PackWriter:
 
     Args:
         stream: seekable, positioned anywhere; owned by the caller.
-        draft: the manifest with everything but what this class and the blocks find out: its
-            ``blocks`` are ``draft_block``, and checksums of words and residents may be anything.
+        draft: the manifest before anything is encoded: its ``blocks`` are made by ``draft_block``;
+            checksums of the embedding table and of the residents are not read.
         resident: name to array (int64, float32 or uint8), little endian.
     """
 
@@ -144,7 +144,7 @@ class PackWriter:
         """Write the header.
 
         Args:
-            manifest: the final one, but for the residents, which this class knows.
+            manifest: the final one; its ``resident`` is replaced by what was written.
 
         Returns:
             The manifest as written.

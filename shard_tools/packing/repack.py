@@ -1,8 +1,8 @@
-"""A pack again, with other gains, orders or facts about itself: no weight is decoded or encoded.
+"""Rewriting a pack with other gains, plane orders or facts about itself, without decoding.
 
-In: an open pack and the manifest it shall have. Out: a pack in which each plane's shards lie in the
-order of the new manifest and are the same to the bit, as words and residents are. Every byte that
-moves is compared with its checksum. Knows nothing of how gains are measured.
+In: an open pack and the manifest it is to have. Out: a pack in which each plane's shards lie in the
+order of the new manifest and are the same to the bit, as are the embedding table and the residents.
+Every byte that is copied is compared with its checksum. Knows nothing of how gains are measured.
 """
 
 from __future__ import annotations

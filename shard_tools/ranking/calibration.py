@@ -64,7 +64,7 @@ def load_calibration(
 
 
 def load_out_of_scope(path: Path | None, manifest: Manifest) -> Calibration | None:
-    """Texts that are none of the classifier's business; their labels are ignored.
+    """Texts that are out of scope for the classifier; their labels are ignored.
 
     Raises:
         InputError: the file or a row cannot be used, or the pack is no classifier.

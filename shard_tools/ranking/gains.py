@@ -1,8 +1,9 @@
-"""From losses of lowered shards to gains of planes, with or without the help of cheaper ones. Pure.
+"""From the losses of shards at lower fidelities to the gains of planes. Pure.
 
-A plane's gain is by how much the loss falls when it is read, all planes below being there. Losses
-come from measurement: shard by shard, or, for less time, a block at a time. What was not measured
-is filled in from gains that were there before (a proxy), scaled to what was. Knows no files.
+A plane's gain is how much the loss falls when the plane is read in addition to all planes below it.
+Losses are measured shard by shard or, in less time, a block at a time. Gains that were not measured
+are filled in from the pack's earlier gains (the proxy), scaled to the measured losses. Knows no
+files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""A file of finished steps, so that a long job that is killed goes on where it was.
+"""A file of finished steps, so that a long job that is killed continues where it stopped.
 
 In: a key that names the job and all it depends on, and steps that each make one array. Out: the
-arrays, made once. The file is replaced as a whole every few seconds, so it is never half written;
-one that cannot be read, or of another job, is started anew. Knows nothing of what the steps are.
+arrays, each made once. The file is replaced as a whole every few seconds, so it is never half
+written; a file that cannot be read, or that belongs to another job, is replaced by a new one. Knows
+nothing of what the steps are.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Journal:
 
     Attributes:
         path: as given.
-        notice: what to tell the user about the file that was found, or nothing.
+        notice: what to tell the user about the file that was found; empty for nothing.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -88,12 +89,12 @@ class Journal:
                 if str(found[_KEY]) != self._key:
                     self.notice = (
                         f"{self.path}: holds the progress of another job (another pack, other data "
-                        "or options); starting anew"
+                        "or options); starting again"
                     )
                     return
                 self._steps = {name: found[name] for name in found.files if name != _KEY}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             self._steps = {}
-            self.notice = f"{self.path}: cannot be read ({error}); starting anew"
+            self.notice = f"{self.path}: cannot be read ({error}); starting again"
             return
-        self.notice = f"{self.path}: going on after {len(self._steps)} finished steps"
+        self.notice = f"{self.path}: continuing after {len(self._steps)} finished steps"

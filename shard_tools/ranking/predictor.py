@@ -1,9 +1,10 @@
-"""From a plan's expected loss to its metric: a curve fitted on measured plans. Pure but for chance.
+"""From a plan's expected loss to its metric: a curve fitted to measured plans.
 
 In: expected losses and measured metrics of plans: submodels at uniform fidelities, and mixed plans
 such as the planner makes, drawn at random. Out: ``Quality`` and ``Rejection`` of the manifest:
 monotone piecewise linear curves with few knots, and the residual on plans left out of the fit.
-Knows nothing of packs' bytes or of how anything is measured.
+All chance comes from a generator that is passed in. Knows nothing of packs' bytes or of how
+anything is measured.
 """
 
 from __future__ import annotations

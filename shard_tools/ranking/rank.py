@@ -3,7 +3,7 @@
 In: a pack, a file of labelled texts that training has not seen, options. Out: the pack again, its
 gains, plane orders, submodels, quality and rejection measured through the engine's own graphs, with
 notes on how far they can be trusted. What has been measured is kept beside the output until all is
-done, so a job that is killed goes on where it was. Knows no architecture.
+done, so a job that is killed continues where it stopped. Knows no architecture.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def rank(
         output: the ranked pack; replaced when all is done, untouched otherwise.
         options: the user's choices.
         progress: True or False shows or hides the progress line; None shows it on a terminal.
-        notice: told what the user should know on the way.
+        notice: called with each message for the user.
 
     Returns:
         The manifest as written.

@@ -1,9 +1,9 @@
-"""What each shard is worth: the loss when, in the full model, this one shard alone is lowered.
+"""The loss of each shard: how far answers move when, in the full model, it alone is lowered.
 
 In: a pack in memory, calibration texts, a judge. Out: for every block, slice and fidelity below the
 top the loss of each text, paired (the same texts, the same base). The model runs from the block in
 question on; hidden states in front of it are kept. Every measurement is a step of a journal. Knows
-nothing of what is made of the losses.
+nothing of how the losses are used.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Bench:
     def measure(
         self, name: str, precision: Precision, what: str, *, start: States | None = None
     ) -> Float32Array:
-        """What ``Judge.judge`` says of a precision; a step of the journal called ``name``."""
+        """``Judge.judge`` of the answers at a precision; the journal's step ``name``."""
         fresh = name not in self.journal
         found = self.journal.step(
             name,
@@ -54,7 +54,7 @@ class Bench:
 
 
 def work(precision: Precision) -> float:
-    """Slices to compute: what measuring a precision costs, for the progress line."""
+    """The cost of measuring a precision, in slices to compute; for the progress line."""
     return float(sum(len(item.bits) for item in precision))
 
 

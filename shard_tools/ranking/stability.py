@@ -2,7 +2,7 @@
 
 In: for each shard a value a text, whose mean is the shard's importance. Out: rank correlations
 between random halves of the texts and between bootstrap resamples and the whole, and how much of
-the spread between shards is more than noise. Knows nothing of where the values come from.
+the variance between shards is more than noise. Knows nothing of where the values come from.
 """
 
 from __future__ import annotations

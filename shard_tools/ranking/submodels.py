@@ -2,8 +2,8 @@
 
 In: the depths and widths a checkpoint was trained for (the pack's notes carry them), and what was
 measured of each at every uniform fidelity. Out: the ``submodels`` of the manifest: their loss at
-the top, their curve from missing gains to loss, and none that another one beats. Knows nothing of
-targets, or of how anything is measured.
+the top and their curve from missing gains to loss, without those that another one beats. Knows
+nothing of targets, or of how anything is measured.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def worthwhile(measured: Sequence[Measured], *, slices: int) -> list[Measured]:
 
     full, smallest = measured[0], min(measured, key=cost)
     kept: list[Measured] = []
-    for item in sorted(measured, key=cost):  # whoever beats an item stands in front of it
+    for item in sorted(measured, key=cost):  # what beats an item comes before it
         if item in (full, smallest) or not any(beats(other, item) for other in kept):
             kept.append(item)
     return [full, *(item for item in measured if item in kept and item is not full)]

@@ -1,9 +1,9 @@
-"""Texts that nobody wrote, for the teacher to answer: rows with some tokens replaced.
+"""Augmentation: rows with some tokens replaced, for the teacher to answer.
 
-Training rows alone teach a submodel the teacher's answers where the teacher is certain. Rows in
-which tokens are replaced by tokens of other rows lie off the beaten track; their labels no longer
-hold, but the teacher's answers do, and show where its classes meet (after DynaBERT and TinyBERT,
-which replace words by a language model's). In: a batch and the number of the step. Out: the batch
+Training rows alone teach a submodel the teacher's answers where the teacher is certain. Where some
+tokens are replaced by tokens of other rows, labels no longer hold, but the teacher's answers do,
+and they show where its classes meet (after DynaBERT and TinyBERT, which replace words by a language
+model's). In: a batch and the number of the step. Out: the batch
 with some rows changed, and which still have their label. Knows nothing of tokens' meaning.
 """
 

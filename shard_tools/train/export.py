@@ -1,4 +1,4 @@
-"""The directory that ``finetune`` makes: a checkpoint that other tools read, and a little more.
+"""The directory that ``finetune`` makes: a checkpoint that other tools can read, with extra files.
 
 In: a trained network, the checkpoint it came from, held-out rows, a report. Out: ``config.json``,
 ``model.safetensors``, the tokenizer's files, module files for mean pooling, ``elastic.json`` and

@@ -3,8 +3,8 @@
 In: float weights cut into slices, and the fidelity of each slice. Out: the weights as the pack's
 code would give them back, with gradients that pass unchanged (straight-through estimator: Bengio et
 al., 2013). Grids and codebook are those of ``shard_tools.quantization.grids`` and
-``shard_tools.quantization.codebook``, set anew every so often as the weights move. Knows nothing of
-layers, tasks or data.
+``shard_tools.quantization.codebook``, fitted again every so often as the weights move. Knows
+nothing of layers, tasks or data.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class NestedCode:
 
     @torch.no_grad()
     def refit(self) -> None:
-        """Set grids and codebook anew from the weights as they are."""
+        """Fit grids and codebook to the weights as they are."""
         counts = np.zeros(256, dtype=np.int64)
         for name, matrix in self._matrices.items():
             step = self._steps(name, matrix)

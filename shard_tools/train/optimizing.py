@@ -1,4 +1,4 @@
-"""One step down the gradient: AdamW, its rates, and a watch over numbers that are none.
+"""The optimizer's step: AdamW, its learning rates, and a check that all numbers stay finite.
 
 In: a network with gradients, and how far the stage is. Out: moved weights. Knows nothing of losses
 or passes.
@@ -21,7 +21,7 @@ _WARM_UP = 0.06
 
 
 class NotFiniteError(RunError):
-    """A number that should be finite is not; the message says which. The trainer adds where."""
+    """A number that should be finite is not; the message says which. The trainer adds the step."""
 
 
 class Optimizer:
@@ -55,7 +55,7 @@ class Optimizer:
             self._parts.append(torch.optim.SparseAdam(rows, lr=rate))
 
     def start(self, done: float) -> None:
-        """Begin a step when a share ``done`` of the stage is behind."""
+        """Begin a step when a share ``done`` of the stage is done."""
         factor = min(done / _WARM_UP + 1e-3, (1.0 - done) / (1.0 - _WARM_UP))
         for part in self._parts:
             for group in part.param_groups:
@@ -90,7 +90,7 @@ class Optimizer:
         return [part.state_dict() for part in self._parts]
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> bool:
-        """Go on from a ``state``, with the rates given to this optimizer.
+        """Continue from a ``state``, with the rates given to this optimizer.
 
         Returns:
             Whether these are the rates that the state was reached with.

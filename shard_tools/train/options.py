@@ -36,7 +36,7 @@ class TrainingOptions:
     smallest_weight: float = 0.3
     """Of the smallest submodel's loss, where that of all others is 1."""
     refit_steps: int = 50
-    """Between two fits of grids and book."""
+    """Steps between two fits of grids and codebook."""
     save_s: float = 120.0
     log_steps: int = 20
 

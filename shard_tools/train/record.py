@@ -1,7 +1,8 @@
 """What a run of training leaves in its directory: its state now and then, and its log.
 
-In: losses, events, states. Out: ``state.pt``, from which a run that was stopped goes on, and
-``training.jsonl``, in which nobody can tell that it was. Knows nothing of how a step is done.
+In: losses, events, states. Out: ``state.pt``, from which a run that was stopped continues,
+and ``training.jsonl``, which has every step once, however often the run was stopped. Knows nothing
+of how a step is done.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class RunRecord:
         self._saved = monotonic()
 
     def load(self) -> State | None:
-        """The state to go on from; None for a run that starts.
+        """The state to continue from; None for a new run.
 
         Raises:
             InputError: the file is no state, or that of another run.
@@ -48,7 +49,7 @@ class RunRecord:
         """
         return load_state(self.state_path, self._key)
 
-    def go_on(self, stage: Stage, step: int) -> None:
+    def wind_back(self, stage: Stage, step: int) -> None:
         """Drop what the log has of later steps: they come again."""
         self._log.wind_back(stage, step)
 

@@ -2,7 +2,7 @@
 
 In: the options of a run, its number of rows. Out: the steps of each stage, the order of the rows in
 each epoch, rates, and how much work is left from a step on. All chance comes from the seed, the
-stage and the epoch, so a run that goes on from any step sees the rows it would have seen.
+stage and the epoch, so a run that continues from any step sees the rows it would have seen.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class StageSteps(Protocol):
         ...
 
     def begin(self) -> None:
-        """Make the network ready for the first step, or for the one that a run goes on with."""
+        """Make the network ready for the first step, or for the one that a run continues with."""
         ...
 
     def step(self, batch: Batch, number: int) -> Iterator[tuple[str, Tensor]]:

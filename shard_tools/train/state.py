@@ -1,8 +1,8 @@
-"""What a run of training keeps on storage: the state from which it goes on, and its log.
+"""What a run of training keeps on storage: the state from which it continues, and its log.
 
 In: where training stands, or a record. Out: a state file, replaced as a whole, so that a kill at
 any moment leaves either the old or the new one; and a log with one JSON object a line, which is
-wound back to the state when a run goes on, so that no step stands in it twice. Knows nothing of
+wound back to the state when a run continues, so that no step is in it twice. Knows nothing of
 how a step is done.
 """
 
@@ -74,13 +74,13 @@ def load_state(path: Path, key: str) -> State | None:
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error}") from error
     except (RuntimeError, UnpicklingError, ValueError, LookupError, TypeError, EOFError) as error:
-        raise InputError(f"{path}: is no training state; remove it to start anew") from error
+        raise InputError(f"{path}: is no training state; remove it to start again") from error
     except AttributeError as error:  # pickled, but not a dictionary
-        raise InputError(f"{path}: is no training state; remove it to start anew") from error
+        raise InputError(f"{path}: is no training state; remove it to start again") from error
     if not same:
         raise InputError(
             f"{path}: belongs to a run with other data or options; give the same again, or "
-            "remove it to start anew"
+            "remove it to start again"
         )
     return state
 

@@ -1,7 +1,7 @@
-"""The training loop: two stages, each a number of steps that can stop and go on anywhere.
+"""The training loop: two stages, each a number of steps that can stop and continue anywhere.
 
 In: a network, examples, options. Out: the trained network, a log line a logging interval, and a
-state from which a killed run goes on to the same result, to the bit. What a step trains is in
+state from which a killed run continues to the same result, to the bit. What a step trains is in
 ``stages``, when it comes in ``schedule``, how weights move in ``optimizing``, and what is kept on
 storage in ``record``. Knows nothing of files' layout and nothing of labels' names.
 """
@@ -140,7 +140,7 @@ class Trainer:
         hint = f"try a lower {option}"
         if self._record.state_path.exists():
             path = self._record.state_path
-            hint = f"the same command with a lower {option} goes on from {path}"
+            hint = f"the same command with a lower {option} continues from {path}"
         return RunError(
             f"{what} is not a finite number in step {self._step} of the {self._stage} stage; {hint}"
         )
@@ -192,9 +192,9 @@ class Trainer:
         )
 
     def _may_save(self) -> bool:
-        """A run that goes on fits grids and codebook anew; so does one that never stopped, rarely.
+        """Whether a run that continues from here comes to the same result.
 
-        Only where both do will they come to the same result.
+        It begins by fitting grids and codebook, as an uninterrupted run does every ``refit_steps``.
         """
         return self.network.code is None or self._step % self._options.refit_steps == 0
 
@@ -204,10 +204,10 @@ class Trainer:
         self._record.save(State(self._stage, self._step, self.depths, teacher, network, optimizer))
 
     def _restore(self) -> None:
-        """Go on from the saved state, if there is one."""
+        """Continue from the saved state, if there is one."""
         state = self._record.load()
         same_rates = state is None or self._take_over(state)
-        self._record.go_on(self._stage, self._step)
+        self._record.wind_back(self._stage, self._step)
         if not same_rates:
             rates = {
                 "rate": self._schedule.rate(self._stage),
@@ -227,7 +227,7 @@ class Trainer:
                 self._teacher.load_state_dict(state.teacher)
         except (RuntimeError, ValueError, LookupError) as error:
             raise InputError(
-                f"{self._record.state_path}: does not fit the checkpoint; remove it to start anew"
+                f"{self._record.state_path}: does not fit the checkpoint; remove it to start again"
             ) from error
         self.depths = dict(state.depths)
         return same_rates

@@ -42,7 +42,7 @@ def make_work_directory(output: Path) -> Path:
 def run_key(options: FinetuneOptions, checkpoint: Path, data: Iterable[Path]) -> str:
     """Names everything that the result depends on, but for the rates.
 
-    A run whose loss became infinite goes on from its last good state with a lower one.
+    A run whose loss became infinite continues from its last good state with a lower rate.
 
     Args:
         options: with the precision that is really used, and without the number of threads.

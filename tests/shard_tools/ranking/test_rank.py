@@ -173,7 +173,7 @@ def stop_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("calls", [5, 170])
-def test_a_stopped_ranking_goes_on_where_it_was(
+def test_a_stopped_ranking_continues_where_it_stopped(
     calls: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -193,7 +193,7 @@ def test_a_stopped_ranking_goes_on_where_it_was(
     assert [path.name for path in tmp_path.iterdir()] == ["out.rank.npz"]
     made = stop_after(-1, monkeypatch)
     assert main(arguments) == 0
-    assert f"going on after {calls - 1} finished steps" in capsys.readouterr().err
+    assert f"continuing after {calls - 1} finished steps" in capsys.readouterr().err
     assert made[0] < 340 - calls
     assert (tmp_path / "out").read_bytes() == ranked().read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -217,7 +217,7 @@ def test_progress_of_another_ranking_is_not_used(
     stop_after(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         rank(elastic_pack(), data(), output, OPTIONS, notice=notices.append)
-    assert len(notices) == 1 and "starting anew" in notices[0]
+    assert len(notices) == 1 and "starting again" in notices[0]
 
 
 def test_a_pack_can_be_ranked_in_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

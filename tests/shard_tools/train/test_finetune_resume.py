@@ -1,4 +1,4 @@
-"""Runs of ``sti-shard finetune`` that are stopped, killed or go astray, and go on."""
+"""Runs of ``sti-shard finetune`` that are stopped, killed or diverge, and continue."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_the_state_of_a_run_with_other_options_or_data_is_refused_and_kept(
             tuned(place, output, **changes)
     assert state.read_bytes() == before
     state.write_bytes(b"rubbish")
-    with pytest.raises(InputError, match="is no training state; remove it to start anew"):
+    with pytest.raises(InputError, match="is no training state; remove it to start again"):
         tuned(place, output)
 
 
@@ -154,7 +154,7 @@ def test_the_last_good_state_is_kept_and_can_be_gone_on_from(
     option = "--plain-rate" if stage == "plain" else "--rate"
     with monkeypatch.context() as patch:
         patch.setattr(stages, name, astray)
-        hint = f"{stage} stage; the same command with a lower {option} goes on"
+        hint = f"{stage} stage; the same command with a lower {option} continues"
         with pytest.raises(RunError, match=f"the loss is not .* {hint}"):
             tuned(place, output)
     key = torch.load(state, weights_only=True)["key"]

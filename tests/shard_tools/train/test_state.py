@@ -1,4 +1,4 @@
-"""The state a run goes on from, its log, and its scores."""
+"""The state a run continues from, its log, and its scores."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     whole_file = path.read_bytes()
     for content in (b"", b"no state", whole_file[:-20], whole_file[: len(whole_file) // 2]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="is no training state; remove it to start anew"):
+        with pytest.raises(InputError, match="is no training state; remove it to start again"):
             load_state(path, "mine")
     for value in ([1, 2], {"step": 3}, {"key": "mine"}, {"key": "mine", "step": 3, "more": 1}):
         torch.save(value, path)
