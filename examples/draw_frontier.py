@@ -22,6 +22,7 @@ from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.planning.plan import Target
 from sti.planning.planner import make_plan
+from sti.report.wording import counted
 from sti.units import format_size, format_time, parse_size
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -101,7 +102,7 @@ def table(preload_bytes: int, points: Sequence[Point]) -> str:
         assert predicted is not None
         lines.append(
             f"  {format_time(point.latency_s):>8}  {value:7.2f} ({low:.2f} to {high:.2f})  "
-            f"{point.plan.depth} layers x {point.plan.width} slices, "
+            f"{counted(point.plan.depth, 'layer')}, {counted(point.plan.width, 'slice')}, "
             f"{format_size(predicted.bytes_read)} read in {format_time(predicted.total_s)}"
         )
     return "\n".join(lines)

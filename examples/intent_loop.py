@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import sti
+from sti.report.wording import counted
 
 PLANNED_TOKENS = (8, 16, 24, 32, 48, 64)
 """Lengths to expect: the engine plans for the next larger one of some dozen."""
@@ -94,7 +95,7 @@ def show(found: dict[str, Any]) -> None:
     parts = [
         f"{found['total_ms']:.1f} ms (planned {found['expected_ms']:.1f}{target})",
         f"{found['bytes_read'] / 1e6:.2f} MB read (planned {found['expected_bytes'] / 1e6:.2f})",
-        f"{found['depth']} layers x {found['width']} slices",
+        f"{counted(found['depth'], 'layer')}, {counted(found['width'], 'slice')}",
     ]
     if (quality := found["expected_quality"]) is not None:
         value, low, high = (100 * quality[name] for name in ("value", "low", "high"))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import sti
+from sti.report.installation import install_hint
 
 RUN = """
 import json, sys
@@ -166,6 +167,5 @@ def test_finetune_without_torch_says_what_to_install(tmp_path: Path) -> None:
     ended = run(code, tmp_path, check=False)
     assert ended.returncode == 2
     assert ended.stderr == (
-        "sti-shard: error: training needs the Python package 'torch'; install the extra: "
-        "pip install 'sti[train]'\n"
+        f"sti-shard finetune: the Python package torch is missing: {install_hint('torch')}\n"
     )

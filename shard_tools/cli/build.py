@@ -1,4 +1,7 @@
-"""``sti-shard build``: a pack of a checkpoint."""
+"""``sti-shard build``: a pack from a checkpoint.
+
+In: parsed arguments. Out: the pack, and a line or a JSON document about it on standard output.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from shard_tools.cli.common import add_json, add_parser, ladder, print_json
-from sti.errors import InputError
+from shard_tools.cli.arguments import add_output, add_quiet, ladder
+from sti.cli import arguments
+from sti.cli.program import print_json
 from sti.units import format_size, format_time
 
 _EXAMPLES = """\
@@ -19,68 +23,77 @@ examples:
   sti-shard build ./my-classifier -o topics.sti.safetensors --ladder 2,4,8 --slices 6
   sti-shard build ./my-classifier -o topics.sti.safetensors --calibration texts.txt
 
-A checkpoint is a Hugging Face style directory of the BERT family: config.json, model.safetensors
-(or several with an index), tokenizer.json or vocab.txt, and, for sentence embeddings,
-sentence-transformers' modules.json and pooling configuration where they exist.
+A checkpoint is a directory in the style of Hugging Face, with a model of the BERT family:
+config.json, model.safetensors (or several with an index), tokenizer.json or vocab.txt, and, for
+sentence embeddings, the modules.json and the pooling configuration of sentence-transformers if
+they are there.
+
+Needs onnxruntime and the extra "build" (onnx, safetensors).
 """
 
 
 def add_command(commands: Any) -> None:
     """Declare the command."""
-    command = add_parser(commands, "build", "make a pack of a checkpoint", _EXAMPLES, execute)
-    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="its directory")
-    command.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="PACK", help="the pack to write"
+    command = arguments.add_command(
+        commands,
+        "build",
+        "make a pack from a checkpoint",
+        _EXAMPLES,
+        execute=execute,
+        extra="build",
     )
+    command.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="the directory of the checkpoint"
+    )
+    add_output(command, "PACK", "the pack to write", required=True)
     command.add_argument(
         "--slices",
         type=int,
         metavar="M",
-        help="vertical parts of every block (default: one a head); must divide heads and neurons",
+        help="slices per block; must divide the number of heads and the number of neurons "
+        "(default: one per attention head)",
     )
     command.add_argument(
         "--ladder",
         type=ladder,
         metavar="BITS",
-        help="fidelities the pack offers, in bits a weight (default: those the checkpoint was "
-        "trained for, else 2,3,4,6,8)",
+        help="fidelities the pack offers, in bits per weight, such as 2,4,8 (default: those the "
+        "checkpoint was trained for, else 2,3,4,6,8)",
     )
     command.add_argument(
         "--grid",
         type=float,
         metavar="SIGMAS",
-        help="reach of the int8 grids in standard deviations of a row (default 7; 6 favours 8 "
-        "bits, 8 the lower fidelities)",
+        help="range of the int8 grids in standard deviations of a row; 6 favours 8 bits, 8 the "
+        "lower fidelities (default: 7)",
     )
-    command.add_argument("--name", default="", help="name of the model (default: the directory's)")
     command.add_argument(
-        "--licence", default="", help="its licence (default: what the model card says)"
+        "--name", default="", help="name of the model (default: the directory's name)"
     )
-    command.add_argument("--source", default="", help="where the checkpoint comes from")
+    command.add_argument(
+        "--licence", default="", help="licence of the model (default: what the model card says)"
+    )
+    command.add_argument(
+        "--source", default="", help="where the checkpoint comes from (default: not stated)"
+    )
     command.add_argument(
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="texts, one a line, to measure importance with (default: a built-in set)",
+        help="texts to measure importance with, one per line (default: a built-in set)",
     )
-    command.add_argument("--quiet", action="store_true", help="no progress and no summary")
-    add_json(command)
+    add_quiet(command)
 
 
-def execute(args: argparse.Namespace) -> int:
-    """Make the pack and say what came of it."""
+def execute(args: argparse.Namespace) -> None:
+    """Make the pack, and describe it."""
     # Sums of float products differ with the number of threads, and a pack's bytes must not; nor do
-    # threads that wait for one another get far on a busy machine. Heeded when NumPy is imported.
+    # threads that wait for one another get far on a busy machine. Read when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        from shard_tools.packing.build import build
-        from shard_tools.packing.options import BuildOptions
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"building needs the Python package {error.name!r}; install the extra: "
-            "pip install 'sti[build]'"
-        ) from error
+    from shard_tools.packing.build import build
+    from shard_tools.packing.options import BuildOptions
     from sti.pack.pack_reader import PackReader
+    from sti.report.wording import counted
 
     options = BuildOptions(
         slices=args.slices,
@@ -111,7 +124,7 @@ def execute(args: argparse.Namespace) -> int:
         elif not args.quiet:
             print(
                 f"{args.output}: {manifest.name}, {manifest.task}, "
-                f"{manifest.dimensions.layers} layers x {manifest.dimensions.slices} slices, "
+                f"{counted(manifest.dimensions.layers, 'layer')}, "
+                f"{counted(manifest.dimensions.slices, 'slice')}, "
                 f"{format_size(reader.file_bytes)}, built in {format_time(seconds)}"
             )
-    return 0

@@ -1,16 +1,20 @@
-"""``sti-shard finetune``: train a checkpoint whose submodels and low fidelities answer well."""
+"""``sti-shard finetune``: train a checkpoint whose submodels and low fidelities answer well.
+
+In: parsed arguments. Out: the checkpoint, and its scores on standard output.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from shard_tools.cli.common import PROGRAM, add_json, add_parser, ladder, print_json
+from shard_tools.cli.arguments import PROGRAM, add_output, add_quiet, add_seed, ladder
+from sti.cli import arguments
+from sti.cli.program import print_json
 from sti.device.host import check_threads
 from sti.errors import InputError
 from sti.units import format_time
@@ -28,102 +32,155 @@ examples:
   sti-shard finetune ./all-MiniLM-L6-v2 --data train.tsv.gz --dev val.tsv --epochs 12 --seed 1 \\
       --threads 2 -o ./intents
 
-Data: .tsv with a header line, or .jsonl, gzipped or not. Columns: sentence (or text), or sentence1
-and sentence2; label, or score for a regression. Labels are names; dev may have no others.
+TRAIN and DEV are .tsv files with a header line, or .jsonl, gzipped or not. Their columns are
+sentence (or text), or sentence1 and sentence2; and label, or score for a regression. Labels are
+names, and every label of DEV must occur in TRAIN.
 
 First the float model is fine-tuned. Then heads and neurons are sorted by importance, and submodels
-of every depth and width are trained at fidelities of the nested code, with the float model as the
-teacher. The result is a checkpoint for `sti-shard build`, and calibration.tsv for `sti-shard rank`.
+of every depth and width are trained at the fidelities of the nested code, with the float model as
+the teacher. The result is a checkpoint for `sti-shard build`, and in it calibration.tsv for
+`sti-shard rank`.
 
-While it runs, its state lies in OUTPUT.training. After a kill or Ctrl-C, the same command goes on;
-so it does with lower rates, where a loss became infinite (which the log then tells).
-Needs the extra: pip install 'sti[train]'.
+During training, its state is kept in DIR.training. After an interruption the same command continues
+from there. It also does so with lower rates after a loss became infinite; the log says so.
+
+Needs the extra "train" (onnx, safetensors, torch; a CPU build of torch is enough).
 """
 
 
 def add_command(commands: Any) -> None:
     """Declare the command."""
     summary = "train a checkpoint for every depth, width and fidelity"
-    command = add_parser(commands, "finetune", summary, _EXAMPLES, execute)
+    command = arguments.add_command(
+        commands, "finetune", summary, _EXAMPLES, execute=execute, extra="train"
+    )
     add = command.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="where to start from: a directory")
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="the checkpoint to start from")
     add("--data", type=Path, required=True, metavar="TRAIN", help="rows to train on")
-    add("--dev", type=Path, required=True, metavar="DEV", help="rows to score with, not chosen by")
-    add("-o", "--output", type=Path, required=True, metavar="DIR", help="the checkpoint to make")
+    add(
+        "--dev",
+        type=Path,
+        required=True,
+        metavar="DEV",
+        help="rows to report scores on; nothing is trained or chosen with them",
+    )
+    add_output(command, "DIR", "the directory to make for the new checkpoint", required=True)
     add("--task", choices=TASKS, default="classification", help="default: %(default)s")
-    add("--slices", type=int, metavar="M", help="as in build (default: one a head)")
+    add(
+        "--slices",
+        type=int,
+        metavar="M",
+        help="slices per block, as for build (default: one per attention head)",
+    )
     fidelities = command.add_mutually_exclusive_group()
     fidelities.add_argument(
-        "--ladder", type=ladder, metavar="BITS", help="fidelities to train (default 2,3,4,6,8)"
+        "--ladder",
+        type=ladder,
+        metavar="BITS",
+        help="fidelities to train, in bits per weight (default: 2,3,4,6,8)",
     )
     fidelities.add_argument(
         "--no-fidelities",
         action="store_true",
-        help="train submodels with float weights only (to compare with)",
+        help="train submodels with float weights only, for comparison",
     )
-    add("--epochs", type=float, default=8.0, help="of submodels (default %(default)g)")
-    add("--plain-epochs", type=float, default=3.0, help="before that (default %(default)g)")
-    add("--batch", type=int, default=32, help="rows a step (default %(default)s)")
-    add("--rate", type=float, default=1.5e-4, help="learning rate (default %(default)g)")
+    _add_schedule(command)
+    _add_calibration(command)
+    add_seed(command)
+    arguments.add_threads(command, "what torch chooses")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of matrix products (default: bfloat16 if the processor has it, else float32)",
+    )
+    add_quiet(command)
+
+
+def _add_schedule(command: argparse.ArgumentParser) -> None:
+    """How long and how fast is trained."""
+    add = command.add_argument
+    add(
+        "--plain-epochs",
+        type=float,
+        default=3.0,
+        metavar="E",
+        help="epochs of the float model, which come first (default: %(default)g)",
+    )
+    add(
+        "--epochs",
+        type=float,
+        default=8.0,
+        metavar="E",
+        help="epochs of the submodels (default: %(default)g)",
+    )
+    add("--batch", type=int, default=32, metavar="N", help="rows in a step (default: %(default)s)")
+    add(
+        "--rate",
+        type=float,
+        default=1.5e-4,
+        help="learning rate of the submodels (default: %(default)g)",
+    )
     add(
         "--plain-rate",
         type=float,
-        help="learning rate before submodels are trained (default: as --rate)",
+        help="learning rate of the float model (default: that of --rate)",
     )
-    add("--head-rate", type=float, default=2e-3, help="the head's (default %(default)g)")
+    add(
+        "--head-rate",
+        type=float,
+        default=2e-3,
+        help="learning rate of the head (default: %(default)g)",
+    )
     add(
         "--passes",
         type=int,
         default=1,
         metavar="N",
-        help="random submodels a step, besides full, middle and smallest (default %(default)s)",
+        help="random submodels trained in a step, besides the full, the middle and the smallest "
+        "one (default: %(default)s)",
     )
-    add("--max-tokens", type=int, default=128, help="longer texts are cut (default %(default)s)")
+    add(
+        "--max-tokens",
+        type=int,
+        default=128,
+        metavar="N",
+        help="tokens that are kept of a longer text (default: %(default)s)",
+    )
+
+
+def _add_calibration(command: argparse.ArgumentParser) -> None:
+    """Which rows are kept for `rank`."""
+    add = command.add_argument
     add(
         "--calibration-rows",
         type=int,
         default=1000,
         metavar="N",
-        help="rows kept out of training, for rank (default %(default)s)",
+        help="rows of TRAIN that are kept out of training, for rank (default: %(default)s)",
     )
     add(
         "--calibration-whole",
         action="store_true",
-        help="keep out only rows that are no part of another, where TRAIN has phrases, too, and "
-        "DEV whole sentences",
+        help="keep out only rows that are no part of another row; for data in which TRAIN has "
+        "phrases as well, and DEV only whole sentences",
     )
     add(
         "--calibration-share",
         type=float,
         default=1.0,
         metavar="SHARE",
-        help="keep them out of this share of each label's rows, those least like any other "
-        "(default %(default)g: all; 0.5 for data whose rows are variations of one another)",
+        help="choose them from this share of each label's rows, those least like any other row "
+        "(default: %(default)g, all rows; 0.5 for data whose rows are variations of one another)",
     )
-    add("--seed", type=int, default=0, help="default %(default)s")
-    add("--threads", type=int, metavar="N", help="of torch (default: its own choice)")
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="of products (default: bfloat16 where the processor has it)",
-    )
-    add("--quiet", action="store_true", help="no progress and no summary")
-    add_json(command)
 
 
-def execute(args: argparse.Namespace) -> int:
-    """Train, and say what came of it."""
+def execute(args: argparse.Namespace) -> None:
+    """Train, and describe the result."""
     _check(args)
-    try:
-        from shard_tools.train.finetune import finetune
-        from shard_tools.train.options import FinetuneOptions, TrainingOptions
-        from shard_tools.train.record import STATE
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"training needs the Python package {error.name!r}; install the extra: "
-            "pip install 'sti[train]'"
-        ) from error
+    from shard_tools.train.finetune import finetune
+    from shard_tools.train.options import FinetuneOptions, TrainingOptions
+    from shard_tools.train.record import STATE
     from sti.codec.codebook import DEFAULT_LADDER
 
     fidelities = () if args.no_fidelities else args.ladder or DEFAULT_LADDER
@@ -159,15 +216,13 @@ def execute(args: argparse.Namespace) -> int:
             options,
             progress=False if args.quiet else None,
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         work = Path(f"{args.output}.training")
-        left = "nothing was kept yet, the same command starts anew"
+        left = "nothing was kept yet; the same command starts again from the beginning"
         if (work / STATE).exists():
-            left = f"the same command goes on from what {work} holds"
-        print(f"{PROGRAM}: interrupted; {left}", file=sys.stderr)
-        return 130
+            left = f"the same command continues from what {work} holds"
+        raise KeyboardInterrupt(left) from stopped
     _show(args, made, monotonic() - start)
-    return 0
 
 
 def _show(args: argparse.Namespace, made: Finetuned, seconds: float) -> None:
@@ -189,10 +244,13 @@ def _show(args: argparse.Namespace, made: Finetuned, seconds: float) -> None:
             f"{made.calibration_rows} kept out for `{PROGRAM} rank`"
         )
         if made.rows_left_out:
-            print(f"  {made.rows_left_out} left out: parts of rows kept out, or longer than those")
+            print(
+                f"  {made.rows_left_out} rows were not used: each is part of a row kept out, or "
+                "holds one"
+            )
         for score in made.scores:
             fidelity = f"{score.bits} bits" if score.bits else "float weights"
-            print(f"  depth {score.depth} x width {score.width}, {fidelity}: dev {score.value:.4f}")
+            print(f"  depth {score.depth}, width {score.width}, {fidelity}: dev {score.value:.4f}")
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -1,24 +1,31 @@
-"""``sti-shard inspect`` and ``sti-shard verify``: what a pack holds, and whether it is sound."""
+"""``sti-shard inspect`` and ``sti-shard verify``: what a pack holds, and whether it is sound.
+
+In: parsed arguments. Out: a description or a verdict on standard output, as text or JSON.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from shard_tools.cli.common import PROGRAM, add_json, add_parser, print_json
+from shard_tools.cli.arguments import PROGRAM
+from sti.cli.arguments import add_command, add_pack
+from sti.cli.program import print_json, say
 
 _INSPECT_EXAMPLES = """\
 examples:
   sti-shard inspect minilm.sti.safetensors
   sti-shard inspect minilm.sti.safetensors --json | jq .bytes
+
+Needs nothing but NumPy.
 """
 _VERIFY_EXAMPLES = """\
 examples:
   sti-shard verify minilm.sti.safetensors
   sti-shard verify minilm.sti.safetensors --json && echo sound
+
+The exit code is 0 for a sound pack and 2 for a damaged one. Needs nothing but NumPy.
 """
 
 
@@ -26,14 +33,12 @@ def add_commands(commands: Any) -> None:
     """Declare the commands."""
     for name, summary, examples, execute in (
         ("inspect", "show what a pack holds", _INSPECT_EXAMPLES, _inspect),
-        ("verify", "compare every checksum of a pack", _VERIFY_EXAMPLES, _verify),
+        ("verify", "check every checksum of a pack", _VERIFY_EXAMPLES, _verify),
     ):
-        command = add_parser(commands, name, summary, examples, execute)
-        command.add_argument("pack", type=Path, metavar="PACK", help="the pack")
-        add_json(command)
+        add_pack(add_command(commands, name, summary, examples, execute=execute))
 
 
-def _inspect(args: argparse.Namespace) -> int:
+def _inspect(args: argparse.Namespace) -> None:
     from shard_tools.inspection.pack_text import describe, render
     from sti.pack.pack_reader import PackReader
 
@@ -43,42 +48,47 @@ def _inspect(args: argparse.Namespace) -> int:
         print_json(description)
     else:
         print(render(description, manifest), end="")
-    return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
     from shard_tools.progress import Progress
+    from sti.errors import PackCorruptError
     from sti.pack.verify import verify
+    from sti.report.json_document import error_members
 
     done = 0
     with Progress(1.0, shown=False if args.json else None) as line:
 
         def progress(now: int, total: int) -> None:
             nonlocal done
-            line.step((now - done) / total, "comparing checksums")
+            line.step((now - done) / total, "checking checksums")
             done = now
 
         report = verify(args.pack, progress)
+    failure = None
+    if not report.good:
+        failure = PackCorruptError(
+            f"{args.pack}: {len(report.faults)} of {report.checksums} parts are damaged; fetch or "
+            "build the pack again"
+        )
     if args.json:
         faults = [{**asdict(fault), "text": str(fault)} for fault in report.faults]
-        print_json(
-            {
-                "path": str(report.path),
-                "good": report.good,
-                "bytes": report.file_bytes,
-                "checksums": report.checksums,
-                "faults": faults,
-            }
-        )
-    elif report.good:
+        document = {
+            "path": str(report.path),
+            "good": report.good,
+            "bytes": report.file_bytes,
+            "checksums": report.checksums,
+            "faults": faults,
+        }
+        if failure is not None:
+            document |= error_members(failure, str(failure), failure.exit_code)
+        print_json(document)
+    elif failure is None:
         print(f"{args.pack}: sound ({report.checksums} checksums match)")
     else:
         for fault in report.faults:
             print(f"{args.pack}: damaged: {fault}")
-    if not report.good and not args.json:
-        print(
-            f"{PROGRAM}: error: {args.pack}: {len(report.faults)} of {report.checksums} parts are "
-            "damaged; fetch or build the pack again",
-            file=sys.stderr,
-        )
-    return 0 if report.good else 2
+    if failure is None:
+        return 0
+    say(f"{PROGRAM} verify: {failure}")
+    return failure.exit_code

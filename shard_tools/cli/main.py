@@ -1,61 +1,67 @@
-"""The command line of the offline tool: ``sti-shard``.
+"""Entry point of the offline tool, ``sti-shard``: which commands there are.
 
-In: arguments. Out: answers on standard output, messages on standard error, an exit code: 0, 1 for
-a failure, 2 for bad usage, bad input (a damaged pack included) or storage that fails, 130 for
-Ctrl-C.
-Knows which commands there are, not what they do: each lives in a module of its own. NumPy comes in
-with the commands, not with these modules: ``build`` has to speak to it first.
+Knows neither their options nor what they do: each has a module of its own, which declares it and
+carries it out; see ``sti.cli.program.Program``. NumPy comes in with a command's work, not with
+these modules: ``build`` has to speak to it first.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from shard_tools.cli import build, evaluate, finetune, look, rank
-from shard_tools.cli.common import PROGRAM
-from sti.cli.stdout import output_failed
-from sti.errors import StiError
+from shard_tools.cli.arguments import PROGRAM
+from sti.cli.arguments import Parser, program_parser
+from sti.cli.program import Program
+
+_EPILOG = f"""\
+`{PROGRAM} COMMAND --help` explains a command. Packs are run with `sti run`.
+
+What the commands need, besides NumPy:
+  inspect, verify   nothing
+  rank, evaluate    onnxruntime; for plots of evaluate the extra "plot" (matplotlib)
+  build             onnxruntime and the extra "build" (onnx, safetensors)
+  finetune          the extra "train" (onnx, safetensors, torch; a CPU build of torch is enough)
+
+A command that lacks a package says how to install it.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code. Bad usage leaves through ``SystemExit(2)``."""
-    try:
-        if hasattr(sys.stdout, "reconfigure"):
-            # Names and labels may hold what the terminal cannot show.
-            sys.stdout.reconfigure(errors="backslashreplace")
-        try:
-            args = build_parser().parse_args(argv)
-        finally:
-            sys.stdout.flush()  # help leaves through SystemExit
-        code: int = args.execute(args)
-        sys.stdout.flush()
-    except StiError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted; nothing was left behind", file=sys.stderr)
-        return 130
-    except MemoryError:
-        print(f"{PROGRAM}: error: out of memory", file=sys.stderr)
-        return 1
-    except OSError as error:
-        return output_failed(error, f"{PROGRAM}: error")
-    return code
+    """Run one command; see ``Program.main``."""
+    return _PROGRAM.main(argv)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def command() -> NoReturn:
+    """``main`` as a process of its own; see ``Program.command``."""
+    _PROGRAM.command()
+
+
+def build_parser() -> Parser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Make packs of checkpoints, and look into packs.",
-        epilog=f"`{PROGRAM} COMMAND --help` explains a command. Packs are run with `sti run`.",
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser, commands = program_parser(PROGRAM, "Make packs from checkpoints.", _EPILOG)
     finetune.add_command(commands)
     build.add_command(commands)
     rank.add_command(commands)
     evaluate.add_command(commands)
     look.add_commands(commands)
     return parser
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    return build_parser().parse_args(argv)
+
+
+def _execute(args: argparse.Namespace) -> int | None:
+    try:
+        code: int | None = args.execute(args)
+    except KeyboardInterrupt as stopped:
+        if stopped.args:
+            raise
+        raise KeyboardInterrupt("nothing was left behind") from stopped
+    return code
+
+
+_PROGRAM = Program(PROGRAM, _parse, _execute)

@@ -1,14 +1,18 @@
-"""``sti-shard rank``: measure what every shard is worth, and how good plans will be."""
+"""``sti-shard rank``: measure what every shard is worth, and how good plans will be.
+
+In: parsed arguments. Out: the ranked pack, and what was measured on standard output.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from shard_tools.cli.common import PROGRAM, add_json, add_parser, print_json
+from shard_tools.cli.arguments import PROGRAM, add_output, add_quiet, add_seed
+from sti.cli import arguments
+from sti.cli.program import notice, print_json
 from sti.device.host import check_threads
 from sti.errors import InputError
 from sti.units import format_size, format_time
@@ -19,55 +23,53 @@ examples:
   sti-shard rank intents.sti.safetensors --data calibration.tsv -o ranked.sti.safetensors
   sti-shard rank intents.sti.safetensors --data calibration.tsv --out-of-scope others.tsv
 
-Calibration data are labelled texts that training has not seen: a .tsv with a header (sentence or
-sentence1 and sentence2, then label) or .jsonl, gzipped or not; at least 100, better 1,000. Without
--o the pack itself is replaced when all is done. A ranking that is stopped goes on from where it was
-when the same command is given again.
+Calibration data are labelled texts that the model was not trained on: a .tsv file with a header
+line (sentence and label, or sentence1, sentence2 and label) or .jsonl, gzipped or not. At least
+100 rows are needed; 1,000 are better. Without -o, PACK itself is replaced at the end. A ranking
+that was interrupted continues where it stopped when the same command is run again.
+
+Needs onnxruntime.
 """
 
 
 def add_command(commands: Any) -> None:
     """Declare the command."""
-    summary = "measure importance and quality on calibration data, and put them into the pack"
-    command = add_parser(commands, "rank", summary, _EXAMPLES, execute)
-    command.add_argument("pack", type=Path, metavar="PACK", help="the pack")
+    summary = "measure importance and quality on calibration data, and add them to the pack"
+    command = arguments.add_command(commands, "rank", summary, _EXAMPLES, execute=execute)
+    command.add_argument("pack", type=Path, metavar="PACK", help="the pack to rank")
     command.add_argument(
         "--data", type=Path, required=True, metavar="FILE", help="calibration data"
     )
-    command.add_argument(
-        "-o", "--output", type=Path, metavar="PACK2", help="the pack to write (default: PACK)"
-    )
+    add_output(command, "PACK2", "the pack to write (default: PACK, which is replaced)")
     command.add_argument(
         "--out-of-scope",
         type=Path,
         metavar="FILE",
-        help="texts that are none of the classifier's business (rows like those of --data; "
-        "labels are not needed): adds thresholds that refuse them",
+        help="texts that none of the classifier's labels fits (rows like those of --data; labels "
+        "are not needed); adds thresholds that reject such texts (default: none are added)",
     )
     command.add_argument(
         "--examples",
         type=int,
         default=1000,
         metavar="N",
-        help="calibration texts to use, drawn at random (default 1000)",
+        help="calibration texts to use, drawn at random (default: %(default)s)",
     )
     command.add_argument(
         "--measure",
         choices=("auto", "exhaustive", "proxy"),
         default="auto",
-        help="lower shards one by one to every fidelity (exhaustive), only whole blocks (proxy), "
-        "or shards until the pack's gains rank the rest as well (auto, the default)",
+        help="exhaustive: lower each shard to every fidelity in turn; proxy: only whole blocks; "
+        "auto: shards, until the gains stored in the pack rank the rest as well "
+        "(default: %(default)s)",
     )
-    command.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn")
-    command.add_argument(
-        "--threads", type=int, metavar="N", help="compute threads (default: all cores)"
-    )
-    command.add_argument("--quiet", action="store_true", help="no progress and no summary")
-    add_json(command)
+    add_seed(command)
+    arguments.add_threads(command, "all cores")
+    add_quiet(command)
 
 
-def execute(args: argparse.Namespace) -> int:
-    """Rank the pack and say what came of it."""
+def execute(args: argparse.Namespace) -> None:
+    """Rank the pack, and describe it."""
     from shard_tools.ranking.rank import RankOptions, journal_path, rank
     from sti.device.host import core_count
     from sti.pack.pack_reader import PackReader
@@ -91,18 +93,15 @@ def execute(args: argparse.Namespace) -> int:
             output,
             options,
             progress=False if args.quiet or args.json else None,
-            notice=lambda text: print(f"{PROGRAM}: {text}", file=sys.stderr),
+            notice=lambda text: notice(text, PROGRAM),
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         kept = journal_path(output)
         if not kept.exists():
             raise
-        print(
-            f"{PROGRAM}: interrupted; {kept} keeps what was measured, the same command goes on "
-            "from there",
-            file=sys.stderr,
-        )
-        return 130
+        raise KeyboardInterrupt(
+            f"{kept} keeps what was measured; the same command continues from there"
+        ) from stopped
     seconds = monotonic() - start
     with PackReader.open(output) as reader:
         if args.json:
@@ -123,4 +122,3 @@ def execute(args: argparse.Namespace) -> int:
             size, took = format_size(reader.file_bytes), format_time(seconds)
             print(f"{output}: {reader.manifest.name}, {size}, ranked in {took}")
             print(render_ranking(reader.manifest), end="")
-    return 0

@@ -14,6 +14,7 @@ from typing import Any
 from shard_tools.evaluation.cells import Cell, Comparison, Evaluation
 from shard_tools.evaluation.report import size_of
 from sti.errors import InputError
+from sti.report.installation import missing
 
 # Okabe and Ito's colours, which the colour-blind tell apart; line styles and markers differ, too.
 _PLAN, _PAPER, _STRONGER, _FULL = "#0072B2", "#D55E00", "#009E73", "#555555"
@@ -38,9 +39,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
-        raise InputError(
-            "plots need the Python package matplotlib; install the extra: pip install 'sti[plot]'"
-        ) from error
+        raise InputError(f"plots cannot be drawn: {missing('matplotlib')}") from error
 
 
 def svg_of(figure: Any) -> str:

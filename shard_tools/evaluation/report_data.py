@@ -6,12 +6,12 @@ accuracies between 0 and 1.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, astuple
 from typing import Any
 
 from shard_tools.evaluation.cells import Entry, Evaluation
 from shard_tools.evaluation.report import needed
+from sti.report.json_document import json_document
 from sti.report.tables import comma_separated
 
 _CSV_HEADER = (
@@ -47,7 +47,7 @@ def as_json(found: Evaluation) -> str:
         "against_paper": asdict(found.against_paper),
         "against_all": asdict(found.against_all),
     }
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return json_document(document) + "\n"
 
 
 def as_csv(found: Evaluation) -> str:

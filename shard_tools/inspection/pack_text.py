@@ -15,6 +15,7 @@ from sti.model.manifest import Manifest, Submodel
 from sti.pack.header import VOCABULARY, padded
 from sti.pack.pack_reader import PackReader
 from sti.report.tables import aligned
+from sti.report.wording import counted
 from sti.units import format_size
 
 
@@ -143,9 +144,10 @@ def render(description: dict[str, Any], manifest: Manifest) -> str:
     labels = description["labels"]
     lines = [
         f"{description['name']}  ({description['path']}, pack {description['pack_id']})",
-        f"  {description['task']}, {description['architecture']}: {dims['layers']} layers x "
-        f"{dims['slices']} slices, width {dims['hidden']}, at most {dims['max_tokens']} tokens, "
-        f"{dims['words']} words",
+        f"  {description['task']}, {description['architecture']}: "
+        f"{counted(dims['layers'], 'layer')}, {counted(dims['slices'], 'slice')}, "
+        f"width {dims['hidden']}, at most {counted(dims['max_tokens'], 'token')}, "
+        f"{counted(dims['words'], 'word')}",
         f"  labels: {_listed(labels)}" if labels else "",
         f"  licence: {description['licence'] or 'not stated'}",
         f"  source: {description['source']}" if description["source"] else "",

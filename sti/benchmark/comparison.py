@@ -131,6 +131,19 @@ def compare(
     return figures
 
 
+def try_system(system: System) -> None:
+    """Open a system and let it answer once, in a process of its own; nothing is measured.
+
+    Raises:
+        RunError: it cannot; says why.
+    """
+    found = Figures(system)
+    with _noting(found), _process(system) as process:
+        process.ask("open")
+    if found.failed:
+        raise RunError(found.failed)
+
+
 def _run_warm(figures: Sequence[Figures], stack: ExitStack, warm: int, progress: Progress) -> None:
     processes: dict[int, _Process] = {}
     for found in figures:
@@ -176,7 +189,7 @@ class _Process:
     """A running child; ``ask`` is one command and its answer."""
 
     def __init__(self, system: System) -> None:
-        self._rival = system
+        self._system = system
         # A file, not a pipe: some libraries say more than a pipe holds.
         self._said = tempfile.TemporaryFile(  # noqa: SIM115  closed with the process
             mode="w+", encoding="utf-8", errors="replace"
@@ -203,7 +216,7 @@ class _Process:
             self._said.seek(0)
             said = self._said.read().strip().splitlines()
             reason = said[-1] if said else f"exit code {code}"
-            raise RunError(f"{self._rival.name}: its process ended: {reason}")
+            raise RunError(f"{self._system.name}: its process ended: {reason}")
         reply: dict[str, Any] = json.loads(line)
         return reply
 
@@ -246,7 +259,7 @@ def _process(system: System) -> Iterator[_Process]:
 
 @contextmanager
 def _noting(found: Figures) -> Iterator[None]:
-    """Let a system that fails keep the reason instead of ending the compare."""
+    """Let a system that fails keep the reason, so that the others are measured all the same."""
     try:
         yield
     except (RunError, OSError, ValueError, KeyError) as error:

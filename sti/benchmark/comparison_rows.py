@@ -1,4 +1,8 @@
-"""A comparison of systems as rows of a table: what `sti bench --against` and benchmarks print."""
+"""A comparison of systems as rows of a table: what `sti bench --against` and benchmarks print.
+
+In: the ``Figures`` of every system. Out: JSON objects, cells of a table, and whether there was
+anything to compare with. Knows nothing of how the figures were measured.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from sti.benchmark.comparison import Figures
-from sti.report.measured import figure, megabytes
+from sti.errors import RunError
+from sti.report.tables import figure, megabytes
 
 HEADER = (
     *("system", "threads", "open ms", "cold ms", "p95 ms", "warm ms", "p95 ms", "after a wait ms"),
     *("peak growth", "steady growth", "read cold", "read warm", "J a run", "cosine"),
 )
 OURS = "STI"
+"""The name of the pack's own system; variants of it begin with it."""
 
 
 def rows_of(found: Sequence[Figures]) -> list[dict[str, Any]]:
@@ -37,3 +43,11 @@ def cells_of(row: dict[str, Any]) -> list[str]:
         figure(row["warm_joules"], ".2f"),
         figure(row["cosine"], ".4f"),
     ]
+
+
+def nothing_to_compare_with(found: Sequence[Figures]) -> RunError | None:
+    """The error to report where every system but the pack itself failed, else None."""
+    others = [item for item in found if not item.system.name.startswith(OURS)]
+    if not others or not all(item.failed for item in others):
+        return None
+    return RunError(f"no other system could be measured: {others[0].failed}")

@@ -1,8 +1,8 @@
 """``sti bench --against``: this pack beside whole ONNX models, cold and warm, in one run.
 
-In: parsed arguments. Out: a table, CSV or JSON. Every system answers the same texts, in processes
-of its own, in turns; the pack as it was asked for and one lane after the other, each model with the
-same number of compute threads and with as many as ONNX Runtime takes.
+In: parsed arguments. Out: a report as Markdown, CSV or JSON. Every system answers the same texts in
+processes of its own, and they take turns: the pack as it was asked for, and one lane after the
+other; each model with the same number of compute threads, and with as many as ONNX Runtime takes.
 """
 
 from __future__ import annotations
@@ -13,68 +13,112 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare
-from sti.benchmark.comparison_rows import HEADER, OURS, cells_of, rows_of
+from sti.benchmark.comparison import IN_A_ROW, System, compare, try_system
+from sti.benchmark.comparison_rows import HEADER, OURS, cells_of, nothing_to_compare_with, rows_of
 from sti.benchmark.system_process import Spec
+from sti.calibration.calibrate import best_threads
 from sti.calibration.sample_texts import SampleTexts
-from sti.cli.opening import show_notice, target_of
+from sti.cli.arguments import FORMATS, workload_tokens
+from sti.cli.opening import target_of
+from sti.cli.program import notice, say
+from sti.cli.reports import deliver, destinations
 from sti.device import host
+from sti.device.host import check_threads
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
-from sti.errors import InputError
-from sti.report.measured import print_rows, software
-from sti.report.tables import markdown
-from sti.report.wording import describe_plan, workload_tokens
+from sti.errors import InputError, RunError
+from sti.pack.pack_reader import PackReader
+from sti.report.json_document import error_members
+from sti.report.tables import markdown, rows_report
+from sti.report.wording import counted, describe_plan, software
 from sti.units import format_size
 
 
-def execute(args: argparse.Namespace) -> None:
-    """Measure the pack beside the models of ``--against``."""
-    if args.storage is not None or args.plan is not None:
+def execute(args: argparse.Namespace) -> int:
+    """Measure the pack beside the models of ``--against``.
+
+    Raises:
+        InputError: options that exclude one another, or a model that cannot answer; nothing has
+            been measured then.
+    """
+    models, asked = [Path(name) for name in args.against], target_of(args)
+    if args.storage is not None or asked.plan is not None:
         raise InputError(
-            "--against measures on the pack's own storage, without --storage or --plan"
+            "--against measures on the pack's own storage and plans for itself: leave out "
+            "--storage, --plan, and targets with a plan"
         )
-    models = [Path(name) for name in args.against]
     for model in models:
         if not model.is_file():
             raise InputError(f"{model}: there is no such model; --against takes ONNX files")
-    asked = target_of(args)
-    if asked.plan is not None:
-        raise InputError("--against plans for itself; give a target without a plan")
+    wanted = destinations(args, FORMATS)
+    with PackReader.open(args.pack) as reader:
+        tokens = workload_tokens(args.tokens, reader.manifest)
+        spec = _spec(reader, args, tokens)
+    systems = systems_of(Path(args.pack), spec, asked, models)
+    _try(models, systems)
+    facts = _prepare(args, asked, spec, tokens)
+    found = compare(systems, cold=args.cold_repeat, warm=args.repeat, progress=_progress)
+    _progress("")
+    rows, failure = rows_of(found), nothing_to_compare_with(found)
+    document: dict[str, Any] = dict(facts)
+    if failure is not None:
+        document |= error_members(failure, str(failure), failure.exit_code)
+    deliver(wanted, lambda form: rows_report(form, document, rows, lambda: _table(rows)))
+    if failure is None:
+        return 0
+    say(f"sti bench: {failure}")
+    return failure.exit_code
+
+
+def _prepare(
+    args: argparse.Namespace, asked: TargetSpec, spec: Spec, tokens: int
+) -> dict[str, str]:
+    """Measure the device now instead of in a cold start; the facts of the report."""
     pack = Path(args.pack)
-    with Engine.open(pack, asked, threads=args.threads, notify=show_notice) as engine:
-        tokens = workload_tokens(args.tokens, engine.manifest)
-        samples = SampleTexts(engine.reader)
-        texts = samples.texts(args.batch, tokens)
-        ids = [samples.tokenizer.encode(text).ids for text in texts]
+    with Engine.open(pack, asked, threads=spec.threads, notify=notice) as engine:
         if asked.fidelity is None:
-            _ = engine.profile  # measured now, not in a cold start
+            _ = engine.profile
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
-        spec = Spec(
-            str(pack), tuple(texts), tuple(tuple(map(int, row)) for row in ids), engine.threads
-        )
         facts = {
             "machine": host.describe(),
             "software": software(),
-            "pack": f"{engine.manifest.name} ({format_size(pack.stat().st_size)})",
-            "workload": f"{args.batch} x {tokens} tokens; {args.cold_repeat} cold starts and "
-            f"{args.repeat} warm turns of each system",
-            OURS: describe_plan(plan),
+            "pack": f"{engine.manifest.name} ({format_size(engine.reader.file_bytes)})",
+            "workload": f"{args.batch} x {counted(tokens, 'token')}; "
+            f"{counted(args.cold_repeat, 'cold start')} and "
+            f"{counted(args.repeat, 'warm turn')} of each system",
+            "plan": describe_plan(plan),
         }
     if asked.fidelity is None and spec.threads != host.core_count():
-        latency = TargetSpec(latency=asked.latency)
-        every = host.core_count()
-        with Engine.open(pack, latency, threads=every, notify=show_notice) as engine:
-            _ = engine.profile  # that of all cores, as well
-    found = compare(
-        systems_of(pack, spec, asked, models),
-        cold=args.cold_repeat,
-        warm=args.repeat,
-        progress=_progress,
-    )
-    _progress("")
-    _print(facts, found, "json" if args.json else args.output)
+        latency, every = TargetSpec(latency=asked.latency), host.core_count()
+        with Engine.open(pack, latency, threads=every, notify=notice) as engine:
+            _ = engine.profile  # that of all cores as well
+    return facts
+
+
+def _spec(reader: PackReader, args: argparse.Namespace, tokens: int) -> Spec:
+    """What every system is to answer, and the compute threads of the pack."""
+    check_threads(args.threads)
+    samples = SampleTexts(reader)
+    texts = samples.texts(args.batch, tokens)
+    ids = tuple(tuple(map(int, samples.tokenizer.encode(text).ids)) for text in texts)
+    return Spec(str(args.pack), tuple(texts), ids, args.threads or best_threads(reader))
+
+
+def _try(models: Sequence[Path], systems: Sequence[System]) -> None:
+    """Let every model answer once before anything is measured."""
+    for model in models:
+        system = next(item for item in systems if item.spec.file == str(model))
+        _progress(f"trying {model}")
+        try:
+            try_system(system)
+        except RunError as error:
+            raise InputError(
+                f"--against {model}: it cannot be run beside the pack: {error}"
+            ) from error
+        finally:
+            _progress("")
 
 
 def systems_of(pack: Path, spec: Spec, asked: TargetSpec, models: Sequence[Path]) -> list[System]:
@@ -118,21 +162,19 @@ def systems_of(pack: Path, spec: Spec, asked: TargetSpec, models: Sequence[Path]
     return ours + theirs
 
 
-def _print(facts: dict[str, str], found: Sequence[Figures], form: str) -> None:
-    rows = rows_of(found)
-    if not print_rows(facts, rows, form):
-        return
-    print("\n" + markdown(HEADER, [cells_of(row) for row in rows if not row["failed"]]), end="")
-    print(
-        "\ncold: a fresh process, the model not in the page cache, opening and the first answer. "
-        f"warm: {IN_A_ROW} answers in a row, after one that counts as after a wait. "
-        "growth: of resident memory since opening began. cosine: to the first model's answers."
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of a report in Markdown, how to read it, and which systems have no figures."""
+    cells = [cells_of(row) for row in rows if not row["failed"]]
+    failed = [f"no figures: {row['failed']}\n" for row in rows if row["failed"]]
+    return (
+        "\n" + markdown(HEADER, cells) + "\n"
+        "cold: a fresh process, the model not in the page cache, from opening it to the first "
+        f"answer. warm: {IN_A_ROW} answers in a row; the one before them, after a wait, counts "
+        "apart. growth: of resident memory since opening began. cosine: to the first model's "
+        "answers.\n" + "".join(failed)
     )
-    for row in rows:
-        if row["failed"]:
-            print(f"no figures: {row['failed']}")
 
 
 def _progress(what: str) -> None:
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """``sti bench``: how fast a pack runs here, cold and warm, beside what would be ideal.
 
-In: parsed arguments. Out: a Markdown table, CSV or JSON, with a line that names the machine.
+In: parsed arguments. Out: a report as Markdown, CSV or JSON, with the machine it was measured on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any
 from sti.benchmark.roofline import Roofline, measure_roofline
 from sti.benchmark.runs import BenchCase, Measurement, aim, measure_cold, measure_warm
 from sti.calibration.sample_texts import SampleTexts
-from sti.cli.opening import show_notice, target_of
+from sti.cli.arguments import FORMATS, workload_tokens
+from sti.cli.opening import target_of
+from sti.cli.program import notice
+from sti.cli.reports import deliver, destinations
 from sti.device import host
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
 from sti.device.lanes import LANES
@@ -20,32 +23,25 @@ from sti.device.profile import StorageProfile
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
 from sti.model.manifest import Manifest
-from sti.report.measured import figure, megabytes, print_rows, software
-from sti.report.tables import markdown
-from sti.report.wording import describe_plan, workload_tokens
+from sti.report.tables import figure, markdown, megabytes, rows_report
+from sti.report.wording import counted, describe_plan, software
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader
 from sti.units import format_size, format_time
 
 HEADER = (
-    "setting",
-    "run",
-    "total ms",
-    "p95 ms",
-    "open ms",
-    "storage ms",
-    "decode ms",
-    "compute ms",
+    *("setting", "run", "total ms", "p95 ms", "open ms"),
+    *(f"{lane} ms" for lane in LANES),
+    *("stall ms", "busiest lane ms", "total / lane", "read", "peak memory", "growth"),
 )
 ROOFLINE = (
     "setting",
-    *("storage roof ms", "share", "decode roof ms", "share", "compute roof ms", "share"),
-    *("highest roof ms", "share of the run"),
+    *(heading for lane in LANES for heading in (f"{lane} roofline ms", "share")),
+    *("highest roofline ms", "share of the run"),
 )
-MORE = ("stall ms", "largest lane ms", "total / lane", "read", "peak memory", "growth")
 
 
-def execute(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> int:
     """Measure the planned run and every uniform fidelity, cold and warm.
 
     On emulated storage only warm runs are measured.
@@ -53,55 +49,76 @@ def execute(args: argparse.Namespace) -> None:
     if args.against:
         from sti.cli import against
 
-        against.execute(args)
-        return
+        return against.execute(args)
+    wanted = destinations(args, FORMATS)
     asked = target_of(args)
-    pack = Path(args.pack)
     emulated = None if args.storage is None else parse_storage(args.storage)
-    with _engine(pack, args.threads, emulated) as engine:
-        settings = _settings(asked, engine.manifest.ladder)
+    with _engine(Path(args.pack), args.threads, emulated) as engine:
+        cases = _cases(asked, engine.manifest.ladder)
         tokens = workload_tokens(args.tokens, engine.manifest)
-        texts = SampleTexts(engine.reader).texts(args.batch, tokens)
-        if asked.fidelity is None and asked.plan is None:
-            _ = engine.profile  # measured and cached now, not in the first cold run
-        found = []
-        if emulated is None:  # a process of its own would read from the real storage
-            for item in settings:  # planned and remembered now, for the same reason
-                aim(engine, item.target)
-                engine.plan_for(tokens=tokens, batch=args.batch)
-            found += [
-                measure_cold(pack, item, texts, threads=args.threads, repeats=args.cold_repeat)
-                for item in settings
-            ]
-        found += measure_warm(engine, settings, texts, repeats=args.repeat)
-        aim(engine, settings[0].target)
+        found = _measure(engine, cases, tokens, args)
+        aim(engine, cases[0].target)
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
-        storage = _storage(pack, emulated)
-        try:
-            roofline = measure_roofline(engine.reader, storage, threads=engine.threads)
-        finally:
-            storage.close()
+        roofline = _roofline(engine, Path(args.pack), emulated)
         rows = [_figures(item, roofline, engine.manifest) for item in found]
         facts = {
-            "machine": host.describe(),
-            "software": software(),
-            "pack": f"{engine.manifest.name} ({format_size(pack.stat().st_size)})",
-            "workload": f"{args.batch} x {tokens} tokens, {engine.threads} compute threads, "
-            f"{'direct' if engine.direct else 'buffered'} reads",
-            "storage": _describe(emulated),
-            "roofline": f"reads {roofline.read_bytes / 1e9:.2f} GB/s, memory "
-            f"{roofline.moved_bytes / 1e9:.1f} GB/s, "
-            f"{roofline.products / 1e9:.0f} G int8 products/s",
-            settings[0].name: describe_plan(plan),
+            **_facts(engine, roofline, emulated, f"{args.batch} x {counted(tokens, 'token')}"),
+            "plan": f"{cases[0].name}: {describe_plan(plan)}",
         }
-    _print(facts, rows, "json" if args.json else args.output)
+    deliver(wanted, lambda form: rows_report(form, facts, rows, lambda: _tables(rows)))
+    return 0
+
+
+def _measure(
+    engine: Engine, cases: list[BenchCase], tokens: int, args: argparse.Namespace
+) -> list[Measurement]:
+    """Cold runs of every case, where the storage is the pack's own, then warm ones."""
+    texts = SampleTexts(engine.reader).texts(args.batch, tokens)
+    if cases[0].target.fidelity is None and cases[0].target.plan is None:
+        _ = engine.profile  # measured and cached now, not in the first cold run
+    found = []
+    if args.storage is None:  # a process of its own would read from the real storage
+        for item in cases:  # planned and remembered now, for the same reason
+            aim(engine, item.target)
+            engine.plan_for(tokens=tokens, batch=args.batch)
+        pack, repeats = Path(args.pack), args.cold_repeat
+        found += [
+            measure_cold(pack, item, texts, threads=args.threads, repeats=repeats) for item in cases
+        ]
+    return found + measure_warm(engine, cases, texts, repeats=args.repeat)
+
+
+def _roofline(engine: Engine, pack: Path, emulated: StorageProfile | None) -> Roofline:
+    storage = _storage(pack, emulated)
+    try:
+        return measure_roofline(engine.reader, storage, threads=engine.threads)
+    finally:
+        storage.close()
+
+
+def _facts(
+    engine: Engine, roofline: Roofline, emulated: StorageProfile | None, workload: str
+) -> dict[str, str]:
+    """What holds for every row of the report."""
+    reader = engine.reader
+    return {
+        "machine": host.describe(),
+        "software": software(),
+        "pack": f"{engine.manifest.name} ({format_size(reader.file_bytes)})",
+        "workload": f"{workload}, {counted(engine.threads, 'compute thread')}, "
+        f"{'direct' if engine.direct else 'buffered'} reads",
+        "storage": _describe(emulated),
+        "roofline": f"reads {roofline.read_bytes / 1e9:.2f} GB/s, memory "
+        f"{roofline.moved_bytes / 1e9:.1f} GB/s, "
+        f"{roofline.products / 1e9:.0f} G int8 products/s",
+    }
 
 
 def _engine(pack: Path, threads: int | None, emulated: StorageProfile | None) -> Engine:
     """The engine to measure, on the pack's own storage or on a slower one."""
     if emulated is None:
-        return Engine.open(pack, threads=threads, notify=show_notice)
-    with Engine.open(pack, threads=threads, notify=show_notice) as engine:
+        return Engine.open(pack, threads=threads, notify=notice)
+    with Engine.open(pack, threads=threads, notify=notice) as engine:
         profile, chosen = engine.profile, engine.threads
     return Engine.open(
         pack,
@@ -121,9 +138,9 @@ def _figures(item: Measurement, roofline: Roofline, manifest: Manifest) -> dict[
     """A measurement as a JSON object, with the least each lane can take for the same work."""
     figures = item.to_json()
     if item.plan is None:
-        return figures | {f"{lane}_roof_ms": None for lane in LANES}
+        return figures | {f"{lane}_roofline_ms": None for lane in LANES}
     least = roofline.seconds(item.plan, manifest, figures["bytes_read"])
-    return figures | {f"{lane}_roof_ms": round(least[lane] * 1e3, 3) for lane in LANES}
+    return figures | {f"{lane}_roofline_ms": round(least[lane] * 1e3, 3) for lane in LANES}
 
 
 def _describe(emulated: StorageProfile | None) -> str:
@@ -131,11 +148,11 @@ def _describe(emulated: StorageProfile | None) -> str:
         return "the pack's own"
     pace = f"{format_size(round(emulated.bytes_per_s))}/s"
     if emulated.request_s:
-        pace += f" and {format_time(emulated.request_s)} a request"
-    return f"emulated: real reads, none sooner than at {pace}"
+        pace += f" and {format_time(emulated.request_s)} per request"
+    return f"emulated: real reads, slowed down to {pace}"
 
 
-def _settings(asked: TargetSpec, ladder: tuple[int, ...]) -> list[BenchCase]:
+def _cases(asked: TargetSpec, ladder: tuple[int, ...]) -> list[BenchCase]:
     """What to compare: a pinned plan or fidelity alone, else planning and every fidelity."""
     if asked.plan is not None:
         return [BenchCase("pinned", asked)]
@@ -148,19 +165,16 @@ def _settings(asked: TargetSpec, ladder: tuple[int, ...]) -> list[BenchCase]:
     return [BenchCase("planned", asked), *uniform]
 
 
-def _print(facts: dict[str, str], rows: list[dict[str, Any]], form: str) -> None:
-    if not print_rows(facts, rows, form):
-        return
-    print("\n" + markdown([*HEADER, *MORE], [_row(row) for row in rows]), end="")
-    print(
-        "\nlargest lane: what a perfect pipeline would take. cold: a fresh process, opening and "
-        "the first run; growth: of its memory from the start."
-    )
-    below = [_roof_row(row) for row in rows if row["kind"] == "pipelined"]
-    print("\n" + markdown(ROOFLINE, below), end="")
-    print(
-        "\nroof: the same work at the best rates of this machine, one thing at a time; share: of "
-        "the roof's speed that the lane reached while the others were at work."
+def _tables(rows: list[dict[str, Any]]) -> str:
+    """The tables of a report in Markdown, and how to read them."""
+    below = [_roofline_row(row) for row in rows if row["kind"] == "pipelined"]
+    return (
+        "\n" + markdown(HEADER, [_row(row) for row in rows]) + "\n"
+        "busiest lane: what a perfect pipeline would take. cold: a fresh process, from opening the "
+        "pack to the first answer. growth: of the process's memory since it started.\n"
+        "\n" + markdown(ROOFLINE, below) + "\n"
+        "roofline: the same work at the best rates of this machine, one lane at a time. share: of "
+        "the roofline's speed, what the lane reached while the other lanes were at work.\n"
     )
 
 
@@ -179,10 +193,10 @@ def _row(figures: dict[str, Any]) -> list[str]:
     ]
 
 
-def _roof_row(figures: dict[str, Any]) -> list[str]:
+def _roofline_row(figures: dict[str, Any]) -> list[str]:
     cells = [figures["setting"]]
     for lane in LANES:
-        roof, took = figures[f"{lane}_roof_ms"], figures[f"{lane}_ms"]
-        cells += [f"{roof:.1f}", f"{roof / took:.0%}" if took else "-"]
-    roof = max(figures[f"{lane}_roof_ms"] for lane in LANES)
-    return [*cells, f"{roof:.1f}", f"{roof / figures['run_ms']:.0%}"]
+        least, took = figures[f"{lane}_roofline_ms"], figures[f"{lane}_ms"]
+        cells += [f"{least:.1f}", f"{least / took:.0%}" if took else "-"]
+    highest = max(figures[f"{lane}_roofline_ms"] for lane in LANES)
+    return [*cells, f"{highest:.1f}", f"{highest / figures['run_ms']:.0%}"]

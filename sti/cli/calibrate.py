@@ -7,18 +7,18 @@ measured before.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.cache import Cache
 from sti.calibration.calibrate import load_or_measure, remember_threads, thread_choices
-from sti.cli.opening import show_notice
+from sti.cli.program import notice, print_json
 from sti.device.profile import DeviceProfile
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.uniform import uniform_plan
 from sti.report.tables import aligned
+from sti.report.wording import counted
 from sti.units import format_time
 
 SHOWN_TOKENS = (32, 128)
@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> None:
                 OrtBackend(reader, threads=threads),
                 threads=threads,
                 force=True,
-                notify=show_notice,
+                notify=notice,
             )
             for threads in ([args.threads] if args.threads else thread_choices())
         }
@@ -50,15 +50,15 @@ def execute(args: argparse.Namespace) -> None:
         remember_threads(reader, best)
     if args.json:
         measured = {str(threads): profile.to_json() for threads, profile in profiles.items()}
-        print(json.dumps({"threads": best, "profiles": measured}))
+        print_json({"threads": best, "profiles": measured})
         return
     print(profiles[best].device + "\n")
     print(_table(profiles, runs))
-    print(f"{best} compute thread{'s' * (best > 1)} will be used with this pack's graphs")
+    print(f"{counted(best, 'compute thread')} will be used with this pack's graphs")
 
 
 def choose(run_s: Mapping[int, float]) -> int:
-    """The number of threads to use, given seconds a run for each number."""
+    """The number of threads to use, given the seconds of a run with each number."""
     best = min(run_s)
     for threads in sorted(run_s):
         if run_s[threads] < run_s[best] * WORTH:
@@ -82,24 +82,24 @@ def _run_s(reader: PackReader, profile: DeviceProfile, tokens: int) -> float:
 
 
 def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[float]]) -> str:
-    """What was measured, one column a number of threads."""
+    """What was measured, with a column per number of threads."""
     header = ["compute threads", *(str(threads) for threads in profiles)]
     first = next(iter(profiles.values()))
     rows = [
         ["direct IO", *("yes" if p.storage.direct else "no" for p in profiles.values())],
         ["storage MB/s", *(f"{p.storage.bytes_per_s / 1e6:.0f}" for p in profiles.values())],
-        ["a request", *(format_time(p.storage.request_s) for p in profiles.values())],
-        ["a token embedding", *(format_time(p.storage.row_s) for p in profiles.values())],
+        ["per request", *(format_time(p.storage.request_s) for p in profiles.values())],
+        ["per token embedding", *(format_time(p.storage.row_s) for p in profiles.values())],
     ]
     for bits in first.decode.weight_s:
         costs = (f"{p.decode.weight_s[bits] * 1e9:.2f}" for p in profiles.values())
-        rows.append([f"decode at {bits} bits, ns a weight", *costs])
-    rows.append(["decode, a shard", *(format_time(p.decode.shard_s) for p in profiles.values())])
+        rows.append([f"decode at {bits} bits, ns per weight", *costs])
+    rows.append(["decode, per shard", *(format_time(p.decode.shard_s) for p in profiles.values())])
     rows.append(["contention", *(f"{p.contention:.2f}" for p in profiles.values())])
     rows.append(["jitter", *(f"{p.jitter:.2f}" for p in profiles.values())])
     for place, tokens in enumerate(SHOWN_TOKENS):
         cells = (format_time(seconds[place]) for seconds in runs.values())
-        rows.append([f"a run of {tokens} tokens", *cells])
+        rows.append([f"predicted run of {tokens} tokens", *cells])
     return aligned(header, rows)
 
 
@@ -108,7 +108,7 @@ def _list(*, as_json: bool) -> None:
     found = list(cache.profiles())
     if as_json:
         profiles = [{"file": str(path), **profile.to_json()} for path, profile in found]
-        print(json.dumps({"cache": str(cache.directory), "profiles": profiles}))
+        print_json({"cache": str(cache.directory), "profiles": profiles})
         return
     if not found:
         print(f"nothing measured yet in {cache.directory}; `sti calibrate PACK` measures")

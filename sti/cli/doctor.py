@@ -1,13 +1,12 @@
 """``sti doctor``: what this device offers, what is missing, and what to do about it.
 
-In: nothing, or a pack. Out: facts and advice, for people or as JSON. Works where half of what it
-looks for is missing: that is what it is for.
+In: nothing, or a pack. Out: facts and advice, for people or as JSON. It is made for systems on
+which something is missing or broken, and needs nothing but NumPy.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -20,11 +19,13 @@ import numpy as np
 
 from sti.calibration.cache import cache_directory
 from sti.calibration.read_timer import time_reads
+from sti.cli.program import print_json
 from sti.device import host
 from sti.errors import StiError
 from sti.pack.pack_reader import PackReader
+from sti.report.installation import install_hint
 from sti.report.tables import aligned
-from sti.report.wording import how_to_install
+from sti.report.wording import counted
 from sti.storage.file_reader import FileReader, drop_cache
 from sti.units import format_size
 from sti.version import __version__
@@ -61,14 +62,14 @@ def execute(args: argparse.Namespace) -> None:
         facts["storage"] = _probe_storage()
     advice += _advise_storage(facts["storage"])
     if args.json:
-        print(json.dumps({**facts, "advice": advice}))
+        print_json({**facts, "advice": advice})
         return
     print(_report(facts))
     print("\n".join(f"- {item}" for item in advice) if advice else "nothing is missing")
 
 
 def storage_rates(path: Path) -> dict[str, Any]:
-    """Median bytes a second of single reads of a file, by request size."""
+    """Median bytes per second of single reads of a file, by request size."""
     drop_cache(path)
     seconds: defaultdict[int, list[float]] = defaultdict(list)
     with FileReader(path) as reader:
@@ -143,21 +144,22 @@ def _advise(facts: dict[str, Any]) -> list[str]:
     advice = []
     versions = facts["versions"]
     if versions["onnxruntime"] is None:
-        advice.append(f"onnxruntime is missing or broken: `{how_to_install('onnxruntime')}`")
+        advice.append(f"onnxruntime is missing or broken: {install_hint('onnxruntime')}")
     else:
         parts = versions["onnxruntime"].split(".")[:2]
         if all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT:
-            advice.append("onnxruntime is older than 1.21: `pip install -U onnxruntime`")
+            hint = install_hint("onnxruntime", upgrade=True)
+            advice.append(f"onnxruntime is older than 1.21: {hint}")
     if versions["psutil"] is None and facts["memory"]["available_bytes"] is None:
-        advice.append("free memory is unknown: `pip install psutil` lets it be checked")
+        advice.append(f"free memory is unknown without psutil: {install_hint('psutil')}")
     if not facts["cache"]["writable"]:
         advice.append(
-            f"{facts['cache']['path']} cannot be written, so that every start measures the device "
-            "again: set XDG_CACHE_HOME to a directory you may write"
+            f"{facts['cache']['path']} cannot be written, so every start measures the device "
+            "again: set XDG_CACHE_HOME to a directory that you may write to"
         )
     available = facts["memory"]["available_bytes"]
     if available is not None and available < LITTLE_MEMORY:
-        advice.append(f"only {format_size(available)} of memory are free: keep --preload small")
+        advice.append(f"only {format_size(available)} of memory is free: keep --preload small")
     return advice
 
 
@@ -173,14 +175,14 @@ def _advise_storage(storage: dict[str, Any]) -> list[str]:
     advice = []
     if not storage["direct"]:
         advice.append(
-            "direct IO does not work on this file system; reads go through the page cache and are "
-            "dropped from it after use"
+            "direct IO does not work on this file system; reads go through the page cache, and "
+            "what was read is dropped from it after use"
         )
     best = max(storage["bytes_per_s"].values(), default=0)
     if best < SLOW_STORAGE:
         advice.append(
-            f"storage gives {best / 1e6:.0f} MB/s: --preload helps most here, and so does copying "
-            "the pack to faster storage"
+            f"storage reads at most {best / 1e6:.0f} MB/s: --preload helps most here, and so does "
+            "copying the pack to faster storage"
         )
     return advice
 
@@ -202,7 +204,7 @@ def _report(facts: dict[str, Any]) -> str:
         f"memory    {', '.join(sizes)}",
         f"versions  sti {facts['sti']}, {', '.join(versions)}",
         f"cache     {cache['path']} ({'writable' if cache['writable'] else 'NOT writable'}, "
-        f"{cache['profiles']} profiles)",
+        f"{counted(cache['profiles'], 'profile')})",
     ]
     if "pack" in facts:
         lines.append(_pack_line(facts["pack"]))
@@ -213,11 +215,11 @@ def _pack_line(pack: dict[str, Any]) -> str:
     ladder = ", ".join(map(str, pack["ladder"]))
     line = (
         f"pack      {pack['name']} ({pack['task']}), {format_size(pack['bytes'])}, "
-        f"{pack['layers']} layers x {pack['slices']} slices at {ladder} bits"
+        f"{counted(pack['layers'], 'layer')}, {counted(pack['slices'], 'slice')} at {ladder} bits"
     )
     if "threads" in pack:
         kind = "unsigned weights (this processor saturates signed products)"
-        line += f"\nruns with {pack['threads']} compute thread{'s' * (pack['threads'] > 1)}, "
+        line += f"\nruns with {counted(pack['threads'], 'compute thread')}, "
         line += kind if pack["unsigned"] else "signed weights"
     return line
 

@@ -1,4 +1,4 @@
-"""What commands with an engine share: the target their options ask for, opening it, its notices.
+"""What commands with an engine share: the target their options ask for, and opening the engine.
 
 In: parsed arguments. Out: a ``TargetSpec``, or an open engine whose notices go to standard error.
 """
@@ -6,18 +6,13 @@ In: parsed arguments. Out: a ``TargetSpec``, or an open engine whose notices go 
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
+from sti.cli.program import notice
 from sti.engine.targets import TargetSpec, resolve
 
 if TYPE_CHECKING:
     from sti.engine.engine import Engine
-
-
-def show_notice(message: object) -> None:
-    """Write one notice, a line on standard error."""
-    print(f"sti: notice: {message}", file=sys.stderr, flush=True)
 
 
 def target_of(args: argparse.Namespace) -> TargetSpec:
@@ -37,5 +32,5 @@ def open_engine(args: argparse.Namespace, *, verify: bool = False) -> Engine:
     from sti.engine.engine import Engine  # plans for other devices are made without onnxruntime
 
     return Engine.open(
-        args.pack, target_of(args), threads=args.threads, verify=verify, notify=show_notice
+        args.pack, target_of(args), threads=args.threads, verify=verify, notify=notice
     )

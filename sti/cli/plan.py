@@ -1,17 +1,18 @@
 """``sti plan``: what would be read and computed when, and how good it would be, without running it.
 
-In: parsed arguments. Out: a table a block, or the plan as JSON, which ``--plan`` pins again. With
-``--device`` for a machine that is not at hand.
+In: parsed arguments. Out: a table with a row per block, or the plan as JSON, which ``--plan``
+follows again. With ``--device`` for another machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from sti.cli.arguments import workload_tokens
 from sti.cli.opening import open_engine, target_of
+from sti.cli.program import print_json, say
 from sti.device.lanes import LANES
 from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
@@ -28,15 +29,15 @@ from sti.planning.prediction import mean_bits
 from sti.planning.timeline import Span
 from sti.planning.uniform import uniform_plan
 from sti.report.tables import aligned
-from sti.report.wording import show_metric, workload_tokens
+from sti.report.wording import counted, show_metric
 from sti.storage.atomic_file import write_file
 from sti.storage.byte_ranges import total_bytes
 from sti.units import format_size, format_time
 
 MORE_TIME = (1.25, 1.5, 2.0, 3.0)
-"""Multiples of the latency for which it is said what they would gain."""
+"""Multiples of the latency whose gain in quality is shown."""
 WORTH = 1e-3
-"""Gains of the metric below this are not worth a word."""
+"""Smaller gains of the metric are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +52,19 @@ class _Made:
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Make the plan for a workload, show it, and save it where asked to."""
+    """Make the plan for a workload, show it, and save it in ``--output``."""
     made = _here(args) if args.device is None else _elsewhere(args)
     if args.output is not None:
         write_file(args.output, made.plan.save())
+        say(f"saved to {args.output}; `--plan {args.output}` follows it")
     if args.json:
-        print(json.dumps(made.plan.to_json()))
+        print_json(made.plan.to_json())
         return
     print(_heading(made.plan, made.manifest, made.profile))
     print(_table(made.plan, made.manifest))
     print(_summary(made.plan, made.manifest, made.profile))
     if made.manifest.quality is not None:
         print(_expected(made, made.manifest.quality))
-    if args.output is not None:
-        print(f"saved to {args.output}; `--plan {args.output}` follows it")
 
 
 def _here(args: argparse.Namespace) -> _Made:
@@ -83,7 +83,7 @@ def _elsewhere(args: argparse.Namespace) -> _Made:
     from sti.device.device_files import load_device
 
     if args.threads is not None:
-        raise InputError("--threads is for this machine; the file of a --device states its own")
+        raise InputError("--threads is for this machine; a --device file states its own")
     target = target_of(args)
     with PackReader.open(args.pack) as reader:
         manifest, pack_id = reader.manifest, reader.pack_id
@@ -107,12 +107,13 @@ def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
     work, target = plan.workload, plan.target
     asked = "best quality" if target.latency_s is None else format_time(target.latency_s)
     return (
-        f"{manifest.name}: {plan.depth} of {manifest.dimensions.layers} layers, {plan.width} of "
-        f"{manifest.dimensions.slices} slices, ladder {', '.join(map(str, manifest.ladder))} bits\n"
-        f"workload: {work.batch} text{'s' * (work.batch > 1)} of up to {work.tokens} tokens; "
+        f"{manifest.name}: {plan.depth} of {counted(manifest.dimensions.layers, 'layer')}, "
+        f"{plan.width} of {counted(manifest.dimensions.slices, 'slice')}, "
+        f"ladder {', '.join(map(str, manifest.ladder))} bits\n"
+        f"workload: {counted(work.batch, 'text')} of up to {counted(work.tokens, 'token')}; "
         f"target: {asked}, preload {format_size(target.preload_bytes)}\n"
-        f"device: {profile.device}; {profile.threads} compute and {plan.decode_threads} decode "
-        f"thread{'s' * (plan.decode_threads > 1)}\n"
+        f"device: {profile.device}; {profile.threads} compute and "
+        f"{counted(plan.decode_threads, 'decode thread')}\n"
     )
 
 
@@ -153,14 +154,14 @@ def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
         f"stall {format_time(predicted.stall_s)}\n"
         f"95 of 100 runs within {format_time(predicted.total_s * profile.jitter)}\n"
         f"reads {format_size(predicted.bytes_read)} a run, holds {format_size(preload)}; "
-        f"{mean_bits(manifest, plan):.2f} bits a weight on average; "
+        f"{mean_bits(manifest, plan):.2f} bits per weight on average; "
         f"expected loss {predicted.loss:.4g}\n"
         f"limited by {predicted.limited_by}"
     )
 
 
 def _expected(made: _Made, quality: Quality) -> str:
-    """The metric to expect, in words, and what more time would gain."""
+    """The metric to expect, and what more time would gain."""
     predicted = made.plan.predicted
     assert predicted is not None
     estimate = predicted.quality or quality.estimate(predicted.loss)
@@ -185,7 +186,7 @@ def _expected(made: _Made, quality: Quality) -> str:
 
 
 def _gains(made: _Made, quality: Quality) -> list[tuple[float, float]]:
-    """Longer latencies, and the metric to expect with each; only such as are worth it."""
+    """Longer latencies with the metric to expect, where that is worth showing."""
     plan, found = made.plan, []
     latency_s, predicted = plan.target.latency_s, plan.predicted
     if latency_s is None or predicted is None:

@@ -1,6 +1,7 @@
 """``sti run``: texts in, answers out.
 
-In: parsed arguments. Out: on stdout, the answers for people or one JSON document.
+In: parsed arguments. Out: on standard output, the answers for people or one JSON document; on
+standard error, what they cost.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sti.cli.opening import open_engine
+from sti.cli.program import print_json, say
 from sti.cli.texts import read_texts
 from sti.device import host
 from sti.engine.answers import (
@@ -23,6 +25,7 @@ from sti.engine.answers import (
     SpanAnswer,
     ValueAnswer,
 )
+from sti.engine.engine import Engine
 from sti.engine.results import Result
 from sti.model.manifest import Manifest
 from sti.planning.prediction import expected_loss
@@ -36,7 +39,7 @@ SHOWN_NUMBERS = 6
 SHOWN_LABELS = 5
 SHOWN_CHARACTERS = 48
 MOST_COMPARED = 16
-"""Texts beyond this many make no similarity table; `--json` has every number."""
+"""More texts than this make no similarity table; `--json` has every number."""
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -47,25 +50,30 @@ def execute(args: argparse.Namespace) -> None:
     with open_engine(args, verify=args.verify) as engine:
         opened = perf_counter()
         result = engine.run(texts)
-        process = {
-            "open_ms": round((opened - start) * 1e3, 3),
-            "rss_before_bytes": before,
-            "peak_rss_bytes": host.peak_rss_bytes(),
-            "threads": engine.threads,
-            "direct": engine.direct,
-        }
+        process = _process(engine, before, opened - start)
         manifest = engine.manifest
     if args.trace is not None:
         write_file(args.trace, json.dumps(result.trace.to_chrome(result.plan)) + "\n")
     if args.json:
         document = {"pack": str(args.pack), "name": manifest.name, "task": manifest.task}
-        print(json.dumps({**document, "texts": texts, **result.to_json(), "process": process}))
+        print_json({**document, "texts": texts, **result.to_json(), "process": process})
         return
     for index, text in enumerate(texts):
         print(_answer(index, text, result.answer))
     if isinstance(result.answer, EmbeddingAnswer) and 1 < len(texts) <= MOST_COMPARED:
         print("\n" + _similarities(result.answer.embeddings), end="")
-    print("\n" + _cost(result, manifest, opened - start))
+    say("\n" + _cost(result, manifest, opened - start))
+
+
+def _process(engine: Engine, before: int | None, open_s: float) -> dict[str, Any]:
+    """What the process used; ``before`` is its memory before opening, libraries included."""
+    return {
+        "open_ms": round(open_s * 1e3, 3),
+        "rss_before_bytes": before,
+        "peak_rss_bytes": host.peak_rss_bytes(),
+        "threads": engine.threads,
+        "direct": engine.direct,
+    }
 
 
 def _answer(index: int, text: Text, answer: Answer) -> str:
@@ -97,7 +105,7 @@ def _classes(answer: ClassAnswer, index: int) -> list[str]:
 
 
 def _guess(best: Label, threshold: float) -> str:
-    """Why a text is out of scope; with digits enough to see that the score is too low."""
+    """Why a text is out of scope; with enough digits to show that the score is too low."""
     digits = next((n for n in (2, 4) if f"{best.score:.{n}f}" != f"{threshold:.{n}f}"), 6)
     return f"best guess {best.name} {best.score:.{digits}f}, below {threshold:.{digits}f}"
 

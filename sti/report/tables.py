@@ -1,4 +1,4 @@
-"""Tables as text: aligned for people, Markdown, CSV. Pure.
+"""Tables as text: aligned for people, Markdown, CSV; cells; reports of rows. Pure.
 
 In: a header and rows of strings. Out: text that ends with a newline. Numbers are to be formatted
 by the caller; columns of numbers are aligned to the right.
@@ -7,7 +7,10 @@ by the caller; columns of numbers are aligned to the right.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sti.report.json_document import json_document
 
 Row = Sequence[str]
 
@@ -40,6 +43,38 @@ def comma_separated(header: Row, rows: Sequence[Row]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     return stream.getvalue()
+
+
+def figure(value: float | None, form: str = ".1f") -> str:
+    """A cell with a number; a dash where there is none."""
+    return "-" if value is None else format(value, form)
+
+
+def megabytes(value: float | None) -> str:
+    """A cell with bytes; a dash where there is none."""
+    return "-" if value is None else f"{value / 1e6:.1f} MB"
+
+
+def rows_report(
+    form: str,
+    facts: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    tables: Callable[[], str],
+) -> str:
+    """A measurement as ``json``, ``csv`` or ``md``.
+
+    Args:
+        facts: what holds for all rows; not in CSV. In Markdown, only texts are shown.
+        rows: the same members in the same order in each.
+        tables: what stands below the facts in Markdown.
+    """
+    if form == "json":
+        return json_document({**facts, "rows": rows}) + "\n"
+    if form == "csv":
+        cells = [["" if cell is None else str(cell) for cell in row.values()] for row in rows]
+        return comma_separated(list(rows[0]), cells)
+    lines = [f"{name}: {value}\n" for name, value in facts.items() if isinstance(value, str)]
+    return "".join(lines) + tables()
 
 
 def _widths(header: Row, rows: Sequence[Row]) -> list[int]:

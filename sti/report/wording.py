@@ -1,50 +1,34 @@
-"""What the subcommands share: writing files, words for a plan, sizes of a workload.
+"""Words for what is measured and planned: counts, metrics, plans, the software.
 
-In: plans, texts to write. Out: one-line descriptions; files that are whole or not there.
+In: numbers and plans. Out: phrases and lines for people. Knows nothing of where they are printed.
 """
 
 from __future__ import annotations
 
-import sys
-import warnings
-
-from sti.errors import StiWarning
-from sti.model.manifest import Manifest
 from sti.planning.plan import Plan
 from sti.units import format_size, format_time
-
-DEFAULT_TOKENS = 32
-
-
-def workload_tokens(asked: int | None, manifest: Manifest) -> int:
-    """Tokens a text to plan and measure with; a notice where the model takes fewer than asked."""
-    most = manifest.dimensions.max_tokens
-    if asked is not None and asked > most:
-        warnings.warn(
-            f"--tokens {asked} was cut to {most} tokens, the most this model takes",
-            StiWarning,
-            stacklevel=2,
-        )
-    return min(asked or DEFAULT_TOKENS, most)
+from sti.version import __version__
 
 
-def how_to_install(package: str) -> str:
-    """The command that installs a package of the run time on this system."""
-    if "com.termux" in sys.prefix:
-        return f"pkg install python-{package}"
-    return f"pip install {package}"
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: ``1 layer``, ``2 layers``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def show_metric(metric: str, value: float, *, difference: bool = False) -> str:
-    """A metric for people: an accuracy in percent, a difference of two in points; others as are."""
+    """A metric for people.
+
+    An accuracy is in percent, a difference between two of them in points; other metrics have three
+    digits behind the point.
+    """
     if metric != "accuracy":
         return f"{value:.3f}"
     return f"{value * 100:.1f} {'points' if difference else '%'}"
 
 
 def describe_plan(plan: Plan) -> str:
-    """One line: submodel, bits, target, what limits, and how good it is expected to be."""
-    parts = [f"{plan.depth} layers x {plan.width} slices"]
+    """One line: submodel, target, predicted time, what limits, and the quality to expect."""
+    parts = [counted(plan.depth, "layer"), counted(plan.width, "slice")]
     asked = []
     if plan.target.latency_s is not None:
         asked.append(f"latency {format_time(plan.target.latency_s)}")
@@ -59,3 +43,17 @@ def describe_plan(plan: Plan) -> str:
             shown = show_metric(quality.metric, quality.value)
             parts.append(f"expected {quality.metric} {shown}")
     return ", ".join(parts)
+
+
+def software() -> str:
+    """The versions of what runs here, in one line."""
+    import platform
+
+    import numpy as np
+
+    from sti.backend.onnxruntime.session import ort_version
+
+    return (
+        f"sti {__version__}, Python {platform.python_version()}, onnxruntime {ort_version()}, "
+        f"numpy {np.__version__}"
+    )

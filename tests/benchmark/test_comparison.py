@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from benchmarks.common import text_of
-from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare
+from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare, try_system
+from sti.benchmark.comparison_rows import nothing_to_compare_with
 from sti.benchmark.runs import p95
 from sti.benchmark.system_process import Spec
 from sti.cli.main import main
+from sti.errors import RunError
 from sti.pack.pack_reader import PackReader
 from tests.support.packs import tiny_bert
 
@@ -53,24 +56,70 @@ def test_every_system_answers_the_same_texts(
     assert rows["STI"]["cold_bytes_read"] > 0
 
 
-def test_a_table_says_which_system_has_no_figures(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_model_that_cannot_answer_is_refused_before_anything_is_measured(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def measuring(*_: object, **__: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("sti.cli.against.compare", measuring)
+    monkeypatch.setattr("sti.engine.plan_store.load_or_measure", measuring)
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
-    options = ["--fidelity", "2", "--tokens", "8", "--repeat", "1", "--cold-repeat", "1"]
-    assert main(["bench", str(place / "pack"), *options, "--against", str(broken)]) == 0
-    out = capsys.readouterr().out
-    assert "| STI " in out and "| broken.onnx" not in out
-    assert "no figures: broken.onnx: its process ended" in out
-    assert "refused by onnxruntime" in out
+    models = ["--against", str(place / "models" / "fp32.onnx"), "--against", str(broken)]
+    assert main(["bench", str(place / "pack"), "--latency", "5s", *models, "--json"]) == 2
+    said = capsys.readouterr()
+    error = json.loads(said.out)["error"]
+    assert (error["kind"], error["exit_code"]) == ("InputError", 2)
+    assert error["message"].startswith(f"--against {broken}: it cannot be run beside the pack: ")
+    assert "refused by onnxruntime" in error["message"]
+    assert said.err == f"sti bench: {error['message']}\n"
+
+
+def failing(system: System) -> Figures:
+    return Figures(system, failed=f"{system.name}: its process ended: killed")
+
+
+def test_a_comparison_with_nothing_left_to_compare_is_an_error(place: Path) -> None:
+    spec = spec_of(place / "pack")
+    ours, theirs, others = (System(name, "m", spec, ()) for name in ("STI", "a.onnx", "b.onnx"))
+    error = nothing_to_compare_with([Figures(ours), failing(theirs), failing(others)])
+    assert error is not None and error.exit_code == 1
+    assert str(error).endswith("a.onnx: its process ended: killed")
+    assert nothing_to_compare_with([Figures(ours), failing(theirs), Figures(others)]) is None
+    assert nothing_to_compare_with([failing(ours), Figures(theirs)]) is None
+    assert nothing_to_compare_with([failing(ours)]) is None
+
+
+def test_a_report_without_any_other_system_is_printed_and_the_exit_code_is_not_zero(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(systems: Sequence[System], **_: object) -> list[Figures]:
+        return [
+            failing(system) if system.name.startswith("fp32") else Figures(system)
+            for system in systems
+        ]
+
+    monkeypatch.setattr("sti.cli.against.compare", compared)
+    options = [str(place / "pack"), "--fidelity", "2", "--tokens", "8"]
+    options += ["--against", str(place / "models" / "fp32.onnx")]
+    assert main(["bench", *options]) == 1
+    said = capsys.readouterr()
+    assert "| STI " in said.out and "| fp32.onnx" not in said.out
+    assert "no figures: fp32.onnx: its process ended: killed" in said.out
+    assert said.err.startswith("sti bench: no other system could be measured: fp32.onnx: ")
+    assert main(["bench", *options, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["error"]["kind"] == "RunError"
+    assert [row["failed"] is None for row in document["rows"] if "STI" in row["system"]]
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--against", "nowhere.onnx"], "there is no such model"),
-        (["--against", "fp32.onnx", "--storage", "emmc"], "without --storage"),
+        (["--against", "fp32.onnx", "--storage", "emmc"], "leave out --storage"),
+        (["--against", "fp32.onnx", "--plan", "x.json"], "leave out --storage, --plan"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -95,6 +144,14 @@ def test_one_that_fails_does_not_keep_the_others_from_being_measured(place: Path
     assert not found[2].failed and len(found[2].cold_s) == 1
     assert (len(found[2].rested_s), len(found[2].warm_s)) == (2, 2 * IN_A_ROW)
     assert len(said) == 3 + 2
+
+
+def test_trying_a_system_says_why_it_cannot_answer(place: Path) -> None:
+    spec = spec_of(place / "pack", fidelity=2)
+    try_system(System("good", "sti.benchmark.systems.sti_pack", spec, ()))
+    absent = System("absent", "sti.benchmark.systems.nothing", spec, ())
+    with pytest.raises(RunError, match=r"absent: its process ended: .*No module named"):
+        try_system(absent)
 
 
 def test_the_same_engine_one_lane_after_the_other_gives_the_same_answer(place: Path) -> None:

@@ -8,79 +8,24 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import sti
 from sti.cli.calibrate import choose
-from sti.cli.main import main
 from sti.device import host
 from sti.errors import StorageError
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
+from sti.report.installation import install_hint
+from sti.version import JSON_VERSION
 from tests.support.checkpoints import LABELS, Task
+from tests.support.commands import ENVIRONMENT, Cli, process, refused, wait_until_it_reads
 
-Cli = Callable[..., "Answer"]
 PackFor = Callable[[Task], Path]
-ENVIRONMENT = {"PYTHONPATH": str(Path(sti.__file__).parent.parent)}
-
-
-class Answer:
-    """What one command did."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The one document on stdout."""
-        assert self.code == 0, self.err
-        document = json.loads(self.out)
-        assert isinstance(document, dict)
-        return document
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    monkeypatch.setattr("sti.calibration.calibrate.BUDGET_S", 0.1)
-
-    def call(*argv: object) -> Answer:
-        capsys.readouterr()
-        try:
-            code = main([str(item) for item in argv])
-        except SystemExit as left:
-            code = int(left.code or 0)
-        out, err = capsys.readouterr()
-        return Answer(code, out, err)
-
-    return call
-
-
-def process(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "sti", *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **ENVIRONMENT},
-        **options,
-    )
-
-
-def refused(answer: Answer, *said: str) -> None:
-    """Bad input: exit code 2, one line on stderr, nothing on stdout."""
-    assert answer.code == 2
-    assert answer.out == ""
-    lines = [
-        line for line in answer.err.splitlines() if not line.startswith("sti: notice: measuring")
-    ]
-    assert len(lines) == 1, answer.err
-    for part in said:
-        assert part in lines[0]
 
 
 # ---- run
@@ -92,9 +37,9 @@ def test_run_prints_embeddings_similarities_and_what_it_cost(cli: Cli, tiny_pack
     assert "1  the dog runs" in answer.out
     assert "(32 numbers)" in answer.out
     assert "cosine" in answer.out
-    assert "compute" in answer.out
-    assert "2 layers x 4 slices" in answer.out
-    assert answer.err == ""
+    assert "compute" in answer.err
+    assert "plan: 2 layers, 4 slices" in answer.err
+    assert not {"compute", "plan"} & set(answer.out.split())
 
 
 def test_run_prints_one_json_document_and_nothing_else(cli: Cli, tiny_pack: Path) -> None:
@@ -104,6 +49,7 @@ def test_run_prints_one_json_document_and_nothing_else(cli: Cli, tiny_pack: Path
         expected = engine.embed(texts)
     assert np.asarray(found["embeddings"], np.float32) == pytest.approx(expected, abs=1e-6)
     assert found["texts"] == texts
+    assert found["version"] == JSON_VERSION
     assert found["task"] == "embedding"
     assert found["bytes_read"] > 0
     lanes = {"storage", "decode", "compute"}
@@ -261,7 +207,7 @@ def test_a_plan_for_another_pack_is_refused(
         ["run", "p", "a", "--lat", "1s"],
         ["plan", "p", "a"],
         ["plan", "p", "--tokens", "0"],
-        ["bench", "p", "--output", "xml"],
+        ["bench", "p", "--format", "xml"],
     ],
 )
 def test_bad_usage_exits_with_2_and_shows_the_usage(cli: Cli, argv: list[str]) -> None:
@@ -335,23 +281,12 @@ def run_with(pack: Path, redirection: str) -> subprocess.CompletedProcess[bytes]
 def test_an_answer_without_a_standard_error_to_write_to_is_a_success(tiny_pack: Path) -> None:
     ended = run_with(tiny_pack, "2>&-")
     assert ended.returncode == 0 and ended.stdout.startswith(b"1  hello")
+    assert b"plan:" not in ended.stdout
 
 
 def test_an_answer_without_a_standard_output_is_one_line(tiny_pack: Path) -> None:
     ended = run_with(tiny_pack, ">&-")
     assert (ended.returncode, ended.stderr) == (2, b"sti: standard output: it is closed\n")
-
-
-def test_ctrl_c_before_the_arguments_are_understood_ends_in_one_line(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sti.cli.main.build_parser", _interrupted)
-    answer = cli("run", "pack", "a")
-    assert (answer.code, answer.out, answer.err) == (130, "", "sti: interrupted\n")
-
-
-def _interrupted() -> None:
-    raise KeyboardInterrupt
 
 
 def test_without_memory_it_says_what_would_take_less(
@@ -370,26 +305,10 @@ def test_without_memory_it_says_what_would_take_less(
 def test_ctrl_c_ends_in_one_line(tiny_pack: Path) -> None:
     child = process(["run", str(tiny_pack)], stdin=subprocess.PIPE)
     assert child.stdin is not None
-    _wait_until_it_reads(child.pid)
+    wait_until_it_reads(child.pid)
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60)
     assert (child.returncode, out, err) == (130, b"", b"sti run: interrupted\n")
-
-
-def _wait_until_it_reads(pid: int) -> None:
-    """Until the process has loaded everything and sleeps on its standard input.
-
-    It sleeps for moments while it loads, too, so only a long sleep counts.
-    """
-    asleep = 0
-    for _ in range(3000):
-        loaded = Path(f"/proc/{pid}/maps").read_bytes().count(b"onnxruntime")
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        asleep = asleep + 1 if loaded and state == "S" else 0
-        if asleep == 20:
-            return
-        time.sleep(0.01)
-    pytest.fail("the process never came to read its standard input")
 
 
 def test_a_reader_that_goes_away_is_no_error_worth_a_word(tiny_pack: Path) -> None:
@@ -476,9 +395,9 @@ def test_bench_measures_cold_and_warm_runs(cli: Cli, tiny_pack: Path) -> None:
         assert row["total_ms"] >= row["ideal_ms"] > 0
         assert row["p95_ms"] >= row["total_ms"]
     for row in found["rows"][1:]:
-        assert all(row[f"{lane}_roof_ms"] > 0 for lane in ("storage", "decode", "compute"))
+        assert all(row[f"{lane}_roofline_ms"] > 0 for lane in ("storage", "decode", "compute"))
     cold = found["rows"][0]
-    assert cold["storage_roof_ms"] is None
+    assert cold["storage_roofline_ms"] is None
     assert cold["total_ms"] == pytest.approx(cold["open_ms"] + cold["run_ms"])
     assert cold["peak_bytes"] > cold["growth_bytes"] > 0
 
@@ -486,16 +405,15 @@ def test_bench_measures_cold_and_warm_runs(cli: Cli, tiny_pack: Path) -> None:
 def test_bench_on_emulated_storage_measures_warm_runs_only(cli: Cli, tiny_pack: Path) -> None:
     found = cli("bench", tiny_pack, "--repeat", 1, "--storage", "2MB/s:1ms", "--json").json
     assert {row["kind"] for row in found["rows"]} == {"pipelined", "sequential"}
-    assert found["storage"].endswith("none sooner than at 2.00 MB/s and 1.00 ms a request")
+    assert found["storage"].endswith("slowed down to 2.00 MB/s and 1.00 ms per request")
     for row in found["rows"]:
         assert row["storage_ms"] >= row["bytes_read"] / 2e6 * 1e3 * 0.9
-    refused = cli("bench", tiny_pack, "--storage", "floppy")
-    assert refused.code == 2 and "--storage must be one of microsd" in refused.err
+    refused(cli("bench", tiny_pack, "--storage", "floppy"), "--storage must be one of microsd")
 
 
 def test_bench_compares_the_plan_with_every_uniform_fidelity(cli: Cli, tiny_pack: Path) -> None:
     options = ("--tokens", 8, "--repeat", 1, "--cold-repeat", 1, "--latency", "5s")
-    lines = cli("bench", tiny_pack, *options, "--output", "csv").out.splitlines()
+    lines = cli("bench", tiny_pack, *options, "--format", "csv").out.splitlines()
     assert lines[0].startswith("setting,kind,runs,total_ms,p95_ms")
     settings = [line.split(",")[0] for line in lines[1:]]
     assert set(settings) == {"planned", "2 bits", "3 bits", "4 bits", "6 bits", "8 bits"}
@@ -506,8 +424,8 @@ def test_bench_prints_a_table_under_a_machine_line(cli: Cli, tiny_pack: Path) ->
     options = ("--tokens", 8, "--repeat", 1, "--cold-repeat", 1, "--fidelity", 2)
     out = cli("bench", tiny_pack, *options).out
     assert out.startswith("machine: ")
-    first, _, roofs = out.partition("largest lane: what")
-    assert "highest roof ms" in roofs and "2 bits |" in roofs
+    first, _, roofs = out.partition("busiest lane: what")
+    assert "highest roofline ms" in roofs and "2 bits |" in roofs
     assert [line.split("|")[2].strip() for line in first.splitlines() if "2 bits |" in line] == [
         "cold",
         "pipelined",
@@ -574,7 +492,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(
     assert "onnxruntime missing" in out
     assert "pip install onnxruntime" in out
     assert "XDG_CACHE_HOME" in out
-    assert "100 MB of memory are free" in out
+    assert "100 MB of memory is free" in out
 
 
 def test_a_missing_library_is_named_with_the_way_to_install_it(
@@ -591,15 +509,20 @@ def test_a_missing_library_is_named_with_the_way_to_install_it(
         "sti.cli.run",
     ):
         monkeypatch.delitem(sys.modules, module, raising=False)
+    said = f"the Python package onnxruntime is missing: {install_hint('onnxruntime')}"
     answer = cli("run", "pack", "a")
-    assert (answer.code, answer.out) == (1, "")
-    assert answer.err == "sti run: onnxruntime is missing: `pip install onnxruntime`\n"
+    assert (answer.code, answer.out, answer.err) == (2, "", f"sti run: {said}\n")
+    assert cli("run", "pack", "a", "--json").error == {
+        "kind": "ModuleNotFoundError",
+        "message": said,
+        "exit_code": 2,
+    }
 
 
 def test_every_command_explains_itself_with_examples(cli: Cli) -> None:
     for command in ("run", "plan", "bench", "calibrate", "doctor"):
         answer = cli(command, "--help")
-        assert answer.code == 0
+        assert (answer.code, answer.err) == (0, "")
         assert f"sti {command} " in answer.out
         assert "examples:" in answer.out
 

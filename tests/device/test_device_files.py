@@ -257,7 +257,7 @@ def test_a_plan_can_be_made_for_a_device_without_running_anything(
 ) -> None:
     saved = tmp_path / "plan.json"
     code, out, err = cli("plan", tiny_pack, "--device", "paper-board", "--output", saved)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"saved to {saved}; `--plan {saved}` follows it\n")
     assert "device: paper-board" in out and "limited by quality" in out
     plan = Plan.load(saved.read_text(encoding="utf-8"), where="saved")
     with PackReader.open(tiny_pack) as reader:
@@ -317,7 +317,7 @@ def test_running_as_another_device_is_refused(
 ) -> None:
     code, out, err = cli(command, tiny_pack, *device)
     assert (code, out) == (2, "")
-    assert "--device is for `sti plan` alone" in err
+    assert "--device works with `sti plan` only" in err
     assert "--device" not in cli(command, "--help")[1]
 
 

@@ -229,7 +229,7 @@ def test_the_frontier_is_a_table_and_a_drawing(
         "preload 2.00 KB; expected accuracy, %",
     ]
     for part in (lines[1:5], lines[6:10]):
-        assert "1 layers x 4 slices" in part[0] and "3 layers x 4 slices" in part[-1]
+        assert "1 layer, 4 slices" in part[0] and "3 layers, 4 slices" in part[-1]
         values = [float(line.split()[2]) for line in part]
         # Fewer bytes may cost half the residual of .5 points, at every latency.
         assert all(after >= before - 0.25 for before, after in pairwise(values))

@@ -248,7 +248,7 @@ def test_run_shows_the_accuracy_to_expect_of_the_plan_once(
     options: tuple[object, ...],
     shown: str,
     tmp_path: Path,
-    printed: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sti.calibration.calibrate.BUDGET_S", 0.1)
@@ -258,6 +258,7 @@ def test_run_shows_the_accuracy_to_expect_of_the_plan_once(
         tmp_path / "ranked.sti.safetensors",
         lambda item: replace(item, quality=quality),
     )
-    out = printed("run", path, "the dog runs", *options)
-    assert out.splitlines()[-1].endswith(f", expected accuracy {shown}")
-    assert out.count("expected accuracy") == 1
+    assert main(["run", str(path), "the dog runs", *map(str, options)]) == 0
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].endswith(f", expected accuracy {shown}")
+    assert said.count("expected accuracy") == 1

@@ -89,13 +89,10 @@ def test_what_is_out_of_scope_is_told(engine: sti.Engine) -> None:
 def test_the_command_line_shows_intent_plan_and_timings(capsys: pytest.CaptureFixture[str]) -> None:
     sentence = "move 100 dollars from my savings to my checking account"
     assert main(["run", str(PACK), sentence, "--latency", "10s"]) == 0
-    shown = capsys.readouterr().out
-    assert (
-        "transfer" in shown
-        and "ms (plan " in shown
-        and ", storage " in shown
-        and "expected accuracy" in shown
-    )
+    shown, said = capsys.readouterr()
+    assert "transfer" in shown
+    for part in ("ms (plan ", ", storage ", "expected accuracy"):
+        assert part in said
 
 
 def test_the_loop_answers_every_line(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ from shard_tools.evaluation.cells import Cell, Comparison, Entry, Evaluation, fo
 from shard_tools.evaluation.plots import as_svg
 from shard_tools.evaluation.timing import Latency
 from sti.model.quality import Estimate
+from sti.report.installation import missing
+from sti.version import JSON_VERSION
+from tests.support.commands import Cli
 from tests.support.packs import PROFILE, tiny_pack
 from tests.support.ranked_packs import ranked_pack, texts, write_data
 
@@ -153,6 +156,7 @@ def test_csv_has_a_line_for_each_plan_and_baseline() -> None:
 
 def test_json_holds_everything() -> None:
     document = json.loads(report_data.as_json(FOUND))
+    assert document["version"] == JSON_VERSION
     assert len(document["cells"]) == len(CELLS)
     assert document["cells"][4]["plan"] is None
     assert document["against_paper"]["beaten"] == 1
@@ -207,7 +211,7 @@ def test_it_prints_markdown(place: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_other_formats_are_printed_alone(
     place: Path, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments(place, output=form)) == 0
+    assert main(arguments(place, format=form)) == 0
     said = capsys.readouterr().out
     if form == "json":
         assert json.loads(said)["examples"] == 40
@@ -217,13 +221,24 @@ def test_other_formats_are_printed_alone(
         assert ET.fromstring(said).tag == f"{SVG}svg"
 
 
+def test_json_is_printed_beside_a_file_in_another_format(
+    place: Path, tmp_path: Path, shard: Cli
+) -> None:
+    answer = shard(*arguments(place), "--json", "-o", tmp_path / "a.csv", "--quiet")
+    assert answer.json["examples"] == 40
+    assert answer.err == ""
+    assert (tmp_path / "a.csv").read_text().startswith("latency_target_s,")
+
+
 def test_files_get_the_format_of_their_names(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("a.md", "a.json", "a.svg", "a.csv", "a")
     files = [part for name in names for part in ("-o", str(tmp_path / name))]
     assert main([*arguments(place), *files]) == 0
-    assert capsys.readouterr().out == ""
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [f"saved to {tmp_path / name}" for name in names]
     json.loads((tmp_path / "a.json").read_text())
     ET.fromstring((tmp_path / "a.svg").read_text())
     assert (tmp_path / "a.csv").read_text().startswith("latency_target_s,")
@@ -233,8 +248,8 @@ def test_files_get_the_format_of_their_names(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "plot.png"], "plot.png: .png is none of the formats md, json, csv, svg; say which"),
-        (["--output", "json", "-o", "a.svg"], "a.svg: its name asks for svg, --output for json"),
+        (["-o", "plot.png"], "plot.png: .png is none of the formats md, csv, json, svg; name one"),
+        (["--format", "json", "-o", "a.svg"], "a.svg: its name asks for svg, --format for json"),
     ],
 )
 def test_a_file_whose_name_and_format_do_not_go_together_is_refused(
@@ -264,7 +279,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert main(arguments(place, **filled)) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("sti-shard: error: ")
+    assert said.err.startswith("sti-shard evaluate: ")
     assert message in said.err
     assert said.err.count("\n") == 1
 
@@ -297,8 +312,8 @@ def test_without_matplotlib_plots_say_what_to_install(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(arguments(place, output="svg")) == 2
-    assert "pip install 'sti[plot]'" in capsys.readouterr().err
+    assert main(arguments(place, format="svg")) == 2
+    assert f"plots cannot be drawn: {missing('matplotlib')}" in capsys.readouterr().err
     assert main(arguments(place)) == 0
 
 

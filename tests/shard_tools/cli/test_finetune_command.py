@@ -34,8 +34,8 @@ def test_the_command_says_what_it_made(
     lines = said.out.splitlines()
     assert lines[0].startswith(f"{output}: trained on ")
     assert lines[0].endswith(", 12 kept out for `sti-shard rank`")
-    assert lines[1].endswith(" left out: parts of rows kept out, or longer than those")
-    assert lines[2].startswith("  depth 2 x width 4, 8 bits: dev 0.")
+    assert lines[1].endswith(" rows were not used: each is part of a row kept out, or holds one")
+    assert lines[2].startswith("  depth 2, width 4, 8 bits: dev 0.")
     assert said.err == ""
 
 
@@ -46,7 +46,7 @@ def test_json_is_one_document(
     said = capsys.readouterr()
     document = json.loads(said.out)
     counts = {"rows", "calibration_rows", "rows_left_out"}
-    assert set(document) == {"path", *counts, "depths", "dev", "seconds"}
+    assert set(document) == {"version", "path", *counts, "depths", "dev", "seconds"}
     assert sum(document[name] for name in counts) == 90
     assert document["path"] == str(tmp_path / "out")
     assert document["depths"]["2"] == [0, 1]
@@ -93,7 +93,7 @@ def test_a_users_mistake_is_told_at_once_and_leaves_nothing(
     assert main([*arguments(place, tmp_path / "out"), *FAST[:-2], *filled]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("sti-shard: error: ") and said.err.count("\n") == 1
+    assert said.err.startswith("sti-shard finetune: ") and said.err.count("\n") == 1
     assert message in said.err
     assert list(tmp_path.iterdir()) == []
 
@@ -101,9 +101,7 @@ def test_a_users_mistake_is_told_at_once_and_leaves_nothing(
 def test_a_ladder_and_no_fidelities_exclude_each_other(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments(place, tmp_path / "out", "--ladder", "2,8", "--no-fidelities"))
-    assert caught.value.code == 2
+    assert main(arguments(place, tmp_path / "out", "--ladder", "2,8", "--no-fidelities")) == 2
     assert "not allowed with argument" in capsys.readouterr().err
 
 

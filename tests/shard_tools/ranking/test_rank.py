@@ -187,8 +187,8 @@ def test_a_stopped_ranking_continues_where_it_stopped(
     kept = tmp_path / "out.rank.npz"
     said = capsys.readouterr().err
     assert said == (
-        f"sti-shard: interrupted; {kept} keeps what was measured, the same command goes on from "
-        "there\n"
+        f"sti-shard rank: interrupted; {kept} keeps what was measured; the same command continues "
+        "from there\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["out.rank.npz"]
     made = stop_after(-1, monkeypatch)

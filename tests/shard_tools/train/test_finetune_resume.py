@@ -212,7 +212,8 @@ def test_ctrl_c_says_that_the_run_can_go_on(
     said = capsys.readouterr()
     assert (code, said.out) == (130, "")
     assert said.err == (
-        f"sti-shard: interrupted; the same command goes on from what {output}.training holds\n"
+        f"sti-shard finetune: interrupted; the same command continues from what {output}.training "
+        "holds\n"
     )
     assert (tmp_path / "out.training" / "state.pt").exists()
     assert main(arguments(place, output, "--quiet", *FAST)) == 0
@@ -231,7 +232,8 @@ def test_ctrl_c_before_the_first_state_promises_nothing(
     assert main(arguments(place, tmp_path / "out", *FAST)) == 130
     said = capsys.readouterr()
     assert said.err == (
-        "sti-shard: interrupted; nothing was kept yet, the same command starts anew\n"
+        "sti-shard finetune: interrupted; nothing was kept yet; the same command starts again from "
+        "the beginning\n"
     )
 
 

@@ -1,0 +1,43 @@
+"""Options that several commands of ``sti-shard`` share, beside those of ``sti.cli.arguments``.
+
+Knows no command. NumPy comes in when a command is carried out, not with these modules.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+PROGRAM = "sti-shard"
+
+
+def add_output(parser: Any, metavar: str, what: str, *, required: bool = False) -> None:
+    """Where the result is written."""
+    parser.add_argument("-o", "--output", type=Path, required=required, metavar=metavar, help=what)
+
+
+def add_seed(parser: Any) -> None:
+    """The seed of what is random."""
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="seed of everything that is random (default: %(default)s)",
+    )
+
+
+def add_quiet(parser: Any, what: str = "show no progress and no summary") -> None:
+    """The option ``--quiet``; errors and the document of ``--json`` are printed all the same."""
+    parser.add_argument("--quiet", action="store_true", help=what)
+
+
+def ladder(text: str) -> tuple[int, ...]:
+    """``2,3,4`` as numbers; argparse turns the error into one of usage."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of bits such as 2,3,4,6,8"
+        ) from None

@@ -1,0 +1,173 @@
+"""What both programs do around a command: arguments in, exit code out.
+
+Here, and nowhere else, an error becomes a message, a JSON document and an exit code, and notices
+are shown. Answers go to standard output, everything else to standard error. Knows no command.
+
+Exit codes: 0; 1 for a failure; 2 for what the user can mend: bad usage, bad input, a package that
+is missing, storage that fails; 130 for Ctrl-C; 141 where the reader of standard output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn, TextIO
+
+from sti.cli.arguments import UsageError, wants_json
+from sti.errors import InputError, StiError, StiWarning
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One of the two programs."""
+
+    name: str
+    parse: Callable[[Sequence[str]], argparse.Namespace]
+    """Understands the arguments; the answer has ``command``, its name."""
+    execute: Callable[[argparse.Namespace], int | None]
+    """Carries a command out: prints its answer on standard output, and returns an exit code where
+    that is not 0. Raises ``StiError`` for what the user can mend, ``KeyboardInterrupt`` with the
+    state things were left in, where there is something to say about it."""
+    out_of_memory: str = ""
+    """What would take less memory."""
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run one command.
+
+        Args:
+            argv: the arguments behind the program's name; those of the process by default.
+
+        Returns:
+            The exit code. ``--help`` and ``--version`` leave through ``SystemExit``.
+        """
+        given = list(sys.argv[1:] if argv is None else argv)
+        speaker, args = self.name, argparse.Namespace()
+        try:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                # Labels and texts may hold what the terminal cannot show.
+                sys.stdout.reconfigure(errors="backslashreplace")
+            try:
+                args = self.parse(given)
+            finally:
+                sys.stdout.flush()  # help and the version leave through SystemExit
+            speaker = f"{self.name} {args.command}"
+            with _notices(self.name):
+                code = self.execute(args)
+                sys.stdout.flush()
+            return code or 0
+        except OSError as error:
+            return _output_failed(error, speaker)
+        except (Exception, KeyboardInterrupt) as error:
+            return self._failed(error, speaker, args, as_json=wants_json(given))
+
+    def command(self) -> NoReturn:
+        """``main`` as a process of its own.
+
+        After a success the process ends as it is: the command has closed what it opened and flushed
+        its answer, and taking the interpreter apart would take some 20 ms, an eighth of a start.
+        """
+        if getattr(sys, "stdout", None) is None:  # Python has none where it is closed
+            say(f"{self.name}: standard output: it is closed")
+            sys.exit(2)
+        code = self.main()
+        if code == 0 and sys.getprofile() is None and sys.gettrace() is None:
+            os._exit(0)  # standard error is written line by line
+        sys.exit(code)
+
+    def _failed(
+        self, error: BaseException, speaker: str, args: argparse.Namespace, *, as_json: bool
+    ) -> int:
+        """Tell an error, and return the exit code; raises it again where it is a fault of ours."""
+        known = self._known(error, getattr(args, "extra", None))
+        message, code = known or (str(error), 1)
+        try:
+            if as_json:
+                from sti.report.json_document import error_members
+
+                print_json(error_members(error, message, code))
+                sys.stdout.flush()
+        except OSError as failure:
+            return _output_failed(failure, speaker)
+        if known is None:
+            raise error
+        if isinstance(error, UsageError):
+            say(f"{error.usage}{error.program}: error: {message}")
+        else:
+            say(f"{speaker}: {message}")
+        return code
+
+    def _known(self, error: BaseException, extra: str | None) -> tuple[str, int] | None:
+        """Message and exit code of an error that is no fault of ours."""
+        if isinstance(error, StiError):
+            return str(error), error.exit_code
+        if isinstance(error, KeyboardInterrupt):
+            return "; ".join(["interrupted", *map(str, error.args)]), 130
+        if isinstance(error, MemoryError):
+            return "; ".join(filter(None, ["out of memory", self.out_of_memory])), 1
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            from sti.report.installation import missing
+
+            message = missing(error.name, extra=extra)
+            return None if message is None else (message, InputError.exit_code)
+        return None
+
+
+def say(text: str) -> None:
+    """A line on standard error, where there is one to write to."""
+    if sys.stderr is not None:  # print() would take standard output instead
+        print(text, file=sys.stderr)
+
+
+def notice(text: str, program: str = "sti") -> None:
+    """A notice on standard error: something the user should know, that stops nothing."""
+    say(f"{program}: notice: {text}")
+
+
+def print_json(members: Mapping[str, Any]) -> None:
+    """Print the one JSON document of a command on standard output."""
+    from sti.report.json_document import json_document
+
+    print(json_document(members))
+
+
+@contextmanager
+def _notices(program: str) -> Iterator[None]:
+    """Show our warnings as notices of one line; those of other libraries as Python does."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, StiWarning):
+            notice(str(message), program)
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", StiWarning)
+        warnings.showwarning = show
+        yield
+
+
+def _output_failed(error: OSError, speaker: str) -> int:
+    """Say what kept the answer from being printed, and return the exit code.
+
+    Files are opened with their errors translated, so what comes here is standard output's.
+    """
+    # What is still buffered goes nowhere, or the interpreter complains when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 141  # nobody reads the rest
+    say(f"{speaker}: {error.filename or 'standard output'}: {error.strerror or error}")
+    return 2
