@@ -3,7 +3,8 @@
 In: ``/proc``, ``/sys``, the scheduler and, where it is installed, psutil. Out: plain values, or
 None for what the system does not tell. Nothing here raises: Android denies parts of ``/proc`` and
 ``sys.platform`` is ``"android"`` there; containers limit memory and processors below the host's;
-psutil is optional and may fail. Only files are read that Android leaves readable.
+psutil is optional and may fail. Only files are read that Android leaves readable. What stands in
+``/proc`` and ``/sys`` can be read below another root; what Python itself asks the system cannot.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from typing import Any, NamedTuple
 
 from sti.errors import InputError
 
-_CPU = Path("/sys/devices/system/cpu")
-_CGROUP = Path("/sys/fs/cgroup")
+ROOT = Path("/")
+"""Below it lie the system's ``proc`` and ``sys``; functions that take a root look elsewhere."""
+
+_CPU = Path("sys/devices/system/cpu")
+_CGROUP = Path("sys/fs/cgroup")
 _THREADS_A_CORE = 4
 
 
@@ -41,21 +45,22 @@ class Memory(NamedTuple):
     available_bytes: int | None
 
 
-def cores() -> tuple[Core, ...]:
+def cores(root: Path = ROOT) -> tuple[Core, ...]:
     """The cores this process may run on, fastest first, then by number."""
     try:
         indices = sorted(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         indices = list(range(os.cpu_count() or 1))
-    found = _rank(indices, "cpu_capacity") or _rank(indices, "cpufreq/cpuinfo_max_freq")
+    cpu = root / _CPU
+    found = _rank(cpu, indices, "cpu_capacity") or _rank(cpu, indices, "cpufreq/cpuinfo_max_freq")
     found = found or [Core(index, None) for index in indices]
     return tuple(sorted(found, key=lambda core: (-(core.speed or 0), core.index)))
 
 
-def core_count() -> int:
+def core_count(root: Path = ROOT) -> int:
     """Cores that can be kept busy: those this process may run on, within a container's quota."""
-    count = len(cores())
-    quota = (_text(_CGROUP / "cpu.max") or "").split()
+    count = len(cores(root))
+    quota = (_text(root / _CGROUP / "cpu.max") or "").split()
     if len(quota) == 2 and all(part.isdigit() for part in quota) and int(quota[1]):
         count = min(count, math.ceil(int(quota[0]) / int(quota[1])))
     return max(1, count)
@@ -83,26 +88,26 @@ def check_threads(threads: int | None, *, name: str = "threads") -> None:
         )
 
 
-def fast_core_count() -> int:
+def fast_core_count(root: Path = ROOT) -> int:
     """Cores among ``core_count`` that are at least half as fast as the fastest."""
-    ranked = cores()
+    ranked = cores(root)
     best = ranked[0].speed if ranked else None
     if best is None:
-        return core_count()
-    return min(core_count(), sum((core.speed or 0) * 2 >= best for core in ranked))
+        return core_count(root)
+    return min(core_count(root), sum((core.speed or 0) * 2 >= best for core in ranked))
 
 
-def memory() -> Memory:
+def memory(root: Path = ROOT) -> Memory:
     """Total and available memory, in bytes, within a container's limit."""
-    table = _table(Path("/proc/meminfo"))
+    cgroup, table = root / _CGROUP, _table(root / "proc" / "meminfo")
     total, available = table.get("MemTotal"), table.get("MemAvailable")
     if total is None or available is None:
         total, available = _psutil_memory()
-    limit = _number(_CGROUP / "memory.max")
+    limit = _number(cgroup / "memory.max")
     if limit is not None:
         # Cached file pages count as used there, but make room when asked to.
-        cached = _words(_CGROUP / "memory.stat").get("inactive_file", 0)
-        used = max(0, (_number(_CGROUP / "memory.current") or 0) - cached)
+        cached = _words(cgroup / "memory.stat").get("inactive_file", 0)
+        used = max(0, (_number(cgroup / "memory.current") or 0) - cached)
         total = limit if total is None else min(total, limit)
         left = max(0, limit - used)
         available = left if available is None else min(available, left)
@@ -130,25 +135,27 @@ def peak_rss_bytes() -> int | None:
 
 
 @functools.cache
-def cpu_name() -> str:
+def cpu_name(root: Path = ROOT) -> str:
     """The processor's name as the system gives it, e.g. ``Cortex-A76``; never empty."""
     keys = ("model name", "Hardware", "Model", "cpu model")
     found: dict[str, str] = {}
-    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+    for line in (_text(root / "proc" / "cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in keys and value.strip():
             found.setdefault(key.strip(), value.strip())
     for key in keys:
         if key in found:
             return found[key]
-    return _text(Path("/proc/device-tree/model")) or platform.processor() or platform.machine()
+    return (
+        _text(root / "proc" / "device-tree" / "model") or platform.processor() or platform.machine()
+    )
 
 
-def describe() -> str:
+def describe(root: Path = ROOT) -> str:
     """One line for people, stable between runs: processor, cores, memory, system."""
-    total = memory().total_bytes
+    total = memory(root).total_bytes
     size = "memory unknown" if total is None else f"{total / 2**30:.1f} GiB"
-    return f"{cpu_name()}, {_core_line()}, {size}, {sys.platform} {platform.machine()}"
+    return f"{cpu_name(root)}, {_core_line(root)}, {size}, {sys.platform} {platform.machine()}"
 
 
 def psutil() -> Any | None:
@@ -159,8 +166,8 @@ def psutil() -> Any | None:
         return None
 
 
-def _core_line() -> str:
-    ranked, count = cores(), core_count()
+def _core_line(root: Path) -> str:
+    ranked, count = cores(root), core_count(root)
     speeds = sorted({core.speed for core in ranked if core.speed}, reverse=True)
     if len(speeds) < 2:
         return f"{count} core{'s' * (count > 1)}"
@@ -168,8 +175,8 @@ def _core_line() -> str:
     return f"{'+'.join(groups)} cores"
 
 
-def _rank(indices: list[int], leaf: str) -> list[Core]:
-    speeds = [_number(_CPU / f"cpu{index}" / leaf) for index in indices]
+def _rank(cpu: Path, indices: list[int], leaf: str) -> list[Core]:
+    speeds = [_number(cpu / f"cpu{index}" / leaf) for index in indices]
     if not any(speeds):
         return []
     return [Core(index, speed) for index, speed in zip(indices, speeds, strict=True)]

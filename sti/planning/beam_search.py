@@ -56,8 +56,8 @@ class SearchProblem:
 
 
 @dataclass(slots=True)
-class _Labels:
-    """Choices for the blocks so far: one entry a label in every array."""
+class Labels:
+    """Choices for the blocks so far: one entry a label in every array. Times are in seconds."""
 
     storage: Float64Array
     decode: Float64Array
@@ -68,8 +68,9 @@ class _Labels:
     loss: Float64Array
     read: Int64Array  # bytes read from storage
 
-    def take(self, index: Int64Array) -> _Labels:
-        return _Labels(
+    def take(self, index: Int64Array) -> Labels:
+        """Copies of the labels at ``index``, which may repeat."""
+        return Labels(
             self.storage[index],
             self.decode[index],
             self.compute[index],
@@ -82,7 +83,7 @@ class _Labels:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Choice:
     """A choice that meets the limit."""
 
     loss: float
@@ -141,7 +142,7 @@ class Search:
         """
         if self.hopeless or self.bound > ceiling:
             return None
-        simple = self._simple(ceiling)
+        simple = self.best_of_two_parts(ceiling)
         if simple is not None:
             ceiling = simple.loss
         found = self._beam(ceiling)
@@ -149,13 +150,13 @@ class Search:
             found = simple
         return None if found is None else found.counts
 
-    def _better(self, one: _Found, other: _Found) -> bool:
+    def _better(self, one: Choice, other: Choice) -> bool:
         """Whether one has less loss, or the same loss and fewer bytes or an earlier end."""
         if abs(one.loss - other.loss) > self.tie:
             return one.loss < other.loss
         return (one.read, one.end_s) < (other.read, other.end_s)
 
-    def _simple(self, ceiling: float) -> _Found | None:
+    def best_of_two_parts(self, ceiling: float) -> Choice | None:
         """The best choice with one fidelity up to some block and another one after it.
 
         The answer is then never worse than these, and the beam need not find them.
@@ -172,25 +173,25 @@ class Search:
                 for split in (range(1, count) if first != then else (count,))
             ]
         )
-        labels = self._start().take(np.zeros(len(cases), np.int64))
+        labels = self.start().take(np.zeros(len(cases), np.int64))
         for k in range(count):
-            labels = self._advance(labels, k, cases[:, k])
+            labels = self.advance(labels, k, cases[:, k])
         index = self._in_time(labels, count - 1, ceiling)
         if not len(index):
             return None
         return self._found(labels.take(index), lambda label: cases[index[label]].tolist())
 
-    def _beam(self, ceiling: float) -> _Found | None:
+    def _beam(self, ceiling: float) -> Choice | None:
         """The best choice that the beam search finds."""
         multipliers = self._multipliers
         candidates = MOST_CANDIDATES // len(self.kinds)
-        labels = self._start()
+        labels = self.start()
         trace: list[tuple[Int64Array, Int64Array]] = []
         for k in range(len(self.kinds)):
             choices = self._choices(multipliers, k, candidates // len(labels.loss))
             parent = np.repeat(np.arange(len(labels.loss)), len(choices))
             option = np.tile(choices, len(labels.loss))
-            labels = self._advance(labels.take(parent), k, option)
+            labels = self.advance(labels.take(parent), k, option)
             index = self._in_time(labels, k, ceiling)
             most = candidates // min(len(choices), MOST_CHOICES)
             if len(index) > most:
@@ -201,18 +202,19 @@ class Search:
             trace.append((parent[index], option[index]))
         return self._found(labels, lambda label: _follow(trace, label))
 
-    def _found(self, labels: _Labels, options_of: Callable[[int], list[int]]) -> _Found:
+    def _found(self, labels: Labels, options_of: Callable[[int], list[int]]) -> Choice:
         """The best of the labels that reached the end."""
         ties = np.flatnonzero(labels.loss <= labels.loss.min() + self.tie)
         best = int(ties[np.lexsort((labels.compute[ties], labels.read[ties]))[0]])
         counts = [self.options.counts(k, option) for k, option in enumerate(options_of(best))]
-        return _Found(
+        return Choice(
             float(labels.loss[best]), int(labels.read[best]), float(labels.compute[best]), counts
         )
 
-    def _start(self) -> _Labels:
+    def start(self) -> Labels:
+        """The one label before the first block."""
         rows_s, slots = self.course.rows_s, self.task.read_ahead + 1
-        return _Labels(
+        return Labels(
             storage=np.array([rows_s]),
             decode=np.zeros(1),
             compute=np.array([self.course.embed_s]),
@@ -242,8 +244,12 @@ class Search:
         spread = np.linspace(0, len(front) - 1, MOST_CHOICES // 2).round().astype(np.int64)
         return front[np.union1d(cheapest, spread)]
 
-    def _advance(self, labels: _Labels, k: int, option: Int64Array) -> _Labels:
-        """Run block ``k`` with one option a label: ``costs.run_steps`` for many at once."""
+    def advance(self, labels: Labels, k: int, option: Int64Array) -> Labels:
+        """Run block ``k`` with one option a label: ``costs.run_steps`` for many at once.
+
+        ``option`` is int64 ``[labels]``. Changes ``labels``, which were run up to block ``k - 1``,
+        and returns them.
+        """
         options, storage = self.options, self.task.costs.storage
         read_bytes, held = options.read_bytes[k, option], labels.preload
         reads = read_bytes > held
@@ -268,7 +274,7 @@ class Search:
         labels.loss = labels.loss + options.loss[k, option]
         return labels
 
-    def _in_time(self, labels: _Labels, k: int, ceiling: float) -> Int64Array:
+    def _in_time(self, labels: Labels, k: int, ceiling: float) -> Int64Array:
         """Labels that can still end by the limit with a loss up to ``ceiling``."""
         limit = self._latest[:, k] + _ROUNDING
         fits = self._storage(labels) <= limit[0]
@@ -277,7 +283,7 @@ class Search:
         return np.flatnonzero(fits)
 
     def _promising(
-        self, labels: _Labels, multipliers: Multipliers, k: int, index: Int64Array, most: int
+        self, labels: Labels, multipliers: Multipliers, k: int, index: Int64Array, most: int
     ) -> Int64Array:
         """The ``most`` labels of ``index`` to go on with, always including the fastest.
 
@@ -302,7 +308,7 @@ class Search:
         best = close[np.concatenate((first, rest))[: max(most - len(aside), most // 2)]]
         return np.union1d(best, aside)
 
-    def _late_s(self, labels: _Labels, k: int) -> Float64Array:
+    def _late_s(self, labels: Labels, k: int) -> Float64Array:
         """How late each label would be if the blocks to come took the relaxed times."""
         storage, decode, compute = self._relaxed[:, k]
         late_s: Float64Array = np.maximum(self._storage(labels) - storage, labels.decode - decode)
@@ -316,7 +322,7 @@ class Search:
             late_s = np.maximum(late_s, labels.ring[:, -ahead] - due)
         return late_s
 
-    def _storage(self, labels: _Labels) -> Float64Array:
+    def _storage(self, labels: Labels) -> Float64Array:
         """When storage is done, less the time that the rest of the preload will save."""
         return labels.storage - labels.preload / self.task.costs.storage.bytes_per_s
 

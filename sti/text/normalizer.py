@@ -25,7 +25,8 @@ from sti.text import unicode_tables
 # Stands for characters that may be reordered. A lone surrogate: it is in no valid text, and text
 # that holds it anyway only takes the long way.
 _MARKER = "\udfff"
-_TABLE_LIMIT = 16384  # characters remembered per table; more are computed each time
+TABLE_LIMIT = 16384
+"""Characters remembered per table; more are computed each time."""
 
 _PLAIN = 0xC0  # below it nothing decomposes, combines or is a mark
 _HANGUL_FIRST, _HANGUL_COUNT = 0xAC00, 11172
@@ -120,7 +121,8 @@ class _Tables:
         return _mapping(unicode_tables.DECOMPOSITION)
 
 
-_TABLES = _Tables()
+TABLES = _Tables()
+"""What this tokenizer holds of each character; shared, and safe to share between threads."""
 
 
 def decompose(char: str) -> str:
@@ -134,7 +136,7 @@ def decompose(char: str) -> str:
         leading, vowel = divmod(rest, _VOWELS)
         end = chr(_TRAILING + trailing) if trailing else ""
         return chr(_LEADING + leading) + chr(_VOWEL + vowel) + end
-    return _TABLES.decomposition.get(code, char)
+    return TABLES.decomposition.get(code, char)
 
 
 class _CharTable(dict[int, str]):
@@ -143,15 +145,16 @@ class _CharTable(dict[int, str]):
     Safe to share between threads: at worst two of them ask for the same code point.
     """
 
-    __slots__ = ("_answer",)
+    __slots__ = ("_answer", "_limit")
 
-    def __init__(self, answer: Callable[[int], str]) -> None:
+    def __init__(self, answer: Callable[[int], str], limit: int) -> None:
         super().__init__()
         self._answer = answer
+        self._limit = limit
 
     def __missing__(self, code: int) -> str:
         text = self._answer(code)
-        if len(self) < _TABLE_LIMIT:
+        if len(self) < self._limit:
             self[code] = text
         return text
 
@@ -164,6 +167,7 @@ class TextNormalizer:
         handle_chinese_chars: make every ideograph a word.
         strip_accents: decompose canonically and drop nonspacing marks.
         lowercase: lower case, character by character.
+        table_limit: characters remembered in each of three tables.
 
     Safe to share between threads. Lone surrogates pass through as ordinary characters.
     """
@@ -185,20 +189,21 @@ class TextNormalizer:
         handle_chinese_chars: bool,
         strip_accents: bool,
         lowercase: bool,
+        table_limit: int = TABLE_LIMIT,
     ) -> None:
         self._clean_text = clean_text
         self._part_ideographs = handle_chinese_chars
         self._strip_accents = strip_accents
         self._lowercase = lowercase
-        self._prepared = _CharTable(self._prepare)
-        self._finished = _CharTable(self._finish)
-        self._table = _CharTable(self._all_steps)
+        self._prepared = _CharTable(self._prepare, table_limit)
+        self._finished = _CharTable(self._finish, table_limit)
+        self._table = _CharTable(self._all_steps, table_limit)
 
     def split(self, text: str) -> list[str]:
         """The words of ``text``, with empty strings between them to be skipped."""
         normalized = text.translate(self._table)
         if _MARKER in normalized:
-            normalized = self._step_by_step(text)[0]
+            normalized = self.by_definition(text)[0]
         return normalized.split(" ")
 
     def align(self, text: str) -> tuple[list[str], list[int]]:
@@ -212,7 +217,7 @@ class TextNormalizer:
         pieces = [table[ord(char)] for char in text]
         normalized = "".join(pieces)
         if _MARKER in normalized:
-            normalized, source = self._step_by_step(text)
+            normalized, source = self.by_definition(text)
         else:
             source = [index for index, piece in enumerate(pieces) for _ in piece]
         return normalized.split(" "), source
@@ -220,19 +225,19 @@ class TextNormalizer:
     def _prepare(self, code: int) -> str:
         """A character after cleaning and parting ideographs."""
         if self._clean_text:
-            if code in _TABLES.control:
+            if code in TABLES.control:
                 return ""
-            if code in _TABLES.space:
+            if code in TABLES.space:
                 return " "
-        if self._part_ideographs and code in _TABLES.ideograph:
+        if self._part_ideographs and code in TABLES.ideograph:
             return f" {chr(code)} "
         return chr(code)
 
     def _finish(self, code: int) -> str:
         """A character, decomposed where that is asked for, after the steps that are left."""
-        if self._strip_accents and code >= _PLAIN and code in _TABLES.mark:
+        if self._strip_accents and code >= _PLAIN and code in TABLES.mark:
             return ""
-        text = _TABLES.lower.get(code) if self._lowercase else None
+        text = TABLES.lower.get(code) if self._lowercase else None
         return "".join(_part(char) for char in text or chr(code))
 
     def _all_steps(self, code: int) -> str:
@@ -240,12 +245,15 @@ class TextNormalizer:
         text = self._prepare(code)
         if self._strip_accents and code >= _PLAIN:
             text = "".join(decompose(char) for char in text)
-            if any(ord(c) in _TABLES.combining and ord(c) not in _TABLES.mark for c in text):
+            if any(ord(c) in TABLES.combining and ord(c) not in TABLES.mark for c in text):
                 return _MARKER
         return "".join(self._finish(ord(char)) for char in text)
 
-    def _step_by_step(self, text: str) -> tuple[str, list[int]]:
-        """Normalized text and sources by the definition, with canonical reordering."""
+    def by_definition(self, text: str) -> tuple[str, list[int]]:
+        """Normalized text and sources, step by step and with canonical reordering.
+
+        ``split`` and ``align`` give the same for every text, and resort to this for some.
+        """
         prepared, finished = self._prepared, self._finished
         chars = [(c, at) for at, char in enumerate(text) for c in prepared[ord(char)]]
         if self._strip_accents:
@@ -257,9 +265,9 @@ class TextNormalizer:
 
 def _part(char: str) -> str:
     """Spaces in place of a space and around punctuation."""
-    if ord(char) in _TABLES.space:
+    if ord(char) in TABLES.space:
         return " "
-    return f" {char} " if ord(char) in _TABLES.punctuation else char
+    return f" {char} " if ord(char) in TABLES.punctuation else char
 
 
 def _reorder(chars: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -268,7 +276,7 @@ def _reorder(chars: list[tuple[str, int]]) -> list[tuple[str, int]]:
     The reference library counts: the n-th character that begins a decomposition is taken to come
     from the n-th source, whichever it was before reordering.
     """
-    combining = _TABLES.combining
+    combining = TABLES.combining
     ordered: list[tuple[str, bool]] = []
     run: list[tuple[int, str, bool]] = []
     for char, _ in chars:

@@ -12,7 +12,7 @@ Knows nothing of WordPiece or of special tokens. In: the blob of a pack. Out: li
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import mul
 from typing import Any
@@ -25,9 +25,15 @@ from sti.errors import PackFormatError
 _Counts = NDArray[np.unsignedinteger[Any]]
 
 _HASH_BITS = 32
-_SCALE = 0x85EBCA6B  # carries what differs up to the bits that choose the bucket
-_BASE = 0x9E3779B1  # odd, so that its powers have inverses
-_CHUNK = 16384  # bytes of the blob or words that are worked on at a time
+
+HASH_BASE = 0x9E3779B1
+"""A byte of a word counts times a power of this; odd, so that the powers have inverses."""
+
+HASH_SCALE = 0x85EBCA6B
+"""Times this, what differs is carried up to the bits that choose the bucket."""
+
+CHUNK_BYTES = 16384
+"""Bytes of the blob, or words, that are worked on at a time."""
 
 
 class Vocabulary:
@@ -35,6 +41,8 @@ class Vocabulary:
 
     Args:
         blob: UTF-8 words joined by newlines; kept, not copied.
+        base, scale: numbers of the hash, ``base`` odd; they change speed, never an answer.
+        chunk: bytes of the blob, or words, that are worked on at a time while it is indexed.
 
     Raises:
         PackFormatError: the blob is not UTF-8, or holds a word twice.
@@ -42,11 +50,19 @@ class Vocabulary:
     Holds the blob and 12 to 16 bytes a word. Safe to share between threads.
     """
 
-    def __init__(self, blob: bytes) -> None:
-        starts = _line_starts(blob)
-        _refuse_ill_formed(blob, starts)
+    def __init__(
+        self,
+        blob: bytes,
+        *,
+        base: int = HASH_BASE,
+        scale: int = HASH_SCALE,
+        chunk: int = CHUNK_BYTES,
+    ) -> None:
+        starts = _line_starts(blob, chunk)
+        segments = _segments(starts, chunk)
+        _refuse_ill_formed(blob, starts, segments)
         self._blob = blob
-        hashes, powers = _line_hashes(blob, starts)
+        hashes, powers = _line_hashes(blob, starts, segments, base, scale)
         # By two halves of 16 bits: NumPy sorts those by radix, several times as fast.
         order = np.lexsort((hashes.astype(np.uint16), (hashes >> 16).astype(np.uint16)))
         hashes = hashes[order]
@@ -56,7 +72,9 @@ class Vocabulary:
         # Items of a memoryview are Python's own integers and quickly had.
         self._starts = memoryview(starts)
         self._order = memoryview(order.astype(np.uint32))
-        self._buckets = memoryview(_first_of_each(hashes >> np.uint32(self._shift), self._mask + 1))
+        self._buckets = memoryview(
+            _first_of_each(hashes >> np.uint32(self._shift), self._mask + 1, chunk)
+        )
         self._powers = memoryview(powers)
         self._refuse_repeated(order, hashes)
 
@@ -104,26 +122,26 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _line_starts(blob: bytes) -> _Counts:
+def _line_starts(blob: bytes, chunk: int) -> _Counts:
     """Where each line begins, and where one more would: ``(lines + 1,)``."""
     dtype = np.min_scalar_type(len(blob) + 1)
     found = [np.zeros(1, dtype)]
-    for begin, end in _chunks(len(blob)):
+    for begin, end in _chunks(len(blob), chunk):
         newlines = np.flatnonzero(np.frombuffer(blob, np.uint8, end - begin, begin) == ord("\n"))
         found.append((newlines + begin + 1).astype(dtype))
     return np.concatenate((*found, np.array([len(blob) + 1], dtype)))
 
 
-def _segments(starts: _Counts) -> Iterator[tuple[int, int]]:
+def _segments(starts: _Counts, chunk: int) -> list[tuple[int, int]]:
     """All lines, parted where chunks of the blob would be: each part has at least one."""
-    offsets = np.arange(0, int(starts[-1]), _CHUNK).astype(starts.dtype)
+    offsets = np.arange(0, int(starts[-1]), chunk).astype(starts.dtype)
     cuts: list[int] = np.searchsorted(starts[:-1], offsets).tolist()
-    return pairwise(sorted({0, len(starts) - 1, *cuts}))
+    return list(pairwise(sorted({0, len(starts) - 1, *cuts})))
 
 
-def _refuse_ill_formed(blob: bytes, starts: _Counts) -> None:
+def _refuse_ill_formed(blob: bytes, starts: _Counts, segments: Sequence[tuple[int, int]]) -> None:
     """Refuse what is not UTF-8, without making a text as long as the blob."""
-    for first, last in _segments(starts):
+    for first, last in segments:
         begin = int(starts[first])
         try:
             blob[begin : starts[last]].decode()
@@ -133,17 +151,18 @@ def _refuse_ill_formed(blob: bytes, starts: _Counts) -> None:
             raise PackFormatError(f"tokenizer: the vocabulary is not UTF-8: {error}") from error
 
 
-def _line_hashes(blob: bytes, starts: _Counts) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+def _line_hashes(
+    blob: bytes, starts: _Counts, segments: Sequence[tuple[int, int]], base: int, scale: int
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """The hash of each line, and the power for each place in the longest, both modulo 2**32.
 
     A line's part of a running sum over many lines is its hash times a power for its beginning,
     which is divided out.
     """
-    segments = list(_segments(starts))
     widest = max(int(starts[last] - starts[first]) for first, last in segments)
-    powers = np.full(widest, _BASE, np.uint32)
-    inverses = np.full_like(powers, pow(_BASE, -1, 1 << _HASH_BITS))
-    powers[0], inverses[0] = _SCALE, 1
+    powers = np.full(widest, base, np.uint32)
+    inverses = np.full_like(powers, pow(base, -1, 1 << _HASH_BITS))
+    powers[0], inverses[0] = scale, 1
     np.cumprod(powers, dtype=np.uint32, out=powers)
     np.cumprod(inverses, dtype=np.uint32, out=inverses)
     hashes = np.empty(len(starts) - 1, np.uint32)
@@ -159,14 +178,14 @@ def _line_hashes(blob: bytes, starts: _Counts) -> tuple[NDArray[np.uint32], NDAr
     return hashes, powers[: int(np.max(np.diff(starts))) - 1].copy()
 
 
-def _first_of_each(buckets: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
+def _first_of_each(buckets: NDArray[np.uint32], count: int, chunk: int) -> NDArray[np.uint32]:
     """Where each of ``count`` buckets begins in the sorted ``buckets``, and where the last ends."""
     firsts = np.zeros(count + 1, np.uint32)
-    for begin, end in _chunks(len(buckets)):
+    for begin, end in _chunks(len(buckets), chunk):
         firsts[buckets[begin:end] + 1] = np.arange(begin + 1, end + 1)  # of equals the last stays
     return np.maximum.accumulate(firsts, out=firsts)
 
 
-def _chunks(size: int) -> Iterator[tuple[int, int]]:
+def _chunks(size: int, chunk: int) -> Iterator[tuple[int, int]]:
     """``[0, size)`` in parts, so that what is made of one stays small."""
-    return ((at, min(size, at + _CHUNK)) for at in range(0, size, _CHUNK))
+    return ((at, min(size, at + chunk)) for at in range(0, size, chunk))

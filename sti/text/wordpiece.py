@@ -28,8 +28,11 @@ KIND = "wordpiece"
 _SPECIALS_SINGLE = 2  # CLS A SEP
 _SPECIALS_PAIR = 3  # CLS A SEP B SEP
 
-_CHUNK_CHARS = 8192  # a long text is tokenized in chunks of about this many characters
-_WORDS_REMEMBERED = 16384
+CHUNK_CHARS = 8192
+"""A long text is tokenized in chunks of about this many characters."""
+
+WORDS_REMEMBERED = 16384
+"""Words whose ids are remembered; then all are forgotten."""
 
 # A long text may be cut before any of these: each ends the word before it, whatever follows.
 _CUT_ASCII = r"\t\n\r !-/:-@\[-`{-~"
@@ -111,6 +114,10 @@ class Tokenizer:
     Args:
         spec: options and special tokens.
         vocab: UTF-8 words joined by newlines; a word's id is its line, counted from 0.
+        chunk_chars: characters of a text that are normalized at a time.
+        words_remembered: words whose ids are kept, so that they need no second look-up.
+
+    The last two bound memory and change no answer.
 
     Raises:
         PackFormatError: the vocabulary is not UTF-8, holds a word twice, or lacks a word that the
@@ -120,8 +127,17 @@ class Tokenizer:
     control characters.
     """
 
-    def __init__(self, spec: TokenizerSpec, vocab: bytes) -> None:
+    def __init__(
+        self,
+        spec: TokenizerSpec,
+        vocab: bytes,
+        *,
+        chunk_chars: int = CHUNK_CHARS,
+        words_remembered: int = WORDS_REMEMBERED,
+    ) -> None:
         self.spec = spec
+        self._chunk_chars = chunk_chars
+        self._words_remembered = words_remembered
         self._vocabulary = Vocabulary(vocab)
         named = (spec.unk_token, spec.cls_token, spec.sep_token, spec.pad_token)
         self._unk, self._cls, self._sep, self.pad_id = map(self._id, named)
@@ -267,10 +283,9 @@ class Tokenizer:
 
     def _chunks(self, text: str, start: int, stop: int) -> Iterator[tuple[int, int, None]]:
         """``[start, stop)`` in chunks that end where a word ends."""
-        while stop - start > _CHUNK_CHARS:
-            cut = _cut_pattern(self.spec.handle_chinese_chars).search(
-                text, start + _CHUNK_CHARS, stop
-            )
+        size = self._chunk_chars
+        while stop - start > size:
+            cut = _cut_pattern(self.spec.handle_chinese_chars).search(text, start + size, stop)
             if cut is None:
                 break
             yield start, cut.start(), None
@@ -289,7 +304,7 @@ class Tokenizer:
         """Ids of a word that was not remembered."""
         ids = tuple(piece for piece, _ in self._pieces(word))
         if len(word) <= self.spec.max_word_chars:
-            if len(self._remembered) >= _WORDS_REMEMBERED:
+            if len(self._remembered) >= self._words_remembered:
                 self._remembered = {"": ()}
             self._remembered[word] = ids
         return ids

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import sleep
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sti.arrays import ByteArray
 from sti.codec.codebook import DEFAULT_LADDER, Codebook, check_ladder, plane_bytes
 from sti.codec.decoder import Decoder
 from sti.codec.lookup import SEGMENT_WEIGHTS
-from sti.codec.tables import Recipe, Recipes, _Builder
+from sti.codec.tables import Recipes
 from sti.errors import InputError, PackCorruptError, PackFormatError
 from tests.support.codes import CUT, Int8, bell, bell_codebook, ladders, wild_codebook
 from tests.support.paths import ROOT
@@ -315,18 +316,22 @@ def test_values_of_a_book_cannot_be_changed() -> None:
         codebook.values[2][0] = 1
 
 
-def test_threads_that_ask_for_a_recipe_at_once_are_given_the_same_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    real = _Builder.recipe
+class Awaited(np.ndarray[Any, Any]):
+    """Values of a codebook whose readers wait for one another."""
 
-    def slow(self: _Builder, count: int, values: ByteArray) -> Recipe:
-        sleep(0.01)
-        return real(self, count, values)
+    readers: Barrier
 
-    monkeypatch.setattr(_Builder, "recipe", slow)
+    def view(self, *args: Any) -> Any:
+        with suppress(BrokenBarrierError):  # where only one thread reads them, it goes on alone
+            self.readers.wait(timeout=1)
+        return np.asarray(self).view(*args)
+
+
+def test_threads_that_ask_for_a_recipe_at_once_are_given_the_same_one() -> None:
     codebook = bell_codebook()
-    recipes = Recipes(codebook.ladder, codebook.values, unsigned=False)
+    values = {bits: table.view(Awaited) for bits, table in codebook.values.items()}
+    values[codebook.ladder[1]].readers = Barrier(4)
+    recipes = Recipes(codebook.ladder, values, unsigned=False)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: recipes[1], range(4)))
     assert all(recipe is found[0] for recipe in found)

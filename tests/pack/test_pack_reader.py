@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-import sti.pack.pack_reader
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
 from shard_tools.quantization.embedding_table import encode_rows, group_size, row_bytes
@@ -91,22 +91,35 @@ def test_words_and_blocks_are_aligned_and_follow_one_another(pack: Path) -> None
         assert offsets[-1] + -(-used[-1] // ALIGNMENT) * ALIGNMENT == reader.file_bytes
 
 
-def test_opening_takes_at_most_three_reads_and_leaves_words_and_blocks_alone(
-    pack: Path, monkeypatch: pytest.MonkeyPatch
+class CountedFile(io.FileIO):
+    """A file that notes what is read of it."""
+
+    reads: list[tuple[int, int]]
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        self.reads.append((self.tell(), size))
+        return super().read(size) or b""
+
+
+def with_padding(data: bytes, more: int) -> bytes:
+    """The pack with ``more`` spaces behind its header."""
+    space = int.from_bytes(data[:8], "little")
+    header, rest = data[8 : 8 + space], data[8 + space :]
+    return with_header((space + more).to_bytes(8, "little") + header + b" " * more + rest, header)
+
+
+def test_opening_takes_three_reads_at_most_and_leaves_words_and_blocks_alone(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: list[tuple[int, int]] = []
-    original = sti.pack.header.read_exactly
-
-    def counting(stream: Any, path: Path, offset: int, length: int) -> bytes:
-        reads.append((offset, length))
-        return original(stream, path, offset, length)
-
-    monkeypatch.setattr(sti.pack.pack_reader, "read_exactly", counting)
-    monkeypatch.setattr(sti.pack.header, "read_exactly", counting)
-    monkeypatch.setattr(sti.pack.header, "_FIRST_READ", 1024)
-    with PackReader.open(pack) as reader:
-        assert len(reads) <= 3
-        assert max(offset + length for offset, length in reads) <= reader.embeddings_offset
+    path, padding = tmp_path / "pack", 1 << 20  # the header is longer than the first read
+    path.write_bytes(with_padding(pack.read_bytes(), padding))
+    CountedFile.reads = []
+    monkeypatch.setattr("sti.pack.pack_reader.open_file", CountedFile)
+    with PackReader.open(path) as reader:
+        assert 0 < len(CountedFile.reads) <= 3
+        last = max(offset + length for offset, length in CountedFile.reads)
+        assert padding < last <= reader.embeddings_offset
 
 
 def test_resident_tensors_cannot_be_written(pack: Path) -> None:

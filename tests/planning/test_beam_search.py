@@ -65,9 +65,9 @@ def test_a_label_is_where_the_simulator_is(seed: int) -> None:
         beam = Search(replace(task, preload_bytes=budget))
         items = place(task.blocks, counts, budget)
         run = simulate_run(task.costs, task.blocks, items, read_ahead=task.read_ahead)
-        labels = beam._start()
+        labels = beam.start()
         for k, option in enumerate(chosen):
-            labels = beam._advance(labels, k, np.array([option]))
+            labels = beam.advance(labels, k, np.array([option]))
             first = FIRST_STEPS + STEPS_PER_BLOCK * k
             ends_s = [span.end_s for span in run.schedule.spans[first : first + STEPS_PER_BLOCK]]
             found_s = [labels.storage[0], labels.decode[0], labels.compute[0]]
@@ -166,7 +166,7 @@ def test_a_choice_of_two_uniform_parts_is_in_time_and_as_good_as_any_of_its_kind
         task = task_of(instance)
         task = replace(task, limit_s=task.limit_s * (1 + 1e-9))  # where what is fastest just fits
         search, full = Search(task), instance.manifest.submodels[0]
-        simple = None if search.hopeless else search._simple(np.inf)
+        simple = None if search.hopeless else search.best_of_two_parts(np.inf)
         ladder, count = instance.manifest.ladder, len(task.blocks)
         least = np.inf
         for first, then, split in itertools.product(ladder, ladder, range(count + 1)):

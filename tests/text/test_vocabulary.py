@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sti.errors import PackFormatError
-from sti.text import vocabulary
-from sti.text.vocabulary import Vocabulary, encoded
+from sti.text.vocabulary import HASH_BASE, HASH_SCALE, Vocabulary, encoded
 
 # A few letters, so that words begin and repeat one another, of one to four bytes each.
 LETTERS = "ab#é中\U0001f600"
 WORDS = st.text(st.sampled_from(LETTERS), max_size=6)
 TEXTS = st.text(st.sampled_from([*LETTERS, "\n", "\x00", "\ud800", "\udcff"]), max_size=10)
 # (base, scale): as they are; words of the same bytes collide; few buckets; all words collide.
-HASHES = st.sampled_from(
-    [(vocabulary._BASE, vocabulary._SCALE), (1, vocabulary._SCALE), (3, 1 << 24), (1, 0)]
-)
+HASHES = st.sampled_from([(HASH_BASE, HASH_SCALE), (1, HASH_SCALE), (3, 1 << 24), (1, 0)])
 CHUNKS = st.sampled_from([1, 2, 7, 16384])
 
 
 def blob_of(words: Sequence[str]) -> bytes:
     return "\n".join(words).encode()
-
-
-@pytest.fixture(params=[(vocabulary._BASE, vocabulary._SCALE), (1, 0)], ids=["apart", "colliding"])
-def hashes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes as they are, and all hashes equal."""
-    base, scale = request.param
-    monkeypatch.setattr(vocabulary, "_BASE", base)
-    monkeypatch.setattr(vocabulary, "_SCALE", scale)
 
 
 def longest_by_definition(ids: dict[str, int], text: str, least: int) -> tuple[int, int] | None:
@@ -60,11 +49,7 @@ def test_words_are_found_as_in_a_dict(
     words: list[str], texts: list[str], least: int, numbers: tuple[int, int], chunk: int
 ) -> None:
     ids = {word: line for line, word in enumerate(words)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary, "_BASE", numbers[0])
-        patch.setattr(vocabulary, "_SCALE", numbers[1])
-        patch.setattr(vocabulary, "_CHUNK", chunk)
-        ours = Vocabulary(blob_of(words))
+    ours = Vocabulary(blob_of(words), base=numbers[0], scale=numbers[1], chunk=chunk)
     assert len(ours) == len(ids)
     for text in (*words, *texts, *(word + text for word in words[:4] for text in texts)):
         assert ours.find(text) == ids.get(text)
@@ -90,17 +75,30 @@ def test_words_are_found_where_line_numbers_and_places_grow_by_a_byte(size: int)
     assert [Vocabulary(blob).find(word) for word in words] == [0, 1, 2]
 
 
-def test_hashes_spread_over_the_buckets() -> None:
+class CountedBlob(bytes):
+    """A blob that counts the words taken out of it, which is what a look-up compares."""
+
+    taken = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        self.taken += 1
+        return super().__getitem__(key)
+
+
+def test_a_look_up_compares_few_words() -> None:
     words = [f"{prefix}{number}" for prefix in ("", "##", "a") for number in range(10_000)]
     words += [chr(code) for code in range(0x4E00, 0x5E00)] + [chr(code) for code in range(97, 123)]
-    buckets = Vocabulary(blob_of(words))._buckets.tolist()
-    sizes = [last - first for first, last in pairwise(buckets)]
-    assert sum(sizes) == len(words) <= len(sizes)
-    # How many share a word's bucket: 1.5 if chance placed them.
-    assert sum(size * size for size in sizes) / len(words) < 2
+    blob = CountedBlob(blob_of(words))
+    ours = Vocabulary(blob)
+    blob.taken = 0
+    assert all(ours.find(word) == line for line, word in enumerate(words))
+    assert blob.taken / len(words) < 1.4  # 1.26 if chance placed two words in four buckets
+    blob.taken = 0
+    assert not any(ours.find(f"{word}no") for word in words)
+    assert blob.taken / len(words) < 0.7  # and 0.52
 
 
-@pytest.mark.usefixtures("hashes")
+@pytest.mark.parametrize("scale", [HASH_SCALE, 0], ids=["apart", "colliding"])
 @pytest.mark.parametrize("chunk", [1, 16384])
 @pytest.mark.parametrize(
     ("words", "named"),
@@ -113,11 +111,10 @@ def test_hashes_spread_over_the_buckets() -> None:
     ],
 )
 def test_the_first_of_the_words_that_are_repeated_is_named(
-    words: list[str], named: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+    words: list[str], named: str, chunk: int, scale: int
 ) -> None:
-    monkeypatch.setattr(vocabulary, "_CHUNK", chunk)
     with pytest.raises(PackFormatError) as caught:
-        Vocabulary(blob_of(words))
+        Vocabulary(blob_of(words), scale=scale, chunk=chunk)
     assert str(caught.value) == f"tokenizer: the vocabulary holds {named!r} twice"
 
 
@@ -136,11 +133,9 @@ def test_what_is_not_utf8_is_refused_as_python_says_it(parts: list[bytes], chunk
             expected = f"tokenizer: the vocabulary holds {repeated!r} twice"
     except UnicodeDecodeError as error:
         expected = f"tokenizer: the vocabulary is not UTF-8: {error}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary, "_CHUNK", chunk)
-        if expected is None:
-            assert len(Vocabulary(blob)) == len(words)
-        else:
-            with pytest.raises(PackFormatError) as caught:
-                Vocabulary(blob)
-            assert str(caught.value) == expected
+    if expected is None:
+        assert len(Vocabulary(blob, chunk=chunk)) == len(words)
+    else:
+        with pytest.raises(PackFormatError) as caught:
+            Vocabulary(blob, chunk=chunk)
+        assert str(caught.value) == expected

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import tracemalloc
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -18,10 +19,9 @@ from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers, processors
 
 from sti.errors import PackFormatError
-from sti.text import normalizer, wordpiece
 from sti.text.encoding import Encoding
-from sti.text.normalizer import TextNormalizer
-from sti.text.wordpiece import Tokenizer, TokenizerSpec
+from sti.text.normalizer import TABLE_LIMIT, TABLES, TextNormalizer
+from sti.text.wordpiece import CHUNK_CHARS, Tokenizer, TokenizerSpec
 from tests.support.paths import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -64,12 +64,13 @@ def reference_normalizer(spec: TokenizerSpec) -> normalizers.BertNormalizer:
     )
 
 
-def our_normalizer(spec: TokenizerSpec) -> TextNormalizer:
+def our_normalizer(spec: TokenizerSpec, *, table_limit: int = TABLE_LIMIT) -> TextNormalizer:
     return TextNormalizer(
         clean_text=spec.clean_text,
         handle_chinese_chars=spec.handle_chinese_chars,
         strip_accents=spec.strip_accents,
         lowercase=spec.lowercase,
+        table_limit=table_limit,
     )
 
 
@@ -100,8 +101,11 @@ def reference(spec: TokenizerSpec, words: Sequence[str]) -> tokenizers.Tokenizer
 
 
 @lru_cache(maxsize=64)
-def both(spec: TokenizerSpec, words: tuple[str, ...]) -> tuple[Tokenizer, tokenizers.Tokenizer]:
-    return Tokenizer(spec, "\n".join(words).encode()), reference(spec, words)
+def both(
+    spec: TokenizerSpec, words: tuple[str, ...], chunk_chars: int = CHUNK_CHARS
+) -> tuple[Tokenizer, tokenizers.Tokenizer]:
+    ours = Tokenizer(spec, "\n".join(words).encode(), chunk_chars=chunk_chars)
+    return ours, reference(spec, words)
 
 
 @lru_cache(maxsize=2)
@@ -147,9 +151,11 @@ def assert_same(
     spec: TokenizerSpec,
     words: tuple[str, ...],
     case: str | tuple[str, str] | list[str],
+    *,
+    chunk_chars: int = CHUNK_CHARS,
 ) -> None:
     """Ours and theirs on a text, a pair of texts, or words."""
-    ours, theirs = both(spec, words)
+    ours, theirs = both(spec, words, chunk_chars)
     if isinstance(case, list):
         assert rows(ours.encode_words(case)) == expected_rows(
             theirs.encode(case, is_pretokenized=True)
@@ -210,9 +216,8 @@ def test_every_code_point_is_split_as_the_reference_does(spec: TokenizerSpec) ->
 
 def interesting() -> list[str]:
     """Characters that some step of normalizing treats in its own way."""
-    tables = normalizer._TABLES
-    codes = {*tables.combining, *tables.decomposition, *tables.lower}
-    kinds = [tables.control, tables.space, tables.punctuation, tables.mark]
+    codes = {*TABLES.combining, *TABLES.decomposition, *TABLES.lower}
+    kinds = [TABLES.control, TABLES.space, TABLES.punctuation, TABLES.mark]
     codes |= {code for code in range(0x3000) if any(code in kind for kind in kinds)}
     codes |= {0x3400, 0x4E00, 0x9FFF, 0xAC00, 0xAC01, 0xD7A3, 0x1100, 0x1161, 0x11A8, 0x20000}
     return [chr(code) for code in sorted(codes) if not 0xD800 <= code <= 0xDFFF]
@@ -220,9 +225,8 @@ def interesting() -> list[str]:
 
 def reorderable() -> list[str]:
     """Characters that move in canonical ordering, and those among them that are no marks."""
-    tables = normalizer._TABLES
-    kept = [chr(code) for code in tables.combining if code not in tables.mark]
-    return kept * 4 + [chr(code) for code in tables.combining]
+    kept = [chr(code) for code in TABLES.combining if code not in TABLES.mark]
+    return kept * 4 + [chr(code) for code in TABLES.combining]
 
 
 CHARS = st.one_of(
@@ -294,7 +298,7 @@ def test_combining_characters_are_ordered_as_the_reference_does(
 def test_the_quick_way_to_split_equals_the_definition(spec: TokenizerSpec, text: str) -> None:
     normalizer = our_normalizer(spec)
     words, source = normalizer.align(text)
-    by_definition, its_source = normalizer._step_by_step(text)
+    by_definition, its_source = normalizer.by_definition(text)
     assert normalizer.split(text) == words == by_definition.split(" ")
     assert source == its_source
 
@@ -315,9 +319,7 @@ def test_special_tokens_that_overlap_are_found_as_the_reference_does(text: str) 
 def test_a_text_taken_in_chunks_encodes_as_one_taken_whole(
     case: tuple[TokenizerSpec, tuple[str, ...], str | tuple[str, str] | list[str]],
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wordpiece, "_CHUNK_CHARS", 3)
-        assert_same(*case)
+    assert_same(*case, chunk_chars=3)
 
 
 @pytest.fixture
@@ -350,26 +352,20 @@ def test_a_text_far_over_the_limit_is_not_read_to_the_end(
     assert sum(normalized_chars) < 100_000
 
 
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wordpiece, "_CHUNK_CHARS", 16)
-
-
-@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("counts", [(120, 119), (119, 120), (120, 120), (62, 120), (120, 62)])
 @pytest.mark.parametrize("limit", [32, 33])
 def test_of_two_texts_over_the_limit_the_longer_keeps_the_odd_token(
     counts: tuple[int, int], limit: int
 ) -> None:
     spec = dataclasses.replace(SPEC, max_tokens=limit)
-    assert_same(spec, sentence_vocabulary(), ("the " * counts[0], "dog " * counts[1]))
+    pair = ("the " * counts[0], "dog " * counts[1])
+    assert_same(spec, sentence_vocabulary(), pair, chunk_chars=16)
 
 
-@pytest.mark.usefixtures("small_chunks")
 def test_of_two_texts_one_read_in_part_keeps_its_share() -> None:
     spec = dataclasses.replace(SPEC, max_tokens=64)
-    assert_same(spec, sentence_vocabulary(), ("the " * 200, "dog " * 20))
-    assert_same(spec, sentence_vocabulary(), ("dog " * 40, "the " * 200))
+    for pair in (("the " * 200, "dog " * 20), ("dog " * 40, "the " * 200)):
+        assert_same(spec, sentence_vocabulary(), pair, chunk_chars=16)
 
 
 # --- what the reference cannot be asked ---
@@ -417,22 +413,52 @@ def test_ids_are_int64_and_offsets_int32() -> None:
     assert not encoding.offsets.flags.writeable
 
 
-def test_more_words_than_are_remembered_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_words_than_are_remembered_change_nothing() -> None:
     blob = "\n".join(sentence_vocabulary()).encode()
     expected = [Tokenizer(SPEC, blob).encode(text).ids.tolist() for text in SENTENCES]
-    monkeypatch.setattr(wordpiece, "_WORDS_REMEMBERED", 3)
-    monkeypatch.setattr(normalizer, "_TABLE_LIMIT", 3)
-    forgetful = Tokenizer(SPEC, blob)
+    forgetful = Tokenizer(SPEC, blob, words_remembered=3)
     assert [forgetful.encode(text).ids.tolist() for text in SENTENCES] == expected
-    assert len(forgetful._remembered) <= 3
-    assert len(forgetful._normalizer._table) <= 3
 
 
-def test_threads_may_share_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spec", ALL_OPTIONS[::5], ids=["none", "0101", "1010", "all"])
+def test_more_characters_than_are_remembered_change_nothing(spec: TokenizerSpec) -> None:
+    forgetful = our_normalizer(spec, table_limit=3)
+    for text in (*SENTENCES, "".join(reorderable())):
+        assert forgetful.align(text) == our_normalizer(spec).align(text)
+        assert forgetful.split(text) == our_normalizer(spec).split(text)
+
+
+def grown_bytes(work: Callable[[], object]) -> int:
+    """What is held after ``work`` that was not held before."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_words_that_were_met() -> None:
+    words = [f"a{number}" for number in range(4000)]
+    blob = "\n".join([*SPECIAL, "a", *words]).encode()
+    remembering = Tokenizer(SPEC, blob)
+    forgetful = Tokenizer(SPEC, blob, words_remembered=100)
+    text = " ".join(words)
+    grown = [grown_bytes(lambda t=t: t.encode(text)) for t in (remembering, forgetful)]
+    assert grown[1] < grown[0] / 10
+
+
+def test_memory_does_not_grow_with_the_characters_that_were_met() -> None:
+    text = "".join(map(chr, range(0x4E00, 0x6E00)))
+    remembering, forgetful = our_normalizer(SPEC), our_normalizer(SPEC, table_limit=100)
+    grown = [grown_bytes(lambda n=n: n.split(text)) for n in (remembering, forgetful)]
+    assert grown[1] < grown[0] / 10
+
+
+def test_threads_may_share_a_tokenizer() -> None:
     blob = "\n".join(sentence_vocabulary()).encode()
     expected = [rows(Tokenizer(SPEC, blob).encode(text)) for text in SENTENCES]
-    monkeypatch.setattr(wordpiece, "_WORDS_REMEMBERED", 20)
-    shared = Tokenizer(SPEC, blob)
+    shared = Tokenizer(SPEC, blob, words_remembered=20)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda text: rows(shared.encode(text)), SENTENCES * 4))
     assert found == expected * 4

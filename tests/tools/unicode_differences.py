@@ -17,11 +17,10 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sti.text import normalizer
+from sti.text.normalizer import TABLES, decompose
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "unicode_differences.txt"
 
-_TABLES = normalizer._TABLES
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
@@ -46,18 +45,18 @@ def _alone(char: str) -> bool:
 
 # What is compared: Python's answer and the tables' answer for one character.
 _PROPERTIES: dict[str, tuple[Callable[[str], object], Callable[[str], object]]] = {
-    "control": (_control, lambda char: ord(char) in _TABLES.control),
-    "space": (_space, lambda char: ord(char) in _TABLES.space),
-    "punctuation": (_punctuation, lambda char: ord(char) in _TABLES.punctuation),
+    "control": (_control, lambda char: ord(char) in TABLES.control),
+    "space": (_space, lambda char: ord(char) in TABLES.space),
+    "punctuation": (_punctuation, lambda char: ord(char) in TABLES.punctuation),
     "mark": (
         lambda char: unicodedata.category(char) == "Mn" and _alone(char),
-        lambda char: ord(char) in _TABLES.mark,
+        lambda char: ord(char) in TABLES.mark,
     ),
-    "class": (unicodedata.combining, lambda char: _TABLES.combining.get(ord(char), 0)),
-    "lower": (str.lower, lambda char: _TABLES.lower.get(ord(char), char)),
+    "class": (unicodedata.combining, lambda char: TABLES.combining.get(ord(char), 0)),
+    "lower": (str.lower, lambda char: TABLES.lower.get(ord(char), char)),
     "decomposition": (
         lambda char: unicodedata.normalize("NFD", char),
-        normalizer.decompose,
+        decompose,
     ),
 }
 
