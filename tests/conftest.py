@@ -1,4 +1,7 @@
-"""Every test fails when it leaves a thread or a file descriptor behind."""
+"""What every test gets: no leaks, no cache of the user's, packs, and property tests without clocks.
+
+A test fails when it leaves a thread or a file descriptor behind.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports ONNX Runtime: its telemetry keeps a database and a thread of its own.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -18,6 +22,14 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 from tests.support.checkpoints import Task, write_checkpoint
 
 _GRACE_S = 2.0
+
+# How long an example takes says nothing where the machine is busy. The examples are the same in
+# every run, so that a change is blamed for what it broke alone; `--hypothesis-profile=default`
+# draws others.
+settings.register_profile(
+    "sti", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("sti")
 
 
 @pytest.fixture(scope="session")

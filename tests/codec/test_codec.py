@@ -85,7 +85,7 @@ def test_golden_counts_still_give_the_same_book() -> None:
     assert codebook.to_json() == golden["book"]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(ladder=ladders, eighths=st.integers(1, 40), seed=st.integers(0, 99), unsigned=st.booleans())
 def test_any_book_over_any_ladder_decodes_as_specified(
     ladder: tuple[int, ...], eighths: int, seed: int, unsigned: bool
@@ -99,7 +99,7 @@ def test_any_book_over_any_ladder_decodes_as_specified(
         np.testing.assert_array_equal(found, expected(codebook, q, level, CUT))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(ladder=ladders, eighths=st.integers(1, 12), seed=st.integers(0, 99))
 def test_planes_hold_codes_in_the_specified_places(
     ladder: tuple[int, ...], eighths: int, seed: int

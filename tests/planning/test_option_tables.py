@@ -40,7 +40,7 @@ def cases(draw: st.DrawFn) -> Case:
     return manifest, width, costs, tabulate(manifest.blocks, width, costs)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cases())
 def test_tables_say_what_the_run_time_will_read_and_decode(case: Case) -> None:
     manifest, width, costs, options = case
@@ -59,7 +59,7 @@ def test_tables_say_what_the_run_time_will_read_and_decode(case: Case) -> None:
                 assert options.loss[k, option] == pytest.approx(loss)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cases(), st.floats(0.0, 1.0))
 def test_breaks_say_how_many_requests_a_preload_leaves(case: Case, share: float) -> None:
     manifest, _, _, options = case
@@ -72,7 +72,7 @@ def test_breaks_say_how_many_requests_a_preload_leaves(case: Case, share: float)
                 assert options.requests[k, option] - skipped == len(skip(ranges, held))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cases())
 def test_only_staircases_that_read_a_shard_for_nothing_are_left_out(case: Case) -> None:
     manifest, _, _, options = case

@@ -34,7 +34,7 @@ def longest_by_definition(ids: dict[str, int], text: str, least: int) -> tuple[i
     return None
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.lists(WORDS, min_size=1, max_size=40, unique=True),
     st.lists(TEXTS, max_size=8),
@@ -118,7 +118,7 @@ def test_the_first_of_the_words_that_are_repeated_is_named(
     assert str(caught.value) == f"tokenizer: the vocabulary holds {named!r} twice"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.sampled_from([b"a", b"\n", b"\xc3\xa9", b"\xe4\xb8", b"\xff", b"\xed\xa0\x80"])),
     CHUNKS,

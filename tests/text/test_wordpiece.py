@@ -273,7 +273,7 @@ def cases(
     return spec, vocabulary, text if shape == "text" else (text, pair)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(cases())
 @example((SPEC, SPECIAL, "\x00\ufffd\u200d"))
 @example((SPEC, (*SPECIAL, "\U0001d157", "##\U0001d165"), "\U0001d15e\u0327 \U0001d15e"))
@@ -284,7 +284,7 @@ def test_any_text_encodes_as_the_reference_does(
     assert_same(*case)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(OPTIONS, st.lists(st.sampled_from(reorderable()), max_size=12).map("".join))
 def test_combining_characters_are_ordered_as_the_reference_does(
     spec: TokenizerSpec, text: str
@@ -293,7 +293,7 @@ def test_combining_characters_are_ordered_as_the_reference_does(
     assert got == reference_words(spec, text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(OPTIONS, TEXTS)
 def test_the_quick_way_to_split_equals_the_definition(spec: TokenizerSpec, text: str) -> None:
     normalizer = our_normalizer(spec)
@@ -303,7 +303,7 @@ def test_the_quick_way_to_split_equals_the_definition(spec: TokenizerSpec, text:
     assert source == its_source
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(["<a>", "<a>b", "b", "bc", "<", ">", "c ", "a"])).map("".join))
 def test_special_tokens_that_overlap_are_found_as_the_reference_does(text: str) -> None:
     markers = ("<a>", "<a>b", "bc", ">>")
@@ -314,7 +314,7 @@ def test_special_tokens_that_overlap_are_found_as_the_reference_does(text: str) 
 # --- long texts ---
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cases())
 def test_a_text_taken_in_chunks_encodes_as_one_taken_whole(
     case: tuple[TokenizerSpec, tuple[str, ...], str | tuple[str, str] | list[str]],
