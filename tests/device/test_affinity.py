@@ -56,15 +56,25 @@ def test_who_was_bound_elsewhere_is_left_alone(calls: list[tuple[int, set[int]]]
 def test_a_system_that_refuses_is_no_failure(
     calls: list[tuple[int, set[int]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refused: list[int] = []
+
     def refuse(thread: int, cores: set[int]) -> None:
+        refused.append(thread)
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
     with apart([7, 3], 4711):
-        pass
+        assert refused == [4711]
+    assert refused == [4711, 4711, 0] and calls == []
+
+
+def test_a_system_without_such_a_call_is_no_failure(
+    calls: list[tuple[int, set[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(os, "sched_setaffinity")
     with apart([7, 3], 4711):
         pass
+    assert calls == []
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no such call here")

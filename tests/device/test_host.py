@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import io
 import os
 import sys
@@ -37,7 +36,6 @@ def deny_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
     real = io.open
     monkeypatch.setattr(io, "open", denied)
-    monkeypatch.setattr(builtins, "open", denied)
 
 
 def without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,16 +152,23 @@ def test_psutil_answers_where_proc_is_denied(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_broken_psutil_is_like_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def broken(what: str) -> None:
+        asked.append(what)
+        raise RuntimeError("boot time denied")
+
     class Module:
         @staticmethod
         def virtual_memory() -> None:
-            raise RuntimeError("boot time denied")
+            broken("memory")
 
         class Process:
             def __init__(self) -> None:
-                raise RuntimeError("boot time denied")
+                broken("process")
 
     deny_proc(monkeypatch)
     monkeypatch.setitem(sys.modules, "psutil", Module)  # type: ignore[arg-type]
     assert host.memory() == host.Memory(None, None)
     assert host.rss_bytes() is None
+    assert asked == ["memory", "process"]
