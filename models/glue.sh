@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Makes an elastic pack for a task of GLUE and its evaluations; the pack does not ship:
+# Makes an elastic pack for a GLUE task and its evaluations; the pack is not included here:
 #   models/glue.sh sst2 TRAIN_TSV DEV_TSV OUTPUT
 #   models/glue.sh rte TRAIN_TSV DEV_TSV OUTPUT
-# The tables are train.tsv and dev.tsv of SST-2 and RTE as the GLUE benchmark has them (research use).
+# The tables are train.tsv and dev.tsv of SST-2 and RTE from the GLUE benchmark (research use only).
 # Needs pip with a package index, and sti-shard with its extras (pip install ".[build,train,plot]").
-# SST-2 takes some two hours on two cores, RTE one. What is done is kept in OUTPUT.TASK.work until
-# all is there: after a kill the same command goes on. The evaluations go into the directory
-# `evaluations` beside OUTPUT.
+# SST-2 takes about two hours on two cores, RTE one. Finished steps are kept in OUTPUT.TASK.work until
+# everything is done: if it is interrupted, run the same command again. Evaluations go into the
+# directory `evaluations` beside OUTPUT.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 usage="usage: $0 sst2|rte TRAIN_TSV DEV_TSV OUTPUT"
 task=${1:?$usage} train=${2:?$usage} dev=${3:?$usage} output=${4:?$usage}
 case $task in
-    # Dev has whole sentences, train their phrases, too: calibrate with whole ones.
+    # Dev has whole sentences, train also has their phrases: calibrate with whole sentences.
     sst2)
         options=(--epochs 2 --plain-epochs 3 --rate 1e-4 --plain-rate 5e-5 --calibration-rows 800 --calibration-whole)
         machine=2.5ms,3ms,4ms,6ms,10ms

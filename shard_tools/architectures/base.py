@@ -1,7 +1,7 @@
-"""What the builder asks of an architecture: the vocabulary between ``architectures`` and ``build``.
+"""The interface between an architecture and the tools that quantize, rank and write packs.
 
-An architecture knows names, shapes and arithmetic of one family of checkpoints; the builder knows
-quantizing, ranking and files. They meet in these types. All matrices are ``[in, out]``.
+An architecture knows tensor names, shapes and arithmetic of one family of checkpoints; quantization
+and packing know only these types. All matrices are ``[in, out]``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sti.arrays import Float32Array
 class Product:
     """One matrix product of a block: an operand of its shards.
 
-    ``parts`` equal parts of the matrix make the operand of all slices, ``[parts, in, out]``: cut
-    along the outputs where ``cuts_outputs``, else along the inputs.
+    The matrix is cut into ``parts`` equal parts, which form the operand of all slices,
+    ``[parts, in, out]``: along the outputs if ``cuts_outputs``, else along the inputs.
     """
 
     name: str
@@ -57,7 +57,7 @@ class KindLayout:
     slice_unit: str
     input_kind: str
     products: tuple[Product, ...]
-    """In the order in which their weights lie in a shard."""
+    """In the order in which a shard stores their weights."""
     sliced: tuple[str, ...]
     """Vectors ``[parts, ...]`` cut to the width, besides the scales of the products."""
 
@@ -69,7 +69,7 @@ class BlockWeights:
     matrices: Mapping[str, Float32Array]
     """Product name to ``[in, out]``."""
     vectors: Mapping[str, Float32Array]
-    """Resident inputs of the block's graph and of the connect graph behind it."""
+    """Resident inputs of the block's graph and of the ``connect`` graph after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class TokenBatch:
 
 
 class Model(Protocol):
-    """A checkpoint as its architecture reads it."""
+    """A checkpoint as its architecture reads it. Not thread-safe."""
 
     architecture: str
     task: str
@@ -101,7 +101,7 @@ class Model(Protocol):
         ...
 
     def residents(self, max_tokens: int) -> dict[str, NDArray[Any]]:
-        """Tensors of the embed and head graphs, by their names in the pack."""
+        """Inputs of the ``embed`` and ``head`` graphs, by tensor name in the pack."""
         ...
 
     def graphs(self, side: Mapping[str, Collection[str]]) -> dict[str, bytes]:
@@ -109,7 +109,7 @@ class Model(Protocol):
         ...
 
     def word_rows(self, start: int, stop: int) -> Float32Array:
-        """Rows of the word embeddings."""
+        """Token embeddings ``start`` to ``stop``, new ``[stop - start, hidden]``."""
         ...
 
     def embed(self, batch: TokenBatch, residents: Mapping[str, Float32Array]) -> Float32Array:
@@ -126,7 +126,7 @@ class Model(Protocol):
     ) -> Float32Array:
         """Float reference: what each part adds to a block's sum, ``[parts, T, hidden]``.
 
-        ``operands`` are ``[parts, in, out]``; bias and residual come with ``connect``.
+        ``operands`` are ``[parts, in, out]``; bias and residual are added by ``connect``.
         """
         ...
 
@@ -140,6 +140,6 @@ class Model(Protocol):
 
 
 def cuts(total: int, step: int) -> Iterator[tuple[int, int]]:
-    """``(start, stop)`` of consecutive runs of at most ``step``."""
+    """``(start, stop)`` of consecutive ranges of at most ``step`` items out of ``total``."""
     for start in range(0, total, step):
         yield start, min(total, start + step)

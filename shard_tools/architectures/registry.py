@@ -1,4 +1,4 @@
-"""The families of checkpoints that can be made into packs, by ``model_type`` of ``config.json``."""
+"""The families of checkpoints that packs can be made from, by ``model_type`` in ``config.json``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def open_model(checkpoint: Checkpoint, *, slices: int | None = None) -> Model:
     """The checkpoint as its architecture reads it.
 
     Args:
-        checkpoint: open for as long as the model is used.
-        slices: vertical parts of every block; None for one a head.
+        checkpoint: stays open as long as the model is used.
+        slices: slices of every block; None for one per head.
 
     Raises:
-        CheckpointError: the architecture or a detail of it is not supported, or tensors are
-            missing or of the wrong shape; names what is.
+        CheckpointError: the architecture or a detail of it is not supported, or a tensor is
+            missing or of the wrong shape; names it.
     """
     kind = str(checkpoint.config.get("model_type"))
     if kind not in ARCHITECTURES:

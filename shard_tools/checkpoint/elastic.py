@@ -1,8 +1,8 @@
-"""What a checkpoint was trained for: ``elastic.json``, and the notes of a pack.
+"""The sizes and fidelities a checkpoint was trained for: ``elastic.json``, and a pack's notes.
 
-Here are also the sizes that every step of training sees. In: JSON values. Out: checked depths (how
-many layers, and which), widths (leading slices), ladder and estimated gains, or an error that names
-the entry. Knows nothing of how training or measuring is done.
+Also defines the submodels that every training step includes. In: JSON values. Out: checked depths
+(how many layers, and which), widths (leading slices), ladder and estimated gains, or an error that
+names the entry. Knows nothing of how training or measuring is done.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What training estimated of every plane's gain."""
+    """The gain of every plane, as training estimated it."""
 
     measure: str
     examples: int
     gains: Mapping[tuple[int, str], tuple[tuple[float, ...], ...]]
-    """By layer and kind of a block: a row a plane of the ladder, a number a slice."""
+    """By layer and kind of a block: one row per plane of the ladder, one number per slice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Elastic:
-    """Depths and widths, and what else training left."""
+    """Depths and widths that were trained, with ladder and estimated gains where there are any."""
 
     slices: int
     depths: Mapping[int, tuple[int, ...]]
-    """Layers kept, by their number."""
+    """Depth to the numbers of the layers it keeps, ascending."""
     widths: tuple[int, ...]
     ladder: tuple[int, ...] = ()
-    """Fidelities trained for; empty where float weights were."""
+    """Fidelities that were trained; empty if training used float weights."""
     estimate: Estimate | None = None
 
     def notes(self) -> dict[str, Any]:
-        """As they stand in a pack's notes."""
+        """Depths and widths as a pack's notes hold them."""
         depths = {str(depth): list(layers) for depth, layers in self.depths.items()}
         return {"depths": depths, "widths": list(self.widths)}
 
@@ -52,10 +52,12 @@ def read_elastic(checkpoint: Checkpoint, *, layers: int) -> Elastic | None:
     """The checkpoint's ``elastic.json``; None where there is none.
 
     Args:
-        layers: of the model.
+        checkpoint: the open checkpoint.
+        layers: layers of the model.
 
     Raises:
         CheckpointError: it is malformed, of an unknown version, or does not fit the model.
+        StorageError: the file cannot be read.
     """
     found = checkpoint.json(ELASTIC)
     if found is None:
@@ -91,7 +93,7 @@ def _ladder(fields: JsonFields) -> tuple[int, ...]:
     try:
         return check_ladder(found) if found else ()
     except PackFormatError as error:
-        raise fields.fail("ladder", "a list of fidelities, rising within 2..8") from error
+        raise fields.fail("ladder", "a list of fidelities, ascending within 2..8") from error
 
 
 def _estimate(fields: JsonFields, shape: tuple[int, int]) -> Estimate:
@@ -107,7 +109,7 @@ def _estimate(fields: JsonFields, shape: tuple[int, int]) -> Estimate:
             raise block.fail("gains", f"{planes} rows of {slices} numbers of at least 0")
         name = block.integer("layer"), block.text("kind")
         if name in gains:
-            raise block.fail("layer", "a block that was not there before")
+            raise block.fail("layer", "a block that is not listed twice")
         gains[name] = found
     return Estimate(fields.text("measure"), fields.integer("examples", least=1), gains)
 
@@ -115,17 +117,25 @@ def _estimate(fields: JsonFields, shape: tuple[int, int]) -> Estimate:
 def checked(
     depths: Any, widths: Any, *, layers: int, slices: int, where: str, error: type[StiError]
 ) -> Elastic:
-    """Depths and widths as JSON has them.
+    """Depths and widths, checked, from their JSON values.
+
+    Args:
+        depths: an object that maps each depth to the layers it keeps.
+        widths: a list of widths.
+        layers: layers of the model.
+        slices: slices of the model.
+        where: the file, for messages.
+        error: what is raised for bad values.
 
     Raises:
-        error: they are not what they should be, or beyond the model.
+        error: a value is malformed or beyond the model; names it.
     """
 
     def numbers(value: Any, least: int, most: int, name: str) -> tuple[int, ...]:
         good = isinstance(value, list) and bool(value)
         good = good and all(type(item) is int and least <= item <= most for item in value)
         if not good or value != sorted(set(value)):
-            raise error(f"{where}: {name} must list rising numbers from {least} to {most}")
+            raise error(f"{where}: {name} must list ascending numbers from {least} to {most}")
         return tuple(value)
 
     if not isinstance(depths, dict) or not depths:
@@ -140,14 +150,14 @@ def checked(
 
 
 def middle(layers: int, slices: int) -> tuple[int, int]:
-    """Depth and width of the submodel with half of both."""
+    """Depth and width of the submodel with half the layers and half the slices."""
     return max(1, layers // 2), max(1, slices // 2)
 
 
 def smallest(layers: int, slices: int) -> tuple[int, int]:
     """Depth and width of the smallest submodel that every step trains.
 
-    A third of the layers and a quarter of the slices: smaller ones have their turn by chance, but
-    trained in every step their large losses would rule the layers that all submodels share.
+    A third of the layers and a quarter of the slices. Smaller ones are trained too, at random: in
+    every step, their large losses would dominate the layers that all submodels share.
     """
     return max(1, layers // 3), max(1, slices // 4)

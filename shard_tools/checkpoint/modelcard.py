@@ -1,7 +1,7 @@
 """The licence that a model card names.
 
-In: a checkpoint directory. Out: the ``license`` of the front matter of its ``README.md``, or
-nothing. Reads one line of YAML rather than YAML: all else in a card is for people.
+In: a checkpoint directory. Out: the ``license`` in the front matter of its ``README.md``, or an
+empty string. Looks for that one line instead of parsing YAML; nothing else in a card is needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _FENCE = "---"
 
 
 def licence_of(directory: Path) -> str:
-    """The licence by its identifier, e.g. ``apache-2.0``; empty where the card names none."""
+    """Identifier of the licence, e.g. ``apache-2.0``; empty where the card names none."""
     try:
         lines = (directory / "README.md").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

@@ -1,9 +1,9 @@
 """A float model directory as the ecosystem ships it, read one tensor at a time.
 
 In: a directory with ``config.json`` and ``model.safetensors``, or several such files with an
-index. Out: its JSON files and single tensors as float32. Tensors are read with plain reads rather
-than mapped, so that a checkpoint never counts towards the memory of a build as a whole. Knows
-nothing of architectures: what names and shapes mean is ``architectures``' business.
+index. Out: its JSON files and single tensors as float32. Tensors are read rather than mapped, so
+that a build never has the whole checkpoint in memory. Knows nothing of architectures:
+``shard_tools.architectures`` knows what names and shapes mean.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Checkpoint:
     """An open checkpoint. Not thread-safe; close it, or use it as a context manager.
 
     Attributes:
-        directory: where it lies.
+        directory: the checkpoint's directory.
         config: ``config.json``.
         tensor_bytes: bytes of all tensors.
     """
@@ -84,7 +84,7 @@ class Checkpoint:
                 raise CheckpointError(f"{where}: tensor {name!r} is not in {file}")
 
     def _add(self, file: str) -> None:
-        """Open one tensor file and take over its table."""
+        """Open one tensor file and add its tensors."""
         path = self.directory / file
         where = str(path)
         try:
@@ -105,11 +105,16 @@ class Checkpoint:
             )
         for name, place in table.tensors.items():
             if name in self._places:
-                raise CheckpointError(f"{path}: tensor {name!r} is in another file, too")
+                raise CheckpointError(f"{path}: tensor {name!r} is also in another file")
             self._places[name] = (stream, where, place)
 
     def json(self, relative: str) -> Any:
-        """A JSON file of the checkpoint, parsed; None where there is none."""
+        """A JSON file of the checkpoint, parsed; None where there is none.
+
+        Raises:
+            CheckpointError: it is not valid JSON.
+            StorageError: it cannot be read.
+        """
         path = self.directory / relative
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -141,7 +146,7 @@ class Checkpoint:
 
         Args:
             name: the tensor.
-            shape: what it has to be.
+            shape: the shape it must have.
 
         Raises:
             CheckpointError: it is missing, of another shape or type, or not finite; names it.
@@ -151,12 +156,15 @@ class Checkpoint:
         if place.shape != shape:
             raise CheckpointError(
                 f"{where}: tensor {name!r} has shape {list(place.shape)}, expected {list(shape)} "
-                "by config.json"
+                "according to config.json"
             )
         return self._read(name, stream, where, place.dtype, place.offset, shape)
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows ``start`` to ``stop`` of a matrix, as ``tensor`` does for a whole one."""
+        """Rows ``start`` to ``stop`` of a matrix, new float32 ``[stop - start, width]``.
+
+        Raises as ``tensor``, but does not check the shape.
+        """
         stream, where, place = self._place(name)
         count, width = place.shape
         row_bytes = place.length // count
@@ -222,7 +230,7 @@ class Checkpoint:
 
 
 def _widened(raw: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """float32 from float32, float16, or the upper halves of float32 that bfloat16 is."""
+    """float32 from float32, float16 or bfloat16, which is the upper half of a float32."""
     if dtype == "BF16":
         wide = raw.astype(np.uint32)
         wide <<= 16

@@ -3,10 +3,11 @@
 In: a checkpoint directory with ``config.json`` and either ``tokenizer.json`` or ``vocab.txt`` (with
 ``tokenizer_config.json`` and ``special_tokens_map.json`` where they exist), and
 sentence-transformers' ``sentence_bert_config.json``. Out: a ``TokenizerSpec`` and a vocabulary
-blob for ``sti.text.wordpiece.Tokenizer``. Knows nothing of weights. Knows no weights.
+blob for ``sti.text.wordpiece.Tokenizer``. Knows nothing of weights.
 
-Only BERT's WordPiece pipeline is understood; anything else is refused rather than approximated.
-Where both tokenizer files exist ``tokenizer.json`` counts.
+Only BERT's WordPiece pipeline is supported; anything else is refused rather than approximated.
+Where both tokenizer files exist, ``tokenizer.json`` is used; padding and truncation stored in it
+are ignored, as they are settings of the run that saved it.
 """
 
 from __future__ import annotations

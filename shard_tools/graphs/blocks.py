@@ -1,20 +1,20 @@
-"""The ONNX graphs that travel in a pack: attention, ffn and connect, and embed and head with them.
+"""The ONNX graphs of a pack: attention, ffn and connect; those of embed and head are re-exported.
 
-In: the fixed numbers of a model (hidden width, slice widths, activation). Out: serialized ONNX
+In: the fixed sizes of a model (hidden width, slice widths, activation). Out: serialized ONNX
 models, the same bytes for the same arguments. Batch ``B``, tokens ``S``, slices in use ``m`` and
 side channels ``k`` stay symbolic, and every weight is an input: one session serves all layers at
-all widths, and the bytes that were just decoded are the operand. Knows nothing of checkpoints,
+all widths, and decoded bytes are used as operands where they are. Knows nothing of checkpoints,
 packs or fidelities.
 
 Blocks return the *partial* sum over the slices given, without bias and residual, which ``connect``
-adds; so a block can be split by slices anywhere. The tokens of a batch are flattened for the
+adds; so a block can be split between any slices. The tokens of a batch are flattened for the
 products, which read each weight once, and separated only around attention.
 
 Weights beyond the int8 grid are exact through side inputs: ``<product>_idx [k]`` picks input
 channels, whose unquantized values times ``<product>_w`` are added to the integer product.
 
-The slices are the shards of the STI paper: one head with its q, k, v rows and o columns, or 1/M of
-the FFN; the number formats are this project's own.
+A slice of one block is a shard of the STI paper: one head with its q, k, v rows and o columns, or
+1/M of the FFN; the number formats are this project's own.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def build_attention(
 ) -> bytes:
     """Self-attention over the heads given -> ``partial``.
 
-    ``q_scale``, ``q_bias`` and ``q_w`` carry the factor 1 / sqrt(head). Keys have no bias: it adds
-    the same number to all scores of a query, which the softmax takes out again.
+    ``q_scale``, ``q_bias`` and ``q_w`` include the factor 1 / sqrt(head). Keys have no bias: it
+    would add the same number to all scores of a query, which the softmax cancels.
     """
     _check_side(side, ATTENTION_SIDES)
     g = GraphWriter("attention")
@@ -143,7 +143,8 @@ def build_connect(*, hidden: int, epsilon: float) -> bytes:
 def _check_side(side: Collection[str], known: frozenset[str]) -> None:
     unknown = sorted(set(side) - known)
     if unknown:
-        raise InputError(f"no such product: {', '.join(unknown)}; there are {sorted(known)}")
+        names = ", ".join(sorted(known))
+        raise InputError(f"no such product: {', '.join(unknown)}; known products: {names}")
 
 
 def _side_inputs(
@@ -195,9 +196,9 @@ def _slices(
 
 
 def _attend(g: GraphWriter, h: str, q: str, k: str, v: str, *, head: int, masked: bool) -> str:
-    """Attention of ``[m, T, head]`` within each sentence -> ``[m * B, S, head]`` or alike.
+    """Attention of ``[m, T, head]`` within each sentence -> ``[m * B, S, head]`` or equivalent.
 
-    A head of a sentence is an item of the batch with one head, so nothing is transposed.
+    Each head of a sentence is a batch item with a single head, so nothing is transposed.
     """
     if not masked:
         tokens = g.node("Shape", h, start=1, end=2)
@@ -223,7 +224,7 @@ def _activate(g: GraphWriter, x: str, activation: Activation) -> str:
 def _gather_neurons(g: GraphWriter, u: str, neurons: int) -> str:
     """Floats of the side channels, ``[m, T, neurons]`` -> ``[T, k]``.
 
-    Neuron ``c`` of token ``t`` lies at ``(c // n * T + t) * n + c % n`` of the flat hidden layer.
+    Neuron ``c`` of token ``t`` is at ``(c // n * T + t) * n + c % n`` of the flat hidden layer.
     """
     n = g.constant(np.int64(neurons))
     tokens = g.node("Shape", u, start=1, end=2)
@@ -251,7 +252,7 @@ def _close(
 
     ``picked`` are the floats ``[T, k]`` of the side channels, or nothing.
     """
-    # The last extent of the shape is free: it serves the activations and their scale alike.
+    # The last extent of the shape is inferred, so it serves both the activations and their scale.
     shape = g.node("Concat", g.node("Shape", h, start=0, end=2), g.ints(-1), axis=0)
     y = product(
         g,

@@ -2,7 +2,7 @@
 
 In: the hidden width and what the head computes. Out: serialized ONNX models, the same bytes for the
 same arguments. Batch ``B``, tokens ``S`` and labels ``L`` stay symbolic; tables and weights are
-inputs, so that the run time's resident memory is used in place. Knows nothing of checkpoints.
+inputs, so that the run time's resident tensors are used in place. Knows nothing of checkpoints.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class HeadSpec:
 def build_embed(*, hidden: int, epsilon: float) -> bytes:
     """Token embeddings, positions 0 to S-1 and token types, summed and normalized -> ``h``.
 
-    Positions come in half precision: they stay in memory, and words have but 4 bits.
+    Positions are float16: they stay in memory, and token embeddings have only 4 bits anyway.
     """
     g = GraphWriter("embed")
     words = g.input("words", FLOAT, ("B", "S", hidden))
@@ -57,6 +57,9 @@ def build_head(*, hidden: int, head: HeadSpec) -> bytes:
 
     Mean pooling also takes ``tokens [B, S]``, 1 for a token and 0 for padding; logits take
     ``classifier_w [d, L]`` and ``classifier_b``, and the pooler ``pooler_w [d, d]``, ``pooler_b``.
+
+    Raises:
+        InputError: an embedding with a pooler.
     """
     if head.kind == "embedding" and head.pooling == "pooler":
         raise InputError("an embedding is pooled by mean or cls; a pooler belongs to a classifier")
@@ -109,10 +112,10 @@ def _classify(g: GraphWriter, x: str, hidden: int) -> str:
 
 
 def _one_more(g: GraphWriter, x: str, *, axis: int) -> str:
-    """``x`` with its first row or column once more at the end.
+    """``x`` with its first row or column repeated at the end.
 
-    Products with a single row or column take another path in ONNX Runtime, and round differently,
-    than those with several: this way a sentence alone has the bits it has in a batch.
+    ONNX Runtime computes products with a single row or column in another way, which rounds
+    differently: with the repetition a sentence alone gets the same bits as in a batch.
     """
     first = g.node("Slice", x, g.ints(0), g.ints(1), g.ints(axis))
     return g.node("Concat", x, first, axis=axis)

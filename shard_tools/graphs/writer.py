@@ -1,12 +1,13 @@
-"""The pieces every graph of a pack is made of: a small graph writer and the quantized product.
+"""The pieces that every graph of a pack is made of: a graph writer and the quantized product.
 
-In: node by node, what a graph computes. Out: one serialized ONNX model, the same bytes for the same
-calls. Knows operators and number formats, but no block of a transformer: those are in ``graphs``.
+In: the nodes of a graph, one by one. Out: one serialized ONNX model, the same bytes for the same
+calls. Knows operators and number formats, but nothing of transformers: their blocks are in
+``shard_tools.graphs.blocks``.
 
-Activations are quantized per token, so that the sentences of a batch never see one another: each
-token has its own scale, and a zero point that is one number of the graph, as the integer products
-of ONNX Runtime want it. The fused operators of the ``com.microsoft`` domain are written out rather
-than left to be found by an optimizer, so what runs does not depend on its version.
+Activations are quantized per token, so that the sentences of a batch do not affect one another:
+each token has its own scale, and the zero point is one constant per graph, as ONNX Runtime's
+integer products require. Fused operators of the ``com.microsoft`` domain are written out rather
+than left to an optimizer, so what runs does not depend on the optimizer's version.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class GraphWriter:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], TensorProto] = {}
 
     def input(self, name: str, element: int, shape: Sequence[int | str]) -> str:
-        """Declare a graph input; text in the shape is a symbolic extent."""
+        """Declare a graph input; a string in the shape is a symbolic extent."""
         self._inputs.append(helper.make_tensor_value_info(name, element, list(shape)))
         return name
 
@@ -102,8 +103,8 @@ class GraphWriter:
 def quantize_signed(g: GraphWriter, x: str, *, axis: int, over: Sequence[int]) -> Quantized:
     """Quantize symmetrically around 128: ``scale = max |x| / 127`` over the axes ``over``.
 
-    ``axis`` is the axis of the tokens. A token of zeros has scale 0 and so a product of 0,
-    whatever its values become.
+    ``axis`` is the axis of the tokens. A token of zeros has scale 0, so its product is 0 whatever
+    its quantized values are.
     """
     largest = g.node("ReduceMax", g.node("Abs", x), g.ints(*over), keepdims=0)
     scale = g.node("Mul", largest, g.constant(np.float32(1 / 127)))
@@ -115,8 +116,8 @@ def quantize_above(
 ) -> Quantized:
     """Quantize values that never fall below ``least``, which is zero or a little less.
 
-    ``zero_point`` of the 256 levels are enough for what lies below zero, so the steps are about
-    half as wide as symmetric ones, and the largest value is found without a pass for ``Abs``.
+    ``zero_point`` of the 256 levels are enough for the values below zero, so steps are about half
+    as wide as symmetric ones, and the largest value is found without a pass for ``Abs``.
     """
     largest = g.node("ReduceMax", x, g.ints(*over), keepdims=0)
     scale = g.node("Mul", largest, g.constant(np.float32(1 / (255 - zero_point))))
@@ -146,7 +147,7 @@ def product(
 ) -> str:
     """``(x - zero_point) @ weight`` in integers, times ``token_scale`` and ``row_scale``.
 
-    ``token_scale`` must broadcast over the result and ``row_scale`` lie along its last axis.
+    ``token_scale`` must broadcast over the result, and ``row_scale`` along its last axis.
     """
     unsigned = weights == "u8"
     weight_zero = g.constant(np.uint8(128) if unsigned else np.int8(0))

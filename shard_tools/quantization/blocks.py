@@ -1,8 +1,8 @@
-"""A block on its int8 grids: from float matrices to what shards, graphs and importance need.
+"""Quantizing a block: from float matrices to int8 shards, resident tensors and float operands.
 
 In: one block's float tensors and the layout of its kind. Out: its integer matrices cut into
 slices, its resident tensors, and float operands at any fidelity. Knows nothing of checkpoints,
-codes' bits or files.
+codes or files.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sti.model.manifest import BlockKind, Operand, SideInput
 
 @dataclass(frozen=True, slots=True)
 class QuantizedBlock:
-    """One block of one layer."""
+    """One block of one layer, quantized."""
 
     layer: int
     layout: KindLayout
     matrices: Mapping[str, QuantizedMatrix]
-    """Product name to its grid, ``[in, out]``."""
+    """Product name to its matrix, ``[in, out]``."""
     vectors: Mapping[str, Float32Array]
 
     @property
@@ -48,7 +48,7 @@ class QuantizedBlock:
         """Float operands ``[parts, in, out]``, side weights included.
 
         Args:
-            values: float32 ``[256]``: what stands for each int8 value, by its bits as uint8.
+            values: float32 ``[256]``: what replaces each int8 value, indexed by its bits as uint8.
         """
         found = {}
         for product in self.layout.products:
@@ -63,7 +63,7 @@ class QuantizedBlock:
         """Resident inputs of the block's graph and of ``connect``, by graph input.
 
         Args:
-            side: products whose graphs take side inputs, in this block or another.
+            side: products with side inputs in at least one block of the kind.
         """
         found: dict[str, NDArray[Any]] = dict(self.vectors)
         for product in self.layout.products:
@@ -82,7 +82,12 @@ class QuantizedBlock:
 def quantize_block(
     layer: int, layout: KindLayout, weights: BlockWeights, *, grid_sigmas: float
 ) -> QuantizedBlock:
-    """Put every matrix of a block on its grids."""
+    """Quantize every matrix of a block to its int8 grids.
+
+    Raises:
+        CheckpointError: a matrix has weights that are not finite; names layer and matrix.
+        InputError: ``grid_sigmas`` is not positive.
+    """
     matrices = {
         name: quantize_matrix(matrix, name=f"layer {layer} {name}", grid_sigmas=grid_sigmas)
         for name, matrix in weights.matrices.items()

@@ -1,14 +1,14 @@
 """The codebook of a model: nested intervals of the int8 alphabet, cut by exact dynamic programming.
 
 In: a histogram of the model's int8 weights, where outliers begin, a ladder. Out: a ``Codebook``.
-Every bit of a code halves an interval of the alphabet; the value of a code is the rounded mean of
-its interval. All cuts are chosen together, such that the squared errors of all fidelities, each
-divided by the least error possible there, have the least sum.
+Every bit of a code cuts an interval of the alphabet in two; the value of a code is the rounded mean
+of its interval. All cuts are chosen together, to minimize the sum over all fidelities of the
+squared error divided by the least error possible at that fidelity.
 
-Where the ladder ends at 8 bits every value has a code of its own at the top. If it can, the
-codebook then gives the last four bits a fixed meaning (``_STEPS``), so that the decoder adds up two
-look-ups instead of assembling codes: 6 and 8 bits decode almost twice as fast, and the quality lost
-is hard to measure. Books cut freely at every bit are the fallback.
+Where the ladder ends at 8 bits, every value has a code of its own at the top. Where possible, the
+last four bits then have a fixed meaning (``_STEPS``), so that the decoder adds up two look-ups
+instead of assembling codes: 6 and 8 bits decode almost twice as fast, and the loss of quality is
+hard to measure. A codebook cut freely at every bit is the fallback.
 
 Knows nothing of matrices, shards or files.
 """
@@ -32,22 +32,22 @@ Interval = tuple[int, int]
 _TOP_BITS = 8
 _HEAD_BITS = 4
 _KIND_BITS = 2
-_STEPS_MAY_COST = 1.2  # times the error of a free codebook
+_STEPS_MAY_COST = 1.2  # most error allowed, as a multiple of that of a freely cut codebook
 _GRID_ERROR = 1 / 12  # mean square of rounding to the int8 grid
 _STEPS = np.array([[0, 0, 1, 2], [1, 3, 4, 5], [2, 6, 7, 8], [3, 9, 10, 11]]).reshape(-1)
-"""What the last four bits add to the base that the first four stand for.
+"""What the last four bits add to the base value given by the first four.
 
-Codes 0, 4, 8, 12 serve narrow intervals, in the dense middle: each of up to four values is exact
-with 6 bits already. The others serve wide intervals, up to twelve values: three a code of 6 bits.
-All intervals inside one of 2 bits are of one kind, so that the 6-bit look-up can tell the kinds
-apart by the first two bits.
+Codes 0, 4, 8, 12 are for narrow intervals, in the dense middle: up to four values, each exact with
+6 bits. The others are for wide intervals, of up to twelve values: three for each code of 6 bits.
+All intervals inside one of 2 bits are of the same kind, so that the 6-bit look-up can tell the
+kinds apart by the first two bits.
 """
 _NARROW = np.arange(16) % 4 == 0
 _WIDE = ~_NARROW
 
 
 def histogram(q: NDArray[np.int8]) -> NDArray[np.int64]:
-    """How often each int8 value occurs, ``[256]``: value v at index v + 128."""
+    """How often each int8 value occurs, int64 ``[256]``: value v at index v + 128."""
     counts = np.bincount(np.ascontiguousarray(q).view(np.uint8).reshape(-1), minlength=256)
     return np.roll(counts, 128).astype(np.int64)
 
@@ -58,8 +58,8 @@ def build_codebook(
     """The best codebook for weights with these counts.
 
     Args:
-        counts: ``[256]`` as ``histogram`` gives them, added up over the model.
-        cut: values beyond +-cut are outliers, which the codebook does not serve; 1..127.
+        counts: int64 ``[256]`` as ``histogram`` returns them, summed over the model.
+        cut: values beyond +-cut are outliers, which get no codes; 1..127.
         ladder: the fidelities.
 
     Raises:
@@ -68,7 +68,7 @@ def build_codebook(
     """
     steps = check_ladder(ladder)
     if not 1 <= cut <= 127:
-        raise InputError(f"outliers must begin beyond 1..127, got {cut}")
+        raise InputError(f"the outlier limit must be within 1..127, got {cut}")
     alphabet = _Alphabet(counts, cut)
     weights = alphabet.level_weights(steps)
     free_cost, free = _free_codebook(alphabet, steps, weights)
@@ -81,7 +81,7 @@ def build_codebook(
 
 
 class _Alphabet:
-    """The values that planes code, -cut..cut, and what putting runs of them together costs.
+    """The values that planes code, -cut..cut, and the error of giving an interval a single value.
 
     An interval (i, j) holds the values ``first + i .. first + j - 1``; arrays over intervals are
     ``[n + 1, n + 1]``. ``width`` is below 0 where there is no interval.
@@ -90,8 +90,8 @@ class _Alphabet:
     def __init__(self, counts: NDArray[np.int64], cut: int) -> None:
         self.first = -cut
         values = np.arange(-cut, cut + 1)
-        # One more of every value keeps intervals apart where nothing was counted. Whole numbers in
-        # floats: their sums are exact, so the codebook does not depend on the machine.
+        # One is added to every count, so that values that do not occur still have a cost. Counts
+        # are whole numbers in floats: sums are exact, and the same on every machine.
         self.counts: Float64Array = counts[values + 128].astype(np.float64) + 1.0
         sums = [self.counts * values**power for power in range(3)]
         total, linear, square = (_between(np.concatenate(([0.0], np.cumsum(s)))) for s in sums)
@@ -108,7 +108,7 @@ class _Alphabet:
         return len(self.counts)
 
     def level_weights(self, ladder: Sequence[int]) -> dict[int, float]:
-        """For each fidelity, one over the least error against float that it can have."""
+        """For each fidelity, the reciprocal of the least error against float that it can have."""
         best, weights = self.leaves(self.cost), {}
         grid_error = float(self.counts.sum()) * _GRID_ERROR
         for bits in range(1, _TOP_BITS):
@@ -122,12 +122,12 @@ class _Alphabet:
 
 
 def _between(prefix: Float64Array) -> Float64Array:
-    """Sums over all intervals from sums over all beginnings."""
+    """Sums over all intervals, from prefix sums."""
     return prefix[None, :] - prefix[:, None]
 
 
 def _halved(best: Float64Array) -> tuple[Float64Array, Places]:
-    """Least cost of cutting each interval in two that cost ``best``, and where to cut."""
+    """Least cost of each interval after cutting it in two parts that cost ``best``, and where."""
     least, place = np.empty_like(best), np.empty(best.shape, dtype=np.intp)
     for start, row in enumerate(best):
         sums = row[:, None] + best
@@ -137,7 +137,7 @@ def _halved(best: Float64Array) -> tuple[Float64Array, Places]:
 
 
 def _levels(interval: Interval, cuts: Sequence[Places]) -> list[list[Interval]]:
-    """The interval, its halves, their halves, and so on, as ``cuts`` say."""
+    """The interval, its two parts, their parts, and so on, according to ``cuts``."""
     levels = [[interval]]
     for place in cuts:
         halves = []
@@ -149,7 +149,7 @@ def _levels(interval: Interval, cuts: Sequence[Places]) -> list[list[Interval]]:
 
 
 def _means(alphabet: _Alphabet, levels: Sequence[Sequence[Interval]], bits: int) -> list[int]:
-    """Rounded means of the intervals; an empty one takes that of the interval around it."""
+    """Rounded means of the intervals; an empty interval takes that of the one around it."""
     found = []
     for code, (i, j) in enumerate(levels[bits]):
         above = bits
@@ -167,7 +167,7 @@ def _codebook(ladder: tuple[int, ...], values: Mapping[int, Sequence[int]]) -> C
 def _free_codebook(
     alphabet: _Alphabet, ladder: tuple[int, ...], weights: Mapping[int, float]
 ) -> tuple[float, Codebook]:
-    """Cut wherever it is best, at every bit; the weighted error, and the codebook."""
+    """The codebook with the best cut at every bit, and its weighted error."""
     top = ladder[-1]
     best = alphabet.leaves(weights[top] * alphabet.cost, 1 if top == _TOP_BITS else 256)
     cuts = []
@@ -181,13 +181,13 @@ def _free_codebook(
 
 
 class _Kind:
-    """Intervals of four bits, narrow or wide, joined up to those of two bits.
+    """Intervals of four bits, narrow or wide, combined into those of two bits.
 
     Attributes:
-        used: bool ``[16]``, the codes of the last four bits that serve the intervals.
-        phase: for each interval the number of the used code that its first value has.
+        used: bool ``[16]``, the codes of the last four bits that are used.
+        phase: for each interval, which of the used codes its first value has.
         best: least cost of each interval of two bits.
-        cuts: where those are cut in two, and their halves.
+        cuts: where those are cut in two, then where their parts are.
     """
 
     def __init__(
@@ -221,14 +221,14 @@ class _Kind:
         self.best = best
 
     def centres(self, bits: int) -> NDArray[np.int64]:
-        """What stands for each of the 16 codes where only ``bits`` bits are known, ``[16]``."""
+        """The step used for each of the 16 codes if only ``bits`` bits are known, ``[16]``."""
         steps, used = (array.reshape(1 << (bits - _HEAD_BITS), -1) for array in (_STEPS, self.used))
         count = used.sum(axis=1)
         mean = np.rint((steps * used).sum(axis=1) / np.maximum(count, 1)).astype(np.int64)
         return np.repeat(np.where(count > 0, mean, steps[:, 0]), steps.shape[1])
 
     def base(self, alphabet: _Alphabet, interval: Interval) -> int:
-        """The value that step 0 would have."""
+        """The value at step 0."""
         step = _STEPS[self.used][self.phase[interval]]
         return alphabet.first + interval[0] - int(step)
 
@@ -236,7 +236,9 @@ class _Kind:
 def _stepped_codebook(
     alphabet: _Alphabet, ladder: tuple[int, ...], weights: Mapping[int, float]
 ) -> tuple[float, Codebook | None]:
-    """The same where the last four bits mean ``_STEPS``; None if the alphabet is too wide."""
+    """As ``_free_codebook``, with ``_STEPS`` for the last four bits; None if the alphabet is too
+    wide for them.
+    """
     kinds = [_Kind(alphabet, used, ladder, weights) for used in (_NARROW, _WIDE)]
     best = np.minimum(kinds[0].best, kinds[1].best)
     cuts: list[Places] = []

@@ -1,10 +1,10 @@
-"""Word embeddings at 4 bits: rows that can be read one by one from storage.
+"""Encoding token embeddings at 4 bits, as rows that can be read one by one from storage.
 
 In: float rows. Out: for each row its packed codes and the float16 scales of its groups, in the
-layout ``sti.pack.embedding_table.decode_rows`` reads. A group's scale is chosen for the least
-squared error among several ways of cutting the group's range; the sign of the scale lets the 16
-codes, of which 8 lie below zero and 7 above, reach further on the side of the group's largest
-weight. Knows nothing of tokens or files.
+layout that ``sti.pack.embedding_table.decode_rows`` reads. A group's scale is the one with the
+least squared error among several clippings of the group's range. Of the 16 codes 8 are below zero
+and 7 above; the sign of the scale puts the longer side where the group's largest weight is. Knows
+nothing of tokens or files.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 GROUP = 32
-"""Weights that share a scale where the width allows it."""
+"""Weights that share a scale, where the width is divisible by it."""
 
 _CUTS = np.linspace(1.0, 0.72, 8, dtype=np.float32)
-"""Shares of a group's largest weight that the lowest code may stand for."""
+"""Fractions of a group's largest weight that are tried as the value of the lowest code."""
 
 _CHUNK_GROUPS = 16384
 
@@ -58,14 +58,14 @@ def encode_rows(rows: NDArray[np.float32], *, group: int) -> NDArray[np.uint8]:
 def _encode_groups(
     values: NDArray[np.float32],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """Codes ``[n, group]`` and scales ``[n]`` of the least squared error found."""
+    """Codes ``[n, group]`` and scales ``[n]`` with the least squared error found."""
     at = np.abs(values).argmax(axis=1)
     extreme = np.take_along_axis(values, at[:, None], axis=1)[:, 0]
     best_error = np.full(len(values), np.inf, dtype=np.float32)
     best_scale = np.zeros(len(values), dtype=np.float32)
     for cut in _CUTS:
         codes = _codes(values, extreme * (cut / -8.0))
-        # The least-squares scale for these codes is at least as good as the one they came from.
+        # The least-squares scale for these codes is at least as good as the scale they came from.
         norm = np.einsum("ng,ng->n", codes, codes)
         dot = np.einsum("ng,ng->n", codes, values)
         scale = np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0)

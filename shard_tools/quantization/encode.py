@@ -1,9 +1,9 @@
-"""int8 weights -> planes and outliers of the nested code (byte layout: ``sti.codec.codebook``).
+"""Encoding int8 weights: planes and outliers of the nested code.
 
-Knows a codebook and where outliers begin; knows nothing of models, matrices or files. The flat int8
-weights of a shard go in, an ``EncodedShard`` comes out. Every value's code is the one that serves
-it best: exact at the top if the codebook can, then closest at the lower fidelities, each counted
-against the error that is usual there.
+The byte layout is specified in ``sti.codec.codebook``. In: the flat int8 weights of a shard, a
+codebook, and where outliers begin. Out: an ``EncodedShard``. Each value gets the code that fits it
+best: closest at the top of the ladder, then closest at the lower fidelities, their errors weighted
+by what is usual there. Knows nothing of models, matrices or files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class EncodedShard:
 
     Attributes:
         planes: for each fidelity, the uint8 bytes of the plane that raises a shard to it.
-        outliers: uint8, the weights that no plane codes, with their places.
+        outliers: uint8, the record of the outliers: counts, positions and exact values.
     """
 
     planes: Mapping[int, NDArray[np.uint8]]
@@ -35,7 +35,7 @@ class EncodedShard:
 
 
 class Encoder:
-    """Encodes shards by one codebook. Immutable, so threads may share it.
+    """Encodes shards with one codebook. Immutable, so threads may share it.
 
     Args:
         codebook: the codebook of the pack.
@@ -47,7 +47,7 @@ class Encoder:
 
     def __init__(self, codebook: Codebook, *, cut: int) -> None:
         if not 1 <= cut <= 127:
-            raise InputError(f"outliers must begin beyond 1..127, got {cut}")
+            raise InputError(f"the outlier limit must be within 1..127, got {cut}")
         self.codebook = codebook
         self.cut = cut
         self._codes = best_codes(codebook)
@@ -58,7 +58,7 @@ class Encoder:
         """Encode one shard.
 
         Args:
-            q: int8 ``[N]``, N a multiple of 8; only read.
+            q: int8 ``[N]``, N a multiple of 8; not modified.
 
         Raises:
             PackFormatError: N is not a multiple of 8.
@@ -81,16 +81,16 @@ class Encoder:
 
 
 def best_codes(codebook: Codebook) -> NDArray[np.uint8]:
-    """The top code of each int8 value, ``[256]``, indexed by the value's bits as uint8."""
+    """The top code of each int8 value, uint8 ``[256]``, indexed by the value's bits as uint8."""
     top = codebook.ladder[-1]
     alphabet = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
     codes = np.arange(1 << top)
     errors = np.zeros((len(alphabet), len(codes)))
     for bits in codebook.ladder[:-1]:
         missed = alphabet[:, None] - codebook.values[bits].astype(np.int64)[codes >> (top - bits)]
-        errors += np.square(missed) * 4.0**bits  # a bit more divides the usual error by four
+        errors += np.square(missed) * 4.0**bits  # one more bit divides the usual error by four
     missed = alphabet[:, None] - codebook.values[top].astype(np.int64)
-    # The top comes before all the others together, whose sum this exceeds.
+    # The factor exceeds the sum of all other errors, so the top fidelity takes precedence.
     errors += np.square(missed) * (errors.max() + 1.0)
     codes8: NDArray[np.uint8] = errors.argmin(axis=1).astype(np.uint8)
     return codes8
@@ -111,7 +111,7 @@ def _packed(codes: NDArray[np.uint8], part: Component) -> NDArray[np.uint8]:
 
 
 def _outlier_record(values: NDArray[np.uint8], places: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """Counts, positions and values of the outliers, padded."""
+    """The outlier record: counts, positions and values, padded to a multiple of 4 bytes."""
     segments = -(-values.size // SEGMENT_WEIGHTS)
     counts = np.bincount(places // SEGMENT_WEIGHTS, minlength=segments).astype("<u4")
     positions = (places % SEGMENT_WEIGHTS).astype("<u2")
@@ -120,10 +120,10 @@ def _outlier_record(values: NDArray[np.uint8], places: NDArray[np.intp]) -> NDAr
 
 
 def fidelity_values(encoder: Encoder) -> dict[int, NDArray[np.float32]]:
-    """For each fidelity, what stands for each int8 value (by its bits), outliers included.
+    """For each fidelity, the value that each int8 value decodes to, outliers included.
 
     Returns:
-        Bits to float32 ``[256]``; the value q stands at index ``q & 255``.
+        Bits to float32 ``[256]``; the entry for q is at index ``q & 255``.
     """
     alphabet = np.arange(256, dtype=np.uint8).view(np.int8)
     encoded = encoder.encode(alphabet)

@@ -1,13 +1,13 @@
-"""Float matrices -> int8 row grids: the alphabet every fidelity is cut from.
+"""Quantizing float matrices to int8 grids, one grid per output channel.
 
-Each output channel of a matrix gets its own symmetric int8 grid whose step follows the spread of
-the channel (``grid_sigmas * sigma / 127``), not its largest weight: a handful of weights far
-outside would otherwise waste the alphabet on values that hardly occur. Weights beyond the grid are
-kept exactly on the side, as rows of a small float matrix over the few input channels they cluster
-in.
+The step of each output channel's symmetric grid follows the spread of the channel
+(``grid_sigmas * sigma / 127``), not its largest weight: otherwise a handful of weights far outside
+would waste most of the grid on values that hardly occur. Weights beyond the grid are kept exact
+separately, as rows of a small float matrix over the few input channels in which they cluster.
 
-Knows nothing of models, shards, planes or files. A float matrix goes in, a ``QuantizedMatrix``
-comes out; the codebook and the planes are cut from its int8 values (``codebook``, ``encode``).
+In: a float matrix. Out: a ``QuantizedMatrix``; the codebook and the planes are made from its int8
+values (``shard_tools.quantization.codebook`` and ``encode``). Knows nothing of models, shards,
+planes or files.
 """
 
 from __future__ import annotations
@@ -20,38 +20,41 @@ from numpy.typing import NDArray
 from sti.errors import CheckpointError, InputError
 
 DEFAULT_GRID_SIGMAS = 7.0
-"""Wider grids make 8 bits coarser, narrower ones put more weights on the side.
+"""Wider grids make 8 bits coarser, narrower ones leave more weights to the side inputs.
 
-Cosine of MiniLM embeddings to float at 2, 3, 4, 6, 8 bits: .657 .900 .974 .9976 .9990 for 7,
-.625 .894 .971 .9974 .9987 for 8, .640 .899 .973 .9973 .9993 for 6, whose codebook decodes more
-slowly.
+Cosine of MiniLM embeddings to float at 2, 3, 4, 6 and 8 bits: 0.657, 0.900, 0.974, 0.9976 and
+0.9990 for 7 sigma; 0.625, 0.894, 0.971, 0.9974 and 0.9987 for 8; 0.640, 0.899, 0.973, 0.9973 and
+0.9993 for 6, whose codebook decodes more slowly.
 """
 DEFAULT_OUTLIER_SIGMAS = 3.0
-"""Of MiniLM 0.52 % of the weights, 0.125 bits a weight. 2.75 costs 0.2 bits for cosines of .665
-.908 .976 .9977; 3.25 saves 0.06 bits and gets .644 .904 .973 .9978."""
+"""In MiniLM, outliers are 0.52 % of the weights and take 0.125 bits per weight.
+
+A limit of 2.75 sigma costs 0.2 bits, for cosines of 0.665, 0.908, 0.976 and 0.9977 at 2, 3, 4 and 6
+bits; 3.25 saves 0.06 bits, for 0.644, 0.904, 0.973 and 0.9978."""
 
 _GRID_MAX = 127
 _STRETCH = 1.5
-"""A channel whose largest weight lies no further beyond its grid than this gets a wider grid.
+"""A channel's grid is widened by up to this factor if that makes its largest weight fit.
 
-Only weights further out go to the side. A stray weight thus makes one channel in hundreds a little
-coarser, instead of costing every run a gathered input channel and a pass over the outputs.
+Only weights further out become side inputs. A stray weight thus makes one channel in hundreds a
+little coarser, instead of costing every run a gathered input channel and a pass over the outputs.
 """
 _NO_STEP = 1e-30
-"""Step of a channel of zeros. Low fidelities have no code for 0, so a step of 1 would not do."""
+"""Step of a channel of zeros: tiny, as low fidelities have no code that means 0."""
 # Entries beyond this many standard deviations do not count towards the spread of a channel.
 _TRIM_SIGMAS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedMatrix:
-    """A matrix on int8 row grids; ``q * scale`` plus the side weights approximates it.
+    """A matrix quantized to int8; ``q * scale`` plus the side weights approximates it.
 
     Attributes:
         q: int8 ``[in, out]``; weights beyond the grid are clipped to +-127.
         scale: float32 ``[out]``, the grid step of each output channel, positive.
         side_index: int64 ``[k]``, ascending input channels with weights beyond the grid.
-        side_weights: float32 ``[k, out]``, what ``q * scale`` misses at those weights, else 0.
+        side_weights: float32 ``[k, out]``, the remainder of those weights after ``q * scale``;
+            elsewhere 0.
     """
 
     q: NDArray[np.int8]
@@ -63,12 +66,12 @@ class QuantizedMatrix:
 def quantize_matrix(
     w: NDArray[np.float32], *, name: str = "matrix", grid_sigmas: float = DEFAULT_GRID_SIGMAS
 ) -> QuantizedMatrix:
-    """Put every output channel (column) of ``w`` on its int8 grid.
+    """Quantize every output channel (column) of ``w`` to its int8 grid.
 
     Args:
-        w: float32 ``[in, out]``, not changed.
-        name: what an error calls the matrix.
-        grid_sigmas: half the width of the grid in standard deviations of a channel.
+        w: float32 ``[in, out]``, not modified.
+        name: the matrix, for messages.
+        grid_sigmas: half the width of the grid, in standard deviations of a channel.
 
     Raises:
         CheckpointError: ``w`` is not a matrix or has weights that are not finite.
@@ -96,7 +99,7 @@ def outlier_cut(
     grid_sigmas: float = DEFAULT_GRID_SIGMAS,
     outlier_sigmas: float = DEFAULT_OUTLIER_SIGMAS,
 ) -> int:
-    """The largest absolute int8 value that planes code; those beyond are outliers.
+    """The largest absolute int8 value that planes code; larger values are outliers.
 
     Raises:
         InputError: a width is not positive, or no value would be left to code.
@@ -121,7 +124,7 @@ def grid_steps(
     square[square > _TRIM_SIGMAS**2 * mean_square] = 0.0
     trimmed = np.count_nonzero(square, axis=0)
     step = np.sqrt(square.sum(axis=0) / np.maximum(trimmed, 1)) * (grid_sigmas / _GRID_MAX)
-    # A channel of zeros but for a few weights has no spread to speak of: reach the largest.
+    # A channel of zeros except for a few weights has no useful spread: its grid fits the largest.
     step = np.where(trimmed > 0, step, np.abs(w).max(axis=0) / _GRID_MAX)
     needed = np.abs(w).max(axis=0) / (_GRID_MAX * np.maximum(step, np.finfo(np.float32).tiny))
     step = np.where(needed <= _STRETCH, step * np.maximum(needed, 1.0), step)

@@ -1,9 +1,9 @@
-"""Device profiles, thread counts and plans remembered between runs, in the user's cache directory.
+"""Device profiles, thread counts and plans kept between runs, in the user's cache directory.
 
-In: a key that says everything that a thing depends on: machine, software, graphs and storage for
-what was measured, pack, profile, workload and target for what was planned. Out: the thing, or None.
-A cache that cannot be written or read costs a warning, for a plan not even that, and nothing else.
-Files are written to a sibling and renamed, so that a reader never sees half of one.
+In: a key with everything that an entry depends on: machine, software, graphs and storage for
+measurements; pack, profile, workload and target for plans. Out: the entry, or None. A cache that
+cannot be read or written causes a warning (for plans, not even that) and nothing else. Files are
+written under a temporary name and renamed, so that a reader never sees half of one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sti.storage.atomic_file import replacing
 Key = Mapping[str, Any]
 
 MOST_PLANS = 256
-"""Plans kept; of more, those go that were made first."""
+"""Plans kept; beyond that, the oldest are deleted."""
 
 
 def cache_directory() -> Path:
@@ -37,7 +37,7 @@ class Cache:
     """A cache directory. Safe to use from several processes at once.
 
     Args:
-        directory: where the files lie; the user's cache directory by default.
+        directory: where the files are kept; the user's cache directory by default.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -59,21 +59,21 @@ class Cache:
             return None
 
     def store_profile(self, key: Key, profile: DeviceProfile) -> Path | None:
-        """Remember a profile; returns its file, None (with a warning) where that failed."""
+        """Store a profile; returns its file, or None, with a warning, where that failed."""
         return self._store(self.path("profile", key), key, profile.to_json())
 
     def load_threads(self, key: Key) -> int | None:
-        """The thread count stored under ``key``."""
+        """The thread count stored under ``key``, or None; a damaged file causes a warning."""
         value = self._load(self.path("threads", key))
         good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         return value if good else None
 
     def store_threads(self, key: Key, threads: int) -> Path | None:
-        """Remember a thread count, as ``store_profile``."""
+        """Store a thread count, as ``store_profile`` does a profile."""
         return self._store(self.path("threads", key), key, threads)
 
     def load_plan(self, key: Key) -> Plan | None:
-        """The plan stored under ``key``; None for a damaged file: planning again is easy."""
+        """The plan stored under ``key``; None, without a warning, for a damaged file."""
         path = self.path("plan", key)
         try:
             return Plan.from_json(self._read(path), where=str(path))
@@ -81,7 +81,7 @@ class Cache:
             return None
 
     def store_plan(self, key: Key, plan: Plan) -> None:
-        """Remember a plan. Silent where that fails: ``store_profile`` has told of the directory."""
+        """Store a plan. Silent where that fails: ``store_profile`` has warned already."""
         path = self.path("plan", key)
         try:
             self._write(path, key, plan.to_json())

@@ -1,14 +1,14 @@
 """The device profile of this machine: from the cache, or measured within two seconds.
 
-In: an open pack with its graphs, and how many threads compute. Out: a ``DeviceProfile``. Measuring
-is ``sti.calibration.lane_timer``; here the times become the coefficients the planner calculates
-with, and are remembered for this machine, this software, these graphs and this storage. The paper's
-section on the hardware profile.
+In: an open pack with its graphs, and the number of compute threads. Out: a ``DeviceProfile``, kept
+for this machine, this software, these graphs and this storage. Times are measured by
+``sti.calibration.lane_timer`` and turned into coefficients by ``sti.calibration.fit_profile``. This
+is the hardware profile of the paper.
 
-Choice of threads (``best_threads``): what ``sti calibrate`` found to be best for the pack's graphs
-on this machine; before that, one core is left to the storage and decode lanes and the others
-compute, slow cores and cores beyond the fourth left out: small products gain little there. Two
-cores compute with one thread: a second one would take turns with the decoder.
+Choice of threads (``best_threads``): what ``sti calibrate`` found best for the pack's graphs on
+this machine. Before it has run, one core is left to the storage and decode lanes and the others
+compute, except slow cores and cores beyond the fourth, where small products gain little. Two cores
+compute with one thread: a second one would compete with the decoder.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from sti.pack.pack_reader import PackReader
 from sti.planning.decode_threads import decode_threads
 
 BUDGET_S = 1.9
-"""What measuring may take, everything included."""
+"""Seconds that measuring may take, everything included."""
 
 _LANES = 2
-"""Part of what profiles are cached for: raised when a lane's own code becomes faster or slower."""
+"""Part of the key of cached profiles: raised when a lane's code becomes faster or slower."""
 
 MOST_THREADS = 4
 
 
 def best_threads(reader: PackReader, *, cache_dir: Path | None = None) -> int:
-    """Compute threads to use where the caller does not say; see the module's docstring."""
+    """Compute threads to use where the caller does not choose; see the module's docstring."""
     found = Cache(cache_dir).load_threads(_key(reader))
     return default_threads() if found is None else min(found, host.core_count())
 
 
 def default_threads() -> int:
-    """Compute threads for this machine as long as nothing was measured."""
+    """Compute threads for this machine while nothing has been measured."""
     return max(1, min(host.fast_core_count() - 1, MOST_THREADS))
 
 
@@ -60,7 +60,7 @@ def thread_choices() -> tuple[int, ...]:
 def remember_threads(
     reader: PackReader, threads: int, *, cache_dir: Path | None = None
 ) -> Path | None:
-    """Make ``best_threads`` answer ``threads`` for packs with these graphs on this machine."""
+    """Make ``best_threads`` return ``threads`` for packs with these graphs on this machine."""
     return Cache(cache_dir).store_threads(_key(reader), threads)
 
 
@@ -75,16 +75,16 @@ def load_or_measure(
 ) -> DeviceProfile:
     """The profile for this pack's graphs on this machine.
 
-    Measures where nothing is cached (or ``force`` is set), gives notice of it, and caches the
-    result; a cache that cannot be used costs a warning. Not while ``backend`` is in use.
+    Measures where nothing is cached (or ``force`` is set), calls ``notify`` first, and caches the
+    result; a cache that cannot be used causes a warning. ``backend`` must not be in use meanwhile.
 
     Args:
         reader: the open pack.
-        backend: its graphs, made with ``threads`` compute threads.
-        threads: part of what the profile is cached for.
+        backend: computes the pack, with ``threads`` compute threads.
+        threads: part of the key of the cached profile.
         force: measure even if a profile is cached.
         cache_dir: where profiles are kept; the user's cache directory by default.
-        notify: told before measuring begins.
+        notify: called with a notice before measuring begins.
 
     Raises:
         RunError, PackCorruptError: storage or computation failed while measuring.
@@ -102,11 +102,11 @@ def load_or_measure(
 def measure(
     reader: PackReader, backend: Backend, *, threads: int, budget_s: float
 ) -> DeviceProfile:
-    """Measure every lane, as ``load_or_measure`` without cache or notice.
+    """Measure every lane, as ``load_or_measure`` does, without cache or notice.
 
-    Takes longer than ``budget_s`` only where timing everything once does.
+    Takes longer than ``budget_s`` seconds only where timing everything once does.
     """
-    # Most starts find a profile and need none of this.
+    # Imported late: most starts find a cached profile and need none of this.
     from sti.calibration.fit_profile import fit_profile
     from sti.calibration.lane_timer import LaneTimer
 
@@ -146,6 +146,6 @@ def _key(reader: PackReader) -> Key:
 
 
 def _storage(path: Path) -> list[int]:
-    """The device a pack lies on."""
+    """The storage device that a pack is on: its major and minor numbers."""
     device = path.stat().st_dev
     return [device >> 8, device & 255]

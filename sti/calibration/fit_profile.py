@@ -1,11 +1,11 @@
 """From measured times to the coefficients of a device profile.
 
-In: ``Observations``. Out: a ``DeviceProfile`` whose costs explain them best: non-negative least
-squares, errors relative to the time measured, so that short runs weigh as much as long ones. What
-the lanes cost one another is taken from whole pipelined runs. Pure.
+In: ``Observations``. Out: a ``DeviceProfile`` whose costs fit them best: non-negative least squares
+of relative errors, so that short runs weigh as much as long ones. How much the lanes slow one
+another down is fitted to whole pipelined runs. Pure.
 
-Of several times of one thing the lower quartile counts: what the machine takes while nobody else
-is in the way. How much later than that runs may end is the profile's jitter.
+Where the same thing was timed several times, the lower quartile is used: the time it takes when
+nothing else runs on the machine. The profile's jitter says how much longer a run may take.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_BLOCK, run_costs
 from sti.planning.prediction import simulate_run
 
 MOST_JITTER = 1.5
-"""A machine that was busy while it was measured must not make every target infeasible."""
+"""Upper limit of the jitter: a machine that was busy while it was measured must not make every
+target infeasible."""
 
 
 def fit_profile(
@@ -42,12 +43,12 @@ def fit_profile(
     decoders: int,
     direct: bool,
 ) -> DeviceProfile:
-    """The profile that explains ``seen`` best.
+    """The profile that fits ``seen`` best.
 
     Args:
         seen: at least one observation of everything.
-        manifest: of the pack it was observed with.
-        device, threads, decoders, direct: stand in the profile as given.
+        manifest: of the pack that was timed.
+        device, threads, decoders, direct: copied into the profile.
     """
     alone = DeviceProfile(
         device=device,
@@ -78,7 +79,7 @@ def _storage(seen: Observations, *, direct: bool) -> StorageProfile:
 
 
 def _decode(blocks: Sequence[BlockTime], ladder: Sequence[int]) -> DecodeProfile:
-    """Seconds a shard and, for each fidelity, a weight."""
+    """Seconds per shard and, for each fidelity, per weight."""
     times = _typical_by(((time.shards, time.weights, time.bits), time.decode_s) for time in blocks)
     terms = [
         (shards, *(weights if bits == step else 0 for step in ladder))
@@ -89,7 +90,7 @@ def _decode(blocks: Sequence[BlockTime], ladder: Sequence[int]) -> DecodeProfile
 
 
 def _compute(seen: Observations, kinds: Sequence[str]) -> ComputeProfile:
-    """Coefficients of every graph. A block's time holds its ``connect``: taken off here."""
+    """Coefficients of every graph. A block's time includes its ``connect``, subtracted here."""
     compute: dict[str, tuple[float, ...]] = {}
     connect_s: Mapping[Workload, float] = {}
     for name in ("embed", "connect", "head"):
@@ -153,10 +154,10 @@ def _together(alone: DeviceProfile, seen: Observations, manifest: Manifest) -> D
 
 
 def _simulated(profile: DeviceProfile, seen: Observations, manifest: Manifest) -> PipelinedRun:
-    """What the profile makes of the pipelined runs that were timed."""
+    """The pipelined runs that were timed, as the profile predicts them."""
     plan = seen.pipelined_plan
     assert plan is not None
-    # The runs that were timed started with their tokens at hand.
+    # In the timed runs the texts were already tokenized.
     costs = replace(
         run_costs(manifest, profile, plan.workload, plan.width, threads=plan.decode_threads),
         tokenize_s=0.0,
@@ -168,7 +169,7 @@ def _simulated(profile: DeviceProfile, seen: Observations, manifest: Manifest) -
 
 
 def _typical_by(samples: Iterable[tuple[K, float]]) -> dict[K, float]:
-    """What is typical of each key's samples."""
+    """The typical value of each key's samples."""
     grouped: defaultdict[K, list[float]] = defaultdict(list)
     for key, value in samples:
         grouped[key].append(value)
@@ -176,6 +177,6 @@ def _typical_by(samples: Iterable[tuple[K, float]]) -> dict[K, float]:
 
 
 def _typical(values: Iterable[float]) -> float:
-    """The lower quartile, by the nearest rank."""
+    """The lower quartile, by nearest rank."""
     ordered = sorted(values)
     return ordered[(len(ordered) - 1) // 4]

@@ -1,9 +1,9 @@
 """Timing the lanes of this machine with the executors that will run on it.
 
 In: a pack, a back end for it, and how long measuring may take. Out: ``Observations``: how long
-reads, decodes and graphs took, and how long whole runs took. Short sequential runs over the pack's
-first blocks show each lane alone; pipelined runs show what they cost one another. What is measured
-is the product's own code, so nothing of it is left out. Knows nothing of fits or caches.
+reads, decodes, graphs and whole runs took. Short sequential runs over the pack's first blocks time
+each lane alone; pipelined runs show how much the lanes slow one another down. The executors that
+answer texts are timed themselves, so no cost is left out. Knows nothing of fits or caches.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
 
 WORKLOADS = ((1, 16), (1, 128), (4, 16), (1, 64), (1, 32), (2, 64), (1, 256))
-"""Batch and tokens of the runs that graphs are timed with, the telling ones first."""
+"""Batch and tokens of the runs that graphs are timed with, the most informative first."""
 
 ESSENTIAL_WORKLOADS = 4
 PIPELINED_WORKLOAD = (1, 64)
 LONGEST_SHOT_S = 0.03
-"""A sequential run covers as many layers (at least one, at most ``MOST_LAYERS``) as take this."""
+"""Seconds of a sequential run: it covers as many layers as fit, from 1 to ``MOST_LAYERS``."""
 MOST_LAYERS = 3
 CONNECT_REPEATS = 3
-"""Times that ``connect`` is computed alone: the fastest of them counts."""
+"""How often ``connect`` is timed by itself; the fastest time is used."""
 LONGEST_RUN_S = 0.1
-"""A pipelined run over more blocks than take this long tells nothing more."""
+"""Seconds of a pipelined run: one over more blocks would show nothing new."""
 
 
 class LaneTimer:
-    """Times the lanes with runs of one pack. One thread; ``close`` when done.
+    """Times the lanes with runs of one pack. For one thread; ``close`` when done.
 
     Args:
         reader: the open pack.
-        backend: computes it, and is in no other use meanwhile.
+        backend: computes the pack; nobody else may use it meanwhile.
     """
 
     def __init__(self, reader: PackReader, backend: Backend) -> None:
@@ -61,13 +61,13 @@ class LaneTimer:
         self.direct = self._runner.direct
 
     def close(self) -> None:
-        """Give back threads and descriptors."""
+        """Release threads and file descriptors."""
         self._runner.close()
 
     def observe(self, budget_s: float) -> Observations:
-        """Time everything once, then again until the budget is used up.
+        """Time everything once, then again until ``budget_s`` seconds are used up.
 
-        Takes longer than the budget only where timing everything once does.
+        Takes longer than that only where timing everything once does.
         """
         start = perf_counter()
         with FileReader(self._reader.path) as storage:
@@ -86,17 +86,20 @@ class LaneTimer:
         return self._seen
 
     def _warm_up(self, shots: Sequence[tuple[int, Workload, int, int]]) -> int:
-        """Pay for what is made on first use; returns how many layers a run should cover."""
+        """Run once before timing, for what is made at first use.
+
+        Returns how many layers a sequential run should cover.
+        """
         reads = self._seen.reads
         self._sequential(*shots[0], layers=1)
         start = perf_counter()
         self._sequential(*shots[1 % len(shots)], layers=1)
         layers = int(LONGEST_SHOT_S / (perf_counter() - start))
-        self._seen = Observations(reads=reads)  # these were no samples
+        self._seen = Observations(reads=reads)  # warm-up runs are not samples
         return max(1, min(layers, MOST_LAYERS, self._manifest.dimensions.layers))
 
     def _shots(self) -> Iterator[tuple[int, Workload, int, int]]:
-        """Bits, workload, depth and width of the sequential runs, as varied as they are few."""
+        """Bits, workload, depth and width of the sequential runs: few, but varied."""
         dims = self._manifest.dimensions
         models = {model.width: model for model in self._manifest.submodels}
         sizes = [(model.depth, model.width) for model in models.values()]
@@ -110,7 +113,7 @@ class LaneTimer:
     def _sequential(
         self, bits: int, workload: Workload, depth: int, width: int, *, layers: int
     ) -> None:
-        """Run the first layers of a uniform plan block by block, and note every time."""
+        """Run the first layers of a uniform plan block by block, and record every time."""
         plan = self._plan(bits, workload, depth, width)
         jobs = self._jobs(plan)[: layers * len(self._manifest.kinds)]
         outcome = self._run(jobs, plan, sequential=True)
@@ -137,7 +140,7 @@ class LaneTimer:
         self._seen.rows.append((workload.batch * workload.tokens, spans[STORAGE, "embeddings"]))
 
     def _connect(self) -> None:
-        """Time ``connect`` apart from the blocks that it follows."""
+        """Time ``connect`` by itself, without the blocks that it follows."""
         first = self._manifest.blocks[0]
         for workload in {time.workload: None for time in self._seen.blocks}:
             batch, tokens = workload.batch, workload.tokens
@@ -154,7 +157,7 @@ class LaneTimer:
             self._seen.ends.append(("connect", workload, min(times)))
 
     def _pipelined(self, deadline: float) -> None:
-        """Run as much of the model as takes a moment, pipelined, until the deadline."""
+        """Time pipelined runs over the first blocks until the deadline, at least one."""
         dims = self._manifest.dimensions
         ladder = self._manifest.ladder
         batch, tokens = PIPELINED_WORKLOAD

@@ -1,4 +1,7 @@
-"""What the lanes were measured to do: plain records, between timing and fitting. Pure."""
+"""Records of the times that were measured, passed from timing to fitting. Pure.
+
+All times are seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from sti.planning.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class BlockTime:
-    """One block of a sequential run: shards decoded and the graph with its ``connect``."""
+    """One block of a sequential run: decoding its shards, and its graph with ``connect``."""
 
     kind: str
     bits: int
@@ -25,7 +28,7 @@ class BlockTime:
 
 @dataclass(frozen=True, slots=True)
 class PipelinedRun:
-    """One pipelined run: its wall time, and how long each lane worked on blocks."""
+    """One pipelined run: its wall time, and how long each lane worked on blocks, by lane."""
 
     total_s: float
     busy_s: Mapping[str, float]
@@ -33,17 +36,17 @@ class PipelinedRun:
 
 @dataclass(slots=True)
 class Observations:
-    """Everything that was timed. Lists hold one entry a sample."""
+    """Everything that was timed. Lists hold one entry per sample. Not thread-safe."""
 
     reads: list[tuple[int, float]] = field(default_factory=list)
     """Bytes of one request, and its seconds."""
     rows: list[tuple[int, float]] = field(default_factory=list)
-    """Token embeddings of one reading, and its seconds."""
+    """Token embeddings read at once, and the seconds it took."""
     tokens: list[tuple[int, float]] = field(default_factory=list)
-    """Tokens of one text, and the tokenizer's seconds."""
+    """Tokens of a batch of texts, and the tokenizer's seconds."""
     blocks: list[BlockTime] = field(default_factory=list)
     ends: list[tuple[str, Workload, float]] = field(default_factory=list)
     """``embed``, ``connect`` or ``head``, the workload, and seconds."""
     pipelined: list[PipelinedRun] = field(default_factory=list)
     pipelined_plan: Plan | None = None
-    """What the pipelined runs followed: the leading blocks of a plan."""
+    """The plan of the pipelined runs, cut to its first blocks."""

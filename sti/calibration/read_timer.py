@@ -1,6 +1,6 @@
-"""Timing single reads of a file by their size.
+"""Timing single reads of a file, by size.
 
-In: an open file and how long it may take. Out: seconds of each read. Knows nothing of packs.
+In: an open file and a time budget. Out: seconds of each read. Knows nothing of packs.
 """
 
 from __future__ import annotations
@@ -16,16 +16,26 @@ from sti.storage.file_reader import FileReader
 from sti.storage.reader import aligned_buffer
 
 REQUEST_SIZES = tuple(2**power for power in range(16, 21))
-"""Bytes of the reads that storage is timed with: 64 KiB to 1 MiB."""
+"""Sizes of the reads that storage is timed with, in bytes: 64 KiB to 1 MiB."""
 
 
 def time_reads(
     reader: FileReader, file_bytes: int, *, budget_s: float, sizes: Sequence[int] = REQUEST_SIZES
 ) -> list[tuple[int, float]]:
-    """Time single reads all over a file, each size at least three times.
+    """Time single reads at random places of a file, each size at least three times.
+
+    Args:
+        reader: the open file.
+        file_bytes: its size.
+        budget_s: seconds to spend; exceeded only where three reads of each size take longer.
+        sizes: bytes of the reads, ascending multiples of ``SECTOR``; those beyond the file's size
+            are left out.
 
     Returns:
-        Bytes and seconds of each read; sizes beyond the file's are left out.
+        Bytes and seconds of each read.
+
+    Raises:
+        StorageError, PackCorruptError: a read failed.
     """
     fitting = [size for size in sizes if size <= file_bytes]
     if not fitting:

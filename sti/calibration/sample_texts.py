@@ -1,4 +1,4 @@
-"""Texts of a wanted length, made of a pack's own vocabulary, to measure with.
+"""Texts of a given length, made from a pack's own vocabulary, to measure with.
 
 In: an open pack. Out: texts whose words differ, so that token embeddings are read as in real use.
 The same arguments give the same texts. Knows nothing of clocks.
@@ -17,7 +17,7 @@ _STRIDE = 7919
 
 
 class SampleTexts:
-    """Maker of texts for one pack. Immutable; safe to share between threads."""
+    """Makes texts for one pack. Safe to share between threads."""
 
     def __init__(self, reader: PackReader) -> None:
         vocabulary = reader.resident(VOCABULARY).tobytes()
@@ -28,7 +28,7 @@ class SampleTexts:
     def texts(self, batch: int, tokens: int) -> list[str]:
         """``batch`` texts of ``tokens`` tokens each, special tokens included.
 
-        A vocabulary without plain words may give other lengths; ask the tokenizer.
+        With a vocabulary that has no plain words, lengths may differ: count with the tokenizer.
         """
         count = max(1, tokens - _SPECIALS)
         return [

@@ -1,16 +1,14 @@
-"""The nested code: planes of a shard -> int8 weights, at any fidelity of the ladder.
+"""The nested code: which int8 value each code stands for, at every fidelity of the ladder.
 
-One codebook serves a whole model. For every fidelity of the ladder it says which int8 value each
-code stands for; a code of a higher fidelity begins with the code of the lower one, so a shard at
-fidelity b is exactly its first planes. A few weights, the outliers, are listed beside the planes
-and are exact at every fidelity. Decoding is table look-ups on integers, four weights an index
-(eight at 2 bits).
+One codebook serves a whole model. A code of a higher fidelity begins with the code of the lower
+one, so a shard at fidelity b is exactly its first planes. A few weights, the outliers, are listed
+beside the planes and are exact at every fidelity.
 
-``Decoder`` is the specification, plain and slow; at run time ``sti.backend.onnxruntime.decoder``
-does the same. Knows nothing of files, graphs, scales or layers, nor how a codebook is made (the
-offline tool does that). Bytes of planes and outliers go in, int8 (or uint8 with zero point 128)
-comes out. The alternative, a copy of the shard for every fidelity (paper, section 4.2), takes 23
-bits a weight for this ladder instead of 8.
+In: a ladder and its values, or the JSON of a manifest. Out: a checked, immutable ``Codebook``, and
+the sizes of planes. Decoding is specified by ``sti.codec.decoder``; codebooks are made offline, by
+``shard_tools.quantization.codebook``. Knows nothing of files, graphs, scales or layers. The
+alternative, a copy of the shard for every fidelity (paper, section 4.2), takes 23 bits per weight
+for this ladder instead of 8.
 
 A plane of a shard of N weights (N a multiple of 8) that adds w bits is a sequence of w // 2
 two-bit components followed, if w is odd, by a one-bit component; higher bits come first.
@@ -71,11 +69,14 @@ def plane_bytes(ladder: Sequence[int], weights: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Codebook:
-    """What every code of every fidelity stands for.
+    """The int8 value that each code stands for, by fidelity. Immutable; threads may share it.
 
     Attributes:
         ladder: the fidelities, increasing, within 2..8 bits.
-        values: for each fidelity, read-only int8 ``[2**bits]``.
+        values: for each fidelity, read-only int8 ``[2**bits]``; the arrays given are copied.
+
+    Raises:
+        PackFormatError: the ladder is malformed, or values do not match it in shape or type.
     """
 
     ladder: tuple[int, ...]

@@ -1,7 +1,8 @@
 """The specification of decoding: planes of a shard -> int8 weights, one shard at a time.
 
-Plain and slow; ``sti.backend.onnxruntime.decoder`` does the same at full speed and is held to the
-same bits. Knows nothing of files, graphs, scales or layers.
+Plain and slow; ``sti.backend.onnxruntime.decoder`` does the same at full speed and must give the
+same bits. In: planes and outliers as stored. Out: int8, or uint8 with zero point 128. Knows nothing
+of files, graphs, scales or layers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Decoded = NDArray[np.int8] | ByteArray
 
 
 class Decoder:
-    """Decodes shards by one codebook. Immutable, so threads may share it.
+    """Decodes shards with one codebook. Safe to share between threads.
 
     Args:
         codebook: the codebook of the pack.
@@ -32,8 +33,8 @@ class Decoder:
 
     Attributes:
         codebook: as given.
-        dtype: of what ``decode`` writes, int8 or uint8.
-        flip: what exact values are xored with to be of ``dtype``; None for int8.
+        dtype: the type that ``decode`` writes, int8 or uint8.
+        flip: uint8 that exact values are xored with to convert them to ``dtype``; None for int8.
     """
 
     __slots__ = ("_plane_bits", "_recipes", "codebook", "dtype", "flip")
@@ -50,8 +51,8 @@ class Decoder:
         """Decode one shard of N weights.
 
         Args:
-            planes: the first planes of the shard, each 1-D uint8 of its ``plane_bytes``; how many
-                decides the fidelity. Only read.
+            planes: the first planes of the shard, each 1-D uint8 of its ``plane_bytes``; their
+                number decides the fidelity. Not modified.
             outliers: the shard's outliers, 1-D uint8; bytes beyond their end are ignored.
             out: 1-D contiguous ``[N]`` of ``dtype``, written in full.
 
@@ -63,7 +64,7 @@ class Decoder:
         put_outliers(outliers, out.view(np.uint8), self.flip)
 
     def look_up(self, planes: Sequence[ByteArray], out: Decoded) -> None:
-        """As ``decode``, but leave outliers at what their codes say."""
+        """As ``decode``, but outliers keep the value of their code."""
         look_up(self.recipe(planes, out.size), planes, out.view(np.uint8))
 
     def recipe(self, planes: Sequence[ByteArray], weights: int) -> Recipe:

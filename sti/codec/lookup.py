@@ -1,10 +1,9 @@
 """The specification of decoding: bytes of planes -> indices -> table look-ups -> weights.
 
 One shard at a time, as plain as NumPy allows; ``sti.backend.onnxruntime.decoder`` does the same
-faster and is held to the same bits. Takes recipes (``code_tables``) and the planes of a shard,
-writes ``[N]`` uint8. A shard consists of two halves, since a byte of a one-bit component holds
-weights of both: arrays of indices are ``[2, N / 8]``. Checks nothing but outliers: ``code`` has
-checked the sizes.
+faster and must give the same bits. In: a recipe (``sti.codec.tables``) and the planes of a shard.
+Out: uint8 ``[N]``. A byte of a one-bit component holds weights of both halves of a shard, so arrays
+of indices are ``[2, N / 8]``. Checks outliers only: ``sti.codec.decoder`` has checked the sizes.
 """
 
 from __future__ import annotations
@@ -31,11 +30,12 @@ _U16 = np.dtype("u2")
 
 
 def look_up(recipe: Recipe, planes: Sequence[ByteArray], out: ByteArray) -> None:
-    """Decode a shard but for its outliers.
+    """Decode a shard, except for its outliers.
 
     Args:
-        planes: 1-D each; only read.
-        out: 1-D contiguous ``[N]``.
+        recipe: how its fidelity decodes.
+        planes: uint8, 1-D each, of checked sizes; not modified.
+        out: uint8, contiguous ``[N]``, overwritten; owned by the caller.
     """
     if recipe.wide is not None:
         out[:] = recipe.wide[planes[0].view(_U16)].view(np.uint8)
@@ -56,7 +56,7 @@ def component(plane: ByteArray, part: Component, eighth: int) -> ByteArray:
 
 
 def contributions(stage: Stage, parts: Sequence[ByteArray]) -> ByteArray:
-    """What a stage gives to each weight, ``[2, m * 4]``, from the bytes of all components."""
+    """What a stage adds to each weight, ``[2, m * 4]``, from the bytes of all components."""
     index: NDArray[Any] = _index_byte(stage.low, parts)
     if stage.high:
         index = index | _index_byte(stage.high, parts).astype(_U16) << 8
@@ -80,9 +80,9 @@ def put_outliers(record: ByteArray, out: ByteArray, flip: ByteArray | None) -> N
     """Overwrite the outliers of one shard with their exact values.
 
     Args:
-        record: the outliers as stored.
-        out: ``[N]``.
-        flip: what the values are xored with, if anything.
+        record: uint8, the outliers as stored.
+        out: uint8 ``[N]``, changed in place.
+        flip: uint8 that the values are xored with; None to leave them as they are.
 
     Raises:
         PackCorruptError: the record does not fit a shard of N weights.
@@ -104,14 +104,14 @@ def put_outliers(record: ByteArray, out: ByteArray, flip: ByteArray | None) -> N
 
 def too_short(size: int) -> PackCorruptError:
     """The error for a record of ``size`` bytes that is too short for what it says."""
-    return PackCorruptError(f"outliers of {size} bytes list more than they hold")
+    return PackCorruptError(f"a list of outliers of {size} bytes is too short for what it lists")
 
 
 def unordered() -> PackCorruptError:
     """The error for outliers that are not listed in the order of their weights."""
-    return PackCorruptError("positions of outliers do not ascend")
+    return PackCorruptError("positions of outliers are not in ascending order")
 
 
 def beyond(weights: int) -> PackCorruptError:
-    """The error for an outlier that is none of the shard's weights."""
-    return PackCorruptError(f"an outlier lies beyond the end of a shard of {weights} weights")
+    """The error for an outlier beyond the ``weights`` of its shard."""
+    return PackCorruptError(f"an outlier is beyond the end of a shard of {weights} weights")

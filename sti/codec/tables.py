@@ -1,16 +1,17 @@
-"""Look-up tables of the nested code: a book's values -> how to decode each fidelity.
+"""Look-up tables of the nested code: a codebook's values -> how to decode each fidelity.
 
 A fidelity decodes in stages. A stage joins one or two bytes (each four weights of two bits, or
 two times four weights of one bit) into an index of up to 16 bits and looks up four contributions,
-one a weight; the contributions of all stages are added modulo 256. ByteArray of up to 4 bits need
-one stage, whose contributions are the values themselves. Beyond, two ways:
+one for each weight; the contributions of all stages are added modulo 256. Codes of up to 4 bits
+need one stage, whose contributions are the values themselves. Longer codes decode in one of two
+ways:
 
 - where the values are a sum ``f(first bits) + g(last bits)`` (``g`` may also see the first two
   bits of the code), the stages look up ``f`` and ``g``: nothing else is needed;
 - otherwise the stages add up to the code, and a last table turns pairs of codes into values.
 
-Which of the two holds is read off the book's values, so any book decodes. Knows the ladder and
-the order of bits in a plane; knows nothing of shards, outliers, files or of how books are made.
+The codebook's values decide which, so any codebook decodes. Knows the ladder and the order of bits
+in a plane; knows nothing of shards, outliers, files or of how codebooks are made.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from sti.arrays import ByteArray
 
 _T = TypeVar("_T", bound=np.generic)
 
-_QUAD = 4  # weights an index stands for
-_STAGE_BITS = 4  # most bits of each of them
+_QUAD = 4  # weights per index
+_STAGE_BITS = 4  # at most, of each weight
 _CONTEXT_BITS = 2
 _SIGN = 0x80
 
 
 class Component(NamedTuple):
-    """Bits of every weight that lie together: two in N/4 bytes, or one in N/8 bytes.
+    """Bits of all weights that are stored together: two each in N/4 bytes, or one in N/8 bytes.
 
     ``start`` counts units of N/8 bytes from the beginning of plane number ``plane``.
     """
@@ -43,7 +44,7 @@ class Component(NamedTuple):
 
 
 Source = tuple[int, ...]
-"""What makes one byte of an index, as numbers of components: one of two bits, one or two of one."""
+"""Numbers of the components in one byte of an index: one of two bits, or one or two of one bit."""
 
 
 class Stage(NamedTuple):
@@ -60,7 +61,7 @@ class Recipe(NamedTuple):
     Attributes:
         parts: the components of all planes up to the fidelity, in order.
         wide: for a single two-bit component: 65,536 entries of eight weights; else None.
-        stages: added up for each weight; unused where ``wide`` is there.
+        stages: added up for each weight; empty where ``wide`` is used.
         pairs: 65,536 entries of two values, for stages that add up to codes; else None.
     """
 
@@ -82,15 +83,15 @@ def components(ladder: Sequence[int]) -> tuple[tuple[Component, ...], ...]:
 
 
 class Recipes(Sequence[Recipe]):
-    """One recipe for each fidelity, in ladder order, made when it is first asked for.
+    """One recipe for each fidelity, in ladder order, made at first use.
 
-    A run needs the tables of the few fidelities in its plan, and opening should not wait for the
-    others. Safe to share between threads; tables are read-only.
+    A run needs the tables of the few fidelities in its plan, and opening a pack should not wait for
+    the others. Safe to share between threads; tables are read-only.
 
     Args:
         ladder: the fidelities.
         values: for each fidelity int8 ``[2**bits]``, the value of each code.
-        unsigned: the recipes give uint8 with zero point 128 instead of int8.
+        unsigned: decode to uint8 with zero point 128 instead of int8.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Recipes(Sequence[Recipe]):
         if found is None:
             values = self._values[level].view(np.uint8) ^ self._flip
             made = self._builder.recipe(self._counts[level], values)
-            # Another thread may have made it meanwhile: all are to have the same one.
+            # Another thread may have made it meanwhile; every thread must get the same one.
             found = self._made.setdefault(level, made)
         return found
 
@@ -133,7 +134,7 @@ class _Builder:
         self._heads: dict[int, ByteArray] = {}
 
     def recipe(self, count: int, values: ByteArray) -> Recipe:
-        """For the first ``count`` components, whose codes stand for ``values``."""
+        """The recipe for the first ``count`` components, whose codes stand for ``values``."""
         parts = tuple(self._parts[:count])
         groups = self._groups(count)
         if count == 1:
@@ -158,7 +159,7 @@ class _Builder:
         return _frozen(both.reshape(-1))
 
     def _groups(self, count: int) -> list[tuple[int, ...]]:
-        """The first ``count`` components cut into runs that fit a stage, as long as they can be."""
+        """The first ``count`` components, cut into the longest runs that fit a stage."""
         groups: list[tuple[int, ...]] = [()]
         for number in range(count):
             if self._bits((*groups[-1], number)) > _STAGE_BITS:
@@ -197,7 +198,7 @@ class _Builder:
         key = (group, contributions.tobytes())
         if key not in self._stages:
             low, high = self._sources(group)
-            # Byte by byte: looking up four times 65,536 codes would take ten times as long.
+            # Byte by byte: looking up 4 x 65,536 codes takes ten times as long.
             lows, highs = self._byte_codes(group, low), self._byte_codes(group, high)
             table = np.zeros((len(highs), len(lows)), dtype=np.uint32)
             codes = np.arange(contributions.size)[:, None]
@@ -208,7 +209,7 @@ class _Builder:
         return self._stages[key]
 
     def _sources(self, group: Sequence[int]) -> tuple[Source, Source]:
-        """The bytes of a stage's index: two-bit components first, then one-bit ones by twos."""
+        """The bytes of a stage's index: two-bit components first, then one-bit ones in pairs."""
         ones = tuple(number for number in group if self._parts[number].bits == 1)
         found: list[Source] = [(number,) for number in group if self._parts[number].bits == 2]
         found += [ones[at : at + 2] for at in range(0, len(ones), 2)]
@@ -216,9 +217,10 @@ class _Builder:
         return low, high
 
     def _byte_codes(self, group: Sequence[int], source: Source) -> ByteArray:
-        """What each value of a byte of an index says of the codes of its four weights, ``[n, 4]``.
+        """The codes of the four weights behind each value of an index byte, ``[n, 4]``.
 
-        ByteArray are the bits of ``group``, joined; every component lies in one byte of the index.
+        A code is the bits of ``group``, joined; every component is in one byte of the index, so
+        one byte gives part of each code.
         """
         shifts, below = {}, 0
         for number in reversed(group):

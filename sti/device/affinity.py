@@ -1,9 +1,9 @@
-"""Compute and decode on cores of their own, on machines with two.
+"""Binding compute and decode to a core each, on machines with two cores.
 
-In: threads. Out: where they may run, while a run lasts. Threads that slept are often woken on one
-and the same core and share it for many milliseconds, which on two cores costs a run a fifth of its
-time (docs/experiments.md); with more cores than busy threads the scheduler does well alone. Nothing
-here raises: Android may refuse, other systems have no such call.
+In: two cores and a thread. Out: nothing; the threads are bound for the duration of a run. Threads
+that slept are often woken on the same core and share it for many milliseconds, which on two cores
+costs a fifth of a run's time (docs/experiments.md); with more cores than busy threads the scheduler
+does well by itself. Nothing here raises: Android may refuse, and some systems have no such call.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 _CALLER = 0
-"""The calling thread, for the system."""
+"""The calling thread, for the system call."""
 _BOUND = threading.Lock()
-"""Held while a run of this process has its threads bound."""
+"""Held while a run in this process has its threads bound."""
 
 
 @contextmanager
 def apart(cores: Sequence[int], thread: int) -> Iterator[None]:
     """Keep the calling thread on the first of two cores, and ``thread`` on the second.
 
-    Both may run everywhere again afterwards. One run of a process at a time: two that were bound to
-    the same cores would do worse than unbound.
+    Afterwards both may run on either core again. Only one run in a process is bound at a time; two
+    runs bound to the same cores would be slower than unbound ones.
 
     Args:
-        cores: two cores. Where the caller may not run on just these, nothing is done: whoever
-            chose other cores for it knows better.
+        cores: two cores. Nothing is done unless the calling thread may run on exactly these: if
+            somebody restricted it to other cores, that choice stands.
         thread: a native thread id.
     """
     usual = hasattr(os, "sched_setaffinity") and os.sched_getaffinity(_CALLER) == set(cores)

@@ -1,29 +1,30 @@
-"""Devices that are not at hand: a device profile from a file, to plan for and to simulate.
+"""Profiles of other devices, read from files, to plan for and to simulate.
 
 In: a file, or the name of one that ships, and the manifest to plan for. Out: a ``DeviceProfile``.
 Two kinds of files are read:
 
-- a profile: as ``DeviceProfile.to_json`` writes it, all that ``sti calibrate PACK --json`` printed
-  on the device, or a file of its cache. It holds for packs of the shapes it was measured with;
-- a *board*: times of one layer of some reference model, scaled to any pack.
+- a profile: the JSON of ``DeviceProfile.to_json``, the output of ``sti calibrate PACK --json`` on
+  the device, or a file from its cache. It holds for packs of the shapes it was measured with;
+- a *board*: times of one layer of a reference model, scaled to any pack.
 
-A board file has ``board`` (1), ``device``, ``note`` (what its times stand on), ``threads``,
+A board file has ``board`` (1), ``device``, ``note`` (where its times come from), ``threads``,
 ``decoders``, ``contention``, ``jitter``, ``storage`` (``bytes_per_s``, ``request_s``) and
-``layer``: the reference's ``hidden`` width, ``slices``, ``shard_weights`` (of one slice of the
-layer, all blocks together) and ``tokens``, then ``compute_s``, seconds of a layer by the slices in
-use, and ``decode_s``, seconds of a shard at any fidelity.
+``layer``: the reference model's ``hidden`` width, ``slices``, ``shard_weights`` (of one slice of
+the layer, all blocks together) and ``tokens``, then ``compute_s``, seconds per layer by slices in
+use, and ``decode_s``, seconds per shard at any fidelity.
 
 How it scales (paper, "Planner", where times are per layer of BERT-base):
 
-- Storage by bytes. A token embedding is a request of its own.
+- Storage by bytes. Each token embedding is a request of its own.
 - Decoding by weights, the same at every fidelity. The paper decompresses on the compute thread just
-  before use; here it keeps a lane of its own beside compute, as the engine has it.
-- Compute by multiply-adds. A line is fitted to seconds over slices in use. Its slope is what a
-  slice takes: its weights times the tokens, and its attention. Its offset is what a layer takes at
-  any width and scales with the weights of the whole layer times the tokens. ``connect`` is part of
-  both; embedding, head and tokenizer are not told by times of layers and are left out.
+  before use; here decoding has its own lane beside compute, as in the engine.
+- Compute by multiply-adds. A line is fitted to seconds over slices in use. Its slope is the cost of
+  a slice: its weights times the tokens, and its attention. Its offset is the cost of a layer at any
+  width; it scales with the weights of the whole layer times the tokens. ``connect`` is part of
+  both; embedding, head and tokenizer cannot be derived from times of layers and are left out.
 
-Knows nothing of this machine. ``paper-board`` does not tell its token count: 128 is assumed.
+Knows nothing of this machine. The paper does not state the token count of ``paper-board``: 128 is
+assumed.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def load_device(device: str | Path, manifest: Manifest) -> DeviceProfile:
     """The profile of a device, for planning with this manifest.
 
     Args:
-        device: the name of a device that ships, else a file; ``./NAME`` is a file in any case.
-        manifest: a board's times are scaled to it; a profile's are taken as they are.
+        device: the name of a device that ships, else a file; ``./NAME`` is always a file.
+        manifest: a board's times are scaled to it; a profile's times are used as they are.
 
     Raises:
         ProfileError: no such device, or a file that cannot be used; names the file and the field.
@@ -79,8 +80,8 @@ def load_device(device: str | Path, manifest: Manifest) -> DeviceProfile:
         profile = fields.object("profiles").raw(threads)
         return DeviceProfile.from_json(profile, where=f"{where}: profiles: {threads}")
     raise ProfileError(
-        f"{where}: neither a board nor the profile of a device; `sti calibrate PACK --json` prints "
-        "that of the machine it runs on"
+        f"{where}: neither a board nor a device profile; `sti calibrate PACK --json` prints the "
+        "profile of the machine it runs on"
     )
 
 
@@ -98,7 +99,7 @@ def _read(path: Path, asked: str | Path) -> object:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """What one layer of the reference model takes."""
+    """Times of one layer of the reference model."""
 
     hidden: int
     slices: int
@@ -147,8 +148,8 @@ def _compute(layer: _Layer, manifest: Manifest) -> dict[str, tuple[float, ...]]:
     """Coefficients of ``sti.device.profile.COMPUTE_TERMS`` for every graph of the manifest."""
     widths = list(layer.compute_s)
     offset_s, slice_s = fit_costs([(1.0, m) for m in widths], list(layer.compute_s.values()))
-    # Multiply-adds of the reference: of a slice, its products with keys and values included, and
-    # of the weights of a whole layer.
+    # Multiply-adds of the reference model: those of a slice, its products with keys and values
+    # included, and those of the weights of a whole layer.
     attention = 2 * layer.tokens**2 * layer.hidden / layer.slices
     add_s = float(slice_s) / (layer.shard_weights * layer.tokens + attention)
     shared_s = float(offset_s) / (layer.shard_weights * layer.slices * layer.tokens)

@@ -1,8 +1,8 @@
-"""Storage slower than this machine's: real reads that end no sooner than a slower device's would.
+"""Emulating slower storage: real reads that end no sooner than a slower device's would.
 
-In: a reader of the real file, and the device to be (``StorageProfile``). Out: a ``Reader`` with the
-same bytes, later. So one machine shows what a microSD card or a phone's flash would do to a run;
-nothing is faster than the real storage. Knows nothing of packs or plans.
+In: a reader of the real file, and the device to emulate (``StorageProfile``). Out: a ``Reader``
+that returns the same bytes later. So one machine shows what a microSD card or a phone's flash would
+do to a run; nothing gets faster than the real storage. Knows nothing of packs or plans.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sti.storage.reader import Reader
 from sti.units import format_size, parse_size, parse_time
 
 LEAST_RATE = 10**6
-"""Bytes a second; below, a run would seem to hang."""
+"""Bytes per second; with less, a run would seem to hang."""
 _ROWS_AT_ONCE = 8
-"""Scattered rows that the emulated device works on side by side."""
+"""Scattered rows that the emulated device serves in parallel."""
 _LATE_S = 2e-4
-"""A request that comes no later than this behind the end of the one before follows it without a
-gap: ``sleep`` wakes up late, which is no fault of the device."""
+"""A request that comes within this time after the end of the previous one follows it without a gap:
+``sleep`` wakes up late, which must not count against the emulated device."""
 
 DEVICES = {
     "microsd": StorageProfile(True, request_s=1e-3, bytes_per_s=0.05e9, row_s=0.0),
@@ -35,7 +35,7 @@ DEVICES = {
     "ufs3": StorageProfile(True, request_s=1e-4, bytes_per_s=2e9, row_s=0.0),
     "ufs4": StorageProfile(True, request_s=5e-5, bytes_per_s=4e9, row_s=0.0),
 }
-"""Round figures for sequential reads of the usual kinds of storage."""
+"""Round figures for sequential reads from common kinds of storage."""
 
 
 def parse_storage(text: str, *, name: str = "--storage") -> StorageProfile:
@@ -63,7 +63,7 @@ def parse_storage(text: str, *, name: str = "--storage") -> StorageProfile:
 
 
 def with_storage(profile: DeviceProfile, storage: StorageProfile) -> DeviceProfile:
-    """The profile of this machine with the slower of its own storage and the emulated one."""
+    """The profile, each figure of its storage the slower of its own and that of ``storage``."""
     own = profile.storage
     slower = StorageProfile(
         direct=own.direct,
@@ -82,9 +82,9 @@ class SlowReader:
 
     Args:
         inner: reads the bytes; owned, closed with this one.
-        storage: the device to be.
+        storage: the device to emulate.
 
-    Requests of several threads queue up, as at the device.
+    Safe to share between threads: their requests queue up, as they would at the device.
     """
 
     def __init__(self, inner: Reader, storage: StorageProfile) -> None:
@@ -116,7 +116,7 @@ class SlowReader:
         self._inner.close()
 
     def _wait(self, start: float, busy_s: float) -> None:
-        """Return when the device, asked at ``start``, would be through after ``busy_s``."""
+        """Return when the device, asked at ``start``, would finish after ``busy_s`` seconds."""
         if start - self._free < _LATE_S:
             start = self._free
         self._free = start + busy_s

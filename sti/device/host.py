@@ -1,9 +1,9 @@
-"""Facts of the machine: cores and their rank, memory, this process's memory, a line of description.
+"""Facts about the machine: cores by speed, memory, this process's memory, a one-line description.
 
 In: ``/proc``, ``/sys``, the scheduler and, where it is installed, psutil. Out: plain values, or
-None for what the system does not tell. Nothing here raises: Android denies parts of ``/proc`` and
-``sys.platform`` is ``"android"`` there; containers limit memory and processors below the host's;
-psutil is optional and may fail. Only files are read that Android leaves readable. What stands in
+None where the system does not say. Only ``check_threads`` raises: Android denies parts of ``/proc``
+(``sys.platform`` is ``"android"`` there), containers limit memory and processors below the host's,
+and psutil is optional and may fail. Only files that Android leaves readable are read. Files of
 ``/proc`` and ``/sys`` can be read below another root; what Python itself asks the system cannot.
 """
 
@@ -39,7 +39,7 @@ class Core:
 
 
 class Memory(NamedTuple):
-    """Memory of the machine, or of the container this process runs in; None: unknown."""
+    """Memory of the machine, or of the container this process runs in, in bytes; None: unknown."""
 
     total_bytes: int | None
     available_bytes: int | None
@@ -67,16 +67,16 @@ def core_count(root: Path = ROOT) -> int:
 
 
 def most_threads() -> int:
-    """Compute threads beyond which there is nothing to gain: to ask for more is a mistake."""
+    """The most compute threads that may be asked for; a larger number must be a mistake."""
     return _THREADS_A_CORE * core_count()
 
 
 def check_threads(threads: int | None, *, name: str = "threads") -> None:
-    """Refuse a number of compute threads that makes no sense here; None: not asked for.
+    """Refuse a number of compute threads that this machine cannot use; None is always accepted.
 
     Args:
-        threads: what the caller gave, of whatever type.
-        name: what it is called, for the message, e.g. ``"--threads"``.
+        threads: the number asked for, of any type.
+        name: the option, for the message, e.g. ``"--threads"``.
 
     Raises:
         InputError: not a whole number from 1 to ``most_threads()``.
@@ -115,13 +115,13 @@ def memory(root: Path = ROOT) -> Memory:
 
 
 def rss_bytes() -> int | None:
-    """Resident memory of this process now."""
+    """Resident memory of this process now, in bytes."""
     size = _table(Path("/proc/self/status")).get("VmRSS")
     return _psutil_rss() if size is None else size
 
 
 def peak_rss_bytes() -> int | None:
-    """Highest resident memory of this process so far."""
+    """Highest resident memory of this process so far, in bytes."""
     size = _table(Path("/proc/self/status")).get("VmHWM")
     if size is not None:
         return size

@@ -1,7 +1,7 @@
-"""Names of the lanes: what works side by side in a run. Pure.
+"""Names of the lanes: the parts of a run that work in parallel. Pure.
 
-Whatever is told by lane (profiles, plans, predictions, traces, timings) is a mapping from these
-names, so that a lane can be added or left out without another field anywhere.
+Everything that is stated per lane (profiles, plans, predictions, traces, timings) is a mapping from
+these names, so that a lane can be added or left out without adding a field anywhere.
 """
 
 from __future__ import annotations

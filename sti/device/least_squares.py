@@ -1,4 +1,4 @@
-"""Costs that are never below zero, fitted to times by least squares. Pure."""
+"""Non-negative costs, fitted to times by least squares. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ K = TypeVar("K", bound=Hashable)
 def fit_costs(terms: ArrayLike, seconds: ArrayLike) -> NDArray[np.float64]:
     """Coefficients ``c >= 0`` that minimize ``sum(((terms @ c - seconds) / seconds) ** 2)``.
 
-    Exact: the optimum is the best among the unconstrained optima of all subsets of terms, and
-    there are few terms.
+    Exact: the optimum is the best of the unconstrained optima of all subsets of terms, of which
+    there are few.
 
     Args:
         terms: ``[n, k]``, ``k`` at most 8.
         seconds: ``[n]``, all above zero.
 
     Returns:
-        ``[k]``; terms that do not help are zero. Where the measurements leave a choice, the one
-        with the fewest terms is taken.
+        float64 ``[k]``; terms that do not help are zero. Where several solutions fit equally well,
+        the one with the fewest terms.
     """
     y = np.asarray(seconds, dtype=np.float64)
     a = np.asarray(terms, dtype=np.float64) / y[:, None]

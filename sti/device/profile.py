@@ -1,7 +1,7 @@
-"""What a machine was measured to do: the device profile, as frozen data.
+"""The measured speed of a machine's storage, decoder and processor, as frozen data.
 
-In: measurements (``sti.calibration.calibrate``) or a JSON file. Out: predictions of how long a
-read, a decode or a graph takes, in seconds. Pure: no clock, no file. The planner's only source of
+In: measurements (``sti.calibration.calibrate``) or the JSON of a file. Out: predictions of how long
+a read, a decode or a graph takes, in seconds. Pure: no clock, no file. The planner's only source of
 times.
 """
 
@@ -23,10 +23,10 @@ COMPUTE_TERMS = 5
 
 @dataclass(frozen=True, slots=True)
 class StorageProfile:
-    """Sequential reads: ``request_s + bytes / bytes_per_s`` each; ``row_s`` a token embedding."""
+    """Sequential reads: ``request_s + bytes / bytes_per_s`` each; ``row_s`` per token embedding."""
 
     direct: bool
-    """Whether O_DIRECT works where the pack lies."""
+    """Whether O_DIRECT works where the pack is stored."""
     request_s: float
     bytes_per_s: float
     row_s: float
@@ -38,7 +38,7 @@ class StorageProfile:
 
 @dataclass(frozen=True, slots=True)
 class DecodeProfile:
-    """One decode thread: ``shard_s`` a shard plus ``weight_s[bits]`` a weight."""
+    """One decode thread: ``shard_s`` seconds per shard plus ``weight_s[bits]`` per weight."""
 
     shard_s: float
     weight_s: Mapping[int, float]
@@ -65,17 +65,17 @@ class DeviceProfile:
     threads: int
     """Compute threads the graphs were measured with."""
     decoders: int
-    """Decode threads that run beside compute."""
+    """Decode threads, which run beside compute."""
     lanes: Mapping[str, LaneProfile]
-    """Lane to what it costs."""
+    """Lane name to its costs."""
     tokenize_s: float
-    """Seconds a token in the tokenizer."""
+    """Seconds per token in the tokenizer."""
     fixed_s: float
-    """Seconds a run costs beside its lanes (thread start, collecting the answer)."""
+    """Seconds of a run outside its lanes (thread start, collecting the answer)."""
     contention: float
-    """How much slower compute is while storage and decode are busy (1: not at all)."""
+    """Factor by which compute is slower while storage and decode are busy; 1: not slower."""
     jitter: float
-    """95th percentile over median of a run, at least 1."""
+    """95th percentile of a run's time over its typical time, at least 1."""
 
     @property
     def storage(self) -> StorageProfile:
@@ -97,7 +97,7 @@ class DeviceProfile:
         return replace(self, lanes={**self.lanes, **lanes})
 
     def compute_s(self, graph: str, workload: Workload, width: int) -> float:
-        """Seconds one run of ``graph`` takes on ``width`` slices, alone on the machine."""
+        """Seconds that one run of ``graph`` takes on ``width`` slices, other lanes being idle."""
         tokens = workload.batch * workload.tokens
         terms = (1.0, width, tokens, width * tokens, width * tokens * workload.tokens)
         return sum(
@@ -116,12 +116,15 @@ class DeviceProfile:
         """Parse a profile.
 
         Raises:
-            ProfileError: an unknown version, or a missing or ill-typed field; names ``where``.
+            ProfileError: an unknown version, or a field that is missing or of the wrong type;
+                names ``where``.
         """
         fields = JsonFields(value, where=where, error=ProfileError)
         version = fields.integer("profile")
         if version != PROFILE_VERSION:
-            raise ProfileError(f"{where}: profile version {version} is unknown; `sti calibrate`")
+            raise ProfileError(
+                f"{where}: profile version {version} is unknown; measure again with `sti calibrate`"
+            )
         lanes = fields.object("lanes")
         return cls(
             device=fields.text("device"),
@@ -168,5 +171,5 @@ def _compute(fields: JsonFields) -> ComputeProfile:
     graphs = fields.object("graphs")
     terms = {key: graphs.numbers(key) for key in graphs.keys()}
     if any(len(found) != COMPUTE_TERMS for found in terms.values()):
-        raise ProfileError(f"{fields.where}: compute needs {COMPUTE_TERMS} terms a graph")
+        raise ProfileError(f"{fields.where}: compute needs {COMPUTE_TERMS} terms per graph")
     return ComputeProfile(terms)

@@ -1,8 +1,8 @@
 """Which bytes of a block a plan reads. Pure: decides reads, performs none.
 
 In: a block's layout (manifest) and the shard counts of a plan. Out: byte ranges inside the
-block's tensor, coalesced. The planner counts them and the storage lane reads them: one source, so
-that predicted and actual bytes agree.
+block's tensor, coalesced. The planner counts the same ranges that the storage lane reads, so that
+predicted and actual bytes agree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from sti.storage.byte_ranges import ByteRange, coalesce
 
 
 def segments(block: Block, counts: Sequence[int]) -> Iterator[ByteRange]:
-    """The prefixes a plan needs: outlier lists of ``counts[0]`` slices, then each plane's."""
+    """The prefixes that a plan reads, as ranges inside the block's tensor.
+
+    First the outlier lists of ``counts[0]`` slices, then ``counts[p]`` shards of each plane ``p``;
+    ranges may be empty.
+    """
     yield ByteRange(0, sum(block.outlier_bytes[: counts[0]]))
     start = sum(block.outlier_bytes)
     for plane, count in zip(block.planes, counts, strict=True):
@@ -23,5 +27,5 @@ def segments(block: Block, counts: Sequence[int]) -> Iterator[ByteRange]:
 
 
 def block_ranges(block: Block, counts: Sequence[int]) -> tuple[ByteRange, ...]:
-    """Coalesced ranges, relative to the block's tensor, that hold what ``counts`` asks for."""
+    """The ranges of ``segments``, coalesced: ascending and disjoint."""
     return coalesce(segments(block, counts))

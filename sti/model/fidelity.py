@@ -1,7 +1,7 @@
-"""What a submodel's shards come to: which blocks, which fidelities, which loss. Pure.
+"""The blocks of a submodel, the fidelities of their slices, and the loss to expect. Pure.
 
-In: a manifest, and how many shards are read of each plane. Out: bits of each slice, the loss that
-is expected, the working buffers a pack needs. Knows nothing of times, targets or bytes.
+In: a manifest, and how many shards are read from each plane. Out: bits of each slice, the expected
+loss, the working buffers that a pack needs. Knows nothing of times, targets or bytes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from sti.model.manifest import Block, Manifest, Submodel
 
 
 def working_buffers(manifest: Manifest) -> dict[str, int]:
-    """How many decoded blocks of each kind may be in memory: one being computed, others waiting.
+    """How many decoded blocks of each kind are held in memory: one being computed, others waiting.
 
-    Two of the kind with the largest blocks, one of the others: the longest decode need not wait for
-    the block before to be computed, which is what holds a pipeline up where decode and compute take
-    equally long (see docs/experiments.md).
+    Two of the kind with the largest blocks, one of each other kind. So the longest decode does not
+    wait until the previous block has been computed, which would stall the pipeline where decode and
+    compute take equally long (see docs/experiments.md).
     """
     weights: dict[str, int] = {}
     for block in manifest.blocks:
@@ -28,7 +28,7 @@ def working_buffers(manifest: Manifest) -> dict[str, int]:
 def fidelities(block: Block, counts: tuple[int, ...]) -> tuple[int, ...]:
     """Bits in use of each slice (0: absent) when ``counts[p]`` shards of plane ``p`` are read.
 
-    A shard has the highest fidelity all of whose planes are there. Returns one entry a slice.
+    A shard has the highest fidelity for which all planes were read. Returns one entry per slice.
     """
     bits = [0] * len(block.outlier_bytes)
     below = 0
@@ -59,12 +59,12 @@ def uniform_counts(block: Block, width: int, bits: int) -> Counts:
 
 
 def loss_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Counts]) -> float:
-    """Expected loss of a submodel where slices in use lack planes, by its curve."""
+    """Expected loss of a submodel, from its curve, for the planes that slices in use lack."""
     return submodel.loss_at(missing_of(submodel, blocks, counts))
 
 
 def missing_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Counts]) -> float:
-    """The gains of all planes that slices in use lack."""
+    """Sum of the gains of all planes that slices in use lack."""
     missing = 0.0
     for block, chosen in zip(blocks, counts, strict=True):
         reached = fidelities(block, chosen)[: submodel.width]

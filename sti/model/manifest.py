@@ -1,9 +1,9 @@
 """What a pack says about itself: the manifest, as frozen data.
 
-Planner, reader and engine take everything they know of a model from a ``Manifest``; it writes
-itself as the JSON text of a pack's header, and ``sti.pack.manifest_reader`` reads and checks that.
-Knows nothing of files, of NumPy or of any architecture: operand lists, slice units and graph names
-all come from the pack. ``FORMAT.md`` specifies every field.
+Planner, pack reader and engine take everything they know about a model from a ``Manifest``. It
+serializes itself to the JSON text in a pack's header; ``sti.pack.manifest_reader`` parses and
+checks that text. Knows nothing of files, of NumPy or of any architecture: operand lists, slice
+units and graph names all come from the pack. ``FORMAT.md`` specifies every field.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 ALIGNMENT = 16384
 """Blocks and the embedding table start at multiples of this many bytes in the file."""
 _KEYS = {"codebook": "book", "embeddings": "words"}
-"""Members that the format of packs calls otherwise."""
+"""Fields that have another name in the pack format: ours to the format's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class SideInput:
-    """Out-of-grid weights of one product, fed as ``<name>_idx [k]`` and ``<name>_w``.
+    """Weights of one product beyond the int8 grid, fed as ``<name>_idx [k]`` and ``<name>_w``.
 
     ``channels_per_slice`` is 0 where the index runs over the block's input (``_w`` is then
     ``[slices, k, out]`` and cut to the width); otherwise the index runs over the concatenated
@@ -54,9 +54,9 @@ class BlockKind:
     input_kind: str
     operands: tuple[Operand, ...]
     sliced: tuple[str, ...]
-    """ResidentRegion inputs ``[slices, ...]``, cut to the first ``width`` slices."""
+    """Resident inputs ``[slices, ...]``, cut to the first ``width`` slices."""
     shared: tuple[str, ...]
-    """ResidentRegion inputs given whole."""
+    """Resident inputs passed whole."""
     side: tuple[SideInput, ...]
 
 
@@ -67,24 +67,24 @@ class Plane:
     bits: int
     shard_bytes: int
     order: tuple[int, ...]
-    """Slices in the order they lie in the plane."""
+    """Slices in the order in which the plane stores them."""
     checksums: tuple[int, ...]
     """CRC-32 of each shard's bytes, in ``order``."""
     gains: tuple[float, ...]
-    """Importance by slice: by how much the plane lowers the expected loss."""
+    """Importance, by slice number: how much the plane lowers the expected loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of one layer: where its shards lie inside its tensor."""
+    """One block of one layer: where its shards are inside its tensor."""
 
     layer: int
     kind: str
     shard_weights: int
     length: int
-    """Bytes in use; the tensor is padded beyond them."""
+    """Bytes in use; the rest of the tensor is padding."""
     outlier_bytes: tuple[int, ...]
-    """Bytes of each slice's outlier list; the lists lie first, in slice order."""
+    """Bytes of each slice's outlier list; the lists come first, in slice order."""
     outlier_checksums: tuple[int, ...]
     planes: tuple[Plane, ...]
 
@@ -96,7 +96,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingTable:
-    """Word embeddings, read by row: packed 4-bit codes, then one float16 scale a group."""
+    """Token embeddings, read by row: packed 4-bit codes, then one float16 scale per group."""
 
     rows: int
     hidden: int
@@ -109,9 +109,9 @@ class EmbeddingTable:
 class Submodel:
     """A depth and width the pack vouches for, and its expected loss above the full model's.
 
-    Gains are measured in the full model. A smaller one suffers from missing planes in its own way:
+    Gains are measured in the full model; a smaller one may lose more or less by missing planes.
     ``losses[i]`` was measured where the planes that are not read add up to gains of ``missing[i]``.
-    Without a curve, what is missing simply adds to ``loss``.
+    Without a curve, what is missing is added to ``loss``.
     """
 
     depth: int
@@ -129,9 +129,10 @@ class Submodel:
         return follow(self.missing or (0.0,), self.losses or (self.loss,), missing)
 
     def missing_at(self, loss: float) -> float:
-        """The most that may be missing for an expected loss up to ``loss``: the other way round.
+        """The most that may be missing for an expected loss of at most ``loss``.
 
-        Infinite where the curve stays below; below zero where the submodel always loses more.
+        The inverse of ``loss_at``: infinite where the curve never exceeds ``loss``, negative
+        infinity where the submodel always loses more.
         """
         return reach(self.missing or (0.0,), self.losses or (self.loss,), loss)
 
@@ -188,7 +189,7 @@ class Manifest:
     """How importance and quality were measured; for people, not read by the run time."""
 
     def kind(self, name: str) -> BlockKind:
-        """The kind called ``name``; the manifest was checked, so it exists."""
+        """The kind called ``name``; a checked manifest has every kind that its blocks name."""
         return next(kind for kind in self.kinds if kind.name == name)
 
     def block(self, layer: int, kind: str) -> Block:
@@ -214,10 +215,10 @@ class Manifest:
         return None
 
     def to_json(self) -> str:
-        """The manifest as the compact JSON text that stands in the header."""
+        """The manifest as the compact JSON text of the header."""
         members = asdict(self)
         body = {"format": FORMAT_VERSION, **{_KEYS.get(k, k): v for k, v in members.items()}}
-        # Members that a pack may lack are left out, not null.
+        # Members that a pack does not have are left out rather than null.
         for key in ("quality", "rejection"):
             if body[key] is None:
                 del body[key]

@@ -1,4 +1,4 @@
-"""What is to be run at once: sentences and tokens, rounded up to few sizes. Pure."""
+"""The size of a run: sentences and tokens, rounded up to a few sizes. Pure."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is to be run: sentences and tokens a sentence (padded length), already bucketed."""
+    """Sentences in a run, and tokens per sentence (padded length), both already rounded up."""
 
     batch: int
     tokens: int
 
 
 TOKEN_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""A plan is made for the bucket that a batch's mean length falls into."""
+"""Token counts that plans are made for: a batch's mean length is rounded up to one of them."""
 
 
 def bucket(batch: int, tokens: int, *, most: int) -> Workload:
-    """The workload a plan is made for: sizes rounded up, so that few plans are made.
+    """The workload that a plan is made for: sizes rounded up, so that few plans are needed.
 
     Args:
-        most: the most tokens the model takes.
+        batch: sentences, rounded up to a power of two.
+        tokens: tokens per sentence, rounded up to one of ``TOKEN_BUCKETS``.
+        most: the most tokens that the model takes.
     """
     fitting = (size for size in TOKEN_BUCKETS if size >= tokens)
     return Workload(1 << (batch - 1).bit_length(), min(next(fitting, most), most))

@@ -1,4 +1,7 @@
-"""Rows of the token embedding table: from 4-bit codes and scales to float32."""
+"""Decoding rows of the token embedding table: 4-bit codes and scales -> float32.
+
+In: rows as they are stored, and their layout. Out: floats. Knows nothing of files or tokens.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ def decode_rows(raw: NDArray[np.uint8], table: EmbeddingTable, out: NDArray[np.f
     """Decode token embeddings.
 
     Args:
-        raw: uint8 ``[n, row_bytes]``, rows as they are stored.
+        raw: uint8 ``[n, row_bytes]``, rows as they are stored; not modified.
         table: their layout.
         out: float32 ``[n, hidden]``, C-contiguous, overwritten; owned by the caller.
     """
     half = table.hidden // 2
-    for start in range(0, len(raw), _ROWS_AT_ONCE):  # so that what is in between stays small
+    for start in range(0, len(raw), _ROWS_AT_ONCE):  # so that temporary arrays stay small
         some, target = raw[start : start + _ROWS_AT_ONCE], out[start : start + _ROWS_AT_ONCE]
         codes = some[:, :half]
         scales = np.ascontiguousarray(some[:, half:]).view("<f2")

@@ -1,4 +1,4 @@
-"""The header of a pack: its frame, its checksum, its table and manifest, held against one another.
+"""The header of a pack: its checksum, tensor table and manifest, checked against one another.
 
 In: an open file. Out: manifest and tensor table. Knows nothing of what tensors mean.
 ``FORMAT.md`` specifies every byte.
@@ -44,12 +44,12 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 
 
 def padded(length: int) -> int:
-    """``length`` rounded up to the alignment of words and blocks."""
+    """``length`` rounded up to the alignment of the embedding table and of blocks."""
     return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 def header_checksum(header: bytes) -> int:
-    """CRC-32 of a header whose own eight digits count as zeros."""
+    """CRC-32 of a header, with the eight digits of its own checksum taken as zeros."""
     start = len(HEADER_START)
     crc = zlib.crc32(header[:start])
     crc = zlib.crc32(b"0" * CHECKSUM_DIGITS, crc)
@@ -57,7 +57,10 @@ def header_checksum(header: bytes) -> int:
 
 
 def pack_id_of(manifest_text: str) -> str:
-    """Sixteen hexadecimal digits that name a pack by its manifest, checksums included."""
+    """The identity of a pack: sixteen hexadecimal digits of the hash of its manifest.
+
+    The manifest holds the checksums of everything else, so the identity names the content.
+    """
     return hashlib.sha256(manifest_text.encode("utf-8")).hexdigest()[:16]
 
 
@@ -77,10 +80,10 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_exactly(stream: BinaryIO, path: Path, offset: int, length: int) -> bytes:
-    """Bytes of a file whose size was checked before.
+    """Read ``length`` bytes at ``offset`` of a file whose size was checked before.
 
     Raises:
-        PackCorruptError: the file ends before they do.
+        PackCorruptError: the file ends before that.
         StorageError: reading failed.
     """
     parts: list[bytes] = []
@@ -100,6 +103,10 @@ def read_exactly(stream: BinaryIO, path: Path, offset: int, length: int) -> byte
 def read_header(stream: BinaryIO, path: Path) -> tuple[str, TensorTable, Manifest]:
     """Manifest text, tensor table and manifest of an open pack, checked against one another.
 
+    Args:
+        stream: the open pack; its position changes.
+        path: the file's name, for messages.
+
     Raises:
         PackFormatError, PackCorruptError, StorageError: as ``PackReader.open``.
     """
@@ -118,7 +125,7 @@ def read_header(stream: BinaryIO, path: Path) -> tuple[str, TensorTable, Manifes
     table = parse_table(header, where=where, error=PackFormatError)
     text = table.metadata.get("sti")
     if text is None:
-        raise PackFormatError(f"{where}: the header holds no manifest; rebuild the pack")
+        raise PackFormatError(f"{where}: the header contains no manifest; rebuild the pack")
     if table.end != file_bytes:
         raise PackCorruptError(
             f"{where}: the file has {file_bytes} bytes, its tensors end at byte {table.end}; "
@@ -136,12 +143,12 @@ def resident_place(table: TensorTable, manifest: Manifest) -> TensorInfo:
 
 
 def _check_frame(header: bytes, where: str) -> None:
-    """Refuse what is no pack, and headers that do not match their checksum."""
+    """Refuse files that are not packs, and headers that do not match their checksum."""
     if not header.startswith(HEADER_START):
         if header[:1] == b"{":
             raise PackFormatError(
                 f"{where}: a safetensors file, but not a pack (it has no STI manifest); "
-                "make a pack of a checkpoint with `sti-shard build`"
+                "make a pack from a checkpoint with `sti-shard build`"
             )
         raise PackFormatError(f"{where}: not a pack; make one with `sti-shard build`")
     start = len(HEADER_START)
@@ -153,7 +160,7 @@ def _check_frame(header: bytes, where: str) -> None:
 
 
 def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str) -> None:
-    """Refuse a table that does not have the order, types and sizes the manifest speaks of."""
+    """Refuse a table whose order, types or sizes differ from what the manifest says."""
 
     def require(condition: bool, message: str) -> None:
         if not condition:
@@ -169,12 +176,13 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
 
     words = manifest.embeddings
     place = stored(WORDS, words.rows * words.row_bytes)
-    require(start % ALIGNMENT == 0, f"the data starts at {start}, no multiple of {ALIGNMENT}")
+    require(start % ALIGNMENT == 0, f"the data starts at {start}, not a multiple of {ALIGNMENT}")
     require(start + manifest.resident.length == place.offset, "the resident region does not fit")
     require(place.offset % ALIGNMENT == 0, "the embedding table is not aligned")
     names = list(table.tensors)
     at = names.index(WORDS)
-    require(bool(at) and manifest.resident.first == names[0], "the resident region is elsewhere")
+    first = bool(at) and manifest.resident.first == names[0]
+    require(first, "the resident region does not begin with the first tensor")
     for name in names[:at]:
         item = table.tensors[name]
         require(item.dtype in DTYPES, f"tensor {name!r} is of unknown type {item.dtype}")

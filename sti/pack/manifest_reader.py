@@ -1,8 +1,8 @@
-"""Reading a manifest: parsed, and refused where its members contradict one another.
+"""Reading a manifest: parses it, and refuses one whose members contradict one another.
 
-In: the JSON text in a pack's header (``__metadata__["sti"]``). Out: a ``Manifest`` that can be
-relied on. Runs at every opening, so lists are checked as a whole, not item by item. Knows nothing
-of files; that tensors are where they should be is for ``sti.pack.pack_reader`` to see.
+In: the JSON text in a pack's header (``__metadata__["sti"]``). Out: a checked ``Manifest``. Runs
+whenever a pack is opened, so lists are checked as a whole, not item by item. Knows nothing of
+files; ``sti.pack.header`` checks that tensors are where they should be.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def read_manifest(text: str, *, where: str) -> Manifest:
     """Parse and check a manifest.
 
     Raises:
-        PackFormatError: not JSON, an unknown format version, a missing or ill-typed field,
-            or fields that contradict one another; names ``where`` and the field.
+        PackFormatError: not JSON, an unknown format version, a field that is missing or of the
+            wrong type, or fields that contradict one another; names ``where`` and the field.
     """
     try:
         parsed = json.loads(text)
@@ -183,10 +183,10 @@ class _Check:
         self._manifest, self._where = manifest, where
 
     def all(self) -> None:
-        """Every part.
+        """Check every part.
 
         Raises:
-            PackFormatError: names the part.
+            PackFormatError: a part is contradictory; names it.
         """
         self._model()
         self._words()
@@ -222,7 +222,7 @@ class _Check:
             self._require(bool(kind.operands), f"block kind {kind.name!r} has no operands")
             for operand in kind.operands:
                 whole = prod(operand.shape) % WEIGHTS_MULTIPLE == 0
-                wanted = f"must have a multiple of {WEIGHTS_MULTIPLE} weights a slice"
+                wanted = f"must have a multiple of {WEIGHTS_MULTIPLE} weights per slice"
                 self._require(whole, f"{kind.name} operand {operand.name!r} {wanted}")
 
     def _words(self) -> None:
@@ -230,9 +230,9 @@ class _Check:
         fits = words.hidden == self._manifest.dimensions.hidden
         self._require(fits, "token embeddings do not have the model's width")
         grouped = words.hidden % 2 == 0 and words.hidden % words.group == 0
-        self._require(grouped, "token embeddings cannot be cut into halves and groups")
+        self._require(grouped, "token embeddings cannot be divided into halves and groups")
         row_bytes = words.hidden // 2 + words.hidden // words.group * 2
-        self._require(words.row_bytes == row_bytes, f"token embeddings take {row_bytes} bytes")
+        self._require(words.row_bytes == row_bytes, f"a token embedding takes {row_bytes} bytes")
 
     def _block(self, block: Block, weights: dict[str, int]) -> None:
         dims = self._manifest.dimensions
@@ -242,19 +242,19 @@ class _Check:
         fits = block.shard_weights == weights[block.kind]
         self._require(fits, f"{tag}: shards do not fit the operands")
         bits = tuple(plane.bits for plane in block.planes)
-        self._require(bits == self._manifest.ladder, f"{tag}: planes")
+        self._require(bits == self._manifest.ladder, f"{tag}: planes differ from the ladder")
         counts = {len(block.outlier_bytes), len(block.outlier_checksums)}
         for plane in block.planes:
             counts |= {len(plane.order), len(plane.checksums), len(plane.gains)}
-        self._require(counts == {dims.slices}, f"{tag}: lists must have one entry a slice")
+        self._require(counts == {dims.slices}, f"{tag}: lists must have one entry per slice")
         slices = list(range(dims.slices))
         in_order = list(block.planes[0].order) == slices
-        self._require(in_order, f"{tag}: the first plane is not in order")
+        self._require(in_order, f"{tag}: slices of the first plane are not in order")
         length, lower = sum(block.outlier_bytes), 0
         for plane in block.planes:
             fits = plane.shard_bytes * 8 == block.shard_weights * (plane.bits - lower)
             self._require(fits, f"{tag}: plane {plane.bits} has shards of another size")
-            self._require(sorted(plane.order) == slices, f"{tag}: order of plane {plane.bits}")
+            self._require(sorted(plane.order) == slices, f"{tag}: bad order of plane {plane.bits}")
             good = min(plane.gains) >= 0.0
             self._require(good, f"{tag}: a gain of plane {plane.bits} is negative")
             length += plane.shard_bytes * dims.slices
@@ -279,15 +279,16 @@ class _Check:
         dims, submodels = self._manifest.dimensions, self._manifest.submodels
         sizes = [(submodel.depth, submodel.width) for submodel in submodels]
         self._require(len(set(sizes)) == len(sizes), "a submodel is listed twice")
-        self._require(sizes[0] == (dims.layers, dims.slices), "the full model comes first")
+        full = sizes[0] == (dims.layers, dims.slices)
+        self._require(full, "the first submodel must be the full model")
 
     def _quality(self, quality: Quality) -> None:
         metric = quality.metric
         known = metric in METRICS
         self._require(known, f"quality.metric {metric!r} is not one of {', '.join(METRICS)}")
-        self._require(quality.examples < 2**53, "quality.examples is beyond all counting")
+        self._require(quality.examples < 2**53, "quality.examples must be below 2**53")
         spread = quality.residual <= 2.0
-        self._require(spread, "quality.residual must be at most 2, as far as a metric reaches")
+        self._require(spread, "quality.residual must be at most 2")
         self._along("quality", quality.losses, "values", quality.values)
         values = quality.values
         self._require(_never_falls(values[::-1]), "quality.values must not rise")
@@ -297,7 +298,7 @@ class _Check:
 
     def _rejection(self, rejection: Rejection) -> None:
         fits = self._manifest.task == "classification"
-        self._require(fits, "rejection is only for a classification")
+        self._require(fits, "rejection is only for classification")
         self._require(rejection.accepted <= 1.0, "rejection.accepted must be a share, at most 1")
         self._along("rejection", rejection.losses, "thresholds", rejection.thresholds)
         inside = min(rejection.thresholds) >= 0.0 and max(rejection.thresholds) <= 1.0
@@ -308,7 +309,7 @@ class _Check:
     ) -> None:
         """A curve over losses: at least one point, the losses rising from 0 or above."""
         paired = 0 < len(losses) == len(values)
-        self._require(paired, f"{name}.losses and {name}.{member} must have an entry each")
+        self._require(paired, f"{name}.losses and {name}.{member} must pair up")
         self._require(losses[0] >= 0.0 and _rises(losses), f"{name}.losses must rise")
 
 

@@ -1,8 +1,8 @@
-"""Opening packs: what a run needs of the file before the first block is streamed.
+"""Opening packs: what a run needs from the file before the first block is streamed.
 
-In: the path of a pack. Out: its manifest, its resident tensors, and where words and blocks lie.
-Opening takes two or three reads: the header, then the resident region as one span with one
-checksum. Blocks and token embeddings are streamed by others; ``sti.pack.verify`` checks all of
+In: the path of a pack. Out: its manifest, its resident tensors, and where token embeddings and
+blocks start. Opening takes two or three reads: the header, then the resident region as one span
+with one checksum. Blocks and token embeddings are not read here; ``sti.pack.verify`` checks all of
 them. Knows nothing of graphs, plans or of what tensors mean. ``FORMAT.md`` specifies every byte.
 """
 
@@ -36,7 +36,7 @@ from sti.storage.file_reader import no_read_ahead
 
 
 class PackReader:
-    """An open pack. Immutable but for ``close``; safe to share between threads.
+    """An open pack. Immutable except for ``close``; safe to share between threads.
 
     Attributes:
         path: the file.
@@ -49,13 +49,13 @@ class PackReader:
     def __init__(
         self, path: Path, text: str, table: TensorTable, manifest: Manifest, region: bytes
     ) -> None:
-        """For ``open`` alone: all parts are checked and belong together."""
+        """Used by ``open`` only, with parts that were checked and belong together."""
         self.path = path
         self.file_bytes = table.end
         self.manifest = manifest
         self.pack_id = pack_id_of(text)
         self.embeddings_offset = table.tensors[WORDS].offset
-        self._table = table._replace(metadata={})  # the manifest's text is through with
+        self._table = table._replace(metadata={})  # the manifest's text is no longer needed
         self._region: bytes | None = region
         self._start = self.embeddings_offset - manifest.resident.length
 
@@ -115,11 +115,11 @@ class PackReader:
         return place.offset
 
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor of the file, in the order in which they lie there."""
+        """Every tensor of the file, in the order in which it stores them."""
         return self._table.tensors
 
     def close(self) -> None:
-        """Let go of the resident region; views already given out stay valid. Idempotent."""
+        """Release the resident region; views already returned stay valid. Idempotent."""
         self._region = None
 
     def __enter__(self) -> PackReader:

@@ -1,9 +1,9 @@
-"""The table of a safetensors file: which tensor lies where.
+"""The table of a safetensors file: where each tensor is.
 
-In: the JSON header of a file. Out: tensors with checked places, or the caller's error. Everything
-is validated before any data is touched: lengths, types, shapes, and that the tensors follow one
-another without a gap or an overlap, as the reference library demands. Knows nothing of packs, of
-checkpoints, or of what tensors mean.
+In: the JSON header of a file. Out: tensors with checked offsets, or the error that the caller
+chose. Everything is validated before any data is read: lengths, types, shapes, and that tensors
+follow one another without a gap or an overlap, as the reference library requires. Knows nothing of
+packs, of checkpoints, or of what tensors mean.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ITEM_BYTES: Mapping[str, int] = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1},
     **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1},
 }
-"""Bytes an element of each type."""
+"""Bytes per element of each type."""
 
 
 class TensorInfo(NamedTuple):
@@ -38,16 +38,22 @@ class TensorInfo(NamedTuple):
 
 
 class TensorTable(NamedTuple):
-    """The tensors of a file in the order in which they lie there, and its text metadata."""
+    """The tensors of a file in the order in which it stores them, and its text metadata."""
 
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
     end: int
-    """The byte behind the last tensor: the size the file ought to have."""
+    """The offset after the last tensor: the size that the file should have."""
 
 
 def header_bytes(prefix: bytes, file_bytes: int, *, where: str, error: type[StiError]) -> int:
-    """Length of the JSON header that follows the first 8 bytes of the file.
+    """Length of the JSON header, from the first 8 bytes of the file.
+
+    Args:
+        prefix: the beginning of the file, at least 8 bytes where it has as many.
+        file_bytes: size of the file.
+        where: the file, for messages.
+        error: what is raised when the length is impossible.
 
     Raises:
         error: the file is too short, or the length reaches beyond it.
@@ -57,7 +63,7 @@ def header_bytes(prefix: bytes, file_bytes: int, *, where: str, error: type[StiE
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
     if not 2 <= length <= min(MAX_HEADER_BYTES, file_bytes - LENGTH_BYTES):
         raise error(
-            f"{where}: not a safetensors file, or truncated: it announces a header of {length} "
+            f"{where}: not a safetensors file, or truncated: it states a header of {length} "
             f"bytes, and the whole file has {file_bytes}"
         )
     return length
@@ -70,6 +76,9 @@ def parse_table(raw: bytes, *, where: str, error: type[StiError]) -> TensorTable
         raw: exactly the header, without the 8 bytes before it.
         where: the file, for messages.
         error: what is raised when the header is malformed.
+
+    Raises:
+        error: not valid JSON, or entries that are malformed, overlap or leave gaps.
     """
     try:
         # Duplicate names would hide a tensor, so pairs are checked rather than merged.
@@ -87,7 +96,7 @@ def parse_table(raw: bytes, *, where: str, error: type[StiError]) -> TensorTable
     end = base
     for name, place in ordered.items():
         if place.offset != end:
-            kind = "overlaps the one before it" if place.offset < end else "leaves a hole before it"
+            kind = "overlaps the one before it" if place.offset < end else "leaves a gap before it"
             raise error(f"{where}: tensor {name!r} {kind} at byte {min(place.offset, end)}")
         end += place.length
     return TensorTable(ordered, metadata, end)

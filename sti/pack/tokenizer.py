@@ -1,6 +1,6 @@
-"""The tokenizer that a pack brings with it.
+"""Making the tokenizer of a pack.
 
-In: an open pack. Out: a ``Tokenizer``. Knows nothing of what is done with tokens.
+In: an open pack. Out: a ``Tokenizer``. Knows nothing of how tokens are used.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from sti.text.wordpiece import Tokenizer, TokenizerSpec
 
 
 def pack_tokenizer(reader: PackReader) -> Tokenizer:
-    """The tokenizer in a pack; needs the pack no longer. Takes some milliseconds.
+    """The tokenizer of a pack, which may be closed afterwards. Takes a few milliseconds.
 
     Raises:
-        PackFormatError: the pack lacks a vocabulary, or one of the kind its manifest describes.
+        PackFormatError: the vocabulary is missing, or does not fit the manifest.
     """
     return Tokenizer(
         TokenizerSpec.from_json(reader.manifest.tokenizer),

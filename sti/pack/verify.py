@@ -1,8 +1,8 @@
-"""Checking a whole pack: every byte is covered by some checksum or must be zero.
+"""Checking a whole pack: every byte is covered by a checksum or must be zero.
 
-In: the path of a pack. Out: a report that names every part that does not match: the layer, kind,
-slice and plane of a shard, or the region. Reads the file once, block by block. Knows nothing of
-what tensors mean.
+In: the path of a pack. Out: a report that names every part that does not match its checksum: the
+layer, kind, slice and plane of a shard, or the region. Reads the file once, block by block. Knows
+nothing of what tensors mean.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class VerifyReport:
 
     @property
     def good(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no fault was found."""
         return not self.faults
 
 
@@ -66,7 +66,7 @@ def verify(path: Path | str, progress: Callable[[int, int], None] | None = None)
 
     Args:
         path: the pack.
-        progress: called with bytes done and bytes in all, from the calling thread.
+        progress: called with bytes done and total bytes, from the calling thread.
 
     Raises:
         PackFormatError, PackCorruptError: the header is unusable, so that nothing can be compared.
@@ -85,10 +85,16 @@ def verify(path: Path | str, progress: Callable[[int, int], None] | None = None)
 
 
 def verify_embeddings(path: Path, offset: int, table: EmbeddingTable) -> None:
-    """Compare the embedding table with its checksum, for who reads single rows of it afterwards.
+    """Compare the embedding table with its checksum; single rows have none of their own.
+
+    Args:
+        path: the pack.
+        offset: where the table starts in the file, in bytes.
+        table: its layout and checksum.
 
     Raises:
         PackCorruptError: it does not match, or the file ends inside it.
+        PackError, StorageError: the file cannot be read.
     """
     length = table.rows * table.row_bytes
     with open_file(path) as stream:
@@ -124,7 +130,7 @@ class _Check:
             self.faults.append(Fault(part, offset, length))
 
     def words(self, offset: int, table: EmbeddingTable) -> None:
-        """Compare the embedding table; what pads it must be zero."""
+        """Compare the embedding table; the padding after it must be zero."""
         length = table.rows * table.row_bytes
         self.span(WORDS, offset, length, table.checksum)
         rest = padded(length) - length
@@ -156,7 +162,7 @@ class _Check:
 
 
 def _pieces(offset: int, block: Block) -> Iterator[tuple[int, int, int, Fault]]:
-    """Place in the block, length, checksum, and the fault to report, of each part of a block."""
+    """Offset in the block, length, checksum, and the fault to report, for each part of a block."""
     at = 0
     layer, kind = block.layer, block.kind
     for index, (length, checksum) in enumerate(

@@ -65,8 +65,8 @@ def write_file(name: str, text: str) -> None:
     """Write a text file whole; a pipe or a device is written to as it is.
 
     Raises:
-        InputError: the file cannot be written there; nothing of it is left.
-        StorageError: the disk is full or fails; nothing of the file is left.
+        InputError: the file cannot be written there; no temporary file is left.
+        StorageError: the disk is full or fails; no temporary file is left.
     """
     path = Path(name)
     try:

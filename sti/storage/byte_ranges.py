@@ -1,8 +1,7 @@
-"""Which bytes of a block a plan reads. Pure: decides reads, performs none.
+"""Byte ranges of a file: merged, trimmed, and widened to whole sectors. Pure: performs no reads.
 
-In: a block's layout (manifest) and the shard counts of a plan. Out: byte ranges inside the
-block's tensor, coalesced. The planner counts them, the stream performs them: one source, so that
-predicted and actual bytes agree.
+In: offsets and lengths. Out: the same as fewer or aligned ranges. Knows nothing of files, blocks or
+plans; which bytes of a block a plan reads is decided by ``sti.model.block_layout``.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ class ByteRange(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The offset just behind the range."""
+        """The offset of the first byte after the range."""
         return self.offset + self.length
 
 
 def coalesce(ranges: Iterable[ByteRange], *, gap: int = MERGE_GAP) -> tuple[ByteRange, ...]:
     """Merge ranges that overlap, touch, or lie at most ``gap`` bytes apart.
 
-    Returns ascending, disjoint ranges that cover every byte of the input; empty ranges vanish.
+    Returns ascending, disjoint ranges that cover every byte of the input; empty ranges are dropped.
     """
     merged: list[ByteRange] = []
     for item in sorted((r for r in ranges if r.length), key=lambda r: (r.offset, r.length)):
@@ -41,7 +40,7 @@ def coalesce(ranges: Iterable[ByteRange], *, gap: int = MERGE_GAP) -> tuple[Byte
 
 
 def skip(ranges: Sequence[ByteRange], skipped: int) -> tuple[ByteRange, ...]:
-    """What is left of ``ranges`` when their first ``skipped`` bytes are already at hand."""
+    """What is left of ``ranges`` after their first ``skipped`` bytes, e.g. those preloaded."""
     left: list[ByteRange] = []
     for item in ranges:
         taken = min(skipped, item.length)

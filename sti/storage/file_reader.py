@@ -1,9 +1,10 @@
 """Reading ranges of a file into memory that the caller owns.
 
-In: byte ranges of a pack. Out: their bytes in aligned buffers, past the page cache where the file
-system allows it (``O_DIRECT``), else through it with the pages dropped after use: a model that is
-streamed must not push everything else out of a small machine's cache. Knows nothing of blocks,
-planes or plans. io_uring is left alone: Android's seccomp filter kills a process that probes it.
+In: byte ranges of a pack. Out: their bytes in aligned buffers. Reads bypass the page cache where
+the file system allows it (``O_DIRECT``); elsewhere they go through it and the pages are dropped
+after use, so that a streamed model does not push everything else out of a small machine's cache.
+Knows nothing of blocks, planes or plans. io_uring is not used: Android's seccomp filter kills a
+process that probes for it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ class FileReader:
 
     Args:
         path: the file, opened for reading.
-        direct: True insists on ``O_DIRECT`` being tried, False never tries it, None tries it and
-            falls back to buffered reads on the first refusal.
+        direct: False for buffered reads; otherwise ``O_DIRECT`` is tried, and the first refusal
+            falls back to buffered reads.
+
+    Raises:
+        StorageError: the file cannot be opened.
 
     Reads may be issued from several threads at once; ``close`` must not overlap them.
     """
@@ -62,7 +66,7 @@ class FileReader:
 
         Args:
             item: a sector-aligned range inside the file.
-            out: page-aligned uint8, at least ``item.length`` long, owned by the caller.
+            out: page-aligned uint8 of at least ``item.length`` bytes, owned by the caller.
 
         Raises:
             PackCorruptError: the file ends before the range does.
@@ -101,15 +105,19 @@ class FileReader:
             ) from error
 
     def read_rows(self, base: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """Scattered rows of a table, through the page cache, with every request in flight at once.
+        """Read scattered rows of a table through the page cache, all requests in flight at once.
 
-        One read-ahead hint a range lets the device work on all of them together, which is several
-        times faster than one direct read after another (see docs/experiments.md).
+        A read-ahead hint for each range lets the device work on all of them together, which is
+        several times faster than one direct read after another (see docs/experiments.md).
 
         Args:
-            base: where row 0 starts in the file.
-            rows: ``[n]``, ascending, distinct.
-            out: ``[n, row_bytes]``, contiguous, overwritten.
+            base: where row 0 starts in the file, in bytes.
+            rows: int64 ``[n]``, ascending, distinct.
+            out: uint8 ``[n, row_bytes]``, contiguous, overwritten; owned by the caller.
+
+        Raises:
+            PackCorruptError: the file ends before a row does.
+            StorageError: the system refuses a read.
         """
         row_bytes = out.shape[1]
         spans = coalesce(
@@ -134,7 +142,7 @@ class FileReader:
             self._advise(self._fd, span.offset, span.length, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
-        """Give back the descriptors. Idempotent."""
+        """Close the file. Idempotent."""
         for fd in (self._fd, self._direct_fd):
             if fd >= 0:
                 os.close(fd)
@@ -153,9 +161,10 @@ class FileReader:
 
 
 def no_read_ahead(fd: int) -> None:
-    """Tell the system to read what is asked for and no more.
+    """Tell the system to read only what is asked for.
 
-    Its own read-ahead, megabytes on some machines, is for who does not know what comes next.
+    The kernel's own read-ahead, megabytes on some machines, helps programs that do not know what
+    they will read next; here the plan knows.
     """
     advise = getattr(os, "posix_fadvise", None)
     if advise is not None:
@@ -163,7 +172,7 @@ def no_read_ahead(fd: int) -> None:
 
 
 def drop_cache(path: Path) -> None:
-    """Ask the system to forget the file's cached pages, written out first where they are dirty."""
+    """Ask the system to drop the file's cached pages, after writing out dirty ones."""
     advise = getattr(os, "posix_fadvise", None)
     if advise is None:
         return

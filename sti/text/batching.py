@@ -1,9 +1,9 @@
 """How a batch of sentences is cut into groups that attend together. Pure.
 
 In: token counts. Out: groups of sentences, each padded to its longest. Sentences of equal length
-share a group without padding, so that they are computed to the bit as if alone; groups of nearly
-equal length are merged where the padding costs less than another pass. Every group goes through a
-block while its weights are in the working buffer: a batch reads and decodes every weight once.
+share a group without padding, so each gets the same bits as it would alone; groups of nearly equal
+length are merged where padding costs less than another pass. All groups go through a block while
+its weights are in the working buffer, so a batch reads and decodes every weight once.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 GROUP_TOKENS = 24
-"""What one more group costs, as tokens of padding: the fixed cost of running each graph."""
+"""Cost of one more group, in tokens of padding: the fixed cost of running each graph."""
 
 MOST_TOKENS = 2048
-"""A group is cut at this many tokens: activations stay small, and the products are long enough."""
+"""Most tokens in a group: activations stay small, and matrix products are still long enough."""
 
 MOST_PAIRS = 262144
-"""It is also cut at so many pairs of tokens that attend to each other: their scores are floats."""
+"""Most pairs of tokens in a group that attend to each other: their scores are floats."""
 
 
 class Group(NamedTuple):
-    """Sentences (indices into the batch, ascending) that are padded to ``tokens``."""
+    """Sentences that are padded to ``tokens`` tokens; ``members`` are ascending batch indices."""
 
     members: tuple[int, ...]
     tokens: int
 
 
 def group_by_length(lengths: Sequence[int]) -> tuple[Group, ...]:
-    """Cut a batch into groups so that padding plus group overhead is least.
+    """Cut a batch into groups with the least padding plus group overhead.
 
-    Exact: a dynamic programme over the distinct lengths, shortest first. Deterministic.
+    Exact: dynamic programming over the distinct lengths, shortest first. Deterministic.
+
+    Args:
+        lengths: tokens of each sentence, special tokens included.
     """
     by_length: dict[int, list[int]] = {}
     for index, length in enumerate(lengths):

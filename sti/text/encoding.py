@@ -1,4 +1,4 @@
-"""A text or a pair, and what it is encoded to: token ids, type ids, offsets and word ids."""
+"""A text or a pair of texts, and its encoding: token ids, type ids, offsets and word ids."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Text = str | tuple[str, str]
 
 
 class Alignment:
-    """Where tokens come from, found when somebody asks.
+    """Where each token comes from in the text, worked out at first use.
 
-    ``find`` gives ``(start, end, word)`` for every token. Safe to share between threads: at worst
+    ``find`` returns ``(start, end, word)`` for every token. Safe to share between threads: at worst
     two of them do the same work.
     """
 
@@ -25,7 +25,7 @@ class Alignment:
 
     @functools.cached_property
     def table(self) -> NDArray[np.int32]:
-        """``(n, 3)``: start, end, word; read-only."""
+        """int32 ``(n, 3)``: start, end, word; read-only."""
         table = np.array(self._find(), dtype=np.int32).reshape(-1, 3)
         table.flags.writeable = False
         return table
@@ -38,10 +38,10 @@ class Encoding:
     Attributes:
         ids: ``(n,)`` int64, owned by the caller.
         type_ids: ``(n,)`` int64, 1 for the second text of a pair and the SEP after it.
-        truncated: tokens were cut off to stay within the limit.
+        truncated: whether tokens were cut off to stay within the limit.
 
-    ``offsets`` and ``word_ids`` are worked out at first use, from the text that this object
-    keeps until then. Safe to share between threads.
+    ``offsets`` and ``word_ids`` are worked out at first use from the text, which this object keeps.
+    Safe to share between threads.
     """
 
     ids: NDArray[np.int64]

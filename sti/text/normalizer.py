@@ -1,17 +1,16 @@
-"""Text to words, as BERT does it: clean, part ideographs, strip accents, lower, split.
+"""Text to words, as BERT does it: clean, separate ideographs, strip accents, lowercase, split.
 
-Knows no vocabulary and no ids, and asks neither ``unicodedata`` nor ``str`` about any character:
-every class and mapping comes from ``sti.text.unicode_tables``, so the Python version changes
-nothing.
+Knows no vocabulary and no ids. Every character class and mapping comes from
+``sti.text.unicode_tables`` rather than ``unicodedata`` or ``str``, so results do not depend on the
+Python version.
 
-In: text and the four options of the tokenizer. Out: one string in which the words are parted by
-single spaces, and, for callers that need offsets, the index of the source character behind every
-character of it.
+In: text and the four options of the tokenizer. Out: the words of the text and, for callers that
+need offsets, the index of the source character of every character in them.
 
 All steps but one look at a single character, so they are folded into one ``str.translate`` table
-filled on demand. The one exception is canonical reordering: it shows only where combining
+filled on demand. The exception is canonical reordering, which matters only where combining
 characters survive accent stripping (Hangul tone marks, musical stems, marks newer than the
-reference library's tables). Texts that hold one take the long way, step by step.
+reference library's tables). Texts with such a character go through the steps one by one.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from collections.abc import Callable, Iterator
 
 from sti.text import unicode_tables
 
-# Stands for characters that may be reordered. A lone surrogate: it is in no valid text, and text
-# that holds it anyway only takes the long way.
+# Marks characters that may be reordered. A lone surrogate, which no valid text contains; text that
+# contains it anyway goes through the steps one by one.
 _MARKER = "\udfff"
 TABLE_LIMIT = 16384
 """Characters remembered per table; more are computed each time."""
 
-_PLAIN = 0xC0  # below it nothing decomposes, combines or is a mark
+_PLAIN = 0xC0  # no character below it decomposes, combines or is a mark
 _HANGUL_FIRST, _HANGUL_COUNT = 0xAC00, 11172
 _LEADING, _VOWEL, _TRAILING = 0x1100, 0x1161, 0x11A7
 _VOWELS, _TRAILINGS = 21, 28
@@ -61,7 +60,7 @@ class _CodeSet:
 
 
 def _mapping(table: str) -> dict[int, str]:
-    """Code point -> characters, of a generated table."""
+    """Code point -> characters, from a generated table."""
     code = 0
     mapping: dict[int, str] = {}
     for entry in table.split(","):
@@ -96,7 +95,7 @@ class _Tables:
 
     @functools.cached_property
     def combining(self) -> dict[int, int]:
-        """Canonical combining class of the characters where it is not 0."""
+        """Canonical combining class of the characters for which it is not 0."""
         runs = _runs(unicode_tables.CLASS)
         return {code: tag[0] for first, last, tag in runs for code in range(first, last + 1)}
 
@@ -140,9 +139,9 @@ def decompose(char: str) -> str:
 
 
 class _CharTable(dict[int, str]):
-    """A ``str.translate`` table that asks ``answer`` for a code point when it first meets it.
+    """A ``str.translate`` table that calls ``answer`` for each code point it does not have yet.
 
-    Safe to share between threads: at worst two of them ask for the same code point.
+    Safe to share between threads: at worst two of them compute the same code point.
     """
 
     __slots__ = ("_answer", "_limit")
@@ -163,7 +162,8 @@ class TextNormalizer:
     """The normalizing and splitting steps for one choice of options.
 
     Args:
-        clean_text: drop control characters (private use and U+FFFD included).
+        clean_text: drop control characters (private use and U+FFFD included), and turn all white
+            space into plain spaces.
         handle_chinese_chars: make every ideograph a word.
         strip_accents: decompose canonically and drop nonspacing marks.
         lowercase: lower case, character by character.
@@ -200,7 +200,7 @@ class TextNormalizer:
         self._table = _CharTable(self._all_steps, table_limit)
 
     def split(self, text: str) -> list[str]:
-        """The words of ``text``, with empty strings between them to be skipped."""
+        """The words of ``text``; empty strings between them are to be skipped."""
         normalized = text.translate(self._table)
         if _MARKER in normalized:
             normalized = self.by_definition(text)[0]
@@ -210,8 +210,8 @@ class TextNormalizer:
         """The words of ``split`` and where they come from.
 
         Returns:
-            The same list as ``split``, and for every character of it (counting one for the
-            space between two entries) the index in ``text`` of its source character.
+            The same list as ``split``, and for every character of its entries joined by single
+            spaces the index in ``text`` of its source character.
         """
         table = self._table
         pieces = [table[ord(char)] for char in text]
@@ -223,7 +223,7 @@ class TextNormalizer:
         return normalized.split(" "), source
 
     def _prepare(self, code: int) -> str:
-        """A character after cleaning and parting ideographs."""
+        """A character after cleaning and separating ideographs."""
         if self._clean_text:
             if code in TABLES.control:
                 return ""
@@ -241,7 +241,7 @@ class TextNormalizer:
         return "".join(_part(char) for char in text or chr(code))
 
     def _all_steps(self, code: int) -> str:
-        """What becomes of one character, or the marker where its neighbours matter."""
+        """One character after all steps, or the marker where its neighbours matter."""
         text = self._prepare(code)
         if self._strip_accents and code >= _PLAIN:
             text = "".join(decompose(char) for char in text)
@@ -273,8 +273,8 @@ def _part(char: str) -> str:
 def _reorder(chars: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """Canonical decomposition and order of ``(character, source)`` pairs.
 
-    The reference library counts: the n-th character that begins a decomposition is taken to come
-    from the n-th source, whichever it was before reordering.
+    Like the reference library, takes the n-th character that begins a decomposition to come from
+    the n-th source, whatever its place before reordering.
     """
     combining = TABLES.combining
     ordered: list[tuple[str, bool]] = []

@@ -10,7 +10,7 @@ from the end of the run before, and how many code points follow the first.
 - CLASS: runs as above, each with ``:class``, its canonical combining class where not 0.
 - LOWER: runs as above, each with ``:step:delta``: the run holds every step-th code point, whose
   lower case is ``delta`` further on; LOWER_MANY lists those with several characters.
-- DECOMPOSITION, LOWER_MANY: ``gap`` and the characters it becomes, entries parted by commas.
+- DECOMPOSITION, LOWER_MANY: ``gap`` and the characters it becomes, entries separated by commas.
   Hangul syllables decompose by rule and are not listed.
 """
 

@@ -1,12 +1,12 @@
-"""The words of a vocabulary by their bytes: the line a word stands on, and the longest that fits.
+"""Looking up words of a vocabulary: the line number of a word, and the longest word that fits.
 
-A dict of 30,000 words costs megabytes and milliseconds. Here the words stay where they are, in the
-blob, with a hash table of line numbers beside it. The hash of a word is a sum over its bytes, each
-times a power for its place: all words are hashed at once without a loop over them, and the hashes
-of all beginnings of a text are one running sum. A hash only says where to look; every answer is
+A dict of 30,000 words costs megabytes and milliseconds. Here the words stay in the blob, with a
+hash table of line numbers beside it. The hash of a word is the sum of its bytes, each times a power
+that depends on its position: all words are hashed at once without a loop over them, and the hashes
+of all prefixes of a text are one running sum. A hash only says where to look; every match is
 compared with the blob.
 
-Knows nothing of WordPiece or of special tokens. In: the blob of a pack. Out: line numbers.
+In: the vocabulary blob of a pack. Out: line numbers. Knows nothing of WordPiece or special tokens.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Vocabulary:
         chunk: bytes of the blob, or words, that are worked on at a time while it is indexed.
 
     Raises:
-        PackFormatError: the blob is not UTF-8, or holds a word twice.
+        PackFormatError: the blob is not UTF-8, or contains a word twice.
 
-    Holds the blob and 12 to 16 bytes a word. Safe to share between threads.
+    Takes 12 to 16 bytes of memory per word besides the blob. Safe to share between threads.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Vocabulary:
         # By two halves of 16 bits: NumPy sorts those by radix, several times as fast.
         order = np.lexsort((hashes.astype(np.uint16), (hashes >> 16).astype(np.uint16)))
         hashes = hashes[order]
-        # One to two buckets for a word: more make a look-up little faster.
+        # One to two buckets per word: more would hardly speed up a look-up.
         self._shift = _HASH_BITS - len(hashes).bit_length()
         self._mask = (1 << _HASH_BITS - self._shift) - 1
-        # Items of a memoryview are Python's own integers and quickly had.
+        # Indexing a memoryview gives plain Python integers, faster than indexing an array.
         self._starts = memoryview(starts)
         self._order = memoryview(order.astype(np.uint32))
         self._buckets = memoryview(
@@ -90,8 +90,8 @@ class Vocabulary:
     def longest(self, text: bytes, *, at_least: int) -> tuple[int, int] | None:
         """The longest word that a text begins with: its line, and its length in bytes.
 
-        The text is as ``encoded`` gives it; as words are UTF-8 too, one ends where a character
-        does. None where no word of ``at_least`` bytes or more fits.
+        The text is as ``encoded`` returns it; words are UTF-8 too, so every match ends at the end
+        of a character. None where no word of at least ``at_least`` bytes fits.
         """
         blob, starts, order, buckets = self._blob, self._starts, self._order, self._buckets
         shift, mask = self._shift, self._mask
@@ -105,7 +105,7 @@ class Vocabulary:
         return None
 
     def _refuse_repeated(self, order: NDArray[np.intp], hashes: NDArray[np.uint32]) -> None:
-        """Of words with equal hashes, refuse the first that comes again."""
+        """Among words with equal hashes, refuse the first that is repeated."""
         after = np.flatnonzero(hashes[1:] == hashes[:-1])
         if not after.size:
             return
@@ -118,7 +118,7 @@ class Vocabulary:
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8 as ``Vocabulary.longest`` takes it: lone surrogates become what no word holds."""
+    """UTF-8 for ``Vocabulary.longest``: lone surrogates become bytes that no word contains."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -156,8 +156,8 @@ def _line_hashes(
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """The hash of each line, and the power for each place in the longest, both modulo 2**32.
 
-    A line's part of a running sum over many lines is its hash times a power for its beginning,
-    which is divided out.
+    A line's share of a running sum over many lines is its hash times the power of its start, which
+    is divided out.
     """
     widest = max(int(starts[last] - starts[first]) for first, last in segments)
     powers = np.full(widest, base, np.uint32)

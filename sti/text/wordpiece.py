@@ -1,8 +1,8 @@
 """WordPiece: text to token ids, type ids, offsets and word ids.
 
-The oracle is the Hugging Face ``tokenizers`` library with BertNormalizer, BertPreTokenizer and
-WordPiece: ids, offsets, word ids and truncation are equal to its own. Knows no model and no
-tensors; how text becomes words is in ``sti.text.normalizer``.
+The reference is the Hugging Face ``tokenizers`` library with BertNormalizer, BertPreTokenizer and
+WordPiece: ids, offsets, word ids and truncation equal its own. Knows nothing of models or tensors;
+splitting text into words is done by ``sti.text.normalizer``.
 
 In: a ``TokenizerSpec`` (from a pack's manifest), a vocabulary blob, and text. Out: ``Encoding``.
 """
@@ -34,20 +34,20 @@ CHUNK_CHARS = 8192
 WORDS_REMEMBERED = 16384
 """Words whose ids are remembered; then all are forgotten."""
 
-# A long text may be cut before any of these: each ends the word before it, whatever follows.
+# A long text may be cut before any of these: each of them always ends the word before it.
 _CUT_ASCII = r"\t\n\r !-/:-@\[-`{-~"
 _CUT_IDEOGRAPHS = "\u4e00-\u9fff"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerSpec:
-    """Everything about a tokenizer but its vocabulary. Stands in a pack's manifest as JSON.
+    """Everything about a tokenizer except its vocabulary; stored in a pack's manifest as JSON.
 
     Attributes:
         kind: always ``"wordpiece"``.
-        lowercase: lower the text, character by character.
+        lowercase: convert the text to lower case, character by character.
         strip_accents: decompose canonically and drop nonspacing marks.
-        clean_text: drop control characters, make every white space a plain space.
+        clean_text: drop control characters, and turn all white space into plain spaces.
         handle_chinese_chars: make every ideograph a word.
         unk_token, cls_token, sep_token, pad_token: words of the vocabulary.
         continuing_prefix: what marks a piece that continues a word, e.g. ``"##"``.
@@ -120,11 +120,11 @@ class Tokenizer:
     The last two bound memory and change no answer.
 
     Raises:
-        PackFormatError: the vocabulary is not UTF-8, holds a word twice, or lacks a word that the
-            spec names.
+        PackFormatError: the vocabulary is not UTF-8, contains a word twice, or lacks a word that
+            the spec names.
 
-    Safe to share between threads. Text may hold anything, lone surrogates included: they count as
-    control characters.
+    Safe to share between threads. Text may contain anything; lone surrogates count as control
+    characters.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Tokenizer:
         room = self.spec.max_tokens - _SPECIALS_PAIR
         first, second = self._text_ids(text, room), self._text_ids(pair, room)
         if room % 2 and len(first) > room and len(second) > room:
-            # The odd token goes to the longer text: both have to be counted to the end.
+            # The odd token goes to the longer text, so both must be counted to the end.
             first, second = self._text_ids(text, None), self._text_ids(pair, None)
         keep_first, keep_second = _longest_first(len(first), len(second), room)
         return self._join(
@@ -184,10 +184,10 @@ class Tokenizer:
         return self.encode(text) if isinstance(text, str) else self.encode(*text)
 
     def encode_words(self, words: Sequence[str]) -> Encoding:
-        """Tokens of words that were split before, cut to ``max_tokens``.
+        """Tokens of a text that is already split into words, cut to ``max_tokens``.
 
         A word may become several tokens, or none (white space, control characters); ``word_ids``
-        are indexes into ``words``, and offsets count from the beginning of the word.
+        are indices into ``words``, and offsets count from the beginning of the word.
         """
         room = self.spec.max_tokens - _SPECIALS_SINGLE
         ids: list[int] = []
@@ -212,7 +212,7 @@ class Tokenizer:
         truncated: bool,
         spans: Callable[[list[int]], list[list[tuple[int, int, int]]]],
     ) -> Encoding:
-        """``CLS A SEP`` or ``CLS A SEP B SEP``. ``spans`` gives those of the tokens kept."""
+        """``CLS A SEP`` or ``CLS A SEP B SEP``; ``spans`` returns the spans of the tokens kept."""
         ids = [self._cls]
         for part in parts:
             ids += part
@@ -234,7 +234,7 @@ class Tokenizer:
     def _text_ids(self, text: str, limit: int | None) -> list[int]:
         """Ids of a text without special tokens around it.
 
-        Stops soon after more than ``limit`` are found: what follows would be cut anyway.
+        Stops soon after more than ``limit`` are found: the rest would be cut off anyway.
         """
         ids: list[int] = []
         remembered = self._remembered
@@ -273,7 +273,7 @@ class Tokenizer:
         return spans[:count]
 
     def _sections(self, text: str) -> Iterator[tuple[int, int, int | None]]:
-        """Parts of a text that do not affect each other: ``(start, stop, id if special)``."""
+        """Independent parts of a text: ``(start, stop, id if it is a special token)``."""
         done = 0
         for match in self._special.finditer(text):
             yield from self._chunks(text, done, match.start())
@@ -312,12 +312,12 @@ class Tokenizer:
     def _ends(self, word: str) -> Sequence[int]:
         """Where the pieces of a word end."""
         known = self._remembered.get(word)
-        if known is not None and len(known) <= 1:  # whole, or unknown as a whole
+        if known is not None and len(known) <= 1:  # one token, known or unknown
             return (len(word),) * len(known)
         return [end for _, end in self._pieces(word)]
 
     def _pieces(self, word: str) -> list[tuple[int, int]]:
-        """``(id, end)`` of the pieces of a word: the longest that fits, again and again."""
+        """``(id, end)`` of the pieces of a word: repeatedly the longest piece that fits."""
         size = len(word)
         unknown = [(self._unk, size)]
         if size > self.spec.max_word_chars:
@@ -337,12 +337,12 @@ class Tokenizer:
 
 @functools.cache
 def _cut_pattern(ideographs: bool) -> re.Pattern[str]:
-    """What a long text may be cut before; compiled when the first one comes."""
+    """Characters that a long text may be cut before; compiled at first use."""
     return re.compile(f"[{_CUT_ASCII}{_CUT_IDEOGRAPHS if ideographs else ''}]")
 
 
 def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens of a pair stay, as the reference library decides it."""
+    """How many tokens to keep of each text of a pair, by the rule of the reference library."""
     if first + second <= room:
         return first, second
     shorter, longer = min(first, second), max(first, second)

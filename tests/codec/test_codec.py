@@ -186,7 +186,7 @@ def test_outliers_cut_short_anywhere_are_refused() -> None:
     assert shard.outliers.nbytes == needed + -needed % 4
     for length in (*range(12), needed // 2, needed - 1):
         short = EncodedShard(shard.planes, shard.outliers[:length])
-        with pytest.raises(PackCorruptError, match="list more than they hold"):
+        with pytest.raises(PackCorruptError, match="too short for what it lists"):
             decoded(Decoder(codebook), short, 0, q.size)
     decoded(Decoder(codebook), EncodedShard(shard.planes, shard.outliers[:needed]), 0, q.size)
 

@@ -115,8 +115,8 @@ MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "more examples than there are": (lambda m: m["quality"].update(examples=10**400), "examples"),
     "a residual beyond": (lambda m: m["quality"].update(residual=1e300), "residual .* at most 2"),
     "a residual below zero": (lambda m: m["quality"].update(residual=-0.1), "'residual'"),
-    "no points": (lambda m: m["quality"].update(losses=[], values=[]), "quality.losses .* each"),
-    "too few values": (lambda m: m["quality"]["values"].pop(), "quality.values .* each"),
+    "no points": (lambda m: m["quality"].update(losses=[], values=[]), "quality.losses .* pair up"),
+    "too few values": (lambda m: m["quality"]["values"].pop(), "quality.values .* pair up"),
     "losses that fall": (lambda m: m["quality"].update(losses=[0.0, 2.0, 0.5]), "must rise"),
     "a loss below zero": (lambda m: m["quality"].update(losses=[-1.0, 0.5, 2.0]), "must rise"),
     "values that rise": (lambda m: m["quality"].update(values=[0.9, 0.95, 0.9]), "must not rise"),
@@ -128,7 +128,7 @@ MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no thresholds": (lambda m: m["rejection"].update(thresholds=[]), "rejection.thresholds"),
     "thresholds beyond": (lambda m: m["rejection"].update(thresholds=[0.5, 1.5]), "0 and 1"),
     "thresholds nowhere": (lambda m: m["rejection"].update(losses=[1.0, 1.0]), "must rise"),
-    "rejecting an embedding": (lambda m: m.update(task="embedding"), "only for a classification"),
+    "rejecting an embedding": (lambda m: m.update(task="embedding"), "only for classification"),
 }
 
 

@@ -46,7 +46,7 @@ from the end of the run before, and how many code points follow the first.
 - CLASS: runs as above, each with ``:class``, its canonical combining class where not 0.
 - LOWER: runs as above, each with ``:step:delta``: the run holds every step-th code point, whose
   lower case is ``delta`` further on; LOWER_MANY lists those with several characters.
-- DECOMPOSITION, LOWER_MANY: ``gap`` and the characters it becomes, entries parted by commas.
+- DECOMPOSITION, LOWER_MANY: ``gap`` and the characters it becomes, entries separated by commas.
   Hangul syllables decompose by rule and are not listed.
 """
 
@@ -203,7 +203,7 @@ def write_lower(lower: dict[int, int]) -> str:
 
 
 def write_mapping(mapping: dict[int, str]) -> str:
-    """``gap`` and the characters, entries parted by commas."""
+    """``gap`` and the characters, entries separated by commas."""
     entries: list[str] = []
     previous = 0
     for code in sorted(mapping):

@@ -204,7 +204,7 @@ class BertModel:
         )
 
     def connect(self, summed: Float32Array, vectors: Mapping[str, Float32Array]) -> Float32Array:
-        """Bias and norm behind a block."""
+        """Bias and layer norm after a block."""
         return reference.layer_norm(
             summed + vectors["bias"], vectors["gamma"], vectors["beta"], self._config.epsilon
         )

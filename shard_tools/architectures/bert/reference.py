@@ -1,8 +1,8 @@
 """BERT's arithmetic in float32 NumPy: the reference that importance is measured with.
 
 In: float tensors in the orientation of the pack's graphs. Out: hidden states ``[T, d]`` of
-sentences laid end to end. Written for clarity and BLAS, not for latency; the run time computes
-with the pack's graphs instead. Knows no names, files or codes.
+sentences concatenated end to end. Written for clarity and BLAS, not for latency; the run time
+computes with the pack's graphs instead. Knows nothing of tensor names, files or codes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _GELU_NEW = np.float32(0.7978845608)  # sqrt(2 / pi)
 def layer_norm(
     x: Float32Array, gamma: Float32Array, beta: Float32Array, epsilon: float
 ) -> Float32Array:
-    """Normalize each row."""
+    """Normalize each row of ``x [T, d]``; returns a new array."""
     centred = x - x.mean(axis=1, keepdims=True)
     spread = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + np.float32(epsilon))
     centred /= spread
@@ -75,7 +75,7 @@ def attention(
     Args:
         x: ``[T, d]``.
         lengths: tokens of each sentence, summing to T.
-        query, key, value: ``[heads, d, head]``, the query scaled already.
+        query, key, value: ``[heads, d, head]``, the query already scaled.
         output: ``[heads, head, d]``.
         query_bias, value_bias: ``[heads, 1, head]``; a bias of the keys cancels in the softmax.
 
@@ -106,7 +106,7 @@ def feed_forward(
 
 
 def _per_part(x: Float32Array, weights: Float32Array) -> Float32Array:
-    """``[T, d]`` by ``[n, d, size]`` -> ``[n, T, size]``, as one product: BLAS likes them large."""
+    """``[T, d]`` by ``[n, d, size]`` -> ``[n, T, size]``, as one large product, faster in BLAS."""
     parts, hidden, size = weights.shape
     joined = x @ weights.transpose(1, 0, 2).reshape(hidden, parts * size)
     return joined.reshape(-1, parts, size).transpose(1, 0, 2)

@@ -1,9 +1,9 @@
-"""What a BERT-family checkpoint is for: its task, its head and its labels.
+"""The task of a BERT-family checkpoint, with its head and its labels.
 
 In: ``config.json``, the names of the tensors, and sentence-transformers' module files. Out: a
-``TaskHead``. A classifier tensor makes a classifier; without one it is a sentence embedding.
-Pooling comes from the module files where there are any, else from the kind of head. Knows nothing
-of layers or of how tensors are stored.
+``TaskHead``. A checkpoint with a classifier tensor is a classifier, one without is a sentence
+embedding. Pooling comes from the module files where there are any, else from the kind of head.
+Knows nothing of layers or of how tensors are stored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DEFAULT_POOLING = "mean"
 
 @dataclass(frozen=True, slots=True)
 class TaskHead:
-    """What stands behind the last layer.
+    """What follows the last layer.
 
     ``pooling``: ``mean``, ``cls``, ``pooler`` (CLS through the pooler's dense layer and tanh), or
     ``none`` for a head at every token. ``labels`` is empty for embeddings.
@@ -59,7 +59,7 @@ def find_task(checkpoint: Checkpoint, prefix: str) -> TaskHead:
 
     Args:
         checkpoint: the checkpoint.
-        prefix: what stands before the encoder's tensor names, ``"bert."`` or nothing.
+        prefix: prefix of the encoder's tensor names, ``"bert."`` or nothing.
 
     Raises:
         CheckpointError: an architecture, a head or a module that is not supported; names it.
@@ -103,7 +103,7 @@ def find_task(checkpoint: Checkpoint, prefix: str) -> TaskHead:
 
 
 def _named_task(fields: JsonFields, is_sentence_model: bool) -> str | None:
-    """The task that ``architectures`` names; None where it names the bare encoder or nothing."""
+    """The task that ``architectures`` names; None for the bare encoder, or if it names nothing."""
     architectures = fields.texts("architectures") if fields.has("architectures") else ()
     for name in architectures:
         if name in _TASKS:
@@ -125,7 +125,7 @@ def _labels(fields: JsonFields, count: int) -> tuple[str, ...]:
             raise fields.fail("id2label", "labels numbered from 0")
         if len(named) == count:
             return tuple(named[str(number)] for number in range(count))
-        # The library writes two labels by default, whatever the number of outputs.
+        # transformers writes two labels by default, whatever the number of outputs.
         if set(named.values()) != {f"LABEL_{number}" for number in range(len(named))}:
             raise CheckpointError(
                 f"{fields.where}: id2label has {len(named)} labels, tensor {CLASSIFIER!r} "
@@ -150,16 +150,16 @@ def _modules(checkpoint: Checkpoint) -> _Modules | None:
     if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise CheckpointError(
             f"{where}: modules {', '.join(names)} are not supported; supported: Transformer, "
-            "Pooling, and Normalize or nothing behind it"
+            "Pooling, and optionally Normalize"
         )
     if kinds[0][1] not in ("", "."):
         raise CheckpointError(
-            f"{where}: the Transformer module lies in {kinds[0][1]!r}; give that directory's "
-            "files and the module files side by side"
+            f"{where}: the Transformer module is in {kinds[0][1]!r}; put that directory's "
+            "files beside the module files"
         )
     folder = PurePosixPath(kinds[1][1])
     if folder.is_absolute() or ".." in folder.parts:
-        raise CheckpointError(f"{where}: the Pooling module lies outside the checkpoint")
+        raise CheckpointError(f"{where}: the Pooling module is outside the checkpoint")
     pooling = _pooling(checkpoint, str(folder))
     if pooling is None:
         raise CheckpointError(f"{checkpoint.directory / folder / 'config.json'} is missing")
@@ -167,7 +167,7 @@ def _modules(checkpoint: Checkpoint) -> _Modules | None:
 
 
 def _pooling(checkpoint: Checkpoint, folder: str) -> str | None:
-    """The one pooling mode that a Pooling module's configuration switches on."""
+    """The pooling mode that is switched on in a Pooling module's configuration."""
     config: Any = checkpoint.json(f"{folder}/config.json")
     if config is None:
         return None

@@ -41,10 +41,10 @@ def test_the_builder_notes_what_a_checkpoint_was_trained_for(tmp_path: Path) -> 
         ({"elastic": None}, "expected a JSON object"),
         ({"slices": 0}, "slices must be"),
         ({"depths": []}, "depths must map"),
-        ({"depths": {"2": [0, 3]}}, r"depths\['2'\] must list rising numbers from 0 to 2"),
-        ({"depths": {"2": [1, 0]}}, r"depths\['2'\] must list rising"),
+        ({"depths": {"2": [0, 3]}}, r"depths\['2'\] must list ascending numbers from 0 to 2"),
+        ({"depths": {"2": [1, 0]}}, r"depths\['2'\] must list ascending"),
         ({"depths": {"two": [0, 1]}}, r"depths\['two'\] lists 2 layers"),
-        ({"widths": [1, 5]}, "widths must list rising numbers from 1 to 4"),
+        ({"widths": [1, 5]}, "widths must list ascending numbers from 1 to 4"),
         ({"widths": None}, "widths must list"),
     ],
 )

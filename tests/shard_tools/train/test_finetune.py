@@ -99,7 +99,7 @@ def spoil(report: dict[str, Any], what: str) -> None:
         ("ladder", "field 'ladder' must be a list of fidelities"),
         ("rows", r"blocks\[1\]: field 'gains' must be 3 rows of 4"),
         ("more", r"blocks\[1\]: field 'gains' must be 3 rows of 4"),
-        ("twice", r"blocks\[2\]: field 'layer' must be a block that was not there before"),
+        ("twice", r"blocks\[2\]: field 'layer' must be a block that is not listed twice"),
         ("numbers", r"blocks\[1\]: field 'gains' must be 3 rows of 4 numbers of at least 0"),
         ("block", "importance has no gains of layer 1 attention"),
     ],
