@@ -48,7 +48,7 @@ from sti.model.manifest import Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.decode_threads import decode_threads
-from sti.planning.plan import Plan, Target
+from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
 from sti.units import parse_size
@@ -234,11 +234,13 @@ class Bench:
 
     def _plan(self, width: int) -> Plan:
         return uniform_plan(
-            self._base.manifest,
-            self._base.pack_id,
-            Workload(1, self._scale.usual_tokens),
+            PlanRequest(
+                self._base.manifest,
+                self._base.pack_id,
+                Workload(1, self._scale.usual_tokens),
+                Target(preload_bytes=parse_size(self._scale.preload)),
+            ),
             bits=_BITS,
-            target=Target(preload_bytes=parse_size(self._scale.preload)),
             decode_threads=decode_threads(
                 self._base.manifest,
                 cores=host.core_count(),

@@ -20,7 +20,7 @@ import sti
 from sti.model.manifest import Manifest
 from sti.model.quality import Estimate
 from sti.model.workload import Workload
-from sti.planning.plan import Target
+from sti.planning.plan import PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.report.wording import counted
 from sti.units import format_size, format_time, parse_size
@@ -51,7 +51,9 @@ class Task:
     def plan(self, latency_s: float | None, preload_bytes: int) -> sti.Plan:
         """The best plan for a target."""
         target = Target(latency_s, preload_bytes)
-        return make_plan(self.manifest, self.pack_id, self.profile, self.workload, target)
+        return make_plan(
+            PlanRequest(self.manifest, self.pack_id, self.workload, target), self.profile
+        )
 
     def frontier(self, preload_bytes: int, count: int) -> list[Point]:
         """Plans at ``count`` latencies: from the least that can be met to what the best takes.

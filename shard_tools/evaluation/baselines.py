@@ -36,7 +36,7 @@ from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.pipeline.ring_buffer import ring_bytes
 from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_BLOCK, RunCosts, deadline_s, run_costs
-from sti.planning.plan import Plan, Target
+from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.prediction import Run, simulate_run
 from sti.planning.timeline import TimelineStep, simulate
 from sti.planning.uniform import uniform_plan
@@ -176,11 +176,8 @@ class Baselines:
         """A submodel at one fidelity; its target's preload is what it may hold."""
         return planned(
             uniform_plan(
-                self._manifest,
-                self._pack_id,
-                self._workload,
+                PlanRequest(self._manifest, self._pack_id, self._workload, Target(None, preload)),
                 bits=bits,
-                target=Target(None, preload),
                 profile=self._profile,
                 depth=submodel.depth,
                 width=submodel.width,

@@ -19,7 +19,7 @@ from sti.errors import InfeasibleError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import Target
+from sti.planning.plan import PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.planning.uniform import uniform_plan
 
@@ -96,7 +96,7 @@ def plan_evaluation(
         target = Target(latency_s, preload)
         plan, needed_s = None, None
         try:
-            plan = planned(make_plan(manifest, pack_id, profile, workload, target))
+            plan = planned(make_plan(PlanRequest(manifest, pack_id, workload, target), profile))
         except InfeasibleError as error:
             needed_s = error.needed
         cells.append(PlannedCell(target, plan, needed_s, baselines.under(target)))
@@ -114,9 +114,7 @@ def _uniform(reader: PackReader, profile: DeviceProfile, workload: Workload) -> 
             continue
         for bits in manifest.ladder:
             plan = uniform_plan(
-                manifest,
-                reader.pack_id,
-                workload,
+                PlanRequest(manifest, reader.pack_id, workload),
                 bits=bits,
                 profile=profile,
                 depth=depth,

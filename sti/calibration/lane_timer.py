@@ -25,7 +25,7 @@ from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Outcome, Runner
 from sti.pipeline.trace import Recorder
 from sti.planning.jobs import BlockJob, prepare
-from sti.planning.plan import Plan
+from sti.planning.plan import Plan, PlanRequest
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
 
@@ -199,7 +199,10 @@ class LaneTimer:
 
     def _plan(self, bits: int, workload: Workload, depth: int, width: int) -> Plan:
         return uniform_plan(
-            self._manifest, self._reader.pack_id, workload, bits=bits, depth=depth, width=width
+            PlanRequest(self._manifest, self._reader.pack_id, workload),
+            bits=bits,
+            depth=depth,
+            width=width,
         )
 
     def _jobs(self, plan: Plan) -> tuple[BlockJob, ...]:

@@ -16,6 +16,7 @@ from sti.cli.program import notice, print_json
 from sti.device.profile import DeviceProfile
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
+from sti.planning.plan import PlanRequest
 from sti.planning.uniform import uniform_plan
 from sti.report.tables import aligned
 from sti.report.wording import counted
@@ -70,9 +71,9 @@ def _run_s(reader: PackReader, profile: DeviceProfile, tokens: int) -> float:
     """Predicted seconds of a run at the middle of the ladder."""
     manifest = reader.manifest
     plan = uniform_plan(
-        manifest,
-        reader.pack_id,
-        Workload(1, min(tokens, manifest.dimensions.max_tokens)),
+        PlanRequest(
+            manifest, reader.pack_id, Workload(1, min(tokens, manifest.dimensions.max_tokens))
+        ),
         bits=manifest.ladder[len(manifest.ladder) // 2],
         profile=profile,
         decode_threads=profile.decoders,

@@ -23,9 +23,9 @@ from sti.model.manifest import Manifest
 from sti.model.quality import Quality
 from sti.model.workload import bucket
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import Plan, PlanStep, Prediction, Target
-from sti.planning.planner import make_plan, predict
-from sti.planning.prediction import mean_bits
+from sti.planning.plan import Plan, PlanRequest, PlanStep, Prediction, Target
+from sti.planning.planner import make_plan
+from sti.planning.prediction import mean_bits, predict
 from sti.planning.timeline import Span
 from sti.planning.uniform import uniform_plan
 from sti.report.tables import aligned
@@ -96,9 +96,11 @@ def _elsewhere(args: argparse.Namespace) -> _Made:
     workload = bucket(args.batch, workload_tokens(args.tokens, manifest), most=most)
     limits, bits = target.limits(), target.fidelity
     if bits is None:
-        plan = make_plan(manifest, pack_id, profile, workload, limits)
+        plan = make_plan(PlanRequest(manifest, pack_id, workload, limits), profile)
         return _Made(plan, manifest, profile, free=True)
-    plan = uniform_plan(manifest, pack_id, workload, bits=bits, target=limits, profile=profile)
+    plan = uniform_plan(
+        PlanRequest(manifest, pack_id, workload, limits), bits=bits, profile=profile
+    )
     check_in_time(plan, profile, bits)
     return _Made(plan, manifest, profile, free=False)
 
@@ -194,7 +196,9 @@ def _gains(made: _Made, quality: Quality) -> list[tuple[float, float]]:
     best = quality.estimate(predicted.loss).value
     for share in MORE_TIME:
         target = Target(latency_s * share, plan.target.preload_bytes)
-        longer = make_plan(made.manifest, plan.pack, made.profile, plan.workload, target).predicted
+        longer = make_plan(
+            PlanRequest(made.manifest, plan.pack, plan.workload, target), made.profile
+        ).predicted
         assert longer is not None
         value = quality.estimate(longer.loss).value
         if value >= best + WORTH:

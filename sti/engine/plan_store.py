@@ -29,7 +29,7 @@ from sti.pipeline.runner import Runner
 from sti.planning.check import check_plan
 from sti.planning.decode_threads import decode_threads
 from sti.planning.jobs import BlockJob, prepare_block
-from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanStep
+from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanRequest, PlanStep
 from sti.planning.uniform import uniform_plan
 from sti.version import __version__
 
@@ -154,7 +154,9 @@ class PlanStore:
         # Most starts find their plan, and need none of this.
         from sti.planning.planner import make_plan
 
-        plan = make_plan(reader.manifest, reader.pack_id, profile, workload, self._limits)
+        plan = make_plan(
+            PlanRequest(reader.manifest, reader.pack_id, workload, self._limits), profile
+        )
         cache.store_plan(key, plan)
         return plan
 
@@ -164,11 +166,8 @@ class PlanStore:
         profile = self._profiles.get() if timed else self._profiles.known
         manifest = self._reader.manifest
         plan = uniform_plan(
-            manifest,
-            self._reader.pack_id,
-            workload,
+            PlanRequest(manifest, self._reader.pack_id, workload, self._limits),
             bits=bits,
-            target=self._limits,
             profile=profile,
             decode_threads=decode_threads(
                 manifest, cores=host.core_count(), compute_threads=self._profiles.threads

@@ -13,6 +13,7 @@ from typing import Any
 
 from sti.errors import PlanError
 from sti.json_fields import JsonFields
+from sti.model.manifest import Manifest
 from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.planning.timeline import Span
@@ -34,6 +35,18 @@ class Target:
 
     latency_s: float | None = None
     preload_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What is to be planned: a workload of one pack, for a target."""
+
+    manifest: Manifest
+    pack_id: str
+    """Identifies the pack that the manifest is of."""
+    workload: Workload
+    """Sentences and tokens of the longest, rounded up to a bucket."""
+    target: Target = Target()
 
 
 @dataclass(frozen=True, slots=True)

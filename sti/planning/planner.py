@@ -23,40 +23,29 @@ from sti.device.profile import DeviceProfile
 from sti.errors import InfeasibleError
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import Counts, blocks_of, loss_of, uniform_counts
-from sti.model.manifest import Manifest, Submodel
-from sti.model.workload import Workload
+from sti.model.manifest import Submodel
 from sti.planning.beam_search import Search, SearchProblem
 from sti.planning.check import check_target
 from sti.planning.cost_model import RunCosts, deadline_s, run_costs
 from sti.planning.decode_threads import clamp_decode_threads
 from sti.planning.fewest_bytes import fewest_bytes
 from sti.planning.option_tables import tabulate
-from sti.planning.plan import Plan, PlanStep, Target
+from sti.planning.plan import Plan, PlanRequest, PlanStep
 from sti.planning.prediction import Run, predict, simulate_run
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
 from sti.storage.byte_ranges import total_bytes
 from sti.units import format_size, format_time
-
-__all__ = ["deadline_s", "make_plan", "predict"]
 
 _MARGIN = 1e-9
 """Share of a limit kept back, because sums in another order differ by rounding."""
 
 
 def make_plan(
-    manifest: Manifest,
-    pack_id: str,
-    profile: DeviceProfile,
-    workload: Workload,
-    target: Target,
-    *,
-    read_ahead: int = READ_AHEAD,
+    request: PlanRequest, profile: DeviceProfile, *, read_ahead: int = READ_AHEAD
 ) -> Plan:
     """The plan of least loss that meets a target, over all submodels and staircases.
 
     Args:
-        pack_id: identifies the pack the manifest is of.
-        workload: sentences and tokens of the longest, rounded up to a bucket.
         read_ahead: blocks that may be read beyond the one being decoded, at least 1.
 
     Raises:
@@ -64,11 +53,11 @@ def make_plan(
         ProfileError: the profile lacks a graph or a fidelity of the pack.
         InputError: a latency that is not above zero, or a preload below zero.
     """
-    check_target(target)
-    planner = _Planner(manifest, profile, workload, target, read_ahead)
-    best, threads = planner.best(), clamp_decode_threads(manifest, profile.decoders)
-    plan = bare_plan(pack_id, workload, target, best.submodel, best.steps, threads, read_ahead)
-    return replace(plan, predicted=predict(manifest, profile, plan))
+    check_target(request.target)
+    best = _Planner(request, profile, read_ahead).best()
+    threads = clamp_decode_threads(request.manifest, profile.decoders)
+    plan = bare_plan(request, best.submodel, best.steps, threads, read_ahead)
+    return replace(plan, predicted=predict(request.manifest, profile, plan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +79,8 @@ class _Candidate:
 class _Planner:
     """One planning problem; tries submodel after submodel."""
 
-    manifest: Manifest
+    request: PlanRequest
     profile: DeviceProfile
-    workload: Workload
-    target: Target
     read_ahead: int
 
     def best(self) -> _Candidate:
@@ -102,8 +89,8 @@ class _Planner:
         Raises:
             InfeasibleError: there is none in time.
         """
-        found, quality = self._least_loss(), self.manifest.quality
-        if quality is None or self.target.latency_s is None:
+        found, quality = self._least_loss(), self.request.manifest.quality
+        if quality is None or self.request.target.latency_s is None:
             return found
         return self._with_fewest_bytes(found, quality.indistinct_from(found.loss))
 
@@ -118,11 +105,13 @@ class _Planner:
             InfeasibleError: there is none.
         """
         best: _Candidate | None = None
-        queue = [(item.loss, order, False) for order, item in enumerate(self.manifest.submodels)]
+        queue = [
+            (item.loss, order, False) for order, item in enumerate(self.request.manifest.submodels)
+        ]
         heapify(queue)
         while queue and (best is None or queue[0][0] <= best.loss):
             _, order, bounded = heappop(queue)
-            submodel = self.manifest.submodels[order]
+            submodel = self.request.manifest.submodels[order]
             found = None if bounded else self._whole(submodel)
             if found is None and (bounded or self._may_be_in_time(submodel)):
                 search = Search(self._task(submodel))
@@ -144,7 +133,7 @@ class _Planner:
         The candidate itself where that would be too slow: low fidelities may take long to decode.
         """
         submodel = best.submodel
-        blocks = blocks_of(self.manifest, submodel)
+        blocks = blocks_of(self.request.manifest, submodel)
         options = tabulate(blocks, submodel.width, self._costs(submodel))
         counts = fewest_bytes(options, submodel.missing_at(most_loss))
         if counts is None:
@@ -160,43 +149,45 @@ class _Planner:
 
     def _whole(self, submodel: Submodel) -> _Candidate | None:
         """The submodel at the top of the ladder; None where that is not in time."""
-        whole = self._uniform(submodel, self.manifest.ladder[-1])
+        whole = self._uniform(submodel, self.request.manifest.ladder[-1])
         return whole if self._in_time(whole.run) else None
 
     def _may_be_in_time(self, submodel: Submodel) -> bool:
         """Whether the fewest bytes would be in time if decoded at the fastest fidelity's cost."""
-        costs, blocks = self._costs(submodel), blocks_of(self.manifest, submodel)
+        costs, blocks = self._costs(submodel), blocks_of(self.request.manifest, submodel)
         fastest = dict.fromkeys(costs.weight_s, min(costs.weight_s.values()))
         costs = replace(costs, weight_s=fastest)
-        lowest = self.manifest.ladder[0]
+        lowest = self.request.manifest.ladder[0]
         counts = [uniform_counts(block, submodel.width, lowest) for block in blocks]
-        placed = place(blocks, counts, self.target.preload_bytes)
+        placed = place(blocks, counts, self.request.target.preload_bytes)
         return self._in_time(simulate_run(costs, blocks, placed, read_ahead=self.read_ahead))
 
     def _in_time(self, run: Run) -> bool:
-        deadline = deadline_s(self.profile, self.target)
+        deadline = deadline_s(self.profile, self.request.target)
         return deadline is None or run.total_s <= deadline
 
     def _task(self, submodel: Submodel) -> SearchProblem:
-        blocks, costs = blocks_of(self.manifest, submodel), self._costs(submodel)
-        deadline = deadline_s(self.profile, self.target)
+        blocks, costs = blocks_of(self.request.manifest, submodel), self._costs(submodel)
+        deadline = deadline_s(self.profile, self.request.target)
         assert deadline is not None, "without a deadline everything is in time"
         return SearchProblem(
             blocks=blocks,
             width=submodel.width,
             costs=costs,
             limit_s=deadline * (1.0 - _MARGIN) - costs.fixed_s - costs.head_s,
-            preload_bytes=min(self.target.preload_bytes, sum(block.length for block in blocks)),
+            preload_bytes=min(
+                self.request.target.preload_bytes, sum(block.length for block in blocks)
+            ),
             read_ahead=self.read_ahead,
         )
 
     def _fastest(self) -> _Candidate:
         """The uniform candidate that ends first, for targets where the search found nothing."""
-        deadline = deadline_s(self.profile, self.target)
+        deadline = deadline_s(self.profile, self.request.target)
         candidates = [
             self._uniform(submodel, bits)
-            for submodel in self.manifest.submodels
-            for bits in self.manifest.ladder
+            for submodel in self.request.manifest.submodels
+            for bits in self.request.manifest.ladder
         ]
         fastest = min(candidates, key=lambda item: item.run.total_s)
         if deadline is not None and not self._in_time(fastest.run):
@@ -207,13 +198,14 @@ class _Planner:
         """Says what would do: a longer latency, or a larger preload where that is enough."""
         asked, total_s = deadline * self.profile.jitter, fastest.run.total_s
         needed, submodel = total_s * self.profile.jitter, fastest.submodel
+        workload = self.request.workload
         preload = self._least_preload(fastest)
         remedy = f"raise the latency to {format_time(_upwards(needed))}"
         if preload is not None:
             remedy += f", or the preload to {format_size(round(_upwards(preload)))}"
         return InfeasibleError(
-            f"a latency of {format_time(asked)} cannot be met with {self.workload.batch} x "
-            f"{self.workload.tokens} tokens: depth {submodel.depth} x width {submodel.width} takes "
+            f"a latency of {format_time(asked)} cannot be met with {workload.batch} x "
+            f"{workload.tokens} tokens: depth {submodel.depth} x width {submodel.width} takes "
             f"at least {format_time(total_s)} ({format_time(needed)} in the slowest of 20 runs), "
             f"most of it {fastest.run.limiting_lane}; {remedy}",
             limit="latency",
@@ -223,14 +215,17 @@ class _Planner:
 
     def _least_preload(self, fastest: _Candidate) -> int | None:
         """The least budget with which the candidate is in time, to 1/1000; None where none is."""
-        blocks, costs = blocks_of(self.manifest, fastest.submodel), self._costs(fastest.submodel)
+        blocks, costs = (
+            blocks_of(self.request.manifest, fastest.submodel),
+            self._costs(fastest.submodel),
+        )
         counts = [item.counts for item in fastest.steps]
 
         def in_time(budget: int) -> bool:
             placed = place(blocks, counts, budget)
             return self._in_time(simulate_run(costs, blocks, placed, read_ahead=self.read_ahead))
 
-        low = self.target.preload_bytes
+        low = self.request.target.preload_bytes
         high = sum(total_bytes(block_ranges(b, c)) for b, c in zip(blocks, counts, strict=True))
         if not in_time(high):
             return None
@@ -240,19 +235,23 @@ class _Planner:
         return high
 
     def _costs(self, submodel: Submodel) -> RunCosts:
-        threads = clamp_decode_threads(self.manifest, self.profile.decoders)
+        threads = clamp_decode_threads(self.request.manifest, self.profile.decoders)
         return run_costs(
-            self.manifest, self.profile, self.workload, submodel.width, threads=threads
+            self.request.manifest,
+            self.profile,
+            self.request.workload,
+            submodel.width,
+            threads=threads,
         )
 
     def _uniform(self, submodel: Submodel, bits: int) -> _Candidate:
-        blocks = blocks_of(self.manifest, submodel)
+        blocks = blocks_of(self.request.manifest, submodel)
         counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
         return self._candidate(submodel, counts)
 
     def _candidate(self, submodel: Submodel, counts: Sequence[Counts]) -> _Candidate:
-        blocks = blocks_of(self.manifest, submodel)
-        placed = place(blocks, counts, self.target.preload_bytes)
+        blocks = blocks_of(self.request.manifest, submodel)
+        placed = place(blocks, counts, self.request.target.preload_bytes)
         run = simulate_run(self._costs(submodel), blocks, placed, read_ahead=self.read_ahead)
         return _Candidate(submodel, placed, loss_of(submodel, blocks, counts), run)
 

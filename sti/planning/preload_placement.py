@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import Counts
 from sti.model.manifest import Block, Manifest, Submodel
-from sti.model.workload import Workload
-from sti.planning.plan import Plan, PlanStep, Target
+from sti.planning.plan import Plan, PlanRequest, PlanStep
 from sti.storage.byte_ranges import total_bytes
 
 READ_AHEAD = 3
@@ -46,9 +45,7 @@ def place(blocks: Sequence[Block], counts: Sequence[Counts], budget: int) -> tup
 
 
 def bare_plan(
-    pack_id: str,
-    workload: Workload,
-    target: Target,
+    request: PlanRequest,
     submodel: Submodel,
     steps: tuple[PlanStep, ...],
     decode_threads: int,
@@ -56,9 +53,9 @@ def bare_plan(
 ) -> Plan:
     """A plan without a prediction."""
     return Plan(
-        pack=pack_id,
-        workload=workload,
-        target=target,
+        pack=request.pack_id,
+        workload=request.workload,
+        target=request.target,
         depth=submodel.depth,
         width=submodel.width,
         decode_threads=decode_threads,

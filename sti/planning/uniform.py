@@ -12,22 +12,16 @@ from sti.device.profile import DeviceProfile
 from sti.errors import InputError
 from sti.model.fidelity import blocks_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
-from sti.model.workload import Workload
 from sti.planning.check import check_target
 from sti.planning.decode_threads import clamp_decode_threads
-from sti.planning.plan import Plan, Target
+from sti.planning.plan import Plan, PlanRequest
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
-
-_NO_TARGET = Target()
 
 
 def uniform_plan(
-    manifest: Manifest,
-    pack_id: str,
-    workload: Workload,
+    request: PlanRequest,
     *,
     bits: int,
-    target: Target = _NO_TARGET,
     profile: DeviceProfile | None = None,
     decode_threads: int | None = None,
     depth: int | None = None,
@@ -37,7 +31,7 @@ def uniform_plan(
     """A plan with every shard at ``bits``, whatever the latency.
 
     Args:
-        target: its preload is placed; its latency is recorded but not checked.
+        request: its preload is placed; its latency is recorded but not checked.
         profile: adds a prediction, and its decode threads where ``decode_threads`` is None
             (without either: 1).
         decode_threads: cut to what the pack has use for (``sti.planning.decode_threads``).
@@ -47,6 +41,7 @@ def uniform_plan(
         InputError: the pack has no such fidelity or submodel; names those it has.
         ProfileError: the profile lacks a graph or a fidelity of the pack.
     """
+    manifest, target = request.manifest, request.target
     check_target(target)
     if bits not in manifest.ladder:
         known = ", ".join(str(step) for step in manifest.ladder)
@@ -58,7 +53,7 @@ def uniform_plan(
     blocks = blocks_of(manifest, submodel)
     counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
     placed = place(blocks, counts, target.preload_bytes)
-    plan = bare_plan(pack_id, workload, target, submodel, placed, decode_threads, read_ahead)
+    plan = bare_plan(request, submodel, placed, decode_threads, read_ahead)
     if profile is None:
         return plan
     from sti.planning.prediction import predict  # only needed with a profile

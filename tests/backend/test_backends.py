@@ -15,6 +15,7 @@ from sti.errors import BackendError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.jobs import BlockJob, prepare
+from sti.planning.plan import PlanRequest
 from sti.planning.uniform import uniform_plan
 from tests.support.numpy_backend import NumpyBackend
 from tests.support.packs import tiny_pack
@@ -57,7 +58,7 @@ def start(
 
 
 def jobs_of(reader: PackReader) -> tuple[BlockJob, ...]:
-    plan = uniform_plan(reader.manifest, reader.pack_id, Workload(1, 8), bits=8)
+    plan = uniform_plan(PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8)), bits=8)
     return prepare(plan, reader.manifest, reader.block_offset)
 
 

@@ -12,6 +12,7 @@ from sti.benchmark.roofline import Roofline, measure_roofline
 from sti.device.emulated_storage import SlowReader, parse_storage
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
+from sti.planning.plan import PlanRequest
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
 from tests.support.synthetic import make_manifest
@@ -22,7 +23,7 @@ WEIGHTS = sum(3 * block.shard_weights for block in MANIFEST.blocks)
 
 def test_every_lane_does_its_work_at_its_best_rate() -> None:
     roofline = Roofline(read_bytes=1e9, moved_bytes=2e9, products=4e9)
-    plan = uniform_plan(MANIFEST, "0123456789abcdef", Workload(2, 16), bits=4)
+    plan = uniform_plan(PlanRequest(MANIFEST, "0123456789abcdef", Workload(2, 16)), bits=4)
     found = roofline.seconds(plan, MANIFEST, 500_000)
     assert found["storage"] == pytest.approx(500_000 / 1e9)
     assert found["decode"] == pytest.approx((500_000 + WEIGHTS) / 2e9)
@@ -31,7 +32,7 @@ def test_every_lane_does_its_work_at_its_best_rate() -> None:
 
 def test_what_is_preloaded_is_decoded_but_not_read() -> None:
     roofline = Roofline(read_bytes=1e9, moved_bytes=2e9, products=4e9)
-    plan = uniform_plan(MANIFEST, "0123456789abcdef", Workload(1, 16), bits=4)
+    plan = uniform_plan(PlanRequest(MANIFEST, "0123456789abcdef", Workload(1, 16)), bits=4)
     first = replace(plan.steps[0], preload_bytes=1000)
     held = replace(plan, steps=(first, *plan.steps[1:]))
     found, all_read = (roofline.seconds(item, MANIFEST, 9000) for item in (held, plan))

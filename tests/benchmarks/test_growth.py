@@ -18,7 +18,7 @@ from sti.engine.engine import Engine
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.pipeline.trace import Recorder, Trace
-from sti.planning.plan import Plan
+from sti.planning.plan import Plan, PlanRequest
 from sti.planning.uniform import uniform_plan
 from tests.support.packs import TEXTS, tiny_pack
 from tests.support.synthetic import make_manifest
@@ -46,7 +46,9 @@ def axis(points: Sequence[Point], name: str = "length", unit: str = "tokens") ->
 def planned(*, read_ahead: int = 3) -> tuple[Plan, Manifest]:
     manifest = make_manifest(Random(0), layers=LAYERS)
     work = Workload(1, 16)
-    return uniform_plan(manifest, "made up", work, bits=4, read_ahead=read_ahead), manifest
+    return uniform_plan(
+        PlanRequest(manifest, "made up", work), bits=4, read_ahead=read_ahead
+    ), manifest
 
 
 def sequential(plan: Plan, seconds: Mapping[str, float], *, preloaded: int = 0) -> Trace:

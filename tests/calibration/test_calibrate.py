@@ -29,7 +29,8 @@ from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, Sto
 from sti.errors import StiWarning
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.planner import predict
+from sti.planning.plan import PlanRequest
+from sti.planning.prediction import predict
 from sti.planning.uniform import uniform_plan
 from tests.support.checkpoints import Task
 from tests.support.synthetic import MINILM, make_manifest
@@ -72,7 +73,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cores(monkeypatch: pytest.MonkeyPatch, count: int, fast: int) -> None:
-    monkeypatch.setattr(host, "core_count", lambda: count)
+    monkeypatch.setattr(host, "core_count", lambda *_: count)
     monkeypatch.setattr(host, "fast_core_count", lambda: fast)
 
 
@@ -108,7 +109,9 @@ def test_a_profile_covers_every_graph_and_fidelity_of_the_pack(
     assert tuple(profile.decode.weight_s) == reader.manifest.ladder
     for bits in reader.manifest.ladder:
         plan = uniform_plan(
-            reader.manifest, reader.pack_id, Workload(2, 32), bits=bits, profile=profile
+            PlanRequest(reader.manifest, reader.pack_id, Workload(2, 32)),
+            bits=bits,
+            profile=profile,
         )
         assert plan.predicted is not None
         assert 0 < plan.predicted.total_s < 1
@@ -229,7 +232,7 @@ def observations(noise: float, slower: float = 1.0, fixed_s: float = 0.0) -> Obs
                             about(compute_s),
                         )
                     )  # fmt: skip
-    plan = uniform_plan(manifest, "x", Workload(1, 64), bits=4)
+    plan = uniform_plan(PlanRequest(manifest, "x", Workload(1, 64)), bits=4)
     truth = dataclasses.replace(TRUTH, tokenize_s=0.0, contention=slower)
     predicted = predict(manifest, truth, plan)
     busy_s = {

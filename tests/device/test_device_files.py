@@ -22,8 +22,8 @@ from sti.model.manifest import Manifest
 from sti.model.quality import Quality
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import Plan
-from sti.planning.planner import predict
+from sti.planning.plan import Plan, PlanRequest
+from sti.planning.prediction import predict
 from sti.planning.uniform import uniform_plan
 from tests.support.edited_packs import edited
 from tests.support.packs import PROFILE
@@ -101,7 +101,7 @@ def test_narrower_slices_take_the_same_time_a_layer() -> None:
 
 def test_a_plan_for_a_board_can_be_simulated() -> None:
     profile = load_device("paper-board", BERT)
-    plan = uniform_plan(BERT, "0", SENTENCE, bits=2, profile=profile)
+    plan = uniform_plan(PlanRequest(BERT, "0", SENTENCE), bits=2, profile=profile)
     found = predict(BERT, profile, plan)
     assert found.busy_s(COMPUTE) == pytest.approx(12 * layer_s(profile, 12))
     rows_s = 128 * profile.storage.row_s

@@ -24,7 +24,7 @@ from sti.device.host import Memory
 from sti.model.workload import Workload
 from sti.pipeline.runner import Mode
 from sti.pipeline.workers import Worker
-from sti.planning.plan import Plan, PlanStep, Target
+from sti.planning.plan import Plan, PlanRequest, PlanStep, Target
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
@@ -42,7 +42,7 @@ def engine() -> Iterator[sti.Engine]:
 def mixed_plan(engine: sti.Engine, counts: list[list[int]], preload: int, threads: int) -> Plan:
     """A plan with a staircase of its own for every block."""
     base = uniform_plan(
-        engine.manifest, engine.pack_id, Workload(1, 8), bits=2, decode_threads=threads
+        PlanRequest(engine.manifest, engine.pack_id, Workload(1, 8)), bits=2, decode_threads=threads
     )
     steps = tuple(
         PlanStep(step.layer, step.kind, (step.counts[0], *higher), preload)

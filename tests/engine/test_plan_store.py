@@ -18,7 +18,7 @@ from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning import planner
 from sti.planning.jobs import BlockJob, prepare
-from sti.planning.plan import Plan
+from sti.planning.plan import Plan, PlanRequest
 from sti.planning.uniform import uniform_plan
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 
@@ -44,7 +44,9 @@ def shares(job: BlockJob, threads: int) -> list[int]:
 def test_decode_threads_get_even_shares_of_a_block(threads: int) -> None:
     with PackReader.open(tiny_pack()) as reader:
         plan = uniform_plan(
-            reader.manifest, reader.pack_id, Workload(1, 8), bits=4, decode_threads=threads
+            PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8)),
+            bits=4,
+            decode_threads=threads,
         )
     with store(tiny_pack(), sti.TargetSpec(plan=plan)) as (plans, reader):
         found, jobs = plans.plan_for(batch=1, tokens=8)

@@ -25,6 +25,7 @@ from sti.model.quality import Quality, Rejection
 from sti.model.workload import Workload
 from sti.pipeline.runner import Outcome
 from sti.pipeline.trace import Trace
+from sti.planning.plan import PlanRequest
 from sti.planning.prediction import expected_loss
 from sti.planning.uniform import uniform_plan
 from tests.support.edited_packs import edited
@@ -71,7 +72,9 @@ def classifier(found: Rejection | None) -> Manifest:
 
 def answered(manifest: Manifest, logits: Any, *, loss: float = 0.0) -> sti.Result:
     """The result of a run whose head gave ``logits`` under a plan of this expected loss."""
-    plan = uniform_plan(manifest, "pack", Workload(1, 8), bits=8, profile=make_profile())
+    plan = uniform_plan(
+        PlanRequest(manifest, "pack", Workload(1, 8)), bits=8, profile=make_profile()
+    )
     assert plan.predicted is not None
     plan = replace(plan, predicted=replace(plan.predicted, loss=loss))
     rows = tuple(np.asarray(logits, dtype=np.float32))
@@ -145,8 +148,10 @@ def test_what_is_rejected_gets_the_name_in_front_and_keeps_its_classes() -> None
 def test_a_plan_without_prediction_has_the_same_expected_loss(bits: int) -> None:
     with opened(tiny_pack("classification")) as engine:
         manifest, workload = engine.manifest, Workload(1, 8)
-        bare = uniform_plan(manifest, "pack", workload, bits=bits)
-        predicted = uniform_plan(manifest, "pack", workload, bits=bits, profile=PROFILE)
+        bare = uniform_plan(PlanRequest(manifest, "pack", workload), bits=bits)
+        predicted = uniform_plan(
+            PlanRequest(manifest, "pack", workload), bits=bits, profile=PROFILE
+        )
     assert bare.predicted is None and predicted.predicted is not None
     assert expected_loss(manifest, bare) == expected_loss(manifest, predicted)
     assert expected_loss(manifest, bare) == predicted.predicted.loss
@@ -182,7 +187,7 @@ def test_the_temperature_of_the_pack_reaches_the_scores(tmp_path: Path) -> None:
 
 def test_lower_fidelities_are_held_to_the_threshold_of_their_loss(tmp_path: Path) -> None:
     with opened(tiny_pack("classification")) as engine:
-        bare = uniform_plan(engine.manifest, "pack", Workload(1, 8), bits=2)
+        bare = uniform_plan(PlanRequest(engine.manifest, "pack", Workload(1, 8)), bits=2)
         low = expected_loss(engine.manifest, bare)
     assert low > 0
     sloped = Rejection(OUTSIDE, 1.0, 0.95, (0.0, low), (1.0, 0.0))

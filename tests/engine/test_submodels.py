@@ -15,6 +15,7 @@ from shard_tools.packing.options import BuildOptions
 from sti.model.manifest import Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
+from sti.planning.plan import PlanRequest
 from sti.planning.uniform import uniform_plan
 from tests.support.checkpoints import write_checkpoint
 from tests.support.packs import PROFILE, SHAPE, TEXTS
@@ -60,7 +61,10 @@ def test_a_narrow_submodel_answers_as_the_model_without_its_upper_slices(
     with sti.Engine.open(half_empty, fidelity=bits, threads=1, profile=PROFILE) as engine:
         full = engine.run(TEXTS)
         narrow_plan = uniform_plan(
-            engine.manifest, engine.pack_id, Workload(1, 8), bits=bits, depth=3, width=WIDTH
+            PlanRequest(engine.manifest, engine.pack_id, Workload(1, 8)),
+            bits=bits,
+            depth=3,
+            width=WIDTH,
         )
         engine.set_target(plan=narrow_plan)
         narrow, straight = engine.run(TEXTS), engine.run(TEXTS, mode="sequential")
@@ -79,7 +83,7 @@ def test_a_shallow_submodel_runs_the_layers_the_pack_lists(
     with sti.Engine.open(half_empty, fidelity=4, threads=1, profile=PROFILE) as engine:
         full = engine.run(TEXTS)
         plan = uniform_plan(
-            engine.manifest, engine.pack_id, Workload(1, 8), bits=4, depth=2, width=4
+            PlanRequest(engine.manifest, engine.pack_id, Workload(1, 8)), bits=4, depth=2, width=4
         )
         engine.set_target(plan=plan)
         shallow = engine.run(TEXTS)

@@ -13,6 +13,7 @@ from sti.engine.config import find_config
 from sti.engine.targets import TargetSpec, resolve
 from sti.errors import ConfigError, InputError
 from sti.model.workload import Workload
+from sti.planning.plan import PlanRequest
 from sti.planning.uniform import uniform_plan
 from tests.support.synthetic import make_manifest, make_profile
 
@@ -160,7 +161,9 @@ def test_a_target_is_shown_as_it_would_be_written() -> None:
 
 def test_a_target_with_a_plan_is_shown_in_one_line_and_can_be_hashed() -> None:
     manifest = make_manifest(Random(0))
-    plan = uniform_plan(manifest, "0123", Workload(1, 8), bits=4, profile=make_profile())
+    plan = uniform_plan(
+        PlanRequest(manifest, "0123", Workload(1, 8)), bits=4, profile=make_profile()
+    )
     target = TargetSpec(plan=plan)
     assert repr(target) == "TargetSpec(plan=<2 x 3 of pack 0123>)"
     assert {target: 1}[TargetSpec(plan=plan)] == 1

@@ -20,6 +20,7 @@ from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode, Outcome, Runner
 from sti.pipeline.trace import Recorder
 from sti.planning.jobs import prepare
+from sti.planning.plan import PlanRequest
 from sti.planning.uniform import uniform_plan
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
 from tests.support.numpy_backend import NumpyBackend, SpecificationDecoder
@@ -77,7 +78,9 @@ def run(
     runner: Runner, reader: PackReader, mode: Mode = "pipelined", *, decode_threads: int = 1
 ) -> Outcome:
     plan = uniform_plan(
-        reader.manifest, reader.pack_id, Workload(8, 8), bits=4, decode_threads=decode_threads
+        PlanRequest(reader.manifest, reader.pack_id, Workload(8, 8)),
+        bits=4,
+        decode_threads=decode_threads,
     )
     tokenizer = Tokenizer(
         TokenizerSpec.from_json(reader.manifest.tokenizer), reader.resident(VOCABULARY).tobytes()

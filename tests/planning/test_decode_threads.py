@@ -9,7 +9,7 @@ import pytest
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
 from sti.planning.decode_threads import decode_threads
-from sti.planning.plan import Target
+from sti.planning.plan import PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.planning.uniform import uniform_plan
 from tests.support.synthetic import make_manifest, make_profile
@@ -32,9 +32,9 @@ def test_plans_ask_for_no_more_than_the_rule_whatever_the_profile_says(
 ) -> None:
     manifest = make_manifest(Random(0), slices=slices, ladder=(2, 3, 4, 6, 8))
     profile, workload = make_profile(decoders=9), Workload(1, 16)
-    planned = make_plan(manifest, "pack", profile, workload, Target(10.0))
-    uniform = uniform_plan(manifest, "pack", workload, bits=4, profile=profile)
-    given = uniform_plan(manifest, "pack", workload, bits=4, decode_threads=9)
+    planned = make_plan(PlanRequest(manifest, "pack", workload, Target(10.0)), profile)
+    uniform = uniform_plan(PlanRequest(manifest, "pack", workload), bits=4, profile=profile)
+    given = uniform_plan(PlanRequest(manifest, "pack", workload), bits=4, decode_threads=9)
     for plan in (planned, uniform, given):
         assert plan.decode_threads == expected
         check_plan(plan, manifest, "pack", where="test")

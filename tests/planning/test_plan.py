@@ -16,7 +16,7 @@ from sti.model.fidelity import fidelities
 from sti.model.quality import Quality
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
-from sti.planning.plan import Plan, PlanStep, Target
+from sti.planning.plan import Plan, PlanRequest, PlanStep, Target
 from sti.planning.uniform import uniform_plan
 from tests.support.synthetic import make_manifest, make_profile
 
@@ -32,11 +32,8 @@ def good_plan(bits: int = 4, *, depth: int | None = None, width: int | None = No
     profile = make_profile(ladder=MANIFEST.ladder)
     target = Target(0.25, 100_000)
     return uniform_plan(
-        MANIFEST,
-        PACK,
-        WORKLOAD,
+        PlanRequest(MANIFEST, PACK, WORKLOAD, target),
         bits=bits,
-        target=target,
         profile=profile,
         depth=depth,
         width=width,
@@ -67,11 +64,8 @@ def test_a_plan_survives_saving(
     bits: int, small: bool, latency: float | None, preload: int, predicted: bool
 ) -> None:
     plan = uniform_plan(
-        MANIFEST,
-        PACK,
-        WORKLOAD,
+        PlanRequest(MANIFEST, PACK, WORKLOAD, Target(latency, preload)),
         bits=bits,
-        target=Target(latency, preload),
         profile=make_profile(ladder=MANIFEST.ladder) if predicted else None,
         depth=1 if small else None,
         width=2 if small else None,

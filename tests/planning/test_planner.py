@@ -26,8 +26,9 @@ from sti.model.quality import Quality
 from sti.model.workload import Workload
 from sti.planning.beam_search import Search
 from sti.planning.check import check_plan
-from sti.planning.plan import PLANNING, Plan, Prediction, Target
-from sti.planning.planner import make_plan, predict
+from sti.planning.plan import PLANNING, Plan, PlanRequest, Prediction, Target
+from sti.planning.planner import make_plan
+from sti.planning.prediction import predict
 from sti.planning.preload_placement import place_preload
 from sti.planning.uniform import uniform_plan
 from sti.storage.byte_ranges import skip, total_bytes
@@ -51,13 +52,13 @@ def plan_for(
     latency_s: float | None, *, manifest: Manifest = SMALL, preload: int = 0, jitter: float = 1.0
 ) -> Plan:
     profile = make_profile(ladder=manifest.ladder, jitter=jitter, bytes_per_s=BYTES_PER_S)
-    return make_plan(manifest, PACK, profile, WORKLOAD, Target(latency_s, preload))
+    return make_plan(PlanRequest(manifest, PACK, WORKLOAD, Target(latency_s, preload)), profile)
 
 
 def uniform(bits: int, *, manifest: Manifest = SMALL, preload: int = 0) -> Plan:
     profile = make_profile(ladder=manifest.ladder, jitter=1.0, bytes_per_s=BYTES_PER_S)
     target = Target(None, preload)
-    return uniform_plan(manifest, PACK, WORKLOAD, bits=bits, target=target, profile=profile)
+    return uniform_plan(PlanRequest(manifest, PACK, WORKLOAD, target), bits=bits, profile=profile)
 
 
 def total_s(bits: int, *, manifest: Manifest = SMALL, preload: int = 0) -> float:
@@ -158,7 +159,7 @@ def test_the_same_question_gets_the_same_plan() -> None:
 
 def test_read_ahead_and_decode_threads_stand_in_the_plan() -> None:
     profile = make_profile(decoders=3)
-    plan = make_plan(SMALL, PACK, profile, WORKLOAD, Target(), read_ahead=2)
+    plan = make_plan(PlanRequest(SMALL, PACK, WORKLOAD, Target()), profile, read_ahead=2)
     assert (plan.read_ahead, plan.decode_threads) == (2, 3)
     assert (plan.pack, plan.workload, plan.target) == (PACK, WORKLOAD, Target())
 
@@ -231,11 +232,11 @@ def test_of_many_submodels_few_are_searched(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Search, "run", counting)
     profile = make_profile(bytes_per_s=2e8, jitter=1.0)
-    whole = uniform_plan(manifest, PACK, WORKLOAD, bits=8, profile=profile)
+    whole = uniform_plan(PlanRequest(manifest, PACK, WORKLOAD), bits=8, profile=profile)
     for share in (0.8, 0.6, 0.4, 0.2):
         searched.clear()
         target = Target(share * prediction(whole).total_s, 0)
-        make_plan(manifest, PACK, profile, WORKLOAD, target)
+        make_plan(PlanRequest(manifest, PACK, WORKLOAD, target), profile)
         assert 1 <= len(searched) <= 2
 
 
@@ -265,12 +266,12 @@ def test_a_higher_fidelity_is_found_where_only_that_is_fast_enough() -> None:
     weight_s = {bits: 1e-7 if bits == 2 else 1e-10 for bits in LADDER}
     profile = fast.with_lanes({DECODE: replace(fast.decode, weight_s=weight_s)})
     low, quick, high = (
-        prediction(uniform_plan(SMALL, PACK, WORKLOAD, bits=bits, profile=profile))
+        prediction(uniform_plan(PlanRequest(SMALL, PACK, WORKLOAD), bits=bits, profile=profile))
         for bits in (2, 3, 8)
     )
     latency_s = 0.5 * (quick.total_s + high.total_s)
     assert latency_s < 0.5 * low.total_s
-    found = prediction(make_plan(SMALL, PACK, profile, WORKLOAD, Target(latency_s, 0)))
+    found = prediction(make_plan(PlanRequest(SMALL, PACK, WORKLOAD, Target(latency_s, 0)), profile))
     assert found.total_s <= latency_s
     assert found.loss < quick.loss
 
@@ -344,7 +345,7 @@ def test_fewer_bytes_never_cost_what_calibration_can_tell(share: float, preload:
 
 
 def test_blocks_of_layers_that_are_not_run_are_left_out() -> None:
-    plan = uniform_plan(NARROW, PACK, WORKLOAD, bits=4, depth=1, width=3)
+    plan = uniform_plan(PlanRequest(NARROW, PACK, WORKLOAD), bits=4, depth=1, width=3)
     assert [(item.layer, item.kind) for item in plan.steps] == [(0, "attention"), (0, "ffn")]
 
 
@@ -365,11 +366,13 @@ def test_an_impossible_latency_says_which_would_do(preload: int) -> None:
 def test_an_impossible_latency_names_the_lane_and_the_preload_that_would_do() -> None:
     profile = make_profile(ladder=SMALL.ladder, bytes_per_s=2e7, jitter=1.0)
     with pytest.raises(InfeasibleError, match="most of it storage") as caught:
-        make_plan(SMALL, PACK, profile, WORKLOAD, Target(0.02, 0))
+        make_plan(PlanRequest(SMALL, PACK, WORKLOAD, Target(0.02, 0)), profile)
     named = re.search(r"or the preload to (\S+ \S+)", str(caught.value))
     assert named is not None
     enough = Target(0.02, parse_size(named[1]))
-    assert prediction(make_plan(SMALL, PACK, profile, WORKLOAD, enough)).total_s <= 0.02
+    assert (
+        prediction(make_plan(PlanRequest(SMALL, PACK, WORKLOAD, enough), profile)).total_s <= 0.02
+    )
 
 
 def test_no_preload_is_proposed_where_none_would_do() -> None:
@@ -381,17 +384,17 @@ def test_no_preload_is_proposed_where_none_would_do() -> None:
 @pytest.mark.parametrize("target", [Target(0.0, 0), Target(-1.0, 0), Target(float("nan"), 0)])
 def test_a_latency_that_is_not_above_zero_is_refused(target: Target) -> None:
     with pytest.raises(InputError, match="latency"):
-        make_plan(SMALL, PACK, make_profile(), WORKLOAD, target)
+        make_plan(PlanRequest(SMALL, PACK, WORKLOAD, target), make_profile())
 
 
 def test_a_preload_below_zero_is_refused() -> None:
     with pytest.raises(InputError, match="preload"):
-        uniform_plan(SMALL, PACK, WORKLOAD, bits=4, target=Target(None, -1))
+        uniform_plan(PlanRequest(SMALL, PACK, WORKLOAD, Target(None, -1)), bits=4)
 
 
 def test_a_profile_of_another_pack_is_refused() -> None:
     with pytest.raises(ProfileError, match="calibrate"):
-        make_plan(SMALL, PACK, make_profile(ladder=(2, 4)), WORKLOAD, Target())
+        make_plan(PlanRequest(SMALL, PACK, WORKLOAD, Target()), make_profile(ladder=(2, 4)))
 
 
 @pytest.mark.parametrize("bits", LADDER)
@@ -402,7 +405,9 @@ def test_uniform_plans_bring_exactly_the_slices_in_use_to_a_fidelity(
     manifest = make_manifest(
         Random(7), slices=4, ladder=LADDER, submodels=[(2, 2, 2.0), (1, 3, 3.0)]
     )
-    plan = uniform_plan(manifest, PACK, WORKLOAD, bits=bits, depth=size[0], width=size[1])
+    plan = uniform_plan(
+        PlanRequest(manifest, PACK, WORKLOAD), bits=bits, depth=size[0], width=size[1]
+    )
     check_plan(plan, manifest, PACK, where="plan")
     stored = {(block.layer, block.kind): block for block in manifest.blocks}
     for item in plan.steps:
@@ -414,27 +419,29 @@ def test_uniform_plans_bring_exactly_the_slices_in_use_to_a_fidelity(
 
 def test_a_uniform_plan_names_the_ladder_when_asked_for_another_fidelity() -> None:
     with pytest.raises(InputError, match=r"5 bits.*2, 3, 4, 6, 8 bits"):
-        uniform_plan(SMALL, PACK, WORKLOAD, bits=5)
+        uniform_plan(PlanRequest(SMALL, PACK, WORKLOAD), bits=5)
 
 
 def test_a_uniform_plan_names_the_submodels_when_asked_for_another() -> None:
     with pytest.raises(InputError, match=r"1 x width 2.*2 x 4, 1 x 4, 2 x 2, 1 x 3"):
-        uniform_plan(NARROW, PACK, WORKLOAD, bits=4, depth=1, width=2)
+        uniform_plan(PlanRequest(NARROW, PACK, WORKLOAD), bits=4, depth=1, width=2)
 
 
 def test_a_uniform_plan_never_refuses_a_latency() -> None:
     profile = make_profile()
     target = Target(1e-6, 0)
-    plan = uniform_plan(SMALL, PACK, WORKLOAD, bits=8, target=target, profile=profile)
+    plan = uniform_plan(PlanRequest(SMALL, PACK, WORKLOAD, target), bits=8, profile=profile)
     assert prediction(plan).total_s > 1e-6
     assert prediction(plan).limited_by == "quality"
 
 
 def test_decode_threads_of_a_uniform_plan_come_from_the_profile_unless_given() -> None:
     profile = make_profile(decoders=2)
-    plan = uniform_plan(SMALL, PACK, WORKLOAD, bits=4, profile=profile)
+    plan = uniform_plan(PlanRequest(SMALL, PACK, WORKLOAD), bits=4, profile=profile)
     assert plan.decode_threads == 2
-    plan = uniform_plan(SMALL, PACK, WORKLOAD, bits=4, profile=profile, decode_threads=1)
+    plan = uniform_plan(
+        PlanRequest(SMALL, PACK, WORKLOAD), bits=4, profile=profile, decode_threads=1
+    )
     assert plan.decode_threads == 1
 
 
@@ -514,7 +521,7 @@ def test_the_lane_that_limits_is_named() -> None:
         (slow_decode, "decode"),
         (make_profile(bytes_per_s=1e7), "storage"),
     ):
-        plan = uniform_plan(SMALL, PACK, WORKLOAD, bits=4, profile=profile)
+        plan = uniform_plan(PlanRequest(SMALL, PACK, WORKLOAD), bits=4, profile=profile)
         assert prediction(plan).limited_by == lane
 
 

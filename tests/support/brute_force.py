@@ -22,8 +22,9 @@ from sti.model.manifest import Block, Manifest, Submodel
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
 from sti.planning.cost_model import BlockWork, RunCosts, deadline_s, run_costs, run_steps
-from sti.planning.plan import Plan, Target
-from sti.planning.planner import make_plan, predict
+from sti.planning.plan import Plan, PlanRequest, Target
+from sti.planning.planner import make_plan
+from sti.planning.prediction import predict
 from sti.planning.timeline import simulate
 from sti.planning.uniform import uniform_plan
 from sti.storage.byte_ranges import skip, total_bytes
@@ -46,21 +47,19 @@ class Instance:
     target: Target
     read_ahead: int
 
+    @property
+    def request(self) -> PlanRequest:
+        """What the planner is asked."""
+        return PlanRequest(self.manifest, PACK, self.workload, self.target)
+
     def plan(self) -> Plan:
         """The planner's answer."""
-        parts = (self.manifest, PACK, self.profile, self.workload, self.target)
-        return make_plan(*parts, read_ahead=self.read_ahead)
+        return make_plan(self.request, self.profile, read_ahead=self.read_ahead)
 
     def uniform_s(self, bits: int) -> float:
         """Median seconds of the full model with every shard at ``bits``."""
         plan = uniform_plan(
-            self.manifest,
-            PACK,
-            self.workload,
-            bits=bits,
-            target=self.target,
-            profile=self.profile,
-            read_ahead=self.read_ahead,
+            self.request, bits=bits, profile=self.profile, read_ahead=self.read_ahead
         )
         assert plan.predicted is not None
         return plan.predicted.total_s

@@ -18,7 +18,7 @@ from sti.model.fidelity import fidelities
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
-from sti.planning.plan import Plan, Target
+from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.planning.prediction import mean_bits
 from sti.planning.preload_placement import READ_AHEAD
@@ -43,11 +43,8 @@ def uniform(manifest: Manifest, profile: DeviceProfile, bits: int, preload: int)
     target = Target(None, preload)
     return [
         uniform_plan(
-            manifest,
-            PACK,
-            WORKLOAD,
+            PlanRequest(manifest, PACK, WORKLOAD, target),
             bits=bits,
-            target=target,
             profile=profile,
             depth=submodel.depth,
             width=submodel.width,
@@ -236,7 +233,7 @@ def test_the_plan_expects_no_more_loss_than_any_baseline(
         if item.best is not None and item.best.mode == "pipelined"
     ]
     if baselines:
-        plan = planned(make_plan(manifest, PACK, profile, WORKLOAD, target))
+        plan = planned(make_plan(PlanRequest(manifest, PACK, WORKLOAD, target), profile))
         assert plan.loss <= min(baseline.loss for baseline in baselines) * (1 + 1e-9) + 1e-12
 
 

@@ -22,7 +22,7 @@ from sti.model.manifest import Manifest
 from sti.model.quality import Rejection
 from sti.model.workload import Workload, bucket
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import Plan, Target
+from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.planning.uniform import uniform_plan
 from sti.text.encoding import Text
@@ -58,7 +58,9 @@ def cell_of(found: Evaluation, latency_s: float, preload: int) -> Cell:
 def plan_by_hand(latency_s: float | None, preload: int) -> Plan:
     with PackReader.open(ranked_pack()) as reader:
         target = Target(latency_s, preload)
-        return make_plan(reader.manifest, reader.pack_id, PROFILE, Workload(1, 16), target)
+        return make_plan(
+            PlanRequest(reader.manifest, reader.pack_id, Workload(1, 16), target), PROFILE
+        )
 
 
 def accuracy_by_engine(plan: Plan, data: Path) -> float:
@@ -99,7 +101,9 @@ def test_baselines_are_measured_as_what_they_are(found: Evaluation, place: Path)
     with PackReader.open(ranked_pack()) as reader:
         manifest, workload = reader.manifest, Workload(1, 16)
         for bits in manifest.ladder:
-            plan = uniform_plan(manifest, reader.pack_id, workload, bits=bits, profile=PROFILE)
+            plan = uniform_plan(
+                PlanRequest(manifest, reader.pack_id, workload), bits=bits, profile=PROFILE
+            )
             entry = baselines[f"our pipeline, {bits} bits"].entry
             assert entry is not None
             assert (entry.depth, entry.bits) == (plan.depth, bits)
@@ -150,7 +154,10 @@ def test_submodels_are_scored_at_every_fidelity(found: Evaluation, place: Path) 
     for entry, bits in zip(found.uniform[:5], (2, 3, 4, 6, 8), strict=True):
         with PackReader.open(ranked_pack()) as reader:
             plan = uniform_plan(
-                reader.manifest, reader.pack_id, Workload(1, 16), bits=bits, depth=1, width=2
+                PlanRequest(reader.manifest, reader.pack_id, Workload(1, 16)),
+                bits=bits,
+                depth=1,
+                width=2,
             )
         assert entry.measured == accuracy_by_engine(plan, place / "data.tsv")
 
@@ -273,7 +280,9 @@ def test_texts_out_of_scope_are_rejected_as_the_engine_rejects_them(
     found = evaluate(pack, place / "data.tsv", options)
     with PackReader.open(pack) as reader:
         target = Target(TARGETS[1], 0)
-        plan = make_plan(reader.manifest, reader.pack_id, PROFILE, Workload(1, 16), target)
+        plan = make_plan(
+            PlanRequest(reader.manifest, reader.pack_id, Workload(1, 16), target), PROFILE
+        )
     with sti.Engine.open(pack, plan=plan, threads=1, profile=PROFILE) as engine:
         kept, out_of_scope = (
             engine.run(list(part)).accepted
