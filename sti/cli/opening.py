@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def target_of(args: argparse.Namespace) -> TargetSpec:
-    """The target that ``--target`` names, the other target options laid over it."""
+    """The target that ``--target`` names, overridden by the other target options."""
     return resolve(
         args.target,
         latency=args.latency,

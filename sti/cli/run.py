@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from time import perf_counter
 from typing import Any
 
@@ -62,6 +63,7 @@ def execute(args: argparse.Namespace) -> None:
         print(_answer(index, text, result.answer))
     if isinstance(result.answer, EmbeddingAnswer) and 1 < len(texts) <= MOST_COMPARED:
         print("\n" + _similarities(result.answer.embeddings), end="")
+    sys.stdout.flush()  # so that the cost follows the answers where both go to one terminal
     say("\n" + _cost(result, manifest, opened - start))
 
 
