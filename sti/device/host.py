@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from sti.errors import InputError
 
 ROOT = Path("/")
-"""Below it lie the system's ``proc`` and ``sys``; functions that take a root look elsewhere."""
+"""Below it lie the system's ``proc`` and ``sys``; looked up at every call, so tests may set it."""
 
 _CPU = Path("sys/devices/system/cpu")
 _CGROUP = Path("sys/fs/cgroup")
@@ -45,22 +45,22 @@ class Memory(NamedTuple):
     available_bytes: int | None
 
 
-def cores(root: Path = ROOT) -> tuple[Core, ...]:
+def cores() -> tuple[Core, ...]:
     """The cores this process may run on, fastest first, then by number."""
     try:
         indices = sorted(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         indices = list(range(os.cpu_count() or 1))
-    cpu = root / _CPU
+    cpu = ROOT / _CPU
     found = _rank(cpu, indices, "cpu_capacity") or _rank(cpu, indices, "cpufreq/cpuinfo_max_freq")
     found = found or [Core(index, None) for index in indices]
     return tuple(sorted(found, key=lambda core: (-(core.speed or 0), core.index)))
 
 
-def core_count(root: Path = ROOT) -> int:
+def core_count() -> int:
     """Cores that can be kept busy: those this process may run on, within a container's quota."""
-    count = len(cores(root))
-    quota = (_text(root / _CGROUP / "cpu.max") or "").split()
+    count = len(cores())
+    quota = (_text(ROOT / _CGROUP / "cpu.max") or "").split()
     if len(quota) == 2 and all(part.isdigit() for part in quota) and int(quota[1]):
         count = min(count, math.ceil(int(quota[0]) / int(quota[1])))
     return max(1, count)
@@ -88,18 +88,18 @@ def check_threads(threads: int | None, *, name: str = "threads") -> None:
         )
 
 
-def fast_core_count(root: Path = ROOT) -> int:
+def fast_core_count() -> int:
     """Cores among ``core_count`` that are at least half as fast as the fastest."""
-    ranked = cores(root)
+    ranked = cores()
     best = ranked[0].speed if ranked else None
     if best is None:
-        return core_count(root)
-    return min(core_count(root), sum((core.speed or 0) * 2 >= best for core in ranked))
+        return core_count()
+    return min(core_count(), sum((core.speed or 0) * 2 >= best for core in ranked))
 
 
-def memory(root: Path = ROOT) -> Memory:
+def memory() -> Memory:
     """Total and available memory, in bytes, within a container's limit."""
-    cgroup, table = root / _CGROUP, _table(root / "proc" / "meminfo")
+    cgroup, table = ROOT / _CGROUP, _table(ROOT / "proc" / "meminfo")
     total, available = table.get("MemTotal"), table.get("MemAvailable")
     if total is None or available is None:
         total, available = _psutil_memory()
@@ -116,13 +116,13 @@ def memory(root: Path = ROOT) -> Memory:
 
 def rss_bytes() -> int | None:
     """Resident memory of this process now, in bytes."""
-    size = _table(Path("/proc/self/status")).get("VmRSS")
+    size = _table(ROOT / "proc" / "self" / "status").get("VmRSS")
     return _psutil_rss() if size is None else size
 
 
 def peak_rss_bytes() -> int | None:
     """Highest resident memory of this process so far, in bytes."""
-    size = _table(Path("/proc/self/status")).get("VmHWM")
+    size = _table(ROOT / "proc" / "self" / "status").get("VmHWM")
     if size is not None:
         return size
     try:
@@ -135,11 +135,11 @@ def peak_rss_bytes() -> int | None:
 
 
 @functools.cache
-def cpu_name(root: Path = ROOT) -> str:
+def cpu_name() -> str:
     """The processor's name as the system gives it, e.g. ``Cortex-A76``; never empty."""
     keys = ("model name", "Hardware", "Model", "cpu model")
     found: dict[str, str] = {}
-    for line in (_text(root / "proc" / "cpuinfo") or "").splitlines():
+    for line in (_text(ROOT / "proc" / "cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in keys and value.strip():
             found.setdefault(key.strip(), value.strip())
@@ -147,15 +147,15 @@ def cpu_name(root: Path = ROOT) -> str:
         if key in found:
             return found[key]
     return (
-        _text(root / "proc" / "device-tree" / "model") or platform.processor() or platform.machine()
+        _text(ROOT / "proc" / "device-tree" / "model") or platform.processor() or platform.machine()
     )
 
 
-def describe(root: Path = ROOT) -> str:
+def describe() -> str:
     """One line for people, stable between runs: processor, cores, memory, system."""
-    total = memory(root).total_bytes
+    total = memory().total_bytes
     size = "memory unknown" if total is None else f"{total / 2**30:.1f} GiB"
-    return f"{cpu_name(root)}, {_core_line(root)}, {size}, {sys.platform} {platform.machine()}"
+    return f"{cpu_name()}, {_core_line()}, {size}, {sys.platform} {platform.machine()}"
 
 
 def psutil() -> Any | None:
@@ -166,8 +166,8 @@ def psutil() -> Any | None:
         return None
 
 
-def _core_line(root: Path) -> str:
-    ranked, count = cores(root), core_count(root)
+def _core_line() -> str:
+    ranked, count = cores(), core_count()
     speeds = sorted({core.speed for core in ranked if core.speed}, reverse=True)
     if len(speeds) < 2:
         return f"{count} core{'s' * (count > 1)}"

@@ -18,7 +18,8 @@ CGROUP = Path("sys/fs/cgroup")
 
 @pytest.fixture
 def fake_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root without files, filled by the test; four cores may be used."""
+    """A system without files, filled by the test; four cores may be used."""
+    monkeypatch.setattr(host, "ROOT", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     return tmp_path
 
@@ -45,30 +46,30 @@ def without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cores_are_ranked_by_capacity_fastest_first(fake_system: Path) -> None:
     for index, capacity in enumerate((300, 300, 1024, 700)):
         put(fake_system / CPU / f"cpu{index}" / "cpu_capacity", f"{capacity}\n")
-    assert [core.index for core in host.cores(fake_system)] == [2, 3, 0, 1]
-    assert host.fast_core_count(fake_system) == 2
-    assert "1+1+2 cores" in host.describe(fake_system)
+    assert [core.index for core in host.cores()] == [2, 3, 0, 1]
+    assert host.fast_core_count() == 2
+    assert "1+1+2 cores" in host.describe()
 
 
 def test_cores_without_capacity_are_ranked_by_frequency(fake_system: Path) -> None:
     for index, khz in enumerate((1_800_000, 2_400_000, 1_800_000, 2_400_000)):
         put(fake_system / CPU / f"cpu{index}" / "cpufreq" / "cpuinfo_max_freq", str(khz))
-    assert [core.index for core in host.cores(fake_system)] == [1, 3, 0, 2]
-    assert host.fast_core_count(fake_system) == 4
+    assert [core.index for core in host.cores()] == [1, 3, 0, 2]
+    assert host.fast_core_count() == 4
 
 
 def test_cores_of_unknown_speed_keep_their_order(fake_system: Path) -> None:
-    assert [core.index for core in host.cores(fake_system)] == [0, 1, 2, 3]
-    assert all(core.speed is None for core in host.cores(fake_system))
-    assert "4 cores" in host.describe(fake_system)
+    assert [core.index for core in host.cores()] == [0, 1, 2, 3]
+    assert all(core.speed is None for core in host.cores())
+    assert "4 cores" in host.describe()
 
 
 def test_only_cores_this_process_may_use_are_counted(
     fake_system: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5}, raising=False)
-    assert [core.index for core in host.cores(fake_system)] == [5]
-    assert host.core_count(fake_system) == 1
+    assert [core.index for core in host.cores()] == [5]
+    assert host.core_count() == 1
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_only_cores_this_process_may_use_are_counted(
 )
 def test_a_containers_quota_limits_the_cores(fake_system: Path, quota: str, count: int) -> None:
     put(fake_system / CGROUP / "cpu.max", quota)
-    assert host.core_count(fake_system) == count
+    assert host.core_count() == count
 
 
 def test_a_refused_affinity_falls_back_to_all_cores(
@@ -86,22 +87,26 @@ def test_a_refused_affinity_falls_back_to_all_cores(
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_getaffinity", refused, raising=False)
-    assert len(host.cores(fake_system)) == (os.cpu_count() or 1)
+    assert len(host.cores()) == (os.cpu_count() or 1)
 
 
 def test_a_containers_limit_lowers_the_memory(fake_system: Path) -> None:
     put(fake_system / "proc" / "meminfo", "MemTotal: 4000 kB\nMemAvailable: 3000 kB\n")
-    assert host.memory(fake_system) == host.Memory(4_096_000, 3_072_000)
+    assert host.memory() == host.Memory(4_096_000, 3_072_000)
     put(fake_system / CGROUP / "memory.max", "1000000")
     put(fake_system / CGROUP / "memory.current", "700000")
     put(fake_system / CGROUP / "memory.stat", "anon 1\ninactive_file 200000\n")
-    assert host.memory(fake_system) == host.Memory(1_000_000, 500_000)
+    assert host.memory() == host.Memory(1_000_000, 500_000)
 
 
 def test_the_processors_name_is_the_systems_own(fake_system: Path) -> None:
     put(fake_system / "proc" / "cpuinfo", "processor : 0\nModel : Board 5\nHardware : Chip 7\n")
-    assert host.cpu_name(fake_system) == "Chip 7"
-    assert host.describe(fake_system).startswith("Chip 7, 4 cores, ")
+    host.cpu_name.cache_clear()
+    try:
+        assert host.cpu_name() == "Chip 7"
+        assert host.describe().startswith("Chip 7, 4 cores, ")
+    finally:
+        host.cpu_name.cache_clear()
 
 
 def test_memory_figures_are_plausible() -> None:

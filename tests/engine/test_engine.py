@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sti
@@ -58,7 +58,7 @@ staircases = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(staircases, st.sampled_from([0, 100, 3000, 10**6]), st.integers(1, 3))
 def test_pipelined_equals_sequential_to_the_bit(
     counts: list[list[int]], preload: int, threads: int
