@@ -69,22 +69,8 @@ def test_pages_hold_no_placeholders() -> None:
 PUBLIC_UNDERSCORES = {"_exit", "_asdict", "_fields", "_make", "_replace"}
 """Of ``os`` and of named tuples: documented, and underlined for other reasons."""
 
-NOT_YET_PUBLIC = {
-    "tests/backend/test_decoder.py",
-    "tests/benchmarks/test_benchmarks.py",
-    "tests/shard_tools/train/test_finetune_resume.py",
-}
-"""Modules that still reach for private names; to become fewer, never more."""
-
-NOT_YET_WITHOUT_DEADLINE = {
-    "tests/backend/test_decoder.py",
-    "tests/pipeline/test_ring_buffer.py",
-    "tests/shard_tools/data/test_rows.py",
-    "tests/shard_tools/graphs/test_blocks.py",
-    "tests/shard_tools/quantization/test_quantization.py",
-    "tests/shard_tools/train/test_data.py",
-}
-"""Property tests that still repeat what the profile says."""
+NOT_YET_PUBLIC = {"tests/backend/test_decoder.py"}
+"""Modules that still reach for private names: those of the decode graphs, and will go with them."""
 
 
 def _private(dotted: str) -> bool:
@@ -160,8 +146,7 @@ def test_no_module_imports_a_private_name_of_another() -> None:
 def test_property_tests_are_not_timed() -> None:
     assert settings.default is not None and settings.default.deadline is None
     for path in TESTS:
-        if str(path.relative_to(ROOT)) not in NOT_YET_WITHOUT_DEADLINE:
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) == "settings":
-                    given = {keyword.arg for keyword in node.keywords}
-                    assert "deadline" not in given, f"{path}:{node.lineno}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "settings":
+                given = {keyword.arg for keyword in node.keywords}
+                assert "deadline" not in given, f"{path}:{node.lineno}"

@@ -26,7 +26,7 @@ from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan, PlanRequest, PlanStep, Prediction, Target
 from sti.planning.planner import make_plan
 from sti.planning.prediction import mean_bits, predict
-from sti.planning.timeline import Span
+from sti.planning.span import Span
 from sti.planning.uniform import uniform_plan
 from sti.report.tables import aligned
 from sti.report.wording import counted, show_metric

@@ -29,8 +29,7 @@ from sti.engine.answers import (
 from sti.engine.engine import Engine
 from sti.engine.results import Result
 from sti.model.manifest import Manifest
-from sti.planning.prediction import expected_loss
-from sti.report.tables import aligned
+from sti.planning.expected_loss import expected_loss
 from sti.report.wording import describe_plan, show_metric
 from sti.storage.atomic_file import write_file
 from sti.text.encoding import Text
@@ -129,6 +128,8 @@ def _similarities(embeddings: np.ndarray[Any, np.dtype[np.float32]]) -> str:
     rows = [
         [name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, cosines, strict=True)
     ]
+    from sti.report.tables import aligned  # one text needs no table
+
     return aligned(["cosine", *names], rows)
 
 

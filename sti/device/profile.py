@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.errors import ProfileError
@@ -44,8 +44,7 @@ class DecodeProfile:
     weight_s: Mapping[int, float]
 
 
-@dataclass(frozen=True, slots=True)
-class ComputeProfile:
+class ComputeProfile(NamedTuple):
     """The compute threads, running one graph at a time."""
 
     graphs: Mapping[str, tuple[float, ...]]
@@ -107,6 +106,7 @@ class DeviceProfile:
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal profile."""
         body = asdict(self)
+        body["lanes"][COMPUTE] = self.compute._asdict()
         weight_s = self.decode.weight_s
         body["lanes"][DECODE]["weight_s"] = {str(bits): cost for bits, cost in weight_s.items()}
         return {"profile": PROFILE_VERSION, **body}

@@ -16,8 +16,8 @@ import numpy as np
 from sti.arrays import Float32Array
 from sti.engine.inputs import Batch
 from sti.model.manifest import Manifest
+from sti.planning.expected_loss import expected_loss
 from sti.planning.plan import Plan
-from sti.planning.prediction import expected_loss
 from sti.text.encoding import Encoding
 
 

@@ -11,7 +11,6 @@ Not thread-safe.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict
 
 from sti.backend.interface import Backend
 from sti.calibration.cache import Cache
@@ -20,7 +19,6 @@ from sti.device import host
 from sti.device.memory_limit import check_memory
 from sti.device.profile import DeviceProfile
 from sti.engine.options import EngineOptions
-from sti.engine.pinned_plan import check_in_time, read_plan
 from sti.engine.targets import TargetSpec
 from sti.errors import InfeasibleError, PlanError
 from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
@@ -30,7 +28,6 @@ from sti.planning.check import check_plan
 from sti.planning.decode_threads import decode_threads
 from sti.planning.jobs import BlockJob, prepare_block
 from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanRequest, PlanStep
-from sti.planning.uniform import uniform_plan
 from sti.version import __version__
 
 _OPENING_TOKENS = 32
@@ -86,6 +83,8 @@ class PlanStore:
         _check_preload(self._limits.preload_bytes)
         self._pinned = None
         if target.plan is not None:
+            from sti.engine.pinned_plan import read_plan  # few targets bring a plan
+
             self._pinned = read_plan(target.plan, reader.manifest, reader.pack_id)
             _check_preload(self._pinned.target.preload_bytes)
 
@@ -142,8 +141,8 @@ class PlanStore:
             "version": __version__,
             "pack": reader.pack_id,
             "profile": profile.to_json(),
-            "workload": asdict(workload),
-            "target": asdict(self._limits),
+            "workload": workload._asdict(),
+            "target": self._limits._asdict(),
         }
         cache = Cache()
         plan = cache.load_plan(key)
@@ -165,6 +164,8 @@ class PlanStore:
         timed = self._limits.latency_s is not None
         profile = self._profiles.get() if timed else self._profiles.known
         manifest = self._reader.manifest
+        from sti.planning.uniform import uniform_plan  # not needed by planned targets
+
         plan = uniform_plan(
             PlanRequest(manifest, self._reader.pack_id, workload, self._limits),
             bits=bits,
@@ -174,6 +175,8 @@ class PlanStore:
             ),
         )
         if profile is not None and timed:
+            from sti.engine.pinned_plan import check_in_time
+
             check_in_time(plan, profile, bits)
         return plan
 

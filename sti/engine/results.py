@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sti.arrays import Float32Array
 from sti.engine.answers import (
@@ -28,14 +28,13 @@ from sti.model.manifest import Manifest
 from sti.pipeline.runner import Outcome
 from sti.pipeline.trace import PLAN, Trace
 from sti.planning.plan import Plan
-from sti.planning.timeline import Span, busy_s
+from sti.planning.span import Span, busy_s
 from sti.units import format_size
 
 AnswerT = TypeVar("AnswerT", EmbeddingAnswer, ClassAnswer, ValueAnswer, SpanAnswer)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """What a call took, in seconds. Lanes overlap, so they add up to more than the total."""
 
     total_s: float

@@ -12,7 +12,7 @@ from typing import Any
 
 from sti.device.lanes import COMPUTE, LANES
 from sti.planning.plan import Plan
-from sti.planning.timeline import Span, busy_s
+from sti.planning.span import Span, busy_s
 
 TOKENIZE, PLAN = "tokenize", "plan"
 """Names of what is done on the compute lane before anything can be read."""

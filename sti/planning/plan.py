@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sti.errors import PlanError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest
 from sti.model.quality import Estimate
 from sti.model.workload import Workload
-from sti.planning.timeline import Span
+from sti.planning.span import Span
 
 PLAN_VERSION = 2
 PLANNING = 2
@@ -29,16 +29,14 @@ LOCAL = "local"
 """Device: this machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What the caller asks for. ``latency_s`` None means: best quality, whatever it takes."""
 
     latency_s: float | None = None
     preload_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
+class PlanRequest(NamedTuple):
     """What is to be planned: a workload of one pack, for a target."""
 
     manifest: Manifest
@@ -49,8 +47,7 @@ class PlanRequest:
     target: Target = Target()
 
 
-@dataclass(frozen=True, slots=True)
-class PlanStep:
+class PlanStep(NamedTuple):
     """One step of a run: a group of slices of one block of the submodel.
 
     ``counts[p]`` shards are read of plane ``p``, in that plane's order; ``counts[0]`` is the
@@ -92,6 +89,20 @@ class Prediction:
     quality: Estimate | None
     """The metric to expect; None for packs that have not measured theirs."""
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; lanes as lists of spans."""
+        return {
+            "total_s": self.total_s,
+            "stall_s": self.stall_s,
+            "bytes_read": self.bytes_read,
+            "loss": self.loss,
+            "limited_by": self.limited_by,
+            "lanes": {
+                lane: [span._asdict() for span in spans] for lane, spans in self.lanes.items()
+            },
+            "quality": None if self.quality is None else asdict(self.quality),
+        }
+
     def busy_s(self, lane: str) -> float:
         """Seconds in which a lane works; 0 for a lane that there is not."""
         return sum(span.duration_s for span in self.lanes.get(lane, ()))
@@ -121,7 +132,19 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal plan."""
-        return {"plan": PLAN_VERSION, **asdict(self)}
+        predicted = self.predicted
+        return {
+            "plan": PLAN_VERSION,
+            "pack": self.pack,
+            "workload": self.workload._asdict(),
+            "target": self.target._asdict(),
+            "depth": self.depth,
+            "width": self.width,
+            "decode_threads": self.decode_threads,
+            "read_ahead": self.read_ahead,
+            "steps": [step._asdict() for step in self.steps],
+            "predicted": None if predicted is None else predicted.to_json(),
+        }
 
     def save(self) -> str:
         """The plan as indented JSON text."""

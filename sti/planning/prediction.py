@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 from sti.device.lanes import COMPUTE, LANES
 from sti.device.profile import DeviceProfile
-from sti.errors import PlanError
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import blocks_of, fidelities, loss_of
-from sti.model.manifest import Block, Manifest, Submodel
+from sti.model.manifest import Block, Manifest
 from sti.planning.cost_model import FIRST_STEPS, BlockWork, RunCosts, run_costs, run_steps
+from sti.planning.expected_loss import submodel_of
 from sti.planning.plan import Plan, PlanStep, Prediction
-from sti.planning.timeline import Schedule, Span, TimelineStep, simulate
+from sti.planning.span import Span
+from sti.planning.timeline import Schedule, TimelineStep, simulate
 from sti.storage.byte_ranges import skip, total_bytes
 
 
@@ -86,7 +87,7 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
         PlanError: the plan's submodel is not in the pack.
         ProfileError: the profile lacks a graph or a fidelity of the pack.
     """
-    submodel = _submodel(manifest, plan)
+    submodel = submodel_of(manifest, plan)
     threads = plan.decode_threads
     costs = run_costs(manifest, profile, plan.workload, plan.width, threads=threads)
     blocks = blocks_of(manifest, submodel)
@@ -123,19 +124,3 @@ def _best(manifest: Manifest, plan: Plan, loss: float) -> bool:
     slices = manifest.dimensions.slices
     whole = plan.depth == manifest.dimensions.layers
     return whole and all(set(item.counts) == {slices} for item in plan.steps)
-
-
-def expected_loss(manifest: Manifest, plan: Plan) -> float:
-    """The loss to expect of a plan that fits the pack, predicted or not, in the pack's unit."""
-    if plan.predicted is not None:
-        return plan.predicted.loss
-    submodel = _submodel(manifest, plan)
-    counts = [item.counts for item in plan.steps]
-    return loss_of(submodel, blocks_of(manifest, submodel), counts)
-
-
-def _submodel(manifest: Manifest, plan: Plan) -> Submodel:
-    found = manifest.submodel(plan.depth, plan.width)
-    if found is None:
-        raise PlanError(f"depth {plan.depth} x width {plan.width} is not in the pack; plan again")
-    return found

@@ -93,7 +93,7 @@ def test_neighbouring_slices_decode_as_they_do_one_by_one(
     assert not joined(out, [0, 4]).any()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     ladder=ladders,
     eighths=st.lists(st.integers(1, 30), min_size=1, max_size=4),
@@ -223,7 +223,7 @@ def test_outlier_beyond_the_end_of_the_shard_is_refused(weights: int, place: int
         out.put_outliers([0, 1], records, None, ROOM)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_damaged_outliers_are_refused_or_stay_within_their_slices(data: st.DataObject) -> None:
     sizes = data.draw(st.sampled_from([(24, 8, 16), (SEGMENT_WEIGHTS, 64), (131_080, 40_000)]))

@@ -33,7 +33,7 @@ def test_every_lane_does_its_work_at_its_best_rate() -> None:
 def test_what_is_preloaded_is_decoded_but_not_read() -> None:
     roofline = Roofline(read_bytes=1e9, moved_bytes=2e9, products=4e9)
     plan = uniform_plan(PlanRequest(MANIFEST, "0123456789abcdef", Workload(1, 16)), bits=4)
-    first = replace(plan.steps[0], preload_bytes=1000)
+    first = plan.steps[0]._replace(preload_bytes=1000)
     held = replace(plan, steps=(first, *plan.steps[1:]))
     found, all_read = (roofline.seconds(item, MANIFEST, 9000) for item in (held, plan))
     assert found["storage"] == all_read["storage"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -146,7 +145,7 @@ def test_decode_threads_count_as_one_lane_that_shares_evenly() -> None:
     plan, manifest = planned()
     trace = sequential(plan, {"storage": 1.0, "decode": 40.0, "compute": 2.0})
     halves = tuple(
-        replace(span, end_s=span.start_s + taken)
+        span._replace(end_s=span.start_s + taken)
         for span in trace.lanes["decode"]
         for taken in (30.0, 10.0)
     )
@@ -166,7 +165,7 @@ def test_the_ring_and_the_buffers_cost_what_they_make_wait() -> None:
         trace = Trace(
             {
                 lane: tuple(
-                    replace(span, end_s=span.start_s + times[lane[0], blocks[span.name]])
+                    span._replace(end_s=span.start_s + times[lane[0], blocks[span.name]])
                     if span.name in blocks
                     else span
                     for span in spans

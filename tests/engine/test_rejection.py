@@ -25,8 +25,8 @@ from sti.model.quality import Quality, Rejection
 from sti.model.workload import Workload
 from sti.pipeline.runner import Outcome
 from sti.pipeline.trace import Trace
+from sti.planning.expected_loss import expected_loss
 from sti.planning.plan import PlanRequest
-from sti.planning.prediction import expected_loss
 from sti.planning.uniform import uniform_plan
 from tests.support.edited_packs import edited
 from tests.support.packs import PROFILE, TEXTS, tiny_pack

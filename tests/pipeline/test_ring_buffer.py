@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sti.pipeline.ring_buffer import Ring, ring_bytes
@@ -15,7 +15,6 @@ from sti.pipeline.workers import Channel
 sizes = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 
 
-@settings(deadline=None)
 @given(sizes, st.integers(1, 4))
 def test_a_view_keeps_its_bytes_until_it_is_given_back(given_sizes: list[int], most: int) -> None:
     ring = Ring(np.zeros(ring_bytes(given_sizes, most), dtype=np.uint8), most=most)

@@ -20,7 +20,8 @@ from sti.planning.cost_model import (
     run_steps,
 )
 from sti.planning.plan import Target
-from sti.planning.timeline import Span, simulate
+from sti.planning.span import Span
+from sti.planning.timeline import simulate
 from tests.support.synthetic import LADDER, make_manifest, make_profile
 
 MANIFEST = make_manifest(Random(0), layers=3, ladder=LADDER)

@@ -176,7 +176,7 @@ def test_a_plan_for_another_pack_or_submodel_is_refused(
 )
 def test_steps_of_a_later_release_are_refused_by_name(change: dict[str, Any]) -> None:
     plan = good_plan()
-    plan = replace(plan, steps=(replace(plan.steps[0], **change), *plan.steps[1:]))
+    plan = replace(plan, steps=(plan.steps[0]._replace(**change), *plan.steps[1:]))
     (named,) = change.values()
     with pytest.raises(PlanError, match=f"layer 0 attention.*{named}.*make the plan again"):
         check_plan(plan, MANIFEST, PACK, where="my plan")

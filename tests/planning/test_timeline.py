@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sti.planning.timeline import Lane, Span, TimelineStep, rounds_s, simulate
+from sti.planning.span import Span
+from sti.planning.timeline import Lane, TimelineStep, rounds_s, simulate
 
 LANES = (Lane("storage"), Lane("decode", 2), Lane("compute"), Lane("link"))
 

@@ -199,7 +199,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n\ufeff"), 
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(items=st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=5), pairs=st.booleans())
 def test_what_was_written_is_read_either_way(
     items: Sequence[tuple[str, str, str]], pairs: bool, tmp_path_factory: pytest.TempPathFactory
@@ -216,7 +216,7 @@ def test_what_was_written_is_read_either_way(
     assert [(row.text, row.label) for row in read_rows(written)] == found
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=60), start=st.sampled_from([b"", b"sentence\tlabel\n", b'{"']))
 @pytest.mark.parametrize("name", ["bad.tsv", "bad.jsonl"])
 def test_any_bytes_are_read_or_refused(

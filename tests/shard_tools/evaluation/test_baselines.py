@@ -255,6 +255,6 @@ def test_bits_are_averaged_over_weights_in_use() -> None:
     manifest, profile = manifest_of(0), profile_of(0)
     (plan, *_, narrow) = uniform(manifest, profile, 4, 0)
     assert mean_bits(manifest, plan) == mean_bits(manifest, narrow) == 4.0
-    lowest = replace(plan.steps[0], counts=(3, 0, 0))
+    lowest = plan.steps[0]._replace(counts=(3, 0, 0))
     mixed = replace(plan, steps=(lowest, *plan.steps[1:]))
     assert mean_bits(manifest, mixed) == pytest.approx(4.0 - 2.0 * 65536 / (2 * 196608))

@@ -85,7 +85,7 @@ def test_ffn_computes_its_integers_and_approximates_its_floats(
     assert_close_to_float(found, expected, share=0.015)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1 << 32),
     batch=st.integers(1, 4),

@@ -7,7 +7,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -33,7 +33,6 @@ def restored(grid: QuantizedMatrix) -> Float32Array:
 # Grids
 
 
-@settings(deadline=None)
 @given(
     w=hnp.arrays(
         np.float32,

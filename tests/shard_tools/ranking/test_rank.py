@@ -343,7 +343,7 @@ def test_texts_out_of_scope_are_for_classifiers_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--threads", "0"], "--threads must be a whole number from 1 to"),
+        (["--threads", "100000"], "--threads must be a whole number from 1 to"),
         (["--seed", "-1"], "--seed must be at least 0"),
         (["-o", "{}"], "is a directory"),
         (["-o", "{}/no/out"], "no such directory"),

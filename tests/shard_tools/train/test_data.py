@@ -42,7 +42,7 @@ def inside(one: Row, other: Row) -> bool:
     return any(long[start : start + len(short)] == short for start in starts)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(items=ROWS, count=st.integers(0, 12), seed=st.integers(0, 3), by_label=st.booleans())
 def test_nothing_held_out_is_trained_on_not_even_as_a_part(
     items: Sequence[tuple[Sequence[str], str]], count: int, seed: int, by_label: bool
@@ -129,7 +129,6 @@ def made(lengths: Sequence[int]) -> Examples:
     return Examples(ids, types, np.arange(len(lengths), dtype=np.float32))
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40),
     size=st.integers(1, 7),
