@@ -65,7 +65,7 @@ class Optimizer:
     def step(self) -> None:
         """Move the weights along their gradients.
 
-        The norm of the gradient is limited; that of the words counts apart, and is not.
+        The norm of the gradient is limited, except that of the word embeddings.
 
         Raises:
             NotFiniteError: a gradient is not finite, or a weight is not after the step.

@@ -2,9 +2,9 @@
 
 In: ``System``s: how each one's process is started, and which files it reads. Out: ``Figures``.
 Cold: a fresh process, its files dropped from the page cache, opening and the first answer. Warm:
-one process a system stays open, and they take turns, so that a busy spell meets all of them; those
-whose turn it is not sleep. The first answer of a turn, after this wait, counts apart from those
-that follow it in a row. Knows nothing of what the systems are.
+one process per system stays open and they take turns, so that other load on the machine affects all
+of them alike; the others sleep meanwhile. The first answer of a turn, after that sleep, is counted
+separately from those that follow it in a row. Knows nothing of what the systems are.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Figures:
     """Why there are no figures, where the system could not be run."""
 
     def cosine(self, other: Figures) -> float | None:
-        """Least cosine between the answers of two systems; None where they are no match."""
+        """Least cosine between the answers of two systems; None if they cannot be compared."""
         if self.answer is None or other.answer is None or self.answer.shape != other.answer.shape:
             return None
         one, two = (
@@ -286,7 +286,7 @@ def _ms(samples: Sequence[float], figure: Callable[[Sequence[float]], float]) ->
 
 
 def _joules() -> float | None:
-    """Energy the processor has used so far, where the system lets it be read."""
+    """Energy the processor has used so far, where the operating system allows reading it."""
     try:
         return int(_ENERGY.read_text(encoding="ascii")) / 1e6
     except (OSError, ValueError):

@@ -64,7 +64,7 @@ class Roofline:
 
 
 def measure_roofline(reader: PackReader, storage: Reader, *, threads: int) -> Roofline:
-    """Measure the three rates; takes some tenths of a second, and as long as the reads do.
+    """Measure the three rates; takes a few tenths of a second beside the reads.
 
     Args:
         storage: what the pack is read from.
@@ -90,7 +90,7 @@ def read_rate(storage: Reader, file_bytes: int) -> float:
         taken = perf_counter() - start
         best = max(best, end / taken)
         if taken > 1.0:
-            break  # slow storage: once tells enough
+            break  # storage is slow: one pass is measurement enough
     return best
 
 

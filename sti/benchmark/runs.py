@@ -101,7 +101,7 @@ class Measurement:
             "p95_ms": self.p95_ms,
             "open_ms": self.median(lambda sample: sample.open_ms),
             "run_ms": self.median(lambda sample: sample.run_ms),
-            **{f"{lane}_ms": self.lane_ms(lane) for lane in LANES},
+            "busy_ms": {lane: round(self.lane_ms(lane), 3) for lane in LANES},
             "stall_ms": self.median(lambda sample: sample.stall_ms),
             "ideal_ms": self.ideal_ms,
             "bytes_read": self.median(lambda sample: sample.bytes_read),

@@ -138,9 +138,9 @@ def _figures(item: Measurement, roofline: Roofline, manifest: Manifest) -> dict[
     """A measurement as a JSON object, with the least each lane can take for the same work."""
     figures = item.to_json()
     if item.plan is None:
-        return figures | {f"{lane}_roofline_ms": None for lane in LANES}
+        return figures | {"roofline_ms": dict.fromkeys(LANES)}
     least = roofline.seconds(item.plan, manifest, figures["bytes_read"])
-    return figures | {f"{lane}_roofline_ms": round(least[lane] * 1e3, 3) for lane in LANES}
+    return figures | {"roofline_ms": {lane: round(least[lane] * 1e3, 3) for lane in LANES}}
 
 
 def _describe(emulated: StorageProfile | None) -> str:
@@ -186,7 +186,7 @@ def _row(figures: dict[str, Any]) -> list[str]:
         figures["setting"],
         figures["kind"],
         *(figure(figures[name]) for name in ("total_ms", "p95_ms", "open_ms")),
-        *(figure(figures[f"{lane}_ms"]) for lane in LANES),
+        *(figure(figures["busy_ms"][lane]) for lane in LANES),
         *(figure(figures[name]) for name in ("stall_ms", "ideal_ms")),
         ratio,
         *(megabytes(figures[name]) for name in ("bytes_read", "peak_bytes", "growth_bytes")),
@@ -196,7 +196,7 @@ def _row(figures: dict[str, Any]) -> list[str]:
 def _roofline_row(figures: dict[str, Any]) -> list[str]:
     cells = [figures["setting"]]
     for lane in LANES:
-        least, took = figures[f"{lane}_roofline_ms"], figures[f"{lane}_ms"]
+        least, took = figures["roofline_ms"][lane], figures["busy_ms"][lane]
         cells += [f"{least:.1f}", f"{least / took:.0%}" if took else "-"]
-    highest = max(figures[f"{lane}_roofline_ms"] for lane in LANES)
+    highest = max(figures["roofline_ms"].values())
     return [*cells, f"{highest:.1f}", f"{highest / figures['run_ms']:.0%}"]

@@ -2,7 +2,7 @@
 
 In: sizes, taken by the storage lane and given back in the same order. Out: page-aligned views of
 one buffer. Blocks of different sizes share it, so that it is no larger than the largest run of
-neighbouring blocks in flight. Knows nothing of blocks or reads.
+neighbouring blocks that are read but not yet decoded. Knows nothing of blocks or reads.
 """
 
 from __future__ import annotations

@@ -65,16 +65,27 @@ def rows_report(
 
     Args:
         facts: what holds for all rows; not in CSV. In Markdown, only texts are shown.
-        rows: the same members in the same order in each.
+        rows: the same members in the same order in each; in CSV a mapping in them becomes columns
+            ``name.key``.
         tables: what stands below the facts in Markdown.
     """
     if form == "json":
         return json_document({**facts, "rows": rows}) + "\n"
     if form == "csv":
-        cells = [["" if cell is None else str(cell) for cell in row.values()] for row in rows]
-        return comma_separated(list(rows[0]), cells)
+        flat = [_flat(row) for row in rows]
+        cells = [["" if cell is None else str(cell) for cell in row.values()] for row in flat]
+        return comma_separated(list(flat[0]), cells)
     lines = [f"{name}: {value}\n" for name, value in facts.items() if isinstance(value, str)]
     return "".join(lines) + tables()
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a row, those of a mapping in it under ``name.key``."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        inner = isinstance(value, Mapping)
+        flat |= {f"{name}.{key}": cell for key, cell in value.items()} if inner else {name: value}
+    return flat
 
 
 def _widths(header: Row, rows: Sequence[Row]) -> list[int]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sti.report.tables import aligned, comma_separated, markdown
+from sti.report.tables import aligned, comma_separated, markdown, rows_report
 
 CELLS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=9)
 ROWS = st.integers(1, 5).flatmap(
@@ -42,3 +43,11 @@ def test_comma_separated_values_are_read_back(rows: list[list[str]]) -> None:
 
 def test_a_table_without_rows_is_its_header() -> None:
     assert aligned(["a", "b"], []) == "a  b\n"
+
+
+def test_mappings_in_rows_become_columns_of_csv() -> None:
+    rows = [{"case": "a", "busy_ms": {"storage": 1.5, "decode": None}}]
+    text = rows_report("csv", {}, rows, lambda: "")
+    assert text == "case,busy_ms.storage,busy_ms.decode\na,1.5,\n"
+    document = json.loads(rows_report("json", {}, rows, lambda: ""))
+    assert document["rows"] == rows
