@@ -1,4 +1,4 @@
-"""What a build costs: seconds and peak memory of `sti-shard build`, beside their limits.
+"""What a build costs: seconds and peak memory of `sti-shard build`, compared with their limits.
 
     python -m benchmarks.build_cost --checkpoint DIR
 

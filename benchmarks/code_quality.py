@@ -1,4 +1,4 @@
-"""Quality of the nested code beside GOBO: cosine of embeddings to float, by fidelity.
+"""Quality of the nested code compared with GOBO: cosine of embeddings to float, by fidelity.
 
     python -m benchmarks.code_quality CHECKPOINT --sentences FILE
 
@@ -247,7 +247,7 @@ def read_sentences(path: Path, count: int) -> list[str]:
         raise InputError(f"{path}: not UTF-8 text: {error}") from error
     found = [line.strip() for line in lines if line.strip()][:count]
     if not found:
-        raise InputError(f"{path}: holds no sentence; give one a line")
+        raise InputError(f"{path}: holds no sentence; give one per line")
     return found
 
 

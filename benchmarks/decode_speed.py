@@ -1,4 +1,4 @@
-"""Decode speed: nanoseconds a weight by fidelity and shard, beside a plain int8 copy.
+"""Decode speed: nanoseconds per weight by fidelity and shard, compared with a plain int8 copy.
 
     python -m benchmarks.decode_speed
 
@@ -33,10 +33,10 @@ from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import Encoder
 from shard_tools.quantization.grids import outlier_cut, quantize_matrix
 from sti.backend.onnxruntime.decoder import ShardDecoder
-from sti.backend.weight_buffer import OutlierRoom, WorkingBuffer
+from sti.backend.working_buffer import OutlierRoom, WorkingBuffer
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import Decoder
-from sti.planning.jobs import GROUP_WEIGHTS
+from sti.planning.block_jobs import GROUP_WEIGHTS
 
 MOST_NS = {2: 0.15, 3: 0.25, 4: 0.3, 6: 0.6, 8: 0.5}
 _TINY = 8

@@ -1,4 +1,4 @@
-"""What growth comes to: exponents along an axis, where another lane limits, and the tables of both.
+"""Summary of the growth benchmark: exponents along each axis, and where the bottleneck changes.
 
 In: medians of runs at several values of x, memory by depth, batches beside single runs. Out: fits
 and tables. Pure. Knows nothing of how the points were measured.

@@ -1,4 +1,4 @@
-"""One transformer layer as people run it in ONNX Runtime: exported in float, then quantized.
+"""One transformer layer as ONNX Runtime users have it: exported in float, then quantized.
 
 In: the layer's shape. Out: serialized models with constant random weights: speed depends on shapes
 alone. The nodes and their order are those of an export from PyTorch. Knows nothing of packs.

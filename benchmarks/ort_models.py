@@ -1,4 +1,4 @@
-"""Make the models a user runs today out of a checkpoint: whole-model ONNX, fp32 and int8.
+"""Makes whole-model ONNX files, fp32 and int8, from a checkpoint.
 
     python -m benchmarks.ort_models CHECKPOINT OUT
 

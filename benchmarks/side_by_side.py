@@ -1,4 +1,4 @@
-"""Side by side: this engine and what people would use instead, the same model and texts, one run.
+"""Side by side: this engine and common alternatives, with the same model and texts, in one run.
 
     python -m benchmarks.side_by_side WORK [--models minilm base large] [--plots DIR]
 

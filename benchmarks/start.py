@@ -1,4 +1,4 @@
-"""From exec to answer: `sti run` beside an interpreter that imports its two libraries.
+"""From exec to answer: `sti run` compared with an interpreter that imports its two libraries.
 
     python -m benchmarks.start models/all-MiniLM-L6-v2.sti.safetensors
 

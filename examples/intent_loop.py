@@ -1,4 +1,4 @@
-"""Answer lines with an intent, each within a target, and hold the plan against what happened.
+"""Answer lines with an intent, each within a target, and compare the plan with what happened.
 
     python examples/intent_loop.py PACK --latency 30ms --preload 1MB          # a line, an answer
     python examples/intent_loop.py PACK --latency 30ms --input lines.txt --json

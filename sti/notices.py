@@ -1,4 +1,4 @@
-"""Notices: one line for whoever watches, about work that takes a moment. They stop nothing.
+"""Notices: one-line messages about slow work; purely informational.
 
 In: a line of plain text. Out: whatever the receiver does with it. An ``Engine`` hands every notice
 to the ``notify`` that it was opened with; by default notices are logged at INFO under ``sti``.

@@ -1,4 +1,4 @@
-"""The versions of this project, where no module has to import the face for them."""
+"""Version numbers, in a module of their own so that nothing needs to import ``sti`` for them."""
 
 __version__ = "0.1.0"
 JSON_VERSION = 2

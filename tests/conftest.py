@@ -1,4 +1,4 @@
-"""What every test gets: no leaks, no cache of the user's, packs, and property tests without clocks.
+"""What every test gets: leak checks, an isolated cache, packs, property tests without deadlines.
 
 A test fails when it leaves a thread or a file descriptor behind.
 """

@@ -1,4 +1,4 @@
-"""The files of the project: named in a page, with a purpose, apart from one another's insides."""
+"""Files of the project: listed in docs/files.md, documented, without imports of private names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walls between the packages: imports run downward, in no circle, and never into a wrong room.
+"""The walls between packages: imports run downward, form no cycle, and reach no forbidden package.
 
 Every import counts: lazy ones inside functions, those for type checkers, and modules that are named
 in strings, to be imported or run by name.

@@ -1,4 +1,4 @@
-"""The directory of a model cut and stored as the STI paper has it: what lies where.
+"""The files of a model that is cut and stored as in the STI paper.
 
     index.json             sizes of the model, and the place of every shard at every fidelity
     shards.bin             the shards: layer after layer, fidelity after fidelity, slice after slice

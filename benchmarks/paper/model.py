@@ -1,4 +1,4 @@
-"""Write a model cut and stored as the STI paper has it: what `paper.system` runs.
+"""Writes a model cut and stored as in the STI paper, for `paper.system` to run.
 
     python -m benchmarks.paper.model CHECKPOINT OUT
 

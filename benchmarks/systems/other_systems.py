@@ -1,4 +1,4 @@
-"""The other systems of the side-by-side comparison, with their models made where they lack.
+"""The other systems of the side-by-side comparison; creates their models if missing.
 
 In: a checkpoint, a place to write to, the question. Out: ``System``s; those whose packages are not
 installed are left out, and that is said.

@@ -1,4 +1,4 @@
-"""A float model directory as the ecosystem ships it, read one tensor at a time.
+"""A Hugging Face model directory in float, read one tensor at a time.
 
 In: a directory with ``config.json`` and ``model.safetensors``, or several such files with an
 index. Out: its JSON files and single tensors as float32. Tensors are read rather than mapped, so

@@ -1,4 +1,4 @@
-"""What every kind of tokenizer file is read into, and how their text and JSON are read.
+"""What each kind of WordPiece tokenizer file is read into, and how their text and JSON are read.
 
 In: a path, or parsed JSON. Out: text, checked JSON objects, and the ``WordPiecePipeline`` that
 ``tokenizer_json`` and ``vocab_txt`` fill in. Knows no particular file.

@@ -1,4 +1,4 @@
-"""``vocab.txt``: a vocabulary with one word a line, as BERT was first published.
+"""``vocab.txt``: a vocabulary with one word per line, as BERT was first published.
 
 In: the file, and the options that lie beside it in ``tokenizer_config.json`` and
 ``special_tokens_map.json``. Out: a ``WordPiecePipeline``, options that nothing states at BERT's

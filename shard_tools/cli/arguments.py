@@ -1,4 +1,4 @@
-"""Options that several commands of ``sti-shard`` share, beside those of ``sti.cli.arguments``.
+"""Options that several commands of ``sti-shard`` share, in addition to ``sti.cli.arguments``.
 
 Knows no command. NumPy comes in when a command is carried out, not with these modules.
 """

@@ -1,4 +1,4 @@
-"""``sti-shard rank``: measure what every shard is worth, and how good plans will be.
+"""``sti-shard rank``: measure every shard's importance, and how good plans will be.
 
 In: parsed arguments. Out: the ranked pack, and what was measured on standard output.
 """

@@ -1,4 +1,4 @@
-"""How good a pack's plans are on labelled data, beside the baselines under the same limits.
+"""How good a pack's plans are on labelled data, compared with baselines under the same limits.
 
 In: a pack with a measured quality, a data file, targets and preloads, a machine (this one, or a
 device file). Out: an ``Evaluation``. Accuracy is always measured, by running the data through the

@@ -1,4 +1,4 @@
-"""The pieces that every graph of a pack is made of: a graph writer and the quantized product.
+"""The pieces of every graph of a pack: a graph writer and the quantized matrix product.
 
 In: the nodes of a graph, one by one. Out: one serialized ONNX model, the same bytes for the same
 calls. Knows operators and number formats, but nothing of transformers: their blocks are in

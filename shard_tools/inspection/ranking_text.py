@@ -93,7 +93,7 @@ def _about(notes: Mapping[str, Any]) -> str:
 
 
 def _planes(notes: Mapping[str, Any]) -> str:
-    """Stability, a row a plane."""
+    """Stability, one row per plane."""
     planes = notes.get("planes")
     if not isinstance(planes, dict):
         return ""

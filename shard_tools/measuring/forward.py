@@ -19,14 +19,14 @@ from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.block_bytes import BlockBytes, check_block
 from sti.backend.interface import Backend, DecodeTask, GroupState
 from sti.backend.onnxruntime.compute import OrtBackend
-from sti.backend.weight_buffer import WorkingBuffer
+from sti.backend.working_buffer import WorkingBuffer
 from sti.errors import PackCorruptError, StorageError
 from sti.model.fidelity import fidelities
 from sti.model.manifest import Block, Manifest, Submodel
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
-from sti.pipeline.embedding import Embedder
-from sti.planning.jobs import prepare_block as job_of
+from sti.pipeline.token_embeddings import Embedder
+from sti.planning.block_jobs import prepare_block as job_of
 from sti.planning.plan import Plan, PlanStep
 from sti.text.batching import Group, group_by_length
 from sti.text.encoding import Text

@@ -1,4 +1,4 @@
-"""How far answers are from those of the full model, and how right they are. Pure.
+"""How far answers are from those of the full model, and how accurate they are. Pure.
 
 In: logits of calibration texts, labels. Out: for each text the loss against a fixed base (the full
 model at the top of the ladder), the answer, and the score by which it could be rejected; and the

@@ -1,4 +1,4 @@
-"""How well answers agree with labels, and how much chance there is in a difference. Pure.
+"""How well answers agree with labels, and how likely a difference is due to chance. Pure.
 
 In: logits and the labels of a data set. Out: accuracy or Spearman's rank correlation, and the
 standard error of differences between two ways to answer the same texts. The bootstrap is paired:

@@ -1,4 +1,4 @@
-"""Blocks and token embeddings in the code of the pack: what the writer is given piece by piece.
+"""Encodes blocks and token embeddings, piece by piece, for the pack writer.
 
 In: blocks on their grids, an encoder, the errors that planes take away; float embeddings. Out:
 ``EncodedBlock``s whose planes are in the order of importance, encoded rows, and, when all blocks

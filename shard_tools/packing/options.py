@@ -1,4 +1,4 @@
-"""What a user of ``build`` may choose, and whether it makes sense. Knows no checkpoint."""
+"""The options of ``build``, and whether they make sense. Knows no checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BuildOptions:
     licence: str = ""
     source: str = ""
     calibration: Path | None = None
-    """Texts to measure importance with, one a line; None: the set that comes with the builder."""
+    """Texts to measure importance with, one per line; None: the set that comes with the builder."""
 
 
 def check_options(options: BuildOptions) -> None:

@@ -1,4 +1,4 @@
-"""The encoder on its int8 grids, and the one code that all of it is stored in.
+"""The encoder on its int8 grids, and the codebook it is stored with.
 
 In: a model's float matrices, a ladder. Out: a ``QuantizedModel``: every block on its grids, the
 codebook cut from their pooled histogram, and the tensors that stay resident. The int8 matrices of

@@ -23,7 +23,7 @@ from sti.pack.header import WORDS, open_file, read_exactly
 from sti.pack.pack_reader import PackReader
 
 Gains = Mapping[tuple[int, str], Sequence[Sequence[float]]]
-"""By layer and kind: a row a plane, a number a slice."""
+"""By layer and kind: one row per plane, one number per slice."""
 
 _COPY_BYTES = 1 << 22
 

@@ -1,4 +1,4 @@
-"""What a pack is made from: a checkpoint, read as its architecture and its training have it.
+"""What a pack is made from: a checkpoint, with its architecture and what its training recorded.
 
 In: an open checkpoint and the user's options. Out: a ``Source``. Knows nothing of grids, codes or
 files of packs.

@@ -1,4 +1,4 @@
-"""The importance of every shard's planes, measured, with what is known of its reliability.
+"""The measured importance of every shard's planes, and how reliable it is.
 
 In: a bench, the gains the pack carries, how much to measure. Out: gains for the manifest, and notes
 that say how stable the ranking is and how well the cheap proxies do. Shards are lowered one by one,
@@ -150,7 +150,7 @@ def _metric_notes(bench: Bench, answers: Float32Array, *, seed: int) -> dict[str
     """What the metric itself would have said of shards at the lowest fidelity, ``[..., n]``."""
     judge = bench.judge
     if judge.metric != "accuracy":
-        return {"note": "a rank correlation has no value a text: not compared shard by shard"}
+        return {"note": "a rank correlation has no value per text: not compared shard by shard"}
     base = judge.hits(bench.measure("base", bench.base, "full model")[ANSWER])
     change = (judge.hits(answers) - base).reshape(-1, len(base)).astype(np.float32)
     errors = change.std(axis=1, ddof=1) / np.sqrt(len(base))

@@ -1,4 +1,4 @@
-"""The loss of each shard: how far answers move when, in the full model, it alone is lowered.
+"""The loss of each shard: how far answers move when only that shard's fidelity is lowered.
 
 In: a pack in memory, calibration texts, a judge. Out: for every block, slice and fidelity below the
 top the loss of each text, paired (the same texts, the same base). The model runs from the block in

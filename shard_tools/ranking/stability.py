@@ -1,6 +1,6 @@
-"""How far a ranking can be trusted: would other calibration texts have given the same one? Pure.
+"""How far a ranking can be trusted: whether other calibration texts would give the same one. Pure.
 
-In: for each shard a value a text, whose mean is the shard's importance. Out: rank correlations
+In: for each shard one value per text, whose mean is the shard's importance. Out: rank correlations
 between random halves of the texts and between bootstrap resamples and the whole, and how much of
 the variance between shards is more than noise. Knows nothing of where the values come from.
 """

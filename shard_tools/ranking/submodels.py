@@ -1,4 +1,4 @@
-"""Which submodels a pack vouches for, and how each of them suffers from lower fidelities.
+"""Which submodels a pack supports, and how much each of them loses at lower fidelities.
 
 In: the depths and widths a checkpoint was trained for (the pack's notes carry them), and what was
 measured of each at every uniform fidelity. Out: the ``submodels`` of the manifest: their loss at

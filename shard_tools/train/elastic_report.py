@@ -1,4 +1,4 @@
-"""What ``elastic.json`` says of a run: what it was trained for and with, and what came of it.
+"""What ``elastic.json`` says of a training run: its settings and results.
 
 In: a trained network with its depths, the run's rows, scores. Out: a JSON-able document;
 ``shard_tools.checkpoint.elastic`` reads what ``build`` and ``rank`` need of it. Writes nothing.

@@ -1,4 +1,4 @@
-"""What each shard's planes are worth, estimated from gradients instead of measured one by one.
+"""The importance of each shard's planes, estimated from gradients instead of measured one by one.
 
 In: a network with its code, and rows. Out: for every block, slice and plane the expected loss that
 reading the plane saves. The loss is the divergence of answers from the full model's; around the

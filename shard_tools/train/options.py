@@ -1,4 +1,4 @@
-"""What a user of ``finetune`` may choose; a run resumes only with the same, rates excepted."""
+"""The options of ``finetune``; a run resumes only with the same ones, learning rates excepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of training leaves in its directory: its state now and then, and its log.
+"""Keeping a training run's state and log: how often, and what is logged.
 
 In: losses, events, states. Out: ``state.pt``, from which a run that was stopped continues,
 and ``training.jsonl``, which has every step once, however often the run was stopped. Knows nothing

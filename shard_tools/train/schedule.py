@@ -1,4 +1,4 @@
-"""When each step of training comes, with which rows and at which rate. Pure.
+"""The order of the training steps: which rows each uses, and at which learning rate. Pure.
 
 In: the options of a run, its number of rows. Out: the steps of each stage, the order of the rows in
 each epoch, rates, and how much work is left from a step on. All chance comes from the seed, the

@@ -1,7 +1,7 @@
-"""What a run of training keeps on storage: the state from which it continues, and its log.
+"""The files of a training run: the state from which it continues, and its log.
 
 In: where training stands, or a record. Out: a state file, replaced as a whole, so that a kill at
-any moment leaves either the old or the new one; and a log with one JSON object a line, which is
+any moment leaves either the old or the new one; and a log with one JSON object per line, which is
 wound back to the state when a run continues, so that no step is in it twice. Knows nothing of
 how a step is done.
 """
@@ -86,7 +86,7 @@ def load_state(path: Path, key: str) -> State | None:
 
 
 class Log:
-    """Records of a run, one JSON object a line."""
+    """Records of a run, one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

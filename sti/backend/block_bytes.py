@@ -1,4 +1,4 @@
-"""A block's compressed bytes at hand, and their check against the manifest's checksums."""
+"""A block's compressed bytes in memory, and verifying them against the manifest's checksums."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sti.arrays import ByteArray
 from sti.errors import PackCorruptError
-from sti.planning.jobs import BlockJob, Piece
+from sti.planning.block_jobs import BlockJob, Piece
 
 
 class BlockBytes(NamedTuple):

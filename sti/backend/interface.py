@@ -1,18 +1,21 @@
-"""What the pipeline asks of a back end, and a back end of a pack: protocols and their values.
+"""What a back end must provide, and what it gets from a pack: protocols and their values.
 
 A back end computes what the blocks of a model compute, wherever it keeps its weights and hidden
-states. Another one implements ``Backend``, ``GroupState`` and ``BlockDecoder``, and nothing else:
-runs, calibration and engine use these alone (``sti.backend.onnxruntime`` is the one there is, and
-``tests/support/numpy_backend.py`` a small one without any library). In a run,
+states. To add one, implement ``Backend``, ``GroupState`` and ``BlockDecoder``, and construct it
+where ``OrtBackend`` is constructed: ``sti.engine.core``, ``sti.cli.calibrate``, ``sti.cli.doctor``
+and ``shard_tools.measuring.forward``; pipeline and calibration see the protocols alone.
+``sti.backend.onnxruntime`` is the only one so far, ``tests/support/numpy_backend.py`` a minimal one
+in plain NumPy for tests, and ``tests/support/graph_spec.py`` specifies what a block computes.
+During a run:
 
     compute thread    embedding_buffer -> start       for each group of sentences
                       state.block                     for each block, each group
                       state.finish                    for each group
     decode threads    decoder.decode                  for each block, each its share
 
-the pipeline sees to it that a working buffer is not decoded into while a block computes on it. What
-a back end cannot do it reports as ``BackendError``; after an error it must be usable again with the
-next ``start``. Imports no library that computes.
+The pipeline ensures that a working buffer is not decoded into while a block computes on it.
+Failures are raised as ``BackendError``; after one, the next ``start`` must work again. Imports no
+compute library.
 """
 
 from __future__ import annotations
@@ -24,9 +27,9 @@ from numpy.typing import NDArray
 
 from sti.arrays import Float32Array, Int64Array
 from sti.backend.block_bytes import BlockBytes
-from sti.backend.weight_buffer import WorkingBuffer
+from sti.backend.working_buffer import WorkingBuffer
 from sti.model.manifest import Manifest
-from sti.planning.jobs import BlockJob
+from sti.planning.block_jobs import BlockJob
 
 
 class ResidentTensors(Protocol):
@@ -127,7 +130,7 @@ class Backend(Protocol):
 
     @property
     def buffers(self) -> Mapping[str, Sequence[WorkingBuffer]]:
-        """Working buffers by block kind (``sti.backend.weight_buffer.make_buffers``).
+        """Working buffers by block kind (``sti.backend.working_buffer.make_buffers``).
 
         Owned by the back end, always the same ones until it is closed, and of the type of weights
         that its decoders write. Made when first asked for.

@@ -1,7 +1,8 @@
 """Which resident tensors a block computes with, cut to the slices in use.
 
 In: a pack's resident tensors, a layer, a block kind, a width. Out: views of them by the names that
-``FORMAT.md`` gives the inputs of graphs. Every back end needs them. Knows nothing of weights.
+``FORMAT.md`` gives the inputs of graphs. Every back end needs them. Knows nothing of streamed
+weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several systems, the same model and texts: cold and warm, in turns, each in processes of its own.
+"""Compares systems on the same model and texts, cold and warm, in turns, each in its own processes.
 
 In: ``System``s: how each one's process is started, and which files it reads. Out: ``Figures``.
 Cold: a fresh process, its files dropped from the page cache, opening and the first answer. Warm:

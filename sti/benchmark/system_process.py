@@ -1,6 +1,6 @@
 """The process of one system under test: opens its model and runs it when told to, and measures.
 
-In, on standard input: a line with a ``Spec`` as JSON, then commands, a line each. Out: one line of
+In, on standard input: a line with a ``Spec`` as JSON, then commands, one per line. Out: one line of
 JSON for each. Imports and whatever a caller would have ready beforehand (token ids) are done before
 the first command and stay off the clock.
 
@@ -8,8 +8,8 @@ the first command and stay off the clock.
     run     answer again: how long, bytes read
     end     memory in the steady state; the process ends
 
-Knows nothing of packs or of ONNX Runtime: a system is an ``Opener``. Memory and bytes are Linux's
-to tell (``/proc``); elsewhere they are missing from the answers.
+Knows nothing of packs or of ONNX Runtime: a system is an ``Opener``. Memory and bytes come from
+Linux's ``/proc``; elsewhere they are missing from the answers.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Outcome, Runner
 from sti.pipeline.trace import Recorder
-from sti.planning.jobs import BlockJob, prepare
+from sti.planning.block_jobs import BlockJob, prepare
 from sti.planning.plan import Plan, PlanRequest
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader

@@ -1,7 +1,7 @@
 """How both programs declare their commands and the options that several commands share.
 
-Out: parsers, and checks of what an option alone can tell. Imports no more than ``sti run`` needs to
-understand its arguments.
+Out: parsers, and checks of single options. Imports no more than ``sti run`` needs to understand its
+arguments.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``sti bench``: how fast a pack runs here, cold and warm, beside what would be ideal.
+"""``sti bench``: how fast a pack runs here, cold and warm, compared with the ideal.
 
 In: parsed arguments. Out: a report as Markdown, CSV or JSON, with the machine it was measured on.
 """

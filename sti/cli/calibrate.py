@@ -1,4 +1,4 @@
-"""``sti calibrate``: measure this device with a pack, choose the number of threads, remember both.
+"""``sti calibrate``: measure this device with a pack, choose the number of threads, save both.
 
 In: parsed arguments. Out: what was measured, for people or as JSON. Without a pack: what was
 measured before.

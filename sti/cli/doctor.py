@@ -1,7 +1,7 @@
 """``sti doctor``: what this device offers, what is missing, and what to do about it.
 
-In: nothing, or a pack. Out: facts and advice, for people or as JSON. It is made for systems on
-which something is missing or broken, and needs nothing but NumPy.
+In: nothing, or a pack. Out: facts and advice, for people or as JSON. Works on broken installations:
+needs only NumPy.
 """
 
 from __future__ import annotations

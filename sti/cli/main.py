@@ -1,4 +1,4 @@
-"""Entry point of ``sti``: which commands there are, and what their options are called.
+"""Entry point of ``sti``: its commands and their options.
 
 Each command lives in a module of its own that is imported when it runs, so that ``sti run`` starts
 as fast as it can. A command's module has ``execute(args)``; see ``sti.cli.program.Program``.

@@ -1,4 +1,4 @@
-"""What commands with an engine share: the target their options ask for, and opening the engine.
+"""Shared by commands that open an engine: the target their options ask for, and opening it.
 
 In: parsed arguments. Out: a ``TargetSpec``, or an open engine whose notices go to standard error.
 """

@@ -1,7 +1,7 @@
-"""``sti plan``: what would be read and computed when, and how good it would be, without running it.
+"""``sti plan``: the plan, its timeline and its expected accuracy, without running it.
 
-In: parsed arguments. Out: a table with a row per block, or the plan as JSON, which ``--plan``
-follows again. With ``--device`` for another machine.
+In: parsed arguments. Out: a table with a row per block, or the plan as JSON, which ``sti run --plan
+FILE`` executes. With ``--device``, plans for another machine.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""What both programs do around a command: arguments in, exit code out.
+"""Common to both programs: arguments in; messages, JSON documents and an exit code out.
 
-Here, and nowhere else, an error becomes a message, a JSON document and an exit code, and notices
-are shown. Answers go to standard output, everything else to standard error. Knows no command.
+Errors that a command raises become messages, JSON documents and exit codes here, and notices are
+shown here. Answers go to standard output, everything else to standard error. Knows no command.
 
-Exit codes: 0; 1 for a failure; 2 for what the user can mend: bad usage, bad input, a package that
-is missing, storage that fails; 130 for Ctrl-C; 141 where the reader of standard output went away.
+Exit codes: 0; 1 for a failure; 2 for what the user can fix: bad usage, bad input, a file that is
+damaged or does not fit, a missing package, failing storage; 130 for Ctrl-C; 141 if standard output
+was closed (broken pipe).
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class Program(NamedTuple):
     parse: Callable[[Sequence[str]], argparse.Namespace]
     """Understands the arguments; the answer has ``command``, its name."""
     execute: Callable[[argparse.Namespace], int | None]
-    """Carries a command out: prints its answer on standard output, and returns an exit code where
-    that is not 0. Raises ``StiError`` for what the user can mend, ``KeyboardInterrupt`` with the
-    state things were left in, where there is something to say about it."""
+    """Carries a command out: prints its answer on standard output, and returns an exit code if that
+    is not 0. Raises ``StiError``; and ``KeyboardInterrupt``, with a message about the state things
+    were left in if there is something to say."""
     out_of_memory: str = ""
     """What would take less memory."""
 

@@ -1,7 +1,7 @@
 """Where a report goes and in which format: ``--format``, ``-o FILE`` and ``--json``.
 
 In: the options of ``add_report``, and a function that renders the report in a format. Out: files,
-or standard output. Everything that could fail at the end is found out before the work begins.
+or standard output. Output paths are checked before the work begins.
 """
 
 from __future__ import annotations

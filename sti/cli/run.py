@@ -1,7 +1,7 @@
 """``sti run``: texts in, answers out.
 
-In: parsed arguments. Out: on standard output, the answers for people or one JSON document; on
-standard error, what they cost.
+In: parsed arguments. Out: on standard output, the answers for people, with their cost and plan on
+standard error; or all of it as one JSON document.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Texts for ``sti run``: from the command line, a file, or standard input.
 
-In: arguments and files as they come. Out: texts, or pairs of texts, none of them empty. What
-cannot be used raises ``InputError`` that names the text by its number or the line of its file.
+In: raw arguments or files. Out: texts, or pairs of texts, none of them empty. What cannot be used
+raises ``InputError`` that names the text by its number or the line of its file.
 """
 
 from __future__ import annotations

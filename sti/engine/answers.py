@@ -1,8 +1,8 @@
 """From a head's output to answers: embeddings, classes, values of a regression, labelled spans.
 
-In: the head's output, the texts and their tokens; for packs that can reject a text, the plan, whose
-expected loss sets the threshold. Out: one answer of the pack's task, as frozen data. Knows nothing
-of files, timing or threads.
+In: the head's output, the texts and their tokens; if the pack can reject texts, the plan (its
+expected loss determines the threshold). Out: one answer of the pack's task, as frozen data that
+gives its own JSON. Knows nothing of files, timing or threads.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class EmbeddingAnswer:
 
     name: ClassVar[str] = "embeddings"
     embeddings: Float32Array
-    """``[n, d]``, a row a text; the caller's to keep and change."""
+    """``[n, d]``, one row per text; the caller's to keep and change."""
 
     def __repr__(self) -> str:
         return f"EmbeddingAnswer({' x '.join(map(str, self.embeddings.shape))} numbers)"
@@ -149,7 +149,7 @@ Answer = EmbeddingAnswer | ClassAnswer | ValueAnswer | SpanAnswer
 def make_answer(
     manifest: Manifest, batch: Batch, outputs: Sequence[Float32Array], plan: Plan
 ) -> Answer:
-    """Put a run's outputs, one array a text, into the form of the pack's task."""
+    """Put a run's outputs, one array per text, into the form of the pack's task."""
     if manifest.task == "embedding":
         return EmbeddingAnswer(np.stack(outputs))
     if manifest.task == "tagging":

@@ -4,8 +4,8 @@
     latency = "150ms"
     preload = "2MB"
 
-In: a path, or the places a configuration is looked for. Out: its tables, their keys checked. What
-the values mean is known to ``sti.engine.targets``.
+In: a path, or the default locations. Out: its tables, their keys checked. ``sti.engine.targets``
+interprets the values.
 """
 
 from __future__ import annotations

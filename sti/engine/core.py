@@ -1,4 +1,4 @@
-"""What an engine is made of, and the rule that its parts serve one call at a time.
+"""The parts of an engine, and the lock that serialises calls.
 
 In: an open pack, a target, options, texts. Out: ``Result``. Owns the back end, the lanes, the plans
 and the tokenizer, from opening to closing. Texts are checked in ``inputs``, plans chosen and held

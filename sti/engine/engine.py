@@ -1,7 +1,7 @@
-"""The face of the run time: open a pack, ask for answers within a target.
+"""The public API of the run time: open a pack, ask for answers within a target.
 
-In: a pack's path, a target, texts. Out: ``Result``, or plain answers. What people see, and no more:
-the parts are put together and used in ``core``.
+In: a pack's path, a target, texts. Out: ``Result``, or plain answers. The public surface only:
+``core`` does the work.
 """
 
 from __future__ import annotations

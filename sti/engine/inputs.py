@@ -1,4 +1,4 @@
-"""What callers give an engine, checked before anything is run: texts, a task, a batch's size.
+"""What callers give an engine, checked before anything runs: texts, task, batch size.
 
 In: texts as given, and their tokens. Out: a ``Batch``, or ``InputError``. Knows nothing of plans.
 """
@@ -50,13 +50,13 @@ class Batch(NamedTuple):
 
 
 def check_texts(texts: Sequence[Text], *, pairs: bool) -> None:
-    """Refuse what is no batch of texts.
+    """Refuse what is not a batch of texts.
 
     Args:
         pairs: whether a text may be a pair.
 
     Raises:
-        InputError: no texts, an empty text, one that is no valid Unicode, or no sequence of texts.
+        InputError: no texts, an empty text, one that is not valid Unicode, or not a sequence.
     """
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise InputError("texts must be a list of texts (or of pairs); wrap a single text in [...]")
@@ -74,7 +74,7 @@ def check_texts(texts: Sequence[Text], *, pairs: bool) -> None:
             "".join(parts).encode()
         except UnicodeEncodeError as error:
             raise InputError(
-                f"text {index} is no valid Unicode text: it holds a lone surrogate"
+                f"text {index} is not valid Unicode: it contains a lone surrogate"
             ) from error
 
 

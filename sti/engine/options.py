@@ -1,4 +1,4 @@
-"""How an engine runs, whatever it aims at: one value that is handed down whole."""
+"""Engine options that do not depend on the target, as one value."""
 
 from __future__ import annotations
 

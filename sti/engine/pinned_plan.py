@@ -1,4 +1,4 @@
-"""Plans and fidelities that the caller pinned: read, checked, and held against the target."""
+"""Plans and fidelities that the caller pinned: read, and checked against pack and target."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Which plan is current: one for each workload bucket, made for one target, kept and held.
+"""Chooses each workload's plan (planned, uniform, pinned or remembered), and what to preload.
 
 In: what the caller asked for (``TargetSpec``), the pack's manifest, a source of the device profile.
 Out: plans and their block jobs; and what the preload buffer should hold for the next run (the last
 plan's leading blocks). What the planner made is remembered between runs
 (``sti.calibration.cache``): on a small machine planning can take longer than answering. Every
-target gets a ``PlanStore`` of its own, so that one that cannot be met leaves everything as it was.
-Not thread-safe.
+target gets a ``PlanStore`` of its own, so that an infeasible one leaves the engine unchanged. Not
+thread-safe.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sti.errors import InfeasibleError, PlanError
 from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Runner
+from sti.planning.block_jobs import BlockJob, prepare_block
 from sti.planning.check import check_plan
 from sti.planning.decode_threads import decode_threads
-from sti.planning.jobs import BlockJob, prepare_block
 from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanRequest, PlanStep
 from sti.version import __version__
 

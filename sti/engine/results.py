@@ -1,7 +1,7 @@
 """What a run answers and what it cost.
 
-In: a run's outcome, its batch and its plan. Out: ``Result``. Knows nothing of files, plans in the
-making, or threads; the answers themselves are made in ``sti.engine.answers``.
+In: a run's outcome, its batch and its plan. Out: ``Result``, which gives its own JSON. Knows
+nothing of files, planning or threads; the answers themselves are made in ``sti.engine.answers``.
 """
 
 from __future__ import annotations

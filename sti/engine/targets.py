@@ -1,8 +1,8 @@
-"""What to aim at: a latency, a preload buffer, a fidelity or a plan.
+"""Targets: a latency, a preload buffer, a fidelity or a plan.
 
 In: what people write, in Python or in a configuration (``sti.engine.config``). Out: ``TargetSpec``,
-with units parsed and values checked; ``resolve`` lays the caller's own arguments over a target.
-Knows nothing of packs or devices: whether a fidelity exists or a target can be met is found out
+with units parsed and values checked; ``resolve`` applies the caller's arguments on top of a target.
+Knows nothing of packs or devices: whether a fidelity exists or a target can be met is checked
 later.
 """
 

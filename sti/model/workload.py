@@ -1,4 +1,4 @@
-"""The size of a run: sentences and tokens, rounded up to a few sizes. Pure."""
+"""The size of a run: sentences and tokens, rounded up to one of a few buckets. Pure."""
 
 from __future__ import annotations
 

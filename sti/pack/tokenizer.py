@@ -1,4 +1,4 @@
-"""Making the tokenizer of a pack.
+"""Builds a pack's tokenizer; the one place that knows which kinds there are.
 
 In: an open pack. Out: a ``Tokenizer``. Knows nothing of how tokens are used.
 """

@@ -1,4 +1,4 @@
-"""Checking a whole pack: every byte is covered by a checksum or must be zero.
+"""Checks a whole pack: every checksum, and that padding is zero.
 
 In: the path of a pack. Out: a report that names every part that does not match its checksum: the
 layer, kind, slice and plane of a shard, or the region. Reads the file once, block by block. Knows

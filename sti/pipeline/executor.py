@@ -1,16 +1,16 @@
-"""Executing a plan: the sequential executor, and the pipeline that must equal it to the bit.
+"""Executing a plan: the sequential executor, and the pipelined one, bit-identical to it.
 
-In: block jobs, compressed bytes (storage or preload), and a compute function per block. Out: the
-calls of that function, in order, with the block's decoded weights. Neither executor decides
-anything: order, fidelities and read-ahead are the plan's. Knows nothing of what a block computes,
-or of texts.
+In: block jobs, compressed bytes (storage or preload), and a compute function per block. Effect:
+calls that function for one block after the other, with the block's decoded weights. Neither
+executor decides anything: order, fidelities and read-ahead are the plan's. Knows nothing of what a
+block computes, or of texts.
 
-    storage lane   ring slot free -> read block k -> hand to every decoder
-    decode lane    block k at hand, a working buffer of its kind free -> its shards -> hand over
-    compute lane   (the caller's thread) block k decoded -> compute(k) -> working buffer free
+    storage lane ring slot free -> read block k -> hand to every decoder decode lane block k read, a
+    working buffer of its kind free -> its shards -> hand over compute lane (the caller's thread)
+    block k decoded -> compute(k) -> working buffer free
 
 A failure on one lane breaks the channels of the others; the caller sees the first error once all
-lanes have let go of the buffers.
+lanes have released the buffers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import NamedTuple
 from sti.arrays import ByteArray
 from sti.backend.block_bytes import BlockBytes, check_block
 from sti.backend.interface import BlockDecoder, DecodeTask
-from sti.backend.weight_buffer import WorkingBuffer
+from sti.backend.working_buffer import WorkingBuffer
 from sti.device.lanes import DECODE, STORAGE
 from sti.errors import PackCorruptError
 from sti.pipeline.preload_buffer import Preload, load_block
 from sti.pipeline.ring_buffer import Ring
 from sti.pipeline.trace import Recorder
 from sti.pipeline.workers import Channel, Stopped, Worker
-from sti.planning.jobs import BlockJob
+from sti.planning.block_jobs import BlockJob
 from sti.storage.reader import Reader
 
 Begin = Callable[[], None]

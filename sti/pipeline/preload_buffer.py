@@ -1,11 +1,11 @@
 """The preload buffer: compressed bytes of leading blocks that stay in memory between runs.
 
 In: the leading bytes of each block that a plan wants held. Out: those bytes, without a read. Never
-holds more than it was asked to, not even while it is being refilled. The paper's section on the
-preload buffer; unlike there, whole runs of bytes are held rather than shards, as planes nest.
+holds more than it was asked to, not even while it is being refilled. Follows the paper's preload
+buffer, but holds contiguous bytes rather than whole shards, because planes nest.
 
-Not thread-safe but for ``held_bytes``: only the storage lane touches it (or the caller, while that
-lane is idle).
+Not thread-safe except for ``held_bytes``: only the storage lane touches it (or the caller, while
+that lane is idle).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from sti.arrays import ByteArray
 from sti.backend.block_bytes import BlockBytes
-from sti.planning.jobs import BlockJob
+from sti.planning.block_jobs import BlockJob
 from sti.storage.byte_ranges import ByteRange, cover, skip
 from sti.storage.reader import Reader
 

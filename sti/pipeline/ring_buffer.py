@@ -1,8 +1,8 @@
 """The ring: memory for compressed blocks between the storage lane and the decode lane.
 
 In: sizes, taken by the storage lane and given back in the same order. Out: page-aligned views of
-one buffer. Blocks of different sizes share it, so that it is no larger than the largest run of
-neighbouring blocks that are read but not yet decoded. Knows nothing of blocks or reads.
+one buffer. Blocks of different sizes share it, so that it is just large enough for any ``most``
+consecutive blocks. Knows nothing of what a block holds, or of reads.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Running a plan on tokens: the memory and threads of the lanes, kept between runs.
 
-In: prepared block jobs and encoded texts. Out: the head's answer for each text, with what was read
-and when. Owns the ring, the preload buffer, the lanes' threads and the back end (which owns the
-working buffers); decides nothing. One run at a time: the engine sees to that. Knows no library that
-computes.
+In: prepared block jobs and encoded texts. Out: the head's answer for each text, the bytes read and
+a trace. Owns the ring, the preload buffer, the lanes' threads and the back end (which owns the
+working buffers); decides nothing. One run at a time: the engine ensures it. Independent of any
+compute library.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sti.device import host
 from sti.device.affinity import apart
 from sti.device.lanes import COMPUTE, STORAGE
 from sti.pack.pack_reader import PackReader
-from sti.pipeline.embedding import Embedder
 from sti.pipeline.executor import PipelineResources, run_pipelined, run_sequential
 from sti.pipeline.preload_buffer import Preload
 from sti.pipeline.ring_buffer import ring_bytes
+from sti.pipeline.token_embeddings import Embedder
 from sti.pipeline.trace import Recorder, Trace
 from sti.pipeline.workers import Worker
-from sti.planning.jobs import BlockJob
+from sti.planning.block_jobs import BlockJob
 from sti.planning.plan import Plan
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader, aligned_buffer
@@ -37,7 +37,7 @@ Mode = Literal["pipelined", "sequential"]
 
 
 class Outcome(NamedTuple):
-    """What a run gave: one array a text (see ``GroupState.finish``), and what it cost."""
+    """What a run gave: one array per text (see ``GroupState.finish``), and what it cost."""
 
     outputs: tuple[Float32Array, ...]
     bytes_read: int

@@ -1,7 +1,8 @@
-"""What happened on each lane during a run, and how it is shown.
+"""What happened on each lane during a run, and its export as a Chrome trace.
 
-In: spans recorded by the executors (``time.perf_counter`` seconds). Out: sums per lane, and a
-document in the Chrome trace format that Perfetto opens, the plan's prediction beside it.
+In: spans that executors, runner and engine record (``time.perf_counter`` seconds). Out: sums per
+lane, and a document in the Chrome trace format, which Perfetto opens, together with the plan's
+prediction.
 """
 
 from __future__ import annotations

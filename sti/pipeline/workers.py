@@ -1,8 +1,8 @@
 """The worker threads behind the lanes, and the hand-over between them.
 
-In: jobs. Out: their execution, one after the other, on a named thread. Knows nothing of what a
-job does. A job reports its own failures; a channel that is broken hands the failure to whoever
-waits on it, so that no thread is left hanging when another one fails.
+Runs jobs one after the other on a named thread, whatever they do. A job reports its own failures; a
+broken channel raises the failure in every thread that waits on it, so that none is left hanging
+when another one fails.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
 """The fidelities of one submodel: least loss with the last block computed by a limit.
 
-A beam search over the blocks in order of execution. A label is one choice for the blocks so far,
-with the exact state it leaves the pipeline in (lanes, ring slots, working buffers, preload left),
-so a label that reaches the end is a plan that meets the limit. Labels that cannot end in time are
-dropped. Where too many are left, the ones that promise least (by loss, and lateness weighed by the
-multipliers of ``sti.planning.lagrange``) are dropped too, but some of every kind are kept: towards
-the end, unlike labels are what still fits. Where none had to be dropped the answer is the optimum;
-it is never worse than the best plan made of one or two uniform parts.
+A beam search over the blocks in order of execution. A *label* is one choice of options for the
+blocks so far, with the exact state of the pipeline that results (lanes, ring slots, working
+buffers, preload left), so a label that reaches the end is a plan that meets the limit. Labels that
+cannot end in time are dropped. If too many are left, the least promising (by loss plus lateness,
+weighted by the multipliers of ``sti.planning.lagrange``) are dropped too, but a diverse set is
+kept: near the end, a label unlike the best may be the only one that still fits. If none had to be
+dropped the answer is the optimum; otherwise it is still no worse than the best plan made of one or
+two uniform parts.
 
 Swapping pairs of options, starting from the relaxed choice, was tried instead: about the same loss
 at BERT-base size for several times the work, and no proof for small models. Knows nothing of
-targets or other submodels. Loss here is what is missing: the gains of planes that are not read,
-before the submodel's curve is applied.
-In: a submodel, its costs and its limit. Out: a lower bound, then shard counts of every block. Pure.
+targets or other submodels. "Loss" in this module is the sum of the gains of the planes that are not
+read, before the submodel's curve is applied. In: a submodel, its costs and its limit. Out: a lower
+bound, then shard counts of every block. Pure.
 """
 
 from __future__ import annotations

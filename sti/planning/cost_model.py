@@ -1,8 +1,9 @@
 """What the steps of one run cost on one machine, and what each waits for.
 
-The only place where the pipeline's shape is written down for planning: ``run_steps`` says which
-step waits for which, ``RunCosts`` how long it takes. Knows nothing of targets or of how fidelities
-are chosen. In: manifest, device profile, workload, width. Out: seconds and steps. Pure.
+The pipeline as the simulation sees it: ``run_steps`` says which step waits for which, ``RunCosts``
+how long it takes. (The searches, ``beam_search`` and ``lagrange``, restate the waits as
+recurrences; tests hold them equal to this.) Knows nothing of targets or of how fidelities are
+chosen. In: manifest, device profile, workload, width. Out: seconds and steps. Pure.
 """
 
 from __future__ import annotations

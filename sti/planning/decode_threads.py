@@ -1,8 +1,8 @@
 """How many threads decode: the one rule that profiles, plans and the engine follow. Pure.
 
-Cores left beside compute, at least 1, at most ``MOST_DECODE_THREADS``, at most the pack's slices: a
-thread decodes whole shards, so that more threads than slices would idle. In: counts and a manifest.
-Out: a count. Knows nothing of this machine.
+The cores not used for compute, but at least 1, at most ``MOST_DECODE_THREADS``, and at most the
+pack's slices: a thread decodes whole shards, so extra threads would idle. In: counts and a
+manifest. Out: a count.
 """
 
 from __future__ import annotations

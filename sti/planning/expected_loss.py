@@ -1,6 +1,6 @@
 """The loss to expect of a plan, with a prediction or without. Pure.
 
-Apart from predictions, which need the cost model: a run only asks what its plan loses.
+In a module of its own, so that a run with a cached plan need not import the cost model.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The fewest bytes for a given loss: planes whose absence calibration could not see are not read.
+"""The fewest bytes for a given loss: leaves out planes whose absence made no measurable difference.
 
-Up to some loss, a pack's calibration saw no difference from the full model. A plan below that loss
-reads planes that nobody would miss; leaving them out saves storage, energy and time. Pure.
-In: the options of a submodel's blocks, and the loss allowed. Out: one option a block. Knows nothing
-of time: the planner checks that the result still is in time.
+Up to some loss, no difference from the full model was measurable when the pack was ranked. A plan
+below that loss reads planes that nobody would miss; leaving them out saves storage, energy and
+time. Pure. In: the options of a submodel's blocks, and the loss allowed. Out: one option per block.
+Knows nothing of time: the planner checks that the result still meets the deadline.
 """
 
 from __future__ import annotations

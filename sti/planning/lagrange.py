@@ -1,16 +1,17 @@
-"""Lagrange multipliers: what a second on each lane is worth in loss, to steer the search.
+"""Lagrange multipliers: how much loss a second on each lane is worth, to steer the search.
 
 Every chain of waits through the pipeline (storage, decode, compute; block after block) must end by
-the limit, and each chain gets a multiplier. Chains share steps, so the multipliers are flows
-through the steps, and an option of a block costs ``loss + multiplier * seconds`` independently of
-all other blocks. The flow is the soft critical path of a schedule, averaged over rounds. The
-multiplier of the whole is the one at which two choices cost the same, one too slow and one in time.
-(Lagrangian relaxation, solved by averaging; see Wolsey, Integer Programming.)
+the limit, and each chain gets a multiplier. Because chains share steps, the multipliers form a flow
+over the steps, and an option of a block costs ``loss + multiplier * seconds`` independently of all
+other blocks. The flow approximates a softened critical path of the schedule and is averaged over
+several rounds. The overall multiplier is the one at which the cheapest choice switches from one
+that is too slow to one that meets the limit. (Lagrangian relaxation, solved by averaging; see
+Wolsey, Integer Programming.)
 
-Waiting for a slot of the ring is one of the chains: it binds where storage and decode take equally
-long. Knows nothing of the manifest, and only estimates what the search treats exactly: which
-requests and slots a preload saves.
-In: tables of options and the pipeline's fixed times. Out: multipliers and a lower bound. Pure.
+Waiting for a slot of the ring adds a chain: it binds where storage and decode take equally long.
+Knows nothing of the manifest, and only estimates what the search treats exactly: which requests and
+slots a preload saves. In: tables of options and the pipeline's fixed times. Out: multipliers and a
+lower bound. Pure.
 """
 
 from __future__ import annotations

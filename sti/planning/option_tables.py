@@ -1,10 +1,9 @@
 """Every staircase of every block of a submodel, as tables: loss, bytes, requests, decode time.
 
-A staircase says how many slices in use reach each plane; it never rises from a plane to the next.
-Knows nothing of targets, time limits or preloads.
-In: blocks of the manifest, decode and storage costs. Out: arrays ``[blocks, options]`` that the
-search reads. Pure. The bytes and requests are those of ``sti.storage.byte_ranges``, for all options
-at once.
+A *staircase* says how many of the slices in use reach each plane, and never rises from one plane to
+the next. Knows nothing of targets, time limits or preloads. In: blocks of the manifest, decode and
+storage costs. Out: arrays ``[blocks, options]`` that the search reads. Pure. The bytes and requests
+equal those of ``sti.model.block_layout``, computed for all options at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a plan is: how far each step reads into each plane, what is held, what to expect.
+"""What a plan is: shards per plane and step, what is preloaded, and what to expect.
 
-In: the planner's decisions, or a plan saved as JSON. Out: frozen data that the executors follow
-and never re-decide. Knows nothing of how a plan was found, nor of files, clocks or threads.
+In: the planner's decisions, or a plan saved as JSON. Out: immutable data that the executors follow.
+Knows nothing of how a plan was found, nor of files, clocks or threads.
 """
 
 from __future__ import annotations

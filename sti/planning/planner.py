@@ -1,15 +1,15 @@
 """The planner: which submodel, which fidelities and what to preload, for a target on a machine.
 
 Pure: no clock, file, thread or session. In: manifest, device profile, workload, target. Out: a
-frozen plan with its predicted timeline. The paper's planner without its faults: every block may
-take until its latest start; start-up, embedding and head are counted; a deadline holds for 95 of
-100 runs. Costs come from ``cost_model``, timelines from ``timeline``, fidelities from
-``beam_search``.
+frozen plan with its predicted timeline. Improves on the planner of the STI paper: every block may
+finish as late as the latest start that still meets the deadline; start-up, embedding and head are
+counted; a deadline is met in 95 of 100 runs. Costs come from ``cost_model``, timelines from
+``timeline``, fidelities from ``beam_search``.
 
-The least loss wins; then fewer bytes read; then the earlier end. Within the submodel found, planes
-whose absence calibration could not see are left out (``fewest_bytes``). Where no latency is asked
+Candidates are ordered by loss, then bytes read, then finish time. Within the submodel found, planes
+whose absence made no measurable difference are left out (``fewest_bytes``). If no latency is asked
 for, everything is read. The preload buffer holds the bytes that are read first, because at the
-start nothing else can hide a read.
+start there is no computation to hide a read behind.
 """
 
 from __future__ import annotations

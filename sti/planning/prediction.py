@@ -1,9 +1,8 @@
 """What to expect of a given plan: its timeline, its bytes, its loss and accuracy.
 
-Purpose: judge plans, whether the planner is still choosing or someone pinned one. Knows nothing of
-targets' limits or of how fidelities are chosen. In: manifest, device profile, blocks with counts
-and preloads. Out: ``Prediction``. Pure. Bytes come from ``sti.model.block_layout``, as they do
-for the executors.
+Used by the planner and for pinned plans alike. Knows nothing of targets or of how fidelities are
+chosen. In: manifest, device profile, blocks with counts and preloads. Out: ``Prediction``. Pure.
+Bytes come from ``sti.model.block_layout``, as they do for the executors.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which bytes a preload buffer holds: the first ones that a plan reads. Pure.
 
-Apart from planner and predictions, so that a start that needs neither does not import them.
+In a module of its own, so that a start with a cached plan need not import the planner.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """When a lane works on something: what predictions, traces and timings are made of. Pure.
 
-Apart from the simulation, which a start with a plan at hand does without.
+In a module of its own, so that a start with a cached plan need not import the simulation.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Lanes with capacities and the steps that queue on them: when does each step run?
 
 Purpose: judge a plan without running it. A lane does its steps one after the other, in the order
-given; a step of several equal parts spreads them over the lane's capacity. Knows nothing of packs,
-blocks or devices, nor which lanes there are.
-In: lanes, and steps with their work in seconds and what they wait for. Out: when each runs, and
-why not earlier. Pure. In the paper ("Planner") the accumulated IO budget plays this part.
+given; a step made of equal parts runs up to ``capacity`` of them at once. Knows nothing of packs,
+blocks or devices, nor which lanes there are. In: lanes, and steps with their work in seconds and
+what they wait for. Out: when each runs, and why not earlier. Pure. It replaces the accumulated IO
+budget of the paper ("Planner").
 """
 
 from __future__ import annotations

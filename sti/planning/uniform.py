@@ -1,6 +1,6 @@
 """Plans with every shard at one fidelity, made without a search. Pure.
 
-In: manifest, workload, bits, a target whose preload is placed. Out: a plan, with a prediction where
+In: manifest, workload, bits, a target (only its preload is used). Out: a plan, with a prediction if
 a device profile is given.
 """
 

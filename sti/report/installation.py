@@ -1,4 +1,4 @@
-"""How to install a package that is missing, for how this STI was installed.
+"""How to install a missing package, depending on how STI was installed.
 
 In: the name of a module that could not be imported. Out: a sentence with the commands to run. No
 package index has a package called ``sti``, so an extra is named by where this STI came from: the

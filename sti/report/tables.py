@@ -1,4 +1,4 @@
-"""Tables as text: aligned for people, Markdown, CSV; cells; reports of rows. Pure.
+"""Tables as text (aligned, Markdown, CSV), table cells, and reports made of rows. Pure.
 
 In: a header and rows of strings. Out: text that ends with a newline. Numbers are to be formatted
 by the caller; columns of numbers are aligned to the right.

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: a draft beside it, then a rename.
+"""Writing a file atomically: a draft beside it, then a rename.
 
 In: what a file is to hold. Out: the file with all of it, or as it was before. Readers, in this
 process or another, never see half of one. Knows nothing of what the bytes mean.

@@ -14,7 +14,7 @@ from sti.backend.onnxruntime.compute import OrtBackend
 from sti.errors import BackendError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.jobs import BlockJob, prepare
+from sti.planning.block_jobs import BlockJob, prepare
 from sti.planning.plan import PlanRequest
 from sti.planning.uniform import uniform_plan
 from tests.support.numpy_backend import NumpyBackend

@@ -15,7 +15,7 @@ from shard_tools.quantization.encode import EncodedShard, Encoder
 from sti.arrays import ByteArray
 from sti.backend.onnxruntime import decode_steps
 from sti.backend.onnxruntime.decoder import ShardDecoder
-from sti.backend.weight_buffer import OutlierRoom, WorkingBuffer
+from sti.backend.working_buffer import OutlierRoom, WorkingBuffer
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import Decoder
 from sti.codec.lookup import SEGMENT_WEIGHTS, put_outliers

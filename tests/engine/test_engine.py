@@ -218,7 +218,7 @@ def test_over_long_text_is_cut_with_a_notice(engine: sti.Engine) -> None:
         ([("a", "")], "text 0 is empty"),
         ([("a",)], "text 0"),
         ([()], "text 0"),
-        (["a", "b\ud800"], "text 1 is no valid Unicode"),
+        (["a", "b\ud800"], "text 1 is not valid Unicode"),
     ],
 )
 def test_texts_that_cannot_be_used_are_refused(

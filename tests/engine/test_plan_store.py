@@ -17,10 +17,13 @@ from sti.engine.plan_store import PlanStore, ProfileSource
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning import planner
-from sti.planning.jobs import BlockJob, prepare
+from sti.planning.block_jobs import BlockJob, prepare
 from sti.planning.plan import Plan, PlanRequest
 from sti.planning.uniform import uniform_plan
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
+from tests.support.paths import MODELS
+
+SHIPPED = sorted(MODELS.glob("*.safetensors"))
 
 
 @contextmanager
@@ -53,6 +56,20 @@ def test_decode_threads_get_even_shares_of_a_block(threads: int) -> None:
         assert found is plan
         assert jobs == prepare(plan, reader.manifest, reader.block_offset)
     assert all(shares(job, threads) == [4 // threads] * threads for job in jobs)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("pack", SHIPPED, ids=lambda pack: pack.name.partition(".")[0])
+def test_shares_are_even_where_a_group_cannot_hold_a_whole_share(pack: Path, threads: int) -> None:
+    with PackReader.open(pack) as reader:
+        plan = uniform_plan(
+            PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8)),
+            bits=4,
+            decode_threads=threads,
+        )
+        jobs = prepare(plan, reader.manifest, reader.block_offset)
+    assert max(len(group) for group in jobs[-1].groups) < 12 // min(threads, 2)
+    assert all(shares(job, threads) == [12 // threads] * threads for job in jobs)
 
 
 def test_a_uniform_plan_shares_its_shards_among_the_threads_that_decode(

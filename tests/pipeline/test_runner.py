@@ -19,7 +19,7 @@ from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode, Outcome, Runner
 from sti.pipeline.trace import Recorder
-from sti.planning.jobs import prepare
+from sti.planning.block_jobs import prepare
 from sti.planning.plan import PlanRequest
 from sti.planning.uniform import uniform_plan
 from sti.text.wordpiece import Tokenizer, TokenizerSpec

@@ -1,4 +1,4 @@
-"""The specification of the planner: every plan, in the order of its loss, until one is in time.
+"""The specification of the planner: tries all plans by increasing loss until one is in time.
 
 Random small planning problems, and the least loss that any staircases of any submodel can have on
 them. Uses the simulator and the byte ranges of the run time, but none of the planner's search.

@@ -1,4 +1,4 @@
-"""What the graphs of a pack compute, in NumPy: twice, as integers and as the floats they mean.
+"""What the graphs of a pack compute, in NumPy: as integers, and as the floats they represent.
 
 In: the feeds of a graph. Out: its output. ``exact=True`` follows the integer path to the letter
 (scales, rounding, zero points); ``exact=False`` is the block on dequantized weights without any

@@ -1,4 +1,4 @@
-"""A back end in NumPy alone: what ``sti.backend.interface`` asks for, as plainly as it can be met.
+"""A back end in NumPy alone: implements ``sti.backend.interface`` as simply as possible.
 
 In: a pack of a BERT model that gives embeddings. Out: what the graphs of the pack would compute, by
 their specification (``tests.support.graph_spec``), with weights decoded by theirs
@@ -15,7 +15,7 @@ import numpy as np
 from sti.arrays import Float32Array, Int64Array
 from sti.backend.interface import DecodeTask, ResidentTensors
 from sti.backend.resident_inputs import block_residents, connect_residents
-from sti.backend.weight_buffer import WorkingBuffer, make_buffers
+from sti.backend.working_buffer import WorkingBuffer, make_buffers
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
 from sti.errors import BackendError

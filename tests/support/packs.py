@@ -1,4 +1,4 @@
-"""Small packs for tests of the run time, built once a test run."""
+"""Small packs for tests of the run time, built once per test run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small ranked packs and data for them; what `sti-shard rank` would measure is made up."""
+"""Small ranked packs and data for them, with made-up measurements."""
 
 from __future__ import annotations
 

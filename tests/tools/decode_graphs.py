@@ -1,4 +1,4 @@
-"""Write ``sti/backend/decode/*.onnx``: the graphs that look up decoded weights.
+"""Write ``sti/backend/onnxruntime/decode/*.onnx``: the graphs that look up decoded weights.
 
     python -m tests.tools.decode_graphs            # write the files
     python -m tests.tools.decode_graphs --check    # exit 1 where one would change

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "files.md"
 
 FOLDERS = {
-    "sti": "The run time: the face, and what every room may use.",
+    "sti": "The run time: the public API, and what every package may use.",
     "sti/storage": "Reading byte ranges, and writing files whole.",
     "sti/codec": "The nested code: planes of a shard to int8 weights. Pure.",
     "sti/text": "Text to token ids.",
@@ -23,17 +23,17 @@ FOLDERS = {
     "sti/device": "What a machine is: cores, memory, profiles, emulated storage.",
     "sti/pack": "What a pack file is, and whether it is sound.",
     "sti/planning": "What to read, decode and compute for a target. Pure.",
-    "sti/backend": "What computes: interfaces, and buffers that every back end fills.",
-    "sti/backend/onnxruntime": "The back end on ONNX Runtime; the only importer of it.",
+    "sti/backend": "Back ends: the interface, and the buffers that each of them fills.",
+    "sti/backend/onnxruntime": "The back end on ONNX Runtime; no other package imports it.",
     "sti/pipeline": "Running a plan: threads, buffers, executors, trace.",
     "sti/calibration": "Measuring this machine, and remembering it.",
-    "sti/engine": "The face: targets, plans at hand, answers.",
+    "sti/engine": "The public API: targets, plans, answers.",
     "sti/report": "Tables and words for people.",
-    "sti/benchmark": "Measuring whole runs, and other systems beside ours.",
+    "sti/benchmark": "Measuring whole runs, and comparing with other systems.",
     "sti/benchmark/systems": "Systems under test, each in a process of its own.",
-    "sti/cli": "The `sti` command, one module a subcommand.",
+    "sti/cli": "The `sti` command, one module per subcommand.",
     "shard_tools": "The offline tool, `sti-shard`: checkpoints in, packs out.",
-    "shard_tools/checkpoint": "Checkpoints as the ecosystem ships them.",
+    "shard_tools/checkpoint": "Checkpoints: Hugging Face model directories, in float.",
     "shard_tools/architectures": "Model families: checkpoint names to slices, float reference.",
     "shard_tools/architectures/bert": "The BERT family.",
     "shard_tools/graphs": "The ONNX graphs that travel in a pack.",
@@ -41,13 +41,13 @@ FOLDERS = {
     "shard_tools/packing": "Building and rewriting packs.",
     "shard_tools/inspection": "What a pack holds, as text.",
     "shard_tools/data": "Labelled texts.",
-    "shard_tools/measuring": "Forward passes at any fidelity, and what they are worth.",
+    "shard_tools/measuring": "Forward passes at any fidelity, and how good their answers are.",
     "shard_tools/ranking": "Importance of shards and quality of plans, by measurement.",
     "shard_tools/train": "Training for elasticity; the only part that needs torch.",
-    "shard_tools/evaluation": "Plans beside baselines, on labelled data.",
+    "shard_tools/evaluation": "Plans compared with baselines, on labelled data.",
     "shard_tools/cli": "The `sti-shard` command.",
     "examples": "Scripts to copy.",
-    "benchmarks": "Speed and quality beside their limits, ceilings and references.",
+    "benchmarks": "Speed and quality, compared with limits, ceilings and references.",
     "benchmarks/paper": "The scheme of the STI paper, as a system to compare with.",
     "benchmarks/systems": "Other systems of the comparison.",
     "tests": "Tests; their folders mirror the packages.",
@@ -61,7 +61,7 @@ def page() -> str:
     """The text of the page."""
     parts = [
         "# Files",
-        "One line a file, from its own docstring; written by `python -m tests.tools.file_list`.",
+        "One line per file, from its docstring; written by `python -m tests.tools.file_list`.",
     ]
     for folder, what in FOLDERS.items():
         lines = [f"- `{path.name}`: {summary(path)}" for path in files(folder)]

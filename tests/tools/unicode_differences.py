@@ -72,7 +72,7 @@ def _runs(codes: Sequence[int]) -> Iterator[str]:
 
 
 def differences() -> str:
-    """The list, one line a run, headed by the Unicode version it was made with."""
+    """The list, one line per run, headed by the Unicode version it was made with."""
     known = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)) != "Cn"]
     lines = [f"unicodedata {unicodedata.unidata_version}"]
     for name, (python, tables) in _PROPERTIES.items():

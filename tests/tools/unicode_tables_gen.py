@@ -1,4 +1,4 @@
-"""Generate ``sti/unicode_tables.py`` by asking the reference tokenizer about every code point.
+"""Generate ``sti/text/unicode_tables.py`` by asking the reference tokenizer about every code point.
 
 The reference library carries several Unicode versions at once (its marks and punctuation are
 older than its lower case), and Python carries another one. So nothing here is taken from a
@@ -6,7 +6,7 @@ Unicode file: each table is what the library's own normalizers and pre-tokenizer
 ``unicodedata`` serves only to find one witness for each canonical combining class; the class of
 every character is then measured by seeing how the library reorders it beside the witnesses.
 
-    python -m tests.tools.unicode_tables_gen            # write sti/unicode_tables.py
+    python -m tests.tools.unicode_tables_gen            # write sti/text/unicode_tables.py
     python -m tests.tools.unicode_tables_gen --check    # exit 1 where the file would change
 
 Takes about ten seconds. Needs ``tokenizers``.

@@ -1,4 +1,4 @@
-"""How checkpoints of the BERT family call their tensors. Knows nothing of what is in them."""
+"""Tensor names in BERT-family checkpoints. Knows nothing of what the tensors hold."""
 
 from __future__ import annotations
 

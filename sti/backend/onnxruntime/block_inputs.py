@@ -1,7 +1,7 @@
 """What graphs are fed besides hidden states: resident tensors, and weights in working buffers.
 
 In: a pack's resident tensors, and working buffers, which are made here. Out: graphs' inputs bound
-to that very memory, cut to the width in use; what was cut or wrapped once is kept. Knows nothing of
+directly to that memory, cut to the width in use; views are kept for the next run. Knows nothing of
 hidden states, texts or lanes.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.session import Graph, ort_value
 from sti.backend.resident_inputs import block_residents, connect_residents
-from sti.backend.weight_buffer import WorkingBuffer, make_buffers
+from sti.backend.working_buffer import WorkingBuffer, make_buffers
 from sti.model.manifest import BlockKind
 
 

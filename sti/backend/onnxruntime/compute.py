@@ -1,8 +1,8 @@
 """The back end on ONNX Runtime: a pack's graphs, ready to compute.
 
 In: a pack's graphs and resident tensors, decoded weights in working buffers, a group's token
-embeddings. Out: hidden states and the head's answer. One session a graph, made once; every input is
-bound to memory that is already there, so that a run copies no weights and allocates nothing of
+embeddings. Out: hidden states and the head's answer. One session per graph, made once; every input
+is bound to memory that is already there, so that a run copies no weights and allocates nothing of
 their size. Knows nothing of texts, storage, fidelities or lanes.
 """
 
@@ -19,7 +19,7 @@ from sti.backend.onnxruntime.decoder import ShardDecoder
 from sti.backend.onnxruntime.graph_sessions import GraphSessions
 from sti.backend.onnxruntime.hidden_memory import HiddenMemory
 from sti.backend.onnxruntime.session import ort_value
-from sti.backend.weight_buffer import WorkingBuffer
+from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import Decoder
 from sti.errors import BackendError

@@ -1,4 +1,4 @@
-"""From recipes of the nested code to calls of graphs: what is looked up where, and into what.
+"""Turns recipes of the nested code into calls of graphs.
 
 In: a recipe, the sizes of a block's operands, how many slices are decoded together. Out: ``Step``s
 with sessions, bindings and memory of their own, ready to run again and again. The graphs lie in

@@ -1,14 +1,14 @@
 """Decoding at full speed: the look-ups of the nested code as graphs of ONNX Runtime.
 
 In: a block's compressed bytes. Out: its weights in a working buffer, to the bit what
-``sti.codec.codebook`` specifies. A graph computes one stage of a recipe for several shards in one
-call that lets other threads run; NumPy drops the interpreter's lock and takes it again around every
-step, and threads that have to wait for it sleep, which makes two of them slower than one
+``sti.codec.decoder`` specifies. A graph computes one stage of a recipe for several shards in one
+call, during which other threads run. NumPy instead drops the interpreter's lock and takes it again
+around every step; threads that wait for it sleep, and two of them are slower than one
 (docs/experiments.md).
 
-Codebooks whose recipes need more than stages, and machines on which a graph is refused or does not
-do what it should, are served by the specification itself, some five times as slowly. Knows of
-plans only what a block's job says; nothing of files or lanes.
+Codebooks whose recipes need more than such stages, and machines on which a graph is refused or
+fails its self-test, fall back to the specification itself, about five times as slow. Knows of plans
+only what a block's job says; nothing of files or lanes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sti.arrays import ByteArray
 from sti.backend.interface import DecodeTask
 from sti.backend.onnxruntime.decode_steps import Step, StepMaker
 from sti.backend.onnxruntime.session import ort_value
-from sti.backend.weight_buffer import OutlierRoom, WorkingBuffer
+from sti.backend.working_buffer import OutlierRoom, WorkingBuffer
 from sti.codec.decoder import Decoder
 
 _U8 = np.dtype("u1")

@@ -1,7 +1,7 @@
-"""Memory of token embeddings and hidden states, kept between runs.
+"""Memory for token embeddings and hidden states, kept between runs.
 
-In: sizes of groups. Out: arrays over memory that grows to the largest group and stays, so that runs
-that follow runs allocate none. Knows nothing of graphs.
+In: sizes of groups. Out: arrays over memory that grows to the largest group and stays, so that
+repeated runs allocate nothing. Knows nothing of graphs.
 """
 
 from __future__ import annotations

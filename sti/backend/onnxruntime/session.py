@@ -1,4 +1,4 @@
-"""One session over one graph: its settings, its bindings, and the products its processor makes.
+"""One session over one graph: settings, bindings, and this processor's kind of int8 product.
 
 In: a serialized graph, compute threads. Out: a ``Graph`` whose inputs and outputs are bound to
 memory that is already there. Knows nothing of packs, blocks or fidelities.

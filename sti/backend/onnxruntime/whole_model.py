@@ -1,4 +1,4 @@
-"""A whole ONNX model with constant weights, as people run it: what this engine is compared with.
+"""An ordinary whole ONNX model with constant weights, for comparison.
 
 In: a model file, threads. Out: its first output for given inputs. Knows nothing of packs.
 """

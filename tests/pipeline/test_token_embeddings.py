@@ -10,7 +10,7 @@ import pytest
 from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.pack.embedding_table import decode_rows
 from sti.pack.pack_reader import PackReader
-from sti.pipeline.embedding import Embedder
+from sti.pipeline.token_embeddings import Embedder
 from sti.text.batching import group_by_length
 from sti.text.encoding import Alignment, Encoding
 from tests.support.numpy_backend import NumpyBackend, NumpyState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sti.backend.weight_buffer import WorkingBuffer, make_buffers
+from sti.backend.working_buffer import WorkingBuffer, make_buffers
 from sti.model.fidelity import working_buffers
 from sti.pack.pack_reader import PackReader
 from tests.support.packs import tiny_pack

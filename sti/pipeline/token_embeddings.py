@@ -1,8 +1,8 @@
-"""From tokens to the hidden states in front of the first block.
+"""From tokens to the hidden states before the first block.
 
 In: encoded texts, and where rows of the token embedding table are read from. Out: one state of the
-back end for each group of sentences. Rows are read once for all texts, every distinct token once.
-Knows nothing of blocks, lanes or of what tokens mean.
+back end for each group of sentences. The row of each distinct token is read once per batch. Knows
+nothing of blocks, lanes or what tokens mean.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What one block of a plan needs at run time: where its bytes lie and how its shards decode.
 
-In: a plan and a pack's layout. Out: one ``BlockJob`` a block, prepared once a plan, so that the
+In: a plan and a pack's layout. Out: one ``BlockJob`` per block, computed once per plan, so that the
 lanes only follow addresses. Knows nothing of threads, files or graphs.
 """
 
@@ -104,7 +104,9 @@ def _groups(
     shards: Sequence[ShardJob], weights: int, threads: int
 ) -> tuple[tuple[ShardJob, ...], ...]:
     """Groups of neighbouring shards of one fidelity, of at most ``GROUP_WEIGHTS`` weights."""
-    most = min(GROUP_WEIGHTS // weights, -(-len(shards) // threads))
+    each = -(-len(shards) // threads)
+    rounds = -(-each // max(1, GROUP_WEIGHTS // weights))
+    most = -(-each // rounds)
     groups: list[tuple[ShardJob, ...]] = []
     for shard in shards:
         last = groups[-1] if groups else ()

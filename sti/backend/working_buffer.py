@@ -1,8 +1,8 @@
 """A working buffer: where one block's decoded weights lie, and where its outliers go.
 
-In: a block kind's operands. Out: one array an operand, as graphs take them, all cut from one flat
-array, so that the outliers of many shards are written in one go. Knows nothing of planes,
-codebooks, files or of what computes with the weights.
+In: a block kind's operands. Out: one array per operand, as graphs take them, all cut from one flat
+array, so that the outliers of many shards are written in one go. Knows nothing of planes, files or
+of what computes with the weights.
 """
 
 from __future__ import annotations
@@ -47,10 +47,9 @@ class WorkingBuffer:
         dtype: of the weights, int8 or uint8.
 
     Attributes:
-        operands: one ``[slices, *shape]`` array an operand; views of ``flat``.
-        sizes: weights of each operand in one slice.
-        flat: all weights, uint8 ``[slices * shard_weights]``: operand after operand.
-        shard_weights: weights of one slice.
+        operands: one ``[slices, *shape]`` array per operand; views of ``flat``. sizes: weights of
+        each operand in one slice. flat: all weights, uint8 ``[slices * shard_weights]``: operand
+        after operand. shard_weights: weights of one slice.
     """
 
     __slots__ = (
