@@ -66,7 +66,7 @@ _ALONE = (
     Column("pipelined / largest lane alone", ".3f"),
     Column("pipelining gains", ".2f"),
 )
-_ROOFS = (
+_ROOFLINE = (
     *_CASE,
     Column("storage ms", ".1f"),
     Column("decode ms", ".1f"),
@@ -189,7 +189,7 @@ def alone_table(cases: Sequence[Case]) -> Table:
 
 def roof_table(cases: Sequence[Case], roofline: Roofline, manifest: Manifest) -> Table:
     """What each lane would take at this machine's best rates."""
-    table = Table("Roofline: what the same work takes at this machine's best rates", _ROOFS)
+    table = Table("Roofline: what the same work takes at this machine's best rates", _ROOFLINE)
     for case in cases:
         bytes_read = round(median([float(s.bytes_read) for s in case.pipelined]))
         floors = [s * 1e3 for s in roofline.seconds(case.plan, manifest, bytes_read).values()]

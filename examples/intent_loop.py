@@ -61,14 +61,14 @@ class Tally:
 def answer(engine: sti.Engine, text: str) -> dict[str, Any]:
     """Run one text; the answer, and the plan beside what happened."""
     result = engine.run([text])
-    best, in_scope = result.classes[0][0], result.accepted[0]
+    best, accepted = result.classes[0][0], result.accepted[0]
     plan, predicted = result.plan, result.plan.predicted
     assert predicted is not None  # an engine without a pinned plan or fidelity always predicts
     target_s = plan.target.latency_s
     return {
         "text": text,
         "intent": result.decisions[0][0].name,
-        "in_scope": in_scope,
+        "accepted": accepted,
         "best_guess": best.name,
         "score": best.score,
         "threshold": result.threshold if engine.manifest.rejection else None,
@@ -86,7 +86,7 @@ def answer(engine: sti.Engine, text: str) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> None:
     """Print one answer for people."""
-    if found["in_scope"]:
+    if found["accepted"]:
         print(f"{found['intent']}  {found['score']:.3f}")
     else:
         guess = f"best guess {found['best_guess']} {found['score']:.3f}"
@@ -118,7 +118,7 @@ def loop(engine: sti.Engine, lines: Iterator[str], tally: Tally, *, as_json: boo
         tally.target_ms = found["target_ms"]
         tally.times_ms.append(found["total_ms"])
         tally.in_time += bool(found["in_time"])
-        tally.out_of_scope += not found["in_scope"]
+        tally.out_of_scope += not found["accepted"]
         if as_json:
             print(json.dumps(found), flush=True)
         else:

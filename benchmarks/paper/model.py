@@ -72,7 +72,7 @@ def write_model(checkpoint: Path, out: Path, *, bits: Sequence[int] = CODED) -> 
                     resident[f"layers.{number}.centroids.{count}"] = centroids
                 shards.append(places)
             _align(stream)
-        model.word_rows(0, model.vocabulary).tofile(out / WORDS)
+        model.token_rows(0, model.vocabulary).tofile(out / WORDS)
     save_file(resident, out / RESIDENT)
     (out / LAYER).write_bytes(layer_graph(sizes))
     index = Index(sizes, tuple(shards))

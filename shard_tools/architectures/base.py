@@ -108,7 +108,7 @@ class Model(Protocol):
         """ONNX graphs by name; ``side`` names, for each kind, the products with side inputs."""
         ...
 
-    def word_rows(self, start: int, stop: int) -> Float32Array:
+    def token_rows(self, start: int, stop: int) -> Float32Array:
         """Token embeddings ``start`` to ``stop``, new ``[stop - start, hidden]``."""
         ...
 

@@ -1,4 +1,4 @@
-"""The ONNX graphs of a pack: attention, ffn and connect; those of embed and head are re-exported.
+"""The ONNX graphs of a pack between its two ends: attention, ffn and connect.
 
 In: the fixed sizes of a model (hidden width, slice widths, activation). Out: serialized ONNX
 models, the same bytes for the same arguments. Batch ``B``, tokens ``S``, slices in use ``m`` and
@@ -24,7 +24,6 @@ from typing import Literal
 
 import numpy as np
 
-from shard_tools.graphs.embed_head import HeadSpec, build_embed, build_head
 from shard_tools.graphs.writer import (
     FLOAT,
     FUSED,
@@ -38,17 +37,6 @@ from shard_tools.graphs.writer import (
     quantize_signed,
 )
 from sti.errors import InputError
-
-__all__ = [
-    "Activation",
-    "HeadSpec",
-    "Weights",
-    "build_attention",
-    "build_connect",
-    "build_embed",
-    "build_ffn",
-    "build_head",
-]
 
 Activation = Literal["gelu", "gelu_new", "relu"]
 ATTENTION_SIDES = frozenset({"q", "k", "v", "o"})

@@ -28,8 +28,8 @@ _ROWS = 4096
 def encode_embeddings(model: Model, table: EmbeddingTable, line: Progress) -> Iterator[ByteArray]:
     """The embedding table in pieces, uint8 ``[rows, row_bytes]``; steps ``line`` by 1 a weight."""
     for start, stop in cuts(table.rows, _ROWS):
-        line.step((stop - start) * table.hidden, "encoding words")
-        yield encode_rows(model.word_rows(start, stop), group=table.group)
+        line.step((stop - start) * table.hidden, "encoding token embeddings")
+        yield encode_rows(model.token_rows(start, stop), group=table.group)
 
 
 def encode_block(

@@ -1,8 +1,8 @@
 """Measuring whole runs: cold in fresh processes, warm in an open engine.
 
-In: a pack, settings, a workload, repeats. Out: ``Measurement`` per setting: medians and the 95th
+In: a pack, cases, a workload, repeats. Out: ``Measurement`` per case: medians and the 95th
 percentile, each lane's busy time, bytes and memory. Cold means: a fresh process, nothing of the
-pack in the page cache, opening and the first run. Warm runs of all settings take turns, so that
+pack in the page cache, opening and the first run. Warm runs of all cases take turns, so that
 what else the machine does falls on all of them alike. Knows nothing of tables.
 """
 
@@ -64,9 +64,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """All runs of one kind under one setting. Figures are medians of the runs."""
+    """All runs of one kind under one case. Figures are medians of the runs."""
 
-    setting: str
+    case: str
     kind: Kind
     samples: tuple[Sample, ...]
     plan: Plan | None = None
@@ -94,7 +94,7 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """A JSON object; times in milliseconds."""
         body: dict[str, Any] = {
-            "setting": self.setting,
+            "case": self.case,
             "kind": self.kind,
             "runs": len(self.samples),
             "total_ms": self.median(lambda sample: sample.total_ms),
@@ -121,7 +121,7 @@ def p95(samples: Sequence[float]) -> float:
 
 
 def measure_cold(
-    pack: Path, setting: BenchCase, texts: Sequence[str], *, threads: int | None, repeats: int
+    pack: Path, case: BenchCase, texts: Sequence[str], *, threads: int | None, repeats: int
 ) -> Measurement:
     """Run ``sti run`` in fresh processes, the pack dropped from the page cache before each.
 
@@ -129,31 +129,31 @@ def measure_cold(
         RunError: a process failed; holds what it said.
     """
     command = [sys.executable, "-m", "sti", "run", str(pack), "--json", "--input", "-"]
-    command += setting.options()
+    command += case.options()
     if threads is not None:
         command += ["--threads", str(threads)]
     samples = []
     for _ in range(repeats):
         drop_cache(pack)
         samples.append(_cold_sample(_answer(command, "\n".join(texts))))
-    return Measurement(setting.name, "cold", tuple(samples))
+    return Measurement(case.name, "cold", tuple(samples))
 
 
 def measure_warm(
-    engine: Engine, settings: Sequence[BenchCase], texts: Sequence[str], *, repeats: int
+    engine: Engine, cases: Sequence[BenchCase], texts: Sequence[str], *, repeats: int
 ) -> list[Measurement]:
-    """Run every setting pipelined and sequentially, in turns, after one run each to warm up.
+    """Run every case pipelined and sequentially, in turns, after one run each to warm up.
 
-    The engine is left with the last setting as its target.
+    The engine is left with the last case as its target.
     """
     kinds: tuple[Literal["pipelined", "sequential"], ...] = ("pipelined", "sequential")
     plans: dict[str, Plan] = {}
     samples: dict[tuple[str, Kind], list[Sample]] = {
-        (setting.name, kind): [] for setting in settings for kind in kinds
+        (case.name, kind): [] for case in cases for kind in kinds
     }
     for turn in range(repeats + 1):
-        for setting in settings:
-            aim(engine, setting.target)
+        for case in cases:
+            aim(engine, case.target)
             for kind in kinds:
                 result = engine.run(texts, mode=kind)
                 if not turn:
@@ -169,8 +169,8 @@ def measure_warm(
                     peak_bytes=None,
                     growth_bytes=None,
                 )
-                samples[setting.name, kind].append(sample)
-                plans[setting.name] = result.plan
+                samples[case.name, kind].append(sample)
+                plans[case.name] = result.plan
     return [
         Measurement(name, kind, tuple(found), plans[name])
         for (name, kind), found in samples.items()

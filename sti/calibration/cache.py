@@ -63,10 +63,13 @@ class Cache:
         return self._store(self.path("profile", key), key, profile.to_json())
 
     def load_threads(self, key: Key) -> int | None:
-        """The thread count stored under ``key``, or None; a damaged file causes a warning."""
-        value = self._load(self.path("threads", key))
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        return value if good else None
+        """The thread count stored under ``key``; None, with a warning, for a damaged file."""
+        path = self.path("threads", key)
+        value = self._load(path)
+        if value is None or (type(value) is int and value >= 1):
+            return value
+        _warn_damaged(path, ValueError(f"{value!r:.60} is not a number of threads"))
+        return None
 
     def store_threads(self, key: Key, threads: int) -> Path | None:
         """Store a thread count, as ``store_profile`` does a profile."""
@@ -123,7 +126,7 @@ class Cache:
             self._write(path, key, value)
         except OSError as error:
             warnings.warn(
-                f"the device profile cannot be kept in {self.directory}: {error.strerror}; it will "
+                f"measurements cannot be kept in {self.directory}: {error.strerror}; it will "
                 "be measured again next time (set XDG_CACHE_HOME to a directory you may write)",
                 StiWarning,
                 stacklevel=4,

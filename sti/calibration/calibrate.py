@@ -33,7 +33,7 @@ from sti.planning.decode_threads import decode_threads
 BUDGET_S = 1.9
 """Seconds that measuring may take, everything included."""
 
-_LANES = 2
+_COSTS_VERSION = 2
 """Part of the key of cached profiles: raised when a lane's code becomes faster or slower."""
 
 MOST_THREADS = 4
@@ -135,7 +135,7 @@ def _key(reader: PackReader) -> Key:
     shards = sorted({(block.kind, block.shard_weights) for block in manifest.blocks})
     return {
         "profile": PROFILE_VERSION,
-        "lanes": _LANES,
+        "lanes": _COSTS_VERSION,
         "machine": [host.cpu_name(), host.core_count(), platform.machine(), sys.platform],
         "speeds": [core.speed for core in host.cores()],
         "software": [platform.python_version(), np.__version__, ort_version()],

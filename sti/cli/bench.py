@@ -30,12 +30,12 @@ from sti.storage.reader import Reader
 from sti.units import format_size, format_time
 
 HEADER = (
-    *("setting", "run", "total ms", "p95 ms", "open ms"),
+    *("case", "run", "total ms", "p95 ms", "open ms"),
     *(f"{lane} ms" for lane in LANES),
     *("stall ms", "busiest lane ms", "total / lane", "read", "peak memory", "growth"),
 )
 ROOFLINE = (
-    "setting",
+    "case",
     *(heading for lane in LANES for heading in (f"{lane} roofline ms", "share")),
     *("highest roofline ms", "share of the run"),
 )
@@ -183,7 +183,7 @@ def _row(figures: dict[str, Any]) -> list[str]:
     if figures["kind"] != "sequential" and figures["ideal_ms"]:
         ratio = f"{figures['run_ms'] / figures['ideal_ms']:.2f}"
     return [
-        figures["setting"],
+        figures["case"],
         figures["kind"],
         *(figure(figures[name]) for name in ("total_ms", "p95_ms", "open_ms")),
         *(figure(figures["busy_ms"][lane]) for lane in LANES),
@@ -194,7 +194,7 @@ def _row(figures: dict[str, Any]) -> list[str]:
 
 
 def _roofline_row(figures: dict[str, Any]) -> list[str]:
-    cells = [figures["setting"]]
+    cells = [figures["case"]]
     for lane in LANES:
         least, took = figures["roofline_ms"][lane], figures["busy_ms"][lane]
         cells += [f"{least:.1f}", f"{least / took:.0%}" if took else "-"]

@@ -17,14 +17,10 @@ if TYPE_CHECKING:
 
 def target_of(args: argparse.Namespace) -> TargetSpec:
     """The target that ``--target`` names, overridden by the other target options."""
-    return resolve(
-        args.target,
-        latency=args.latency,
-        preload=args.preload,
-        fidelity=args.fidelity,
-        plan=args.plan,
-        config=args.config,
+    given = TargetSpec(
+        latency=args.latency, preload=args.preload, fidelity=args.fidelity, plan=args.plan
     )
+    return resolve(args.target, given, config=args.config)
 
 
 def open_engine(args: argparse.Namespace, *, verify: bool = False) -> Engine:

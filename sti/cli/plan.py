@@ -127,7 +127,7 @@ def _table(plan: Plan, manifest: Manifest) -> str:
 
 
 def _row(item: PlanStep, predicted: Prediction, manifest: Manifest) -> list[str]:
-    block = next(b for b in manifest.blocks if (b.layer, b.kind) == (item.layer, item.kind))
+    block = manifest.block(item.layer, item.kind)
     counted = Counter(bits for bits in fidelities(block, item.counts) if bits)
     size = total_bytes(block_ranges(block, item.counts))
     return [

@@ -7,7 +7,7 @@ times.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -106,9 +106,7 @@ class DeviceProfile:
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal profile."""
         body = asdict(self)
-        body["lanes"][COMPUTE] = self.compute._asdict()
-        weight_s = self.decode.weight_s
-        body["lanes"][DECODE]["weight_s"] = {str(bits): cost for bits, cost in weight_s.items()}
+        body["lanes"] = {name: _lane_json(lane) for name, lane in self.lanes.items()}
         return {"profile": PROFILE_VERSION, **body}
 
     @classmethod
@@ -116,8 +114,8 @@ class DeviceProfile:
         """Parse a profile.
 
         Raises:
-            ProfileError: an unknown version, or a field that is missing or of the wrong type;
-                names ``where``.
+            ProfileError: an unknown version or lane, or a field that is missing or of the wrong
+                type; names ``where``.
         """
         fields = JsonFields(value, where=where, error=ProfileError)
         version = fields.integer("profile")
@@ -130,11 +128,7 @@ class DeviceProfile:
             device=fields.text("device"),
             threads=fields.integer("threads", least=1),
             decoders=fields.integer("decoders", least=1),
-            lanes={
-                STORAGE: _storage(lanes.object(STORAGE)),
-                DECODE: _decode(lanes.object(DECODE)),
-                COMPUTE: _compute(lanes.object(COMPUTE)),
-            },
+            lanes=_lanes(lanes),
             tokenize_s=fields.number("tokenize_s", least=0.0),
             fixed_s=fields.number("fixed_s", least=0.0),
             contention=fields.number("contention", least=1.0),
@@ -146,6 +140,24 @@ class DeviceProfile:
         if not isinstance(found, kind):
             raise ProfileError(f"device profile {self.device!r}: has no {name} lane")
         return found
+
+
+def _lane_json(lane: LaneProfile) -> dict[str, Any]:
+    if isinstance(lane, ComputeProfile):
+        return lane._asdict()
+    if isinstance(lane, DecodeProfile):
+        weight_s = {str(bits): cost for bits, cost in lane.weight_s.items()}
+        return {"shard_s": lane.shard_s, "weight_s": weight_s}
+    return asdict(lane)
+
+
+def _lanes(fields: JsonFields) -> dict[str, LaneProfile]:
+    """The lanes by name: all that the cost model knows, and no other."""
+    unknown = [name for name in fields.keys() if name not in _LANE_PARSERS]
+    if unknown:
+        known = ", ".join(_LANE_PARSERS)
+        raise ProfileError(f"{fields.where}: unknown lane {unknown[0]!r:.60}; known are {known}")
+    return {name: parse(fields.object(name)) for name, parse in _LANE_PARSERS.items()}
 
 
 def _storage(fields: JsonFields) -> StorageProfile:
@@ -173,3 +185,10 @@ def _compute(fields: JsonFields) -> ComputeProfile:
     if any(len(found) != COMPUTE_TERMS for found in terms.values()):
         raise ProfileError(f"{fields.where}: compute needs {COMPUTE_TERMS} terms per graph")
     return ComputeProfile(terms)
+
+
+_LANE_PARSERS: Mapping[str, Callable[[JsonFields], LaneProfile]] = {
+    STORAGE: _storage,
+    DECODE: _decode,
+    COMPUTE: _compute,
+}

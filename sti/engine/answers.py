@@ -84,9 +84,9 @@ class ClassAnswer:
         return f"ClassAnswer({' x '.join(map(str, self.logits.shape))} classes)"
 
     def decisions(self) -> tuple[tuple[Label, ...], ...]:
-        """For each text its classes, with the name of the rejection in front where it is rejected.
+        """For each text its classes, with the name of the rejection in front if it is rejected.
 
-        The score in front is what the best class leaves over, ``1 - score``.
+        The score in front is 1 minus that of the best class.
         """
         return tuple(
             row if inside else (Label(self.rejection or "", 1.0 - row[0].score), *row)
@@ -96,13 +96,13 @@ class ClassAnswer:
     def to_json(self) -> dict[str, Any]:
         """A JSON object: ``logits`` and ``classes``.
 
-        ``in_scope`` and ``threshold`` are there for packs that can reject a text.
+        ``accepted`` and ``threshold`` are there for packs that can reject a text.
         """
         classes = [[item._asdict() for item in row] for row in self.classes]
         found = {"logits": self.logits.tolist(), "classes": classes}
         if self.rejection is None:
             return found
-        return found | {"in_scope": list(self.accepted), "threshold": self.threshold}
+        return found | {"accepted": list(self.accepted), "threshold": self.threshold}
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -138,9 +138,9 @@ class SpanAnswer:
         return f"SpanAnswer({sum(map(len, self.spans))} spans in {len(self.spans)} texts)"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: ``logits``, a list of tokens a text, and ``spans``."""
-        logits = [rows.tolist() for rows in self.token_logits]
-        return {"logits": logits, "spans": [[item._asdict() for item in row] for row in self.spans]}
+        """A JSON object: ``token_logits`` (texts, tokens, labels) and ``spans``."""
+        spans = [[item._asdict() for item in row] for row in self.spans]
+        return {"token_logits": [rows.tolist() for rows in self.token_logits], "spans": spans}
 
 
 Answer = EmbeddingAnswer | ClassAnswer | ValueAnswer | SpanAnswer

@@ -71,17 +71,18 @@ class Engine:
         Args:
             path: the pack.
             target: what to aim at, or the name of a target in ``config``.
-            latency, preload, fidelity, plan: as ``TargetSpec`` takes them; laid over ``target``.
+            latency, preload, fidelity, plan: as ``TargetSpec`` takes them; they override
+            ``target``.
             config: the ``sti.toml`` that names targets; None: the one in the working directory,
                 else the user's.
-            threads: compute threads; None: what suits this machine.
+            threads: compute threads; None: chosen for this machine.
             verify: compare everything that is read with its checksum, and the embedding table at
                 once (costs about 1 ns a byte); without it, a damaged pack may answer wrongly.
             profile: what this machine can do; None: the cached profile, measured if there is none.
             storage: what blocks and token embeddings are read from, closed with the engine once
                 that is open; None: the pack's own file. Needs a ``profile`` of it
                 (``sti.device.emulated_storage``).
-            notify: receives notices, such as that this machine is measured now; None: they are
+            notify: receives notices, for example that the machine is being measured; None: they are
                 logged at INFO under ``sti``. Called in the thread that works; may not use the
                 engine.
 
@@ -90,9 +91,8 @@ class Engine:
             InputError, ConfigError: arguments that cannot be used.
             InfeasibleError: the target cannot be met; says which limit, and by how much.
         """
-        aim = resolve(
-            target, latency=latency, preload=preload, fidelity=fidelity, plan=plan, config=config
-        )
+        given = TargetSpec(latency=latency, preload=preload, fidelity=fidelity, plan=plan)
+        aim = resolve(target, given, config=config)
         options = EngineOptions(
             threads, verify, profile, storage, notify=notify or log_notice, config=config
         )
@@ -188,13 +188,12 @@ class Engine:
     ) -> None:
         """Aim at another target from the next run on. Replans; rebuilds nothing.
 
-        What is not given is as in ``open`` without it, not as it was; a name is looked up in the
-        ``config`` given there. Errors leave the engine as it was.
+        Arguments not given fall back to the defaults of ``open``, not to the previous target; a
+        name is looked up in the ``config`` given there. Errors leave the engine as it was.
         """
         config = self._core.options.config if isinstance(target, str) else None
-        aim = resolve(
-            target, latency=latency, preload=preload, fidelity=fidelity, plan=plan, config=config
-        )
+        given = TargetSpec(latency=latency, preload=preload, fidelity=fidelity, plan=plan)
+        aim = resolve(target, given, config=config)
         with self._core.use():
             self._core.plans.aim(aim)
 
@@ -205,8 +204,8 @@ class Engine:
     def plan_for(self, *, tokens: int, batch: int = 1) -> Plan:
         """The plan a batch of ``batch`` sentences of ``tokens`` tokens would run under.
 
-        The first run of every bucket of lengths makes its plan, which takes some milliseconds off
-        the target where the pack has many submodels; asking beforehand spares that run the wait.
+        The first run of every bucket of lengths makes its plan, which can cost it a few
+        milliseconds if the pack has many submodels; call this first to avoid that.
         """
         if tokens < 2 or batch < 1:
             raise InputError("a workload has at least 1 sentence of at least 2 tokens")
@@ -225,7 +224,7 @@ class Engine:
         """Answer a batch of texts (or of pairs, as tuples).
 
         Args:
-            texts: at least one; none may be empty. Over-long ones are cut, with a warning.
+            texts: at least one; none may be empty. Texts that are too long are cut, with a warning.
             mode: ``"sequential"`` runs one lane after the other, with the same result to the bit.
 
         Returns:
@@ -260,8 +259,8 @@ class Engine:
         """For each text its classes, best first.
 
         The first one is the answer. For a text out of scope it is ``manifest.rejection.label``,
-        so that code that acts on the first one does not act on a guess; its score is what the best
-        class leaves over (1 - that one's score), and all classes follow as they are. ``run`` keeps
+        so that code that acts on the first one does not act on a guess; its score is 1 minus
+        that of the best class, and all classes follow as they are. ``run`` keeps
         the two apart: the classes in ``Result.classes``, the decision in ``Result.accepted``.
         """
         check_task(self._core.reader.path, self.task, "classify")

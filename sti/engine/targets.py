@@ -107,22 +107,11 @@ class TargetSpec:
         """What the planner has to keep; not for a target that brings its own plan."""
         return Target(self.latency_s, self.preload_bytes or 0)
 
-    def overlaid(
-        self,
-        *,
-        latency: str | timedelta | None = None,
-        preload: str | None = None,
-        fidelity: int | None = None,
-        plan: Plan | str | Path | None = None,
-    ) -> TargetSpec:
-        """The target with other values laid over it.
+    def overridden(self, given: TargetSpec) -> TargetSpec:
+        """The target with the values of another one, where that has any.
 
-        A ``plan`` replaces all of this target, and any other value replaces this target's plan.
-
-        Raises:
-            InputError: as for a new ``TargetSpec`` of the values given.
+        A plan given replaces all of this target; any other value replaces the plan of this one.
         """
-        given = TargetSpec(latency=latency, preload=preload, fidelity=fidelity, plan=plan)
         if given == TargetSpec():
             return self
         if given.plan is not None:
@@ -187,20 +176,17 @@ def _from_table(config: Config, name: str, table: Mapping[str, Any]) -> TargetSp
 
 def resolve(
     target: TargetSpec | str | None = None,
+    given: TargetSpec | None = None,
     *,
-    latency: str | timedelta | None = None,
-    preload: str | None = None,
-    fidelity: int | None = None,
-    plan: Plan | str | Path | None = None,
     config: str | Path | None = None,
 ) -> TargetSpec:
-    """The caller's arguments, laid over a target where one is given (``TargetSpec.overlaid``).
+    """The values given, on top of a target if there is one (``TargetSpec.overridden``).
 
     Args:
         target: a target, or the name of one in ``config``.
 
     Raises:
-        InputError: an argument that cannot be used, or ``plan`` together with another one.
+        InputError: ``target`` is neither.
         ConfigError: a configuration without a name to look up in it, or one that cannot be used.
     """
     if isinstance(target, str):
@@ -214,4 +200,4 @@ def resolve(
         raise InputError(f"target must be a TargetSpec or a name; found {target!r:.60}")
     else:
         base = target or TargetSpec()
-    return base.overlaid(latency=latency, preload=preload, fidelity=fidelity, plan=plan)
+    return base if given is None else base.overridden(given)

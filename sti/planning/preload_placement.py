@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import Counts
-from sti.model.manifest import Block, Manifest, Submodel
+from sti.model.manifest import Block, Submodel
 from sti.planning.plan import Plan, PlanRequest, PlanStep
 from sti.storage.byte_ranges import total_bytes
 
@@ -22,20 +22,12 @@ ring holds the blocks of two layers, which lie in it without gaps; two would lea
 """
 
 
-def place_preload(
-    manifest: Manifest, steps: Sequence[PlanStep], budget: int
-) -> tuple[PlanStep, ...]:
-    """The same steps, with ``budget`` bytes of preload given to the first bytes that they read.
+def place(blocks: Sequence[Block], counts: Sequence[Counts], budget: int) -> tuple[PlanStep, ...]:
+    """Steps with these counts, with ``budget`` bytes of preload given to the first bytes they read.
 
     Whole blocks first, in order of execution, then part of the next one. Budget beyond what all
-    blocks read stays unused. Preloads that the steps had before are replaced.
+    blocks read stays unused.
     """
-    blocks = [manifest.block(step.layer, step.kind) for step in steps]
-    return place(blocks, [step.counts for step in steps], budget)
-
-
-def place(blocks: Sequence[Block], counts: Sequence[Counts], budget: int) -> tuple[PlanStep, ...]:
-    """Steps with these counts, preloads placed as ``place_preload`` says."""
     placed = []
     for block, chosen in zip(blocks, counts, strict=True):
         held = min(budget, total_bytes(block_ranges(block, chosen)))

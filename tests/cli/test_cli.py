@@ -331,7 +331,7 @@ def test_an_unwritable_cache_is_a_notice(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     answer = cli("run", tiny_pack, "the dog", "--json")
     assert answer.json["bytes_read"] > 0
-    assert "sti: notice: the device profile cannot be kept" in answer.err
+    assert "sti: notice: measurements cannot be kept" in answer.err
 
 
 # ---- plan
@@ -385,7 +385,7 @@ def test_bench_measures_cold_and_warm_runs(cli: Cli, tiny_pack: Path) -> None:
     options = ("--tokens", 8, "--repeat", 2, "--cold-repeat", 1, "--fidelity", 4)
     found = cli("bench", tiny_pack, *options, "--json").json
     assert host.cpu_name() in found["machine"]
-    assert [(row["setting"], row["kind"]) for row in found["rows"]] == [
+    assert [(row["case"], row["kind"]) for row in found["rows"]] == [
         ("4 bits", "cold"),
         ("4 bits", "pipelined"),
         ("4 bits", "sequential"),
@@ -415,10 +415,10 @@ def test_bench_on_emulated_storage_measures_warm_runs_only(cli: Cli, tiny_pack: 
 def test_bench_compares_the_plan_with_every_uniform_fidelity(cli: Cli, tiny_pack: Path) -> None:
     options = ("--tokens", 8, "--repeat", 1, "--cold-repeat", 1, "--latency", "5s")
     lines = cli("bench", tiny_pack, *options, "--format", "csv").out.splitlines()
-    assert lines[0].startswith("setting,kind,runs,total_ms,p95_ms")
-    settings = [line.split(",")[0] for line in lines[1:]]
-    assert set(settings) == {"planned", "2 bits", "3 bits", "4 bits", "6 bits", "8 bits"}
-    assert len(settings) == 18
+    assert lines[0].startswith("case,kind,runs,total_ms,p95_ms")
+    cases = [line.split(",")[0] for line in lines[1:]]
+    assert set(cases) == {"planned", "2 bits", "3 bits", "4 bits", "6 bits", "8 bits"}
+    assert len(cases) == 18
 
 
 def test_bench_prints_a_table_under_a_machine_line(cli: Cli, tiny_pack: Path) -> None:

@@ -123,7 +123,7 @@ def test_bench_writes_reports_to_files_and_the_document_to_standard_output(
     assert answer.out == ""
     assert answer.err == f"saved to {table}\nsaved to {rows}\n"
     assert table.read_text().startswith("machine: ")
-    assert rows.read_text().startswith("setting,kind,")
+    assert rows.read_text().startswith("case,kind,")
     assert cli(*options, "--json").json["rows"]
 
 

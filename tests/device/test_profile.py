@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sti.device.lanes import STORAGE
+from sti.device.lanes import DECODE, STORAGE
 from sti.device.profile import COMPUTE_TERMS, DeviceProfile, StorageProfile
 from sti.errors import ProfileError
 from sti.model.workload import Workload
@@ -37,6 +37,19 @@ def test_a_profile_survives_json(seed: int) -> None:
     profile = make_profile(Random(seed))
     text = json.dumps(profile.to_json(), allow_nan=False)
     assert DeviceProfile.from_json(json.loads(text), where="p") == profile
+
+
+def test_no_lane_is_lost_on_the_way_through_json() -> None:
+    measured = make_profile()
+    lanes = {name: lane for name, lane in measured.lanes.items() if name != DECODE}
+    bare = replace(measured, lanes=lanes)
+    assert set(bare.to_json()["lanes"]) == set(lanes)
+    with pytest.raises(ProfileError, match="has no decode lane"):
+        _ = bare.decode
+    linked = measured.with_lanes({"link": measured.storage})
+    assert set(linked.to_json()["lanes"]) == {*measured.lanes, "link"}
+    with pytest.raises(ProfileError, match="p: lanes: unknown lane 'link'"):
+        DeviceProfile.from_json(linked.to_json(), where="p")
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_json_lines_hold_the_whole_answer(start: Started, ranked: Path) -> None:
             assert (item["intent"], item["best_guess"]) == (label.name, best.name)
             assert item["score"] == pytest.approx(best.score, abs=1e-6)
     for item in found:
-        assert item["intent"] == OUTSIDE and item["in_scope"] is False
+        assert item["intent"] == OUTSIDE and item["accepted"] is False
         assert item["threshold"] == 0.99 and item["target_ms"] == 10_000
         assert item["in_time"] is True and item["total_ms"] > 0 and item["expected_ms"] > 0
         assert item["bytes_read"] > 0 and (item["depth"], item["width"]) == (3, 4)
@@ -195,7 +195,7 @@ def test_late_answers_are_told_and_counted(
         if text == "long":
             raise sti.InfeasibleError("too long", limit="latency", asked=1, needed=2)
         spent = next(times)
-        return {"total_ms": spent, "target_ms": 30.0, "in_time": spent <= 30.0, "in_scope": True}
+        return {"total_ms": spent, "target_ms": 30.0, "in_time": spent <= 30.0, "accepted": True}
 
     monkeypatch.setattr(module, "answer", answer)
     tally = module.Tally()

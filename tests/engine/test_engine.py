@@ -117,7 +117,7 @@ def test_all_fidelities_come_nearer_to_the_best(engine: sti.Engine) -> None:
     assert close == sorted(close) and close[-1] > 0.995
 
 
-def test_a_preloaded_model_reads_only_word_rows() -> None:
+def test_a_preloaded_model_reads_only_token_rows() -> None:
     with sti.Engine.open(
         tiny_pack(), fidelity=4, preload="10MB", threads=1, profile=PROFILE
     ) as engine:
@@ -278,7 +278,7 @@ def test_storage_that_fails_stops_the_run_and_the_engine_stays_usable(
 
 
 @pytest.mark.parametrize("mode", ["pipelined", "sequential"])
-def test_word_rows_that_cannot_be_read_stop_the_run_and_the_engine_stays_usable(
+def test_token_rows_that_cannot_be_read_stop_the_run_and_the_engine_stays_usable(
     monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
     with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:

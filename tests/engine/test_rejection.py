@@ -115,7 +115,7 @@ def test_packs_without_rejection_accept_every_text_and_say_nothing_of_it_in_json
     result = answered(classifier(None), [[0.0, 0.0, 0.0]])
     assert result.accepted == (True,) and result.threshold == 0.0
     assert result.decisions == result.classes
-    assert not {"in_scope", "threshold"} & set(result.to_json())
+    assert not {"accepted", "threshold"} & set(result.to_json())
 
 
 @pytest.mark.parametrize(("loss", "threshold"), [(0.0, 0.9), (1.0, 0.7), (2.0, 0.5), (9.0, 0.5)])
@@ -132,7 +132,7 @@ def test_json_carries_the_decisions_beside_all_classes() -> None:
     found = json.loads(
         json.dumps(answered(classifier(rejection(0.6)), [[0, 9, 0], [0, 0, 0]]).to_json())
     )
-    assert found["in_scope"] == [True, False]
+    assert found["accepted"] == [True, False]
     assert found["threshold"] == 0.6
     assert [len(row) for row in found["classes"]] == [3, 3]
 
@@ -218,7 +218,7 @@ def test_run_prints_the_intent_or_that_there_is_none(
 ) -> None:
     path, inside = halving
     found = json.loads(printed("run", path, *TEXTS, "--fidelity", 8, "--json"))
-    assert found["in_scope"] == inside
+    assert found["accepted"] == inside
     lines = printed("run", path, *TEXTS, "--fidelity", 8).splitlines()
     shown = [line.strip() for line in lines[1 : 2 * len(TEXTS) : 2]]
     for line, row, accepted in zip(shown, found["classes"], inside, strict=True):

@@ -57,15 +57,17 @@ def test_a_property_of_another_task_is_refused_and_says_what_to_use(task: str) -
         ("embedding", {"embeddings"}),
         ("classification", {"classes", "logits"}),
         ("regression", {"values", "logits"}),
-        ("tagging", {"spans", "logits"}),
+        ("tagging", {"spans", "token_logits"}),
     ],
 )
 def test_json_has_the_keys_of_the_task(task: str, keys: set[str]) -> None:
     found = json.loads(json.dumps(run(task).to_json()))
     assert {
-        key for key in found if key in {"embeddings", "classes", "values", "spans", "logits"}
+        key
+        for key in found
+        if key in {"embeddings", "classes", "values", "spans", "logits", "token_logits"}
     } == keys
-    assert not {"labels", "in_scope", "threshold"} & set(found)
+    assert not {"labels", "accepted", "threshold"} & set(found)
     for key in keys:
         assert len(found[key]) == len(TEXTS)
 

@@ -55,14 +55,14 @@ def test_a_plan_file_is_relative_to_the_configuration(config: Path) -> None:
 
 
 def test_explicit_arguments_win_over_the_target(config: Path) -> None:
-    found = resolve("voice", config=config, latency="1s")
+    found = resolve("voice", TargetSpec(latency="1s"), config=config)
     assert found == TargetSpec(latency="1s", preload="2MB")
     voice = TargetSpec.named("voice", config=config)
-    assert resolve(voice, latency="1s") == voice.overlaid(latency="1s") == found
+    assert voice.overridden(TargetSpec(latency="1s")) == found
 
 
 def test_an_explicit_fidelity_replaces_the_plan_of_the_target(config: Path) -> None:
-    found = resolve("pinned", config=config, fidelity=3)
+    found = resolve("pinned", TargetSpec(fidelity=3), config=config)
     assert (found.fidelity, found.plan) == (3, None)
 
 
@@ -76,12 +76,12 @@ def test_an_explicit_fidelity_replaces_the_plan_of_the_target(config: Path) -> N
 def test_an_explicit_target_replaces_the_plan_of_the_named_one(
     config: Path, given: dict[str, Any], expected: TargetSpec
 ) -> None:
-    assert resolve("pinned", config=config, **given) == expected
+    assert resolve("pinned", TargetSpec(**given), config=config) == expected
 
 
 @pytest.mark.parametrize("target", ["voice", "sharp", "pinned"])
 def test_an_explicit_plan_replaces_all_of_the_target(config: Path, target: str) -> None:
-    found = resolve(target, config=config, plan="mine.json")
+    found = resolve(target, TargetSpec(plan="mine.json"), config=config)
     assert found == TargetSpec(plan=Path("mine.json"))
 
 
@@ -90,8 +90,9 @@ def test_without_arguments_nothing_is_asked_for() -> None:
 
 
 def test_a_preload_of_zero_is_kept_apart_from_none() -> None:
-    assert resolve(preload="0B").preload_bytes == resolve(preload="0").preload_bytes == 0
-    assert resolve(TargetSpec(preload="1KB"), preload="0B") == TargetSpec(preload="0B")
+    zero = TargetSpec(preload="0B")
+    assert zero.preload_bytes == TargetSpec(preload="0").preload_bytes == 0
+    assert TargetSpec(preload="1KB").overridden(zero) == zero
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_preload_of_zero_is_kept_apart_from_none() -> None:
 )
 def test_a_plan_excludes_what_it_brings_itself(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(given))} and plan exclude.*its own target"):
-        resolve(plan="x.json", **given)
+        TargetSpec(plan="x.json", **given)
 
 
 def test_a_fidelity_may_have_a_latency_and_a_preload() -> None:
@@ -110,13 +111,13 @@ def test_a_fidelity_may_have_a_latency_and_a_preload() -> None:
 @pytest.mark.parametrize("plan", [5, {}, True, b"x.json", ["x.json"]])
 def test_a_plan_is_a_plan_or_the_name_of_a_file(plan: Any) -> None:
     with pytest.raises(InputError, match="plan must be a plan or the name of its file"):
-        resolve(plan=plan)
+        TargetSpec(plan=plan)
 
 
 @pytest.mark.parametrize("fidelity", [0, -1, True, 4.5, "4"])
 def test_a_fidelity_is_a_number_of_bits(fidelity: object) -> None:
     with pytest.raises(InputError, match="fidelity must be"):
-        resolve(fidelity=fidelity)  # type: ignore[arg-type]
+        TargetSpec(fidelity=fidelity)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("latency", ["30ms", "0.03s", timedelta(milliseconds=30)])
@@ -184,7 +185,7 @@ def test_an_unknown_target_names_the_known_ones(config: Path) -> None:
     with pytest.raises(ConfigError, match=r"no \[targets.vioce\].*pinned, sharp, voice"):
         resolve("vioce", config=config)
     with pytest.raises(ConfigError, match="vioce"):
-        resolve("vioce", config=config, plan="x.json")
+        resolve("vioce", TargetSpec(plan="x.json"), config=config)
 
 
 def test_a_configuration_without_a_target_name_says_which_there_are(config: Path) -> None:

@@ -439,7 +439,7 @@ def test_an_odd_manifest_raises_nothing_but_pack_errors(
     seed=st.integers(0, 2**32 - 1),
     scale=st.sampled_from([0.0, 1e-12, 1e-3, 1.0, 1e4]),
 )
-def test_word_rows_decode_to_what_their_bytes_say_and_near_the_original(
+def test_token_rows_decode_to_what_their_bytes_say_and_near_the_original(
     rows: int, hidden: int, seed: int, scale: float
 ) -> None:
     values = np.random.default_rng(seed).standard_normal((rows, hidden), dtype=np.float32)

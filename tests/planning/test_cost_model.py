@@ -52,7 +52,7 @@ def test_a_block_is_read_then_decoded_then_computed() -> None:
         assert block[DECODE].end_s <= block[COMPUTE].start_s
 
 
-def test_word_rows_come_before_blocks_and_before_the_embedding() -> None:
+def test_token_rows_come_before_blocks_and_before_the_embedding() -> None:
     found = costs()
     schedule = simulate(
         found.lanes, run_steps(found, [BlockWork("ffn", 1.0, 1.0, 3)], read_ahead=1)
@@ -117,7 +117,7 @@ def test_decoding_costs_shards_and_weights_of_what_is_in_use() -> None:
     assert found.decode_s(block, (4, 0, 2)) == pytest.approx(expected)
 
 
-def test_word_rows_are_no_more_than_the_vocabulary() -> None:
+def test_token_rows_are_no_more_than_the_vocabulary() -> None:
     profile = make_profile()
     few, many = (
         run_costs(MANIFEST, profile, Workload(batch, 512), 3, threads=1).rows_s for batch in (1, 99)

@@ -29,7 +29,7 @@ from sti.planning.check import check_plan
 from sti.planning.plan import PLANNING, Plan, PlanRequest, Prediction, Target
 from sti.planning.planner import make_plan
 from sti.planning.prediction import predict
-from sti.planning.preload_placement import place_preload
+from sti.planning.preload_placement import place
 from sti.planning.uniform import uniform_plan
 from sti.storage.byte_ranges import skip, total_bytes
 from sti.units import parse_size
@@ -448,7 +448,7 @@ def test_decode_threads_of_a_uniform_plan_come_from_the_profile_unless_given() -
 @pytest.mark.parametrize("budget", [0, 1, 50_000, 333_333, 10**9])
 def test_the_preload_holds_leading_bytes_of_leading_blocks(budget: int) -> None:
     bare = uniform(4)
-    blocks = place_preload(SMALL, bare.steps, budget)
+    blocks = place(SMALL.blocks, [step.counts for step in bare.steps], budget)
     sizes = [
         total_bytes(block_ranges(block, item.counts))
         for block, item in zip(SMALL.blocks, blocks, strict=True)
@@ -458,7 +458,7 @@ def test_the_preload_holds_leading_bytes_of_leading_blocks(budget: int) -> None:
     partly = [index for index, (a, b) in enumerate(zip(held, sizes, strict=True)) if a < b]
     assert all(held[index] == 0 for index in partly[1:])
     assert [item.counts for item in blocks] == [item.counts for item in bare.steps]
-    assert place_preload(SMALL, blocks, 0) == bare.steps
+    assert place(SMALL.blocks, [step.counts for step in blocks], 0) == bare.steps
 
 
 def test_a_prediction_adds_up() -> None:

@@ -161,13 +161,15 @@ class BertModel:
             )
         return found
 
-    def word_rows(self, start: int, stop: int) -> Float32Array:
+    def token_rows(self, start: int, stop: int) -> Float32Array:
         """Token embeddings ``start`` to ``stop``, a new array."""
         return self._checkpoint.rows(self._prefix + WORDS, start, stop)
 
     def embed(self, batch: TokenBatch, residents: Mapping[str, Float32Array]) -> Float32Array:
         """Hidden states before the first layer."""
-        rows = {number: self.word_rows(number, number + 1)[0] for number in set(batch.ids.tolist())}
+        rows = {
+            number: self.token_rows(number, number + 1)[0] for number in set(batch.ids.tolist())
+        }
         summed = np.stack([rows[number] for number in batch.ids.tolist()])
         summed += residents["embed.positions"][batch.positions]
         summed += residents["embed.types"][batch.type_ids]

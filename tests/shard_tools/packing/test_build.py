@@ -96,7 +96,7 @@ def test_more_planes_are_closer(tmp_path: Path) -> None:
     assert errors[0] > 10 * errors[2] > 0
 
 
-def test_word_rows_are_near_the_checkpoints(tmp_path: Path) -> None:
+def test_token_rows_are_near_the_checkpoints(tmp_path: Path) -> None:
     path = built(tmp_path)
     words = load_file(tmp_path / "checkpoint" / "model.safetensors")[
         "embeddings.word_embeddings.weight"
