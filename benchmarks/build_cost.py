@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="default: 3")
     options: argparse.Namespace = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as place:
-        checkpoint = options.checkpoint
+        checkpoint = options.checkpoint and options.checkpoint.resolve()
         if checkpoint is None:
             checkpoint = Path(place) / "checkpoint"
             shape, planting = base_model.SIZES["base"], base_model.Planting()

@@ -44,7 +44,7 @@ def draw(trace: Trace, title: str) -> str:
     ]
     for row, lane in enumerate(LANES):
         y = TOP + row * (LANE + GAP)
-        busy = trace.busy_s(lane) * 1e3
+        busy = trace.busy_s[lane] * 1e3
         parts.append(f'<text x="8" y="{y + 15}" fill="#222222">{lane}</text>')
         parts.append(f'<text x="8" y="{y + 31}" fill="#666666" font-size="11">{busy:.1f} ms</text>')
         parts.append(
@@ -94,7 +94,7 @@ def main() -> int:
             engine.preloaded()
             runs = [engine.run([options.text]) for _ in range(options.runs)]
             result = sorted(runs, key=lambda run: run.timing.total_s)[options.runs // 2]
-            busiest_s = max(result.timing.busy_s(lane) for lane in LANES)
+            busiest_s = max(result.timing.busy_s.values())
             title = (
                 f"{engine.manifest.name}: {result.timing.total_s * 1e3:.1f} ms in all, "
                 f"{busiest_s * 1e3:.1f} ms on the busiest lane, "

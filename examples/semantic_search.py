@@ -42,7 +42,7 @@ def answer(
     for number in np.argsort(-scores)[:top]:
         print(f"{scores[number]:.3f}  {lines[number]}")
     timing = result.timing
-    lanes = ", ".join(f"{lane} {timing.busy_s(lane) * 1e3:.1f}" for lane in timing.lanes)
+    lanes = ", ".join(f"{lane} {busy * 1e3:.1f}" for lane, busy in timing.busy_s.items())
     print(
         f"       {timing.total_s * 1e3:.1f} ms ({lanes}), {result.bytes_read / 1e6:.1f} MB read",
         file=sys.stderr,

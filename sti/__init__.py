@@ -37,6 +37,7 @@ from sti.version import __version__
 if TYPE_CHECKING:
     from sti.device.profile import DeviceProfile
     from sti.engine.answers import (
+        Answer,
         ClassAnswer,
         EmbeddingAnswer,
         Label,
@@ -48,10 +49,13 @@ if TYPE_CHECKING:
     from sti.engine.engine import Engine
     from sti.engine.results import Result, Timing
     from sti.engine.targets import TargetSpec
+    from sti.pipeline.runner import Mode
     from sti.planning.plan import Plan
-    from sti.text.encoding import Encoding
+    from sti.planning.span import Span
+    from sti.text.encoding import Encoding, Text
 
 __all__ = [
+    "Answer",
     "BackendError",
     "CheckpointError",
     "ClassAnswer",
@@ -64,6 +68,7 @@ __all__ = [
     "InfeasibleError",
     "InputError",
     "Label",
+    "Mode",
     "PackCorruptError",
     "PackError",
     "PackFormatError",
@@ -72,11 +77,13 @@ __all__ = [
     "ProfileError",
     "Result",
     "RunError",
+    "Span",
     "SpanAnswer",
     "StiError",
     "StiWarning",
     "StorageError",
     "TargetSpec",
+    "Text",
     "TextSpan",
     "Timing",
     "Value",
@@ -91,14 +98,18 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _HOMES = {
     "ClassAnswer": "sti.engine.answers",
     "DeviceProfile": "sti.device.profile",
+    "Answer": "sti.engine.answers",
     "EmbeddingAnswer": "sti.engine.answers",
     "Encoding": "sti.text.encoding",
     "Engine": "sti.engine.engine",
     "Label": "sti.engine.answers",
+    "Mode": "sti.pipeline.runner",
     "Plan": "sti.planning.plan",
     "Result": "sti.engine.results",
+    "Span": "sti.planning.span",
     "SpanAnswer": "sti.engine.answers",
     "TargetSpec": "sti.engine.targets",
+    "Text": "sti.text.encoding",
     "TextSpan": "sti.engine.answers",
     "Timing": "sti.engine.results",
     "Value": "sti.engine.answers",

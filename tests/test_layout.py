@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,11 +58,28 @@ def test_modules_say_what_they_are_for() -> None:
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
+def test_nothing_lies_at_the_root_but_what_belongs_there() -> None:
+    kept = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if kept.returncode:
+        pytest.skip("not a checkout of git")
+    at_root = {name for name in kept.stdout.splitlines() if "/" not in name}
+    assert at_root <= {
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "FORMAT.md", "LICENSE", "MANIFEST.in"),
+        *("pyproject.toml", "setup.cfg", "ruff.toml", ".gitignore", ".gitattributes"),
+    }
+
+
 def test_pages_hold_no_placeholders() -> None:
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("models/*.md")):
         text = page.read_text(encoding="utf-8")
         for line in text.splitlines():
-            assert line.strip() not in ("FIGURES", "STSB", "TBD", "TODO"), page
+            assert line.strip() not in ("FIGURES", "STSB", "TBD", "TODO", "COST", "PLAN"), page
         for name in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (page.parent / name).exists(), f"{page}: {name}"
 

@@ -71,7 +71,7 @@ def add_command(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="texts that none of the labels fits (rows like those of DATA; labels are not needed); "
-        "the report then counts how many of them are recognized, and how many texts of DATA are "
+        "the report then counts how many of them are recognised, and how many texts of DATA are "
         "taken for one (default: not counted)",
     )
     command.add_argument(

@@ -147,7 +147,7 @@ def render(description: dict[str, Any], manifest: Manifest) -> str:
         f"  {description['task']}, {description['architecture']}: "
         f"{counted(dims['layers'], 'layer')}, {counted(dims['slices'], 'slice')}, "
         f"width {dims['hidden']}, at most {counted(dims['max_tokens'], 'token')}, "
-        f"{counted(dims['words'], 'word')}",
+        f"{counted(dims['words'], 'token embedding')}",
         f"  labels: {_listed(labels)}" if labels else "",
         f"  licence: {description['licence'] or 'not stated'}",
         f"  source: {description['source']}" if description["source"] else "",

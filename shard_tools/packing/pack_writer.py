@@ -23,7 +23,7 @@ from sti.errors import InputError, StorageError
 from sti.model.manifest import ALIGNMENT, Block, Manifest, Plane, ResidentRegion
 from sti.pack.header import CHECKSUM_DIGITS, HEADER_START, WORDS, header_checksum, padded
 from sti.pack.safetensors_table import LENGTH_BYTES
-from sti.storage.atomic_file import replacing
+from sti.storage.atomic_file import remove_abandoned_drafts, replacing
 
 PAD = "resident.pad"
 """Name of the tensor that fills the resident region up to the alignment."""
@@ -52,6 +52,8 @@ class EncodedBlock:
 def replacing_pack(path: Path) -> Iterator[BinaryIO]:
     """A new pack that takes the place of ``path`` when the body succeeds, and vanishes otherwise.
 
+    Drafts of builds that were killed are removed first.
+
     Raises:
         InputError: ``path`` cannot be a file.
         StorageError: writing failed, e.g. because the disk is full.
@@ -62,6 +64,7 @@ def replacing_pack(path: Path) -> Iterator[BinaryIO]:
         )
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such directory; create it first")
+    remove_abandoned_drafts(path)
     try:
         with replacing(path, durable=True) as stream:
             yield stream

@@ -163,7 +163,7 @@ def measure_warm(
                     total_ms=timing.total_s * 1e3,
                     open_ms=None,
                     run_ms=timing.total_s * 1e3,
-                    lanes_ms={lane: timing.busy_s(lane) * 1e3 for lane in LANES},
+                    lanes_ms={lane: timing.busy_s.get(lane, 0.0) * 1e3 for lane in LANES},
                     stall_ms=timing.stall_s * 1e3,
                     bytes_read=result.bytes_read,
                     peak_bytes=None,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sti.device.profile import DeviceProfile
+from sti.device.profile import PROFILE_VERSION, DeviceProfile
 from sti.errors import PlanError, ProfileError, StiWarning
 from sti.planning.plan import Plan
 from sti.storage.atomic_file import replacing
@@ -95,7 +95,7 @@ class Cache:
             return
 
     def profiles(self) -> Iterator[tuple[Path, DeviceProfile]]:
-        """Every readable profile and its file, sorted by file name."""
+        """Every readable profile and its file, sorted by file name; older versions are skipped."""
         try:
             paths = sorted(self.directory.glob("profile-*.json"))
         except OSError:
@@ -103,7 +103,7 @@ class Cache:
         for path in paths:
             value = self._load(path)
             try:
-                if value is not None:
+                if value is not None and not _is_older(value):
                     yield path, DeviceProfile.from_json(value, where=str(path))
             except ProfileError as error:
                 _warn_damaged(path, error)
@@ -142,5 +142,11 @@ class Cache:
             stream.write(text.encode("utf-8") + b"\n")
 
 
+def _is_older(profile: object) -> bool:
+    version = profile.get("profile") if isinstance(profile, dict) else None
+    return isinstance(version, int) and version < PROFILE_VERSION
+
+
 def _warn_damaged(path: Path, error: Exception) -> None:
-    warnings.warn(f"{path} cannot be used and is measured again: {error}", StiWarning, stacklevel=4)
+    told = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
+    warnings.warn(f"{path}: cannot be used, and is ignored: {told}", StiWarning, stacklevel=4)

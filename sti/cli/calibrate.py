@@ -13,7 +13,9 @@ from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.cache import Cache
 from sti.calibration.calibrate import load_or_measure, remember_threads, thread_choices
 from sti.cli.program import notice, print_json
+from sti.device.host import check_threads
 from sti.device.profile import DeviceProfile
+from sti.errors import InputError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import PlanRequest
@@ -29,7 +31,10 @@ WORTH = 0.97
 
 def execute(args: argparse.Namespace) -> None:
     """Measure with the pack, or list earlier measurements."""
+    check_threads(args.threads)
     if args.pack is None:
+        if args.threads is not None:
+            raise InputError("--threads: name the pack to measure with that many threads")
         _list(as_json=args.json)
         return
     with PackReader.open(args.pack) as reader:

@@ -114,9 +114,18 @@ def _cache() -> dict[str, Any]:
         place = place.parent
     return {
         "path": str(directory),
-        "writable": place.is_dir() and os.access(place, os.W_OK | os.X_OK),
+        "writable": place.is_dir() and _can_write(place),
         "profiles": len(list(directory.glob("profile-*.json"))) if directory.is_dir() else 0,
     }
+
+
+def _can_write(directory: Path) -> bool:
+    """By trying: rights alone do not tell, for the superuser or on systems like ``/proc``."""
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return True
+    except OSError:
+        return False
 
 
 def _pack(reader: PackReader) -> dict[str, Any]:

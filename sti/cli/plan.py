@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sti.cli.arguments import workload_tokens
 from sti.cli.opening import open_engine, target_of
 from sti.cli.program import print_json, say
+from sti.cli.reports import check_writable
 from sti.device.lanes import LANES
 from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
@@ -53,10 +55,12 @@ class _Made:
 
 def execute(args: argparse.Namespace) -> None:
     """Make the plan for a workload, show it, and save it in ``--output``."""
+    if args.output is not None:
+        check_writable(Path(args.output))
     made = _here(args) if args.device is None else _elsewhere(args)
     if args.output is not None:
-        write_file(args.output, made.plan.save())
-        say(f"saved to {args.output}; `--plan {args.output}` follows it")
+        write_file(args.output, made.plan.to_text())
+        say(f"saved to {args.output}; `--plan {args.output}` runs it")
     if args.json:
         print_json(made.plan.to_json())
         return
@@ -150,7 +154,7 @@ def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
     predicted = plan.predicted
     assert predicted is not None
     preload = sum(item.preload_bytes for item in plan.steps)
-    busy = ", ".join(f"{lane} {format_time(predicted.busy_s(lane))}" for lane in predicted.lanes)
+    busy = ", ".join(f"{lane} {format_time(seconds)}" for lane, seconds in predicted.busy_s.items())
     return (
         f"predicted {format_time(predicted.total_s)}: {busy}, "
         f"stall {format_time(predicted.stall_s)}\n"

@@ -41,7 +41,7 @@ def destinations(args: argparse.Namespace, formats: Sequence[str]) -> list[Desti
     found = []
     for path in map(Path, args.outputs):
         form = _ending(path, args.format, formats) or args.format or fallback
-        _check_writable(path)
+        check_writable(path)
         found.append(Destination(form, path))
     if args.json:
         if not found and args.format not in (None, "json"):
@@ -90,9 +90,18 @@ def _ending(path: Path, asked: str | None, formats: Sequence[str]) -> str | None
     return None
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
+    """Refuse a path at which no file can be written, before the work begins.
+
+    Raises:
+        InputError: it is ``-`` or a directory, or its directory is missing or write-protected.
+    """
+    if str(path) == "-":
+        raise InputError("-: names no file; leave the option out for standard output")
     if path.is_dir():
         raise InputError(f"{path}: is a directory; name a file in it")
+    if path.exists() and not path.is_file():
+        return  # a pipe or a device
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such directory; create it first")
     if not os.access(path.parent, os.W_OK):  # files are replaced as a whole

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -44,6 +45,10 @@ MOST_COMPARED = 16
 
 def execute(args: argparse.Namespace) -> None:
     """Run the texts of the command line, a file or standard input."""
+    if args.trace is not None:
+        from sti.cli.reports import check_writable  # most runs write no trace
+
+        check_writable(Path(args.trace))
     texts = read_texts(args.texts, source=args.input, pair=args.pair)
     before = host.rss_bytes()
     start = perf_counter()
@@ -143,7 +148,7 @@ def _cost(result: Result, manifest: Manifest, open_s: float) -> str:
         f"{name} {seconds * 1e3:.1f}"
         for name, seconds in (
             ("plan", timing.plan_s),
-            *((lane, timing.busy_s(lane)) for lane in timing.lanes),
+            *timing.busy_s.items(),
             ("stall", timing.stall_s),
         )
     )

@@ -120,8 +120,10 @@ class DeviceProfile:
         fields = JsonFields(value, where=where, error=ProfileError)
         version = fields.integer("profile")
         if version != PROFILE_VERSION:
+            age = "an older" if version < PROFILE_VERSION else "a newer"
             raise ProfileError(
-                f"{where}: profile version {version} is unknown; measure again with `sti calibrate`"
+                f"{where}: a profile of version {version}, made by {age} STI than this one, which "
+                f"reads version {PROFILE_VERSION}; measure again with `sti calibrate`"
             )
         lanes = fields.object("lanes")
         return cls(

@@ -54,7 +54,7 @@ def find_config(given: str | Path | None = None) -> Path:
     raise ConfigError(
         "a target was named but there is no configuration; looked for "
         + " and ".join(str(place) for place in places)
-        + "; write one, or name it with --config"
+        + "; write one, or say where it is (`config`, --config)"
     )
 
 

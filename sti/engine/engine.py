@@ -240,20 +240,24 @@ class Engine:
         """
         if mode not in get_args(Mode):
             raise InputError(f"mode must be one of {', '.join(get_args(Mode))}; found {mode!r:.40}")
+        return self._answer(texts, mode)
+
+    def _answer(self, texts: Sequence[Text], mode: Mode = "pipelined") -> Result:
+        """Run, and warn of texts that were cut at the line that called the public method."""
         result = self._core.run(texts, mode)
         if result.truncated:
             warnings.warn(
                 f"{result.truncated} of {len(texts)} texts were cut to {self.max_tokens} tokens, "
                 "the most this model takes",
                 StiWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return result
 
     def embed(self, texts: Sequence[Text]) -> Float32Array:
         """Sentence embeddings, float32 ``[n, dimension]``; a new array."""
         check_task(self._core.reader.path, self.task, "embed")
-        return self.run(texts).embeddings
+        return self._answer(texts).embeddings
 
     def classify(self, texts: Sequence[Text]) -> list[list[Label]]:
         """For each text its classes, best first.
@@ -264,14 +268,14 @@ class Engine:
         the two apart: the classes in ``Result.classes``, the decision in ``Result.accepted``.
         """
         check_task(self._core.reader.path, self.task, "classify")
-        return [list(row) for row in self.run(texts).decisions]
+        return [list(row) for row in self._answer(texts).decisions]
 
     def regress(self, texts: Sequence[Text]) -> list[list[Value]]:
         """For each text the values a regression predicts, in the order of ``labels``."""
         check_task(self._core.reader.path, self.task, "regress")
-        return [list(row) for row in self.run(texts).values]
+        return [list(row) for row in self._answer(texts).values]
 
     def tag(self, texts: Sequence[str]) -> list[list[TextSpan]]:
         """For each text its labelled spans, in order."""
         check_task(self._core.reader.path, self.task, "tag")
-        return [list(row) for row in self.run(texts).spans]
+        return [list(row) for row in self._answer(texts).spans]

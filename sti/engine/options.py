@@ -29,11 +29,16 @@ class EngineOptions(NamedTuple):
         """Refuse what cannot be used.
 
         Raises:
-            InputError: threads that this machine cannot have, or a storage without a profile of it.
+            InputError: unusable threads, a storage without a profile of it, or a
+                value of the wrong type.
         """
         check_threads(self.threads)
+        if not isinstance(self.profile, DeviceProfile | None):
+            raise InputError(f"profile must be a DeviceProfile; found {self.profile!r:.60}")
+        if not callable(self.notify):
+            raise InputError(f"notify must take a line of text; found {self.notify!r:.60}")
         if self.storage is not None and self.profile is None:
             raise InputError(
-                "storage of its own needs a profile that knows it; make one with "
+                "a custom storage needs a profile measured with it; make one with "
                 "sti.device.emulated_storage.with_storage"
             )

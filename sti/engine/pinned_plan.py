@@ -46,8 +46,10 @@ def read_plan(given: Plan | Path, manifest: Manifest, pack_id: str) -> Plan:
     if isinstance(given, Path):
         where = str(given)
         try:
-            given = Plan.load(given.read_text(encoding="utf-8"), where=where)
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"{where}: cannot read the plan: {error}") from error
+            given = Plan.from_text(given.read_text(encoding="utf-8"), where=where)
+        except OSError as error:
+            raise PlanError(f"{where}: cannot read the plan: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise PlanError(f"{where}: not a plan: it is not text in UTF-8") from error
     check_plan(given, manifest, pack_id, where=where)
     return given

@@ -46,9 +46,13 @@ class Timing(NamedTuple):
     lanes: Mapping[str, tuple[Span, ...]]
     """Lane (``storage``, ``decode``, ``compute``) to its work, in order."""
 
-    def busy_s(self, lane: str) -> float:
-        """Seconds in which a lane worked, planning aside; 0 for a lane that there is not."""
-        return busy_s(span for span in self.lanes.get(lane, ()) if span.name != PLAN)
+    @property
+    def busy_s(self) -> dict[str, float]:
+        """Lane to the seconds in which it worked, planning aside."""
+        return {
+            lane: busy_s(span for span in spans if span.name != PLAN)
+            for lane, spans in self.lanes.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; seconds, to the microsecond."""
@@ -56,7 +60,7 @@ class Timing(NamedTuple):
             "total_s": round(self.total_s, 6),
             "plan_s": round(self.plan_s, 6),
             "stall_s": round(self.stall_s, 6),
-            "busy_s": {lane: round(self.busy_s(lane), 6) for lane in self.lanes},
+            "busy_s": {lane: round(busy, 6) for lane, busy in self.busy_s.items()},
             "lanes": {
                 lane: [
                     {

@@ -46,9 +46,10 @@ class Trace:
 
     lanes: Mapping[str, tuple[Span, ...]]
 
-    def busy_s(self, lane: str) -> float:
-        """Seconds in which a lane worked (threads of one lane that overlap count once)."""
-        return busy_s(self.lanes.get(lane, ()))
+    @property
+    def busy_s(self) -> dict[str, float]:
+        """Lane to the seconds in which it worked (threads of it that overlap count once)."""
+        return {lane: busy_s(spans) for lane, spans in self.lanes.items()}
 
     @property
     def plan_s(self) -> float:

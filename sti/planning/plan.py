@@ -103,9 +103,10 @@ class Prediction:
             "quality": None if self.quality is None else asdict(self.quality),
         }
 
-    def busy_s(self, lane: str) -> float:
-        """Seconds in which a lane works; 0 for a lane that there is not."""
-        return sum(span.duration_s for span in self.lanes.get(lane, ()))
+    @property
+    def busy_s(self) -> dict[str, float]:
+        """Lane to the seconds in which it works."""
+        return {lane: sum(span.duration_s for span in spans) for lane, spans in self.lanes.items()}
 
     def span(self, lane: str, name: str) -> Span | None:
         """When a lane works on the step of this name; None where it does not."""
@@ -146,13 +147,13 @@ class Plan:
             "predicted": None if predicted is None else predicted.to_json(),
         }
 
-    def save(self) -> str:
+    def to_text(self) -> str:
         """The plan as indented JSON text."""
         return json.dumps(self.to_json(), indent=1) + "\n"
 
     @classmethod
-    def load(cls, text: str, *, where: str) -> Plan:
-        """Read a saved plan.
+    def from_text(cls, text: str, *, where: str) -> Plan:
+        """Read a plan that ``to_text`` made, or the text of a plan's file.
 
         Raises:
             PlanError: not JSON, an unknown version, or ill-typed fields; names ``where``.
@@ -165,11 +166,15 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: object, *, where: str) -> Plan:
-        """As ``load``, from parsed JSON."""
+        """As ``from_text``, from parsed JSON."""
         fields = JsonFields(value, where=where, error=PlanError)
         version = fields.integer("plan")
         if version != PLAN_VERSION:
-            raise PlanError(f"{where}: plan version {version} is unknown; make the plan again")
+            age = "an older" if version < PLAN_VERSION else "a newer"
+            raise PlanError(
+                f"{where}: a plan of version {version}, made by {age} STI than this one, which "
+                f"reads version {PLAN_VERSION}; make the plan again"
+            )
         workload, target = fields.object("workload"), fields.object("target")
         return cls(
             pack=fields.text("pack"),

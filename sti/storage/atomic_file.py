@@ -61,6 +61,29 @@ def remove_drafts(path: Path) -> None:
             (path.parent / name).unlink(missing_ok=True)
 
 
+def remove_abandoned_drafts(path: Path) -> None:
+    """Remove what writers of ``path`` left beside it whose processes have ended.
+
+    For paths that others on this machine may be writing. What cannot be removed stays.
+    """
+    with suppress(OSError):
+        for name in os.listdir(path.parent):
+            if name.startswith(f".{path.name}.") and name.endswith(_DRAFT):
+                writer = name.removeprefix(f".{path.name}.").partition("-")[0]
+                if writer.isdecimal() and not _runs(int(writer)):
+                    (path.parent / name).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # it belongs to someone else, or is no process number: not ours to judge
+    return True
+
+
 def write_file(name: str, text: str) -> None:
     """Write a text file whole; a pipe or a device is written to as it is.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Encoding:
     ids: NDArray[np.int64]
     type_ids: NDArray[np.int64]
     truncated: bool
-    _alignment: Alignment
+    _alignment: Alignment = field(repr=False)
 
     @property
     def offsets(self) -> NDArray[np.int32]:

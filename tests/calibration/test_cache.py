@@ -67,6 +67,13 @@ def test_a_thread_count_that_makes_no_sense_is_ignored_with_a_warning(
         assert cache.load_threads(KEY) is None
 
 
+def test_profiles_of_older_versions_are_left_out_without_a_word(cache: Cache) -> None:
+    path = cache.store_profile(KEY, PROFILE)
+    assert path is not None
+    path.write_text(json.dumps({"value": {"profile": 1}}), encoding="utf-8")
+    assert list(cache.profiles()) == []
+
+
 @pytest.mark.parametrize(
     "damage",
     [b"", b"{", b"\xff", b'{"value": 3}', b'{"value": {"profile": 99}}', b"[" * 100_000],
@@ -75,7 +82,7 @@ def test_a_damaged_profile_is_told_and_left_out(cache: Cache, damage: bytes) -> 
     path = cache.store_profile(KEY, PROFILE)
     assert path is not None
     path.write_bytes(damage)
-    with pytest.warns(StiWarning, match="cannot be used and is measured again"):
+    with pytest.warns(StiWarning, match="cannot be used, and is ignored"):
         assert cache.load_profile(KEY) is None
     with pytest.warns(StiWarning, match="cannot be used"):
         assert list(cache.profiles()) == []

@@ -147,7 +147,7 @@ def test_a_damaged_cache_is_told_and_measured_again(
     load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
     (path,) = tmp_path.glob("profile-*.json")
     path.write_text("{", encoding="utf-8")
-    with pytest.warns(StiWarning, match="measured again"):
+    with pytest.warns(StiWarning, match="cannot be used, and is ignored"):
         load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
     assert len(list(Cache(tmp_path).profiles())) == 1
 
@@ -236,8 +236,8 @@ def observations(noise: float, slower: float = 1.0, fixed_s: float = 0.0) -> Obs
     truth = dataclasses.replace(TRUTH, tokenize_s=0.0, contention=slower)
     predicted = predict(manifest, truth, plan)
     busy_s = {
-        STORAGE: predicted.busy_s(STORAGE) - TRUTH.storage.row_s * plan.workload.tokens,
-        DECODE: predicted.busy_s(DECODE),
+        STORAGE: predicted.busy_s[STORAGE] - TRUTH.storage.row_s * plan.workload.tokens,
+        DECODE: predicted.busy_s[DECODE],
         COMPUTE: sum(
             slower * TRUTH.compute_s(graph, plan.workload, 12)
             for block in plan.steps

@@ -147,7 +147,8 @@ def test_standard_input_is_run_when_no_text_is_given(tiny_pack: Path) -> None:
         (["a", "--plan", "missing.json"], "missing.json"),
         (["a", "--plan", "x.json", "--latency", "1s"], "latency and plan exclude"),
         (["--input", "missing.txt"], "missing.txt"),
-        (["a", "--trace", "missing/trace.json", "--fidelity", "4"], "missing/trace.json"),
+        (["a", "--trace", "missing/trace.json", "--fidelity", "4"], "missing: no such directory"),
+        (["a", "--trace", "-", "--fidelity", "4"], "-: names no file"),
         (["a", "b", "c", "--pair"], "two by two"),
     ],
 )
@@ -369,7 +370,7 @@ def test_a_saved_plan_is_followed(cli: Cli, tiny_pack: Path, tmp_path: Path) -> 
     made = cli("plan", tiny_pack, "--fidelity", 3, "--output", path, "--json").json
     plan = Plan.from_json(made, where="test")
     assert plan.predicted is not None
-    assert Plan.load(path.read_text(encoding="utf-8"), where="test") == plan
+    assert Plan.from_text(path.read_text(encoding="utf-8"), where="test") == plan
     followed = cli("run", tiny_pack, "the dog", "--plan", path, "--json").json["plan"]
     assert Plan.from_json(followed, where="test") == plan
 
@@ -439,6 +440,8 @@ def test_calibrate_measures_remembers_and_lists(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert "nothing measured yet" in cli("calibrate").out
+    refused(cli("calibrate", tiny_pack, "--threads", 10_000), "threads")
+    refused(cli("calibrate", "--threads", 1), "name the pack")
     answer = cli("calibrate", tiny_pack, "--threads", 1)
     assert "1 compute thread will be used" in answer.out
     assert "sti: notice: measuring this device" in answer.err

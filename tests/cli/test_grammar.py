@@ -105,10 +105,10 @@ def test_a_text_that_reads_like_an_option_does_not_ask_for_json(cli: Cli, tiny_p
 def test_a_plan_is_saved_beside_what_is_printed(cli: Cli, tiny_pack: Path, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     answer = cli("plan", tiny_pack, *QUICK, "-o", path)
-    assert answer.err == f"saved to {path}; `--plan {path}` follows it\n"
+    assert answer.err == f"saved to {path}; `--plan {path}` runs it\n"
     assert "saved" not in answer.out and answer.out.startswith(("checkpoint", "embedding"))
     printed = cli("plan", tiny_pack, *QUICK, "--output", path, "--json")
-    plan = Plan.load(path.read_text(), where="saved")
+    plan = Plan.from_text(path.read_text(), where="saved")
     assert Plan.from_json(printed.json, where="printed") == plan
     path.write_text(printed.out)  # what --json prints can be followed as well
     assert cli("run", tiny_pack, "the dog", "--plan", path).code == 0

@@ -103,9 +103,9 @@ def test_a_plan_for_a_board_can_be_simulated() -> None:
     profile = load_device("paper-board", BERT)
     plan = uniform_plan(PlanRequest(BERT, "0", SENTENCE), bits=2, profile=profile)
     found = predict(BERT, profile, plan)
-    assert found.busy_s(COMPUTE) == pytest.approx(12 * layer_s(profile, 12))
+    assert found.busy_s[COMPUTE] == pytest.approx(12 * layer_s(profile, 12))
     rows_s = 128 * profile.storage.row_s
-    assert found.busy_s(STORAGE) == pytest.approx(rows_s + found.bytes_read / 83438600)
+    assert found.busy_s[STORAGE] == pytest.approx(rows_s + found.bytes_read / 83438600)
 
 
 def test_a_device_that_ships_goes_by_its_name(tmp_path: Path) -> None:
@@ -257,9 +257,9 @@ def test_a_plan_can_be_made_for_a_device_without_running_anything(
 ) -> None:
     saved = tmp_path / "plan.json"
     code, out, err = cli("plan", tiny_pack, "--device", "paper-board", "--output", saved)
-    assert (code, err) == (0, f"saved to {saved}; `--plan {saved}` follows it\n")
+    assert (code, err) == (0, f"saved to {saved}; `--plan {saved}` runs it\n")
     assert "device: paper-board" in out and "limited by quality" in out
-    plan = Plan.load(saved.read_text(encoding="utf-8"), where="saved")
+    plan = Plan.from_text(saved.read_text(encoding="utf-8"), where="saved")
     with PackReader.open(tiny_pack) as reader:
         profile = load_device("paper-board", reader.manifest)
         assert plan.predicted == predict(reader.manifest, profile, plan)

@@ -181,7 +181,8 @@ def test_a_command_of_the_documentation_answers_or_refuses_its_target(
 ) -> None:
     if not block.run:
         parser = sti.cli.main if words[0] == "sti" else shard_cli
-        parser.build_parser().parse_known_args(words[1:])
+        _, unknown = parser.build_parser().parse_known_args(words[1:])
+        assert not unknown
         return
     if words[1] == "finetune":
         pytest.importorskip("torch")

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,16 @@ def test_a_preloaded_model_reads_only_token_rows() -> None:
         assert 0 < engine.held_bytes <= 10_000_000
 
 
+def test_a_target_without_a_preload_gives_the_buffer_back() -> None:
+    with sti.Engine.open(
+        tiny_pack(), fidelity=4, preload="64KB", threads=1, profile=PROFILE
+    ) as engine:
+        assert engine.preloaded(10) and engine.held_bytes > 0
+        engine.set_target(fidelity=4)
+        engine.run(TEXTS)
+        assert engine.preloaded(10) and engine.held_bytes == 0
+
+
 def test_set_target_changes_the_plan_and_rebuilds_no_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -205,6 +215,27 @@ def test_over_long_text_is_cut_with_a_notice(engine: sti.Engine) -> None:
     with pytest.warns(sti.StiWarning, match="48 tokens"):
         result = engine.run([LONG, "the dog"])
     assert result.truncated == 1
+
+
+@pytest.mark.parametrize("ask", [sti.Engine.run, sti.Engine.embed])
+def test_the_notice_of_a_cut_text_points_at_the_caller(
+    engine: sti.Engine, ask: Callable[[sti.Engine, list[str]], object]
+) -> None:
+    with pytest.warns(sti.StiWarning) as caught:
+        ask(engine, [LONG])
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", ["profile", "notify"])
+def test_an_option_of_the_wrong_type_is_refused(name: str) -> None:
+    wrong: Any = {name: 3}
+    with pytest.raises(sti.InputError, match=f"{name} must .*found 3"):
+        sti.Engine.open(tiny_pack(), **wrong)
+
+
+def test_an_encoding_shows_its_tokens_only(engine: sti.Engine) -> None:
+    shown = repr(engine.tokenize(["the dog"])[0])
+    assert shown.startswith("Encoding(ids=") and "object at" not in shown
 
 
 @pytest.mark.parametrize(
@@ -535,7 +566,7 @@ def test_making_a_plan_is_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         engine.run(["warm"])
         long = " ".join("abcdefghij")
         first, second = engine.run([long]).timing, engine.run([long]).timing
-    assert first.plan_s >= 0.2 > first.busy_s("compute")
+    assert first.plan_s >= 0.2 > first.busy_s["compute"]
     assert first.total_s >= first.plan_s and first.stall_s < 0.2
     assert second.plan_s < 0.1
 

@@ -103,7 +103,7 @@ def test_a_uniform_plan_of_a_machine_with_many_cores_can_be_saved_and_pinned(
     pack, path = tiny_pack(slices=slices), tmp_path / "plan.json"
     with sti.Engine.open(pack, fidelity=4, threads=1, profile=PROFILE) as engine:
         expected, plan = engine.embed(TEXTS), engine.plan_for(tokens=8)
-        path.write_text(plan.save(), encoding="utf-8")
+        path.write_text(plan.to_text(), encoding="utf-8")
         engine.set_target(plan=path)
         assert (engine.embed(TEXTS) == expected).all()
         assert engine.plan_for(tokens=8) == plan

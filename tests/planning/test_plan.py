@@ -42,7 +42,7 @@ def good_plan(bits: int = 4, *, depth: int | None = None, width: int | None = No
 
 def changed(path: str, value: object) -> dict[str, Any]:
     """The JSON of a good plan with one field changed; ``...`` removes it."""
-    body: Any = json.loads(good_plan().save())
+    body: Any = json.loads(good_plan().to_text())
     place, (*way, last) = body, path.split(".")
     for key in way:
         place = place[int(key) if key.isdigit() else key]
@@ -71,7 +71,7 @@ def test_a_plan_survives_saving(
         width=2 if small else None,
     )
     assert (plan.predicted is not None) == predicted
-    assert Plan.load(plan.save(), where="plan.json") == plan
+    assert Plan.from_text(plan.to_text(), where="plan.json") == plan
 
 
 def test_a_plan_without_a_quality_is_read_as_one_of_an_earlier_release() -> None:
@@ -80,7 +80,7 @@ def test_a_plan_without_a_quality_is_read_as_one_of_an_earlier_release() -> None
     for value in (..., None):
         found = Plan.from_json(changed("predicted.quality", value), where="plan.json")
         assert found == replace(plan, predicted=replace(plan.predicted, quality=None))
-        assert Plan.load(found.save(), where="plan.json") == found
+        assert Plan.from_text(found.to_text(), where="plan.json") == found
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_malformed_plan_is_refused_with_its_source(path: str, value: object) -
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "\x00", "[" * 100_000])
 def test_what_is_no_json_object_is_no_plan(text: str) -> None:
     with pytest.raises(PlanError, match=r"plan\.json"):
-        Plan.load(text, where="plan.json")
+        Plan.from_text(text, where="plan.json")
 
 
 def test_slices_have_the_highest_fidelity_whose_planes_are_all_there() -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sti.errors import InputError
-from sti.storage.atomic_file import remove_drafts, replacing, write_file
+from sti.storage.atomic_file import (
+    remove_abandoned_drafts,
+    remove_drafts,
+    replacing,
+    write_file,
+)
+from tests.support.paths import ROOT
 
 
 class Stop(Exception):
@@ -66,6 +75,26 @@ def test_a_place_that_does_not_exist_is_an_error_of_the_system(tmp_path: Path) -
         pytest.fail("there is nothing to write to")
     with pytest.raises(InputError, match=r"no/file: cannot be written: No such file or directory"):
         write_file(str(tmp_path / "no" / "file"), "text")
+
+
+def test_drafts_of_killed_writers_are_removed_and_those_of_running_ones_kept(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "file"
+    killed = (
+        "import os, pathlib, signal, sys; from sti.storage.atomic_file import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", killed, str(path)], check=False, cwd=ROOT)
+    assert ended.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    strange = tmp_path / ".file.99999999999999999999-0.part"
+    strange.touch()
+    with replacing(path):
+        remove_abandoned_drafts(path)
+        assert not left.exists()
+        assert len(list(tmp_path.iterdir())) == 2
+    assert sorted(tmp_path.iterdir()) == [strange, path]
 
 
 def test_only_drafts_of_the_file_itself_are_removed(tmp_path: Path) -> None:

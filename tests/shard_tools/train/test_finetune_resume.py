@@ -181,7 +181,7 @@ def test_a_run_goes_on_with_a_lower_rate(
         real(self)
 
     monkeypatch.setattr(Optimizer, "step", noted)
-    tuned(place, output, rate=1e-6, plain_rate=1e-6)
+    tuned(place, output, rate=1e-6, plain_rate=1e-6, head_rate=1e-6)
     assert used and max(used) <= 1e-6
     report = json.loads((output / "elastic.json").read_text())
     assert report["training"]["rate"] == 1e-6
