@@ -49,6 +49,16 @@ class JsonFields:
             raise self.fail(key, f"an integer of at least {least}")
         return value
 
+    def require_version(self, key: str, readable: int, *, remedy: str) -> None:
+        """Refuse a document whose ``key`` is not the version that this release reads."""
+        version = self.integer(key)
+        if version != readable:
+            made = "an older" if version < readable else "a newer"
+            raise self._error(
+                f"{self.where}: {key} version {version}, from {made} STI than this one, which "
+                f"reads version {readable}; {remedy}"
+            )
+
     def number(self, key: str, *, least: float = -math.inf) -> float:
         """A finite float of at least ``least``."""
         value = self._value.get(key)

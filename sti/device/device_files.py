@@ -171,12 +171,7 @@ def _compute(layer: _Layer, manifest: Manifest) -> dict[str, tuple[float, ...]]:
 
 
 def _read_board(fields: JsonFields) -> _Board:
-    version = fields.integer("board")
-    if version != BOARD_VERSION:
-        raise ProfileError(
-            f"{fields.where}: board version {version} is unknown to this release, which reads "
-            f"{BOARD_VERSION}"
-        )
+    fields.require_version("board", BOARD_VERSION, remedy="write the board for this release")
     storage = fields.object("storage")
     return _Board(
         device=fields.text("device"),

@@ -118,13 +118,8 @@ class DeviceProfile:
                 type; names ``where``.
         """
         fields = JsonFields(value, where=where, error=ProfileError)
-        version = fields.integer("profile")
-        if version != PROFILE_VERSION:
-            age = "an older" if version < PROFILE_VERSION else "a newer"
-            raise ProfileError(
-                f"{where}: a profile of version {version}, made by {age} STI than this one, which "
-                f"reads version {PROFILE_VERSION}; measure again with `sti calibrate`"
-            )
+        remedy = "measure again with `sti calibrate`"
+        fields.require_version("profile", PROFILE_VERSION, remedy=remedy)
         lanes = fields.object("lanes")
         return cls(
             device=fields.text("device"),

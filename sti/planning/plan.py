@@ -168,13 +168,7 @@ class Plan:
     def from_json(cls, value: object, *, where: str) -> Plan:
         """As ``from_text``, from parsed JSON."""
         fields = JsonFields(value, where=where, error=PlanError)
-        version = fields.integer("plan")
-        if version != PLAN_VERSION:
-            age = "an older" if version < PLAN_VERSION else "a newer"
-            raise PlanError(
-                f"{where}: a plan of version {version}, made by {age} STI than this one, which "
-                f"reads version {PLAN_VERSION}; make the plan again"
-            )
+        fields.require_version("plan", PLAN_VERSION, remedy="make the plan again")
         workload, target = fields.object("workload"), fields.object("target")
         return cls(
             pack=fields.text("pack"),

@@ -91,9 +91,10 @@ def test_what_is_no_object_is_no_profile(value: object) -> None:
         DeviceProfile.from_json(value, where="here")
 
 
-def test_an_unknown_version_says_what_to_do() -> None:
-    with pytest.raises(ProfileError, match="sti calibrate"):
-        DeviceProfile.from_json(changed("profile", 1), where="here")
+@pytest.mark.parametrize(("version", "made"), [(1, "an older"), (99, "a newer")])
+def test_another_version_says_whose_it_is_and_what_to_do(version: int, made: str) -> None:
+    with pytest.raises(ProfileError, match=f"from {made} STI .*; measure again with `sti cal"):
+        DeviceProfile.from_json(changed("profile", version), where="here")
 
 
 def test_a_read_costs_its_requests_and_its_bytes() -> None:
