@@ -11,13 +11,14 @@
     |   `-- InfeasibleError   the target cannot be met; says which limit, and by how much
     |-- ProfileError          a device profile that cannot be read or does not fit
     `-- RunError              a failure while running
-        |-- StorageError storage that fails under a read or a write |-- BackendError the back end
-        refused a graph or an input `-- ClosedError an engine that was closed
+        |-- StorageError      storage that fails under a read or a write
+        |-- BackendError      the back end refused a graph or an input
+        `-- ClosedError       an engine that was closed
 
 ``exit_code`` is what the command lines return: 2 if the caller can fix it (input, a file that is
 damaged or does not fit, storage that is full or unreadable), 1 for other failures. Notices that
-stop nothing are ``StiWarning``. Messages name the file, layer, slice and limit, and end with a
-remedy. Errors of other libraries are translated at the edge and kept as ``__cause__``.
+stop nothing are ``StiWarning``. Messages name whichever of file, layer, slice and limit apply, and
+end with a remedy. Errors of other libraries are translated at the edge and kept as ``__cause__``.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ RANKS = {
     "sti.cli": 11,
     "sti.__main__": 12,
 }
-"""A room may import rooms of a lower rank only; those of one rank do not know each other."""
+"""A package may import packages of a lower rank only; those of one rank do not know each other."""
 
 TOOL_RANKS = {
     "shard_tools.progress": 1,
@@ -60,8 +60,8 @@ TOOL_RANKS = {
     "shard_tools.__main__": 9,
 }
 
-FACES = {"sti", "shard_tools"}
-"""The packages themselves: the face of the run time names what lies below, lazily."""
+TOPS = {"sti", "shard_tools"}
+"""The packages themselves: the public API names what lies below, lazily."""
 
 PURE_ROOMS = ("sti.planning", "sti.model", "sti.codec")
 
@@ -71,7 +71,7 @@ PURE = {
     *("fractions", "math", "numpy", "statistics"),
     *("json", "re", "textwrap"),
 }
-"""What a pure room may import, directly or through others: no thread, clock, file or back end."""
+"""What a pure package may import, directly or not: no thread, clock, file or back end."""
 
 IMPURE_NAMES = {
     *("__import__", "breakpoint", "eval", "exec", "input", "open", "print"),
@@ -144,20 +144,20 @@ def _home(name: str) -> str:
     return parts[0]
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     """A package right below ``sti`` or ``shard_tools``, or a module that lies there."""
     return ".".join(module.split(".")[:2])
 
 
 def edges(top: str) -> Iterator[tuple[str, str]]:
     for module in modules(top):
-        if module not in FACES:
+        if module not in TOPS:
             yield from ((module, other) for other in imported(module) if other in OWN)
 
 
 @pytest.mark.parametrize(("top", "ranks"), [("sti", RANKS), ("shard_tools", TOOL_RANKS)])
 def test_every_room_has_a_rank(top: str, ranks: dict[str, int]) -> None:
-    assert {room(module) for module in modules(top)} - FACES == set(ranks)
+    assert {package(module) for module in modules(top)} - TOPS == set(ranks)
 
 
 @pytest.mark.parametrize(("top", "ranks"), [("sti", RANKS), ("shard_tools", TOOL_RANKS)])
@@ -165,11 +165,11 @@ def test_imports_run_downward(top: str, ranks: dict[str, int]) -> None:
     upward = [
         f"{module} -> {other}"
         for module, other in edges(top)
-        if other in FACES
+        if other in TOPS
         or (
-            room(other) in ranks
-            and room(other) != room(module)
-            and ranks[room(other)] >= ranks[room(module)]
+            package(other) in ranks
+            and package(other) != package(module)
+            and ranks[package(other)] >= ranks[package(module)]
         )
     ]
     assert not upward
@@ -187,20 +187,20 @@ def test_no_modules_import_one_another(top: str) -> None:
             done.add(module)
 
     for module in modules(top):
-        if module not in FACES:
+        if module not in TOPS:
             visit(module, ())
 
 
 def test_the_run_time_has_at_most_twelve_levels() -> None:
     @functools.cache
     def level(name: str) -> int:
-        below = {room(other) for module, other in edges("sti") if room(module) == name}
+        below = {package(other) for module, other in edges("sti") if package(module) == name}
         return 1 + max(map(level, below & set(RANKS) - {name}), default=0)
 
     assert 2 < max(map(level, RANKS)) <= 12
 
 
-def test_few_modules_lie_outside_a_room() -> None:
+def test_few_modules_lie_outside_packages() -> None:
     assert len(list((ROOT / "sti").glob("*.py"))) <= 8
 
 
@@ -219,8 +219,8 @@ def reached(start: Iterable[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", PURE_ROOMS)
-def test_pure_rooms_know_no_thread_clock_file_or_back_end(name: str) -> None:
-    own = [module for module in modules("sti") if room(module) == name]
+def test_pure_packages_know_no_thread_clock_file_or_back_end(name: str) -> None:
+    own = [module for module in modules("sti") if package(module) == name]
     found = reached(own)
     assert own
     assert not [f"{found[other]} -> {other}" for other in set(found) - set(OWN) - PURE]
@@ -237,7 +237,7 @@ def names_used(source: str) -> set[str]:
 
 
 def test_the_run_time_never_imports_the_offline_tool() -> None:
-    for module in modules("sti"):  # the face too
+    for module in modules("sti"):  # the public API too
         assert not [name for name in imported(module) if name.startswith("shard_tools")], module
 
 
@@ -258,9 +258,9 @@ def test_libraries_import_no_command_line() -> None:
             if path.is_relative_to(ROOT / "shard_tools" / "cli") or path.name == "__main__.py":
                 continue
             found = set(_imports(path.read_text(encoding="utf-8")))
-            assert not [name for name in found if room(name) in ("sti.cli", "shard_tools.cli")], (
-                path
-            )
+            assert not [
+                name for name in found if package(name) in ("sti.cli", "shard_tools.cli")
+            ], path
 
 
 def test_package_files_are_empty() -> None:

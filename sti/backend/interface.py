@@ -3,7 +3,7 @@
 A back end computes what the blocks of a model compute, wherever it keeps its weights and hidden
 states. To add one, implement ``Backend``, ``GroupState`` and ``BlockDecoder``, and construct it
 where ``OrtBackend`` is constructed: ``sti.engine.core``, ``sti.cli.calibrate``, ``sti.cli.doctor``
-and ``shard_tools.measuring.forward``; pipeline and calibration see the protocols alone.
+and ``shard_tools.measuring.forward``; ``sti.pipeline`` sees the protocols alone.
 ``sti.backend.onnxruntime`` is the only one so far, ``tests/support/numpy_backend.py`` a minimal one
 in plain NumPy for tests, and ``tests/support/graph_spec.py`` specifies what a block computes.
 During a run:

@@ -1,4 +1,4 @@
-"""Builds a pack's tokenizer; the one place that knows which kinds there are.
+"""Builds a pack's tokenizer: WordPiece, the only kind so far.
 
 In: an open pack. Out: a ``Tokenizer``. Knows nothing of how tokens are used.
 """

@@ -5,9 +5,9 @@ calls that function for one block after the other, with the block's decoded weig
 executor decides anything: order, fidelities and read-ahead are the plan's. Knows nothing of what a
 block computes, or of texts.
 
-    storage lane ring slot free -> read block k -> hand to every decoder decode lane block k read, a
-    working buffer of its kind free -> its shards -> hand over compute lane (the caller's thread)
-    block k decoded -> compute(k) -> working buffer free
+    storage lane   ring slot free -> read block k -> hand to every decoder
+    decode lane    block k read, a working buffer of its kind free -> its shards -> hand over
+    compute lane   (the caller's thread) block k decoded -> compute(k) -> working buffer free
 
 A failure on one lane breaks the channels of the others; the caller sees the first error once all
 lanes have released the buffers.
