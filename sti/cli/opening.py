@@ -23,10 +23,16 @@ def target_of(args: argparse.Namespace) -> TargetSpec:
     return resolve(args.target, given, config=args.config)
 
 
-def open_engine(args: argparse.Namespace, *, verify: bool = False) -> Engine:
-    """The engine that the options common to ``run`` and ``plan`` ask for."""
+def open_engine(
+    args: argparse.Namespace, target: TargetSpec | None = None, *, verify: bool = False
+) -> Engine:
+    """The engine that the options common to ``run`` and ``plan`` ask for.
+
+    Args:
+        target: instead of the one that the options ask for.
+    """
     from sti.engine.engine import Engine  # plans for other devices are made without onnxruntime
 
     return Engine.open(
-        args.pack, target_of(args), threads=args.threads, verify=verify, notify=notice
+        args.pack, target or target_of(args), threads=args.threads, verify=verify, notify=notice
     )

@@ -18,7 +18,8 @@ from sti.cli.reports import check_writable
 from sti.device.lanes import LANES
 from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
-from sti.errors import InputError
+from sti.engine.targets import TargetSpec
+from sti.errors import InfeasibleError, InputError
 from sti.model.block_layout import block_ranges
 from sti.model.fidelity import fidelities
 from sti.model.manifest import Manifest
@@ -72,11 +73,21 @@ def execute(args: argparse.Namespace) -> None:
 
 
 def _here(args: argparse.Namespace) -> _Made:
-    """Planned for this machine by the engine that would run it."""
-    with open_engine(args) as engine:
-        tokens = workload_tokens(args.tokens, engine.manifest)
-        plan = engine.plan_for(tokens=tokens, batch=args.batch)
-        manifest, profile, target = engine.manifest, engine.profile, engine.target
+    """Planned for this machine by the engine that would run it.
+
+    Raises:
+        InfeasibleError: the target cannot be met for the workload asked for.
+    """
+    try:
+        with open_engine(args) as engine:
+            tokens = workload_tokens(args.tokens, engine.manifest)
+            plan = engine.plan_for(tokens=tokens, batch=args.batch)
+            manifest, profile, target = engine.manifest, engine.profile, engine.target
+    except InfeasibleError:
+        # An engine does not open where not even the shortest text is in time, and speaks of that.
+        with open_engine(args, TargetSpec()) as engine:
+            _planned(args, target_of(args), engine.manifest, engine.pack_id, engine.profile)
+        raise
     if plan.predicted is None:
         plan = replace(plan, predicted=predict(manifest, profile, plan))
     return _Made(plan, manifest, profile, target.plan is None and target.fidelity is None)
@@ -91,7 +102,16 @@ def _elsewhere(args: argparse.Namespace) -> _Made:
     target = target_of(args)
     with PackReader.open(args.pack) as reader:
         manifest, pack_id = reader.manifest, reader.pack_id
-    profile = load_device(args.device, manifest)
+    return _planned(args, target, manifest, pack_id, load_device(args.device, manifest))
+
+
+def _planned(
+    args: argparse.Namespace,
+    target: TargetSpec,
+    manifest: Manifest,
+    pack_id: str,
+    profile: DeviceProfile,
+) -> _Made:
     if target.plan is not None:
         plan = read_plan(target.plan, manifest, pack_id)
         plan = replace(plan, predicted=predict(manifest, profile, plan))

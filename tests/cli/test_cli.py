@@ -379,6 +379,10 @@ def test_an_impossible_target_says_which_limit_and_by_how_much(cli: Cli, tiny_pa
     refused(cli("plan", tiny_pack, "--latency", "1us"), "latency", "ms")
 
 
+def test_a_plan_that_cannot_be_made_names_the_workload_asked_for(cli: Cli, tiny_pack: Path) -> None:
+    refused(cli("plan", tiny_pack, "--tokens", 32, "--latency", "1us"), "with 1 x 32 tokens")
+
+
 # ---- bench, calibrate, doctor
 
 
