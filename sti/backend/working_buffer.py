@@ -47,9 +47,10 @@ class WorkingBuffer:
         dtype: of the weights, int8 or uint8.
 
     Attributes:
-        operands: one ``[slices, *shape]`` array per operand; views of ``flat``. sizes: weights of
-        each operand in one slice. flat: all weights, uint8 ``[slices * shard_weights]``: operand
-        after operand. shard_weights: weights of one slice.
+        operands: one ``[slices, *shape]`` array per operand; views of ``flat``.
+        sizes: weights of each operand in one slice.
+        flat: all weights, uint8 ``[slices * shard_weights]``: operand after operand.
+        shard_weights: weights of one slice.
     """
 
     __slots__ = (
