@@ -109,9 +109,8 @@ def sample(engine: Engine, texts: Sequence[str], mode: Mode) -> tuple[Sample, ND
     start = perf_counter()
     result = engine.run(texts, mode=mode)
     total = perf_counter() - start
-    lanes = {lane: result.trace.busy_s[lane] for lane in LANES}
     best = ideal(result.plan, engine.manifest, result.trace)
-    found = Sample(total, lanes, result.trace.stall_s(), result.bytes_read, best)
+    found = Sample(total, result.trace.busy_s, result.trace.stall_s(), result.bytes_read, best)
     return found, result.embeddings
 
 

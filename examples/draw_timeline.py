@@ -42,9 +42,10 @@ def draw(trace: Trace, title: str) -> str:
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="20" fill="#222222">{title}</text>',
     ]
+    busy_s = trace.busy_s
     for row, lane in enumerate(LANES):
         y = TOP + row * (LANE + GAP)
-        busy = trace.busy_s[lane] * 1e3
+        busy = busy_s[lane] * 1e3
         parts.append(f'<text x="8" y="{y + 15}" fill="#222222">{lane}</text>')
         parts.append(f'<text x="8" y="{y + 31}" fill="#666666" font-size="11">{busy:.1f} ms</text>')
         parts.append(

@@ -195,7 +195,7 @@ class Checkpoint:
             stream.seek(offset)
             done = 0
             while done < len(view):
-                got = stream.readinto(view[done:])  # type: ignore[attr-defined]
+                got = stream.readinto(view[done:])  # type: ignore[attr-defined]  # not in BinaryIO
                 if not got:
                     raise CheckpointError(f"{where}: ends inside tensor {name!r}; fetch it again")
                 done += got

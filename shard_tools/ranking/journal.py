@@ -70,7 +70,7 @@ class Journal:
         arrays = {_KEY: np.array(self._key), **self._steps}
         try:
             with replacing(self.path) as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
+                np.savez(stream, **arrays)  # type: ignore[arg-type]  # of allow_pickle, which is not among them
         except OSError as error:
             raise StorageError(
                 f"{self.path}: progress cannot be kept: {error.strerror or error}"

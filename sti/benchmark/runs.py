@@ -159,11 +159,12 @@ def measure_warm(
                 if not turn:
                     continue
                 timing = result.timing
+                busy_s = timing.busy_s
                 sample = Sample(
                     total_ms=timing.total_s * 1e3,
                     open_ms=None,
                     run_ms=timing.total_s * 1e3,
-                    lanes_ms={lane: timing.busy_s.get(lane, 0.0) * 1e3 for lane in LANES},
+                    lanes_ms={lane: busy_s.get(lane, 0.0) * 1e3 for lane in LANES},
                     stall_ms=timing.stall_s * 1e3,
                     bytes_read=result.bytes_read,
                     peak_bytes=None,

@@ -54,9 +54,9 @@ def make_plan(
         InputError: a latency that is not above zero, or a preload below zero.
     """
     check_target(request.target)
-    best = _Planner(request, profile, read_ahead).best()
-    threads = clamp_decode_threads(request.manifest, profile.decoders)
-    plan = bare_plan(request, best.submodel, best.steps, threads, read_ahead)
+    planner = _Planner(request, profile, read_ahead)
+    best = planner.best()
+    plan = bare_plan(request, best.submodel, best.steps, planner.decode_threads, read_ahead)
     return replace(plan, predicted=predict(request.manifest, profile, plan))
 
 
@@ -234,14 +234,18 @@ class _Planner:
             low, high = (low, middle) if in_time(middle) else (middle, high)
         return high
 
+    @property
+    def decode_threads(self) -> int:
+        """Threads that decode in every plan for this pack on this machine."""
+        return clamp_decode_threads(self.request.manifest, self.profile.decoders)
+
     def _costs(self, submodel: Submodel) -> RunCosts:
-        threads = clamp_decode_threads(self.request.manifest, self.profile.decoders)
         return run_costs(
             self.request.manifest,
             self.profile,
             self.request.workload,
             submodel.width,
-            threads=threads,
+            threads=self.decode_threads,
         )
 
     def _uniform(self, submodel: Submodel, bits: int) -> _Candidate:

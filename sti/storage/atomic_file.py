@@ -56,9 +56,8 @@ def remove_drafts(path: Path) -> None:
     Raises:
         OSError: the directory cannot be read, or a draft cannot be removed.
     """
-    for name in os.listdir(path.parent):
-        if name.startswith(f".{path.name}.") and name.endswith(_DRAFT):
-            (path.parent / name).unlink(missing_ok=True)
+    for draft, _ in _drafts(path):
+        draft.unlink(missing_ok=True)
 
 
 def remove_abandoned_drafts(path: Path) -> None:
@@ -67,11 +66,16 @@ def remove_abandoned_drafts(path: Path) -> None:
     For paths that others on this machine may be writing. What cannot be removed stays.
     """
     with suppress(OSError):
-        for name in os.listdir(path.parent):
-            if name.startswith(f".{path.name}.") and name.endswith(_DRAFT):
-                writer = name.removeprefix(f".{path.name}.").partition("-")[0]
-                if writer.isdecimal() and not _runs(int(writer)):
-                    (path.parent / name).unlink(missing_ok=True)
+        for draft, writer in _drafts(path):
+            if writer.isdecimal() and not _runs(int(writer)):
+                draft.unlink(missing_ok=True)
+
+
+def _drafts(path: Path) -> Iterator[tuple[Path, str]]:
+    """Drafts of ``path``, each with the number of the process that wrote it, as its name says."""
+    for name in os.listdir(path.parent):
+        if name.startswith(f".{path.name}.") and name.endswith(_DRAFT):
+            yield path.parent / name, name.removeprefix(f".{path.name}.").partition("-")[0]
 
 
 def _runs(process: int) -> bool:
