@@ -11,7 +11,7 @@ from typing import Any
 
 from shard_tools.cli.arguments import PROGRAM
 from sti.cli.arguments import add_command, add_pack
-from sti.cli.program import print_json, say
+from sti.cli.program import print_json, tell_failure
 
 _INSPECT_EXAMPLES = """\
 examples:
@@ -88,7 +88,4 @@ def _verify(args: argparse.Namespace) -> int:
     else:
         for fault in report.faults:
             print(f"{args.pack}: damaged: {fault}")
-    if failure is None:
-        return 0
-    say(f"{PROGRAM} verify: {failure}")
-    return failure.exit_code
+    return tell_failure(failure, f"{PROGRAM} verify")

@@ -22,7 +22,7 @@ from sti.calibration.calibrate import best_threads
 from sti.calibration.sample_texts import SampleTexts
 from sti.cli.arguments import FORMATS, workload_tokens
 from sti.cli.opening import target_of
-from sti.cli.program import notice, say
+from sti.cli.program import notice, tell_failure
 from sti.cli.reports import deliver, destinations
 from sti.device import host
 from sti.device.host import check_threads
@@ -66,10 +66,7 @@ def execute(args: argparse.Namespace) -> int:
     if failure is not None:
         document |= error_members(failure, str(failure), failure.exit_code)
     deliver(wanted, lambda form: rows_report(form, document, rows, lambda: _table(rows)))
-    if failure is None:
-        return 0
-    say(f"sti bench: {failure}")
-    return failure.exit_code
+    return tell_failure(failure, "sti bench")
 
 
 def _prepare(

@@ -123,6 +123,14 @@ def say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def tell_failure(failure: StiError | None, speaker: str) -> int:
+    """Say what failed, if anything did, beside the answer that was printed; the exit code."""
+    if failure is None:
+        return 0
+    say(f"{speaker}: {failure}")
+    return failure.exit_code
+
+
 def notice(text: str, program: str = "sti") -> None:
     """A notice on standard error: something the user should know, that stops nothing."""
     say(f"{program}: notice: {text}")
