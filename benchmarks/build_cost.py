@@ -97,8 +97,8 @@ def run(checkpoint: Path, place: Path, *, repeats: int) -> Report:
     if len({cost.digest for cost in costs}) != 1:
         raise RuntimeError("two builds of one checkpoint differ")
     with PackReader.open(output) as reader:
-        dims, weights = reader.manifest.dimensions, reader.manifest.blocks
-        encoder = sum(block.shard_weights for block in weights) * dims.slices
+        dims, groups = reader.manifest.dimensions, reader.manifest.groups
+        encoder = sum(group.shard_weights * group.slices for group in groups)
         report.about.append(
             f"checkpoint {size / 1e6:.0f} MB: {dims.layers} layers, width {dims.hidden}, "
             f"{encoder / 1e6:.0f} M encoder weights; pack {reader.file_bytes / 1e6:.0f} MB"

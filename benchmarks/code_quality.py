@@ -124,7 +124,7 @@ class Nested:
         encoder = Encoder(self.codebook, cut=self.cut)
         grids = [grid for block in self.blocks.values() for grid in block.matrices.values()]
         outliers = sum(
-            encoder.encode(block.shard(index, slices)).outliers.nbytes
+            encoder.encode(block.shard(index, slices), block.operand_sizes(slices)).outliers.nbytes
             for block in self.blocks.values()
             for index in range(slices)
         )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.backend.onnxruntime.session import ort_version
-from sti.device import host
+from sti.device.identity import machine_line
 from sti.errors import StiError
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
@@ -144,7 +144,7 @@ def about_machine() -> list[str]:
     """The machine, the software, and how busy the machine is at this moment."""
     load = os.getloadavg()[0]
     return [
-        host.describe(),
+        machine_line(),
         f"Python {platform.python_version()}, numpy {np.__version__}, onnxruntime {ort_version()}",
         f"load of the machine when the benchmark started: {load:.2f}",
     ]

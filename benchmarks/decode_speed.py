@@ -1,28 +1,28 @@
-"""Decode speed: nanoseconds per weight by fidelity and shard, compared with a plain int8 copy.
+"""Decode speed: nanoseconds per weight by path, fidelity and shape, compared with an int8 copy.
 
     python -m benchmarks.decode_speed
 
-Whole decodes on one thread, outliers included, of shards cut from weights of BERT's shape with the
-tails of a trained encoder, in two ways:
+Whole blocks on one thread, group after group, outliers included, checksums compared and not, on
+every path that works on this machine. Weights are of BERT's shape with the tails of a trained
+encoder. The bytes are fresh each time, as at run time: every run takes the next of many blocks,
+together larger than the caches. Decoded weights go to two working buffers in turn. A plain copy of
+the same block's int8 weights to the same buffers, also fresh, is the ceiling; limits are ratios to
+it, for the best path.
 
-- ``one``: a shard by itself, in warm caches;
-- ``block``: twelve, cut into the operands of a block, as many in one go as at run time. The limits
-  are for these.
-
-Two threads with a block each show whether they hinder one another. A plain copy of the same weights
-is the ceiling of each. Every sample is taken right after the same call untimed, and all cells take
-turns pass after pass, so that a busy moment hits them alike. The median counts; the least shows
-what the machine can do undisturbed.
+The copy and all ways to decode a fidelity take turns, so that a busy moment hits them alike; each
+sample is taken after an untimed run on another block. The median counts; the least shows what the
+machine can do undisturbed.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from threading import Thread
+from itertools import cycle, islice, product
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,38 +30,62 @@ from numpy.typing import NDArray
 from benchmarks.base_model import Planting, Shape, tensors
 from benchmarks.common import LIMITS, Column, Report, Table, about_machine, at_most, median, parser
 from shard_tools.quantization.codebook import build_codebook, histogram
-from shard_tools.quantization.encode import Encoder
+from shard_tools.quantization.encode import EncodedShard, Encoder
 from shard_tools.quantization.grids import outlier_cut, quantize_matrix
-from sti.backend.onnxruntime.decoder import ShardDecoder
-from sti.backend.working_buffer import OutlierRoom, WorkingBuffer
+from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
-from sti.codec.decoder import Decoder
-from sti.planning.block_jobs import GROUP_WEIGHTS
+from sti.codec.decoder import PORTABLE
+from sti.codec.decoders import available_paths, make_decoder
+from sti.codec.pieces import GroupDecoder
+from sti.storage.reader import aligned_buffer
+from tests.support.groups import StoredGroup, stored_group
 
-MOST_NS = {2: 0.15, 3: 0.25, 4: 0.3, 6: 0.6, 8: 0.5}
-_TINY = 8
-_SLICES = 12
-_ONE, _BLOCK, _TWO = "one", "block", "two threads"
-_LIMITED = "BERT-base FFN"
-_OPERANDS = {"FFN": 2, "attention": 4}
-"""Into which the shards of a block are cut: up and down; q, k, v and o."""
-SHARDS = {
-    _LIMITED: 393_216,
-    "BERT-base attention": 196_608,
-    "MiniLM FFN": 98_304,
-    "MiniLM attention": 49_152,
-}
+MOST_RATIO = {2: 0.9, 3: 1.3, 4: 1.6, 6: 2.6, 8: 3.0}
+"""Times an int8 copy, by fidelity, outliers and checks included."""
+SMALL_MAY = 1.5
+"""Small shards may take so much longer."""
+PORTABLE_NS = 1.2
+"""A weight of 4 bits in NumPy alone."""
+FRESH_BYTES = 48_000_000
+"""Read before a block comes again."""
+SLICES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """What is measured once a pass: ``run`` decodes, or copies where ``bits`` is None."""
+class Case:
+    """Blocks of one kind: weights of each operand in one slice, slices in a group, and how many
+    times ``MOST_RATIO`` they may take, if anything is asked of them.
+    """
 
-    shard: str
+    name: str
+    sizes: tuple[int, ...]
+    group: int
+    limit: float | None
+
+
+CASES = (
+    Case("BERT-base FFN", (768 * 256, 256 * 768), 3, 1.0),
+    Case("BERT-base attention", (768 * 64,) * 4, 6, None),
+    Case("MiniLM FFN", (384 * 128, 128 * 384), 12, SMALL_MAY),
+    Case("MiniLM attention", (384 * 32,) * 4, 12, SMALL_MAY),
+)
+
+
+@dataclass(slots=True)
+class Cell:
+    """What is measured once a pass: ``run`` copies or decodes the next of many equal blocks."""
+
+    case: Case
     bits: int | None
-    way: str
-    weights: int
+    path: str
+    check: bool
     run: Callable[[], object]
+    seconds: list[float] = field(default_factory=list)
+
+    def figures(self) -> tuple[float, float]:
+        """Median and least, in nanoseconds a weight."""
+        scale = 1e9 / (SLICES * sum(self.case.sizes))
+        return median(self.seconds) * scale, min(self.seconds) * scale
 
 
 def made_weights() -> NDArray[np.int8]:
@@ -76,105 +100,121 @@ def made_weights() -> NDArray[np.int8]:
     return np.concatenate([quantize_matrix(matrix).q.reshape(-1) for matrix in matrices])
 
 
-def cells_of(name: str, size: int, q: NDArray[np.int8], codebook: Codebook, cut: int) -> list[Cell]:
-    """Cells of one size of shard: copies, and each fidelity in each way."""
-    encoder, decoder = Encoder(codebook, cut=cut), Decoder(codebook)
-    parts = q[: _SLICES * size].reshape(_SLICES, size)
-    shards = [encoder.encode(part) for part in parts]
-    operands = _OPERANDS[name.rsplit(maxsplit=1)[-1]] if size > _TINY else 1
-
-    most = max(1, GROUP_WEIGHTS // size)
-
-    def a_thread() -> Callable[[int, int], None]:
-        """What decodes the first shards of a block at a level, with memory of its own."""
-        out = WorkingBuffer([(size // operands,)] * operands, _SLICES, np.int8)
-        fast, room = ShardDecoder(decoder), OutlierRoom()
-
-        def decode(level: int, count: int) -> None:
-            for first in range(0, count, most):
-                chosen = shards[first : min(first + most, count)]
-                planes = [list(shard.planes.values())[: level + 1] for shard in chosen]
-                fast.look_up(planes, first, out)
-            records = [shard.outliers for shard in shards[:count]]
-            out.put_outliers(range(count), records, None, room)
-
-        return decode
-
-    decode, other = a_thread(), a_thread()
-
-    def two_threads(level: int) -> None:
-        threads = [Thread(target=work, args=(level, _SLICES)) for work in (decode, other)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    out = np.empty((_SLICES, size), dtype=np.int8)
-    cells = [
-        Cell(name, None, _ONE, size, partial(np.copyto, out[0], parts[0])),
-        Cell(name, None, _BLOCK, out.size, partial(np.copyto, out, parts)),
-        Cell(name, None, _TWO, out.size, partial(np.copyto, out, parts)),
+def stored(shards: Sequence[EncodedShard], planes: int) -> StoredGroup:
+    """A group with its first planes and no others, as it is read at run time."""
+    cut = [
+        EncodedShard(dict(islice(shard.planes.items(), planes)), shard.outliers) for shard in shards
     ]
-    for level, bits in enumerate(codebook.ladder):
-        cells.append(Cell(name, bits, _ONE, size, partial(decode, level, 1)))
-        cells.append(Cell(name, bits, _BLOCK, out.size, partial(decode, level, _SLICES)))
-        cells.append(Cell(name, bits, _TWO, 2 * out.size, partial(two_threads, level)))
-    return cells
+    return stored_group(cut, [planes] * len(cut))
 
 
-def timed(cells: Sequence[Cell], repeats: int) -> list[list[float]]:
-    """Seconds of each cell in each pass."""
-    samples: list[list[float]] = [[] for _ in cells]
-    for _ in range(repeats):
-        for cell, taken in zip(cells, samples, strict=True):
-            cell.run()
-            start = perf_counter()
-            cell.run()
-            taken.append(perf_counter() - start)
-    return samples
+def cells_of(
+    case: Case, level: int, q: NDArray[np.int8], codebook: Codebook, cut: int
+) -> Iterator[Cell]:
+    """Cells of one case and fidelity: the copy; and each path, checked and not."""
+    size, encoder = sum(case.sizes), Encoder(codebook, cut=cut)
+    parts = q[: SLICES * size].reshape(SLICES, size)
+    shards = [encoder.encode(part, case.sizes) for part in parts]
+    firsts = range(0, SLICES, case.group)
+    buffers = [WorkingBuffer([(n,) for n in case.sizes], case.group, np.int8) for _ in range(2)]
+    ends = np.cumsum(case.sizes)[:-1]
+    block = [np.ascontiguousarray(part) for part in np.split(parts, ends, axis=1)]
+    copies = cycle(
+        [[_fresh(operand) for operand in block] for _ in range(1 + FRESH_BYTES // parts.size)]
+    )
+    yield Cell(case, None, "copy", False, partial(_copy, copies, case, buffers))
+    groups = [stored(shards[first : first + case.group], level + 1) for first in firsts]
+    count = 1 + FRESH_BYTES // sum(group.data.size for group in groups)
+    blocks = cycle([[(_fresh(data), *rest) for data, *rest in groups] for _ in range(count)])
+    for path in available_paths():
+        decoder = make_decoder(codebook, unsigned=False, path=path)
+        for check in (True, False):
+            run = partial(_decode, decoder, blocks, buffers, check)
+            yield Cell(case, codebook.ladder[level], path, check, run)
 
 
-def measure(repeats: int) -> Report:
-    """Measure all shards at all fidelities."""
+def _fresh(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy in pages of its own, as the ring buffer's are."""
+    made = aligned_buffer(array.nbytes)[: array.nbytes].view(array.dtype).reshape(array.shape)
+    np.copyto(made, array)
+    return made
+
+
+def _copy(
+    copies: Iterator[Sequence[NDArray[Any]]], case: Case, buffers: Sequence[WorkingBuffer]
+) -> None:
+    block = next(copies)
+    for first, buffer in zip(range(0, SLICES, case.group), cycle(buffers), strict=False):
+        for source, target in zip(block, buffer.operands, strict=True):
+            np.copyto(target[: case.group], source[first : first + case.group])
+
+
+def _decode(
+    decoder: GroupDecoder,
+    blocks: Iterator[Sequence[Any]],
+    buffers: Sequence[WorkingBuffer],
+    check: bool,
+) -> None:
+    for group, buffer in zip(next(blocks), cycle(buffers), strict=False):
+        assert decoder.decode(*group, buffer.operands, check=check) is None
+
+
+def measure(repeats: int, cases: Sequence[Case] = CASES) -> Report:
+    """Measure these cases at all fidelities."""
     q, cut = made_weights(), outlier_cut()
     codebook = build_codebook(histogram(q), cut=cut)
-    sizes = {**SHARDS, "tiny": _TINY}
-    cells = [
-        cell for name, size in sizes.items() for cell in cells_of(name, size, q, codebook, cut)
-    ]
     table, limits = _speed_table(), Table("Limits", LIMITS)
-    copies: dict[tuple[str, str], float] = {}
-    calls: list[str] = []
-    for cell, taken in zip(cells, timed(cells, repeats), strict=True):
-        ns, least = (value * 1e9 / cell.weights for value in (median(taken), min(taken)))
-        if cell.bits is None:
-            copies[cell.shard, cell.way] = ns
-        elif cell.shard == "tiny":
-            if cell.way == _ONE:
-                calls.append(f"{median(taken) * 1e6:.1f} us at {cell.bits} bits")
-        else:
-            ceiling = copies[cell.shard, cell.way]
-            row = (cell.shard, cell.bits, cell.way, ns, least, ceiling)
-            table.rows.append((*row, MOST_NS[cell.bits]))
-            if cell.shard == _LIMITED and cell.way == _BLOCK:
-                name = f"{cell.shard}, {cell.bits} bits, ns a weight"
-                limits.rows.append(at_most(name, ns, MOST_NS[cell.bits]))
+    for case, level in product(cases, range(len(codebook.ladder))):
+        cells = list(cells_of(case, level, q, codebook, cut))
+        for _ in range(repeats):
+            for cell in cells:
+                cell.run()  # so that no cell pays for what the one before left in the caches
+                start = perf_counter()
+                cell.run()
+                cell.seconds.append(perf_counter() - start)
+        ceiling, _ = cells[0].figures()
+        for cell in cells[1:]:
+            ns, least = cell.figures()
+            ratio, checked = ns / ceiling, "yes" if cell.check else "no"
+            table.rows.append((case.name, cell.bits, cell.path, checked, ns, least, ceiling, ratio))
+            limits.rows.extend(_limits(cell, ratio))
     about = [*about_machine(), f"{repeats} passes; outliers {_share(q, cut):.2%} of the weights"]
-    notes = [f"a call costs by itself (a shard of {_TINY} weights): {', '.join(calls)}"]
-    return Report("Decode speed", about, [table, limits], notes)
+    return Report("Decode speed", about, [table, limits], [_call_cost(codebook)])
+
+
+def _limits(cell: Cell, ratio: float) -> Iterator[tuple[str | float | int | None, ...]]:
+    """What is asked of a cell: of the best path, and of NumPy."""
+    assert cell.bits is not None
+    if cell.case.limit is None or not cell.check:
+        return
+    if cell.path == available_paths()[0]:
+        name = f"{cell.case.name}, {cell.bits} bits, times a copy"
+        yield at_most(name, ratio, MOST_RATIO[cell.bits] * cell.case.limit)
+    if cell.path == PORTABLE and (cell.case, cell.bits) == (CASES[0], 4):
+        yield at_most(f"{cell.case.name}, 4 bits, {PORTABLE}, ns", cell.figures()[0], PORTABLE_NS)
+
+
+def _call_cost(codebook: Codebook) -> str:
+    """What a call costs by itself, on the best path."""
+    shard = Encoder(codebook, cut=outlier_cut()).encode(np.zeros(8, np.int8), (8,))
+    decoder, group = make_decoder(codebook, unsigned=False), stored([shard], 5)
+    out, samples = [np.zeros((1, 8), np.int8)], []
+    for _ in range(2000):
+        start = perf_counter()
+        decoder.decode(*group, out)
+        samples.append(perf_counter() - start)
+    return f"a call costs by itself (a shard of 8 weights, {decoder.path}): " + (
+        f"{median(samples) * 1e6:.1f} us"
+    )
 
 
 def _speed_table() -> Table:
     return Table(
         "Nanoseconds a weight",
         (
-            Column("shard"),
-            Column("bits"),
-            Column("way"),
-            Column("median", ".3f"),
-            Column("least", ".3f"),
-            Column("int8 copy (ceiling)", ".3f"),
-            Column("limit", ".2f"),
+            *(Column("block"), Column("bits"), Column("path"), Column("checked")),
+            *(Column("median", ".3f"), Column("least", ".3f")),
+            *(Column("int8 copy (ceiling)", ".3f"), Column("ratio", ".2f")),
         ),
     )
 
@@ -190,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = made.parse_args(arguments)
     if options.repeats < 1:
         made.error(f"--repeats: at least one pass is needed, got {options.repeats}")
-    assert tuple(MOST_NS) == DEFAULT_LADDER
+    assert tuple(MOST_RATIO) == DEFAULT_LADDER
     measure(options.repeats).print(options.output)
     return 0
 

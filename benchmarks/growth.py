@@ -323,7 +323,9 @@ def measure(
             f"{repeats} runs of each point, in turns"
         )
         read = "past the page cache" if base.direct else "through the page cache, dropped after use"
-        about.append(f"blocks are read {read}; the disk reads {disk:.2f} GB/s in requests of 1 MiB")
+        about.append(
+            f"weights are read {read}; the disk reads {disk:.2f} GB/s in requests of 1 MiB"
+        )
         chosen = base.threads
     if minilm is not None:
         ends = (scale.batches[0], scale.batches[-1])

@@ -1,4 +1,4 @@
-"""The ideal schedule of a run that happened: its own block times, no time lost between them.
+"""The ideal schedule of a run that happened: its own step times, no time lost between them.
 
 In: the plan that was followed, the pack's manifest, the run's trace. Out: the seconds the run would
 have taken had every step begun the moment the pipeline allows it: once within the plan's ring and
@@ -8,7 +8,7 @@ memory. Pure. Knows nothing of why a step took as long as it did: lanes that slo
 in the ideal schedule, too.
 
 Steps wait as in `sti.planning.cost_model.run_steps`, with two differences that keep the ideal below
-any run of the executors. Token embeddings are read on the caller's thread, so blocks may be read
+any run of the executors. Token embeddings are read on the caller's thread, so groups may be read
 meanwhile. And the shares of several decode threads are levelled out: no run is faster than with
 equal shares.
 """
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sti.device.lanes import COMPUTE, DECODE, STORAGE
-from sti.model.fidelity import working_buffers
+from sti.model.fidelity import WORKING_BUFFERS
 from sti.model.manifest import Manifest
 from sti.pipeline.trace import PLAN, TOKENIZE, Trace
 from sti.planning.plan import Plan
@@ -29,7 +29,7 @@ _LANES = (Lane(STORAGE), Lane(DECODE), Lane(COMPUTE))
 _BEFORE = (TOKENIZE, PLAN)
 _EMBEDDINGS, _EMBED, _HEAD = "embeddings", "embed", "head"
 _FLOW_STARTS = 0
-"""The step before which neither a block nor a token embedding can be read."""
+"""The step before which neither a group nor a token embedding can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Ideal:
     limited_s: float
     """With the plan's ring and the working buffers as they are."""
     unlimited_s: float
-    """With room for every block, compressed and decoded."""
+    """With room for every group, compressed and decoded."""
 
 
 def ideal(plan: Plan, manifest: Manifest, trace: Trace) -> Ideal:
@@ -49,7 +49,8 @@ def ideal(plan: Plan, manifest: Manifest, trace: Trace) -> Ideal:
         ValueError: the trace lacks a step of the plan, so it is of another run.
     """
     times = _Times(trace)
-    slots, buffers = plan.read_ahead + 1, working_buffers(manifest)
+    slots = plan.read_ahead + 1
+    buffers = {kind.name: WORKING_BUFFERS for kind in manifest.kinds}
     endless = dict.fromkeys(buffers, len(plan.steps))
     return Ideal(
         limited_s=_total_s(_steps(plan, times, slots, buffers)),

@@ -6,7 +6,7 @@ PACK is a pack of a model of BERT-base's shape (`base_model`, then `sti-shard bu
 fidelity is uniform; every run reads from storage whatever the preload buffer does not hold.
 Pipelined and sequential runs take turns, and their answers must be equal to the bit.
 
-Ideal is what the run's own block times would have taken had nothing been lost between them
+Ideal is what the run's own step times would have taken had nothing been lost between them
 (`ideal`). A lane's sum is the time in which it worked during that run, from its trace. Lanes that
 work side by side slow each other (memory, shared cores), so sums of a pipelined run are larger
 than those of a sequential one, where each lane has the machine for itself; the ratio to the
@@ -85,7 +85,7 @@ class Sample:
     stall_s: float
     bytes_read: int
     ideal: Ideal
-    """Of the same run's block times."""
+    """Of the same run's step times."""
 
     @property
     def largest_s(self) -> float:
@@ -233,7 +233,7 @@ def measure(
             f"threads, {profile.decoders} decode threads; {repeats} runs of each, interleaved"
         )
         about.append(
-            "blocks are read past the page cache (O_DIRECT)"
+            "weights are read past the page cache (O_DIRECT)"
             if engine.direct
             else "direct reads are refused here: read through the page cache, dropped after use"
         )

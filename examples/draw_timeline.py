@@ -2,8 +2,8 @@
 
     python examples/draw_timeline.py PACK "some text" --fidelity 4 --preload 2MB -o timeline.svg
 
-Each bar is one block on one lane. Attention blocks are drawn dark, FFN blocks light; a gap on the
-compute lane is a stall.
+Each bar is one slice group on one lane. Those of attention are drawn dark, those of the FFN light;
+a gap on the compute lane is a stall.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     with sti.Engine.open("model.sti.safetensors", latency="200ms", preload="4MB") as engine:
         vectors = engine.embed(["a sentence", "another one"])
 
-``Engine`` streams a pack's weights from storage, decodes and computes them in a pipeline, and
-plans how much of the model to use so that the answer is there in time.
+``Engine`` streams a pack's weights from storage, checks, decodes and computes them in a pipeline,
+and plans how much of the model to use so that the answer is there in time.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     |-- CheckpointError       a checkpoint that is missing, malformed or of an unsupported kind
     |-- PackError             a pack that cannot be used
     |   |-- PackFormatError   not a pack, or one of an unknown format version
-    |   `-- PackCorruptError  truncated, or a checksum that does not match
+    |   `-- PackCorruptError  truncated, changed while open, or with a wrong checksum
     |-- PlanError             a plan that cannot be made or does not fit the pack
     |   `-- InfeasibleError   the target cannot be met; says which limit, and by how much
     |-- ProfileError          a device profile that cannot be read or does not fit
@@ -17,8 +17,9 @@
 
 ``exit_code`` is what the command lines return: 2 if the caller can fix it (input, a file that is
 damaged or does not fit, storage that is full or unreadable), 1 for other failures. Notices that
-stop nothing are ``StiWarning``. Messages name whichever of file, layer, slice and limit apply, and
-end with a remedy. Errors of other libraries are translated at the edge and kept as ``__cause__``.
+stop nothing are ``StiWarning``. Messages name whichever of file, layer, group, slice and limit
+apply, and end with a remedy. Errors of other libraries are translated at the edge and kept as
+``__cause__``.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class PackFormatError(PackError):
 
 
 class PackCorruptError(PackError):
-    """The pack is truncated or a checksum in it does not match."""
+    """The pack is truncated, was changed while open, or a checksum in it does not match."""
 
 
 class PlanError(StiError):

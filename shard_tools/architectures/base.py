@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_tools.graphs.spec import GraphSpec
 from sti.arrays import Float32Array
 
 
@@ -104,8 +105,12 @@ class Model(Protocol):
         """Inputs of the ``embed`` and ``head`` graphs, by tensor name in the pack."""
         ...
 
-    def graphs(self, side: Mapping[str, Collection[str]]) -> dict[str, bytes]:
-        """ONNX graphs by name; ``side`` names, for each kind, the products with side inputs."""
+    def graph_spec(self, side: Mapping[str, Collection[str]]) -> GraphSpec:
+        """What the graphs are made from.
+
+        Args:
+            side: for each kind, the products with side inputs.
+        """
         ...
 
     def token_rows(self, start: int, stop: int) -> Float32Array:

@@ -68,17 +68,17 @@ def _verify(args: argparse.Namespace) -> int:
     failure = None
     if not report.good:
         failure = PackCorruptError(
-            f"{args.pack}: {len(report.faults)} of {report.checksums} parts are damaged; fetch or "
+            f"{args.pack}: {len(report.damage)} of {report.checksums} parts are damaged; fetch or "
             "build the pack again"
         )
     if args.json:
-        faults = [{**asdict(fault), "text": str(fault)} for fault in report.faults]
+        damage = [{**asdict(item), "text": str(item)} for item in report.damage]
         document = {
             "path": str(report.path),
             "good": report.good,
             "bytes": report.file_bytes,
             "checksums": report.checksums,
-            "faults": faults,
+            "faults": damage,
         }
         if failure is not None:
             document |= error_members(failure, str(failure), failure.exit_code)
@@ -86,6 +86,6 @@ def _verify(args: argparse.Namespace) -> int:
     elif failure is None:
         print(f"{args.pack}: sound ({report.checksums} checksums match)")
     else:
-        for fault in report.faults:
-            print(f"{args.pack}: damaged: {fault}")
+        for item in report.damage:
+            print(f"{args.pack}: damaged: {item}")
     return tell_failure(failure, f"{PROGRAM} verify")

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from shard_tools.cli import build, evaluate, finetune, look, rank
+from shard_tools.cli import build, evaluate, finetune, look, rank, upgrade
 from shard_tools.cli.arguments import PROGRAM
 from sti.cli.arguments import Parser, program_parser
 from sti.cli.program import Program
@@ -23,6 +23,7 @@ What the commands need, besides NumPy:
   inspect, verify   nothing
   rank, evaluate    onnxruntime; for plots of evaluate the extra "plot" (matplotlib)
   build             onnxruntime and the extra "build" (onnx, safetensors)
+  upgrade           the extra "build"
   finetune          the extra "train" (onnx, safetensors, torch; a CPU build of torch is enough)
 
 A command that lacks a package says how to install it.
@@ -46,6 +47,7 @@ def build_parser() -> Parser:
     build.add_command(commands)
     rank.add_command(commands)
     evaluate.add_command(commands)
+    upgrade.add_command(commands)
     look.add_commands(commands)
     return parser
 

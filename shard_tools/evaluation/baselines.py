@@ -16,7 +16,7 @@ All use the same kernels and the same nested code, which makes them stronger tha
 * *layer pipeline*: the standard pipeline. Every shard at one fidelity, nothing held; a layer is
   read while the one before it is decoded and then computed, as the paper decompresses just before
   use. The engine has no such mode: its time is always simulated.
-* *our pipeline*: every shard at one fidelity in the pipeline that the plan has: block by block,
+* *our pipeline*: every shard at one fidelity in the pipeline that the plan has: group by group,
   with a decode lane of its own and with the plan's preload. Not in the paper: it shows how much of
   the plan's advantage comes from choosing a fidelity for each shard.
 """
@@ -29,13 +29,13 @@ from typing import Literal
 
 from sti.device.lanes import COMPUTE, STORAGE
 from sti.device.profile import DeviceProfile
-from sti.model.block_layout import block_ranges
-from sti.model.fidelity import blocks_of, uniform_counts, working_buffers
+from sti.model.fidelity import WORKING_BUFFERS, groups_of, uniform_counts
+from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.pipeline.ring_buffer import ring_bytes
-from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_BLOCK, RunCosts, deadline_s, run_costs
+from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_GROUP, RunCosts, deadline_s, run_costs
 from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.prediction import Run, simulate_run
 from sti.planning.timeline import TimelineStep, simulate
@@ -72,7 +72,7 @@ class Contender:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of blocks read from storage in a run."""
+        """Bytes of weights read from storage in a run."""
         assert self.plan.predicted is not None
         return self.plan.predicted.bytes_read
 
@@ -147,8 +147,8 @@ class Baselines:
     def _held(self, bits: int) -> Iterator[Contender]:
         for submodel in self._manifest.submodels:
             size = sum(
-                total_bytes(block_ranges(block, uniform_counts(block, submodel.width, bits)))
-                for block in blocks_of(self._manifest, submodel)
+                total_bytes(group_ranges(group, uniform_counts(group, submodel.width, bits)))
+                for group in groups_of(self._manifest, submodel)
             )
             yield self._contender(submodel, bits, size)
 
@@ -215,11 +215,11 @@ def layerwise_s(
         TimelineStep(STORAGE, text_s + rows_s),
         TimelineStep(COMPUTE, embed_s, after=(0,)),
     ]
-    each = STEPS_PER_BLOCK * len(manifest.kinds)
+    each = STEPS_PER_GROUP * _steps_a_layer(plan)
     done: list[int] = []
     for first in range(FIRST_STEPS, len(work_s) - 1, each):
         layer = work_s[first : first + each]
-        read_s = sum(layer[::STEPS_PER_BLOCK])
+        read_s = sum(layer[::STEPS_PER_GROUP])
         steps.append(TimelineStep(STORAGE, read_s, after=tuple(done[-2:-1])))
         steps.append(TimelineStep(COMPUTE, sum(layer) - read_s, after=(len(steps) - 1,)))
         done.append(len(steps) - 1)
@@ -231,34 +231,36 @@ def _alone(manifest: Manifest, profile: DeviceProfile, submodel: Submodel, plan:
     """The steps of a run on one decode thread, none of them slowed by what runs beside it."""
     costs: RunCosts = run_costs(manifest, profile, plan.workload, plan.width, threads=1)
     costs = replace(costs, contention=1.0, embed_s=costs.embed_s / costs.contention)
-    blocks = blocks_of(manifest, submodel)
-    return simulate_run(costs, blocks, plan.steps, read_ahead=plan.read_ahead)
+    groups = groups_of(manifest, submodel)
+    return simulate_run(costs, groups, plan.steps, read_ahead=plan.read_ahead)
+
+
+def _steps_a_layer(plan: Plan) -> int:
+    """Slice groups in use of each layer."""
+    return len(plan.steps) // plan.depth
 
 
 def memory_bytes(manifest: Manifest, contender: Contender) -> int:
     """What a contender takes for the encoder's weights.
 
-    Preload buffer, ring and working buffers (decoded blocks, a byte a weight); where everything is
-    read first, all of it instead of the ring, and two layers where layers are read. Those need one
-    decoded block of each kind; the pipeline has its ``working_buffers``.
+    Preload buffer, ring and working buffers (decoded slice groups, a byte a weight); where
+    everything is read first, all of it instead of the ring, and two layers where layers are read.
+    Those need one decoded group of each kind; the pipeline has ``WORKING_BUFFERS``.
     Without token embeddings, graphs and states.
     """
     plan = contender.plan
     sizes = [
-        total_bytes(block_ranges(manifest.block(item.layer, item.kind), item.counts))
+        total_bytes(group_ranges(manifest.group(item.layer, item.kind, item.group), item.counts))
         for item in plan.steps
     ]
-    kinds = {block.kind: block.shard_weights for block in manifest.blocks}
-    slices = manifest.dimensions.slices
-    buffers = slices * sum(kinds.values())
+    buffers = sum(max(kind.groups) * kind.shard_weights for kind in manifest.kinds)
     if contender.mode == "sequential":
         return sum(sizes) + buffers
     if contender.mode == "layerwise":
-        each = len(kinds)
+        each = _steps_a_layer(plan)
         layers = [sum(sizes[first : first + each]) for first in range(0, len(sizes), each)]
         return ring_bytes(layers, 2) + buffers
-    counts = working_buffers(manifest)
-    buffers = slices * sum(weights * counts[kind] for kind, weights in kinds.items())
+    buffers *= WORKING_BUFFERS
     return _held_bytes(contender) + ring_bytes(sizes, plan.read_ahead + 1) + buffers
 
 

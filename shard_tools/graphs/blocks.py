@@ -39,6 +39,7 @@ from shard_tools.graphs.writer import (
 from sti.errors import InputError
 
 Activation = Literal["gelu", "gelu_new", "relu"]
+ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "relu")
 ATTENTION_SIDES = frozenset({"q", "k", "v", "o"})
 FFN_SIDES = frozenset({"up", "down"})
 

@@ -15,6 +15,9 @@ import numpy as np
 from shard_tools.graphs.writer import FLOAT, HALF, INT64, GraphWriter
 from sti.errors import InputError
 
+HEAD_KINDS = ("embedding", "sequence", "tokens")
+POOLINGS = ("mean", "cls", "pooler")
+
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:

@@ -6,17 +6,22 @@ and the resident region only; ``sti.pack.verify`` checks the bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from shard_tools.inspection.ranking_text import render_quality, render_ranking, render_submodels
-from sti.model.fidelity import blocks_of, loss_of, uniform_counts
-from sti.model.manifest import Manifest, Submodel
+from sti.model.fidelity import groups_of, loss_of, uniform_counts
+from sti.model.manifest import FORMAT_VERSION, Manifest, Submodel
 from sti.pack.header import VOCABULARY, padded
+from sti.pack.index import INDEX
 from sti.pack.pack_reader import PackReader
+from sti.pack.tokenizer import VOCABULARY_INDEX
 from sti.report.tables import aligned
 from sti.report.wording import counted
 from sti.units import format_size
+
+_CHECKSUM_BYTES = 4
 
 
 def describe(reader: PackReader) -> dict[str, Any]:
@@ -26,6 +31,8 @@ def describe(reader: PackReader) -> dict[str, Any]:
     return {
         "path": str(reader.path),
         "pack_id": reader.pack_id,
+        "format": FORMAT_VERSION,
+        "sha256": asdict(manifest.sha256),
         "name": manifest.name,
         "architecture": manifest.architecture,
         "task": manifest.task,
@@ -41,6 +48,7 @@ def describe(reader: PackReader) -> dict[str, Any]:
             "words": manifest.embeddings.rows,
         },
         "ladder": list(manifest.ladder),
+        "kinds": _kinds(manifest),
         "encoder_weights": _encoder_weights(manifest),
         "bits_a_weight": _bits(manifest),
         "bytes": _sizes(reader),
@@ -65,17 +73,21 @@ def describe(reader: PackReader) -> dict[str, Any]:
 
 
 def _encoder_weights(manifest: Manifest) -> int:
-    return sum(block.shard_weights for block in manifest.blocks) * manifest.dimensions.slices
+    dims = manifest.dimensions
+    return sum(kind.shard_weights for kind in manifest.kinds) * dims.layers * dims.slices
 
 
 def _bits(manifest: Manifest) -> dict[str, float]:
-    """Bits a weight of the outlier lists, of each plane, and of all together."""
-    slices = manifest.dimensions.slices
-    total = {"outliers": sum(sum(block.outlier_bytes) for block in manifest.blocks)}
+    """Bits a weight of the outlier lists, of each plane, and of all with their checksums."""
+    groups = manifest.groups
+    total = {"outliers": sum(sum(group.outlier_bytes) for group in groups)}
     for number, bits in enumerate(manifest.ladder):
-        total[f"plane {bits}"] = slices * sum(
-            block.planes[number].shard_bytes for block in manifest.blocks
+        total[f"plane {bits}"] = sum(
+            group.slices * group.planes[number].shard_bytes for group in groups
         )
+    total["checksums"] = _CHECKSUM_BYTES * sum(
+        group.slices * (1 + len(group.planes)) for group in groups
+    )
     total["all"] = sum(total.values())
     weights = _encoder_weights(manifest)
     return {key: round(size * 8 / weights, 3) for key, size in total.items()}
@@ -85,32 +97,35 @@ def _sizes(reader: PackReader) -> dict[str, int]:
     """Bytes of each part of the file; they add up to its size."""
     manifest, tensors = reader.manifest, reader.tensors()
     graphs = sum(tensors[name].length for name in manifest.graphs.values())
-    vocabulary = tensors[VOCABULARY].length
+    vocabulary = sum(
+        tensors[name].length for name in (VOCABULARY, *VOCABULARY_INDEX.values()) if name in tensors
+    )
+    index = sum(tensors[name].length for name in INDEX)
     words = manifest.embeddings.rows * manifest.embeddings.row_bytes
-    outliers = sum(sum(block.outlier_bytes) for block in manifest.blocks)
-    blocks = sum(block.length for block in manifest.blocks)
-    padding = padded(words) - words
-    padding += sum(padded(block.length) - block.length for block in manifest.blocks)
+    outliers = sum(sum(group.outlier_bytes) for group in manifest.groups)
+    groups = sum(group.length for group in manifest.groups)
+    blocks = reader.file_bytes - reader.embeddings_offset - padded(words)
     return {
         "header": reader.embeddings_offset - manifest.resident.length,
         "graphs": graphs,
         "vocabulary": vocabulary,
-        "other residents": manifest.resident.length - graphs - vocabulary,
+        "index": index,
+        "other residents": manifest.resident.length - graphs - vocabulary - index,
         "words": words,
         "outliers": outliers,
-        "planes": blocks - outliers,
-        "padding": padding,
+        "planes": groups - outliers,
+        "padding": padded(words) - words + blocks - groups,
         "file": reader.file_bytes,
     }
 
 
 def _uniform(manifest: Manifest, submodel: Submodel) -> list[dict[str, float]]:
     """What to expect of a submodel with every shard at one fidelity, lowest first."""
-    blocks = blocks_of(manifest, submodel)
+    groups = groups_of(manifest, submodel)
     found = []
     for bits in manifest.ladder:
-        counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
-        loss = loss_of(submodel, blocks, counts)
+        counts = [uniform_counts(group, submodel.width, bits) for group in groups]
+        loss = loss_of(submodel, groups, counts)
         entry: dict[str, float] = {"bits": bits, "loss": loss}
         if manifest.quality is not None:
             entry[manifest.quality.metric] = manifest.quality.estimate(loss).value
@@ -118,23 +133,40 @@ def _uniform(manifest: Manifest, submodel: Submodel) -> list[dict[str, float]]:
     return found
 
 
+def _kinds(manifest: Manifest) -> list[dict[str, Any]]:
+    """How the blocks of each kind are divided."""
+    return [
+        {
+            "kind": kind.name,
+            "slice_unit": kind.slice_unit,
+            "shard_weights": kind.shard_weights,
+            "groups": list(kind.groups),
+        }
+        for kind in manifest.kinds
+    ]
+
+
 def _importance(manifest: Manifest) -> list[dict[str, Any]]:
     """Each block's expected loss at the lowest fidelity, and how its slices share it."""
     found = []
-    for block in manifest.blocks:
-        worth = [sum(gains) for gains in zip(*(p.gains for p in block.planes[1:]), strict=True)]
-        worth = worth or [0.0] * manifest.dimensions.slices
-        found.append(
-            {
-                "layer": block.layer,
-                "kind": block.kind,
-                "loss_at_lowest": sum(worth),
-                "most_important": max(range(len(worth)), key=worth.__getitem__),
-                "most": max(worth),
-                "least_important": min(range(len(worth)), key=worth.__getitem__),
-                "least": min(worth),
-            }
-        )
+    for layer in range(manifest.dimensions.layers):
+        for kind in manifest.kinds:
+            worth = [
+                sum(plane.gains[number] for plane in group.planes[1:])
+                for group in manifest.block(layer, kind.name)
+                for number in range(group.slices)
+            ]
+            found.append(
+                {
+                    "layer": layer,
+                    "kind": kind.name,
+                    "loss_at_lowest": sum(worth),
+                    "most_important": max(range(len(worth)), key=worth.__getitem__),
+                    "most": max(worth),
+                    "least_important": min(range(len(worth)), key=worth.__getitem__),
+                    "least": min(worth),
+                }
+            )
     return found
 
 
@@ -152,6 +184,8 @@ def render(description: dict[str, Any], manifest: Manifest) -> str:
         f"  licence: {description['licence'] or 'not stated'}",
         f"  source: {description['source']}" if description["source"] else "",
         f"  fidelities: {', '.join(map(str, description['ladder']))} bits",
+        f"  slice groups: {'; '.join(map(_grouped, description['kinds']))}",
+        f"  format {description['format']}, content {description['sha256']['content']}",
     ]
     parts = [line for line in lines if line]
     total = description["bytes"]["file"]
@@ -183,6 +217,11 @@ def render(description: dict[str, Any], manifest: Manifest) -> str:
     parts += [aligned(header, ranks)]
     ranking = render_ranking(manifest)
     return "\n".join([*parts, ranking] if ranking else parts)
+
+
+def _grouped(kind: Mapping[str, Any]) -> str:
+    """The slices of each group of a kind's blocks."""
+    return f"{kind['kind']} {' + '.join(map(str, kind['groups']))}"
 
 
 def _listed(labels: list[str], most: int = 8) -> str:

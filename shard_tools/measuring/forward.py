@@ -10,29 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from zlib import crc32
+from itertools import groupby
 
 import numpy as np
 
 from shard_tools.measuring.residents import OwnResidents
 from sti.arrays import ByteArray, Float32Array, Int64Array
-from sti.backend.block_bytes import BlockBytes, check_block
-from sti.backend.interface import Backend, DecodeTask, GroupState
+from sti.backend.interface import Backend, SentenceState
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.backend.working_buffer import WorkingBuffer
-from sti.errors import PackCorruptError, StorageError
 from sti.model.fidelity import fidelities
-from sti.model.manifest import Block, Manifest, Submodel
+from sti.model.manifest import Manifest, SliceGroup, Submodel
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
+from sti.pipeline.decoding import DecodePolicy, DecodeTask, damaged, decode
+from sti.pipeline.preload_buffer import StepBytes
 from sti.pipeline.token_embeddings import Embedder
-from sti.planning.block_jobs import prepare_block as job_of
 from sti.planning.plan import Plan, PlanStep
-from sti.text.batching import Group, group_by_length
+from sti.planning.step_jobs import prepare_step
+from sti.text.batching import SentenceGroup, group_by_length
 from sti.text.encoding import Text
 
 States = tuple[Float32Array, ...]
 """Hidden states ``[B, S, d]`` of each group of a ``Batches``, between two blocks."""
+
+_Key = tuple[int, str, int]
+"""A slice group: layer, kind, number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,9 @@ class Batches:
     """Tokens of all texts, without padding."""
     truncated: int
     """Texts that were cut to the model's longest."""
-    groups: tuple[Group, ...]
+    groups: tuple[SentenceGroup, ...]
     embedded: States
-    working: tuple[GroupState, ...]
+    working: tuple[SentenceState, ...]
 
 
 class Forward:
@@ -84,12 +87,14 @@ class Forward:
         self._residents = OwnResidents(reader)
         self._manifest = reader.manifest
         self._backend: Backend = OrtBackend(self._residents, threads=threads, unsigned=unsigned)
-        self._decoder = self._backend.make_decoder()
+        self._policy = DecodePolicy(
+            self._backend.decoder, str(reader.path), check=True, adapt=False
+        )
         self._tokenizer = pack_tokenizer(reader)
         self._table: ByteArray | None = None
-        self._raw: dict[str, ByteArray] = {}
-        self._decoded: dict[tuple[int, str, int], WorkingBuffer] = {}
-        self._loaded: dict[tuple[str, int], tuple[int, int]] = {}
+        self._raw: dict[_Key, ByteArray] = {}
+        self._decoded: dict[tuple[_Key, int], WorkingBuffer] = {}
+        self._loaded: dict[tuple[str, int], tuple[_Key | None, int]] = {}
 
     def __enter__(self) -> Forward:
         return self
@@ -119,7 +124,8 @@ class Forward:
         encodings = [self._tokenizer.encode_text(text) for text in texts]
         lengths = [len(encoding.ids) for encoding in encodings]
         groups = group_by_length(lengths)
-        embedder = Embedder(self._manifest.embeddings, self._read_rows, self._backend)
+        where = str(self._reader.path)
+        embedder = Embedder(self._manifest.embeddings, self._read_rows, self._backend, where=where)
         states = embedder.start(encodings, groups, embedder.read(encodings), reuse=False)
         return Batches(
             count=len(texts),
@@ -166,56 +172,58 @@ class Forward:
         for state, hidden in zip(batches.working, start or batches.embedded, strict=True):
             state.set_hidden(hidden)
         for item in precision:
-            self._load(item)
             absent = [number for number, bits in enumerate(item.bits) if not bits]
-            with self._residents.without(self._manifest.block(item.layer, item.kind), absent):
-                for state in batches.working:
-                    state.block(item.layer, item.kind, len(item.bits))
+            width = len(item.bits)
+            with self._residents.without(item.layer, item.kind, absent):
+                for group in self._manifest.block(item.layer, item.kind):
+                    used = group.used(width)
+                    if not used:
+                        break
+                    self._load(group, item.bits[group.first : group.first + used])
+                    connects = group.first + used == width
+                    for state in batches.working:
+                        state.step(group, used, connects=connects)
 
-    def _load(self, item: BlockPrecision) -> None:
-        """Bring the weights into the working buffer of the block's kind, where they differ."""
-        buffer = self._backend.buffers[item.kind][0]
-        for number, bits in enumerate(item.bits):
-            wanted = (item.layer if bits else -1, bits)
-            if self._loaded.get((item.kind, number)) == wanted:
+    def _load(self, group: SliceGroup, wanted: Sequence[int]) -> None:
+        """Bring weights into the working buffer of the block's kind, where they differ.
+
+        Args:
+            wanted: bits of each of the group's slices in use; 0 for none.
+        """
+        buffer = self._backend.buffers[group.kind][0]
+        for number, bits in enumerate(wanted):
+            source = (_key(group) if bits else None, bits)
+            if self._loaded.get((group.kind, number)) == source:
                 continue
             if bits:
-                buffer.copy_slice(number, self._weights(item.layer, item.kind, bits))
+                buffer.copy_slice(number, self._weights(group, bits))
             else:
                 buffer.clear_slice(number)
-            self._loaded[item.kind, number] = wanted
+            self._loaded[group.kind, number] = source
 
-    def _weights(self, layer: int, kind: str, bits: int) -> WorkingBuffer:
-        """All slices of a block at one fidelity."""
-        key = (layer, kind, bits)
+    def _weights(self, group: SliceGroup, bits: int) -> WorkingBuffer:
+        """All slices of a group at one fidelity."""
+        key = (_key(group), bits)
         if key not in self._decoded:
-            block = self._manifest.block(layer, kind)
-            slices = self._manifest.dimensions.slices
-            counts = tuple(slices if step <= bits else 0 for step in self._manifest.ladder)
-            job = job_of(PlanStep(layer, kind, counts, 0), block, 0)
-            data = BlockBytes(self._bytes(block), tuple(r.offset for r in job.ranges), False)
-            check_block(job, data, where=str(self._reader.path))
-            out = self._backend.buffers[kind][0].another()
-            self._decoder.decode(DecodeTask(job, data, out))
+            counts = tuple(group.slices if plane.bits <= bits else 0 for plane in group.planes)
+            step = PlanStep(group.layer, group.kind, group.number, counts, 0)
+            job = prepare_step(step, group, 0, width=self._manifest.dimensions.slices)
+            starts = np.array([found.offset for found in job.ranges], np.uint64)
+            out = self._backend.buffers[group.kind][0].another()
+            task = DecodeTask(job, StepBytes(self._bytes(group), starts, False), out)
+            fault = decode(task, self._policy)
+            if fault is not None:
+                raise damaged(job, fault, self._policy)
             self._decoded[key] = out
         return self._decoded[key]
 
-    def _bytes(self, block: Block) -> ByteArray:
-        """A block as it is stored."""
-        if block.tensor not in self._raw:
-            offset = self._reader.block_offset(block.tensor)
-            self._raw[block.tensor] = self._read(offset, block.length)
-        return self._raw[block.tensor]
-
-    def _read(self, offset: int, length: int) -> ByteArray:
-        path = self._reader.path
-        try:
-            found = np.fromfile(path, dtype=np.uint8, count=length, offset=offset)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-        if found.size != length:
-            raise PackCorruptError(f"{path}: ends unexpectedly; fetch the pack again")
-        return found
+    def _bytes(self, group: SliceGroup) -> ByteArray:
+        """A group as it is stored."""
+        key = _key(group)
+        if key not in self._raw:
+            data = self._reader.read(self._reader.group_offset(group), group.length)
+            self._raw[key] = np.frombuffer(data, np.uint8)
+        return self._raw[key]
 
     def _read_rows(self, rows: Int64Array, out: ByteArray) -> None:
         np.take(self._embedding_table(), rows, axis=0, out=out, mode="clip")
@@ -225,40 +233,50 @@ class Forward:
         if self._table is None:
             table = self._manifest.embeddings
             size = table.rows * table.row_bytes
-            found = self._read(self._reader.embeddings_offset, size)
-            if crc32(found.data) != table.checksum:
-                raise PackCorruptError(
-                    f"{self._reader.path}: the embedding table does not match its checksum; "
-                    "the pack is damaged, fetch it again"
-                )
-            self._table = found.reshape(table.rows, table.row_bytes)
+            found = self._reader.read(self._reader.embeddings_offset, size)
+            self._table = np.frombuffer(found, np.uint8).reshape(table.rows, table.row_bytes)
         return self._table
+
+
+def _key(group: SliceGroup) -> _Key:
+    return group.layer, group.kind, group.number
 
 
 def precision_of(plan: Plan, manifest: Manifest) -> Precision:
     """What a plan runs. The plan must fit the manifest (``sti.planning.check.check_plan``)."""
-    blocks = [manifest.block(item.layer, item.kind) for item in plan.steps]
-    return counted_precision(blocks, [item.counts for item in plan.steps], plan.width)
+    groups = [manifest.group(item.layer, item.kind, item.group) for item in plan.steps]
+    return counted_precision(groups, [item.counts for item in plan.steps], plan.width)
 
 
 def counted_precision(
-    blocks: Sequence[Block], counts: Sequence[Sequence[int]], width: int
+    groups: Sequence[SliceGroup], counts: Sequence[Sequence[int]], width: int
 ) -> Precision:
-    """What blocks run, given how many shards of each of their planes are read.
+    """What blocks run, given how many shards of each plane of their groups are read.
 
     Args:
-        counts: for each block a number a plane.
+        groups: those with one of the first ``width`` slices, in the order of execution.
+        counts: for each group a number a plane.
     """
+    pairs = zip(groups, counts, strict=True)
+    blocks = groupby(pairs, key=lambda pair: (pair[0].layer, pair[0].kind))
     return tuple(
-        BlockPrecision(block.layer, block.kind, fidelities(block, tuple(read))[:width])
-        for block, read in zip(blocks, counts, strict=True)
+        BlockPrecision(
+            layer,
+            kind,
+            tuple(
+                bits
+                for group, read in parts
+                for bits in fidelities(group, read)[: group.used(width)]
+            ),
+        )
+        for (layer, kind), parts in blocks
     )
 
 
 def uniform_precision(manifest: Manifest, submodel: Submodel, bits: int) -> Precision:
     """Every slice in use of a submodel at ``bits``."""
     return tuple(
-        BlockPrecision(block.layer, block.kind, (bits,) * submodel.width)
-        for block in manifest.blocks
-        if block.layer in submodel.layers
+        BlockPrecision(layer, kind.name, (bits,) * submodel.width)
+        for layer in submodel.layers
+        for kind in manifest.kinds
     )

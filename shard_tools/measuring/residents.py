@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.model.manifest import Block, Manifest
+from sti.model.manifest import Manifest
 from sti.pack.pack_reader import PackReader
 
 
@@ -47,7 +47,7 @@ class OwnResidents:
         return self._reader.has_resident(name)
 
     @contextmanager
-    def without(self, block: Block, absent: Sequence[int]) -> Iterator[None]:
+    def without(self, layer: int, kind: str, absent: Sequence[int]) -> Iterator[None]:
         """Inside, what these slices of a block add beside their shards is zero, too.
 
         Scales, biases and side weights: with zero weights as well, a slice adds nothing to the
@@ -56,7 +56,7 @@ class OwnResidents:
         kept: list[tuple[NDArray[Any], NDArray[Any]]] = []
         try:
             if absent:
-                for array, rows in self._rows(block, absent):
+                for array, rows in self._rows(layer, kind, absent):
                     kept.append((array, array.copy()))
                     array[rows] = 0
             yield
@@ -65,15 +65,15 @@ class OwnResidents:
                 array[:] = values
 
     def _rows(
-        self, block: Block, absent: Sequence[int]
+        self, layer: int, name: str, absent: Sequence[int]
     ) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
         """The resident tensors that belong to slices, and which rows belong to the absent ones."""
-        kind, base = self.manifest.kind(block.kind), f"layer.{block.layer}.{block.kind}"
+        kind, base = self.manifest.kind(name), f"layer.{layer}.{name}"
         slices = self.manifest.dimensions.slices
         names = [*kind.sliced]
         names += [f"{side.name}_w" for side in kind.side if not side.channels_per_slice]
-        for name in names:
-            array = self.resident(f"{base}.{name}")
+        for tensor in names:
+            array = self.resident(f"{base}.{tensor}")
             yield array, np.isin(np.arange(len(array)) * slices // max(len(array), 1), absent)
         for side in kind.side:
             if side.channels_per_slice:

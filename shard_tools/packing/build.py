@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 
 from shard_tools.architectures.base import Model
 from shard_tools.checkpoint.reader import Checkpoint
-from shard_tools.packing.activation_importance import Meter, calibration_batch, calibration_texts
+from shard_tools.packing.activation_importance import (
+    Meter,
+    calibration_batch,
+    calibration_texts,
+    scaled_gains,
+)
 from shard_tools.packing.draft import draft_manifest
 from shard_tools.packing.encoding import encode_block, encode_embeddings, with_gains
 from shard_tools.packing.estimated_importance import (
@@ -33,8 +38,10 @@ from shard_tools.packing.source import Source, read_source
 from shard_tools.progress import Progress
 from shard_tools.quantization.encode import fidelity_values
 from sti.errors import InputError
-from sti.model.manifest import Block, Manifest
+from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.header import VOCABULARY
+from sti.pack.tokenizer import VOCABULARY_INDEX
+from sti.text.vocabulary_index import make_index
 from sti.text.wordpiece import Tokenizer
 
 _ENCODE_WORK = 3.0
@@ -72,21 +79,20 @@ def build(
                 model, source.ladder, grid_sigmas=options.grid_sigmas, line=line
             )
             residents = model.residents(source.tokenizer.max_tokens) | quantized.residents()
-            graphs = model.graphs(quantized.side)
+            graphs = model.graph_spec(quantized.side)
             draft = draft_manifest(source, quantized, graphs, options)
             if estimate is not None:
                 draft = replace(draft, notes=draft.notes | estimate_notes(estimate))
-            blobs = _blobs(graphs, source.vocabulary)
-            writer = PackWriter(stream, draft, residents | blobs)
-            checksum = writer.words(encode_embeddings(model, draft.embeddings, line))
-            embeddings = replace(draft.embeddings, checksum=checksum)
+            made = made_residents(graphs.build(), source.vocabulary)
+            writer = PackWriter(stream, draft, residents | made)
+            writer.words(encode_embeddings(model, draft.embeddings, line))
             importance: Meter | EstimatedImportance
             if estimate is None:
                 importance = _meter(source, quantized, texts, residents)
             else:
                 importance = EstimatedImportance(estimate)
-            blocks = _write_blocks(writer, quantized, model.slices, importance, line)
-            return writer.finish(replace(draft, embeddings=embeddings, blocks=blocks))
+            groups = _write_blocks(writer, quantized, draft, importance, line)
+            return writer.finish(replace(draft, groups=groups))
 
 
 def _keep_apart(checkpoint: Checkpoint, output: Path) -> None:
@@ -104,10 +110,16 @@ def _work(model: Model) -> float:
     return weights * (1.0 + _ENCODE_WORK) + model.vocabulary * model.hidden
 
 
-def _blobs(graphs: Mapping[str, bytes], vocabulary: bytes) -> dict[str, NDArray[Any]]:
-    """Graphs and vocabulary as tensors of bytes, by their names in the pack."""
-    named = {f"graph.{name}": data for name, data in graphs.items()} | {VOCABULARY: vocabulary}
-    return {name: np.frombuffer(data, dtype=np.uint8) for name, data in named.items()}
+def made_residents(graphs: Mapping[str, bytes], vocabulary: bytes) -> dict[str, NDArray[Any]]:
+    """Graphs, and the vocabulary with its index, by their names in the pack.
+
+    Raises:
+        PackFormatError: the vocabulary is not UTF-8 or holds a word twice.
+    """
+    blobs = {f"graph.{name}": data for name, data in graphs.items()} | {VOCABULARY: vocabulary}
+    index = make_index(vocabulary)._asdict()
+    found: dict[str, NDArray[Any]] = {VOCABULARY_INDEX[name]: index[name] for name in index}
+    return found | {name: np.frombuffer(data, dtype=np.uint8) for name, data in blobs.items()}
 
 
 def _meter(
@@ -120,16 +132,21 @@ def _meter(
 def _write_blocks(
     writer: PackWriter,
     quantized: QuantizedModel,
-    slices: int,
+    draft: Manifest,
     importance: Meter | EstimatedImportance,
     line: Progress,
-) -> tuple[Block, ...]:
-    """Measure, encode and write block after block; the blocks as they stand in the manifest."""
-    layouts, errors = [], []
+) -> tuple[SliceGroup, ...]:
+    """Measure, encode and write block after block; their groups as they stand in the manifest."""
+    groups, errors = [], {}
     for block in quantized.blocks:
-        errors.append(importance.measure(block))
-        encoded = encode_block(block, quantized.encoder, slices, errors[-1])
-        writer.block(encoded)
-        layouts.append(encoded.layout)
+        kind = draft.kind(block.layout.name)
+        errors[block.layer, kind.name] = taken = importance.measure(block)
+        slices = draft.dimensions.slices
+        for encoded in encode_block(block, quantized.encoder, slices, kind.groups, taken):
+            groups.append(writer.group(encoded))
         line.step(block.weights * _ENCODE_WORK, f"encoding layer {block.layer}")
-    return with_gains(layouts, errors, importance.arriving())
+    gains = {
+        key: scaled_gains(taken, share)
+        for (key, taken), share in zip(errors.items(), importance.arriving(), strict=True)
+    }
+    return with_gains(groups, gains)

@@ -1,25 +1,24 @@
 """The manifest of a pack before its blocks are encoded.
 
-In: a checkpoint's ``Source``, its ``QuantizedModel``, the names of its graphs. Out: a ``Manifest``
-with everything but what writing finds out: checksums, the order of planes, gains. ``PackWriter``
-sets aside the space that the finished header can take at most. Knows nothing of bytes.
+In: a checkpoint's ``Source``, its ``QuantizedModel``, what its graphs are made from. Out: a
+``Manifest`` with everything but what encoding and writing find out: slice groups, checksums,
+hashes. Knows nothing of bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from shard_tools.checkpoint.modelcard import licence_of
+from shard_tools.graphs.spec import GraphSpec
 from shard_tools.packing.options import BuildOptions
-from shard_tools.packing.pack_writer import draft_block
 from shard_tools.packing.quantized_model import QuantizedModel
 from shard_tools.packing.source import Source
-from shard_tools.quantization.blocks import QuantizedBlock, manifest_kind
-from shard_tools.quantization.embedding_table import group_size, row_bytes
-from sti.codec.codebook import plane_bytes
+from shard_tools.quantization.blocks import manifest_kind
+from shard_tools.quantization.embedding_table import group_size
+from sti.codec.word_rows import row_bytes
 from sti.model.manifest import (
-    Block,
+    ContentHashes,
     Dimensions,
     EmbeddingTable,
     Manifest,
@@ -30,9 +29,9 @@ from sti.version import __version__
 
 
 def draft_manifest(
-    source: Source, quantized: QuantizedModel, graphs: Collection[str], options: BuildOptions
+    source: Source, quantized: QuantizedModel, graphs: GraphSpec, options: BuildOptions
 ) -> Manifest:
-    """The manifest before checksums, orders and gains are known."""
+    """The manifest before its groups are encoded."""
     model, codebook = source.model, quantized.encoder.codebook
     group = group_size(model.hidden)
     return Manifest(
@@ -49,28 +48,27 @@ def draft_manifest(
         codebook=codebook.to_json(),
         tokenizer=source.tokenizer.to_json(),
         labels=model.labels,
-        graphs={name: f"graph.{name}" for name in graphs},
+        graphs={name: f"graph.{name}" for name in graphs.names()},
         kinds=tuple(
-            manifest_kind(layout, model.slices, quantized.side[layout.name])
+            manifest_kind(
+                layout,
+                model.slices,
+                quantized.side[layout.name],
+                group_bytes=options.group_bytes,
+            )
             for layout in model.kinds
         ),
-        blocks=tuple(_block(block, model.slices, codebook.ladder) for block in quantized.blocks),
+        groups=(),
         embeddings=EmbeddingTable(
-            model.vocabulary, model.hidden, group, row_bytes(model.hidden, group), 0
+            model.vocabulary, model.hidden, group, row_bytes(model.hidden, group)
         ),
         submodels=(Submodel(model.layers, model.slices, tuple(range(model.layers)), 0.0),),
         resident=ResidentRegion("", 1, 0),
+        sha256=ContentHashes("", ""),
         quality=None,
         rejection=None,
+        graph_spec=graphs.to_json(),
         notes=_notes(source, options),
-    )
-
-
-def _block(block: QuantizedBlock, slices: int, ladder: tuple[int, ...]) -> Block:
-    weights = block.weights // slices
-    sizes = dict(zip(ladder, plane_bytes(ladder, weights), strict=True))
-    return draft_block(
-        block.layer, block.layout.name, shard_weights=weights, slices=slices, plane_bytes=sizes
     )
 
 

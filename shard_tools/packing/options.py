@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from shard_tools.quantization.blocks import GROUP_BYTES
 from shard_tools.quantization.grids import DEFAULT_GRID_SIGMAS, outlier_cut
 from sti.codec.codebook import check_ladder
 from sti.errors import InputError, PackFormatError
@@ -23,6 +24,8 @@ class BuildOptions:
     source: str = ""
     calibration: Path | None = None
     """Texts to measure importance with, one per line; None: the set that comes with the builder."""
+    group_bytes: int = GROUP_BYTES
+    """The least that a slice group is to have at 2 bits; no option of the command."""
 
 
 def check_options(options: BuildOptions) -> None:

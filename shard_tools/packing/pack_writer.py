@@ -1,13 +1,14 @@
-"""Writing a pack: the header, the resident region, the embedding table, then block after block.
+"""Writing a pack: the header, the resident region, the embedding table, then group after group.
 
-In: a draft of the manifest, resident tensors, encoded token embeddings, encoded blocks. Out: a file
-laid out as ``FORMAT.md`` says, complete or not there at all. Blocks go to the file as they are
-made, so the header, which holds their checksums, is written last, into space set aside for the
-longest it can become. Knows nothing of how anything was encoded.
+In: a draft of the manifest, resident tensors, encoded token embeddings, encoded slice groups. Out:
+a file laid out as ``FORMAT.md`` says, complete or not there at all. Groups go to the file as they
+are made, so the index, which holds their checksums, and the header are written last, into the
+space that was left for them. Knows nothing of how anything was encoded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,33 +20,50 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from sti.arrays import ByteArray
 from sti.errors import InputError, StorageError
-from sti.model.manifest import ALIGNMENT, Block, Manifest, Plane, ResidentRegion
-from sti.pack.header import CHECKSUM_DIGITS, HEADER_START, WORDS, header_checksum, padded
+from sti.model.manifest import (
+    ContentHashes,
+    Manifest,
+    Plane,
+    ResidentRegion,
+    SliceGroup,
+)
+from sti.pack.header import (
+    CHECKSUM_DIGITS,
+    DTYPES,
+    HEADER_START,
+    MOST_HEADER_BYTES,
+    PAD,
+    WORDS,
+    header_checksum,
+    padded,
+)
+from sti.pack.index import INDEX, group_start, index_arrays, index_hash, read_index
 from sti.pack.safetensors_table import LENGTH_BYTES
 from sti.storage.atomic_file import remove_abandoned_drafts, replacing
 
-PAD = "resident.pad"
-"""Name of the tensor that fills the resident region up to the alignment."""
-
-_DTYPES = {
-    np.dtype("<i8"): "I64",
-    np.dtype("<f4"): "F32",
-    np.dtype("<f2"): "F16",
-    np.dtype("u1"): "U8",
-}
+_TYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LONGEST_CHECKSUM = 2**32 - 1
-_LONGEST_GAIN = 1.234e15
-"""No float of four significant digits has a longer text."""
+_LONGEST_BLOCK = 10**15
+"""Bytes of a block: its place in the header takes no more digits than those of this."""
+
+NO_HASH = "0" * 64
+"""Stands for a hash that is not known yet."""
+
+Place = tuple[str, str, tuple[int, ...], int]
+"""A tensor's name, type, shape and bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedBlock:
-    """A block as it is written to the file."""
+class EncodedGroup:
+    """A slice group as it is stored. Everything is given by slice."""
 
-    layout: Block
-    parts: Sequence[NDArray[np.uint8]]
-    """Outlier lists in slice order, then each plane's shards in its order."""
+    outliers: Sequence[ByteArray]
+    planes: Mapping[int, Sequence[ByteArray]]
+    """For each fidelity, ascending, the shards of the plane that raises them to it."""
+    orders: Sequence[Sequence[int]]
+    """For each plane, the slices in the order in which it stores them."""
 
 
 @contextmanager
@@ -62,6 +80,8 @@ def replacing_pack(path: Path) -> Iterator[BinaryIO]:
         raise InputError(
             f"{path}: is a directory; name the pack, e.g. {path / 'model.safetensors'}"
         )
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not a regular file; name another output")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such directory; create it first")
     remove_abandoned_drafts(path)
@@ -75,84 +95,162 @@ def replacing_pack(path: Path) -> Iterator[BinaryIO]:
 
 
 class PackWriter:
-    """Writes one pack into an empty file. Call ``words``, then ``block`` for each, then ``finish``.
+    """Writes one pack into an empty file.
+
+    Call ``words``, then ``group`` for each group in the order of execution, then ``finish``.
 
     Args:
         stream: seekable, positioned anywhere; owned by the caller.
-        draft: the manifest before anything is encoded: its ``blocks`` are made by ``draft_block``;
-            checksums of the embedding table and of the residents are not read.
-        resident: name to array (int64, float32 or uint8), little endian.
+        draft: the manifest before anything is encoded: without groups; checksums and hashes are not
+            read.
+        resident: name to array of one of the types of ``DTYPES``; the index is added to them.
+
+    Raises:
+        InputError: the header would be longer than headers may be; nothing was written.
     """
 
     def __init__(
         self, stream: BinaryIO, draft: Manifest, resident: Mapping[str, NDArray[Any]]
     ) -> None:
         self._stream = stream
-        self._places: list[tuple[str, str, tuple[int, ...], int]] = []
-        region = self._lay_out(resident)
+        self._draft = draft
+        self._places: list[Place] = []
+        self._content = hashlib.sha256()
+        self._region = self._lay_out({**index_arrays(replace(draft, groups=())), **resident})
         words = draft.embeddings.rows * draft.embeddings.row_bytes
         self._words_bytes = words
-        self._resident = ResidentRegion(self._places[0][0], len(region), zlib.crc32(region))
         self._place(WORDS, "U8", (padded(words),), padded(words))
-        worst = replace(
-            draft,
-            resident=self._resident,
-            embeddings=replace(draft.embeddings, checksum=_LONGEST_CHECKSUM),
-        )
-        blocks = [(block.tensor, padded(block.length)) for block in draft.blocks]
-        header = _header(worst, [*self._places, *((n, "U8", (s,), s) for n, s in blocks)])
-        self._start = padded(LENGTH_BYTES + len(header))
-        stream.seek(self._start)
-        stream.write(region)
+        self._start = padded(LENGTH_BYTES + len(self._longest_header()))
+        if self._start - LENGTH_BYTES > MOST_HEADER_BYTES:
+            raise InputError(
+                f"the header of the pack would have {self._start - LENGTH_BYTES} bytes, more than "
+                f"{MOST_HEADER_BYTES}; a model of fewer layers, or shorter notes and labels, fit"
+            )
+        self._order = [
+            (layer, kind.name, number, sum(kind.groups[:number]), count)
+            for layer in range(draft.dimensions.layers)
+            for kind in draft.kinds
+            for number, count in enumerate(kind.groups)
+        ]
+        self._written: list[SliceGroup] = []
+        self._end = 0  # of the last group, inside its block
+        stream.seek(self._start + len(self._region))
 
-    def _lay_out(self, resident: Mapping[str, NDArray[Any]]) -> bytes:
+    def _lay_out(self, resident: Mapping[str, NDArray[Any]]) -> bytearray:
         """The resident region: wide types first, so that each tensor is aligned to its type."""
         named = [(name, np.ascontiguousarray(array)) for name, array in resident.items()]
         named.sort(key=lambda item: -item[1].itemsize)
-        parts = [array.tobytes() for _, array in named]
+        region = bytearray()
         for name, array in named:
-            self._place(name, _DTYPES[array.dtype], array.shape, array.nbytes)
-        used = sum(len(part) for part in parts)
-        rest = padded(used) - used
+            data = array.tobytes()
+            region += data
+            self._place(name, _TYPE_NAMES[array.dtype], array.shape, len(data))
+            if name not in INDEX:
+                self._content.update(name.encode("utf-8") + b"\0" + data)
+        rest = padded(len(region)) - len(region)
         self._place(PAD, "U8", (rest,), rest)
-        return b"".join([*parts, bytes(rest)])
+        return region + bytes(rest)
+
+    def _longest_header(self) -> bytes:
+        """A header that is at least as long as the one to come."""
+        draft = self._draft
+        blocks: list[Place] = [
+            (f"block.{layer}.{kind.name}", "U8", (_LONGEST_BLOCK,), _LONGEST_BLOCK)
+            for layer in range(draft.dimensions.layers)
+            for kind in draft.kinds
+        ]
+        worst = replace(
+            draft,
+            resident=ResidentRegion(self._places[0][0], len(self._region), _LONGEST_CHECKSUM),
+            sha256=ContentHashes(NO_HASH, NO_HASH),
+        )
+        return _header(worst, [*self._places, *blocks])
 
     def _place(self, name: str, dtype: str, shape: tuple[int, ...], length: int) -> None:
         self._places.append((name, dtype, shape, length))
 
-    def words(self, rows: Iterable[NDArray[np.uint8]]) -> int:
-        """Write the embedding table, given as encoded rows in pieces; returns its CRC-32."""
-        crc, done = 0, 0
-        for piece in rows:
-            data = np.ascontiguousarray(piece).reshape(-1)
-            crc = zlib.crc32(data, crc)
+    def words(self, rows: Iterable[NDArray[np.uint8]]) -> None:
+        """Write the embedding table, given as encoded rows in chunks."""
+        done = 0
+        for chunk in rows:
+            data = np.ascontiguousarray(chunk).reshape(-1)
             done += data.nbytes
+            self._content.update(data)
             self._stream.write(data)
         assert done == self._words_bytes, "the embedding table has another size than announced"
         self._stream.write(bytes(padded(done) - done))
-        return crc
 
-    def block(self, block: EncodedBlock) -> None:
-        """Write the next block, in the order of execution."""
-        done = 0
-        for part in block.parts:
-            self._stream.write(part)
-            done += part.nbytes
-        assert done == block.layout.length, "a block has another size than its layout says"
-        size = padded(done)
-        self._stream.write(bytes(size - done))
-        self._place(block.layout.tensor, "U8", (size,), size)
+    def group(self, encoded: EncodedGroup) -> SliceGroup:
+        """Write the next group; returns its layout, with gains of zero."""
+        layer, kind, number, first, count = self._order[len(self._written)]
+        assert len(encoded.outliers) == count, "a group has another number of slices than its kind"
+        start = group_start(self._end) if number else 0
+        self._stream.write(bytes(start - (self._end if number else 0)))
+        shards = list(encoded.planes.values())
+        for index, outliers in enumerate(encoded.outliers):
+            self._content.update(outliers)
+            for plane in shards:
+                self._content.update(plane[index])
+        parts = [
+            *encoded.outliers,
+            *(plane[i] for plane, order in zip(shards, encoded.orders, strict=True) for i in order),
+        ]
+        self._stream.writelines(part.data for part in parts)
+        length = sum(part.nbytes for part in parts)
+        planes = tuple(
+            Plane(
+                bits=bits,
+                shard_bytes=plane[0].nbytes,
+                order=tuple(order),
+                checksums=tuple(zlib.crc32(shard) for shard in plane),
+                gains=(0.0,) * count,
+            )
+            for (bits, plane), order in zip(encoded.planes.items(), encoded.orders, strict=True)
+        )
+        layout = SliceGroup(
+            layer=layer,
+            kind=kind,
+            number=number,
+            first=first,
+            start=start,
+            length=length,
+            shard_weights=self._draft.kind(kind).shard_weights,
+            outlier_bytes=tuple(outliers.nbytes for outliers in encoded.outliers),
+            outlier_checksums=tuple(zlib.crc32(outliers) for outliers in encoded.outliers),
+            planes=planes,
+        )
+        self._written.append(layout)
+        self._end = start + length
+        if number + 1 == len(self._draft.kind(kind).groups):
+            size = padded(self._end)
+            self._stream.write(bytes(size - self._end))
+            self._place(layout.tensor, "U8", (size,), size)
+        return layout
 
     def finish(self, manifest: Manifest) -> Manifest:
-        """Write the header.
+        """Write index and header.
 
         Args:
-            manifest: the final one; its ``resident`` is replaced by what was written.
+            manifest: the final one: its groups as ``group`` returned them, with their gains; its
+                ``resident`` and ``sha256`` are replaced by what was written.
 
         Returns:
-            The manifest as written.
+            The manifest as written, as a reader will find it.
         """
-        final = replace(manifest, resident=self._resident)
+        assert len(self._written) == len(self._order), "groups are missing"
+        index = index_arrays(manifest)
+        at = 0
+        for name, _, _, length in self._places:
+            if name in INDEX:
+                self._region[at : at + length] = index[name].tobytes()
+            at += length
+        final = replace(
+            manifest,
+            resident=ResidentRegion(
+                self._places[0][0], len(self._region), zlib.crc32(self._region)
+            ),
+            sha256=ContentHashes(self._content.hexdigest(), index_hash(index)),
+        )
         header = _header(final, self._places)
         space = self._start - LENGTH_BYTES
         assert len(header) <= space, "the header outgrew the space set aside for it"
@@ -162,30 +260,11 @@ class PackWriter:
         self._stream.seek(0)
         self._stream.write(space.to_bytes(LENGTH_BYTES, "little"))
         self._stream.write(header[:start] + digits + header[start + CHECKSUM_DIGITS :])
-        return final
+        self._stream.write(self._region)
+        return replace(final, groups=read_index(final, index.__getitem__, where="the new pack"))
 
 
-def draft_block(
-    layer: int, kind: str, *, shard_weights: int, slices: int, plane_bytes: Mapping[int, int]
-) -> Block:
-    """A block whose entry in the manifest is at least as long as that of the finished one."""
-    most = shard_weights * 4 + ALIGNMENT
-    planes = tuple(
-        Plane(
-            bits=bits,
-            shard_bytes=size,
-            order=tuple(range(slices)),
-            checksums=(_LONGEST_CHECKSUM,) * slices,
-            gains=(_LONGEST_GAIN,) * slices,
-        )
-        for bits, size in plane_bytes.items()
-    )
-    length = slices * (most + sum(plane_bytes.values()))
-    checksums = (_LONGEST_CHECKSUM,) * slices
-    return Block(layer, kind, shard_weights, length, (most,) * slices, checksums, planes)
-
-
-def _header(manifest: Manifest, places: Sequence[tuple[str, str, tuple[int, ...], int]]) -> bytes:
+def _header(manifest: Manifest, places: Sequence[Place]) -> bytes:
     """The JSON header, its checksum still zeros."""
     metadata = {"format": "sti", "crc32": "0" * CHECKSUM_DIGITS, "sti": manifest.to_json()}
     entries: dict[str, Any] = {"__metadata__": metadata}

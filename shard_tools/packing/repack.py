@@ -8,48 +8,35 @@ Every byte that is copied is compared with its checksum. Knows nothing of how ga
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_tools.packing.pack_writer import PAD, EncodedBlock, PackWriter, replacing_pack
+from shard_tools.packing.encoding import Gains, falling, with_gains
+from shard_tools.packing.pack_writer import EncodedGroup, PackWriter, replacing_pack
 from sti.errors import PackCorruptError
-from sti.model.manifest import Block, Manifest, Plane
-from sti.pack.header import WORDS, open_file, read_exactly
+from sti.model.manifest import Manifest, SliceGroup
+from sti.pack.content_hash import bad_rows, pieces_of, word_chunks
+from sti.pack.header import PAD, WORDS
+from sti.pack.index import INDEX
 from sti.pack.pack_reader import PackReader
 
-Gains = Mapping[tuple[int, str], Sequence[Sequence[float]]]
-"""By layer and kind: one row per plane, one number per slice."""
 
-_COPY_BYTES = 1 << 22
-
-
-def ranked_blocks(blocks: Sequence[Block], gains: Gains) -> tuple[Block, ...]:
-    """The blocks with these gains, every plane but the first in the order of its own, most first.
+def ranked_groups(groups: Sequence[SliceGroup], gains: Gains) -> tuple[SliceGroup, ...]:
+    """The groups with these gains, every plane but the first in the order of its own, most first.
 
     The first plane keeps the slice order: it is the order that width cuts.
     """
     found = []
-    for block in blocks:
-        rows = gains[block.layer, block.kind]
-        planes = [replace(block.planes[0], gains=tuple(rows[0]))]
-        planes += [
-            _ordered(plane, tuple(row))
-            for plane, row in zip(block.planes[1:], rows[1:], strict=True)
-        ]
-        found.append(replace(block, planes=tuple(planes)))
+    for group in with_gains(groups, gains):
+        first, *others = group.planes
+        planes = [replace(plane, order=tuple(falling(plane.gains))) for plane in others]
+        found.append(replace(group, planes=(first, *planes)))
     return tuple(found)
-
-
-def _ordered(plane: Plane, gains: tuple[float, ...]) -> Plane:
-    order = tuple(sorted(range(len(gains)), key=lambda index: (-gains[index], index)))
-    places = {index: place for place, index in enumerate(plane.order)}
-    checksums = tuple(plane.checksums[places[index]] for index in order)
-    return replace(plane, order=order, checksums=checksums, gains=gains)
 
 
 def repack(reader: PackReader, output: Path, manifest: Manifest) -> Manifest:
@@ -58,8 +45,7 @@ def repack(reader: PackReader, output: Path, manifest: Manifest) -> Manifest:
     Args:
         reader: the pack to take everything from.
         output: the new pack; may be the same file, which is replaced when all went well.
-        manifest: the pack's own but for gains, orders with their checksums, submodels, quality,
-            rejection and notes.
+        manifest: the pack's own but for gains, orders, submodels, quality, rejection and notes.
 
     Returns:
         The manifest as written.
@@ -68,54 +54,63 @@ def repack(reader: PackReader, output: Path, manifest: Manifest) -> Manifest:
         PackCorruptError: the pack is damaged; names the part.
         InputError, StorageError: ``output`` cannot be written.
     """
-    with open_file(reader.path) as stream, replacing_pack(output) as target:
-        writer = PackWriter(target, manifest, _residents(reader))
-        found = writer.words(_words(reader, stream))
-        if found != manifest.embeddings.checksum:
-            raise _damaged(reader, "the embedding table")
-        for block in manifest.blocks:
-            old = reader.manifest.block(block.layer, block.kind)
-            writer.block(EncodedBlock(block, _parts(reader, stream, old, block)))
-        return writer.finish(manifest)
+    old = reader.manifest
+    with replacing_pack(output) as target:
+        writer = PackWriter(target, replace(manifest, groups=()), _residents(reader))
+        writer.words(_words(reader))
+        for before, after in zip(old.groups, manifest.groups, strict=True):
+            orders = [plane.order for plane in after.planes]
+            writer.group(_stored_group(reader, before, orders))
+        written = writer.finish(manifest)
+        if written.sha256.content != old.sha256.content:
+            raise _damaged(reader, "the content as a whole")
+        return written
 
 
 def _residents(reader: PackReader) -> dict[str, NDArray[Any]]:
     names = [name for name in reader.tensors() if reader.has_resident(name)]
-    return {name: reader.resident(name) for name in names if name not in (PAD, WORDS)}
+    left_out = (PAD, WORDS, *INDEX)
+    return {name: reader.resident(name) for name in names if name not in left_out}
 
 
-def _words(reader: PackReader, stream: BinaryIO) -> Iterator[NDArray[np.uint8]]:
-    """The embedding table in pieces."""
+def _words(reader: PackReader) -> Iterator[NDArray[np.uint8]]:
+    """The embedding table in chunks."""
     table = reader.manifest.embeddings
-    length = table.rows * table.row_bytes
-    for start in range(0, length, _COPY_BYTES):
-        size = min(_COPY_BYTES, length - start)
-        piece = read_exactly(stream, reader.path, reader.embeddings_offset + start, size)
-        yield np.frombuffer(piece, dtype=np.uint8)
+    for first, rows in word_chunks(reader.read, table, reader.embeddings_offset):
+        bad = bad_rows(rows, table.row_bytes, first=first)
+        if bad:
+            raise _damaged(reader, f"token embedding {bad[0]}")
+        yield np.frombuffer(rows, dtype=np.uint8)
 
 
-def _parts(reader: PackReader, stream: BinaryIO, old: Block, new: Block) -> list[NDArray[np.uint8]]:
-    """A block's bytes, in the order of ``new``."""
-    raw = read_exactly(stream, reader.path, reader.block_offset(old.tensor), old.length)
-    data = np.frombuffer(raw, dtype=np.uint8)
-    tag = f"layer {old.layer} {old.kind}"
-    parts, start = [], 0
-    for index, (length, checksum) in enumerate(
-        zip(old.outlier_bytes, old.outlier_checksums, strict=True)
-    ):
-        parts.append(data[start : start + length])
-        if zlib.crc32(parts[-1].data) != checksum:
-            raise _damaged(reader, f"{tag}, slice {index}, outlier list")
-        start += length
-    for before, after in zip(old.planes, new.planes, strict=True):
-        shards = {}
-        for index, checksum in zip(before.order, before.checksums, strict=True):
-            shards[index] = data[start : start + before.shard_bytes]
-            if zlib.crc32(shards[index].data) != checksum:
-                raise _damaged(reader, f"{tag}, slice {index}, plane of {before.bits} bits")
-            start += before.shard_bytes
-        parts += [shards[index] for index in after.order]
-    return parts
+def _stored_group(
+    reader: PackReader, group: SliceGroup, orders: Sequence[Sequence[int]]
+) -> EncodedGroup:
+    """A group as it is stored, every part compared with its checksum.
+
+    Args:
+        orders: for each plane the order that it is to have.
+
+    Raises:
+        PackCorruptError: a part is damaged; names it.
+        StorageError: reading failed.
+    """
+    data = np.frombuffer(reader.read(reader.group_offset(group), group.length), dtype=np.uint8)
+    parts: list[dict[int, NDArray[np.uint8]]] = [{} for _ in range(len(group.planes) + 1)]
+    for piece in pieces_of(group):
+        part = data[piece.start : piece.start + piece.length]
+        if zlib.crc32(part) != piece.checksum:
+            bits = group.planes[piece.plane - 1].bits
+            name = f"plane of {bits} bits" if piece.plane else "outlier list"
+            raise _damaged(
+                reader,
+                f"layer {group.layer} {group.kind}, group {group.number}, "
+                f"slice {group.first + piece.slice}, {name}",
+            )
+        parts[piece.plane][piece.slice] = part
+    outliers, *planes = ([found[number] for number in range(group.slices)] for found in parts)
+    each = {plane.bits: shards for plane, shards in zip(group.planes, planes, strict=True)}
+    return EncodedGroup(outliers, each, orders)
 
 
 def _damaged(reader: PackReader, part: str) -> PackCorruptError:

@@ -19,6 +19,12 @@ from shard_tools.quantization.grids import QuantizedMatrix, quantize_matrix
 from sti.arrays import Float32Array
 from sti.model.manifest import BlockKind, Operand, SideInput
 
+GROUP_BYTES = 262_144
+"""A slice group has at least this many bytes at 2 bits, where its block has: smaller reads would
+not keep storage busy, larger groups would take more memory for nothing."""
+
+_LOWEST_BITS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class QuantizedBlock:
@@ -43,6 +49,12 @@ class QuantizedBlock:
             each = product.parts // slices
             pieces.append(parts[index * each : (index + 1) * each].reshape(-1))
         return np.concatenate(pieces)
+
+    def operand_sizes(self, slices: int) -> tuple[int, ...]:
+        """Weights of each operand in one slice."""
+        return tuple(
+            self.matrices[product.name].q.size // slices for product in self.layout.products
+        )
 
     def operands(self, values: Float32Array) -> dict[str, Float32Array]:
         """Float operands ``[parts, in, out]``, side weights included.
@@ -113,7 +125,21 @@ def side_products(blocks: Collection[QuantizedBlock]) -> dict[str, tuple[str, ..
     }
 
 
-def manifest_kind(layout: KindLayout, slices: int, side: Collection[str]) -> BlockKind:
+def group_sizes(weights: int, slices: int, *, group_bytes: int = GROUP_BYTES) -> tuple[int, ...]:
+    """Slices of each group of a block: as many equal groups as all have ``group_bytes`` at 2 bits.
+
+    Args:
+        weights: of one slice.
+        slices: of the block.
+    """
+    most = max(1, slices * weights * _LOWEST_BITS // 8 // group_bytes)
+    groups = next(number for number in range(min(most, slices), 0, -1) if slices % number == 0)
+    return (slices // groups,) * groups
+
+
+def manifest_kind(
+    layout: KindLayout, slices: int, side: Collection[str], *, group_bytes: int = GROUP_BYTES
+) -> BlockKind:
     """How the manifest describes a kind of block."""
     operands, sides = [], []
     for product in layout.products:
@@ -125,6 +151,7 @@ def manifest_kind(layout: KindLayout, slices: int, side: Collection[str]) -> Blo
             sides.append(SideInput(product.name, channels))
     cut = [f"{product.name}_scale" for product in layout.products if product.cuts_outputs]
     whole = [f"{product.name}_scale" for product in layout.products if not product.cuts_outputs]
+    weights = sum(product.rows * product.columns for product in layout.products) // slices
     return BlockKind(
         name=layout.name,
         slice_unit=layout.slice_unit,
@@ -133,4 +160,5 @@ def manifest_kind(layout: KindLayout, slices: int, side: Collection[str]) -> Blo
         sliced=(*cut, *layout.sliced),
         shared=tuple(whole),
         side=tuple(sides),
+        groups=group_sizes(weights, slices, group_bytes=group_bytes),
     )

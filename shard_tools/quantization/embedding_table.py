@@ -1,16 +1,18 @@
 """Encoding token embeddings at 4 bits, as rows that can be read one by one from storage.
 
-In: float rows. Out: for each row its packed codes and the float16 scales of its groups, in the
-layout that ``sti.pack.embedding_table.decode_rows`` reads. A group's scale is the one with the
-least squared error among several clippings of the group's range. Of the 16 codes 8 are below zero
-and 7 above; the sign of the scale puts the longer side where the group's largest weight is. Knows
-nothing of tokens or files.
+In: float rows and the number of the first. Out: for each row its packed codes, the float16 scales
+of its groups and its checksum, in the layout that ``sti.codec.word_rows`` specifies. A group's
+scale is the one with the least squared error among several clippings of the group's range. Of the
+16 codes 8 are below zero and 7 above; the sign of the scale puts the longer side where the group's
+largest weight is. Knows nothing of tokens or files.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sti.codec.word_rows import CHECKSUM, row_bytes, row_checksum
 
 GROUP = 32
 """Weights that share a scale, where the width is divisible by it."""
@@ -26,17 +28,13 @@ def group_size(hidden: int) -> int:
     return next(size for size in range(min(GROUP, hidden), 0, -1) if hidden % size == 0)
 
 
-def row_bytes(hidden: int, group: int) -> int:
-    """Bytes of one encoded row."""
-    return hidden // 2 + hidden // group * 2
-
-
-def encode_rows(rows: NDArray[np.float32], *, group: int) -> NDArray[np.uint8]:
+def encode_rows(rows: NDArray[np.float32], *, group: int, first: int) -> NDArray[np.uint8]:
     """Encode rows.
 
     Args:
         rows: float32 ``[n, hidden]``, ``hidden`` even and divisible by ``group``; not modified.
         group: weights that share a scale.
+        first: the number of the first of them in the table.
 
     Returns:
         uint8 ``[n, row_bytes]``, a new array.
@@ -44,6 +42,7 @@ def encode_rows(rows: NDArray[np.float32], *, group: int) -> NDArray[np.uint8]:
     count, hidden = rows.shape
     half = hidden // 2
     out = np.empty((count, row_bytes(hidden, group)), dtype=np.uint8)
+    end = out.shape[1] - CHECKSUM.itemsize
     step = max(1, _CHUNK_GROUPS * group // hidden)
     for start in range(0, count, step):
         part = rows[start : start + step]
@@ -51,7 +50,9 @@ def encode_rows(rows: NDArray[np.float32], *, group: int) -> NDArray[np.uint8]:
         codes = codes.reshape(len(part), hidden)
         target = out[start : start + step]
         np.bitwise_or(codes[:, :half], codes[:, half:] << 4, out=target[:, :half])
-        target[:, half:] = scales.reshape(len(part), -1).view(np.uint8)
+        target[:, half:end] = scales.reshape(len(part), -1).view(np.uint8)
+    checksums = [row_checksum(first + place, row) for place, row in enumerate(out[:, :end])]
+    out[:, end:] = np.array(checksums, dtype=CHECKSUM)[:, None].view(np.uint8)
     return out
 
 

@@ -1,24 +1,25 @@
 """Encoding int8 weights: planes and outliers of the nested code.
 
-The byte layout is specified in ``sti.codec.codebook``. In: the flat int8 weights of a shard, a
-codebook, and where outliers begin. Out: an ``EncodedShard``. Each value gets the code that fits it
-best: closest at the top of the ladder, then closest at the lower fidelities, their errors weighted
-by what is usual there. Knows nothing of models, matrices or files.
+The byte layout is specified in ``sti.codec.codebook``. In: the flat int8 weights of a shard, the
+sizes of its operands, a codebook, and where outliers begin. Out: an ``EncodedShard``. Each value
+gets the code that fits it best: closest at the top of the ladder, then closest at the lower
+fidelities, their errors weighted by what is usual there. Knows nothing of models, matrices or
+files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.codec.codebook import Codebook, plane_bytes
-from sti.codec.decoder import Decoder
-from sti.codec.lookup import SEGMENT_WEIGHTS
+from sti.codec.codebook import WEIGHTS_MULTIPLE, Codebook
+from sti.codec.lookup import RECORD
+from sti.codec.outliers import COUNT, PADDED, POSITION, SEGMENT_WEIGHTS
 from sti.codec.tables import Component, components
-from sti.errors import InputError
+from sti.errors import InputError, PackFormatError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class EncodedShard:
 
     Attributes:
         planes: for each fidelity, the uint8 bytes of the plane that raises a shard to it.
-        outliers: uint8, the record of the outliers: counts, positions and exact values.
+        outliers: uint8, the outlier list: counts, positions and exact values.
     """
 
     planes: Mapping[int, NDArray[np.uint8]]
@@ -52,32 +53,75 @@ class Encoder:
         self.cut = cut
         self._codes = best_codes(codebook)
         self._is_outlier = np.abs(np.arange(256, dtype=np.uint8).view(np.int8).astype(int)) > cut
-        self._components = components(codebook.ladder)
 
-    def encode(self, q: NDArray[np.int8]) -> EncodedShard:
+    def encode(self, q: NDArray[np.int8], sizes: Sequence[int]) -> EncodedShard:
         """Encode one shard.
 
         Args:
-            q: int8 ``[N]``, N a multiple of 8; not modified.
+            q: int8 ``[N]``, the weights of its operands, one after the other; not modified.
+            sizes: weights of each operand, multiples of 8 that add up to N.
 
         Raises:
-            PackFormatError: N is not a multiple of 8.
+            PackFormatError: the sizes cannot be coded or do not add up to N.
         """
-        ladder = self.codebook.ladder
-        sizes = plane_bytes(ladder, q.size)
+        if q.size != sum(sizes) or any(n < 1 or n % WEIGHTS_MULTIPLE for n in sizes) or not sizes:
+            raise PackFormatError(
+                f"{q.size} weights cannot be coded as operands of {list(sizes)}: not multiples of"
+                f" {WEIGHTS_MULTIPLE}, or of another sum"
+            )
         index = np.ascontiguousarray(q).view(np.uint8).reshape(-1)
+        places = np.flatnonzero(self._is_outlier[index])
         codes = self._codes[index]
-        planes = {}
-        for bits, parts, size in zip(ladder, self._components, sizes, strict=True):
-            plane = np.empty(size, dtype=np.uint8)
-            left = ladder[-1] - bits + sum(part.bits for part in parts)
-            for part in parts:
-                left -= part.bits
-                start = part.start * q.size // 8
-                stop = start + part.bits * q.size // 8
-                plane[start:stop] = _packed(codes >> np.uint8(left), part)
-            planes[bits] = plane
-        return EncodedShard(planes, _outlier_record(index, np.flatnonzero(self._is_outlier[index])))
+        return stored_shard(self.codebook.ladder, codes, places, index[places], sizes)
+
+
+def stored_shard(
+    ladder: Sequence[int],
+    codes: NDArray[np.uint8],
+    places: NDArray[np.intp],
+    exact: NDArray[np.uint8],
+    sizes: Sequence[int],
+) -> EncodedShard:
+    """A shard of which every code is known.
+
+    Args:
+        codes: uint8 ``[N]``, of the top fidelity, those of outliers included.
+        places: which weights are outliers, ascending.
+        exact: their int8 values, as uint8.
+        sizes: weights of each operand, multiples of 8 that add up to N.
+    """
+    operands = np.split(codes, np.cumsum(sizes)[:-1])
+    planes = {}
+    for bits, parts in zip(ladder, components(ladder), strict=True):
+        below = ladder[-1] - bits
+        planes[bits] = np.concatenate(
+            [
+                _packed(run >> np.uint8(below), parts)
+                for operand in operands
+                for run in _runs(operand)
+            ]
+        )
+    return EncodedShard(planes, _outlier_list(places, exact, sizes))
+
+
+def _outlier_list(
+    places: NDArray[np.intp], exact: NDArray[np.uint8], sizes: Sequence[int]
+) -> NDArray[np.uint8]:
+    """Counts, positions and values of all operands' outliers, padded."""
+    counts, positions, start = [], [], 0
+    for size in sizes:
+        low, high = np.searchsorted(places, (start, start + size))
+        inside = places[low:high] - start
+        segments = -(-size // SEGMENT_WEIGHTS)
+        counts.append(np.bincount(inside // SEGMENT_WEIGHTS, minlength=segments))
+        positions.append(inside % SEGMENT_WEIGHTS)
+        start += size
+    listed = (
+        np.concatenate(counts).astype(COUNT).tobytes()
+        + np.concatenate(positions).astype(POSITION).tobytes()
+        + exact.tobytes()
+    )
+    return np.frombuffer(listed + bytes(-len(listed) % PADDED), dtype=np.uint8)
 
 
 def best_codes(codebook: Codebook) -> NDArray[np.uint8]:
@@ -96,27 +140,29 @@ def best_codes(codebook: Codebook) -> NDArray[np.uint8]:
     return codes8
 
 
-def _packed(codes: NDArray[np.uint8], part: Component) -> NDArray[np.uint8]:
-    """The lowest bits of the codes as the bytes of a component."""
-    low = (codes & np.uint8((1 << part.bits) - 1)).reshape(-1, 4)
-    quads = low[:, 0].copy()
-    for weight in range(1, 4):
-        quads |= low[:, weight] << np.uint8(weight * part.bits)
-    if part.bits == 2:
-        return quads
-    halves = quads.reshape(2, -1)
-    low_half: NDArray[np.uint8] = halves[0]
-    low_half |= halves[1] << np.uint8(4)
-    return low_half
+def _runs(codes: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """An operand's codes as ``[records, weights]``: the full records, then the short one."""
+    full = codes.size - codes.size % RECORD
+    runs = codes[:full].reshape(-1, RECORD), codes[full:].reshape(1, -1)
+    return [run for run in runs if run.size]
 
 
-def _outlier_record(values: NDArray[np.uint8], places: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """The outlier record: counts, positions and values, padded to a multiple of 4 bytes."""
-    segments = -(-values.size // SEGMENT_WEIGHTS)
-    counts = np.bincount(places // SEGMENT_WEIGHTS, minlength=segments).astype("<u4")
-    positions = (places % SEGMENT_WEIGHTS).astype("<u2")
-    record = counts.tobytes() + positions.tobytes() + values[places].tobytes()
-    return np.frombuffer(record + bytes(-len(record) % 4), dtype=np.uint8)
+def _packed(codes: NDArray[np.uint8], parts: Sequence[Component]) -> NDArray[np.uint8]:
+    """What a plane has of some records, 1-D.
+
+    Args:
+        codes: ``[records, weights]``, down to the plane's lowest bit; not modified.
+        parts: the components of the plane.
+    """
+    packed, left = [], sum(part.bits for part in parts)
+    for part in parts:
+        left -= part.bits
+        per_byte = 8 // part.bits
+        fields = codes >> np.uint8(left) & np.uint8((1 << part.bits) - 1)
+        fields = fields.reshape(len(codes), per_byte, -1)
+        shifts = np.arange(0, 8, part.bits, dtype=np.uint8)[:, None]
+        packed.append(np.bitwise_or.reduce(fields << shifts, axis=1))
+    return np.concatenate(packed, axis=1).reshape(-1)
 
 
 def fidelity_values(encoder: Encoder) -> dict[int, NDArray[np.float32]]:
@@ -126,12 +172,10 @@ def fidelity_values(encoder: Encoder) -> dict[int, NDArray[np.float32]]:
         Bits to float32 ``[256]``; the entry for q is at index ``q & 255``.
     """
     alphabet = np.arange(256, dtype=np.uint8).view(np.int8)
-    encoded = encoder.encode(alphabet)
-    decoder = Decoder(encoder.codebook)
-    found, planes = {}, []
-    for bits in encoder.codebook.ladder:
-        planes.append(encoded.planes[bits])
-        out = np.empty(256, dtype=np.int8)
-        decoder.decode(planes, encoded.outliers, out)
-        found[bits] = out.astype(np.float32)
-    return found
+    codes = best_codes(encoder.codebook)
+    exact = np.abs(alphabet.astype(np.int64)) > encoder.cut
+    top = encoder.codebook.ladder[-1]
+    return {
+        bits: np.where(exact, alphabet, values[codes >> np.uint8(top - bits)]).astype(np.float32)
+        for bits, values in encoder.codebook.values.items()
+    }

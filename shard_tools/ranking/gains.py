@@ -8,14 +8,12 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from shard_tools.measuring.metrics import spearman
-from shard_tools.packing.repack import Gains
+from shard_tools.packing.encoding import Gains
 from sti.arrays import Float64Array
-from sti.model.manifest import Block
+from sti.model.manifest import Manifest, SliceGroup
 
 AGREEMENT = 0.8
 """Rank correlation at which a proxy stands in for a measurement."""
@@ -45,10 +43,13 @@ def steps_of(losses: Float64Array) -> Float64Array:
     return np.asarray(levels[:-1] - levels[1:])
 
 
-def stored_gains(blocks: Sequence[Block]) -> Float64Array:
+def stored_gains(manifest: Manifest) -> Float64Array:
     """The gains a pack carries, ``[planes, blocks, slices]``."""
-    found = np.array([[plane.gains for plane in block.planes] for block in blocks])
-    return np.asarray(found.transpose(1, 0, 2))
+    found = [
+        np.concatenate([[plane.gains for plane in group.planes] for group in groups], axis=1)
+        for groups in _blocks(manifest)
+    ]
+    return np.stack(found, axis=1)
 
 
 def agreement(first: Float64Array, second: Float64Array) -> list[float]:
@@ -99,11 +100,22 @@ def scaled_to_blocks(proxy: Float64Array, losses: Float64Array) -> Float64Array:
     return np.asarray(proxy * (wanted / np.maximum(proxy.sum(axis=2), _LEAST))[:, :, None])
 
 
-def by_block(gains: Float64Array, blocks: Sequence[Block]) -> Gains:
+def by_block(gains: Float64Array, manifest: Manifest) -> Gains:
     """Gains ``[planes, blocks, slices]`` as they stand in a manifest: by block, rounded."""
     return {
-        (block.layer, block.kind): [
-            [float(f"{gain:.{_DIGITS}g}") for gain in row] for row in gains[:, number]
+        (layer, kind.name): [
+            [float(f"{gain:.{_DIGITS}g}") for gain in row]
+            for row in gains[:, layer * len(manifest.kinds) + place]
         ]
-        for number, block in enumerate(blocks)
+        for layer in range(manifest.dimensions.layers)
+        for place, kind in enumerate(manifest.kinds)
     }
+
+
+def _blocks(manifest: Manifest) -> list[tuple[SliceGroup, ...]]:
+    """The groups of each block, in the order of execution."""
+    return [
+        manifest.block(layer, kind.name)
+        for layer in range(manifest.dimensions.layers)
+        for kind in manifest.kinds
+    ]

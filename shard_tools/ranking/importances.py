@@ -18,7 +18,7 @@ import numpy as np
 from shard_tools.measuring.forward import Precision
 from shard_tools.measuring.judge import ANSWER, LOSS
 from shard_tools.measuring.metrics import spearman
-from shard_tools.packing.repack import Gains
+from shard_tools.packing.encoding import Gains
 from shard_tools.ranking.gains import (
     AGREEMENT,
     agreement,
@@ -69,14 +69,14 @@ def measure_importances(
         stored: the gains the pack carries, ``[planes, blocks, slices]``: the proxy.
         measure: ``auto``, ``exhaustive`` or ``proxy``.
     """
-    ladder, blocks = manifest.ladder, manifest.blocks
+    ladder = manifest.ladder
     levels = _first_levels(ladder, measure)
     rounding = rounding_losses(bench, seed=seed)
     if measure == "proxy":
         whole = shard_losses(bench, levels, whole=True)
         gains = scaled_to_blocks(stored, beyond(rounding, mean_losses(whole))[:, :, 0])
         notes: dict[str, Any] = {"measured": "whole blocks; shards by the pack's earlier gains"}
-        return Importances(by_block(gains, blocks), notes)
+        return Importances(by_block(gains, manifest), notes)
     measured, agreed = shard_losses(bench, levels), 0.0
     while len(levels) < len(ladder):
         agreed = rest_agreement(beyond(rounding, mean_losses(measured)), stored)
@@ -98,7 +98,7 @@ def measure_importances(
         )
     for plane, bits in enumerate(ladder):
         notes["planes"][str(bits)]["measured"] = complete or plane < len(levels) - 1
-    return Importances(by_block(gains, blocks), notes)
+    return Importances(by_block(gains, manifest), notes)
 
 
 def beyond(rounding: Float64Array, losses: Float64Array) -> Float64Array:

@@ -16,8 +16,8 @@ from itertools import pairwise
 import numpy as np
 
 from sti.arrays import Float64Array
-from sti.model.fidelity import Counts, blocks_of
-from sti.model.manifest import Block, Manifest, Submodel
+from sti.model.fidelity import Counts, groups_of
+from sti.model.manifest import Manifest, SliceGroup, Submodel
 from sti.model.quality import interpolate
 
 MOST_KNOTS = 24
@@ -49,33 +49,37 @@ def draw_mixed(manifest: Manifest, rng: np.random.Generator) -> Mixed:
     """A random submodel with random staircases, as the planner makes them.
 
     In every second one a shard gets the next plane where that gains the most for its bytes,
-    anywhere in the submodel; in the others each block has its own random staircase.
+    anywhere in the submodel; in the others each slice group has its own random staircase.
     """
     submodel = manifest.submodels[rng.integers(len(manifest.submodels))]
-    blocks = blocks_of(manifest, submodel)
+    groups = groups_of(manifest, submodel)
+    widths = [group.used(submodel.width) for group in groups]
     planes = len(manifest.ladder)
     if rng.random() < 0.5:
         lowest = int(rng.integers(planes))
-        worth = [[_worth(b, p, submodel.width) for p in range(planes)] for b in blocks]
-        most = [float(gain) for block in worth for row in block[lowest + 1 :] for gain in row]
+        worth = [
+            [_worth(group, plane, width) for plane in range(planes)]
+            for group, width in zip(groups, widths, strict=True)
+        ]
+        most = [float(gain) for group in worth for row in group[lowest + 1 :] for gain in row]
         least = float(np.quantile(most or [0.0], rng.random()))
-        used = [_staircase(block, lowest, least) for block in worth]
+        reached = [_staircase(group, lowest, least) for group in worth]
     else:
-        used = []
-        for _ in blocks:
+        reached = []
+        for width in widths:
             full = int(rng.integers(1, planes + 1))
-            rest = np.sort(rng.integers(0, submodel.width + 1, planes - full))[::-1]
-            used.append([submodel.width] * full + [int(number) for number in rest])
+            rest = np.sort(rng.integers(0, width + 1, planes - full))[::-1]
+            reached.append([width] * full + [int(number) for number in rest])
     counts = tuple(
-        tuple(_prefix(block, plane, reached, submodel.width) for plane, reached in enumerate(row))
-        for block, row in zip(blocks, used, strict=True)
+        tuple(_prefix(group, plane, number, width) for plane, number in enumerate(row))
+        for group, row, width in zip(groups, reached, widths, strict=True)
     )
     return Mixed(submodel, counts)
 
 
-def _worth(block: Block, plane: int, width: int) -> Float64Array:
-    """Gain for each byte of a plane, of the slices in use."""
-    item = block.planes[plane]
+def _worth(group: SliceGroup, plane: int, width: int) -> Float64Array:
+    """Gain for each byte of a plane, of the group's slices in use."""
+    item = group.planes[plane]
     return np.asarray(item.gains[:width], dtype=np.float64) / item.shard_bytes
 
 
@@ -87,9 +91,9 @@ def _staircase(worth: Sequence[Float64Array], lowest: int, least: float) -> list
     return used
 
 
-def _prefix(block: Block, plane: int, reached: int, width: int) -> int:
-    """Shards of a plane to read so that ``reached`` slices in use have it."""
-    places = [place for place, index in enumerate(block.planes[plane].order) if index < width]
+def _prefix(group: SliceGroup, plane: int, reached: int, width: int) -> int:
+    """Shards of a plane to read so that ``reached`` of the group's slices in use have it."""
+    places = [place for place, index in enumerate(group.planes[plane].order) if index < width]
     return places[reached - 1] + 1 if reached else 0
 
 

@@ -21,7 +21,7 @@ from shard_tools.ranking.predictor import Curve, Mixed, draw_mixed, fit_curve, r
 from shard_tools.ranking.shard_losses import Bench
 from shard_tools.ranking.submodels import Measured
 from sti.arrays import Float32Array
-from sti.model.fidelity import blocks_of, loss_of, uniform_counts
+from sti.model.fidelity import groups_of, loss_of, uniform_counts
 from sti.model.manifest import Manifest
 from sti.model.quality import Quality, Rejection
 
@@ -107,7 +107,7 @@ def measure_rejection(
     )
     batches = bench.forward.batches(out_of_scope.texts)
     full = manifest.submodels[0]
-    blocks = blocks_of(manifest, full)
+    groups = groups_of(manifest, full)
     recalls = {}
     for bits in manifest.ladder:
         precision = uniform_precision(manifest, full, bits)
@@ -117,8 +117,8 @@ def measure_rejection(
             return confidence(logits, rejection.temperature).astype(np.float32)
 
         found = bench.journal.step(f"out_of_scope/{bits}", measure)
-        counts = [uniform_counts(block, full.width, bits) for block in blocks]
-        threshold = rejection.threshold(loss_of(full, blocks, counts))
+        counts = [uniform_counts(group, full.width, bits) for group in groups]
+        threshold = rejection.threshold(loss_of(full, groups, counts))
         recalls[str(bits)] = round(float((found < threshold).mean()), 4)
     notes = {
         "data": out_of_scope.path.name,
@@ -143,18 +143,18 @@ def _uniform(manifest: Manifest, kept: Sequence[Measured]) -> list[MeasuredPlan]
     """The submodels at uniform fidelities as plans, with the loss their curves expect."""
     plans = []
     for submodel, item in zip(manifest.submodels, kept, strict=True):
-        blocks = blocks_of(manifest, submodel)
+        groups = groups_of(manifest, submodel)
         for bits, found in zip(manifest.ladder, item.found, strict=True):
-            counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
-            plans.append(MeasuredPlan(loss_of(submodel, blocks, counts), found))
+            counts = [uniform_counts(group, submodel.width, bits) for group in groups]
+            plans.append(MeasuredPlan(loss_of(submodel, groups, counts), found))
     return plans
 
 
 def _measured(bench: Bench, manifest: Manifest, mixed: Mixed) -> MeasuredPlan:
-    blocks = blocks_of(manifest, mixed.submodel)
-    precision = counted_precision(blocks, mixed.counts, mixed.submodel.width)
+    groups = groups_of(manifest, mixed.submodel)
+    precision = counted_precision(groups, mixed.counts, mixed.submodel.width)
     found = bench.measure(f"plan/{crc32(repr(precision).encode()):08x}", precision, "mixed plans")
-    return MeasuredPlan(loss_of(mixed.submodel, blocks, mixed.counts), found)
+    return MeasuredPlan(loss_of(mixed.submodel, groups, mixed.counts), found)
 
 
 def _base(plans: Sequence[MeasuredPlan]) -> Float32Array:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from shard_tools.measuring.forward import Forward, Precision, uniform_precision
 from shard_tools.measuring.judge import Judge
-from shard_tools.packing.repack import ranked_blocks, repack
+from shard_tools.packing.repack import ranked_groups, repack
 from shard_tools.progress import Progress
 from shard_tools.ranking.calibration import Calibration, load_calibration, load_out_of_scope
 from shard_tools.ranking.gains import stored_gains
@@ -181,9 +181,9 @@ def _rank(
     """The manifest of the ranked pack; its embedding table and residents are the pack's own."""
     manifest = bench.forward.manifest
     found = measure_importances(
-        bench, manifest, stored_gains(manifest.blocks), options.measure, seed=options.seed
+        bench, manifest, stored_gains(manifest), options.measure, seed=options.seed
     )
-    ranked = replace(manifest, blocks=ranked_blocks(manifest.blocks, found.gains))
+    ranked = replace(manifest, groups=ranked_groups(manifest.groups, found.gains))
     measured = measure_sizes(bench, ranked, sizes)
     kept = worthwhile(measured, slices=manifest.dimensions.slices)
     ranked = replace(ranked, submodels=tuple(with_curve(item, ranked) for item in kept))

@@ -19,7 +19,7 @@ from shard_tools.measuring.judge import ANSWER, LOSS
 from shard_tools.ranking.shard_losses import Bench
 from sti.arrays import Float32Array
 from sti.errors import PackFormatError
-from sti.model.fidelity import Counts, blocks_of, missing_of, uniform_counts
+from sti.model.fidelity import Counts, groups_of, missing_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
 
 BLOCK_SHARE = 0.1
@@ -131,11 +131,11 @@ def with_curve(item: Measured, manifest: Manifest) -> Submodel:
     Args:
         manifest: holds the new gains.
     """
-    blocks = blocks_of(manifest, item.submodel)
+    groups = groups_of(manifest, item.submodel)
     points = [(0.0, _rounded(item.losses[-1]))]
     for bits, loss in list(zip(manifest.ladder, item.losses, strict=True))[-2::-1]:
-        counts: list[Counts] = [uniform_counts(b, item.submodel.width, bits) for b in blocks]
-        lacking = _rounded(missing_of(item.submodel, blocks, counts))
+        counts: list[Counts] = [uniform_counts(g, item.submodel.width, bits) for g in groups]
+        lacking = _rounded(missing_of(item.submodel, groups, counts))
         loss = max(_rounded(loss), points[-1][1])
         if lacking > points[-1][0]:
             points.append((lacking, loss))

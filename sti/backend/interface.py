@@ -1,7 +1,7 @@
 """What a back end must provide, and what it gets from a pack: protocols and their values.
 
 A back end computes what the blocks of a model compute, wherever it keeps its weights and hidden
-states. To add one, implement ``Backend``, ``GroupState`` and ``BlockDecoder``, and construct it
+states. To add one, implement ``Backend`` and ``SentenceState``, and construct it
 where ``OrtBackend`` is constructed: ``sti.engine.core``, ``sti.cli.calibrate``, ``sti.cli.doctor``
 and ``shard_tools.measuring.forward``; ``sti.pipeline`` sees the protocols alone.
 ``sti.backend.onnxruntime`` is the only one so far, ``tests/support/numpy_backend.py`` a minimal one
@@ -9,11 +9,11 @@ in plain NumPy for tests, and ``tests/support/graph_spec.py`` specifies what a b
 During a run:
 
     compute thread    embedding_buffer -> start       for each group of sentences
-                      state.block                     for each block, each group
-                      state.finish                    for each group
-    decode threads    decoder.decode                  for each block, each its share
+                      state.step                      for each slice group, each group of sentences
+                      state.finish                    for each group of sentences
+    decode threads    decoder.decode                  for each slice group, each its share
 
-The pipeline ensures that a working buffer is not decoded into while a block computes on it.
+The pipeline ensures that a working buffer is not decoded into while a step computes on it.
 Failures are raised as ``BackendError``; after one, the next ``start`` must work again. Imports no
 compute library.
 """
@@ -21,15 +21,14 @@ compute library.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from sti.arrays import Float32Array, Int64Array
-from sti.backend.block_bytes import BlockBytes
 from sti.backend.working_buffer import WorkingBuffer
-from sti.model.manifest import Manifest
-from sti.planning.block_jobs import BlockJob
+from sti.codec.pieces import GroupDecoder
+from sti.model.manifest import Manifest, SliceGroup
 
 
 class ResidentTensors(Protocol):
@@ -46,47 +45,24 @@ class ResidentTensors(Protocol):
         """Whether there is one of this name."""
 
 
-class DecodeTask(NamedTuple):
-    """One thread's share of decoding a block: every ``parts``-th group of its shards from ``part``.
-
-    Tasks that differ in ``part`` alone write different rows, so threads may work on them at once.
-    """
-
-    job: BlockJob
-    data: BlockBytes
-    """The block's bytes; only read."""
-    out: WorkingBuffer
-    """Where the weights go: slice ``s`` to row ``s`` of each operand."""
-    part: int = 0
-    parts: int = 1
-
-
-class BlockDecoder(Protocol):
-    """Decodes blocks. Belongs to one thread; each thread has its own."""
-
-    def decode(self, task: DecodeTask) -> None:
-        """Write the weights of a task's shards, to the bit as ``sti.codec.decoder`` specifies.
-
-        Raises:
-            PackCorruptError: the bytes contradict themselves.
-            BackendError: decoding failed.
-        """
-
-
-class GroupState(Protocol):
+class SentenceState(Protocol):
     """A group of B sentences of S tokens on its way through the blocks: hidden states and masks.
 
     ``Backend.start`` makes it. Used by the thread that computes, one call at a time, and only until
     the back end is closed.
     """
 
-    def block(self, layer: int, kind: str, width: int, *, buffer: int = 0) -> None:
-        """Compute a block on the hidden states, its ``connect`` included.
+    def step(self, group: SliceGroup, width: int, *, connects: bool, buffer: int = 0) -> None:
+        """Compute a slice group on the hidden states, and add it to the groups of its block so far.
+
+        The groups of a block come in their order; the first one begins a new sum, whatever became
+        of an earlier one. Their partial sums are added in the tree that
+        ``sti.backend.partial_sums`` specifies.
 
         Args:
-            layer: which layer's scales, biases and other resident tensors are used.
-            kind: the block's kind.
-            width: slices in use: 0 to ``width - 1``.
+            group: whose scales, biases and other resident tensors are used.
+            width: slices of the group in use: 0 to ``width - 1``.
+            connects: whether it is the last of its block: ``connect`` is computed too.
             buffer: number of the working buffer of that kind that holds the weights; not written
                 to by anybody meanwhile.
 
@@ -95,9 +71,9 @@ class GroupState(Protocol):
         """
 
     def connect(self, layer: int, kind: str) -> None:
-        """Compute a block's ``connect`` again: the sum that ``block`` left, bias, residual, norm.
+        """Compute a block's ``connect`` again: the sum that its steps left, bias, residual, norm.
 
-        ``block`` does this itself; alone, it serves to measure how long it takes.
+        A block's last ``step`` does this itself; alone, it serves to measure how long it takes.
 
         Raises:
             BackendError: computing failed; the hidden states are lost.
@@ -143,8 +119,9 @@ class Backend(Protocol):
             BackendError: this machine or library cannot compute the pack's graphs.
         """
 
-    def make_decoder(self) -> BlockDecoder:
-        """A decoder for one thread, which fills ``buffers`` and buffers like them."""
+    @property
+    def decoder(self) -> GroupDecoder:
+        """What fills ``buffers`` and buffers like them. Safe to share between threads."""
 
     def embedding_buffer(self, batch: int, tokens: int) -> Float32Array:
         """Where the token embeddings of a group go for ``start``, ``[batch, tokens, hidden]``.
@@ -160,7 +137,7 @@ class Backend(Protocol):
         lengths: Sequence[int],
         *,
         place: int | None = None,
-    ) -> GroupState:
+    ) -> SentenceState:
         """Embed a group of B sentences padded to S tokens.
 
         Args:

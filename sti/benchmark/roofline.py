@@ -44,7 +44,7 @@ class Roofline:
     moved_bytes: float
     """Through memory, read and written, by one thread."""
     products: float
-    """Multiplications with addition, as blocks are computed, on the compute threads."""
+    """Multiplications with addition, of the kind that slices take, on the compute threads."""
 
     def seconds(self, plan: Plan, manifest: Manifest, bytes_read: int) -> Mapping[str, float]:
         """Seconds a run of ``plan`` takes at least on each lane.
@@ -52,8 +52,8 @@ class Roofline:
         Args:
             bytes_read: what the run reads from storage; what is preloaded is decoded all the same.
         """
-        blocks = [manifest.block(item.layer, item.kind) for item in plan.steps]
-        weights = sum(block.shard_weights * plan.width for block in blocks)
+        groups = [manifest.group(item.layer, item.kind, item.group) for item in plan.steps]
+        weights = sum(group.shard_weights * group.used(plan.width) for group in groups)
         held = sum(item.preload_bytes for item in plan.steps)
         tokens = plan.workload.batch * plan.workload.tokens
         return {

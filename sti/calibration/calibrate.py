@@ -1,9 +1,9 @@
 """The device profile of this machine: from the cache, or measured within two seconds.
 
 In: an open pack with its graphs, and the number of compute threads. Out: a ``DeviceProfile``, kept
-for this machine, this software, these graphs and this storage. Times are measured by
-``sti.calibration.lane_timer`` and turned into coefficients by ``sti.calibration.fit_profile``. This
-is the hardware profile of the paper.
+for this machine, this software, this way to decode, these graphs and this storage. Times are
+measured by ``sti.calibration.lane_timer`` and turned into coefficients by
+``sti.calibration.fit_profile``. This is the hardware profile of the paper.
 
 Choice of threads (``best_threads``): what ``sti calibrate`` found best for the pack's graphs on
 this machine. Before it has run, one core is left to the storage and decode lanes and the others
@@ -14,8 +14,10 @@ compute with one thread: a second one would compete with the decoder.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -24,7 +26,9 @@ import numpy as np
 from sti.backend.interface import Backend
 from sti.backend.onnxruntime.session import ort_version
 from sti.calibration.cache import Cache, Key
+from sti.codec.decoders import kernel_path
 from sti.device import host
+from sti.device.identity import instruction_set, machine_line
 from sti.device.profile import PROFILE_VERSION, DeviceProfile
 from sti.notices import Notify, log_notice
 from sti.pack.pack_reader import PackReader
@@ -33,7 +37,7 @@ from sti.planning.decode_threads import decode_threads
 BUDGET_S = 1.9
 """Seconds that measuring may take, everything included."""
 
-_COSTS_VERSION = 2
+_COSTS_VERSION = 3
 """Part of the key of cached profiles: raised when a lane's code becomes faster or slower."""
 
 MOST_THREADS = 4
@@ -90,7 +94,11 @@ def load_or_measure(
         RunError, PackCorruptError: storage or computation failed while measuring.
     """
     cache = Cache(cache_dir)
-    key = {**_key(reader), "threads": threads, "storage": _storage(reader.path)}
+    key = {
+        **_key(reader),
+        "threads": threads,
+        "storage": [os.major(reader.device), os.minor(reader.device)],
+    }
     profile = None if force else cache.load_profile(key)
     if profile is None:
         notify("measuring this device (once, about 2 s)")
@@ -116,14 +124,15 @@ def measure(
         seen = timer.observe(budget_s - (perf_counter() - start))
     finally:
         timer.close()
-    return fit_profile(
+    profile = fit_profile(
         seen,
         reader.manifest,
-        device=host.describe(),
+        device=machine_line(),
         threads=threads,
         decoders=decode_threads(reader.manifest, cores=host.core_count(), compute_threads=threads),
         direct=timer.direct,
     )
+    return replace(profile, instructions=instruction_set(), kernel=kernel_path())
 
 
 def _key(reader: PackReader) -> Key:
@@ -132,20 +141,16 @@ def _key(reader: PackReader) -> Key:
     graphs = hashlib.sha256()
     for name, tensor in sorted(manifest.graphs.items()):
         graphs.update(name.encode() + reader.resident(tensor).tobytes())
-    shards = sorted({(block.kind, block.shard_weights) for block in manifest.blocks})
+    shards = [(kind.name, kind.shard_weights, *kind.groups) for kind in manifest.kinds]
     return {
         "profile": PROFILE_VERSION,
         "lanes": _COSTS_VERSION,
         "machine": [host.cpu_name(), host.core_count(), platform.machine(), sys.platform],
+        "instructions": instruction_set(),
+        "kernel": kernel_path(),
         "speeds": [core.speed for core in host.cores()],
         "software": [platform.python_version(), np.__version__, ort_version()],
         "graphs": graphs.hexdigest()[:16],
         "model": [manifest.dimensions.hidden, manifest.dimensions.slices, *shards],
         "ladder": manifest.ladder,
     }
-
-
-def _storage(path: Path) -> list[int]:
-    """The storage device that a pack is on: its major and minor numbers."""
-    device = path.stat().st_dev
-    return [device >> 8, device & 255]

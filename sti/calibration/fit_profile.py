@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from sti.calibration.observations import BlockTime, Observations, PipelinedRun
+from sti.calibration.observations import Observations, PipelinedRun, StepTime
 from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.device.least_squares import K, fit_costs
 from sti.device.profile import (
@@ -26,7 +26,7 @@ from sti.device.profile import (
 )
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
-from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_BLOCK, run_costs
+from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_GROUP, run_costs
 from sti.planning.prediction import simulate_run
 
 MOST_JITTER = 1.5
@@ -56,7 +56,7 @@ def fit_profile(
         decoders=decoders,
         lanes={
             STORAGE: _storage(seen, direct=direct),
-            DECODE: _decode(seen.blocks, manifest.ladder),
+            DECODE: _decode(seen.steps, manifest.ladder),
             COMPUTE: _compute(seen, [kind.name for kind in manifest.kinds]),
         },
         tokenize_s=_typical(seconds / count for count, seconds in seen.tokens),
@@ -78,9 +78,9 @@ def _storage(seen: Observations, *, direct: bool) -> StorageProfile:
     )
 
 
-def _decode(blocks: Sequence[BlockTime], ladder: Sequence[int]) -> DecodeProfile:
+def _decode(steps: Sequence[StepTime], ladder: Sequence[int]) -> DecodeProfile:
     """Seconds per shard and, for each fidelity, per weight."""
-    times = _typical_by(((time.shards, time.weights, time.bits), time.decode_s) for time in blocks)
+    times = _typical_by(((time.shards, time.weights, time.bits), time.decode_s) for time in steps)
     terms = [
         (shards, *(weights if bits == step else 0 for step in ladder))
         for shards, weights, bits in times
@@ -90,7 +90,7 @@ def _decode(blocks: Sequence[BlockTime], ladder: Sequence[int]) -> DecodeProfile
 
 
 def _compute(seen: Observations, kinds: Sequence[str]) -> ComputeProfile:
-    """Coefficients of every graph. A block's time includes its ``connect``, subtracted here."""
+    """Coefficients of every graph. ``connect`` is subtracted where a step's time includes it."""
     compute: dict[str, tuple[float, ...]] = {}
     connect_s: Mapping[Workload, float] = {}
     for name in ("embed", "connect", "head"):
@@ -101,17 +101,18 @@ def _compute(seen: Observations, kinds: Sequence[str]) -> ComputeProfile:
         if name == "connect":
             connect_s = times
     for kind in kinds:
-        blocks = _typical_by(
-            ((time.workload, time.width), time.compute_s)
-            for time in seen.blocks
+        steps = _typical_by(
+            ((time.workload, time.width, time.connects), time.compute_s)
+            for time in seen.steps
             if time.kind == kind
         )
-        block_terms, seconds = [], []
-        for (work, width), block_s in blocks.items():
+        step_terms, seconds = [], []
+        for (work, width, connects), step_s in steps.items():
             count = work.batch * work.tokens
-            block_terms.append((1.0, width, count, width * count, width * count * work.tokens))
-            seconds.append(max(block_s - connect_s[work], block_s * 0.1))
-        compute[kind] = tuple(float(cost) for cost in fit_costs(block_terms, seconds))
+            step_terms.append((1.0, width, count, width * count, width * count * work.tokens))
+            alone_s = step_s - connect_s[work] if connects else step_s
+            seconds.append(max(alone_s, step_s * 0.1))
+        compute[kind] = tuple(float(cost) for cost in fit_costs(step_terms, seconds))
     return ComputeProfile(compute)
 
 
@@ -162,9 +163,9 @@ def _simulated(profile: DeviceProfile, seen: Observations, manifest: Manifest) -
         run_costs(manifest, profile, plan.workload, plan.width, threads=plan.decode_threads),
         tokenize_s=0.0,
     )
-    blocks = [manifest.block(item.layer, item.kind) for item in plan.steps]
-    run = simulate_run(costs, blocks, plan.steps, read_ahead=plan.read_ahead)
-    work = range(FIRST_STEPS, FIRST_STEPS + STEPS_PER_BLOCK * len(blocks))
+    groups = [manifest.group(item.layer, item.kind, item.group) for item in plan.steps]
+    run = simulate_run(costs, groups, plan.steps, read_ahead=plan.read_ahead)
+    work = range(FIRST_STEPS, FIRST_STEPS + STEPS_PER_GROUP * len(groups))
     return PipelinedRun(run.total_s, run.busy_s(work))
 
 

@@ -1,7 +1,7 @@
 """Timing the lanes of this machine with the executors that will run on it.
 
 In: a pack, a back end for it, and how long measuring may take. Out: ``Observations``: how long
-reads, decodes, graphs and whole runs took. Short sequential runs over the pack's first blocks time
+reads, decodes, graphs and whole runs took. Short sequential runs over the pack's first layers time
 each lane alone; pipelined runs show how much the lanes slow one another down. The executors that
 answer texts are timed themselves, so no cost is left out. Knows nothing of fits or caches.
 """
@@ -16,7 +16,7 @@ from time import perf_counter
 import numpy as np
 
 from sti.backend.interface import Backend
-from sti.calibration.observations import BlockTime, Observations, PipelinedRun
+from sti.calibration.observations import Observations, PipelinedRun, StepTime
 from sti.calibration.read_timer import time_reads
 from sti.calibration.sample_texts import SampleTexts
 from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE
@@ -24,8 +24,8 @@ from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Outcome, Runner
 from sti.pipeline.trace import Recorder
-from sti.planning.block_jobs import BlockJob, prepare
 from sti.planning.plan import Plan, PlanRequest
+from sti.planning.step_jobs import StepJob, prepare
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
 
@@ -40,7 +40,7 @@ MOST_LAYERS = 3
 CONNECT_REPEATS = 3
 """How often ``connect`` is timed by itself; the fastest time is used."""
 LONGEST_RUN_S = 0.1
-"""Seconds of a pipelined run: one over more blocks would show nothing new."""
+"""Seconds of a pipelined run: one over more steps would show nothing new."""
 
 
 class LaneTimer:
@@ -56,8 +56,9 @@ class LaneTimer:
         self._manifest = reader.manifest
         self._backend = backend
         self._samples = SampleTexts(reader)
-        self._runner = Runner(reader, backend, verify=False)
+        self._runner = Runner(reader, backend)
         self._seen = Observations()
+        self._spoiled: list[StepTime] = []
         self.direct = self._runner.direct
 
     def close(self) -> None:
@@ -70,7 +71,7 @@ class LaneTimer:
         Takes longer than that only where timing everything once does.
         """
         start = perf_counter()
-        with FileReader(self._reader.path) as storage:
+        with FileReader(self._reader.path, descriptor=self._reader.descriptor) as storage:
             self._seen.reads += time_reads(
                 storage, self._reader.file_bytes, budget_s=budget_s * 0.15
             )
@@ -81,6 +82,9 @@ class LaneTimer:
             if count >= essential and perf_counter() - start >= budget_s * 0.6:
                 break
             self._sequential(*shot, layers=layers)
+        seen = {time.bits for time in self._seen.steps}
+        # Of a fidelity that is damaged wherever it was timed, the one below is the best known.
+        self._seen.steps += [time for time in self._spoiled if time.bits not in seen]
         self._connect()
         self._pipelined(start + budget_s)
         return self._seen
@@ -113,9 +117,9 @@ class LaneTimer:
     def _sequential(
         self, bits: int, workload: Workload, depth: int, width: int, *, layers: int
     ) -> None:
-        """Run the first layers of a uniform plan block by block, and record every time."""
+        """Run the first layers of a uniform plan step by step, and record every time."""
         plan = self._plan(bits, workload, depth, width)
-        jobs = self._jobs(plan)[: layers * len(self._manifest.kinds)]
+        jobs = self._jobs(plan)[: layers * len(plan.steps) // depth]
         outcome = self._run(jobs, plan, sequential=True)
         spans = {
             (lane, span.name): span.duration_s
@@ -123,16 +127,18 @@ class LaneTimer:
             for span in found
         }
         for job in jobs:
-            self._seen.blocks.append(
-                BlockTime(
-                    kind=job.block.kind,
+            less = job.name in {item.step for item in outcome.trace.downgrades}
+            (self._spoiled if less else self._seen.steps).append(
+                StepTime(
+                    kind=job.group.kind,
                     bits=bits,
-                    shards=width,
-                    weights=width * job.block.shard_weights,
+                    shards=job.used,
+                    weights=job.used * job.group.shard_weights,
                     decode_s=spans[DECODE, job.name],
                     workload=workload,
-                    width=width,
+                    width=job.used,
                     compute_s=spans[COMPUTE, job.name],
+                    connects=job.connects,
                 )
             )
         for end in ("embed", "head"):
@@ -141,14 +147,16 @@ class LaneTimer:
 
     def _connect(self) -> None:
         """Time ``connect`` by itself, without the blocks that it follows."""
-        first = self._manifest.blocks[0]
-        for workload in {time.workload: None for time in self._seen.blocks}:
+        first = self._manifest.groups[0]
+        groups = self._manifest.block(first.layer, first.kind)
+        for workload in {time.workload: None for time in self._seen.steps}:
             batch, tokens = workload.batch, workload.tokens
             embeddings = self._backend.embedding_buffer(batch, tokens)
             embeddings[:] = 0.0
             types = np.zeros((batch, tokens), dtype=np.int64)
             state = self._backend.start(embeddings, types, [tokens] * batch)
-            state.block(first.layer, first.kind, self._manifest.dimensions.slices)
+            for group in groups:
+                state.step(group, group.slices, connects=group is groups[-1])
             times = []
             for _ in range(CONNECT_REPEATS):
                 start = perf_counter()
@@ -157,17 +165,17 @@ class LaneTimer:
             self._seen.ends.append(("connect", workload, min(times)))
 
     def _pipelined(self, deadline: float) -> None:
-        """Time pipelined runs over the first blocks until the deadline, at least one."""
+        """Time pipelined runs over the first layers until the deadline, at least one."""
         dims = self._manifest.dimensions
         ladder = self._manifest.ladder
         batch, tokens = PIPELINED_WORKLOAD
         workload = Workload(batch, min(tokens, dims.max_tokens))
         plan = self._plan(ladder[len(ladder) // 2], workload, dims.layers, dims.slices)
         jobs = self._jobs(plan)
-        kinds = len(self._manifest.kinds)
-        first = self._run(jobs[:kinds], plan, sequential=False)
+        layer = len(jobs) // dims.layers
+        first = self._run(jobs[:layer], plan, sequential=False)
         layer_s = first.trace.end_s
-        count = kinds * max(1, min(dims.layers, int(LONGEST_RUN_S / layer_s)))
+        count = layer * max(1, min(dims.layers, int(LONGEST_RUN_S / layer_s)))
         names = {job.name for job in jobs[:count]}
         self._seen.pipelined_plan = replace(plan, steps=plan.steps[:count])
         total_s = 0.0
@@ -183,7 +191,7 @@ class LaneTimer:
             }
             self._seen.pipelined.append(PipelinedRun(total_s, busy_s))
 
-    def _run(self, jobs: Sequence[BlockJob], plan: Plan, *, sequential: bool) -> Outcome:
+    def _run(self, jobs: Sequence[StepJob], plan: Plan, *, sequential: bool) -> Outcome:
         texts = self._samples.texts(plan.workload.batch, plan.workload.tokens)
         start = perf_counter()
         encodings = [self._samples.tokenizer.encode(text) for text in texts]
@@ -195,6 +203,7 @@ class LaneTimer:
             encodings,
             mode="sequential" if sequential else "pipelined",
             recorder=Recorder(perf_counter()),
+            adapt=True,  # what a run may answer with must not keep the machine from being measured
         )
 
     def _plan(self, bits: int, workload: Workload, depth: int, width: int) -> Plan:
@@ -205,5 +214,5 @@ class LaneTimer:
             width=width,
         )
 
-    def _jobs(self, plan: Plan) -> tuple[BlockJob, ...]:
-        return prepare(plan, self._manifest, self._reader.block_offset)
+    def _jobs(self, plan: Plan) -> tuple[StepJob, ...]:
+        return prepare(plan, self._manifest, self._reader.group_offset)

@@ -13,8 +13,8 @@ from sti.planning.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
-class BlockTime:
-    """One block of a sequential run: decoding its shards, and its graph with ``connect``."""
+class StepTime:
+    """One step of a sequential run: decoding its shards, and its graph."""
 
     kind: str
     bits: int
@@ -24,11 +24,13 @@ class BlockTime:
     workload: Workload
     width: int
     compute_s: float
+    connects: bool
+    """Whether ``connect`` is part of ``compute_s``."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelinedRun:
-    """One pipelined run: its wall time, and how long each lane worked on blocks, by lane."""
+    """One pipelined run: its wall time, and how long each lane worked on steps, by lane."""
 
     total_s: float
     busy_s: Mapping[str, float]
@@ -44,9 +46,9 @@ class Observations:
     """Token embeddings read at once, and the seconds it took."""
     tokens: list[tuple[int, float]] = field(default_factory=list)
     """Tokens of a batch of texts, and the tokenizer's seconds."""
-    blocks: list[BlockTime] = field(default_factory=list)
+    steps: list[StepTime] = field(default_factory=list)
     ends: list[tuple[str, Workload, float]] = field(default_factory=list)
     """``embed``, ``connect`` or ``head``, the workload, and seconds."""
     pipelined: list[PipelinedRun] = field(default_factory=list)
     pipelined_plan: Plan | None = None
-    """The plan of the pipelined runs, cut to its first blocks."""
+    """The plan of the pipelined runs, cut to its first steps."""

@@ -26,6 +26,7 @@ from sti.cli.program import notice, tell_failure
 from sti.cli.reports import deliver, destinations
 from sti.device import host
 from sti.device.host import check_threads
+from sti.device.identity import machine_line
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
 from sti.errors import InputError, RunError
@@ -79,7 +80,7 @@ def _prepare(
             _ = engine.profile
         plan = engine.plan_for(tokens=tokens, batch=args.batch)
         facts = {
-            "machine": host.describe(),
+            "machine": machine_line(),
             "software": software(),
             "pack": f"{engine.manifest.name} ({format_size(engine.reader.file_bytes)})",
             "workload": f"{args.batch} x {counted(tokens, 'token')}; "

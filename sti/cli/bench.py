@@ -16,8 +16,8 @@ from sti.cli.arguments import FORMATS, workload_tokens
 from sti.cli.opening import target_of
 from sti.cli.program import notice
 from sti.cli.reports import deliver, destinations
-from sti.device import host
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
+from sti.device.identity import machine_line
 from sti.device.lanes import LANES
 from sti.device.profile import StorageProfile
 from sti.engine.engine import Engine
@@ -102,7 +102,7 @@ def _facts(
     """What holds for every row of the report."""
     reader = engine.reader
     return {
-        "machine": host.describe(),
+        "machine": machine_line(),
         "software": software(),
         "pack": f"{engine.manifest.name} ({format_size(reader.file_bytes)})",
         "workload": f"{workload}, {counted(engine.threads, 'compute thread')}, "
@@ -129,7 +129,7 @@ def _engine(pack: Path, threads: int | None, emulated: StorageProfile | None) ->
 
 
 def _storage(pack: Path, emulated: StorageProfile | None) -> Reader:
-    """What the pack's blocks are read from."""
+    """What runs read the pack from."""
     reader = FileReader(pack)
     return reader if emulated is None else SlowReader(reader, emulated)
 

@@ -20,10 +20,13 @@ import numpy as np
 from sti.calibration.cache import cache_directory
 from sti.calibration.read_timer import time_reads
 from sti.cli.program import print_json
+from sti.codec.decoder import PORTABLE
+from sti.codec.decoders import VARIABLE, kernel_path
 from sti.device import host
+from sti.device.identity import instruction_set
 from sti.errors import StiError
 from sti.pack.pack_reader import PackReader
-from sti.report.installation import install_hint
+from sti.report.installation import install_compiler, install_hint
 from sti.report.tables import aligned
 from sti.report.wording import counted
 from sti.storage.file_reader import FileReader, drop_cache
@@ -49,6 +52,8 @@ def execute(args: argparse.Namespace) -> None:
             "total_bytes": host.memory().total_bytes,
             "available_bytes": host.memory().available_bytes,
         },
+        "instructions": instruction_set(),
+        "kernel": _kernel(),
         "versions": _versions(),
         "cache": _cache(),
     }
@@ -92,6 +97,14 @@ def _probe_storage() -> dict[str, Any]:
             return {**storage_rates(Path(file.name)), "path": str(directory)}
     except (OSError, StiError) as error:
         return {"path": str(directory), "error": str(error), "bytes_per_s": {}}
+
+
+def _kernel() -> dict[str, str | None]:
+    """The path that decodes weights here, or why the one that was asked for is not to be had."""
+    try:
+        return {"path": kernel_path(), "error": None}
+    except StiError as error:
+        return {"path": None, "error": str(error)}
 
 
 def _versions() -> dict[str, str | None]:
@@ -159,6 +172,7 @@ def _advise(facts: dict[str, Any]) -> list[str]:
         if all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT:
             hint = install_hint("onnxruntime", upgrade=True)
             advice.append(f"onnxruntime is older than 1.21: {hint}")
+    advice += _advise_kernel(facts["kernel"])
     if versions["psutil"] is None and facts["memory"]["available_bytes"] is None:
         advice.append(f"free memory is unknown without psutil: {install_hint('psutil')}")
     if not facts["cache"]["writable"]:
@@ -170,6 +184,17 @@ def _advise(facts: dict[str, Any]) -> list[str]:
     if available is not None and available < LITTLE_MEMORY:
         advice.append(f"only {format_size(available)} of memory is free: keep --preload small")
     return advice
+
+
+def _advise_kernel(kernel: dict[str, str | None]) -> list[str]:
+    if kernel["error"] is not None:
+        return [f"weights cannot be decoded: {kernel['error']}"]
+    if kernel["path"] == PORTABLE and not os.environ.get(VARIABLE):
+        return [
+            "weights are decoded in NumPy, which is slower: the native kernel is missing or was "
+            f"refused; {install_compiler()}, or take the wheel that holds the kernel"
+        ]
+    return []
 
 
 def _advise_place(path: Path) -> list[str]:
@@ -211,6 +236,7 @@ def _report(facts: dict[str, Any]) -> str:
         f"device    {facts['device']}",
         f"cores     {facts['usable_cores']} usable, fastest first: {cores}",
         f"memory    {', '.join(sizes)}",
+        f"kernel    {facts['kernel']['path'] or 'none'}, on {facts['instructions']} instructions",
         f"versions  sti {facts['sti']}, {', '.join(versions)}",
         f"cache     {cache['path']} ({'writable' if cache['writable'] else 'NOT writable'}, "
         f"{counted(cache['profiles'], 'profile')})",

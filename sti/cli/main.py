@@ -124,8 +124,19 @@ examples:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="check the checksum of everything that is read; without it, a damaged pack may give "
-        "wrong answers",
+        help="compare the whole pack with its SHA-256 first (what a run reads is always checked)",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail where a damaged part of the pack could be left out",
+    )
+    parser.add_argument(
+        "--no-comparable",
+        dest="comparable",
+        action="store_false",
+        help="let embeddings, too, be answered without a part that is damaged: they are then less "
+        "comparable with others",
     )
     parser.add_argument(
         "--trace", metavar="FILE", help="write a trace of the run that Perfetto can open"

@@ -24,15 +24,27 @@ def target_of(args: argparse.Namespace) -> TargetSpec:
 
 
 def open_engine(
-    args: argparse.Namespace, target: TargetSpec | None = None, *, verify: bool = False
+    args: argparse.Namespace,
+    target: TargetSpec | None = None,
+    *,
+    verify: bool = False,
+    strict: bool = False,
+    comparable: bool = True,
 ) -> Engine:
     """The engine that the options common to ``run`` and ``plan`` ask for.
 
     Args:
         target: instead of the one that the options ask for.
+        verify, strict, comparable: as ``Engine.open`` takes them.
     """
     from sti.engine.engine import Engine  # plans for other devices are made without onnxruntime
 
     return Engine.open(
-        args.pack, target or target_of(args), threads=args.threads, verify=verify, notify=notice
+        args.pack,
+        target or target_of(args),
+        threads=args.threads,
+        verify=verify,
+        strict=strict,
+        comparable=comparable,
+        notify=notice,
     )

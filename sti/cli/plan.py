@@ -1,6 +1,6 @@
 """``sti plan``: the plan, its timeline and its expected accuracy, without running it.
 
-In: parsed arguments. Out: a table with a row per block, or the plan as JSON, which ``sti run --plan
+In: parsed arguments. Out: a table with a row per step, or the plan as JSON, which ``sti run --plan
 FILE`` executes. With ``--device``, plans for another machine.
 """
 
@@ -20,8 +20,8 @@ from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
 from sti.engine.targets import TargetSpec
 from sti.errors import InfeasibleError, InputError
-from sti.model.block_layout import block_ranges
 from sti.model.fidelity import fidelities
+from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest
 from sti.model.quality import Quality
 from sti.model.workload import bucket
@@ -145,18 +145,19 @@ def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
 
 def _table(plan: Plan, manifest: Manifest) -> str:
     assert plan.predicted is not None
-    header = ["layer", "block", "slices at bits", "bytes", "preload", "storage ms", "decode ms"]
+    header = ["layer", "block", "group", "slices at bits", "bytes", "preload"]
     rows = [_row(item, plan.predicted, manifest) for item in plan.steps]
-    return aligned([*header, "compute ms"], rows)
+    return aligned([*header, *(f"{lane} ms" for lane in LANES)], rows)
 
 
 def _row(item: PlanStep, predicted: Prediction, manifest: Manifest) -> list[str]:
-    block = manifest.block(item.layer, item.kind)
-    counted = Counter(bits for bits in fidelities(block, item.counts) if bits)
-    size = total_bytes(block_ranges(block, item.counts))
+    group = manifest.group(item.layer, item.kind, item.group)
+    counted = Counter(bits for bits in fidelities(group, item.counts) if bits)
+    size = total_bytes(group_ranges(group, item.counts))
     return [
         str(item.layer),
         item.kind,
+        str(item.group),
         " ".join(f"{count}@{bits}" for bits, count in sorted(counted.items(), reverse=True)),
         format_size(size),
         format_size(item.preload_bytes) if item.preload_bytes else "-",

@@ -29,8 +29,6 @@ from sti.engine.answers import (
 )
 from sti.engine.engine import Engine
 from sti.engine.results import Result
-from sti.model.manifest import Manifest
-from sti.planning.expected_loss import expected_loss
 from sti.report.wording import describe_plan, show_metric
 from sti.storage.atomic_file import write_file
 from sti.text.encoding import Text
@@ -52,7 +50,8 @@ def execute(args: argparse.Namespace) -> None:
     texts = read_texts(args.texts, source=args.input, pair=args.pair)
     before = host.rss_bytes()
     start = perf_counter()
-    with open_engine(args, verify=args.verify) as engine:
+    opening = {"verify": args.verify, "strict": args.strict, "comparable": args.comparable}
+    with open_engine(args, **opening) as engine:
         opened = perf_counter()
         result = engine.run(texts)
         process = _process(engine, before, opened - start)
@@ -68,7 +67,7 @@ def execute(args: argparse.Namespace) -> None:
     if isinstance(result.answer, EmbeddingAnswer) and 1 < len(texts) <= MOST_COMPARED:
         print("\n" + _similarities(result.answer.embeddings), end="")
     sys.stdout.flush()  # so that the cost follows the answers where both go to one terminal
-    say("\n" + _cost(result, manifest, opened - start))
+    say("\n" + _cost(result, opened - start))
 
 
 def _process(engine: Engine, before: int | None, open_s: float) -> dict[str, Any]:
@@ -138,11 +137,10 @@ def _similarities(embeddings: np.ndarray[Any, np.dtype[np.float32]]) -> str:
     return aligned(["cosine", *names], rows)
 
 
-def _cost(result: Result, manifest: Manifest, open_s: float) -> str:
-    timing, plan = result.timing, describe_plan(result.plan)
-    if result.plan.predicted is None and manifest.quality is not None:
+def _cost(result: Result, open_s: float) -> str:
+    timing, plan, expected = result.timing, describe_plan(result.plan), result.quality
+    if result.plan.predicted is None and expected is not None:
         # A pinned plan may lack a timeline; how good it is the pack knows all the same.
-        expected = manifest.quality.estimate(expected_loss(manifest, result.plan))
         plan += f", expected {expected.metric} {show_metric(expected.metric, expected.value)}"
     parts = ", ".join(
         f"{name} {seconds * 1e3:.1f}"

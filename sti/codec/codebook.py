@@ -10,16 +10,19 @@ the sizes of planes. Decoding is specified by ``sti.codec.decoder``; codebooks a
 alternative, a copy of the shard for every fidelity (paper, section 4.2), takes 23 bits per weight
 for this ladder instead of 8.
 
-A plane of a shard of N weights (N a multiple of 8) that adds w bits is a sequence of w // 2
-two-bit components followed, if w is odd, by a one-bit component; higher bits come first.
+A shard holds the weights of its operands, one after the other. Each operand, of a multiple of 8
+weights, is cut into records of 1,024 weights; its last one may be shorter. A plane of a shard that
+adds w bits has, for each operand and each record in turn, w // 2 two-bit components followed, if w
+is odd, by a one-bit component; higher bits come first. In a record of n weights:
 
-- two-bit component, N/4 bytes: byte i holds weights 4i .. 4i+3, the first in the lowest bits;
-- one-bit component, N/8 bytes: the low half of byte i holds weights 4i .. 4i+3, the first in the
-  lowest bit, and its high half weights 4j .. 4j+3 with j = i + N/8.
+- two-bit component, n/4 bytes: byte i holds weights i, i + n/4, i + 2 n/4 and i + 3 n/4, the first
+  in the lowest bits;
+- one-bit component, n/8 bytes: byte i holds weights i, i + n/8, ... i + 7 n/8, the first in the
+  lowest bit.
 
-The outliers of a shard, little endian: uint32 counts, one for each segment of 65,536 weights;
-then uint16 positions inside their segments, ascending; then int8 values; then zeros up to a
-multiple of 4 bytes.
+Outliers are listed by segments of 65,536 weights, which begin anew at each operand. The list of a
+shard, little endian: uint32 counts, one for each segment; then uint16 positions inside their
+segments, strictly ascending; then int8 values; then zeros up to a multiple of 4 bytes.
 """
 
 from __future__ import annotations

@@ -1,79 +1,114 @@
-"""The specification of decoding: planes of a shard -> int8 weights, one shard at a time.
+"""Decoding in NumPy: the specification, and the path for machines without the native kernel.
 
-Plain and slow; ``sti.backend.onnxruntime.decoder`` does the same at full speed and must give the
-same bits. In: planes and outliers as stored. Out: int8, or uint8 with zero point 128. Knows nothing
-of files, graphs, scales or layers.
+In: the bytes of a slice group, where its shards' pieces are (``sti.codec.pieces``), a codebook.
+Out: rows of int8 weights, or uint8 with zero point 128. The native kernel must give the same bits
+and the same faults. Knows nothing of files, graphs, scales or layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sti.arrays import ByteArray
-from sti.codec.codebook import WEIGHTS_MULTIPLE, Codebook
-from sti.codec.lookup import look_up, put_outliers
-from sti.codec.tables import Recipe, Recipes
-from sti.errors import PackCorruptError, PackFormatError
+from sti.codec.codebook import Codebook
+from sti.codec.lookup import look_up, runs_of
+from sti.codec.outliers import read_outliers, segments_of
+from sti.codec.pieces import (
+    BOUNDS,
+    CHECKSUM,
+    OUTLIERS,
+    SIZE,
+    Fault,
+    check_stored,
+    operand_sizes,
+)
+from sti.codec.tables import SIGN, Recipes, plane_bits
 
-_SIGN = 0x80
+PORTABLE = "portable"
 
-Decoded = NDArray[np.int8] | ByteArray
+PieceFields = tuple[int, int, int, int, int]
+"""A piece as numbers: the fields of ``sti.codec.pieces.PIECE``."""
 
 
-class Decoder:
-    """Decodes shards with one codebook. Safe to share between threads.
+class _Group(NamedTuple):
+    """What the shards of one call share."""
+
+    data: ByteArray
+    starts: Sequence[int]
+    check: bool
+
+    def wrong(self, piece: PieceFields, length: int | None) -> str | None:
+        """What is wrong with a piece, which must be of this length if one is given."""
+        part, stored, start, checksum, _ = piece
+        if part >= len(self.starts) or self.starts[part] + start + stored > self.data.size:
+            return BOUNDS
+        if length is not None and stored != length:
+            return SIZE
+        if self.check and crc32(self.bytes_of(piece)) != checksum:
+            return CHECKSUM
+        return None
+
+    def bytes_of(self, piece: PieceFields) -> ByteArray:
+        """The bytes of a piece that is inside the bounds."""
+        part, stored, start, _, _ = piece
+        start += self.starts[part]
+        return self.data[start : start + stored]
+
+
+class NumpyDecoder:
+    """A ``GroupDecoder`` in NumPy alone.
 
     Args:
         codebook: the codebook of the pack.
         unsigned: write uint8 with zero point 128 instead of int8.
-
-    Attributes:
-        codebook: as given.
-        dtype: the type that ``decode`` writes, int8 or uint8.
-        flip: uint8 that exact values are xored with to convert them to ``dtype``; None for int8.
     """
 
-    __slots__ = ("_plane_bits", "_recipes", "codebook", "dtype", "flip")
+    path = PORTABLE
 
     def __init__(self, codebook: Codebook, *, unsigned: bool = False) -> None:
-        self.codebook = codebook
         self.dtype: np.dtype[Any] = np.dtype(np.uint8 if unsigned else np.int8)
-        self.flip = np.array(_SIGN, dtype=np.uint8) if unsigned else None
-        ladder = codebook.ladder
-        self._plane_bits = tuple(b - a for a, b in zip((0, *ladder), ladder, strict=False))
+        self._flip = np.array(SIGN if unsigned else 0, dtype=np.uint8)
+        self._bits = plane_bits(codebook.ladder)
         self._recipes = Recipes(codebook.ladder, codebook.values, unsigned=unsigned)
 
-    def decode(self, planes: Sequence[ByteArray], outliers: ByteArray, out: Decoded) -> None:
-        """Decode one shard of N weights.
-
-        Args:
-            planes: the first planes of the shard, each 1-D uint8 of its ``plane_bytes``; their
-                number decides the fidelity. Not modified.
-            outliers: the shard's outliers, 1-D uint8; bytes beyond their end are ignored.
-            out: 1-D contiguous ``[N]`` of ``dtype``, written in full.
-
-        Raises:
-            PackCorruptError: planes or outliers do not fit a shard of N weights.
-            PackFormatError: N is not a multiple of 8, or there is no such fidelity.
-        """
-        self.look_up(planes, out)
-        put_outliers(outliers, out.view(np.uint8), self.flip)
-
-    def look_up(self, planes: Sequence[ByteArray], out: Decoded) -> None:
-        """As ``decode``, but outliers keep the value of their code."""
-        look_up(self.recipe(planes, out.size), planes, out.view(np.uint8))
-
-    def recipe(self, planes: Sequence[ByteArray], weights: int) -> Recipe:
-        """How to decode these planes of a shard; checks that they fit it. Raises as ``decode``."""
-        for plane, bits in zip(planes, self._plane_bits, strict=False):
-            if plane.size * 8 != weights * bits:
-                raise PackCorruptError(
-                    f"a plane of {plane.size} bytes does not fit a shard of {weights} weights"
-                )
-        if weights % WEIGHTS_MULTIPLE or not 0 < len(planes) <= len(self._recipes):
-            raise PackFormatError(f"cannot decode {weights} weights of {len(planes)} planes")
-        return self._recipes[len(planes) - 1]
+    def decode(
+        self,
+        data: ByteArray,
+        starts: NDArray[np.uint64],
+        shards: NDArray[Any],
+        operands: Sequence[NDArray[Any]],
+        *,
+        check: bool = True,
+        first: int = 0,
+        stride: int = 1,
+    ) -> Fault | None:
+        """See ``GroupDecoder.decode``."""
+        check_stored(data, starts, shards, first=first, stride=stride)
+        sizes = operand_sizes(shards, operands, self.dtype, len(self._bits))
+        segments, runs = segments_of(sizes), runs_of(sizes)
+        group = _Group(data, starts.tolist(), check)
+        chosen = shards[first::stride]
+        for row, count, pieces in zip(
+            *(chosen[name].tolist() for name in ("row", "planes", "pieces")), strict=True
+        ):
+            listed, *stored = pieces[: count + 1]
+            what = group.wrong(listed, None)
+            outliers = None if what else read_outliers(group.bytes_of(listed), segments)
+            if outliers is None:
+                return Fault(row, 0, what or OUTLIERS)
+            recipe = self._recipes.of(count)
+            for number, (piece, bits) in enumerate(zip(stored, recipe.bits, strict=True), 1):
+                what = group.wrong(piece, sum(sizes) * bits // 8)
+                if what:
+                    return Fault(row, number, what)
+            planes = [group.bytes_of(piece) for piece in stored]
+            rows = [operand[row].reshape(-1).view(np.uint8) for operand in operands]
+            look_up(recipe, planes, runs, rows)
+            for out, (places, values) in zip(rows, outliers.by_operand(), strict=True):
+                out[places] = values ^ self._flip
+        return None

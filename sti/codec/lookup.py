@@ -1,117 +1,138 @@
-"""The specification of decoding: bytes of planes -> indices -> table look-ups -> weights.
+"""Unpacking codes and looking them up: the planes of some records -> weights.
 
-One shard at a time, as plain as NumPy allows; ``sti.backend.onnxruntime.decoder`` does the same
-faster and must give the same bits. In: a recipe (``sti.codec.tables``) and the planes of a shard.
-Out: uint8 ``[N]``. A byte of a one-bit component holds weights of both halves of a shard, so arrays
-of indices are ``[2, N / 8]``. Checks outliers only: ``sti.codec.decoder`` has checked the sizes.
+In: a recipe (``sti.codec.tables``) and the planes of a shard. Out: uint8 weights. Works on arrays
+of whole runs of records at a time, short enough to stay in the cache. Checks nothing:
+``sti.codec.decoder`` has checked the sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sti.arrays import ByteArray
-from sti.codec.tables import Component, Recipe, Source, Stage
-from sti.errors import PackCorruptError
+from sti.codec.tables import Recipe, assembled
 
-SEGMENT_WEIGHTS = 65_536
+RECORD = 1024
+"""Weights of a record; the last one of an operand may have fewer."""
+
+_AT_ONCE = 192
+"""Records that are decoded at a time."""
+
+_JOIN = {
+    bits: tuple(np.array(number, dtype=np.uint8) for number in (bits, mask, 1 << bits))
+    for bits, mask in ((1, 0x55), (2, 0x33), (4, 0x0F))
+}
+"""For fields of so many bits: these bits, a mask of every other field of a byte, what shifts by it.
+
+Arrays, because NumPy takes longer over scalars.
+"""
 
 
-COUNT, POSITION = np.dtype("<u4"), np.dtype("<u2")
-"""Types in an outlier record, which holds counts, then positions, then int8 values."""
+class Run(NamedTuple):
+    """Neighbouring records of a shard, all of ``weights`` weights: its weights from start to stop.
 
-_EIGHTH = 8
-_LOW_HALF, _HIGH_HALF = 0x0F, 0xF0
-_U16 = np.dtype("u2")
+    Attributes:
+        parts: for each operand they belong to, its number, and from where to where in it.
+    """
+
+    start: int
+    stop: int
+    weights: int
+    parts: tuple[tuple[int, int, int], ...]
 
 
-def look_up(recipe: Recipe, planes: Sequence[ByteArray], out: ByteArray) -> None:
+def runs_of(sizes: Sequence[int]) -> tuple[Run, ...]:
+    """The records of shards whose operands have these weights; full ones run across operands."""
+    runs: list[Run] = []
+    begin = 0
+    for operand, size in enumerate(sizes):
+        full = size - size % RECORD
+        cuts = [*range(0, full, _AT_ONCE * RECORD), full, size]
+        for start, stop in pairwise(cuts):
+            if start == stop:
+                continue
+            run = Run(
+                begin + start, begin + stop, min(RECORD, stop - start), ((operand, start, stop),)
+            )
+            last = runs[-1] if runs else run
+            together = run.stop - last.start
+            if (
+                last is not run
+                and last.weights == run.weights == RECORD
+                and together <= _AT_ONCE * RECORD
+            ):
+                runs[-1] = Run(last.start, run.stop, RECORD, last.parts + run.parts)
+            else:
+                runs.append(run)
+        begin += size
+    return tuple(runs)
+
+
+def look_up(
+    recipe: Recipe, planes: Sequence[ByteArray], runs: Sequence[Run], rows: Sequence[ByteArray]
+) -> None:
     """Decode a shard, except for its outliers.
 
     Args:
         recipe: how its fidelity decodes.
-        planes: uint8, 1-D each, of checked sizes; not modified.
-        out: uint8, contiguous ``[N]``, overwritten; owned by the caller.
+        planes: 1-D uint8, of the sizes they must have; not modified.
+        runs: the shard's records.
+        rows: for each operand uint8 ``[size]``, contiguous, overwritten; owned by the caller.
     """
-    if recipe.wide is not None:
-        out[:] = recipe.wide[planes[0].view(_U16)].view(np.uint8)
-        return
-    eighth = out.size // _EIGHTH
-    parts = [component(planes[part.plane], part, eighth) for part in recipe.parts]
-    out[:] = 0
-    for stage in recipe.stages:
-        np.add(out, contributions(stage, parts).reshape(-1), out)
-    if recipe.pairs is not None:
-        out[:] = recipe.pairs[out.view(_U16)].view(np.uint8)
+    for run in runs:
+        codes = _codes(recipe, planes, run)
+        begin = 0
+        for operand, start, stop in run.parts:
+            end = begin + stop - start
+            pairs, out = codes[begin:end].view(np.uint16), rows[operand][start:stop].view(np.uint16)
+            # Every pair is inside the table: "clip" spares looking for one that is not.
+            np.take(recipe.pairs, pairs, out=out, mode="clip")
+            begin = end
 
 
-def component(plane: ByteArray, part: Component, eighth: int) -> ByteArray:
-    """A component's bytes: ``[2, N/8]`` if of two bits, ``[N/8]`` if of one; a view."""
-    found = plane[part.start * eighth : (part.start + part.bits) * eighth]
-    return found.reshape(2, eighth) if part.bits == 2 else found
+def _codes(recipe: Recipe, planes: Sequence[ByteArray], run: Run) -> ByteArray:
+    """The codes of a run as ``assembled`` gives them, uint8 ``[stop - start]``."""
+    eighth = run.weights // 8
+    records = [
+        plane[run.start * bits // 8 : run.stop * bits // 8].reshape(-1, eighth * bits)
+        for plane, bits in zip(planes, recipe.bits, strict=True)
+    ]
+    ones, twos = (
+        [
+            records[plane][:, eighth * start : eighth * (start + bits)]
+            for plane, start, bits in parts
+        ]
+        for parts in (recipe.ones, recipe.twos)
+    )
+    return assembled(ones, twos, _joined).reshape(-1)
 
 
-def contributions(stage: Stage, parts: Sequence[ByteArray]) -> ByteArray:
-    """What a stage adds to each weight, ``[2, m * 4]``, from the bytes of all components."""
-    index: NDArray[Any] = _index_byte(stage.low, parts)
-    if stage.high:
-        index = index | _index_byte(stage.high, parts).astype(_U16) << 8
-    quads: NDArray[np.uint32] = stage.table[index]
-    return quads.view(np.uint8)
-
-
-def _index_byte(source: Source, parts: Sequence[ByteArray]) -> ByteArray:
-    """One byte of each index, ``[2, m]``."""
-    first = parts[source[0]]
-    if first.ndim == 2:
-        return first
-    found = np.stack((first & _LOW_HALF, first >> 4))
-    if len(source) == 2:
-        second = parts[source[1]]
-        found |= np.stack((second << 4, second & _HIGH_HALF))
-    return found
-
-
-def put_outliers(record: ByteArray, out: ByteArray, flip: ByteArray | None) -> None:
-    """Overwrite the outliers of one shard with their exact values.
+def _joined(fields: Sequence[ByteArray], bits: int) -> ByteArray:
+    """Components of twice the bits: those of the first field above those of the second, if any.
 
     Args:
-        record: uint8, the outliers as stored.
-        out: uint8 ``[N]``, changed in place.
-        flip: uint8 that the values are xored with; None to leave them as they are.
+        fields: one or two, uint8 ``[R, m]`` each: byte i holds weights i + k m.
 
-    Raises:
-        PackCorruptError: the record does not fit a shard of N weights.
+    Returns:
+        uint8 ``[R, 2 m]``: byte i holds weights i + 2 k m.
     """
-    head = COUNT.itemsize * -(-out.size // SEGMENT_WEIGHTS)
-    counts = record[:head].view(COUNT).tolist() if record.size >= head else []
-    total = sum(counts)
-    if not counts or record.size < head + 3 * total:
-        raise too_short(record.size)
-    positions = record[head : head + 2 * total].view(POSITION).astype(np.intp)
-    exact = record[head + 2 * total :][:total]
-    positions += np.repeat(np.arange(len(counts)) * SEGMENT_WEIGHTS, counts)
-    if (positions[1:] <= positions[:-1]).any():
-        raise unordered()
-    if total and positions[-1] >= out.size:
-        raise beyond(out.size)
-    out[positions] = exact if flip is None else exact ^ flip
-
-
-def too_short(size: int) -> PackCorruptError:
-    """The error for a record of ``size`` bytes that is too short for what it says."""
-    return PackCorruptError(f"a list of outliers of {size} bytes is too short for what it lists")
-
-
-def unordered() -> PackCorruptError:
-    """The error for outliers that are not listed in the order of their weights."""
-    return PackCorruptError("positions of outliers are not in ascending order")
-
-
-def beyond(weights: int) -> PackCorruptError:
-    """The error for an outlier beyond the ``weights`` of its shard."""
-    return PackCorruptError(f"an outlier is beyond the end of a shard of {weights} weights")
+    high, *low = fields
+    out = np.empty((len(high), 2, high.shape[1]), dtype=np.uint8)
+    first, second = out[:, 0], out[:, 1]
+    shift, mask, factor = _JOIN[bits]
+    if not low:
+        np.bitwise_and(high, mask, first)
+        np.bitwise_and(high >> shift, mask, second)
+        return out.reshape(len(high), -1)
+    # Swap the upper fields of the second component with the lower fields of the first one.
+    swapped = low[0] >> shift
+    np.bitwise_xor(swapped, high, swapped)
+    np.bitwise_and(swapped, mask, swapped)
+    np.bitwise_xor(high, swapped, second)
+    np.multiply(swapped, factor, swapped)  # NumPy shifts bytes to the left one by one
+    np.bitwise_xor(low[0], swapped, first)
+    return out.reshape(len(high), -1)

@@ -154,19 +154,15 @@ def _compute(layer: _Layer, manifest: Manifest) -> dict[str, tuple[float, ...]]:
     add_s = float(slice_s) / (layer.shard_weights * layer.tokens + attention)
     shared_s = float(offset_s) / (layer.shard_weights * layer.slices * layer.tokens)
     dims = manifest.dimensions
-    weights = {block.kind: block.shard_weights for block in manifest.blocks}
     free: tuple[float, ...] = (0.0,) * COMPUTE_TERMS
-    compute = dict.fromkeys(("embed", "connect", "head"), free)
+    # What a layer takes whatever its width is paid once a block, however many groups it has.
+    shared = shared_s * dims.slices * sum(kind.shard_weights for kind in manifest.kinds)
+    connect = (0.0, 0.0, shared / len(manifest.kinds), 0.0, 0.0)
+    compute = {"embed": free, "connect": connect, "head": free}
     for kind in manifest.kinds:
-        shard = weights.get(kind.name, 0)
+        shard = kind.shard_weights
         mixing = 2 * dims.hidden / dims.slices if kind.input_kind == "sequence" else 0.0
-        compute[kind.name] = (
-            0.0,
-            0.0,
-            shared_s * shard * dims.slices,
-            add_s * shard,
-            add_s * mixing,
-        )
+        compute[kind.name] = (0.0, 0.0, 0.0, add_s * shard, add_s * mixing)
     return compute
 
 

@@ -9,4 +9,4 @@ from __future__ import annotations
 STORAGE, DECODE, COMPUTE = "storage", "decode", "compute"
 
 LANES = (STORAGE, DECODE, COMPUTE)
-"""In the order in which a block passes through them."""
+"""In the order in which a step passes through them."""

@@ -16,7 +16,9 @@ from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.workload import Workload
 
-PROFILE_VERSION = 2
+PROFILE_VERSION = 3
+UNKNOWN = "unknown"
+"""Instructions and kernel of a machine that was not measured, only described."""
 COMPUTE_TERMS = 5
 """Terms of the compute model: 1, m, T, m T, m T S (T tokens in the batch, S in a sentence)."""
 
@@ -75,6 +77,10 @@ class DeviceProfile:
     """Factor by which compute is slower while storage and decode are busy; 1: not slower."""
     jitter: float
     """95th percentile of a run's time over its typical time, at least 1."""
+    instructions: str = UNKNOWN
+    """The processor's int8 instructions, as ``sti.device.identity`` names them."""
+    kernel: str = UNKNOWN
+    """How weights were decoded: the path of the decoder, e.g. ``avx2`` or ``portable``."""
 
     @property
     def storage(self) -> StorageProfile:
@@ -130,6 +136,8 @@ class DeviceProfile:
             fixed_s=fields.number("fixed_s", least=0.0),
             contention=fields.number("contention", least=1.0),
             jitter=fields.number("jitter", least=1.0),
+            instructions=fields.text("instructions"),
+            kernel=fields.text("kernel"),
         )
 
     def _lane(self, name: str, kind: type[Lane]) -> Lane:

@@ -24,7 +24,7 @@ from sti.engine.options import EngineOptions
 from sti.engine.plan_store import CurrentPlans, ProfileSource
 from sti.engine.results import Result, make_result
 from sti.engine.targets import TargetSpec
-from sti.errors import ClosedError, RunError
+from sti.errors import ClosedError, PackCorruptError, RunError
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.runner import Mode, Runner
@@ -47,6 +47,11 @@ class EngineCore:
 
     def __init__(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
         self.reader, self.options = reader, options
+        if options.verify:
+            from sti.pack.verify import verify_content  # rarely asked for
+
+            verify_content(reader)
+        self._adapt = options.may_adapt(reader.manifest.task)
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
         self.closed = False
@@ -54,7 +59,7 @@ class EngineCore:
         self._process = os.getpid()
         backend = OrtBackend(reader, threads=self.threads)
         self.profiles = ProfileSource(reader, backend, options, threads=self.threads)
-        self.runner = Runner(reader, backend, verify=options.verify, storage=options.storage)
+        self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
         self._forgotten = weakref.finalize(self, _end_forgotten, self.runner, reader.path)
         self._forgotten.atexit = False
         self.plans = CurrentPlans(reader, self.profiles, self.runner)
@@ -112,11 +117,34 @@ class EngineCore:
             prepared = self.plans.plan_for(batch=len(texts), tokens=batch.mean_tokens)
             recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
             plan, jobs = prepared
-            outcome = self.runner.run(jobs, plan, batch.encodings, mode=mode, recorder=recorder)
+            with self._watching() as notices:
+                outcome = self.runner.run(
+                    jobs, plan, batch.encodings, mode=mode, recorder=recorder, adapt=self._adapt
+                )
             total_s = perf_counter() - arrived
-            result = make_result(manifest, batch, plan, outcome, total_s=total_s)
+            result = make_result(
+                manifest, batch, plan, outcome, total_s=total_s, notices=tuple(notices)
+            )
             self.plans.hold(prepared)
         return result
+
+    @contextmanager
+    def _watching(self) -> Iterator[list[str]]:
+        """Refuse a file that is changed before or during a run; tell of one that is replaced."""
+        notices: list[str] = []
+
+        def look() -> None:
+            notice = self.reader.check_unchanged()
+            if notice is not None:
+                notices.append(notice)
+
+        look()
+        try:
+            yield notices
+        except PackCorruptError:
+            look()  # what was changed looks damaged, and has another remedy
+            raise
+        look()
 
 
 def _end_forgotten(runner: Runner, path: Path) -> None:

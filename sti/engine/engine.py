@@ -17,7 +17,7 @@ from sti.engine.answers import Label, TextSpan, Value
 from sti.engine.core import EngineCore
 from sti.engine.inputs import check_task
 from sti.engine.options import EngineOptions
-from sti.engine.results import Result
+from sti.engine.results import Result, describe_downgrades
 from sti.engine.targets import TargetSpec, resolve
 from sti.errors import InputError, StiWarning
 from sti.model.manifest import Manifest
@@ -45,7 +45,11 @@ class Engine:
     """
 
     def __init__(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
-        self._core = EngineCore(reader, target, options)
+        try:
+            self._core = EngineCore(reader, target, options)
+        except BaseException:
+            reader.close()
+            raise
 
     @classmethod
     def open(
@@ -60,11 +64,13 @@ class Engine:
         config: str | Path | None = None,
         threads: int | None = None,
         verify: bool = False,
+        strict: bool = False,
+        comparable: bool = True,
         profile: DeviceProfile | None = None,
         storage: Reader | None = None,
         notify: Callable[[str], None] | None = None,
     ) -> Engine:
-        """Open a pack. Reads its header, resident tensors, graphs and tokenizer; no block yet.
+        """Open a pack. Reads its header, resident tensors, graphs and tokenizer; no slices yet.
 
         The preload buffer fills in the background; a run may start before it is full.
 
@@ -76,11 +82,14 @@ class Engine:
             config: the ``sti.toml`` that names targets; None: the one in the working directory,
                 else the user's.
             threads: compute threads; None: chosen for this machine.
-            verify: compare everything that is read with its checksum, and the embedding table at
-                once (costs about 1 ns a byte); without it, a damaged pack may answer wrongly.
+            verify: compare the whole pack with its SHA-256 now, which reads all of it. (Every read
+                of every run is compared with a checksum anyway.)
+            strict: fail where a damaged plane could be left out.
+            comparable: for embedding packs: fail there as well, because vectors of another fidelity
+                compare less well with those of the plan.
             profile: what this machine can do; None: the cached profile, measured if there is none.
-            storage: what blocks and token embeddings are read from, closed with the engine once
-                that is open; None: the pack's own file. Needs a ``profile`` of it
+            storage: what slice groups and token embeddings are read from, closed with the engine
+                once that is open; None: the pack's own file. Needs a ``profile`` of it
                 (``sti.device.emulated_storage``).
             notify: receives notices, for example that the machine is being measured; None: they are
                 logged at INFO under ``sti``. Called in the thread that works; may not use the
@@ -94,9 +103,16 @@ class Engine:
         given = TargetSpec(latency=latency, preload=preload, fidelity=fidelity, plan=plan)
         aim = resolve(target, given, config=config)
         options = EngineOptions(
-            threads, verify, profile, storage, notify=notify or log_notice, config=config
+            threads=threads,
+            verify=verify,
+            strict=strict,
+            comparable=comparable,
+            profile=profile,
+            storage=storage,
+            notify=notify or log_notice,
+            config=config,
         )
-        options.check()
+        options.validate()
         return cls(PackReader.open(Path(path)), aim, options)
 
     def __enter__(self) -> Engine:
@@ -163,7 +179,7 @@ class Engine:
 
     @property
     def direct(self) -> bool:
-        """Whether blocks are read past the page cache."""
+        """Whether slice groups are read past the page cache."""
         return self._core.runner.direct
 
     @property
@@ -227,6 +243,9 @@ class Engine:
             texts: at least one; none may be empty. Texts that are too long are cut, with a warning.
             mode: ``"sequential"`` runs one lane after the other, with the same result to the bit.
 
+        Where a plane above the lowest is damaged, the run answers at the fidelity below, warns, and
+        says so in the result (not with ``strict``, nor for comparable embeddings).
+
         Returns:
             The answers in the order of ``texts``, with timing and the plan as used.
 
@@ -235,7 +254,7 @@ class Engine:
             InfeasibleError: the target cannot be met for this many tokens, or memory does not hold
                 so many texts at once.
             StorageError, BackendError, PackCorruptError: storage or computation failed, or the pack
-                is damaged; the engine stays usable.
+                is damaged or was changed since it was opened; the engine stays usable.
             ClosedError: the engine was closed.
         """
         if mode not in get_args(Mode):
@@ -243,8 +262,13 @@ class Engine:
         return self._answer(texts, mode)
 
     def _answer(self, texts: Sequence[Text], mode: Mode = "pipelined") -> Result:
-        """Run, and warn of texts that were cut at the line that called the public method."""
+        """Run, and warn of damage and of texts that were cut, at the line that called."""
         result = self._core.run(texts, mode)
+        for notice in result.notices:
+            warnings.warn(notice, StiWarning, stacklevel=3)
+        if result.downgrades:
+            notice = describe_downgrades(result.downgrades, result.quality)
+            warnings.warn(f"{self._core.reader.path}: {notice}", StiWarning, stacklevel=3)
         if result.truncated:
             warnings.warn(
                 f"{result.truncated} of {len(texts)} texts were cut to {self.max_tokens} tokens, "

@@ -18,14 +18,22 @@ class EngineOptions(NamedTuple):
     threads: int | None = None
     """Compute threads; None: what suits this machine and the pack."""
     verify: bool = False
+    strict: bool = False
+    comparable: bool = True
     profile: DeviceProfile | None = None
     storage: Reader | None = None
     """Closed with the engine."""
     notify: Notify = log_notice
     config: str | Path | None = None
     """Where names of targets are looked up."""
+    check: bool = True
+    """Compare what is read with its checksum. Benchmarks alone go without, to price it."""
 
-    def check(self) -> None:
+    def may_adapt(self, task: str) -> bool:
+        """Whether a run of such a pack may answer with less than its plan."""
+        return not self.strict and (task != "embedding" or not self.comparable)
+
+    def validate(self) -> None:
         """Refuse what cannot be used.
 
         Raises:

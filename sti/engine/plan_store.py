@@ -1,8 +1,8 @@
 """Chooses each workload's plan (planned, uniform, pinned or remembered), and what to preload.
 
 In: what the caller asked for (``TargetSpec``), the pack's manifest, a source of the device profile.
-Out: plans and their block jobs; and what the preload buffer should hold for the next run (the last
-plan's leading blocks). What the planner made is remembered between runs
+Out: plans and their step jobs; and what the preload buffer should hold for the next run (the last
+plan's leading steps). What the planner made is remembered between runs
 (``sti.calibration.cache``): on a small machine planning can take longer than answering. Every
 target gets a ``PlanStore`` of its own, so that an infeasible one leaves the engine unchanged. Not
 thread-safe.
@@ -24,15 +24,15 @@ from sti.errors import InfeasibleError, PlanError
 from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Runner
-from sti.planning.block_jobs import BlockJob, prepare_block
 from sti.planning.check import check_plan
 from sti.planning.decode_threads import decode_threads
 from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanRequest, PlanStep
+from sti.planning.step_jobs import StepJob, prepare_step
 from sti.version import __version__
 
 _OPENING_TOKENS = 32
 
-PreparedPlan = tuple[Plan, tuple[BlockJob, ...]]
+PreparedPlan = tuple[Plan, tuple[StepJob, ...]]
 
 
 class ProfileSource:
@@ -78,7 +78,7 @@ class PlanStore:
         self._reader = reader
         self._profiles = profiles
         self._made: dict[Workload, PreparedPlan] = {}
-        self._jobs: dict[tuple[PlanStep, int], BlockJob] = {}
+        self._jobs: dict[tuple[PlanStep, int], StepJob] = {}
         self._limits = target.limits()
         _check_preload(self._limits.preload_bytes)
         self._pinned = None
@@ -97,7 +97,7 @@ class PlanStore:
         workload = bucket(batch, tokens, most=self._reader.manifest.dimensions.max_tokens)
         if workload not in self._made:
             plan = self._make(workload)
-            jobs = tuple(self._job(item, plan.decode_threads) for item in plan.steps)
+            jobs = tuple(self._job(item, plan.width) for item in plan.steps)
             self._made[workload] = plan, jobs
         return self._made[workload]
 
@@ -113,17 +113,13 @@ class PlanStore:
         except InfeasibleError:
             return self.plan_for(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
 
-    def _job(self, item: PlanStep, threads: int) -> BlockJob:
-        """A block's job; plans for different workloads share those they have in common.
-
-        Args:
-            threads: those that decode it; the shards are shared out evenly among them.
-        """
-        key = item, threads
+    def _job(self, item: PlanStep, width: int) -> StepJob:
+        """A step's job; plans for different workloads share those they have in common."""
+        key = item, width
         if key not in self._jobs:
-            block = self._reader.manifest.block(item.layer, item.kind)
-            offset = self._reader.block_offset(block.tensor)
-            self._jobs[key] = prepare_block(item, block, offset, threads=threads)
+            group = self._reader.manifest.group(item.layer, item.kind, item.group)
+            offset = self._reader.group_offset(group)
+            self._jobs[key] = prepare_step(item, group, offset, width=width)
         return self._jobs[key]
 
     def _make(self, workload: Workload) -> Plan:

@@ -6,8 +6,8 @@ nothing of files, planning or threads; the answers themselves are made in ``sti.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from sti.arrays import Float32Array
@@ -25,8 +25,11 @@ from sti.engine.answers import (
 from sti.engine.inputs import Batch
 from sti.errors import InputError
 from sti.model.manifest import Manifest
+from sti.model.quality import Estimate
 from sti.pipeline.runner import Outcome
 from sti.pipeline.trace import PLAN, Trace
+from sti.planning.downgrade import Downgrade, downgraded
+from sti.planning.expected_loss import expected_loss
 from sti.planning.plan import Plan
 from sti.planning.span import Span, busy_s
 from sti.units import format_size
@@ -90,10 +93,19 @@ class Result:
     bytes_read: int
     """Bytes read from storage in this call, token embeddings included."""
     plan: Plan
-    """The plan as used."""
+    """The plan as used: without planes that were left out. Pinned, it gives the same answer."""
+    quality: Estimate | None
+    """The metric to expect of the plan as used; None for packs that have not measured theirs."""
     trace: Trace
     truncated: int
     """How many texts were cut to the model's token limit."""
+    notices: tuple[str, ...]
+    """What else was warned of: that the pack's file was replaced or deleted."""
+
+    @property
+    def downgrades(self) -> tuple[Downgrade, ...]:
+        """Planes that were left out because they are damaged."""
+        return self.trace.downgrades
 
     @property
     def embeddings(self) -> Float32Array:
@@ -152,12 +164,15 @@ class Result:
         return self._answer(ClassAnswer, "threshold").threshold
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: the answer, timing, bytes, and the plan."""
+        """A JSON object: the answer, timing, bytes, the plan and what was left out of it."""
         return {
             **self.answer.to_json(),
             "timing": self.timing.to_json(),
             "bytes_read": self.bytes_read,
             "truncated": self.truncated,
+            "quality": None if self.quality is None else asdict(self.quality),
+            "downgrades": [item.to_json() for item in self.downgrades],
+            "notices": list(self.notices),
             "plan": self.plan.to_json(),
         }
 
@@ -181,16 +196,45 @@ class Result:
 
 
 def make_result(
-    manifest: Manifest, batch: Batch, plan: Plan, outcome: Outcome, *, total_s: float
+    manifest: Manifest,
+    batch: Batch,
+    plan: Plan,
+    outcome: Outcome,
+    *,
+    total_s: float,
+    notices: tuple[str, ...] = (),
 ) -> Result:
     """What a run gave, put into the form of the pack's task, with what it cost."""
     trace = outcome.trace
+    plan = downgraded(plan, manifest, trace.downgrades)
     return Result(
         task=manifest.task,
         answer=make_answer(manifest, batch, outcome.outputs, plan),
         timing=Timing(total_s, trace.plan_s, trace.stall_s(), trace.lanes),
         bytes_read=outcome.bytes_read,
         plan=plan,
+        quality=_quality(manifest, plan),
         trace=trace,
         truncated=batch.truncated,
+        notices=notices,
     )
+
+
+def _quality(manifest: Manifest, plan: Plan) -> Estimate | None:
+    if plan.predicted is not None or manifest.quality is None:
+        return None if plan.predicted is None else plan.predicted.quality
+    return manifest.quality.estimate(expected_loss(manifest, plan))
+
+
+def describe_downgrades(downgrades: Sequence[Downgrade], quality: Estimate | None) -> str:
+    """One line on what was left out of a run, and what to do."""
+    first, *others = downgrades
+    text = (
+        f"damaged: layer {first.layer} {first.kind}, group {first.group}, slice {first.slice}, "
+        f"plane of {first.bits} bits"
+    )
+    text += f", and {len(others)} more; " if others else "; "
+    text += "answered at the fidelity below"
+    if quality is not None:
+        text += f", expected {quality.metric} {quality.value:.3f}"
+    return f"{text}; fetch the pack again (`sti-shard verify` lists all damage)"

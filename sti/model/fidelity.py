@@ -1,38 +1,27 @@
-"""The blocks of a submodel, the fidelities of their slices, and the loss to expect. Pure.
+"""The slice groups of a submodel, the fidelities of their slices, and the loss to expect. Pure.
 
 In: a manifest, and how many shards are read from each plane. Out: bits of each slice, the expected
-loss, the working buffers that a pack needs. Knows nothing of times, targets or bytes.
+loss. Knows nothing of times, targets or bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sti.model.manifest import Block, Manifest, Submodel
+from sti.model.manifest import Manifest, SliceGroup, Submodel
+
+WORKING_BUFFERS = 2
+"""Decoded groups of each kind that are held in memory: one being computed, one that waits."""
 
 
-def working_buffers(manifest: Manifest) -> dict[str, int]:
-    """How many decoded blocks of each kind are held in memory: one being computed, others waiting.
-
-    Two of the kind with the largest blocks, one of each other kind. So the longest decode does not
-    wait until the previous block has been computed, which would stall the pipeline where decode and
-    compute take equally long (see docs/experiments.md).
-    """
-    weights: dict[str, int] = {}
-    for block in manifest.blocks:
-        weights[block.kind] = max(weights.get(block.kind, 0), block.shard_weights)
-    largest = max(weights, key=lambda kind: weights[kind])
-    return {kind: 2 if kind == largest else 1 for kind in weights}
-
-
-def fidelities(block: Block, counts: tuple[int, ...]) -> tuple[int, ...]:
+def fidelities(group: SliceGroup, counts: Sequence[int]) -> tuple[int, ...]:
     """Bits in use of each slice (0: absent) when ``counts[p]`` shards of plane ``p`` are read.
 
     A shard has the highest fidelity for which all planes were read. Returns one entry per slice.
     """
-    bits = [0] * len(block.outlier_bytes)
+    bits = [0] * group.slices
     below = 0
-    for plane, count in zip(block.planes, counts, strict=True):
+    for plane, count in zip(group.planes, counts, strict=True):
         for index in plane.order[:count]:
             if bits[index] == below:
                 bits[index] = plane.bits
@@ -43,32 +32,43 @@ def fidelities(block: Block, counts: tuple[int, ...]) -> tuple[int, ...]:
 Counts = tuple[int, ...]
 
 
-def blocks_of(manifest: Manifest, submodel: Submodel) -> list[Block]:
-    """The blocks a submodel runs, in order of execution."""
-    return [block for block in manifest.blocks if block.layer in submodel.layers]
+def groups_of(manifest: Manifest, submodel: Submodel) -> list[SliceGroup]:
+    """The groups that a submodel runs, in order of execution: those with a slice in use."""
+    return [
+        group
+        for group in manifest.groups
+        if group.layer in submodel.layers and group.first < submodel.width
+    ]
 
 
-def uniform_counts(block: Block, width: int, bits: int) -> Counts:
-    """The counts that bring the first ``width`` slices, and no others, to ``bits``."""
+def uniform_counts(group: SliceGroup, width: int, bits: int) -> Counts:
+    """The counts that bring the group's slices in use, and no others, to ``bits``.
+
+    ``width`` slices of the block are in use; at least one of them is in the group.
+    """
+    used = group.used(width)
     return tuple(
-        1 + max(place for place, index in enumerate(plane.order) if index < width)
+        1 + max(place for place, index in enumerate(plane.order) if index < used)
         if plane.bits <= bits
         else 0
-        for plane in block.planes
+        for plane in group.planes
     )
 
 
-def loss_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Counts]) -> float:
+def loss_of(submodel: Submodel, groups: Sequence[SliceGroup], counts: Sequence[Counts]) -> float:
     """Expected loss of a submodel, from its curve, for the planes that slices in use lack."""
-    return submodel.loss_at(missing_of(submodel, blocks, counts))
+    return submodel.loss_at(missing_of(submodel, groups, counts))
 
 
-def missing_of(submodel: Submodel, blocks: Sequence[Block], counts: Sequence[Counts]) -> float:
+def missing_of(submodel: Submodel, groups: Sequence[SliceGroup], counts: Sequence[Counts]) -> float:
     """Sum of the gains of all planes that slices in use lack."""
     missing = 0.0
-    for block, chosen in zip(blocks, counts, strict=True):
-        reached = fidelities(block, chosen)[: submodel.width]
-        for plane in block.planes:
+    for group, chosen in zip(groups, counts, strict=True):
+        reached = fidelities(group, chosen)[: group.used(submodel.width)]
+        lowest = min(reached)
+        for plane in group.planes:
+            if plane.bits <= lowest:
+                continue
             missing += sum(
                 gain for gain, bits in zip(plane.gains, reached, strict=False) if bits < plane.bits
             )

@@ -1,25 +1,29 @@
 """What a pack says about itself: the manifest, as frozen data.
 
-Planner, pack reader and engine take everything they know about a model from a ``Manifest``. It
-serializes itself to the JSON text in a pack's header; ``sti.pack.manifest_reader`` parses and
-checks that text. Knows nothing of files, of NumPy or of any architecture: operand lists, slice
-units and graph names all come from the pack. ``FORMAT.md`` specifies every field.
+Planner, pack reader and engine take everything they know about a model from a ``Manifest``. All but
+its slice groups serializes itself to the JSON text in a pack's header, which
+``sti.pack.manifest_reader`` parses and checks; what differs from group to group is in the binary
+index (``sti.pack.index``). Knows nothing of files, of NumPy or of any architecture: operand lists,
+slice units and graph names all come from the pack. ``FORMAT.md`` specifies every field.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from itertools import chain
+from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import Any
 
 from sti.model.quality import Quality, Rejection, follow, reach
 
-FORMAT_VERSION = 1
-"""The only format version this release reads and writes."""
+FORMAT_VERSION = 2
+"""The only format version that the run time reads; `sti-shard upgrade` also reads 1."""
 
 ALIGNMENT = 16384
 """Blocks and the embedding table start at multiples of this many bytes in the file."""
+
+GROUP_ALIGNMENT = 4096
+"""Slice groups start at multiples of this many bytes in their block's tensor."""
 _KEYS = {"codebook": "book", "embeddings": "words"}
 """Fields that have another name in the pack format: ours to the format's."""
 
@@ -58,51 +62,78 @@ class BlockKind:
     shared: tuple[str, ...]
     """Resident inputs passed whole."""
     side: tuple[SideInput, ...]
+    groups: tuple[int, ...]
+    """Slices of each slice group, in order: all of the block's."""
+
+    @property
+    def shard_weights(self) -> int:
+        """Weights of one slice."""
+        return sum(prod(operand.shape) for operand in self.operands)
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """One plane of one block: the bits that raise its shards to fidelity ``bits``."""
+    """One plane of one slice group: the bits that raise its shards to fidelity ``bits``.
+
+    Slices are numbered from 0 inside their group.
+    """
 
     bits: int
     shard_bytes: int
     order: tuple[int, ...]
     """Slices in the order in which the plane stores them."""
     checksums: tuple[int, ...]
-    """CRC-32 of each shard's bytes, in ``order``."""
+    """CRC-32 of each shard's bytes, by slice."""
     gains: tuple[float, ...]
-    """Importance, by slice number: how much the plane lowers the expected loss."""
+    """Importance, by slice: how much the plane lowers the expected loss. Float32 values."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """One block of one layer: where its shards are inside its tensor."""
+class SliceGroup:
+    """Neighbouring slices of one block: what a step reads, decodes and computes as a unit.
+
+    Its slices are numbered from 0; slice ``i`` is slice ``first + i`` of the block.
+    """
 
     layer: int
     kind: str
-    shard_weights: int
+    number: int
+    """Which of the block's groups this is."""
+    first: int
+    """The block's slices before it."""
+    start: int
+    """Where its bytes start in the block's tensor."""
     length: int
-    """Bytes in use; the rest of the tensor is padding."""
+    """Bytes in use."""
+    shard_weights: int
     outlier_bytes: tuple[int, ...]
     """Bytes of each slice's outlier list; the lists come first, in slice order."""
     outlier_checksums: tuple[int, ...]
     planes: tuple[Plane, ...]
 
     @property
+    def slices(self) -> int:
+        """How many slices it has."""
+        return len(self.outlier_bytes)
+
+    @property
     def tensor(self) -> str:
         """Name of the block's tensor in the pack."""
         return f"block.{self.layer}.{self.kind}"
 
+    def used(self, width: int) -> int:
+        """How many of the first ``width`` slices of the block are in this group."""
+        return max(0, min(width - self.first, self.slices))
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingTable:
-    """Token embeddings, read by row: packed 4-bit codes, then one float16 scale per group."""
+    """Token embeddings, read by row: 4-bit codes, one float16 scale per group, a checksum."""
 
     rows: int
     hidden: int
     group: int
     row_bytes: int
-    checksum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +189,16 @@ class ResidentRegion:
 
 
 @dataclass(frozen=True, slots=True)
+class ContentHashes:
+    """SHA-256 of what a pack holds, as 64 lower-case hexadecimal digits each."""
+
+    content: str
+    """Weights, token embeddings and residents, in an order that ranking does not change."""
+    index: str
+    """The binary index: the orders and gains that ranking measures, and all checksums."""
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything a pack says about itself. Immutable; safe to share between threads."""
 
@@ -175,16 +216,19 @@ class Manifest:
     graphs: dict[str, str]
     """Graph name, e.g. ``attention.s8``, to the tensor holding the ONNX bytes."""
     kinds: tuple[BlockKind, ...]
-    blocks: tuple[Block, ...]
-    """In the order of execution, which is the order in the file."""
+    groups: tuple[SliceGroup, ...]
+    """In the order of execution, which is the order in the file: those of each block in turn."""
     embeddings: EmbeddingTable
     submodels: tuple[Submodel, ...]
     """The first is the full model."""
     resident: ResidentRegion
+    sha256: ContentHashes
     quality: Quality | None
     """What metric to expect at which loss; None where nothing was measured."""
     rejection: Rejection | None
     """When a text is out of scope; None for packs that answer every text."""
+    graph_spec: dict[str, Any]
+    """What the graphs were made from, so that they can be made again; not read by the run time."""
     notes: dict[str, Any]
     """How importance and quality were measured; for people, not read by the run time."""
 
@@ -192,20 +236,31 @@ class Manifest:
         """The kind called ``name``; a checked manifest has every kind that its blocks name."""
         return next(kind for kind in self.kinds if kind.name == name)
 
-    def block(self, layer: int, kind: str) -> Block:
-        """A block by its layer and kind.
-
-        Packs list blocks layer by layer, so its place is known and is looked at first; a manifest
-        in another order is searched.
+    def block(self, layer: int, kind: str) -> tuple[SliceGroup, ...]:
+        """The slice groups of a block, in order.
 
         Raises:
             KeyError: the pack has no such block.
         """
-        each = len(self.kinds)
-        for block in chain(self.blocks[layer * each : (layer + 1) * each], self.blocks):
-            if block.layer == layer and block.kind == kind:
-                return block
+        before = 0
+        for found in self.kinds:
+            if found.name == kind and 0 <= layer < self.dimensions.layers:
+                each = sum(len(other.groups) for other in self.kinds)
+                start = layer * each + before
+                return self.groups[start : start + len(found.groups)]
+            before += len(found.groups)
         raise KeyError((layer, kind))
+
+    def group(self, layer: int, kind: str, number: int) -> SliceGroup:
+        """A slice group by its layer, kind and number.
+
+        Raises:
+            KeyError: the pack has no such group.
+        """
+        groups = self.block(layer, kind)
+        if not 0 <= number < len(groups):
+            raise KeyError((layer, kind, number))
+        return groups[number]
 
     def submodel(self, depth: int, width: int) -> Submodel | None:
         """The submodel of this depth and width; None where the pack does not vouch for one."""
@@ -215,9 +270,11 @@ class Manifest:
         return None
 
     def to_json(self) -> str:
-        """The manifest as the compact JSON text of the header."""
-        members = asdict(self)
-        body = {"format": FORMAT_VERSION, **{_KEYS.get(k, k): v for k, v in members.items()}}
+        """All but the slice groups, as the compact JSON text of the header."""
+        members = asdict(replace(self, groups=()))
+        del members["groups"]  # in the index
+        named = {_KEYS.get(key, key): value for key, value in members.items()}
+        body = {"format": FORMAT_VERSION, "requires": [], **named}
         # Members that a pack does not have are left out rather than null.
         for key in ("quality", "rejection"):
             if body[key] is None:

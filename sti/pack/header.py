@@ -1,23 +1,23 @@
 """The header of a pack: its checksum, tensor table and manifest, checked against one another.
 
-In: an open file. Out: manifest and tensor table. Knows nothing of what tensors mean.
-``FORMAT.md`` specifies every byte.
+In: an open file. Out: manifest and tensor table. The slice groups come from the index, which is
+read with the resident region (``sti.pack.index``); whether the blocks fit them is checked then.
+Knows nothing of what tensors mean. ``FORMAT.md`` specifies every byte.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from sti.errors import PackCorruptError, PackError, PackFormatError, StorageError
+from sti.errors import PackCorruptError, PackFormatError
 from sti.model.manifest import ALIGNMENT, Manifest
 from sti.pack.manifest_reader import read_manifest
+from sti.pack.pack_file import PackFile
 from sti.pack.safetensors_table import (
     LENGTH_BYTES,
     TensorInfo,
@@ -28,17 +28,24 @@ from sti.pack.safetensors_table import (
 
 WORDS = "words"
 VOCABULARY = "tokenizer.vocab"
+PAD = "resident.pad"
+"""Fills the resident region up to the alignment."""
 
 HEADER_START = b'{"__metadata__":{"format":"sti","crc32":"'
 """How the header of every pack starts; eight hexadecimal digits follow."""
 
 CHECKSUM_DIGITS = 8
 
+MOST_HEADER_BYTES = 1 << 22
+"""A header grows by a few kilobytes per layer; numbers per shard are in tensors."""
+
 _FIRST_READ = 131072
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "F32": np.dtype("<f4"),
+    "U32": np.dtype("<u4"),
     "F16": np.dtype("<f2"),
+    "U16": np.dtype("<u2"),
     "U8": np.dtype("u1"),
 }
 
@@ -59,68 +66,46 @@ def header_checksum(header: bytes) -> int:
 def pack_id_of(manifest_text: str) -> str:
     """The identity of a pack: sixteen hexadecimal digits of the hash of its manifest.
 
-    The manifest holds the checksums of everything else, so the identity names the content.
+    The manifest holds hashes of the content and of the index, and the checksum of the residents. So
+    the identity names the pack, its ranking included.
     """
     return hashlib.sha256(manifest_text.encode("utf-8")).hexdigest()[:16]
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a pack for reading.
-
-    Raises:
-        PackError: there is no such file, or it may not be read.
-        StorageError: the system refuses for another reason.
-    """
-    try:
-        return path.open("rb", buffering=0)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise PackError(f"{path}: cannot be opened: {error.strerror}") from error
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be opened: {error.strerror}") from error
-
-
-def read_exactly(stream: BinaryIO, path: Path, offset: int, length: int) -> bytes:
-    """Read ``length`` bytes at ``offset`` of a file whose size was checked before.
-
-    Raises:
-        PackCorruptError: the file ends before that.
-        StorageError: reading failed.
-    """
-    parts: list[bytes] = []
-    try:
-        stream.seek(offset)
-        while length > 0:
-            part = stream.read(length)
-            if not part:
-                raise PackCorruptError(f"{path}: ends unexpectedly; fetch the pack again")
-            parts.append(part)
-            length -= len(part)
-    except OSError as error:
-        raise StorageError(f"{path}: reading at {offset} failed: {error.strerror}") from error
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def read_header(stream: BinaryIO, path: Path) -> tuple[str, TensorTable, Manifest]:
+def read_header(file: PackFile) -> tuple[str, TensorTable, Manifest]:
     """Manifest text, tensor table and manifest of an open pack, checked against one another.
 
-    Args:
-        stream: the open pack; its position changes.
-        path: the file's name, for messages.
+    The manifest has no groups yet, and no block's length is checked.
 
     Raises:
         PackFormatError, PackCorruptError, StorageError: as ``PackReader.open``.
     """
-    where = str(path)
-    try:
-        file_bytes = os.fstat(stream.fileno()).st_size
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be examined: {error.strerror}") from error
-    first = read_exactly(stream, path, 0, min(_FIRST_READ, file_bytes))
+    text, table, start = read_frame(file)
+    where = str(file.path)
+    manifest = read_manifest(text, where=where)
+    _require(table.in_order, where, "tensors are not listed in the order in which they are stored")
+    _check_layout(table, manifest, start, where)
+    return text, table, manifest
+
+
+def read_frame(file: PackFile) -> tuple[str, TensorTable, int]:
+    """What packs of all formats have: manifest text, tensor table, and where the data starts.
+
+    Raises:
+        PackFormatError, PackCorruptError, StorageError: as ``PackReader.open``.
+    """
+    where, file_bytes = str(file.path), file.opened.size
+    first = file.read(0, min(_FIRST_READ, file_bytes))
     length = header_bytes(first, file_bytes, where=where, error=PackFormatError)
+    if length > MOST_HEADER_BYTES:  # before anything of it is read
+        raise PackFormatError(
+            f"{where}: a header of {length} bytes is longer than that of any pack, "
+            f"{MOST_HEADER_BYTES} bytes; rebuild or fetch the pack again"
+        )
     end = LENGTH_BYTES + length
     header = first[LENGTH_BYTES:end]
     if end > len(first):
-        header += read_exactly(stream, path, len(first), end - len(first))
+        header += file.read(len(first), end - len(first))
     _check_frame(header, where)
     table = parse_table(header, where=where, error=PackFormatError)
     text = table.metadata.get("sti")
@@ -131,9 +116,7 @@ def read_header(stream: BinaryIO, path: Path) -> tuple[str, TensorTable, Manifes
             f"{where}: the file has {file_bytes} bytes, its tensors end at byte {table.end}; "
             "it is truncated or has been appended to, fetch it again"
         )
-    manifest = read_manifest(text, where=where)
-    _check_layout(table, manifest, end, where)
-    return text, table, manifest
+    return text, table, end
 
 
 def resident_place(table: TensorTable, manifest: Manifest) -> TensorInfo:
@@ -159,23 +142,29 @@ def _check_frame(header: bytes, where: str) -> None:
         )
 
 
+def _require(condition: bool, where: str, message: str) -> None:
+    if not condition:
+        raise PackFormatError(f"{where}: {message}; rebuild or fetch the pack again")
+
+
+def _stored(table: TensorTable, name: str, length: int, where: str) -> TensorInfo:
+    """A tensor of bytes that is as long as ``length`` padded to the alignment."""
+    place = table.tensors.get(name)
+    if place is None:
+        raise PackFormatError(f"{where}: tensor {name!r} is missing; rebuild the pack")
+    _require(place.dtype == "U8", where, f"tensor {name!r} must be of type U8, is {place.dtype}")
+    _require(place.length == padded(length), where, f"tensor {name!r} has the wrong length")
+    return place
+
+
 def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str) -> None:
     """Refuse a table whose order, types or sizes differ from what the manifest says."""
 
     def require(condition: bool, message: str) -> None:
-        if not condition:
-            raise PackFormatError(f"{where}: {message}; rebuild or fetch the pack again")
-
-    def stored(name: str, length: int) -> TensorInfo:
-        place = table.tensors.get(name)
-        if place is None:
-            raise PackFormatError(f"{where}: tensor {name!r} is missing; rebuild the pack")
-        require(place.dtype == "U8", f"tensor {name!r} must be of type U8, is {place.dtype}")
-        require(place.length == padded(length), f"tensor {name!r} has the wrong length")
-        return place
+        _require(condition, where, message)
 
     words = manifest.embeddings
-    place = stored(WORDS, words.rows * words.row_bytes)
+    place = _stored(table, WORDS, words.rows * words.row_bytes, where)
     require(start % ALIGNMENT == 0, f"the data starts at {start}, not a multiple of {ALIGNMENT}")
     require(start + manifest.resident.length == place.offset, "the resident region does not fit")
     require(place.offset % ALIGNMENT == 0, "the embedding table is not aligned")
@@ -188,9 +177,21 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
         require(item.dtype in DTYPES, f"tensor {name!r} is of unknown type {item.dtype}")
         aligned = item.offset % DTYPES[item.dtype].itemsize == 0
         require(aligned, f"tensor {name!r} is not aligned to its type")
-    for block in manifest.blocks:
-        stored(block.tensor, block.length)
-    require([block.tensor for block in manifest.blocks] == names[at + 1 :], "blocks out of order")
     for name in (*manifest.graphs.values(), VOCABULARY):
         require(name in names[:at], f"resident tensor {name!r} is missing")
         require(table.tensors[name].dtype == "U8", f"resident tensor {name!r} must be bytes")
+
+
+def check_blocks(table: TensorTable, manifest: Manifest, where: str) -> None:
+    """Refuse blocks that are not in the order of execution, or not as long as their groups say.
+
+    Raises:
+        PackFormatError: names the block.
+    """
+    names = list(table.tensors)
+    lengths: dict[str, int] = {}
+    for group in manifest.groups:
+        lengths[group.tensor] = group.start + group.length
+    for name, length in lengths.items():
+        _stored(table, name, length, where)
+    _require(list(lengths) == names[names.index(WORDS) + 1 :], where, "blocks out of order")

@@ -1,15 +1,17 @@
-"""Opening packs: what a run needs from the file before the first block is streamed.
+"""Opening packs: what a run needs from the file before weights are streamed.
 
-In: the path of a pack. Out: its manifest, its resident tensors, and where token embeddings and
-blocks start. Opening takes two or three reads: the header, then the resident region as one span
-with one checksum. Blocks and token embeddings are not read here; ``sti.pack.verify`` checks all of
-them. Knows nothing of graphs, plans or of what tensors mean. ``FORMAT.md`` specifies every byte.
+In: the path of a pack. Out: its manifest, its resident tensors, where token embeddings and slice
+groups start, and the open file that they are read from. Opening takes two or three reads: the
+header, then the resident region as one span with one checksum. Slices and token embeddings are not
+read here; ``sti.pack.verify`` checks all of them. Knows nothing of graphs, plans or of what tensors
+mean. ``FORMAT.md`` specifies every byte.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +19,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.errors import PackCorruptError, PackFormatError
-from sti.model.manifest import Manifest
+from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.header import (
     DTYPES,
     WORDS,
-    open_file,
+    check_blocks,
     pack_id_of,
-    read_exactly,
     read_header,
     resident_place,
 )
-from sti.pack.safetensors_table import (
-    TensorInfo,
-    TensorTable,
-)
-from sti.storage.file_reader import no_read_ahead
+from sti.pack.index import read_index
+from sti.pack.pack_file import PackFile
+from sti.pack.safetensors_table import TensorInfo, TensorTable
 
 
 class PackReader:
-    """An open pack. Immutable except for ``close``; safe to share between threads.
+    """An open pack, with one descriptor for all reads. Safe to share between threads, but for
+    ``check_unchanged`` and ``close``.
 
     Attributes:
-        path: the file.
+        path: the name it was opened by.
         file_bytes: its size.
         manifest: what the pack says about itself.
-        pack_id: names the pack by its content; plans and profiles refer to it.
+        pack_id: names the pack, its ranking included; plans and profiles refer to it.
         embeddings_offset: where the first token embedding starts in the file.
     """
 
     def __init__(
-        self, path: Path, text: str, table: TensorTable, manifest: Manifest, region: bytes
+        self, file: PackFile, text: str, table: TensorTable, manifest: Manifest, region: bytes
     ) -> None:
-        """Used by ``open`` only, with parts that were checked and belong together."""
-        self.path = path
+        """Used by ``open`` and by ``sti.pack.verify``, with parts that belong together."""
+        self.path = file.path
         self.file_bytes = table.end
-        self.manifest = manifest
         self.pack_id = pack_id_of(text)
         self.embeddings_offset = table.tensors[WORDS].offset
+        self._file = file
         self._table = table._replace(metadata={})  # the manifest's text is no longer needed
         self._region: bytes | None = region
         self._start = self.embeddings_offset - manifest.resident.length
+        where = str(file.path)
+        groups = read_index(manifest, self.resident, where=where)
+        self.manifest = replace(manifest, groups=groups)
+        check_blocks(table, self.manifest, where)
 
     @classmethod
     def open(cls, path: Path | str) -> PackReader:
-        """Read and check header and resident region; the file is closed again.
+        """Read and check header and resident region; the file stays open.
 
         Raises:
             PackFormatError: not a pack, an unknown format version, or a malformed manifest.
@@ -68,21 +72,24 @@ class PackReader:
             PackError: there is no such file, or it may not be read.
             StorageError: reading failed.
         """
-        path = Path(path)
-        with open_file(path) as stream:
-            no_read_ahead(stream.fileno())
-            text, table, manifest = read_header(stream, path)
+        file = PackFile(Path(path))
+        try:
+            text, table, manifest = read_header(file)
             place = resident_place(table, manifest)
-            region = read_exactly(stream, path, place.offset, place.length)
-        if zlib.crc32(region) != manifest.resident.checksum:
-            raise PackCorruptError(
-                f"{path}: the resident tensors (bytes {place.offset} to "
-                f"{place.offset + place.length}) do not match their checksum; fetch the pack again"
-            )
-        return cls(path, text, table, manifest, region)
+            region = file.read(place.offset, place.length)
+            if zlib.crc32(region) != manifest.resident.checksum:
+                raise PackCorruptError(
+                    f"{path}: the resident tensors (bytes {place.offset} to "
+                    f"{place.offset + place.length}) do not match their checksum; fetch the pack "
+                    "again"
+                )
+            return cls(file, text, table, manifest, region)
+        except BaseException:
+            file.close()
+            raise
 
     def resident(self, name: str) -> NDArray[Any]:
-        """A resident tensor as a read-only view (int64, float32 or uint8).
+        """A resident tensor as a read-only view (of a type of ``header.DTYPES``).
 
         Raises:
             PackFormatError: there is none of this name, or the pack was closed.
@@ -102,24 +109,59 @@ class PackReader:
         place = self._table.tensors.get(name)
         return place is not None and place.offset + place.length <= self.embeddings_offset
 
-    def block_offset(self, block: str) -> int:
-        """Where a block's tensor (``Block.tensor``) starts in the file.
-
-        Raises:
-            PackFormatError: there is no such block.
-        """
-        place = self._table.tensors.get(block)
-        if place is None or place.offset <= self.embeddings_offset:
-            raise PackFormatError(f"{self.path}: block {block!r} is missing; rebuild the pack")
-        return place.offset
+    def group_offset(self, group: SliceGroup) -> int:
+        """Where a slice group of the manifest starts in the file."""
+        return self._table.tensors[group.tensor].offset + group.start
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor of the file, in the order in which it stores them."""
         return self._table.tensors
 
+    @property
+    def descriptor(self) -> int:
+        """The open file's descriptor; it stays the reader's.
+
+        Raises:
+            PackFormatError: the pack was closed.
+        """
+        return self._file.descriptor
+
+    @property
+    def device(self) -> int:
+        """The storage device that the open file is on, as ``os.stat`` numbers it."""
+        return self._file.opened.device
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the open file, whatever its name stands for by now.
+
+        Raises:
+            PackCorruptError: the file ends before that.
+            PackFormatError: the pack was closed.
+            StorageError: reading failed.
+        """
+        return self._file.read(offset, length)
+
+    def check_unchanged(self) -> str | None:
+        """Notice a file that was changed, replaced or deleted; takes microseconds.
+
+        Returns:
+            What to tell, once for each change, where the file was replaced or deleted; what was
+            opened is still read.
+
+        Raises:
+            PackCorruptError: the open file was changed.
+            PackFormatError: the pack was closed.
+            StorageError: the system does not tell.
+        """
+        return self._file.check_unchanged()
+
     def close(self) -> None:
-        """Release the resident region; views already returned stay valid. Idempotent."""
+        """Close the file and release the resident region; views already returned stay valid.
+
+        Idempotent.
+        """
         self._region = None
+        self._file.close()
 
     def __enter__(self) -> PackReader:
         return self

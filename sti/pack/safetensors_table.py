@@ -21,6 +21,9 @@ LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
 """Longer headers are refused, by the reference library too."""
 
+MOST_AXES = 8
+"""Of a tensor or an operand: more than any needs, few enough for their product to be small."""
+
 ITEM_BYTES: Mapping[str, int] = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1},
     **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1},
@@ -44,6 +47,8 @@ class TensorTable(NamedTuple):
     metadata: Mapping[str, str]
     end: int
     """The offset after the last tensor: the size that the file should have."""
+    in_order: bool
+    """Whether the header lists the tensors in this order, too."""
 
 
 def header_bytes(prefix: bytes, file_bytes: int, *, where: str, error: type[StiError]) -> int:
@@ -90,6 +95,10 @@ def parse_table(raw: bytes, *, where: str, error: type[StiError]) -> TensorTable
     metadata = parsed.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise error(f"{where}: __metadata__ must map names to strings")
+    try:
+        "".join((*parsed, *metadata, *metadata.values())).encode("utf-8")
+    except UnicodeEncodeError as cause:
+        raise error(f"{where}: a text in the safetensors header is not valid Unicode") from cause
     base = LENGTH_BYTES + len(raw)
     tensors = {name: _place(name, item, base, where, error) for name, item in parsed.items()}
     ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)))
@@ -99,7 +108,7 @@ def parse_table(raw: bytes, *, where: str, error: type[StiError]) -> TensorTable
             kind = "overlaps the one before it" if place.offset < end else "leaves a gap before it"
             raise error(f"{where}: tensor {name!r} {kind} at byte {min(place.offset, end)}")
         end += place.length
-    return TensorTable(ordered, metadata, end)
+    return TensorTable(ordered, metadata, end, list(ordered) == list(tensors))
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -116,11 +125,17 @@ def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -
     dtype, shape, span = item.get("dtype"), item.get("shape"), item.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise error(f"{tag}: unknown type {dtype!r:.40}")
-    if not _naturals(shape) or not _naturals(span) or len(span) != 2 or span[0] > span[1]:
+    if (
+        not _naturals(shape)
+        or len(shape) > MOST_AXES
+        or not _naturals(span)
+        or len(span) != 2
+        or span[0] > span[1]
+    ):
         raise error(f"{tag}: its shape or data_offsets are malformed")
     length: int = span[1] - span[0]
     if math.prod(shape) * ITEM_BYTES[dtype] != length:
-        raise error(f"{tag}: {dtype} {list(shape)} does not fill its {length} bytes")
+        raise error(f"{tag}: {dtype} {list(shape)!s:.80} does not fill its {length} bytes")
     return TensorInfo(dtype, tuple(shape), base + span[0], length)
 
 

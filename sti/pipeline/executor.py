@@ -1,13 +1,13 @@
 """Executing a plan: the sequential executor, and the pipelined one, bit-identical to it.
 
-In: block jobs, compressed bytes (storage or preload), and a compute function per block. Effect:
-calls that function for one block after the other, with the block's decoded weights. Neither
-executor decides anything: order, fidelities and read-ahead are the plan's. Knows nothing of what a
-block computes, or of texts.
+In: step jobs, compressed bytes (storage or preload), and a compute function per step. Effect:
+calls that function for one step after the other, with the step's decoded weights. Neither executor
+decides anything: order, fidelities and read-ahead are the plan's, and what is damaged is left to
+``sti.pipeline.decoding``. Knows nothing of what a step computes, or of texts.
 
-    storage lane   ring slot free -> read block k -> hand to every decoder
-    decode lane    block k read, a working buffer of its kind free -> its shards -> hand over
-    compute lane   (the caller's thread) block k decoded -> compute(k) -> working buffer free
+    storage lane   ring slot free -> read step k -> hand to every decoder
+    decode lane    step k read, a working buffer of its kind free -> its shards -> hand over
+    compute lane   (the caller's thread) step k decoded -> compute(k) -> working buffer free
 
 A failure on one lane breaks the channels of the others; the caller sees the first error once all
 lanes have released the buffers.
@@ -22,23 +22,22 @@ from time import perf_counter
 from typing import NamedTuple
 
 from sti.arrays import ByteArray
-from sti.backend.block_bytes import BlockBytes, check_block
-from sti.backend.interface import BlockDecoder, DecodeTask
 from sti.backend.working_buffer import WorkingBuffer
+from sti.codec.pieces import Fault
 from sti.device.lanes import DECODE, STORAGE
-from sti.errors import PackCorruptError
-from sti.pipeline.preload_buffer import Preload, load_block
+from sti.pipeline.decoding import DecodePolicy, DecodeTask, decode, decode_less
+from sti.pipeline.preload_buffer import Preload, StepBytes, load_step
 from sti.pipeline.ring_buffer import Ring
 from sti.pipeline.trace import Recorder
 from sti.pipeline.workers import Channel, Stopped, Worker
-from sti.planning.block_jobs import BlockJob
+from sti.planning.step_jobs import StepJob
 from sti.storage.reader import Reader
 
 Begin = Callable[[], None]
-"""Embeds the texts: what the compute lane does before the first block."""
+"""Embeds the texts: what the compute lane does before the first step."""
 
-Compute = Callable[[BlockJob, int], None]
-"""Computes one block; its weights are in the working buffer of its kind with that number."""
+Compute = Callable[[StepJob, int], None]
+"""Computes one step; its weights are in the working buffer of its kind with that number."""
 
 
 class PipelineResources(NamedTuple):
@@ -50,24 +49,19 @@ class PipelineResources(NamedTuple):
     """Memory of the ring."""
     buffers: Mapping[str, Sequence[WorkingBuffer]]
     """The working buffers of each block kind."""
-    decoders: Sequence[BlockDecoder]
-    """One a decode thread."""
+    decoding: DecodePolicy
     storage_worker: Worker
     decode_workers: Sequence[Worker]
-    where: str
-    """Name of the pack, for messages."""
-    verify: bool
-    """Whether every piece is checked before it is decoded."""
 
 
 def run_sequential(
-    jobs: Sequence[BlockJob],
+    jobs: Sequence[StepJob],
     resources: PipelineResources,
     begin: Begin,
     compute: Compute,
     recorder: Recorder,
 ) -> int:
-    """Read, decode and compute one block after the other on the caller's thread.
+    """Read, decode and compute one step after the other on the caller's thread.
 
     Returns:
         The bytes read from storage.
@@ -77,14 +71,18 @@ def run_sequential(
     for job, buffer in zip(jobs, _buffers(jobs, resources), strict=True):
         data, read = _load(job, resources, resources.ring, recorder)
         bytes_read += read
-        out = resources.buffers[job.block.kind][buffer]
-        _decode(DecodeTask(job, data, out), resources, recorder)
+        task = DecodeTask(job, data, resources.buffers[job.group.kind][buffer])
+        start = perf_counter()
+        fault = decode(task, resources.decoding)
+        if fault is not None:
+            recorder.leave_out(decode_less(task, resources.decoding, fault))
+        recorder.add(DECODE, job.name, start, perf_counter())
         compute(job, buffer)
     return bytes_read
 
 
 def run_pipelined(
-    jobs: Sequence[BlockJob],
+    jobs: Sequence[StepJob],
     resources: PipelineResources,
     begin: Begin,
     compute: Compute,
@@ -110,7 +108,7 @@ def run_pipelined(
             for done in flow.decoded:
                 done.get()
             compute(job, buffer)
-            flow.release(job.block.kind)
+            flow.release(job.group.kind)
     except BaseException as error:
         flow.stop(error)
         raise
@@ -125,7 +123,7 @@ class _Flow:
 
     def __init__(
         self,
-        jobs: Sequence[BlockJob],
+        jobs: Sequence[StepJob],
         resources: PipelineResources,
         recorder: Recorder,
         decode_threads: int,
@@ -135,7 +133,7 @@ class _Flow:
         self.parts = decode_threads
         self.bytes_read = 0
         self.ring = Ring(resources.ring, most=read_ahead + 1)
-        self.loaded: list[Channel[BlockBytes]] = [Channel() for _ in range(decode_threads)]
+        self.loaded: list[Channel[StepBytes]] = [Channel() for _ in range(decode_threads)]
         self.decoded: list[Channel[int]] = [Channel() for _ in range(decode_threads)]
         self.free_buffers: list[dict[str, Channel[None]]] = [
             {kind: Channel() for kind in resources.buffers} for _ in range(decode_threads)
@@ -146,6 +144,7 @@ class _Flow:
                 self.release(kind)
         self._lock = threading.Lock()
         self._unfinished = [decode_threads] * len(jobs)
+        self._faulty: set[int] = set()
 
     def start(self, ended: list[threading.Event]) -> None:
         """Set storage and decode lanes going; ``ended`` gets the events that tell they are done."""
@@ -185,63 +184,56 @@ class _Flow:
         try:
             for index, (job, buffer) in enumerate(zip(self.jobs, self.buffers, strict=True)):
                 data = self.loaded[part].get()
-                self.free_buffers[part][job.block.kind].get()
-                out = self.resources.buffers[job.block.kind][buffer]
-                task = DecodeTask(job, data, out, part, self.parts)
-                _decode(task, self.resources, self.recorder)
+                self.free_buffers[part][job.group.kind].get()
+                task = DecodeTask(job, data, self.resources.buffers[job.group.kind][buffer])
+                start = perf_counter()
+                fault = decode(task, self.resources.decoding, first=part, stride=self.parts)
+                last = self._finish(index, fault)
+                if last and index in self._faulty:
+                    # All shares are through: nobody else writes to the buffer. From the start, so
+                    # that the fault found first is the same however shards were shared out.
+                    fault = decode(task, self.resources.decoding)
+                if last and fault is not None:
+                    self.recorder.leave_out(decode_less(task, self.resources.decoding, fault))
+                self.recorder.add(DECODE, job.name, start, perf_counter())
                 self.decoded[part].put(index)
-                self._give_back(index, data)
+                if last and data.from_ring:
+                    self.ring.give_back()
         except BaseException as error:
             self.stop(error)
 
-    def _give_back(self, index: int, data: BlockBytes) -> None:
-        """Free the block's place in the ring once the last decoder is through with it."""
+    def _finish(self, index: int, fault: Fault | None) -> bool:
+        """Note that one decoder is through with a step; whether it was the last one."""
         with self._lock:
+            if fault is not None:
+                self._faulty.add(index)
             self._unfinished[index] -= 1
-            last = self._unfinished[index] == 0
-        if last and data.from_ring:
-            self.ring.give_back()
+            return self._unfinished[index] == 0
 
 
-def _buffers(jobs: Sequence[BlockJob], resources: PipelineResources) -> list[int]:
+def _buffers(jobs: Sequence[StepJob], resources: PipelineResources) -> list[int]:
     """The working buffer of each job, by its number in its kind: each kind's in turn."""
     taken = dict.fromkeys(resources.buffers, 0)
     numbers = []
     for job in jobs:
-        kind = job.block.kind
+        kind = job.group.kind
         numbers.append(taken[kind] % len(resources.buffers[kind]))
         taken[kind] += 1
     return numbers
 
 
 def _load(
-    job: BlockJob, resources: PipelineResources, slot: ByteArray | None, recorder: Recorder
-) -> tuple[BlockBytes, int]:
-    """The block's bytes and how many of them were read; checked if asked for.
+    job: StepJob, resources: PipelineResources, slot: ByteArray | None, recorder: Recorder
+) -> tuple[StepBytes, int]:
+    """The step's bytes and how many of them were read.
 
-    ``slot`` may be None where the preload buffer holds the whole block.
+    ``slot`` may be None where the preload buffer holds the whole step.
     """
-    data, read = resources.preload.whole(job), 0
-    if data is None:
-        assert slot is not None
-        start = perf_counter()
-        read = load_block(job, resources.preload, resources.reader, slot)
-        data = BlockBytes(slot, job.slot_starts, from_ring=True)
-        recorder.add(STORAGE, job.name, start, perf_counter())
-    if resources.verify:
-        check_block(job, data, where=resources.where)
-    return data, read
-
-
-def _decode(task: DecodeTask, resources: PipelineResources, recorder: Recorder) -> None:
-    """Decode one thread's share of a block; says which block of which pack is damaged."""
+    data = resources.preload.whole(job)
+    if data is not None:
+        return data, 0
+    assert slot is not None
     start = perf_counter()
-    try:
-        resources.decoders[task.part].decode(task)
-    except PackCorruptError as error:
-        block = task.job.block
-        raise PackCorruptError(
-            f"{resources.where}: layer {block.layer} {block.kind}: {error}; the pack is damaged, "
-            "fetch it again (`sti-shard verify` names the slice)"
-        ) from error
-    recorder.add(DECODE, task.job.name, start, perf_counter())
+    read = load_step(job, resources.preload, resources.reader, slot)
+    recorder.add(STORAGE, job.name, start, perf_counter())
+    return StepBytes(slot, job.slot_starts, from_ring=True), read

@@ -1,6 +1,6 @@
-"""The preload buffer: compressed bytes of leading blocks that stay in memory between runs.
+"""The preload buffer: compressed bytes of leading steps that stay in memory between runs.
 
-In: the leading bytes of each block that a plan wants held. Out: those bytes, without a read. Never
+In: the leading bytes of each step that a plan wants held. Out: those bytes, without a read. Never
 holds more than it was asked to, not even while it is being refilled. Follows the paper's preload
 buffer, but holds contiguous bytes rather than whole shards, because planes nest.
 
@@ -16,12 +16,22 @@ from typing import NamedTuple
 import numpy as np
 
 from sti.arrays import ByteArray
-from sti.backend.block_bytes import BlockBytes
-from sti.planning.block_jobs import BlockJob
+from sti.planning.step_jobs import Starts, StepJob
 from sti.storage.byte_ranges import ByteRange, cover, skip
 from sti.storage.reader import Reader
 
-_Key = tuple[int, str]
+_Key = tuple[int, str, int]
+
+
+class StepBytes(NamedTuple):
+    """A step's compressed bytes at hand: ``buffer[starts[i]:]`` is the job's range ``i``.
+
+    ``from_ring``: they lie in the ring and are given back after decoding; else they are preloaded.
+    """
+
+    buffer: ByteArray
+    starts: Starts
+    from_ring: bool
 
 
 class _Held(NamedTuple):
@@ -30,7 +40,7 @@ class _Held(NamedTuple):
 
 
 class Preload:
-    """Leading bytes of blocks, by layer and kind."""
+    """Leading bytes of slice groups, by layer, kind and number."""
 
     def __init__(self) -> None:
         self._held: dict[_Key, _Held] = {}
@@ -40,7 +50,7 @@ class Preload:
         """Bytes held now; may be asked for by any thread."""
         return sum(item.buffer.nbytes for item in tuple(self._held.values()))
 
-    def retain(self, jobs: Sequence[BlockJob]) -> list[BlockJob]:
+    def retain(self, jobs: Sequence[StepJob]) -> list[StepJob]:
         """Drop what ``jobs`` do not want; return those that are still to be filled."""
         wanted = {_key(job): _leading(job) for job in jobs if job.preload_bytes}
         self._held = {
@@ -48,8 +58,8 @@ class Preload:
         }
         return [job for job in jobs if job.preload_bytes and _key(job) not in self._held]
 
-    def fill(self, job: BlockJob, reader: Reader, slot: ByteArray) -> None:
-        """Read the leading bytes of one block, through ``slot``, and hold them."""
+    def fill(self, job: StepJob, reader: Reader, slot: ByteArray) -> None:
+        """Read the leading bytes of one step, through ``slot``, and hold them."""
         ranges = _leading(job)
         buffer = np.empty(sum(item.length for item in ranges), dtype=np.uint8)
         done = 0
@@ -61,25 +71,27 @@ class Preload:
             done += item.length
         self._held[_key(job)] = _Held(ranges, buffer)
 
-    def holds(self, job: BlockJob) -> bool:
-        """Whether all of the block's bytes are held."""
+    def holds(self, job: StepJob) -> bool:
+        """Whether all of the step's bytes are held."""
         held = self._held.get(_key(job))
         return held is not None and held.ranges == job.ranges
 
-    def whole(self, job: BlockJob) -> BlockBytes | None:
-        """The block's bytes if all of them are held, as a view."""
+    def whole(self, job: StepJob) -> StepBytes | None:
+        """The step's bytes if all of them are held, as a view."""
         if not self.holds(job):
             return None
         held = self._held[_key(job)]
-        return BlockBytes(held.buffer, job.packed_starts, from_ring=False)
+        return StepBytes(held.buffer, job.packed_starts, from_ring=False)
 
-    def copy_into(self, job: BlockJob, slot: ByteArray) -> int:
+    def copy_into(self, job: StepJob, slot: ByteArray) -> int:
         """Copy the leading bytes that are held to their places in ``slot``; return how many."""
         held = self._held.get(_key(job))
         if held is None:
             return 0
         done = 0
-        for mine, wanted, start in zip(held.ranges, job.ranges, job.slot_starts, strict=False):
+        for mine, wanted, start in zip(
+            held.ranges, job.ranges, job.slot_starts.tolist(), strict=False
+        ):
             if mine.offset != wanted.offset:
                 break
             length = min(mine.length, wanted.length)
@@ -90,8 +102,8 @@ class Preload:
         return done
 
 
-def load_block(job: BlockJob, preload: Preload, reader: Reader, slot: ByteArray) -> int:
-    """Bring a block's bytes into ``slot``: what is held is copied, the rest read.
+def load_step(job: StepJob, preload: Preload, reader: Reader, slot: ByteArray) -> int:
+    """Bring a step's bytes into ``slot``: what is held is copied, the rest read.
 
     Returns:
         The bytes read from storage.
@@ -112,11 +124,11 @@ def load_block(job: BlockJob, preload: Preload, reader: Reader, slot: ByteArray)
     return read
 
 
-def _key(job: BlockJob) -> _Key:
-    return job.block.layer, job.block.kind
+def _key(job: StepJob) -> _Key:
+    return job.group.layer, job.group.kind, job.group.number
 
 
-def _leading(job: BlockJob) -> tuple[ByteRange, ...]:
+def _leading(job: StepJob) -> tuple[ByteRange, ...]:
     """The first ``preload_bytes`` bytes of the job's ranges."""
     left = job.preload_bytes
     ranges = []

@@ -1,8 +1,8 @@
-"""The ring: memory for compressed blocks between the storage lane and the decode lane.
+"""The ring: memory for compressed steps between the storage lane and the decode lane.
 
 In: sizes, taken by the storage lane and given back in the same order. Out: page-aligned views of
-one buffer. Blocks of different sizes share it, so that it is just large enough for any ``most``
-consecutive blocks. Knows nothing of what a block holds, or of reads.
+one buffer. Steps of different sizes share it, so that it is just large enough for any ``most``
+consecutive ones. Knows nothing of what a step is made of, or of reads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sti.pipeline.workers import Channel
 
 
 def ring_bytes(sizes: Sequence[int], most: int) -> int:
-    """Bytes of a ring in which any ``most`` neighbouring blocks of these sizes have room."""
+    """Bytes of a ring in which any ``most`` neighbouring steps of these sizes have room."""
     starts = range(max(1, len(sizes) - most + 1))
     return max(sum(sizes[start : start + most]) for start in starts)
 
@@ -24,7 +24,7 @@ class Ring:
     """Views of a buffer, taken and given back first in, first out.
 
     Args:
-        buffer: page-aligned memory of the caller's, at least as large as the largest block.
+        buffer: page-aligned memory of the caller's, at least as large as the largest step.
         most: views out at a time.
 
     ``take`` belongs to one thread; ``give_back`` and ``fail`` to any.

@@ -1,6 +1,6 @@
 """Running a plan on tokens: the memory and threads of the lanes, kept between runs.
 
-In: prepared block jobs and encoded texts. Out: the head's answer for each text, the bytes read and
+In: prepared step jobs and encoded texts. Out: the head's answer for each text, the bytes read and
 a trace. Owns the ring, the preload buffer, the lanes' threads and the back end (which owns the
 working buffers); decides nothing. One run at a time: the engine ensures it. Independent of any
 compute library.
@@ -15,19 +15,20 @@ from time import perf_counter
 from typing import Literal, NamedTuple
 
 from sti.arrays import ByteArray, Float32Array, Int64Array
-from sti.backend.interface import Backend, BlockDecoder, GroupState
+from sti.backend.interface import Backend, SentenceState
 from sti.device import host
 from sti.device.affinity import apart
 from sti.device.lanes import COMPUTE, STORAGE
 from sti.pack.pack_reader import PackReader
+from sti.pipeline.decoding import DecodePolicy
 from sti.pipeline.executor import PipelineResources, run_pipelined, run_sequential
 from sti.pipeline.preload_buffer import Preload
 from sti.pipeline.ring_buffer import ring_bytes
 from sti.pipeline.token_embeddings import Embedder
 from sti.pipeline.trace import Recorder, Trace
 from sti.pipeline.workers import Worker
-from sti.planning.block_jobs import BlockJob
 from sti.planning.plan import Plan
+from sti.planning.step_jobs import StepJob
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader, aligned_buffer
 from sti.text.batching import group_by_length
@@ -37,7 +38,7 @@ Mode = Literal["pipelined", "sequential"]
 
 
 class Outcome(NamedTuple):
-    """What a run gave: one array per text (see ``GroupState.finish``), and what it cost."""
+    """What a run gave: one array per text (see ``SentenceState.finish``), and what it cost."""
 
     outputs: tuple[Float32Array, ...]
     bytes_read: int
@@ -50,27 +51,32 @@ class Runner:
     Args:
         pack: the opened pack; must stay open.
         backend: computes it; in no other use during a run, and closed with the runner.
-        verify: check every piece that is read against its checksum.
-        storage: what blocks are read from; the pack's own file by default.
+        check: compare everything that is read with its checksum; only benchmarks go without.
+        storage: what slice groups and token embeddings are read from; the pack's own file by
+            default.
     """
 
     def __init__(
-        self, pack: PackReader, backend: Backend, *, verify: bool, storage: Reader | None = None
+        self,
+        pack: PackReader,
+        backend: Backend,
+        *,
+        check: bool = True,
+        storage: Reader | None = None,
     ) -> None:
-        if verify:
-            from sti.pack.verify import verify_embeddings  # rarely asked for
-
-            verify_embeddings(pack.path, pack.embeddings_offset, pack.manifest.embeddings)
         self._pack = pack
         self._backend = backend
-        self._verify = verify
-        self._storage = FileReader(pack.path) if storage is None else storage
+        self._check = check
+        if storage is None:
+            storage = FileReader(pack.path, descriptor=pack.descriptor)
+        self._storage = storage
         self._preload = Preload()
         self._ring: ByteArray = aligned_buffer(0)
-        self._decoders: list[BlockDecoder] = []
         self._storage_worker = Worker("sti-storage")
         self._decode_workers: list[Worker] = []
-        self._embedder = Embedder(pack.manifest.embeddings, self._read_rows, backend)
+        self._embedder = Embedder(
+            pack.manifest.embeddings, self._read_rows, backend, where=str(pack.path), check=check
+        )
         self._cores = [core.index for core in host.cores()]
         self._filled = threading.Event()
         self._filled.set()
@@ -79,7 +85,7 @@ class Runner:
 
     @property
     def direct(self) -> bool:
-        """Whether blocks are read past the page cache."""
+        """Whether slice groups are read past the page cache."""
         return self._storage.direct
 
     @property
@@ -87,7 +93,7 @@ class Runner:
         """Compressed bytes in the preload buffer."""
         return self._preload.held_bytes
 
-    def hold(self, jobs: Sequence[BlockJob], plan: Plan) -> None:
+    def hold(self, jobs: Sequence[StepJob], plan: Plan) -> None:
         """Make the preload buffer hold what ``plan`` wants held, in the background."""
         self._make_room(jobs, plan)
 
@@ -110,17 +116,26 @@ class Runner:
 
     def run(
         self,
-        jobs: Sequence[BlockJob],
+        jobs: Sequence[StepJob],
         plan: Plan,
         encodings: Sequence[Encoding],
         *,
         mode: Mode,
         recorder: Recorder,
+        adapt: bool = False,
     ) -> Outcome:
-        """Run one batch through the plan's blocks."""
+        """Run one batch through the plan's steps.
+
+        Args:
+            adapt: leave out planes that are damaged, rather than fail; the trace lists them.
+
+        Raises:
+            PackCorruptError: the pack is damaged.
+            StorageError, BackendError: storage or computation failed.
+        """
         self._make_room(jobs, plan)
-        resources = self._resources(plan.decode_threads)
-        states: list[GroupState] = []
+        resources = self._resources(plan.decode_threads, adapt=adapt)
+        states: list[SentenceState] = []
         groups = group_by_length([len(encoding.ids) for encoding in encodings])
         row_bytes = 0
 
@@ -134,10 +149,10 @@ class Runner:
             states.extend(self._embedder.start(encodings, groups, rows))
             recorder.add(COMPUTE, "embed", read, perf_counter())
 
-        def compute(job: BlockJob, buffer: int) -> None:
+        def compute(job: StepJob, buffer: int) -> None:
             start = perf_counter()
             for state in states:
-                state.block(job.block.layer, job.block.kind, job.width, buffer=buffer)
+                state.step(job.group, job.used, connects=job.connects, buffer=buffer)
             recorder.add(COMPUTE, job.name, start, perf_counter())
 
         if mode == "sequential":
@@ -171,7 +186,6 @@ class Runner:
         self._preload.retain(())
         self._ring = aligned_buffer(0)
         self._embedder.close()
-        self._decoders.clear()
         self._backend.close()
 
     def _apart(self, plan: Plan) -> AbstractContextManager[None]:
@@ -183,8 +197,8 @@ class Runner:
         thread = self._decode_workers[0].start()
         return nullcontext() if thread is None else apart(self._cores, thread)
 
-    def _make_room(self, jobs: Sequence[BlockJob], plan: Plan) -> None:
-        """Grow the ring to the plan's blocks. No lane may be at work."""
+    def _make_room(self, jobs: Sequence[StepJob], plan: Plan) -> None:
+        """Grow the ring to the plan's steps. No lane may be at work."""
         size = ring_bytes([job.slot_bytes for job in jobs], plan.read_ahead + 1)
         if self._ring.size < size:
             self._filled.wait()
@@ -193,19 +207,18 @@ class Runner:
     def _read_rows(self, rows: Int64Array, out: ByteArray) -> None:
         self._storage.read_rows(self._pack.embeddings_offset, rows, out)
 
-    def _resources(self, threads: int) -> PipelineResources:
-        """What the executors work with, decoders for ``threads`` threads included."""
-        for number in range(len(self._decoders), threads):
-            self._decoders.append(self._backend.make_decoder())
+    def _resources(self, threads: int, *, adapt: bool) -> PipelineResources:
+        """What the executors work with, workers for ``threads`` decode threads included."""
+        for number in range(len(self._decode_workers), threads):
             self._decode_workers.append(Worker(f"sti-decode-{number}"))
         return PipelineResources(
             reader=self._storage,
             preload=self._preload,
             ring=self._ring,
             buffers=self._backend.buffers,
-            decoders=self._decoders,
+            decoding=DecodePolicy(
+                self._backend.decoder, str(self._pack.path), check=self._check, adapt=adapt
+            ),
             storage_worker=self._storage_worker,
             decode_workers=self._decode_workers,
-            where=str(self._pack.path),
-            verify=self._verify,
         )

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sti.arrays import ByteArray, Float32Array, Int64Array
-from sti.backend.interface import Backend, GroupState
+from sti.backend.interface import Backend, SentenceState
+from sti.codec.word_rows import decode_rows
+from sti.errors import PackCorruptError
 from sti.model.manifest import EmbeddingTable
-from sti.pack.embedding_table import decode_rows
-from sti.text.batching import Group
+from sti.text.batching import SentenceGroup
 from sti.text.encoding import Encoding
 
 ReadRows = Callable[[Int64Array, ByteArray], None]
@@ -26,6 +27,8 @@ ReadRows = Callable[[Int64Array, ByteArray], None]
 class TokenRows(NamedTuple):
     """The rows of all tokens of some texts. Belongs to the ``Embedder`` until it reads the next."""
 
+    ids: Int64Array
+    """``[n]``: which rows of the table."""
     raw: ByteArray
     """``[n, row_bytes]``, as they are stored."""
     places: Int64Array
@@ -39,12 +42,23 @@ class Embedder:
         table: how rows are stored.
         read_rows: reads them.
         backend: what embeds.
+        where: name of the pack, for messages.
+        check: whether every row is compared with its checksum.
     """
 
-    def __init__(self, table: EmbeddingTable, read_rows: ReadRows, backend: Backend) -> None:
+    def __init__(
+        self,
+        table: EmbeddingTable,
+        read_rows: ReadRows,
+        backend: Backend,
+        *,
+        where: str,
+        check: bool = True,
+    ) -> None:
         self._table = table
         self._read_rows = read_rows
         self._backend = backend
+        self._where, self._check = where, check
         self._raw: ByteArray = np.empty((0, 0), dtype=np.uint8)
         self._rows: Float32Array = np.empty((0, 0), dtype=np.float32)
 
@@ -59,16 +73,16 @@ class Embedder:
         self._reserve(len(used))
         raw = self._raw[: len(used)]
         self._read_rows(used, raw)
-        return TokenRows(raw, places)
+        return TokenRows(used, raw, places)
 
     def start(
         self,
         encodings: Sequence[Encoding],
-        groups: Sequence[Group],
+        groups: Sequence[SentenceGroup],
         rows: TokenRows,
         *,
         reuse: bool = True,
-    ) -> list[GroupState]:
+    ) -> list[SentenceState]:
         """The state of each group, embedded.
 
         Args:
@@ -78,10 +92,16 @@ class Embedder:
             reuse: whether hidden states lie in memory that the next ``start`` takes over.
 
         Raises:
+            PackCorruptError: a row does not match its checksum.
             BackendError: computing failed.
         """
         table = self._rows[: len(rows.raw)]
-        decode_rows(rows.raw, self._table, table)
+        bad = decode_rows(rows.raw, rows.ids, self._table.group, table, check=self._check)
+        if bad is not None:
+            raise PackCorruptError(
+                f"{self._where}: token embedding {rows.ids[bad]}: checksum does not match; the "
+                "pack is damaged, fetch it again (`sti-shard verify` lists all damage)"
+            )
         ends = np.cumsum([len(encoding.ids) for encoding in encodings])
         shapes = [(len(group.members), group.tokens) for group in groups]
         self._backend.embedding_buffer(*max(shapes, key=lambda shape: shape[0] * shape[1]))

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sti.device.lanes import COMPUTE, LANES
+from sti.device.lanes import COMPUTE, DECODE, LANES
+from sti.planning.downgrade import Downgrade
 from sti.planning.plan import Plan
 from sti.planning.span import Span, busy_s
 
@@ -22,22 +23,28 @@ TOKENIZE, PLAN = "tokenize", "plan"
 class Recorder:
     """Collects spans of one run. Appending is atomic, so lanes share it without a lock."""
 
-    __slots__ = ("_origin", "_spans")
+    __slots__ = ("_downgrades", "_origin", "_spans")
 
     def __init__(self, origin: float) -> None:
         self._origin = origin
         self._spans: list[tuple[str, str, float, float]] = []
+        self._downgrades: list[Downgrade] = []
 
     def add(self, lane: str, name: str, start: float, end: float) -> None:
         """Note work from ``start`` to ``end`` (``perf_counter`` seconds)."""
         self._spans.append((lane, name, start, end))
+
+    def leave_out(self, downgrade: Downgrade) -> None:
+        """Note that planes were left out."""
+        self._downgrades.append(downgrade)
 
     def trace(self) -> Trace:
         """What was noted so far, by lane, each in order of its start, relative to the origin."""
         lanes: dict[str, list[Span]] = {lane: [] for lane in LANES}
         for lane, name, start, end in sorted(self._spans, key=lambda item: item[2]):
             lanes.setdefault(lane, []).append(Span(start - self._origin, end - self._origin, name))
-        return Trace({lane: tuple(spans) for lane, spans in lanes.items() if spans})
+        filled = {lane: tuple(spans) for lane, spans in lanes.items() if spans}
+        return Trace(filled, tuple(self._downgrades))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ class Trace:
     """What one run did: lane to its work, in order. Immutable."""
 
     lanes: Mapping[str, tuple[Span, ...]]
+    downgrades: tuple[Downgrade, ...] = ()
+    """Planes that the plan asked for and the run left out, in order of execution."""
 
     @property
     def busy_s(self) -> dict[str, float]:
@@ -62,7 +71,7 @@ class Trace:
         return max(span.end_s for spans in self.lanes.values() for span in spans)
 
     def stall_s(self) -> float:
-        """Seconds in which compute waited between its first block and its last work."""
+        """Seconds in which compute waited between its first step and its last work."""
         before = (TOKENIZE, PLAN)
         spans = [span for span in self.lanes.get(COMPUTE, ()) if span.name not in before]
         if not spans:
@@ -79,7 +88,16 @@ class Trace:
             for thread, lane in enumerate(dict.fromkeys((*LANES, *lanes)), start=1):
                 events.append(_meta(process, thread, "thread_name", lane))
                 events += [_event(process, thread, span) for span in lanes.get(lane, ())]
+        for item in self.downgrades:
+            name = f"{item.step}: from {item.bits} bits on left out: {item.reason}"
+            end_us = round(self._decoded_s(item.step) * 1e6, 1)
+            events.append({"ph": "i", "s": "p", "pid": 1, "tid": 1, "name": name, "ts": end_us})
         return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+    def _decoded_s(self, step: str) -> float:
+        """When a step's decoding ended."""
+        spans = self.lanes.get(DECODE, ())
+        return max((span.end_s for span in spans if span.name == step), default=0.0)
 
 
 def _meta(process: int, thread: int, kind: str, name: str) -> dict[str, Any]:

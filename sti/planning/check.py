@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sti.errors import InputError, PlanError
-from sti.model.fidelity import fidelities
+from sti.model.fidelity import fidelities, groups_of
 from sti.model.manifest import Manifest
 from sti.planning.plan import EXACT, LOCAL, Plan, Target
 
@@ -12,7 +12,7 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
     """Refuse a plan that does not fit the pack.
 
     Raises:
-        PlanError: it was made for another pack, or names blocks or counts the pack does not have.
+        PlanError: it was made for another pack, or names groups or counts the pack does not have.
     """
     if plan.pack != pack_id:
         raise PlanError(f"{where}: the plan was made for another pack ({plan.pack}); make it again")
@@ -24,11 +24,10 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
             f"{where}: depth {plan.depth} x width {plan.width} is not a submodel the pack vouches "
             f"for; it has {known}"
         )
-    expected = [
-        (block.layer, block.kind) for block in manifest.blocks if block.layer in submodel.layers
-    ]
-    if [(step.layer, step.kind) for step in plan.steps] != expected:
-        raise PlanError(f"{where}: its steps are not the blocks of the submodel, in order")
+    groups = groups_of(manifest, submodel)
+    expected = [(group.layer, group.kind, group.number) for group in groups]
+    if [(step.layer, step.kind, step.group) for step in plan.steps] != expected:
+        raise PlanError(f"{where}: its steps are not the slice groups of the submodel, in order")
     if plan.decode_threads > slices:
         raise PlanError(
             f"{where}: {plan.decode_threads} decode threads are more than the {slices} slices"
@@ -39,22 +38,20 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
             f"{where}: its steps preload {held} bytes, its target allows "
             f"{plan.target.preload_bytes}"
         )
-    for item in plan.steps:
-        counts = item.counts
-        if (item.group, item.variant, item.device) != (0, EXACT, LOCAL):
+    for item, group in zip(plan.steps, groups, strict=True):
+        tag, counts, used = f"{where}: step {item.name!r}", item.counts, group.used(plan.width)
+        if (item.variant, item.device) != (EXACT, LOCAL):
             raise PlanError(
-                f"{where}: layer {item.layer} {item.kind}: group {item.group}, variant "
-                f"{item.variant!r}, device {item.device!r}; this release runs group 0, {EXACT!r}, "
-                f"{LOCAL!r}; make the plan again"
+                f"{tag}: variant {item.variant!r}, device {item.device!r}; this release runs "
+                f"{EXACT!r}, {LOCAL!r}; make the plan again"
             )
-        if len(counts) != planes or counts[0] != plan.width or max(counts) > slices:
+        if len(counts) != planes or counts[0] != used or max(counts) > group.slices:
             raise PlanError(
-                f"{where}: layer {item.layer} {item.kind}: counts {list(counts)} must be {planes} "
-                f"numbers of at most {slices}, the first of them the width {plan.width}"
+                f"{tag}: counts {list(counts)} must be {planes} numbers of at most "
+                f"{group.slices}, the first of them the slices in use, {used}"
             )
-        bits = fidelities(manifest.block(item.layer, item.kind), counts)
-        if any(bit == 0 for bit in bits[: plan.width]):
-            raise PlanError(f"{where}: layer {item.layer} {item.kind}: a slice in use has no plane")
+        if any(bit == 0 for bit in fidelities(group, counts)[:used]):
+            raise PlanError(f"{tag}: a slice in use has no plane")
 
 
 def check_target(target: Target) -> None:

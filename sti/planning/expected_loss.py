@@ -6,7 +6,7 @@ In a module of its own, so that a run with a cached plan need not import the cos
 from __future__ import annotations
 
 from sti.errors import PlanError
-from sti.model.fidelity import blocks_of, loss_of
+from sti.model.fidelity import groups_of, loss_of
 from sti.model.manifest import Manifest, Submodel
 from sti.planning.plan import Plan
 
@@ -29,4 +29,4 @@ def expected_loss(manifest: Manifest, plan: Plan) -> float:
         return plan.predicted.loss
     submodel = submodel_of(manifest, plan)
     counts = [item.counts for item in plan.steps]
-    return loss_of(submodel, blocks_of(manifest, submodel), counts)
+    return loss_of(submodel, groups_of(manifest, submodel), counts)

@@ -2,7 +2,7 @@
 
 Up to some loss, no difference from the full model was measurable when the pack was ranked. A plan
 below that loss reads planes that nobody would miss; leaving them out saves storage, energy and
-time. Pure. In: the options of a submodel's blocks, and the loss allowed. Out: one option per block.
+time. Pure. In: the options of a submodel's groups, and the loss allowed. Out: one option per group.
 Knows nothing of time: the planner checks that the result still meets the deadline.
 """
 
@@ -19,12 +19,12 @@ _LEAST, _MOST = -30.0, 60.0
 
 
 def fewest_bytes(options: OptionTables, most_loss: float) -> list[tuple[int, ...]] | None:
-    """The shard counts of every block with the fewest bytes and a loss up to ``most_loss``.
+    """The shard counts of every group with the fewest bytes and a loss up to ``most_loss``.
 
-    Each block's option is chosen on its own at a common Lagrange multiplier (bytes a unit of loss),
-    the lowest at which the loss is small enough. The loss still allowed is then spent one block at
+    Each group's option is chosen on its own at a common Lagrange multiplier (bytes a unit of loss),
+    the lowest at which the loss is small enough. The loss still allowed is then spent one group at
     a time, where it saves the most bytes. The result may be a few bytes above the optimum where
-    several blocks would have to change together.
+    several groups would have to change together.
 
     Returns:
         None where no choice has so little loss.
@@ -41,11 +41,11 @@ def fewest_bytes(options: OptionTables, most_loss: float) -> list[tuple[int, ...
         else:
             low = middle
     _spend(options, chosen, most_loss)
-    return [options.counts(block, int(option)) for block, option in enumerate(chosen)]
+    return [options.counts(group, int(option)) for group, option in enumerate(chosen)]
 
 
 def _cheapest(options: OptionTables, multiplier: float) -> Int64Array:
-    """For each block the option of least bytes plus ``multiplier`` times loss; ``[n]``."""
+    """For each group the option of least bytes plus ``multiplier`` times loss; ``[n]``."""
     cost: Float64Array = options.read_bytes + multiplier * options.loss
     found: Int64Array = cost.argmin(axis=1)
     return found
@@ -53,18 +53,18 @@ def _cheapest(options: OptionTables, multiplier: float) -> Int64Array:
 
 def _spend(options: OptionTables, chosen: Int64Array, most_loss: float) -> None:
     """Switch to options with fewer bytes as long as the loss allows it; in place."""
-    blocks = np.arange(len(chosen))
+    groups = np.arange(len(chosen))
     while True:
         slack = most_loss - _loss(options, chosen)
-        lost = options.loss - options.loss[blocks, chosen][:, None]
-        saved = options.read_bytes[blocks, chosen][:, None] - options.read_bytes
+        lost = options.loss - options.loss[groups, chosen][:, None]
+        saved = options.read_bytes[groups, chosen][:, None] - options.read_bytes
         saved = np.where(lost <= slack, saved, 0)
-        block, option = np.unravel_index(int(saved.argmax()), saved.shape)
-        if saved[block, option] <= 0:
+        group, option = np.unravel_index(int(saved.argmax()), saved.shape)
+        if saved[group, option] <= 0:
             return
-        before, chosen[block] = chosen[block], option
+        before, chosen[group] = chosen[group], option
         if _loss(options, chosen) > most_loss:  # sums in another order differ by a rounding
-            chosen[block] = before
+            chosen[group] = before
             return
 
 

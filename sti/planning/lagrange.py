@@ -1,9 +1,9 @@
 """Lagrange multipliers: how much loss a second on each lane is worth, to steer the search.
 
-Every chain of waits through the pipeline (storage, decode, compute; block after block) must end by
+Every chain of waits through the pipeline (storage, decode, compute; group after group) must end by
 the limit, and each chain gets a multiplier. Because chains share steps, the multipliers form a flow
-over the steps, and an option of a block costs ``loss + multiplier * seconds`` independently of all
-other blocks. The flow approximates a softened critical path of the schedule and is averaged over
+over the steps, and an option of a group costs ``loss + multiplier * seconds`` independently of all
+other groups. The flow approximates a softened critical path of the schedule and is averaged over
 several rounds. The overall multiplier is the one at which the cheapest choice switches from one
 that is too slow to one that meets the limit. (Lagrangian relaxation, solved by averaging; see
 Wolsey, Integer Programming.)
@@ -24,10 +24,12 @@ from operator import mul
 import numpy as np
 
 from sti.arrays import BoolArray, Float64Array, Int64Array
+from sti.planning.course import Course
 from sti.planning.option_tables import OptionTables
 
-ROUNDS = 8
-"""With six, multipliers are unsettled where storage and decode wait for each other; 1 ms each."""
+ROUNDS = 12
+"""With eight, multipliers are unsettled where lanes wait for each other and there are many groups;
+0.3 ms each."""
 SPREAD = 5e-4
 """Chains shorter than the longest by this share of the limit still get a part of the flow."""
 MULTIPLIERS = (0.0, 0.3, 0.6, 1.0, 1.5, 3.0, 12.0, 64.0)
@@ -38,36 +40,8 @@ _CLOSE = 1e-2
 _STRIDE = 1.2
 """Factor of the first step away from a guess; squared at each further step."""
 _ROUNDING_S = 1e-13
-_STORAGE, _DECODE, _COMPUTE = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """The fixed times of a run, in seconds from the text's arrival."""
-
-    start_s: float
-    """When storage starts on the blocks, less the time that the preload saves."""
-    rows_s: float
-    """When the token embeddings are there."""
-    embed_s: float
-    """When the embedding is there."""
-    compute_s: Sequence[float]
-    """Seconds of each block on the compute lane."""
-    before: Sequence[int]
-    """The block of the same kind whose working buffer each takes over; -1 for none."""
-    slots: int
-    """Blocks that the ring holds."""
-    limit_s: float
-    """When the last block must be computed."""
-
-    def slot_before(self, read: BoolArray) -> list[int]:
-        """The earlier block whose slot of the ring each one takes over; -1 for none.
-
-        Args:
-            read: ``[n]``: blocks that are read: the last ones, as a preload holds the first.
-        """
-        places = range(-self.slots, len(read) - self.slots)
-        return [place if place >= 0 and read[place] else -1 for place in places]
+_FAR = 40.0
+"""Times further apart than this many spreads do not change each other's maximum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,34 +51,34 @@ class Multipliers:
     multiplier: float
     """Loss a second of delay of the whole run."""
     storage: Float64Array
-    """``[n]``: loss a second of each block's storage."""
+    """``[n]``: loss a second of each group's storage."""
     decode: Float64Array
     mean_s: Float64Array
-    """``[2, n]``: storage and decode seconds of each block in the relaxed schedule."""
+    """``[2, n]``: storage and decode seconds of each group in the relaxed schedule."""
     read: BoolArray
-    """``[n]``: blocks that are not preloaded whole in that schedule."""
+    """``[n]``: groups that are not preloaded whole in that schedule."""
     bound: float
     """No choice that meets the limit has less loss."""
     multipliers: Float64Array
     """``[s]``: multipliers from 0 on; each gives a line that bounds the loss to come from below."""
     bases: Float64Array
-    """``[s, n]``: the lines at zero lateness, after each block."""
+    """``[s, n]``: the lines at zero lateness, after each group."""
 
-    def loss_to_come(self, block: int, late_s: Float64Array) -> Float64Array:
-        """A lower bound of the loss of the blocks after ``block``, ``late_s`` behind the schedule.
+    def loss_to_come(self, group: int, late_s: Float64Array) -> Float64Array:
+        """A lower bound of the loss of the groups after ``group``, ``late_s`` behind the schedule.
 
         Being early helps only while there is something left to gain; catching up costs more the
-        later a run is and the fewer blocks are left.
+        later a run is and the fewer groups are left.
         """
-        lost: Float64Array = np.full(len(late_s), self.bases[0, block])
-        for multiplier, base in zip(self.multipliers[1:], self.bases[1:, block], strict=True):
+        lost: Float64Array = np.full(len(late_s), self.bases[0, group])
+        for multiplier, base in zip(self.multipliers[1:], self.bases[1:, group], strict=True):
             np.maximum(lost, base + multiplier * late_s, out=lost)
         return lost
 
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    shares: Float64Array  # [2, n]: of the storage and decode steps of each block
+    shares: Float64Array  # [2, n]: of the storage and decode steps of each group
     fixed_s: float  # length of all other steps, by their shares
 
     def blend(self, other: _Flow, weight: float) -> _Flow:
@@ -123,7 +97,7 @@ class _Relaxed:
     bound: float
 
     def mean(self, table: Float64Array | Int64Array) -> Float64Array:
-        """The mixed value of ``[n, o]`` for each block."""
+        """The mixed value of ``[n, o]`` for each group."""
         rows = np.arange(len(table))
         slow, fast = table[rows, self.slow], table[rows, self.fast]
         return np.asarray(slow + self.fast_share * (fast - slow), np.float64)
@@ -139,7 +113,7 @@ def find_multipliers(
     """Multipliers at which the cheapest options just about meet the limit.
 
     Args:
-        bytes_s, requests_s: ``[n, o]``: the parts of a block's storage seconds that grow with its
+        bytes_s, requests_s: ``[n, o]``: the parts of a group's storage seconds that grow with its
             bytes and with its requests.
     """
     loss, read_bytes, decode_s = options.loss, options.read_bytes, options.decode_s
@@ -162,7 +136,7 @@ def find_multipliers(
         if valid:
             bound = max(bound, relaxed.bound)
         if turn and preload_bytes:
-            # Guess from the choice which blocks the preload holds whole; no bound from here on.
+            # Guess from the choice which groups the preload holds whole; no bound from here on.
             read = np.cumsum(relaxed.mean(read_bytes)) > preload_bytes
             valid = False
     storage, decode = relaxed.multiplier * flow.shares
@@ -174,7 +148,7 @@ def find_multipliers(
 def _bases(
     loss: Float64Array, seconds: Float64Array, mean_s: Float64Array, multipliers: Float64Array
 ) -> Float64Array:
-    """``Multipliers.bases``: cost of the blocks to come, less that of the schedule's seconds."""
+    """``Multipliers.bases``: cost of the groups to come, less that of the schedule's seconds."""
     cost = [
         (loss + multiplier * seconds).min(axis=1) - multiplier * mean_s
         for multiplier in multipliers
@@ -184,7 +158,7 @@ def _bases(
 
 
 def surely_read(options: OptionTables, preload_bytes: int) -> BoolArray:
-    """Blocks ``[n]`` read whole whatever is chosen: the ones before use up the preload."""
+    """Groups ``[n]`` read whole whatever is chosen: the ones before use up the preload."""
     worst = np.iinfo(np.int64).max
     least = np.where(np.isfinite(options.loss), options.read_bytes, worst).min(axis=1)
     return np.asarray(np.cumsum(least) - least >= preload_bytes)
@@ -252,44 +226,44 @@ def _critical_flow(
     storage, decode, compute = [course.start_s], [course.rows_s], [course.embed_s]
     waits = []
     for k in range(count):
-        held = [storage[k]]
+        start_s, for_slot, for_buffer = storage[k], 0.0, 0.0
         if slot_before[k] >= 0:
-            held.append(decode[slot_before[k] + 1])
-        start_s, storage_waits = _soft_max(held, spread_s)
+            start_s, for_slot = _soft_max(start_s, decode[slot_before[k] + 1], spread_s)
         storage.append(start_s + read_s[k])
-        held = [storage[k + 1], decode[k]]
+        start_s, for_decoder = _soft_max(storage[k + 1], decode[k], spread_s)
         if course.before[k] >= 0:
-            held.append(compute[course.before[k] + 1])
-        start_s, decode_waits = _soft_max(held, spread_s)
+            start_s, for_buffer = _soft_max(start_s, compute[course.before[k] + 1], spread_s)
         decode.append(start_s + decode_s[k])
-        start_s, compute_waits = _soft_max([decode[k + 1], compute[k]], spread_s)
+        start_s, for_computer = _soft_max(decode[k + 1], compute[k], spread_s)
         compute.append(start_s + course.compute_s[k])
-        waits.append((storage_waits, decode_waits, compute_waits))
-    shares = [[0.0] * (count + 1) for _ in range(3)]  # the first of each: what comes before
-    shares[_COMPUTE][count] = 1.0
+        waits.append((for_slot, for_decoder, for_buffer, for_computer))
+    # The first of each lane: what comes before the groups.
+    stored, decoded, computed = ([0.0] * (count + 1) for _ in range(3))
+    computed[count] = 1.0
     for k in reversed(range(count)):
-        storage_waits, decode_waits, compute_waits = waits[k]
-        flow = shares[_COMPUTE][k + 1]
-        shares[_DECODE][k + 1] += flow * compute_waits[0]
-        shares[_COMPUTE][k] += flow * compute_waits[1]
-        flow = shares[_DECODE][k + 1]
-        shares[_STORAGE][k + 1] += flow * decode_waits[0]
-        shares[_DECODE][k] += flow * decode_waits[1]
-        if len(decode_waits) > 2:
-            shares[_COMPUTE][course.before[k] + 1] += flow * decode_waits[2]
-        flow = shares[_STORAGE][k + 1]
-        shares[_STORAGE][k] += flow * storage_waits[0]
-        if len(storage_waits) > 1:
-            shares[_DECODE][slot_before[k] + 1] += flow * storage_waits[1]
-    fixed = zip(shares, (course.start_s, course.rows_s, course.embed_s), strict=True)
-    fixed_s = sum(lane[0] * start_s for lane, start_s in fixed)
-    fixed_s += sum(map(mul, shares[_COMPUTE][1:], course.compute_s))
-    return _Flow(np.array([shares[_STORAGE][1:], shares[_DECODE][1:]]), fixed_s)
+        for_slot, for_decoder, for_buffer, for_computer = waits[k]
+        flow = computed[k + 1]
+        computed[k] += flow * for_computer
+        decoded[k + 1] += flow * (1.0 - for_computer)
+        flow = decoded[k + 1]
+        if for_buffer:
+            computed[course.before[k] + 1] += flow * for_buffer
+            flow *= 1.0 - for_buffer
+        decoded[k] += flow * for_decoder
+        stored[k + 1] += flow * (1.0 - for_decoder)
+        flow = stored[k + 1]
+        if for_slot:
+            decoded[slot_before[k] + 1] += flow * for_slot
+        stored[k] += flow * (1.0 - for_slot)
+    fixed_s = stored[0] * course.start_s + decoded[0] * course.rows_s
+    fixed_s += computed[0] * course.embed_s + sum(map(mul, computed[1:], course.compute_s))
+    return _Flow(np.array([stored[1:], decoded[1:]]), fixed_s)
 
 
-def _soft_max(times: Sequence[float], spread_s: float) -> tuple[float, list[float]]:
-    """A smooth maximum, and how much of it each time accounts for (its gradient)."""
-    most = max(times)
-    weights = [math.exp((time - most) / spread_s) for time in times]
-    total = sum(weights)
-    return most + spread_s * math.log(total), [weight / total for weight in weights]
+def _soft_max(one: float, other: float, spread_s: float) -> tuple[float, float]:
+    """A smooth maximum, and how much of it the other accounts for (its derivative)."""
+    late = (other - one) / spread_s
+    if abs(late) > _FAR:
+        return (other, 1.0) if late > 0.0 else (one, 0.0)
+    share = 1.0 / (1.0 + math.exp(-late))
+    return (other if late > 0.0 else one) - spread_s * math.log(max(share, 1.0 - share)), share

@@ -1,9 +1,9 @@
-"""Every staircase of every block of a submodel, as tables: loss, bytes, requests, decode time.
+"""Every staircase of every group of a submodel, as tables: loss, bytes, requests, decode time.
 
 A *staircase* says how many of the slices in use reach each plane, and never rises from one plane to
-the next. Knows nothing of targets, time limits or preloads. In: blocks of the manifest, decode and
-storage costs. Out: arrays ``[blocks, options]`` that the search reads. Pure. The bytes and requests
-equal those of ``sti.model.block_layout``, computed for all options at once.
+the next. Knows nothing of targets, time limits or preloads. In: groups of the manifest, decode and
+storage costs. Out: arrays ``[groups, options]`` that the search reads. Pure. The bytes and requests
+equal those of ``sti.model.group_layout``, computed for all options at once.
 """
 
 from __future__ import annotations
@@ -16,24 +16,30 @@ from math import comb
 import numpy as np
 
 from sti.arrays import Float64Array, Int64Array
-from sti.model.manifest import Block
+from sti.model.manifest import SliceGroup
 from sti.planning.cost_model import RunCosts
 from sti.planning.timeline import rounds_s
 from sti.storage.byte_ranges import MERGE_GAP
 
 MOST_OPTIONS = 5000
-"""Staircases considered per block. 12 slices in 5 planes have 1,820, 16 slices 4,845; where there
-are more, an evenly thinned set of counts is used."""
+"""Staircases considered per group. 3 slices in 5 planes have 35, 12 have 1,820, 16 have 4,845;
+where there are more, an evenly thinned set of counts is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptionTables:
-    """Tables over blocks ``n`` and staircases ``o``. Not modified; safe to share."""
+    """Tables over groups ``n`` and staircases ``o``. Not modified; safe to share.
 
-    used: Int64Array
-    """``[o, planes]``: slices in use that each plane reaches."""
-    prefix: Int64Array
-    """``[n, planes, width + 1]``: shards to read of a plane to reach that many slices in use."""
+    Groups with fewer slices in use have fewer staircases. In arrays ``[n, o]``, what is left of
+    their rows is the first one again, at infinite loss; what is a sequence over groups has arrays
+    of their own length.
+    """
+
+    used: Sequence[Int64Array]
+    """For each group ``[o, planes]``: slices in use that each plane reaches."""
+    prefix: Sequence[Int64Array]
+    """For each group ``[planes, width + 1]``: shards to read of a plane to reach that many slices
+    in use."""
     loss: Float64Array
     """``[n, o]``; infinite where another staircase reaches the same with fewer shards."""
     decode_s: Float64Array
@@ -42,32 +48,60 @@ class OptionTables:
     """``[n, o]``, before any preload."""
     requests: Int64Array
     """``[n, o]``."""
-    breaks: tuple[Int64Array, ...]
-    """For each plane ``[n, o]``: bytes before the request that starts with it (the first request
-    aside), or more than any block has where no request starts there."""
+    breaks: Sequence[Sequence[Int64Array]]
+    """For each group and plane ``[o]``: bytes before the request that starts with it (the first
+    request aside), or more than any group has where no request starts there."""
+    uniform: Int64Array
+    """``[planes, n]``: the staircase that brings all slices in use to the fidelity of a plane."""
 
     @property
     def largest_loss(self) -> Float64Array:
-        """``[n]``: the largest finite loss of each block."""
+        """``[n]``: the largest finite loss of each group."""
         return np.asarray(np.max(self.loss, axis=1, where=np.isfinite(self.loss), initial=0.0))
 
-    def counts(self, block: int, option: int) -> tuple[int, ...]:
+    def counts(self, group: int, option: int) -> tuple[int, ...]:
         """The shard counts of a staircase, as a plan states them."""
         return tuple(
-            int(self.prefix[block, plane, used]) for plane, used in enumerate(self.used[option])
+            int(self.prefix[group][plane, used])
+            for plane, used in enumerate(self.used[group][option])
         )
 
 
-def tabulate(blocks: Sequence[Block], width: int, costs: RunCosts) -> OptionTables:
-    """The tables for ``blocks`` run with their first ``width`` slices."""
-    growth = staircases(width, len(blocks[0].planes))
-    prefix = np.array([[_prefix(p.order, width) for p in b.planes] for b in blocks], np.int64)
+def tabulate(groups: Sequence[SliceGroup], width: int, costs: RunCosts) -> OptionTables:
+    """The tables for ``groups``, run with the first ``width`` slices of their blocks."""
+    count, planes = len(groups), len(groups[0].planes)
+    widths = [group.used(width) for group in groups]
+    longest = len(_used(max(widths), planes)[0])
+    used: list[Int64Array] = [_used(each, planes)[0] for each in widths]
+    uniform = np.array([_used(each, planes)[1] for each in widths]).T
+    prefix: list[Int64Array] = [np.empty(0, np.int64)] * count
+    breaks: list[Sequence[Int64Array]] = [()] * count
+    loss, decode_s = np.full((count, longest), np.inf), np.empty((count, longest))
+    read_bytes, requests = np.empty((2, count, longest), np.int64)
+    for each in set(widths):  # groups alike in tables of their own, which are then put together
+        rows = [row for row, found in enumerate(widths) if found == each]
+        alike = [groups[row] for row in rows]
+        growth, options = staircases(each, planes), len(_used(each, planes)[0])
+        reach = np.array([[_prefix(p.order, each) for p in g.planes] for g in alike], np.int64)
+        loss[rows, :options], decodes = _quality(alike, growth, each, costs)
+        sizes, counts, starts = _reading(alike, growth, reach, each)
+        for table, found in ((decode_s, decodes), (read_bytes, sizes), (requests, counts)):
+            table[rows, :options] = found
+            table[rows, options:] = found[:, :1]
+        for place, row in enumerate(rows):
+            prefix[row] = reach[place]
+            breaks[row] = [start[place] for start in starts]
+    return OptionTables(used, prefix, loss, decode_s, read_bytes, requests, breaks, uniform)
+
+
+@lru_cache(maxsize=32)
+def _used(width: int, planes: int) -> tuple[Int64Array, Int64Array]:
+    """``OptionTables.used`` and ``uniform`` of a group with ``width`` slices in use."""
     used = np.full((1, 1), width)
-    for parent, reach in growth:
+    for parent, reach in staircases(width, planes):
         used = np.column_stack((used[parent], reach))
-    loss, decode_s = _quality(blocks, growth, width, costs)
-    read_bytes, requests, breaks = _reading(blocks, growth, prefix, width)
-    return OptionTables(used, prefix, loss, decode_s, read_bytes, requests, breaks)
+    reaches = width * np.tri(planes, dtype=np.int64)
+    return used, (used == reaches[:, None]).all(axis=2).argmax(axis=1)
 
 
 @lru_cache(maxsize=32)
@@ -91,26 +125,31 @@ def staircases(width: int, planes: int) -> tuple[tuple[Int64Array, Int64Array], 
     return tuple(growth)
 
 
-def _prefix(order: Sequence[int], width: int) -> list[int]:
+def _prefix(order: Sequence[int], width: int) -> Sequence[int]:
     """How many shards to read to have 0, 1, ... ``width`` slices below ``width``."""
+    if len(order) == width:
+        return range(width + 1)
     return [0, *(place + 1 for place, index in enumerate(order) if index < width)]
 
 
 def _quality(
-    blocks: Sequence[Block],
+    groups: Sequence[SliceGroup],
     growth: Sequence[tuple[Int64Array, Int64Array]],
     width: int,
     costs: RunCosts,
 ) -> tuple[Float64Array, Float64Array]:
     """Loss and decode seconds ``[n, o]``: which slices have all planes up to each."""
-    kept = [[[i for i in p.order if i < width] for p in b.planes] for b in blocks]
+    kept = [
+        [p.order if len(p.order) == width else [i for i in p.order if i < width] for p in g.planes]
+        for g in groups
+    ]
     order = np.array(kept, np.int64)  # [n, planes, width]
     rank = np.argsort(order, axis=2)
-    gains = np.array([[p.gains[:width] for p in b.planes] for b in blocks])
-    weights = np.array([[block.shard_weights] for block in blocks])
-    bits = [plane.bits for plane in blocks[0].planes]
-    present = np.ones((len(blocks), 1, width), bool)
-    loss, idle = np.zeros((len(blocks), 1)), np.zeros((len(blocks), 1), bool)
+    gains = np.array([[p.gains[:width] for p in g.planes] for g in groups])
+    weights = np.array([[group.shard_weights] for group in groups])
+    bits = [plane.bits for plane in groups[0].planes]
+    present = np.ones((len(groups), 1, width), bool)
+    loss, idle = np.zeros((len(groups), 1)), np.zeros((len(groups), 1), bool)
     height = np.array([width])
     work_s = width * (costs.shard_s + weights * costs.weight_s[bits[0]])
     for plane, (parent, reach) in enumerate(growth, start=1):
@@ -129,25 +168,26 @@ def _quality(
 
 
 def _reading(
-    blocks: Sequence[Block],
+    groups: Sequence[SliceGroup],
     growth: Sequence[tuple[Int64Array, Int64Array]],
     prefix: Int64Array,
     width: int,
 ) -> tuple[Int64Array, Int64Array, tuple[Int64Array, ...]]:
-    """Bytes, requests and breaks ``[n, o]``: ``block_ranges`` for all options at once."""
+    """Bytes, requests and breaks ``[n, o]``: ``group_ranges`` for all options at once."""
 
     def column(values: list[int]) -> Int64Array:
         return np.array(values, np.int64)[:, None]
 
-    end = column([sum(block.outlier_bytes[:width]) for block in blocks])
-    start = column([sum(block.outlier_bytes) for block in blocks])
+    end = column([sum(group.outlier_bytes[:width]) for group in groups])
+    start = column([sum(group.outlier_bytes) for group in groups])
+    slices = column([group.slices for group in groups])
     total, requests = end, (end > 0).astype(np.int64)
     breaks: list[Int64Array] = []
     first = (np.zeros(1, np.int64), np.array([width]))
     for plane, (parent, reach) in enumerate((first, *growth)):
         total, requests, end = total[:, parent], requests[:, parent], end[:, parent]
         count = prefix[:, plane, reach]
-        shard_bytes = column([block.planes[plane].shard_bytes for block in blocks])
+        shard_bytes = column([group.planes[plane].shard_bytes for group in groups])
         gap, read = start - end, count > 0
         merged = read & (requests > 0) & (gap <= MERGE_GAP)
         fresh = read & ~merged
@@ -157,5 +197,5 @@ def _reading(
         total = total + np.where(read, count * shard_bytes, 0) + np.where(merged, gap, 0)
         requests = requests + fresh
         end = np.where(read, start + count * shard_bytes, end)
-        start = start + shard_bytes * len(blocks[0].outlier_bytes)
+        start = start + shard_bytes * slices
     return total, requests, tuple(breaks)

@@ -19,7 +19,7 @@ from sti.model.workload import Workload
 from sti.planning.span import Span
 
 PLAN_VERSION = 2
-PLANNING = 2
+PLANNING = 3
 """Raised with every change that makes the planner choose differently, so that remembered plans are
 made again; ``tests/planning/test_planner.py`` fails when it is due."""
 
@@ -48,18 +48,19 @@ class PlanRequest(NamedTuple):
 
 
 class PlanStep(NamedTuple):
-    """One step of a run: a group of slices of one block of the submodel.
+    """One step of a run: one slice group of one block of the submodel.
 
-    ``counts[p]`` shards are read of plane ``p``, in that plane's order; ``counts[0]`` is the
-    width. ``preload_bytes`` leading bytes of what is read are held in the preload buffer.
+    ``counts[p]`` shards are read of plane ``p``, in that plane's order; ``counts[0]`` is how many
+    of the group's slices are in use. ``preload_bytes`` leading bytes of what is read are held in
+    the preload buffer.
     """
 
     layer: int
     kind: str
+    group: int
+    """Which group of the block's slices."""
     counts: tuple[int, ...]
     preload_bytes: int
-    group: int = 0
-    """Which group of the block's slices; a block is one group so far."""
     variant: str = EXACT
     """How products are computed."""
     device: str = LOCAL
@@ -68,7 +69,12 @@ class PlanStep(NamedTuple):
     @property
     def name(self) -> str:
         """What the step is called in predictions, traces and messages."""
-        return f"{self.layer} {self.kind}"
+        return step_name(self.layer, self.kind, self.group)
+
+
+def step_name(layer: int, kind: str, group: int) -> str:
+    """What a slice group is called in predictions, traces and messages."""
+    return f"{layer} {kind} {group}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class Prediction:
 
     total_s: float
     stall_s: float
-    """Time in which compute waits after the embedding is there."""
+    """Time in which compute waits after ``embed`` has run."""
     bytes_read: int
     loss: float
     """Expected loss above the full model at the top of the ladder, in the pack's unit."""
@@ -125,7 +131,7 @@ class Plan:
     width: int
     decode_threads: int
     read_ahead: int
-    """Blocks that may be read beyond the one being decoded."""
+    """Steps that may be read beyond the one being decoded."""
     steps: tuple[PlanStep, ...]
     """In the order of execution."""
     predicted: Prediction | None
@@ -187,9 +193,9 @@ class Plan:
                 PlanStep(
                     item.integer("layer"),
                     item.text("kind"),
+                    item.integer("group"),
                     item.integers("counts"),
                     item.integer("preload_bytes"),
-                    item.integer("group"),
                     item.text("variant"),
                     item.text("device"),
                 )

@@ -1,7 +1,7 @@
 """The planner: which submodel, which fidelities and what to preload, for a target on a machine.
 
 Pure: no clock, file, thread or session. In: manifest, device profile, workload, target. Out: a
-frozen plan with its predicted timeline. Improves on the planner of the STI paper: every block may
+frozen plan with its predicted timeline. Improves on the planner of the STI paper: every step may
 finish as late as the latest start that still meets the deadline; start-up, embedding and head are
 counted; a deadline is met in 95 of 100 runs. Costs come from ``cost_model``, timelines from
 ``timeline``, fidelities from ``beam_search``.
@@ -21,8 +21,8 @@ from heapq import heapify, heappop, heappush
 
 from sti.device.profile import DeviceProfile
 from sti.errors import InfeasibleError
-from sti.model.block_layout import block_ranges
-from sti.model.fidelity import Counts, blocks_of, loss_of, uniform_counts
+from sti.model.fidelity import Counts, groups_of, loss_of, uniform_counts
+from sti.model.group_layout import group_ranges
 from sti.model.manifest import Submodel
 from sti.planning.beam_search import Search, SearchProblem
 from sti.planning.check import check_target
@@ -31,7 +31,7 @@ from sti.planning.decode_threads import clamp_decode_threads
 from sti.planning.fewest_bytes import fewest_bytes
 from sti.planning.option_tables import tabulate
 from sti.planning.plan import Plan, PlanRequest, PlanStep
-from sti.planning.prediction import Run, predict, simulate_run
+from sti.planning.prediction import Run, predict_run, simulate_run
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
 from sti.storage.byte_ranges import total_bytes
 from sti.units import format_size, format_time
@@ -46,7 +46,7 @@ def make_plan(
     """The plan of least loss that meets a target, over all submodels and staircases.
 
     Args:
-        read_ahead: blocks that may be read beyond the one being decoded, at least 1.
+        read_ahead: groups that may be read beyond the one being decoded, at least 1.
 
     Raises:
         InfeasibleError: even the fastest submodel and fidelity miss the latency; says by how much.
@@ -57,7 +57,7 @@ def make_plan(
     planner = _Planner(request, profile, read_ahead)
     best = planner.best()
     plan = bare_plan(request, best.submodel, best.steps, planner.decode_threads, read_ahead)
-    return replace(plan, predicted=predict(request.manifest, profile, plan))
+    return replace(plan, predicted=predict_run(request.manifest, plan, best.run, best.loss))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,8 @@ class _Planner:
         The candidate itself where that would be too slow: low fidelities may take long to decode.
         """
         submodel = best.submodel
-        blocks = blocks_of(self.request.manifest, submodel)
-        options = tabulate(blocks, submodel.width, self._costs(submodel))
+        groups = groups_of(self.request.manifest, submodel)
+        options = tabulate(groups, submodel.width, self._costs(submodel))
         counts = fewest_bytes(options, submodel.missing_at(most_loss))
         if counts is None:
             return best
@@ -154,29 +154,29 @@ class _Planner:
 
     def _may_be_in_time(self, submodel: Submodel) -> bool:
         """Whether the fewest bytes would be in time if decoded at the fastest fidelity's cost."""
-        costs, blocks = self._costs(submodel), blocks_of(self.request.manifest, submodel)
+        costs, groups = self._costs(submodel), groups_of(self.request.manifest, submodel)
         fastest = dict.fromkeys(costs.weight_s, min(costs.weight_s.values()))
         costs = replace(costs, weight_s=fastest)
         lowest = self.request.manifest.ladder[0]
-        counts = [uniform_counts(block, submodel.width, lowest) for block in blocks]
-        placed = place(blocks, counts, self.request.target.preload_bytes)
-        return self._in_time(simulate_run(costs, blocks, placed, read_ahead=self.read_ahead))
+        counts = [uniform_counts(group, submodel.width, lowest) for group in groups]
+        placed = place(groups, counts, self.request.target.preload_bytes)
+        return self._in_time(simulate_run(costs, groups, placed, read_ahead=self.read_ahead))
 
     def _in_time(self, run: Run) -> bool:
         deadline = deadline_s(self.profile, self.request.target)
         return deadline is None or run.total_s <= deadline
 
     def _task(self, submodel: Submodel) -> SearchProblem:
-        blocks, costs = blocks_of(self.request.manifest, submodel), self._costs(submodel)
+        groups, costs = groups_of(self.request.manifest, submodel), self._costs(submodel)
         deadline = deadline_s(self.profile, self.request.target)
         assert deadline is not None, "without a deadline everything is in time"
         return SearchProblem(
-            blocks=blocks,
+            groups=groups,
             width=submodel.width,
             costs=costs,
             limit_s=deadline * (1.0 - _MARGIN) - costs.fixed_s - costs.head_s,
             preload_bytes=min(
-                self.request.target.preload_bytes, sum(block.length for block in blocks)
+                self.request.target.preload_bytes, sum(group.length for group in groups)
             ),
             read_ahead=self.read_ahead,
         )
@@ -215,18 +215,16 @@ class _Planner:
 
     def _least_preload(self, fastest: _Candidate) -> int | None:
         """The least budget with which the candidate is in time, to 1/1000; None where none is."""
-        blocks, costs = (
-            blocks_of(self.request.manifest, fastest.submodel),
-            self._costs(fastest.submodel),
-        )
+        groups = groups_of(self.request.manifest, fastest.submodel)
+        costs = self._costs(fastest.submodel)
         counts = [item.counts for item in fastest.steps]
 
         def in_time(budget: int) -> bool:
-            placed = place(blocks, counts, budget)
-            return self._in_time(simulate_run(costs, blocks, placed, read_ahead=self.read_ahead))
+            placed = place(groups, counts, budget)
+            return self._in_time(simulate_run(costs, groups, placed, read_ahead=self.read_ahead))
 
         low = self.request.target.preload_bytes
-        high = sum(total_bytes(block_ranges(b, c)) for b, c in zip(blocks, counts, strict=True))
+        high = sum(total_bytes(group_ranges(g, c)) for g, c in zip(groups, counts, strict=True))
         if not in_time(high):
             return None
         while high - low > max(1, high // 1000):
@@ -249,15 +247,15 @@ class _Planner:
         )
 
     def _uniform(self, submodel: Submodel, bits: int) -> _Candidate:
-        blocks = blocks_of(self.request.manifest, submodel)
-        counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
+        groups = groups_of(self.request.manifest, submodel)
+        counts = [uniform_counts(group, submodel.width, bits) for group in groups]
         return self._candidate(submodel, counts)
 
     def _candidate(self, submodel: Submodel, counts: Sequence[Counts]) -> _Candidate:
-        blocks = blocks_of(self.request.manifest, submodel)
-        placed = place(blocks, counts, self.request.target.preload_bytes)
-        run = simulate_run(self._costs(submodel), blocks, placed, read_ahead=self.read_ahead)
-        return _Candidate(submodel, placed, loss_of(submodel, blocks, counts), run)
+        groups = groups_of(self.request.manifest, submodel)
+        placed = place(groups, counts, self.request.target.preload_bytes)
+        run = simulate_run(self._costs(submodel), groups, placed, read_ahead=self.read_ahead)
+        return _Candidate(submodel, placed, loss_of(submodel, groups, counts), run)
 
 
 def _upwards(value: float) -> float:

@@ -1,8 +1,8 @@
 """What to expect of a given plan: its timeline, its bytes, its loss and accuracy.
 
 Used by the planner and for pinned plans alike. Knows nothing of targets or of how fidelities are
-chosen. In: manifest, device profile, blocks with counts and preloads. Out: ``Prediction``. Pure.
-Bytes come from ``sti.model.block_layout``, as they do for the executors.
+chosen. In: manifest, device profile, groups with counts and preloads. Out: ``Prediction``. Pure.
+Bytes come from ``sti.model.group_layout``, as they do for the executors.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from sti.device.lanes import COMPUTE, LANES
 from sti.device.profile import DeviceProfile
-from sti.model.block_layout import block_ranges
-from sti.model.fidelity import blocks_of, fidelities, loss_of
-from sti.model.manifest import Block, Manifest
-from sti.planning.cost_model import FIRST_STEPS, BlockWork, RunCosts, run_costs, run_steps
+from sti.model.fidelity import fidelities, groups_of, loss_of
+from sti.model.group_layout import group_ranges
+from sti.model.manifest import Manifest, SliceGroup
+from sti.planning.cost_model import FIRST_STEPS, RunCosts, StepWork, run_costs, run_steps
 from sti.planning.expected_loss import submodel_of
 from sti.planning.plan import Plan, PlanStep, Prediction
 from sti.planning.span import Span
@@ -31,7 +31,7 @@ class Run:
     steps: Sequence[TimelineStep]
     schedule: Schedule
     read_bytes: int
-    """Bytes of blocks read from storage, without the token embeddings."""
+    """Bytes of groups read from storage, without the token embeddings."""
 
     @property
     def total_s(self) -> float:
@@ -60,18 +60,18 @@ class Run:
 
 
 def simulate_run(
-    costs: RunCosts, blocks: Sequence[Block], items: Sequence[PlanStep], *, read_ahead: int
+    costs: RunCosts, groups: Sequence[SliceGroup], items: Sequence[PlanStep], *, read_ahead: int
 ) -> Run:
-    """Simulate running ``items``, the plans of ``blocks``."""
+    """Simulate running ``items``, the plans of ``groups``."""
     works = []
     read_bytes = 0
-    for block, item in zip(blocks, items, strict=True):
-        ranges = skip(block_ranges(block, item.counts), item.preload_bytes)
+    for group, item in zip(groups, items, strict=True):
+        ranges = skip(group_ranges(group, item.counts), item.preload_bytes)
         size = total_bytes(ranges)
         read_bytes += size
         storage_s = costs.storage.read_s(len(ranges), size)
-        decode_s = costs.decode_s(block, fidelities(block, item.counts))
-        works.append(BlockWork(block.kind, storage_s, decode_s, item.counts[0], item.name))
+        decode_s = costs.decode_s(group, fidelities(group, item.counts))
+        works.append(StepWork(group, storage_s, decode_s, item.counts[0], item.name))
     steps = run_steps(costs, works, read_ahead=read_ahead)
     return Run(costs, steps, simulate(costs.lanes, steps), read_bytes)
 
@@ -89,11 +89,17 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
     submodel = submodel_of(manifest, plan)
     threads = plan.decode_threads
     costs = run_costs(manifest, profile, plan.workload, plan.width, threads=threads)
-    blocks = blocks_of(manifest, submodel)
-    run = simulate_run(costs, blocks, plan.steps, read_ahead=plan.read_ahead)
+    groups = groups_of(manifest, submodel)
+    run = simulate_run(costs, groups, plan.steps, read_ahead=plan.read_ahead)
+    return predict_run(
+        manifest, plan, run, loss_of(submodel, groups, [s.counts for s in plan.steps])
+    )
+
+
+def predict_run(manifest: Manifest, plan: Plan, run: Run, loss: float) -> Prediction:
+    """The prediction for a plan whose run was simulated and whose loss is known."""
     spans = run.schedule.spans
     busy_s = run.busy_s(range(len(spans)))[COMPUTE]
-    loss = loss_of(submodel, blocks, [item.counts for item in plan.steps])
     stall_s = spans[-1].end_s - spans[FIRST_STEPS - 1].start_s - busy_s
     return Prediction(
         total_s=run.total_s,
@@ -110,9 +116,10 @@ def mean_bits(manifest: Manifest, plan: Plan) -> float:
     """Bits a weight on average over the slices in use."""
     weights = bits = 0
     for item in plan.steps:
-        block = manifest.block(item.layer, item.kind)
-        weights += block.shard_weights * plan.width
-        bits += block.shard_weights * sum(fidelities(block, item.counts)[: plan.width])
+        group = manifest.group(item.layer, item.kind, item.group)
+        used = group.used(plan.width)
+        weights += group.shard_weights * used
+        bits += group.shard_weights * sum(fidelities(group, item.counts)[:used])
     return bits / weights
 
 
@@ -120,6 +127,7 @@ def _best(manifest: Manifest, plan: Plan, loss: float) -> bool:
     """Whether nothing in the pack is better, as far as its calibration can tell."""
     if manifest.quality is not None and loss <= manifest.quality.indistinct_from(0.0):
         return True
-    slices = manifest.dimensions.slices
-    whole = plan.depth == manifest.dimensions.layers
-    return whole and all(set(item.counts) == {slices} for item in plan.steps)
+    if len(plan.steps) != len(manifest.groups):
+        return False
+    steps = zip(plan.steps, manifest.groups, strict=True)
+    return all(set(item.counts) == {group.slices} for item, group in steps)

@@ -7,32 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sti.model.block_layout import block_ranges
 from sti.model.fidelity import Counts
-from sti.model.manifest import Block, Submodel
+from sti.model.group_layout import group_ranges
+from sti.model.manifest import SliceGroup, Submodel
 from sti.planning.plan import Plan, PlanRequest, PlanStep
 from sti.storage.byte_ranges import total_bytes
 
 READ_AHEAD = 3
-"""Blocks that may be read beyond the one being decoded, unless the caller says otherwise.
+"""Groups that may be read beyond the one being decoded, unless the caller says otherwise.
 
-With one, decoding of small blocks waits for large ones, and for every late read. With three, the
-ring holds the blocks of two layers, which lie in it without gaps; two would leave gaps, and stalls
-(docs/experiments.md).
+With one, decoding of small groups waits for large ones, and for every late read; three leave room
+for late reads without much memory (docs/experiments.md).
 """
 
 
-def place(blocks: Sequence[Block], counts: Sequence[Counts], budget: int) -> tuple[PlanStep, ...]:
+def place(
+    groups: Sequence[SliceGroup], counts: Sequence[Counts], budget: int
+) -> tuple[PlanStep, ...]:
     """Steps with these counts, with ``budget`` bytes of preload given to the first bytes they read.
 
-    Whole blocks first, in order of execution, then part of the next one. Budget beyond what all
-    blocks read stays unused.
+    Whole groups first, in order of execution, then part of the next one. Budget beyond what all
+    groups read stays unused.
     """
     placed = []
-    for block, chosen in zip(blocks, counts, strict=True):
-        held = min(budget, total_bytes(block_ranges(block, chosen)))
+    for group, chosen in zip(groups, counts, strict=True):
+        held = min(budget, total_bytes(group_ranges(group, chosen))) if budget else 0
         budget -= held
-        placed.append(PlanStep(block.layer, block.kind, chosen, held))
+        placed.append(PlanStep(group.layer, group.kind, group.number, chosen, held))
     return tuple(placed)
 
 

@@ -2,7 +2,7 @@
 
 Purpose: judge a plan without running it. A lane does its steps one after the other, in the order
 given; a step made of equal parts runs up to ``capacity`` of them at once. Knows nothing of packs,
-blocks or devices, nor which lanes there are. In: lanes, and steps with their work in seconds and
+groups or devices, nor which lanes there are. In: lanes, and steps with their work in seconds and
 what they wait for. Out: when each runs, and why not earlier. Pure. It replaces the accumulated IO
 budget of the paper ("Planner").
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sti.planning.span import Span
 
@@ -23,8 +24,7 @@ class Lane:
     capacity: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineStep:
+class TimelineStep(NamedTuple):
     """Work for one lane.
 
     ``work_s`` seconds in all, in ``parts`` equal parts; it starts when the lane has done the steps

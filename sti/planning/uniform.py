@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from sti.device.profile import DeviceProfile
 from sti.errors import InputError
-from sti.model.fidelity import blocks_of, uniform_counts
+from sti.model.fidelity import groups_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
 from sti.planning.check import check_target
 from sti.planning.decode_threads import clamp_decode_threads
@@ -50,9 +50,9 @@ def uniform_plan(
     if decode_threads is None:
         decode_threads = 1 if profile is None else profile.decoders
     decode_threads = clamp_decode_threads(manifest, decode_threads)
-    blocks = blocks_of(manifest, submodel)
-    counts = [uniform_counts(block, submodel.width, bits) for block in blocks]
-    placed = place(blocks, counts, target.preload_bytes)
+    groups = groups_of(manifest, submodel)
+    counts = [uniform_counts(group, submodel.width, bits) for group in groups]
+    placed = place(groups, counts, target.preload_bytes)
     plan = bare_plan(request, submodel, placed, decode_threads, read_ahead)
     if profile is None:
         return plan

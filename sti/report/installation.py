@@ -1,4 +1,4 @@
-"""How to install a missing package, depending on how STI was installed.
+"""How to install a missing package, or the native kernel, depending on how STI was installed.
 
 In: the name of a module that could not be imported. Out: a sentence with the commands to run. No
 package index has a package called ``sti``, so an extra is named by where this STI came from: the
@@ -103,6 +103,13 @@ def install_hint(
     if package == "torch":
         return f"`{CPU_TORCH}` (a CPU build is enough), then {command}"
     return command
+
+
+def install_compiler(installation: Installation | None = None) -> str:
+    """What brings the native kernel where it was not compiled: a compiler, then STI once more."""
+    here = installation or Installation.current()
+    compiler = "`pkg install clang`" if here.termux else "a C compiler (`apt install gcc`)"
+    return f"install {compiler} and then STI again"
 
 
 def missing(

@@ -1,7 +1,7 @@
 """Byte ranges of a file: merged, trimmed, and widened to whole sectors. Pure: performs no reads.
 
-In: offsets and lengths. Out: the same as fewer or aligned ranges. Knows nothing of files, blocks or
-plans; which bytes of a block a plan reads is decided by ``sti.model.block_layout``.
+In: offsets and lengths. Out: the same as fewer or aligned ranges. Knows nothing of files, slices or
+plans; which bytes of a slice group a plan reads is decided by ``sti.model.group_layout``.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def coalesce(ranges: Iterable[ByteRange], *, gap: int = MERGE_GAP) -> tuple[Byte
 
 def skip(ranges: Sequence[ByteRange], skipped: int) -> tuple[ByteRange, ...]:
     """What is left of ``ranges`` after their first ``skipped`` bytes, e.g. those preloaded."""
+    if not skipped:
+        return tuple(ranges)
     left: list[ByteRange] = []
     for item in ranges:
         taken = min(skipped, item.length)

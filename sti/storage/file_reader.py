@@ -3,7 +3,7 @@
 In: byte ranges of a pack. Out: their bytes in aligned buffers. Reads bypass the page cache where
 the file system allows it (``O_DIRECT``); elsewhere they go through it and the pages are dropped
 after use, so that a streamed model does not push everything else out of a small machine's cache.
-Knows nothing of blocks, planes or plans. io_uring is not used: Android's seccomp filter kills a
+Knows nothing of slices, planes or plans. io_uring is not used: Android's seccomp filter kills a
 process that probes for it.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,11 @@ class FileReader:
     """A ``Reader`` of one file.
 
     Args:
-        path: the file, opened for reading.
+        path: the file, opened for reading; with a ``descriptor`` it is for messages.
         direct: False for buffered reads; otherwise ``O_DIRECT`` is tried, and the first refusal
             falls back to buffered reads.
+        descriptor: an open descriptor of the file to read, whatever ``path`` names by now. It stays
+            the caller's and may be closed afterwards.
 
     Raises:
         StorageError: the file cannot be opened.
@@ -37,21 +40,20 @@ class FileReader:
     Reads may be issued from several threads at once; ``close`` must not overlap them.
     """
 
-    def __init__(self, path: Path, *, direct: bool | None = None) -> None:
+    def __init__(
+        self, path: Path, *, direct: bool | None = None, descriptor: int | None = None
+    ) -> None:
         self._path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if descriptor is None:
+                self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            else:
+                self._fd = os.dup(descriptor)
         except OSError as error:
             raise StorageError(f"{path}: cannot be opened: {error.strerror}") from error
-        self._direct_fd = -1
-        self._use_direct = False
-        flag = getattr(os, "O_DIRECT", 0)
-        if direct is not False and flag:
-            try:
-                self._direct_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flag)
-                self._use_direct = True
-            except OSError:
-                pass  # a file system without O_DIRECT: buffered reads do the same work
+        # Without it, on some file systems: buffered reads do the same work.
+        self._direct_fd = -1 if direct is False else _opened_direct(self._fd, path)
+        self._use_direct = self._direct_fd >= 0
         self._advise = getattr(os, "posix_fadvise", None)
         no_read_ahead(self._fd)
 
@@ -152,6 +154,27 @@ class FileReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _opened_direct(fd: int, path: Path) -> int:
+    """A descriptor with ``O_DIRECT`` of the file behind ``fd``; -1 where there can be none.
+
+    Linux opens the very file again. Elsewhere it is opened by its name, and given up if that names
+    another file by now.
+    """
+    flag = getattr(os, "O_DIRECT", 0)
+    if not flag:
+        return -1
+    for name in (f"/proc/self/fd/{fd}", path):
+        try:
+            found = os.open(name, os.O_RDONLY | os.O_CLOEXEC | flag)
+        except OSError:
+            continue
+        with suppress(OSError):
+            if os.path.sameopenfile(fd, found):
+                return found
+        os.close(found)
+    return -1
 
 
 def no_read_ahead(fd: int) -> None:

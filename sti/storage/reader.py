@@ -1,7 +1,7 @@
-"""The interface that blocks are read through, and the memory they are read into.
+"""The interface that packs are read through during runs, and the memory they are read into.
 
 In: byte ranges and rows. Out: their bytes, in memory that the caller owns. Knows nothing of files,
-blocks or plans: a reader may be a file or an emulated slower device.
+slices or plans: a reader may be a file or an emulated slower device.
 """
 
 from __future__ import annotations

@@ -21,14 +21,14 @@ MOST_PAIRS = 262144
 """Most pairs of tokens in a group that attend to each other: their scores are floats."""
 
 
-class Group(NamedTuple):
+class SentenceGroup(NamedTuple):
     """Sentences that are padded to ``tokens`` tokens; ``members`` are ascending batch indices."""
 
     members: tuple[int, ...]
     tokens: int
 
 
-def group_by_length(lengths: Sequence[int]) -> tuple[Group, ...]:
+def group_by_length(lengths: Sequence[int]) -> tuple[SentenceGroup, ...]:
     """Cut a batch into groups with the least padding plus group overhead.
 
     Exact: dynamic programming over the distinct lengths, shortest first. Deterministic.
@@ -48,7 +48,7 @@ def group_by_length(lengths: Sequence[int]) -> tuple[Group, ...]:
             cost = best[start][0] + GROUP_TOKENS + count * ordered[end - 1]
             choice = min(choice, (cost, start))
         best.append(choice)
-    groups: list[Group] = []
+    groups: list[SentenceGroup] = []
     end = len(ordered)
     while end:
         start = best[end][1]
@@ -56,6 +56,6 @@ def group_by_length(lengths: Sequence[int]) -> tuple[Group, ...]:
         tokens = ordered[end - 1]
         step = max(1, min(MOST_TOKENS // tokens, MOST_PAIRS // tokens**2))
         cuts = [tuple(members[at : at + step]) for at in range(0, len(members), step)]
-        groups.extend(Group(cut, tokens) for cut in reversed(cuts))
+        groups.extend(SentenceGroup(cut, tokens) for cut in reversed(cuts))
         end = start
     return tuple(reversed(groups))

@@ -130,7 +130,7 @@ class Tokenizer:
     def __init__(
         self,
         spec: TokenizerSpec,
-        vocab: bytes,
+        vocab: bytes | Vocabulary,
         *,
         chunk_chars: int = CHUNK_CHARS,
         words_remembered: int = WORDS_REMEMBERED,
@@ -138,7 +138,7 @@ class Tokenizer:
         self.spec = spec
         self._chunk_chars = chunk_chars
         self._words_remembered = words_remembered
-        self._vocabulary = Vocabulary(vocab)
+        self._vocabulary = Vocabulary(vocab) if isinstance(vocab, bytes) else vocab
         named = (spec.unk_token, spec.cls_token, spec.sep_token, spec.pad_token)
         self._unk, self._cls, self._sep, self.pad_id = map(self._id, named)
         self._special_ids = {word: self._id(word) for word in spec.special_tokens}

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from sti.arrays import Float32Array
-from sti.backend.block_bytes import BlockBytes
-from sti.backend.interface import Backend, DecodeTask, GroupState
+from sti.backend.interface import Backend, SentenceState
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.errors import BackendError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.block_jobs import BlockJob, prepare
 from sti.planning.plan import PlanRequest
+from sti.planning.step_jobs import StepJob, prepare
 from sti.planning.uniform import uniform_plan
 from tests.support.numpy_backend import NumpyBackend
 from tests.support.packs import tiny_pack
@@ -49,7 +48,7 @@ def embeddings(lengths: Sequence[int], seed: int = 0) -> Float32Array:
 
 def start(
     backend: Backend, lengths: Sequence[int], *, seed: int = 0, place: int | None = None
-) -> GroupState:
+) -> SentenceState:
     given = embeddings(lengths, seed)
     memory = backend.embedding_buffer(*given.shape[:2])
     memory[:] = given
@@ -57,24 +56,33 @@ def start(
     return backend.start(memory, types, lengths, place=place)
 
 
-def jobs_of(reader: PackReader) -> tuple[BlockJob, ...]:
+def jobs_of(reader: PackReader) -> tuple[StepJob, ...]:
     plan = uniform_plan(PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8)), bits=8)
-    return prepare(plan, reader.manifest, reader.block_offset)
+    return prepare(plan, reader.manifest, reader.group_offset)
 
 
-def decode(backend: Backend, reader: PackReader, job: BlockJob, *, parts: int = 1) -> None:
-    """Bring a block's weights into the first working buffer of its kind."""
+def decode(backend: Backend, reader: PackReader, job: StepJob, *, parts: int = 1) -> None:
+    """Bring a step's weights into the first working buffer of its kind."""
     data = np.fromfile(reader.path, dtype=np.uint8)
-    found = BlockBytes(data, tuple(item.offset for item in job.ranges), from_ring=False)
-    out = backend.buffers[job.block.kind][0]
+    starts = np.array([item.offset for item in job.ranges], dtype=np.uint64)
+    out = backend.buffers[job.group.kind][0].operands
     for part in range(parts):
-        backend.make_decoder().decode(DecodeTask(job, found, out, part, parts))
+        decoder = backend.decoder
+        assert decoder.decode(data, starts, job.shards, out, first=part, stride=parts) is None
 
 
-def run(backend: Backend, reader: PackReader, state: GroupState) -> None:
+def compute(state: SentenceState, job: StepJob) -> None:
+    state.step(job.group, job.used, connects=job.connects)
+
+
+def first_block(reader: PackReader) -> list[StepJob]:
+    return [job for job in jobs_of(reader) if (job.group.layer, job.group.kind) == (0, "attention")]
+
+
+def run(backend: Backend, reader: PackReader, state: SentenceState) -> None:
     for job in jobs_of(reader):
         decode(backend, reader, job)
-        state.block(job.block.layer, job.block.kind, job.width)
+        compute(state, job)
 
 
 def test_the_answer_is_that_of_the_specification(backend: Backend, reader: PackReader) -> None:
@@ -87,30 +95,32 @@ def test_the_answer_is_that_of_the_specification(backend: Backend, reader: PackR
     np.testing.assert_allclose(found.hidden()[0], wanted.hidden()[0], atol=2e-2)
 
 
-def test_threads_that_share_a_block_decode_it_as_one_does(
+def test_threads_that_share_a_step_decode_it_as_one_does(
     backend: Backend, reader: PackReader
 ) -> None:
     job = jobs_of(reader)[0]
-    buffer = backend.buffers[job.block.kind][0]
+    operands = backend.buffers[job.group.kind][0].operands
     decode(backend, reader, job)
-    expected = buffer.flat.copy()
-    buffer.flat[:] = 1
+    expected = [operand.copy() for operand in operands]
+    for operand in operands:
+        operand[:] = 1
     decode(backend, reader, job, parts=3)
-    np.testing.assert_array_equal(buffer.flat, expected)
-    assert expected.any()
+    for operand, wanted in zip(operands, expected, strict=True):
+        np.testing.assert_array_equal(operand, wanted)
+        assert wanted.any()
 
 
 def test_a_run_goes_on_from_hidden_states_that_were_read(
     backend: Backend, reader: PackReader
 ) -> None:
-    first, job = start(backend, LENGTHS), jobs_of(reader)[0]
-    decode(backend, reader, job)
+    first, other = start(backend, LENGTHS), start(backend, LENGTHS, seed=1)
     before = first.hidden()
-    first.block(job.block.layer, job.block.kind, job.width)
-    other = start(backend, LENGTHS, seed=1)
     assert (other.hidden() != before).any()
     other.set_hidden(before)
-    other.block(job.block.layer, job.block.kind, job.width)
+    for job in first_block(reader):
+        decode(backend, reader, job)
+        compute(first, job)
+        compute(other, job)
     np.testing.assert_array_equal(other.hidden(), first.hidden())
     assert (first.hidden() != before).any()
 
@@ -156,8 +166,38 @@ def test_groups_of_a_run_do_not_disturb_one_another(backend: Backend, reader: Pa
     for job in jobs_of(reader):
         decode(backend, reader, job)
         for state in (first, second):
-            state.block(job.block.layer, job.block.kind, job.width)
+            compute(state, job)
     np.testing.assert_array_equal(first.finish(), expected)
+
+
+def test_hidden_states_change_with_the_last_group_of_a_block_only(
+    backend: Backend, reader: PackReader
+) -> None:
+    *others, last = first_block(reader)
+    state = start(backend, LENGTHS)
+    before = state.hidden()
+    assert others
+    for job in others:
+        decode(backend, reader, job)
+        compute(state, job)
+        np.testing.assert_array_equal(state.hidden(), before)
+    decode(backend, reader, last)
+    compute(state, last)
+    assert (state.hidden() != before).any()
+
+
+def test_a_block_that_was_given_up_leaves_nothing_behind(
+    backend: Backend, reader: PackReader
+) -> None:
+    first, *_ = first_block(reader)
+    states = start(backend, LENGTHS), start(backend, LENGTHS, place=1)
+    decode(backend, reader, first)
+    compute(states[0], first)  # and then something fails
+    for job in first_block(reader):
+        decode(backend, reader, job)
+        for state in states:
+            compute(state, job)
+    np.testing.assert_array_equal(states[0].hidden(), states[1].hidden())
 
 
 def test_states_without_a_place_outlive_later_ones(backend: Backend) -> None:
@@ -169,13 +209,14 @@ def test_states_without_a_place_outlive_later_ones(backend: Backend) -> None:
 
 
 def test_connect_alone_adds_the_sum_of_the_last_block(backend: Backend, reader: PackReader) -> None:
-    state, job = start(backend, LENGTHS), jobs_of(reader)[0]
-    decode(backend, reader, job)
+    state, jobs = start(backend, LENGTHS), first_block(reader)
     before = state.hidden()
-    state.block(job.block.layer, job.block.kind, job.width)
+    for job in jobs:
+        decode(backend, reader, job)
+        compute(state, job)
     expected = state.hidden()
     state.set_hidden(before)
-    state.connect(job.block.layer, job.block.kind)
+    state.connect(jobs[-1].group.layer, jobs[-1].group.kind)
     np.testing.assert_array_equal(state.hidden(), expected)
 
 

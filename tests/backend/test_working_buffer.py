@@ -1,4 +1,4 @@
-"""Working buffers: slices that are copied, cleared and filled."""
+"""Working buffers: slices that are copied and cleared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sti.backend.working_buffer import WorkingBuffer, make_buffers
-from sti.model.fidelity import working_buffers
+from sti.model.fidelity import WORKING_BUFFERS
 from sti.pack.pack_reader import PackReader
 from tests.support.packs import tiny_pack
 
@@ -16,7 +16,8 @@ SHAPES = ((4, 2), (2, 4), (3,))
 @pytest.fixture(params=[np.int8, np.uint8])
 def buffer(request: pytest.FixtureRequest) -> WorkingBuffer:
     made = WorkingBuffer(SHAPES, 3, request.param)
-    made.flat[:] = np.arange(made.flat.size)
+    for number, operand in enumerate(made.operands):
+        operand[:] = np.arange(operand.size).reshape(operand.shape) + 50 * number + 1
     return made
 
 
@@ -26,7 +27,8 @@ def test_another_buffer_is_for_the_same_operands_with_memory_of_its_own(
     other = buffer.another()
     assert [operand.shape for operand in other.operands] == [(3, *shape) for shape in SHAPES]
     assert other.operands[0].dtype == buffer.operands[0].dtype
-    assert not np.shares_memory(other.flat, buffer.flat)
+    for mine, theirs in zip(other.operands, buffer.operands, strict=True):
+        assert not np.shares_memory(mine, theirs)
 
 
 def test_one_slice_is_copied_and_no_other(buffer: WorkingBuffer) -> None:
@@ -50,8 +52,9 @@ def test_a_pack_has_as_many_buffers_of_each_kind_as_running_it_takes() -> None:
     with PackReader.open(tiny_pack()) as reader:
         manifest = reader.manifest
     buffers = make_buffers(manifest, np.int8)
-    assert {kind: len(found) for kind, found in buffers.items()} == working_buffers(manifest)
     for kind in manifest.kinds:
+        assert len(buffers[kind.name]) == WORKING_BUFFERS
         for found in buffers[kind.name]:
             shapes = [operand.shape[1:] for operand in found.operands]
             assert shapes == [operand.shape for operand in kind.operands]
+            assert {len(operand) for operand in found.operands} == {max(kind.groups)}

@@ -18,7 +18,7 @@ from sti.storage.file_reader import FileReader
 from tests.support.synthetic import make_manifest
 
 MANIFEST = make_manifest(Random(1), layers=2, slices=3)
-WEIGHTS = sum(3 * block.shard_weights for block in MANIFEST.blocks)
+WEIGHTS = sum(group.slices * group.shard_weights for group in MANIFEST.groups)
 
 
 def test_every_lane_does_its_work_at_its_best_rate() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,23 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from benchmarks import base_model, common, ort_models, side_by_side, start, streaming, stsb
+from benchmarks import (
+    base_model,
+    checking,
+    common,
+    corruption,
+    opening,
+    ort_models,
+    side_by_side,
+    start,
+    streaming,
+    stsb,
+)
 from benchmarks.base_model import SIZES, Planting, vocabulary, write_checkpoint
 from benchmarks.side_by_side_plot import as_svg
 from sti.benchmark.comparison import Figures, System
 from sti.benchmark.system_process import Spec
+from sti.codec.decoders import kernel_path
 from tests.support.packs import TINY_BERT, tiny_bert
 
 
@@ -230,3 +243,44 @@ def test_side_by_side_holds_base_against_its_limits_and_draws_it() -> None:
     ]
     drawn = as_svg(found)
     assert drawn == as_svg(found) and drawn.count("<svg") == 1 and "ORT int8" in drawn
+
+
+def test_the_cost_of_checking_is_measured_with_every_decoder(
+    pack: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "TOKENS", (16, 32))
+    assert checking.main([str(pack), "--pairs", "2", "--output", "json"]) == 0
+    rows = rows_of(report_of(capsys), "Cost of checking")
+    assert {row["decoder"] for row in rows} == {kernel_path(), "portable"}
+    assert {row["tokens"] for row in rows} == {"16", "32"}
+    assert all(row["ms"] > 0 and row["ms, unchecked"] > 0 for row in rows)
+
+
+def test_damage_of_every_kind_is_tried_and_none_is_silent(
+    pack: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = 2 * len(corruption.KINDS)
+    assert corruption.main([str(pack), "--cases", str(cases), "--output", "json"]) == 0
+    report = report_of(capsys)
+    rows = rows_of(report, "What a run says")
+    assert [row["damage"] for row in rows] == list(corruption.KINDS)
+    said = sum(int(row[name]) for row in rows for name in corruption.OUTCOMES if row[name] != "-")
+    assert said == cases and not report["notes"]
+
+
+def test_a_process_that_dies_costs_one_case(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dies = [sys.executable, "-c", 'print(\'[0, "bit", "refused"]\')']
+    monkeypatch.setattr(corruption, "command_for", lambda *_: dies)
+    found = corruption.measure([pack], cases=2, seed=0)
+    rows = dict(zip(corruption.KINDS, found.tables[0].rows, strict=True))
+    assert rows["bit"][2] == "1" and rows["run"][-1] == "1"
+
+
+def test_openings_are_timed_of_a_real_pack_and_of_a_deep_one(
+    pack: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "DEEP", TINY_BERT)
+    assert opening.main([str(pack), "--repeats", "2", "--output", "json"]) == 0
+    rows = rows_of(report_of(capsys), "Opening")
+    assert len(rows) == 3 and all(row["ms"] > 0 for row in rows)
+    assert rows[-1]["what"] == "pack alone, 2 layers of 8 slice groups"

@@ -53,8 +53,8 @@ def planned(*, read_ahead: int = 3) -> tuple[Plan, Manifest]:
 def sequential(plan: Plan, seconds: Mapping[str, float], *, preloaded: int = 0) -> Trace:
     """One step after the other, each block as long on a lane as the next; some are not read."""
     steps = list(ENDS.items())[:-1]
-    for place, block in enumerate(plan.steps):
-        name = f"{block.layer} {block.kind}"
+    for place, step in enumerate(plan.steps):
+        name = step.name
         lanes = [lane for lane in seconds if lane != "storage" or place >= preloaded]
         steps += [((lane, name), seconds[lane]) for lane in lanes]
     steps.append((("compute", "head"), ENDS["compute", "head"]))
@@ -160,7 +160,7 @@ def test_the_ring_and_the_buffers_cost_what_they_make_wait() -> None:
     limited = []
     for read_ahead in (1, 3, 7):
         plan, manifest = planned(read_ahead=read_ahead)
-        blocks = {f"{b.layer} {b.kind}": place for place, b in enumerate(plan.steps)}
+        blocks = {step.name: place for place, step in enumerate(plan.steps)}
         found = sequential(plan, dict.fromkeys(("storage", "decode", "compute"), 1.0))
         trace = Trace(
             {
@@ -183,8 +183,8 @@ def test_the_ring_and_the_buffers_cost_what_they_make_wait() -> None:
 def test_the_trace_of_another_run_is_refused() -> None:
     plan, manifest = planned()
     lanes = sequential(plan, {"storage": 1.0, "decode": 1.0, "compute": 1.0}).lanes
-    kept = tuple(span for span in lanes["decode"] if span.name != "2 ffn")
-    with pytest.raises(ValueError, match="no '2 ffn' on the decode lane"):
+    kept = tuple(span for span in lanes["decode"] if span.name != "2 ffn 0")
+    with pytest.raises(ValueError, match="no '2 ffn 0' on the decode lane"):
         ideal(plan, manifest, Trace({**lanes, "decode": kept}))
 
 

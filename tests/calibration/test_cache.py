@@ -116,8 +116,8 @@ def test_the_users_cache_directory_is_used(tmp_path: Path, monkeypatch: pytest.M
 
 
 def plan(pack: str = "p" * 16) -> Plan:
-    block = PlanStep(0, "ffn", (3, 1), 100)
-    return Plan(pack, Workload(1, 16), Target(0.1, 100), 1, 3, 1, 1, (block,), None)
+    step = PlanStep(0, "ffn", 0, (3, 1), 100)
+    return Plan(pack, Workload(1, 16), Target(0.1, 100), 1, 3, 1, 1, (step,), None)
 
 
 def test_a_stored_plan_is_loaded_again(cache: Cache) -> None:

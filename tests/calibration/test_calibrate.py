@@ -22,8 +22,10 @@ from sti.calibration.calibrate import (
     remember_threads,
 )
 from sti.calibration.fit_profile import fit_profile
-from sti.calibration.observations import BlockTime, Observations, PipelinedRun
+from sti.calibration.observations import Observations, PipelinedRun, StepTime
+from sti.codec.decoders import kernel_path
 from sti.device import host
+from sti.device.identity import instruction_set
 from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
 from sti.errors import StiWarning
@@ -140,6 +142,27 @@ def test_profiles_are_kept_apart_by_threads_and_by_version_of_onnxruntime(
     assert len(list(Cache(tmp_path).profiles())) == 3
 
 
+@pytest.mark.parametrize(("name", "other"), [("kernel_path", "ssse3"), ("instruction_set", "mmx")])
+def test_a_profile_of_another_kernel_or_of_other_instructions_is_not_reused(
+    reader: PackReader,
+    tmp_path: Path,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    other: str,
+) -> None:
+    backend = OrtBackend(reader, threads=1)
+    first = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
+    assert (first.kernel, first.instructions) == (kernel_path(), instruction_set())
+    remember_threads(reader, 1, cache_dir=tmp_path)
+    monkeypatch.setattr(calibrate, name, lambda: other)
+    second = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
+    assert other in (second.kernel, second.instructions)
+    assert len(list(Cache(tmp_path).profiles())) == 2
+    remember_threads(reader, 1, cache_dir=tmp_path)
+    assert len(list(tmp_path.glob("threads-*.json"))) == 2
+
+
 def test_a_damaged_cache_is_told_and_measured_again(
     reader: PackReader, tmp_path: Path, quick: None
 ) -> None:
@@ -219,19 +242,21 @@ def observations(noise: float, slower: float = 1.0, fixed_s: float = 0.0) -> Obs
     for work in works:
         for end in ("embed", "connect", "head"):
             seen.ends.append((end, work, about(TRUTH.compute_s(end, work, 12))))
-        for block in manifest.blocks[:2]:
+        for group in manifest.groups[:2]:
             connect_s = TRUTH.compute_s("connect", work, 12)
             for bits in LADDER:
                 for width in (6, 12):
-                    weights = width * block.shard_weights
+                    weights = width * group.shard_weights
                     decode_s = width * TRUTH.decode.shard_s + weights * TRUTH.decode.weight_s[bits]
-                    compute_s = TRUTH.compute_s(block.kind, work, width) + connect_s
-                    seen.blocks.append(
-                        BlockTime(
-                            block.kind, bits, width, weights, about(decode_s), work, width,
-                            about(compute_s),
-                        )
-                    )  # fmt: skip
+                    alone_s = TRUTH.compute_s(group.kind, work, width)
+                    for connects in (False, True):
+                        compute_s = about(alone_s + connects * connect_s)
+                        seen.steps.append(
+                            StepTime(
+                                group.kind, bits, width, weights, about(decode_s), work, width,
+                                compute_s, connects,
+                            )
+                        )  # fmt: skip
     plan = uniform_plan(PlanRequest(manifest, "x", Workload(1, 64)), bits=4)
     truth = dataclasses.replace(TRUTH, tokenize_s=0.0, contention=slower)
     predicted = predict(manifest, truth, plan)
@@ -240,8 +265,8 @@ def observations(noise: float, slower: float = 1.0, fixed_s: float = 0.0) -> Obs
         DECODE: predicted.busy_s[DECODE],
         COMPUTE: sum(
             slower * TRUTH.compute_s(graph, plan.workload, 12)
-            for block in plan.steps
-            for graph in (block.kind, "connect")
+            for step in plan.steps
+            for graph in (step.kind, "connect")
         ),
     }
     run = PipelinedRun(predicted.total_s + fixed_s, busy_s)

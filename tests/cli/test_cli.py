@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 import sti
+from sti.cli import doctor
 from sti.cli.calibrate import choose
+from sti.codec.decoders import kernel_path
 from sti.device import host
-from sti.errors import StorageError
+from sti.device.identity import machine_line
+from sti.errors import BackendError, StorageError
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
 from sti.report.installation import install_hint
@@ -164,21 +167,31 @@ def test_bad_input_is_refused_in_one_line(
     refused(cli("run", tiny_pack, *options), "sti run: ", said)
 
 
-def test_verify_finds_a_damaged_block_and_names_its_place(
+def test_damage_is_told_with_its_place_or_left_out(
     cli: Cli, tiny_pack: Path, tmp_path: Path
 ) -> None:
-    options = ("the dog", "--fidelity", 4, "--verify")
-    assert cli("run", tiny_pack, *options).code == 0
+    options = ("the dog", "--fidelity", 4)
+    sound = cli("run", tiny_pack, *options, "--json").json
+    assert sound["downgrades"] == []
     with PackReader.open(tiny_pack) as reader:
-        block = reader.manifest.blocks[3]
-        at = reader.block_offset(block.tensor) + sum(block.outlier_bytes)
+        group = reader.manifest.groups[-1]
+        at = reader.group_offset(group) + sum(group.outlier_bytes)
+        above = at + group.slices * group.planes[0].shard_bytes
     data = bytearray(tiny_pack.read_bytes())
-    data[at] ^= 1
+    data[above] ^= 1
     bad = tmp_path / "bad"
     bad.write_bytes(data)
-    place = f"layer 1 ffn, slice {block.planes[0].order[0]}, plane of 2 bits"
+    number, layer = group.planes[1].order[0] + group.first, f"layer {group.layer} ffn"
+    place = f"{layer}, group {group.number}, slice {number}, plane of 3 bits"
     refused(cli("run", bad, *options), f"sti run: {bad}: ", place)
-    assert cli("run", bad, "the dog", "--fidelity", 4).code == 0  # it is not looked for
+    refused(cli("run", bad, *options, "--no-comparable", "--strict"), place)
+    refused(cli("run", bad, *options, "--verify"), f"sti run: {bad}: ", "SHA-256")
+    found = cli("run", bad, *options, "--no-comparable", "--json")
+    assert found.code == 0 and place in found.err
+    assert [item["bits"] for item in found.json["downgrades"]] == [3]
+    data[at] ^= 1
+    bad.write_bytes(data)
+    refused(cli("run", bad, *options, "--no-comparable"), "plane of 2 bits")
 
 
 def test_what_is_no_pack_is_refused(cli: Cli, tmp_path: Path, tiny_pack: Path) -> None:
@@ -338,7 +351,7 @@ def test_an_unwritable_cache_is_a_notice(
 # ---- plan
 
 
-def test_a_plan_is_a_table_of_every_block(cli: Cli, tiny_pack: Path) -> None:
+def test_a_plan_is_a_table_of_every_step(cli: Cli, tiny_pack: Path) -> None:
     answer = cli("plan", tiny_pack, "--tokens", 16, "--latency", "5s", "--preload", "4KB")
     assert answer.code == 0
     for part in ("layer", "slices at bits", "attention", "ffn", "4@8", "limited by", "predicted"):
@@ -389,7 +402,7 @@ def test_a_plan_that_cannot_be_made_names_the_workload_asked_for(cli: Cli, tiny_
 def test_bench_measures_cold_and_warm_runs(cli: Cli, tiny_pack: Path) -> None:
     options = ("--tokens", 8, "--repeat", 2, "--cold-repeat", 1, "--fidelity", 4)
     found = cli("bench", tiny_pack, *options, "--json").json
-    assert host.cpu_name() in found["machine"]
+    assert found["machine"] == machine_line()
     assert [(row["case"], row["kind"]) for row in found["rows"]] == [
         ("4 bits", "cold"),
         ("4 bits", "pipelined"),
@@ -473,6 +486,8 @@ def test_doctor_tells_rates_versions_and_advice(cli: Cli, tiny_pack: Path) -> No
     assert all(rate > 0 for rate in rates.values())
     assert "65536" in rates
     out = cli("doctor", tiny_pack).out
+    assert found["kernel"] == {"path": kernel_path(), "error": None}
+    assert f"kernel    {kernel_path()}, on {found['instructions']} instructions" in out
     for part in ("device", "cores", "memory", "versions", "cache", "pack", "64 KiB"):
         assert part in out
 
@@ -501,6 +516,30 @@ def test_doctor_says_what_is_missing_and_what_to_do(
     assert "pip install onnxruntime" in out
     assert "XDG_CACHE_HOME" in out
     assert "100 MB of memory is free" in out
+
+
+@pytest.mark.parametrize("path", ["portable", "avx2"])
+def test_doctor_says_how_to_get_the_kernel_where_it_is_missing(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(doctor, "kernel_path", lambda: path)
+    found = cli("doctor", "--json").json
+    assert found["kernel"] == {"path": path, "error": None}
+    assert any("compiler" in item for item in found["advice"]) == (path == "portable")
+    monkeypatch.setenv("STI_KERNEL", "portable")  # asked for, so nothing is missing
+    assert not any("compiler" in item for item in cli("doctor", "--json").json["advice"])
+
+
+def test_doctor_works_where_the_kernel_asked_for_is_not_to_be_had(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> str:
+        raise BackendError("no such path: neon")
+
+    monkeypatch.setattr(doctor, "kernel_path", refuse)
+    out = cli("doctor").out
+    assert "kernel    none" in out
+    assert "weights cannot be decoded: no such path: neon" in out
 
 
 def test_a_missing_library_is_named_with_the_way_to_install_it(

@@ -196,7 +196,7 @@ def test_a_malformed_board_is_refused_with_its_file_and_field(
         ("{}", "neither a board nor"),
         ('{"cache": "here", "profiles": []}', "sti calibrate PACK --json"),
         ('{"profile": 7}', "version 7"),
-        ('{"profile": 2}', "lanes: expected an object"),
+        ('{"profile": 3}', "lanes: expected an object"),
         ('{"threads": 2, "profiles": {"1": {"profile": 1}}}', "profiles: 2"),
         ('{"value": 3}', "value: expected an object"),
     ],
@@ -244,7 +244,7 @@ def graded(pack_for: Callable[[Any], Path], tmp_path_factory: pytest.TempPathFac
     """A tiny classifier that knows its accuracy."""
 
     def change(manifest: Manifest) -> Manifest:
-        top = sum(sum(plane.gains) for b in manifest.blocks for plane in b.planes[1:])
+        top = sum(sum(plane.gains) for g in manifest.groups for plane in g.planes[1:])
         quality = Quality("accuracy", 400, 0.004, (0.0, top), (0.96, 0.56))
         return replace(manifest, quality=quality)
 

@@ -58,6 +58,8 @@ def test_no_lane_is_lost_on_the_way_through_json() -> None:
         ("profile", 99),
         ("profile", ...),
         ("device", 7),
+        ("instructions", ...),
+        ("kernel", 1),
         ("threads", 0),
         ("decoders", 0),
         ("lanes.storage", []),

@@ -10,6 +10,7 @@ options.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -27,7 +28,7 @@ import pytest
 import sti.cli.main
 from shard_tools.cli import main as shard_cli
 from tests.support.checkpoints import Task, write_checkpoint
-from tests.support.paths import INTENTS, MINILM, ROOT
+from tests.support.paths import GOLDEN, INTENTS, MINILM, ROOT
 from tests.support.ranked_packs import ranked_pack, texts, write_data
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*.md")])
@@ -110,6 +111,9 @@ def place(tmp_path: Path, pack_for: Callable[[Task], Path]) -> Callable[[Block, 
             task = wanted_task(text, name)
             pack = ranked_pack() if task == "classification" else pack_for(task)
             shutil.copyfile(pack, tmp_path / name)
+        for name in re.findall(r"sti-shard upgrade ([\w./-]+)", text):
+            old = gzip.decompress((GOLDEN / "format1.sti.safetensors.gz").read_bytes())
+            (tmp_path / name).write_bytes(old)
         for name in re.findall(r"--(?:data|dev|out-of-scope) ([\w./-]+)", text):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             write_data(tmp_path / name, ranked_pack(), texts(ROWS, longest=3))
@@ -168,7 +172,7 @@ def test_the_documentation_shows_commands_and_python() -> None:
     shown = {tuple(words[:2]) for _, words in COMMANDS}
     for command in ("run", "plan", "bench", "doctor"):
         assert ("sti", command) in shown
-    for command in ("finetune", "build", "rank", "evaluate", "inspect", "verify"):
+    for command in ("finetune", "build", "rank", "evaluate", "inspect", "verify", "upgrade"):
         assert ("sti-shard", command) in shown
     assert PYTHON
 

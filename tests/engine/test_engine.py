@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sti
-from sti.backend.onnxruntime.compute import OrtGroupState
+from sti.backend.onnxruntime.compute import OrtSentenceState
 from sti.calibration.cache import cache_directory
 from sti.device.host import Memory
 from sti.model.workload import Workload
 from sti.pipeline.runner import Mode
 from sti.pipeline.workers import Worker
-from sti.planning.plan import Plan, PlanRequest, PlanStep, Target
+from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
@@ -40,21 +40,21 @@ def engine() -> Iterator[sti.Engine]:
 
 
 def mixed_plan(engine: sti.Engine, counts: list[list[int]], preload: int, threads: int) -> Plan:
-    """A plan with a staircase of its own for every block."""
+    """A plan with a staircase of its own for every step."""
     base = uniform_plan(
         PlanRequest(engine.manifest, engine.pack_id, Workload(1, 8)), bits=2, decode_threads=threads
     )
     steps = tuple(
-        PlanStep(step.layer, step.kind, (step.counts[0], *higher), preload)
+        step._replace(counts=(step.counts[0], *higher), preload_bytes=preload)
         for step, higher in zip(base.steps, counts, strict=True)
     )
     return replace(base, steps=steps, target=Target(None, preload * len(steps)))
 
 
 staircases = st.lists(
-    st.lists(st.integers(0, 4), min_size=4, max_size=4).map(lambda c: sorted(c, reverse=True)),
-    min_size=6,
-    max_size=6,
+    st.lists(st.integers(0, 2), min_size=4, max_size=4).map(lambda c: sorted(c, reverse=True)),
+    min_size=12,
+    max_size=12,
 )
 
 
@@ -331,30 +331,30 @@ def test_compute_that_fails_stops_the_lanes_and_the_engine_stays_usable(
 ) -> None:
     with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
         expected = engine.embed(TEXTS)
-        real, calls = OrtGroupState.block, []
+        real, calls = OrtSentenceState.step, []
 
-        def block(self: OrtGroupState, *args: Any, **named: Any) -> None:
+        def step(self: OrtSentenceState, *args: Any, **named: Any) -> None:
             calls.append(1)
             if len(calls) == 3:
                 raise error
             real(self, *args, **named)
 
-        monkeypatch.setattr(OrtGroupState, "block", block)
+        monkeypatch.setattr(OrtSentenceState, "step", step)
         with pytest.raises(error):
             engine.run(TEXTS)
-        monkeypatch.setattr(OrtGroupState, "block", real)
+        monkeypatch.setattr(OrtSentenceState, "step", real)
         assert (engine.embed(TEXTS) == expected).all()
 
 
 def test_reading_stays_within_the_ring_and_overlaps_compute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With compute held up in the first block, no more than the ring is read."""
+    """With compute held up in the first step, no more than the ring is read."""
     with sti.Engine.open(tiny_pack(), fidelity=4, threads=1, profile=PROFILE) as engine:
         plan = replace(engine.plan_for(tokens=8), read_ahead=1)
         engine.set_target(plan=plan)
         engine.run(TEXTS)
-        real_read, real_block = FileReader.read, OrtGroupState.block
+        real_read, real_step = FileReader.read, OrtSentenceState.step
         reads: list[int] = []
         seen: list[int] = []
 
@@ -362,39 +362,20 @@ def test_reading_stays_within_the_ring_and_overlaps_compute(
             reads.append(1)
             real_read(self, *args)
 
-        def block(self: OrtGroupState, *args: Any, **named: Any) -> None:
+        def step(self: OrtSentenceState, *args: Any, **named: Any) -> None:
             if not seen:
                 deadline = time.monotonic() + 10
-                while len(reads) < 5 and time.monotonic() < deadline:
+                while len(reads) < 6 and time.monotonic() < deadline:
                     time.sleep(0.01)
                 time.sleep(0.1)  # time enough to read on, for a lane that would
                 seen.append(len(reads))
-            real_block(self, *args, **named)
+            real_step(self, *args, **named)
 
         monkeypatch.setattr(FileReader, "read", read)
-        monkeypatch.setattr(OrtGroupState, "block", block)
+        monkeypatch.setattr(OrtSentenceState, "step", step)
         engine.run(TEXTS)
-        # Decoded into working buffers: attention, ffn, and again attention, the larger kind of this
-        # pack; waiting in the ring: 2 more.
-        assert seen == [5] and len(reads) == 6
-
-
-def test_verify_names_the_damaged_shard(tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged.sti.safetensors"
-    damaged.write_bytes(tiny_pack().read_bytes())
-    with sti.Engine.open(damaged, fidelity=2, threads=1, profile=PROFILE) as engine:
-        block = engine.manifest.blocks[2]
-        offset = engine.reader.block_offset(block.tensor) + sum(block.outlier_bytes)
-    with damaged.open("r+b") as file:
-        file.seek(offset + block.planes[0].shard_bytes * 2 + 1)
-        byte = file.read(1)
-        file.seek(-1, 1)
-        file.write(bytes([byte[0] ^ 1]))
-    with (
-        sti.Engine.open(damaged, fidelity=2, threads=1, verify=True, profile=PROFILE) as engine,
-        pytest.raises(sti.PackCorruptError, match="layer 1 attention, slice 2, plane of 2 bits"),
-    ):
-        engine.run(TEXTS)
+        # Decoded into working buffers: two groups of attention and two of ffn; in the ring: 2 more.
+        assert seen == [6] and len(reads) == 12
 
 
 def test_the_public_names_are_those_listed() -> None:
@@ -500,33 +481,6 @@ def test_threads_that_cannot_be_used_are_refused(threads: Any) -> None:
 def test_an_unknown_mode_is_refused(engine: sti.Engine) -> None:
     with pytest.raises(sti.InputError, match="sequential"):
         engine.run(TEXTS, mode="fast")  # type: ignore[arg-type]
-
-
-def test_verify_finds_a_damaged_word_table(tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged.sti.safetensors"
-    damaged.write_bytes(tiny_pack().read_bytes())
-    with sti.Engine.open(damaged, fidelity=2, threads=1) as engine:
-        offset = engine.reader.embeddings_offset
-    with damaged.open("r+b") as file:
-        file.seek(offset + 7)
-        file.write(b"\xff\xff")
-    with pytest.raises(sti.PackCorruptError, match="embedding table"):
-        sti.Engine.open(damaged, fidelity=2, threads=1, verify=True)
-
-
-def test_a_damaged_outlier_list_names_layer_and_block(tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged.sti.safetensors"
-    damaged.write_bytes(tiny_pack().read_bytes())
-    with sti.Engine.open(damaged, fidelity=2, threads=1) as engine:
-        offset = engine.reader.block_offset(engine.manifest.blocks[3].tensor)
-    with damaged.open("r+b") as file:
-        file.seek(offset)
-        file.write(b"\xff\xff\xff\x7f")
-    with (
-        sti.Engine.open(damaged, fidelity=2, threads=1) as engine,
-        pytest.raises(sti.PackCorruptError, match="layer 1 ffn"),
-    ):
-        engine.run(TEXTS)
 
 
 def test_a_plan_is_made_once_and_found_by_the_next_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,13 +17,10 @@ from sti.engine.plan_store import PlanStore, ProfileSource
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning import planner
-from sti.planning.block_jobs import BlockJob, prepare
 from sti.planning.plan import Plan, PlanRequest
+from sti.planning.step_jobs import prepare
 from sti.planning.uniform import uniform_plan
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
-from tests.support.paths import MODELS
-
-SHIPPED = sorted(MODELS.glob("*.safetensors"))
 
 
 @contextmanager
@@ -38,48 +35,27 @@ def machine(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     monkeypatch.setattr(host, "core_count", lambda: cores)
 
 
-def shares(job: BlockJob, threads: int) -> list[int]:
-    """Shards that each decode thread gets: every ``threads``-th group."""
-    return [sum(len(group) for group in job.groups[part::threads]) for part in range(threads)]
-
-
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_decode_threads_get_even_shares_of_a_block(threads: int) -> None:
+def test_a_pinned_plan_is_taken_as_it_is() -> None:
     with PackReader.open(tiny_pack()) as reader:
-        plan = uniform_plan(
-            PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8)),
-            bits=4,
-            decode_threads=threads,
-        )
+        request = PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8))
+        plan = uniform_plan(request, bits=4)
     with store(tiny_pack(), sti.TargetSpec(plan=plan)) as (plans, reader):
         found, jobs = plans.plan_for(batch=1, tokens=8)
         assert found is plan
-        assert jobs == prepare(plan, reader.manifest, reader.block_offset)
-    assert all(shares(job, threads) == [4 // threads] * threads for job in jobs)
+        wanted = prepare(plan, reader.manifest, reader.group_offset)
+    assert [job.name for job in jobs] == [step.name for step in plan.steps]
+    for job, expected in zip(jobs, wanted, strict=True):
+        assert (job.group, job.ranges) == (expected.group, expected.ranges)
+        assert (job.shards == expected.shards).all()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 4])
-@pytest.mark.parametrize("pack", SHIPPED, ids=lambda pack: pack.name.partition(".")[0])
-def test_shares_are_even_where_a_group_cannot_hold_a_whole_share(pack: Path, threads: int) -> None:
-    with PackReader.open(pack) as reader:
-        plan = uniform_plan(
-            PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8)),
-            bits=4,
-            decode_threads=threads,
-        )
-        jobs = prepare(plan, reader.manifest, reader.block_offset)
-    assert max(len(group) for group in jobs[-1].groups) < 12 // min(threads, 2)
-    assert all(shares(job, threads) == [12 // threads] * threads for job in jobs)
-
-
-def test_a_uniform_plan_shares_its_shards_among_the_threads_that_decode(
+def test_a_uniform_plan_is_decoded_by_the_cores_that_are_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine(monkeypatch, 3)
     with store(tiny_pack(), sti.TargetSpec(fidelity=4)) as (plans, _):
-        plan, jobs = plans.plan_for(batch=1, tokens=8)
+        plan, _ = plans.plan_for(batch=1, tokens=8)
     assert plan.decode_threads == 2
-    assert all(shares(job, 2) == [2, 2] for job in jobs)
 
 
 @pytest.mark.parametrize(

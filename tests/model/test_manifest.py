@@ -18,6 +18,7 @@ from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import Quality, Rejection
 from sti.pack.header import read_header
 from sti.pack.manifest_reader import read_manifest
+from sti.pack.pack_file import PackFile
 from tests.support.brute_force import with_curves
 from tests.support.paths import MODELS
 from tests.support.synthetic import make_manifest
@@ -47,7 +48,9 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
 
 @pytest.mark.parametrize("manifest", [PLAIN, RANKED], ids=["plain", "ranked"])
 def test_a_manifest_survives_its_text(manifest: Manifest) -> None:
-    assert read_manifest(manifest.to_json(), where="here") == manifest
+    found = read_manifest(manifest.to_json(), where="here")
+    assert found == replace(manifest, groups=())  # its groups are in the index
+    assert "groups" not in json.loads(manifest.to_json())
 
 
 def test_what_was_not_measured_is_not_mentioned() -> None:
@@ -57,9 +60,9 @@ def test_what_was_not_measured_is_not_mentioned() -> None:
     assert "missing" in json.loads(RANKED.to_json())["submodels"][0]
 
 
-def test_a_pack_of_an_earlier_release_is_written_as_it_was() -> None:
-    with SHIPPED.open("rb") as file:
-        text, _, manifest = read_header(file, SHIPPED)
+def test_the_manifest_of_a_pack_is_written_as_it_was() -> None:
+    with PackFile(SHIPPED) as file:
+        text, _, manifest = read_header(file)
     assert manifest.to_json() == text
     assert manifest.quality is None and manifest.rejection is None
 
@@ -78,7 +81,7 @@ def test_members_of_a_later_release_are_ignored() -> None:
     def change(body: dict[str, Any]) -> None:
         body["mood"] = body["quality"]["mood"] = body["submodels"][0]["mood"] = "good"
 
-    assert read_manifest(changed(change), where="here") == RANKED
+    assert read_manifest(changed(change), where="here") == replace(RANKED, groups=())
 
 
 def test_a_submodel_loses_what_its_curve_says_or_else_what_is_missing() -> None:
@@ -183,12 +186,36 @@ def test_odd_measurements_are_refused_or_can_be_read_off(
             assert found.submodels[0].loss_at(loss) >= 0.0
 
 
-def test_blocks_are_found_by_layer_and_kind_in_whatever_order_they_lie() -> None:
-    for found in (PLAIN, replace(PLAIN, blocks=PLAIN.blocks[::-1])):
-        for block in PLAIN.blocks:
-            assert found.block(block.layer, block.kind) is block
-    with pytest.raises(KeyError):
-        PLAIN.block(PLAIN.dimensions.layers, PLAIN.kinds[0].name)
+def test_groups_are_found_by_layer_kind_and_number() -> None:
+    manifest = make_manifest(Random(5), layers=3, slices=5, groups=(3, 2))
+    assert [len(kind.groups) for kind in manifest.kinds] == [3, 2]
+    for group in manifest.groups:
+        assert manifest.group(group.layer, group.kind, group.number) is group
+        assert manifest.block(group.layer, group.kind)[group.number] is group
+    blocks = [manifest.block(layer, kind.name) for layer in range(3) for kind in manifest.kinds]
+    assert tuple(group for block in blocks for group in block) == manifest.groups
+    for layer, kind, number in [
+        (3, "ffn", 0),
+        (-1, "ffn", 0),
+        (0, "embed", 0),
+        (0, "ffn", 2),
+        (0, "attention", 3),
+        (0, "attention", -1),
+    ]:
+        with pytest.raises(KeyError):
+            manifest.group(layer, kind, number)
+
+
+@pytest.mark.parametrize(
+    ("width", "used"),
+    [(0, (0, 0, 0)), (1, (1, 0, 0)), (2, (1, 1, 0)), (4, (1, 2, 1)), (9, (1, 2, 2))],
+)
+def test_a_group_knows_how_many_of_its_slices_a_width_uses(
+    width: int, used: tuple[int, ...]
+) -> None:
+    manifest = make_manifest(Random(5), layers=1, slices=5, groups=(3, 1))
+    assert tuple(group.used(width) for group in manifest.block(0, "attention")) == used
+    assert [group.slices for group in manifest.block(0, "attention")] == [1, 2, 2]
 
 
 def test_submodels_are_found_by_depth_and_width() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -17,22 +18,24 @@ import pytest
 
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
-from sti.codec.codebook import Codebook
-from sti.codec.decoder import Decoder
-from sti.pack.embedding_table import decode_rows
+from sti.codec.word_rows import decode_rows
 from sti.pack.pack_reader import PackReader
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.paths import ROOT
+from tests.support.stored_weights import shard
 
-# More than 65,536 weights a shard, so that outlier lists have two segments.
-SHAPE = Shape(layers=1, hidden=128, heads=2, inner=768)
+# An operand with more than 65,536 weights has two segments of outliers; neither its records nor
+# those of the attention all have 1,024 weights. Blocks have two groups.
+SHAPE = Shape(layers=2, hidden=136, heads=4, inner=2048)
+LADDER = (2, 3, 4, 7, 8)
 
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("format")
     write_checkpoint(place / "checkpoint", shape=SHAPE)
-    build(place / "checkpoint", place / "pack", BuildOptions(ladder=(2, 3, 4, 7, 8)))
+    options = BuildOptions(ladder=LADDER, group_bytes=8192)
+    build(place / "checkpoint", place / "pack", options, progress=False)
     return place / "pack"
 
 
@@ -59,102 +62,190 @@ class MiniReader:
         begin, end = self.table[name]["data_offsets"]
         return self.data[self.base + begin : self.base + end]
 
+    def array(self, name: str) -> list[float]:
+        """A tensor's numbers, flat."""
+        letter = {"U32": "I", "U16": "H", "F32": "f", "I64": "q"}[self.table[name]["dtype"]]
+        data = self.tensor(name)
+        return list(struct.unpack(f"<{len(data) // struct.calcsize('<' + letter)}{letter}", data))
+
     def word_row(self, row: int) -> list[float]:
         words = self.manifest["words"]
         half, group = words["hidden"] // 2, words["group"]
         raw = self.tensor("words")[row * words["row_bytes"] : (row + 1) * words["row_bytes"]]
+        raw, checksum = raw[:-4], raw[-4:]
+        assert struct.pack("<I", zlib.crc32(struct.pack("<I", row) + raw)) == checksum
         codes = [byte & 15 for byte in raw[:half]] + [byte >> 4 for byte in raw[:half]]
         scales = struct.unpack(f"<{words['hidden'] // group}e", raw[half:])
         return [(code - 8) * scales[at // group] for at, code in enumerate(codes)]
 
-    def shard(self, block: dict[str, Any], slice_: int, planes: int) -> list[int]:
-        data = self.tensor(f"block.{block['layer']}.{block['kind']}")
-        count = block["shard_weights"]
-        start = sum(block["outlier_bytes"])
-        codes = [0] * count
+    def sizes(self, kind: int) -> list[int]:
+        """Weights of each operand in a shard."""
+        return [math.prod(item["shape"]) for item in self.manifest["kinds"][kind]["operands"]]
+
+    def pieces(self, layer: int, kind: int) -> list[tuple[bytes, list[bytes]]]:
+        """For each slice of a block its outlier list, and its shard in each plane."""
+        described = self.manifest["kinds"][kind]
+        data = self.tensor(f"block.{layer}.{described['name']}")
+        slices, ladder = self.manifest["dimensions"]["slices"], self.manifest["ladder"]
+        planes, weights = len(ladder), sum(self.sizes(kind))
+        block = layer * len(self.manifest["kinds"]) + kind
+        lengths = self.array("index.outlier_bytes")[block * slices : (block + 1) * slices]
+        checksums = self.array("index.checksums")[block * (planes + 1) * slices :]
+        orders = self.array("index.orders")[block * planes * slices :]
+        found: list[tuple[bytes, list[bytes]]] = []
+        at = first = 0
+        for count in described["groups"]:
+            while at % 4096:
+                assert data[at] == 0
+                at += 1
+            part: list[tuple[bytes, list[bytes]]] = []
+            for index in range(count):
+                length = int(lengths[first + index])
+                part.append((data[at : at + length], []))
+                assert zlib.crc32(part[-1][0]) == checksums[first + index]
+                at += length
+            for plane, (lower, bits) in enumerate(zip((0, *ladder), ladder, strict=False)):
+                length = weights * (bits - lower) // 8
+                order = orders[plane * slices + first : plane * slices + first + count]
+                assert sorted(order) == list(range(count))
+                for index in map(int, order):
+                    piece = data[at : at + length]
+                    assert zlib.crc32(piece) == checksums[(plane + 1) * slices + first + index]
+                    part[index][1].append(piece)
+                    at += length
+            found += part
+            first += count
+        assert first == slices
+        assert len(data) == -(-at // 16384) * 16384
+        assert not any(data[at:])
+        return found
+
+    def shard(self, layer: int, kind: int, slice_: int, planes: int) -> list[int]:
+        record, pieces = self.pieces(layer, kind)[slice_]
+        sizes, ladder = self.sizes(kind), self.manifest["ladder"]
+        codes = [0] * sum(sizes)
         lower = 0
-        for plane in block["planes"][:planes]:
-            size = plane["shard_bytes"]
-            place = plane["order"].index(slice_)
-            piece = data[start + place * size : start + (place + 1) * size]
-            assert zlib.crc32(piece) == plane["checksums"][place]
-            width = plane["bits"] - lower
-            assert size == count * width // 8
-            codes = [
-                code << width | bits
-                for code, bits in zip(codes, plane_bits(piece, width, count), strict=True)
-            ]
-            start += size * self.manifest["dimensions"]["slices"]
-            lower = plane["bits"]
+        for piece, bits in zip(pieces[:planes], ladder, strict=False):
+            added = plane_bits(piece, bits - lower, sizes)
+            codes = [code << (bits - lower) | new for code, new in zip(codes, added, strict=True)]
+            lower = bits
         values = self.manifest["book"]["values"][str(lower)]
         found = [values[code] for code in codes]
-        at = sum(block["outlier_bytes"][:slice_])
-        record = data[at : at + block["outlier_bytes"][slice_]]
-        assert zlib.crc32(record) == block["outlier_checksums"][slice_]
-        for position, value in outliers(record, count):
+        for position, value in outliers(record, sizes):
             found[position] = value
         return found
 
+    def content(self) -> str:
+        """The hash of section 4."""
+        text = b""
+        for name in self.table:
+            if name == "words":
+                break
+            if not name.startswith("index.") and name != "resident.pad":
+                text += name.encode() + b"\0" + self.tensor(name)
+        words = self.manifest["words"]
+        text += self.tensor("words")[: words["rows"] * words["row_bytes"]]
+        for layer in range(self.manifest["dimensions"]["layers"]):
+            for kind in range(len(self.manifest["kinds"])):
+                for record, pieces in self.pieces(layer, kind):
+                    text += record + b"".join(pieces)
+        return hashlib.sha256(text).hexdigest()
 
-def plane_bits(piece: bytes, width: int, count: int) -> list[int]:
-    """The bits a plane adds to each weight's code."""
-    found = [0] * count
-    at = 0
-    for _ in range(width // 2):
-        for weight in range(count):
-            two = piece[at + weight // 4] >> (2 * (weight % 4)) & 3
-            found[weight] = found[weight] << 2 | two
-        at += count // 4
-    if width % 2:
-        for byte in range(count // 8):
-            for bit in range(4):
-                low, high = 4 * byte + bit, 4 * (byte + count // 8) + bit
-                found[low] = found[low] << 1 | piece[at + byte] >> bit & 1
-                found[high] = found[high] << 1 | piece[at + byte] >> (4 + bit) & 1
+    def find(self, word: str) -> int | None:
+        """The id of a word, by the hash table of section 2.4."""
+        blob = self.tensor("tokenizer.vocab")
+        starts, order, buckets = (
+            [int(number) for number in self.array(f"tokenizer.{name}")]
+            for name in ("starts", "order", "buckets")
+        )
+        hashed = sum(
+            2246822507 * 2654435761**place * byte for place, byte in enumerate(word.encode())
+        )
+        bits = len(f"{len(order):b}")
+        assert len(buckets) == 2**bits + 1
+        bucket = hashed % 2**32 >> (32 - bits)
+        for number in order[buckets[bucket] : buckets[bucket + 1]]:
+            if blob[starts[number] : starts[number + 1] - 1] == word.encode():
+                return number
+        return None
+
+
+def records(sizes: list[int]) -> list[int]:
+    """Weights of each record of a shard."""
+    found = []
+    for size in sizes:
+        found += [1024] * (size // 1024) + ([size % 1024] if size % 1024 else [])
     return found
 
 
-def outliers(record: bytes, count: int) -> list[tuple[int, int]]:
+def plane_bits(piece: bytes, width: int, sizes: list[int]) -> list[int]:
+    """The bits a plane adds to each weight's code."""
+    found: list[int] = []
+    at = 0
+    for count in records(sizes):
+        codes = [0] * count
+        for bits in [2] * (width // 2) + [1] * (width % 2):
+            bytes_ = count * bits // 8
+            for place in range(8 // bits):
+                for byte in range(bytes_):
+                    new = piece[at + byte] >> (place * bits) & ((1 << bits) - 1)
+                    weight = byte + place * bytes_
+                    codes[weight] = codes[weight] << bits | new
+            at += bytes_
+        found += codes
+    assert at == len(piece)
+    return found
+
+
+def outliers(record: bytes, sizes: list[int]) -> list[tuple[int, int]]:
     """Positions in the shard and int8 values."""
-    segments = -(-count // 65536)
-    counts = struct.unpack_from(f"<{segments}I", record, 0)
+    starts, start = [], 0
+    for size in sizes:
+        starts += [start + inside for inside in range(0, size, 65536)]
+        start += size
+    counts = struct.unpack_from(f"<{len(starts)}I", record, 0)
     total = sum(counts)
-    positions = struct.unpack_from(f"<{total}H", record, 4 * segments)
-    values = struct.unpack_from(f"<{total}b", record, 4 * segments + 2 * total)
-    end = 4 * segments + 3 * total
+    positions = struct.unpack_from(f"<{total}H", record, 4 * len(starts))
+    values = struct.unpack_from(f"<{total}b", record, 4 * len(starts) + 2 * total)
+    end = 4 * len(starts) + 3 * total
     assert len(record) == -(-end // 4) * 4
     assert not any(record[end:])
-    owners = [segment for segment, number in enumerate(counts) for _ in range(number)]
+    owners = [start for start, number in zip(starts, counts, strict=True) for _ in range(number)]
     return [
-        (segment * 65536 + position, value)
-        for segment, position, value in zip(owners, positions, values, strict=True)
+        (start + position, value)
+        for start, position, value in zip(owners, positions, values, strict=True)
     ]
 
 
-def test_a_reader_written_from_the_specification_decodes_a_shard_at_every_fidelity(
+def test_a_reader_written_from_the_specification_decodes_shards_at_every_fidelity(
     pack: Path,
 ) -> None:
     mini = MiniReader(pack.read_bytes())
     with PackReader.open(pack) as reader:
         assert mini.identity == reader.pack_id
-        decoder = Decoder(Codebook.from_json(reader.manifest.codebook))
-        block = reader.manifest.blocks[1]
-        described = mini.manifest["blocks"][1]
-        assert described["shard_weights"] > 65536
-        data = np.frombuffer(mini.tensor(block.tensor), np.uint8)
-        slice_ = 1
-        for planes in range(1, 6):
-            found = mini.shard(described, slice_, planes)
-            pieces, start = [], sum(block.outlier_bytes)
-            for plane in block.planes[:planes]:
-                at = start + plane.order.index(slice_) * plane.shard_bytes
-                pieces.append(data[at : at + plane.shard_bytes])
-                start += 2 * plane.shard_bytes
-            record = data[block.outlier_bytes[0] : sum(block.outlier_bytes)]
-            out = np.empty(block.shard_weights, np.int8)
-            decoder.decode(pieces, record, out)
-            np.testing.assert_array_equal(found, out)
-        assert len(set(found)) > 100
+        assert [kind["groups"] for kind in mini.manifest["kinds"]] == [[2, 2], [1] * 4]
+        assert max(mini.sizes(1)) > 65536
+        for layer, kind, slice_ in ((0, 0, 3), (1, 1, 2)):
+            name = mini.manifest["kinds"][kind]["name"]
+            for planes in range(1, len(LADDER) + 1):
+                found = mini.shard(layer, kind, slice_, planes)
+                np.testing.assert_array_equal(found, shard(reader, layer, name, slice_, planes))
+            assert len(set(found)) > 100
+
+
+def test_its_hashes_are_those_of_the_manifest(pack: Path) -> None:
+    mini = MiniReader(pack.read_bytes())
+    assert mini.content() == mini.manifest["sha256"]["content"]
+    names = ("outlier_bytes", "checksums", "orders", "gains")
+    index = b"".join(mini.tensor(f"index.{name}") for name in names)
+    assert hashlib.sha256(index).hexdigest() == mini.manifest["sha256"]["index"]
+
+
+def test_it_finds_words(pack: Path) -> None:
+    mini = MiniReader(pack.read_bytes())
+    words = mini.tensor("tokenizer.vocab").decode().split("\n")
+    assert [mini.find(word) for word in words] == list(range(len(words)))
+    assert mini.find("no such word") is None
 
 
 def test_it_reads_words_and_residents(pack: Path) -> None:
@@ -163,7 +254,7 @@ def test_it_reads_words_and_residents(pack: Path) -> None:
         words = reader.manifest.embeddings
         raw = np.frombuffer(mini.tensor("words"), np.uint8)[: 3 * words.row_bytes]
         out = np.empty((3, words.hidden), np.float32)
-        decode_rows(raw.reshape(3, -1), words, out)
+        assert decode_rows(raw.reshape(3, -1), np.arange(3), words.group, out) is None
         for row in range(3):
             np.testing.assert_array_equal(np.array(mini.word_row(row), np.float32), out[row])
         resident = mini.manifest["resident"]

@@ -11,19 +11,23 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from sti.backend.interface import Backend, BlockDecoder, DecodeTask
+from sti.backend.interface import Backend
 from sti.backend.onnxruntime.compute import OrtBackend
+from sti.codec.codebook import Codebook
+from sti.codec.decoder import NumpyDecoder
+from sti.codec.pieces import Fault, GroupDecoder
 from sti.errors import PackCorruptError
 from sti.model.workload import Workload
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode, Outcome, Runner
 from sti.pipeline.trace import Recorder
-from sti.planning.block_jobs import prepare
-from sti.planning.plan import PlanRequest
+from sti.planning.downgrade import Downgrade, downgraded
+from sti.planning.plan import Plan, PlanRequest
+from sti.planning.step_jobs import prepare
 from sti.planning.uniform import uniform_plan
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
-from tests.support.numpy_backend import NumpyBackend, SpecificationDecoder
+from tests.support.numpy_backend import NumpyBackend
 from tests.support.packs import TEXTS, tiny_pack
 from tests.support.paths import ROOT
 
@@ -38,25 +42,35 @@ class Failure(Exception):
 
 
 class FailsOnce(NumpyBackend):
-    """Fails at the third block that it is asked for."""
+    """Fails at the third step that it is asked for."""
 
     def note(self, what: str, layer: int, kind: str) -> None:
         super().note(what, layer, kind)
-        if [asked[0] for asked in self.asked].count("block") == 3 and what == "block":
+        if [asked[0] for asked in self.asked].count("step") == 3 and what == "step":
             raise Failure
 
 
-class Damaged(NumpyBackend):
-    """Its decoders find damage in the second layer's feed-forward block."""
+class Finds(NumpyBackend):
+    """Its decoder finds a fault in the last group whenever it gets to see the piece."""
 
-    def make_decoder(self) -> SpecificationDecoder:
-        class Decoder(SpecificationDecoder):
-            def decode(self, task: DecodeTask) -> None:
-                if (task.job.block.layer, task.job.block.kind) == (1, "ffn"):
-                    raise PackCorruptError("no good")
-                super().decode(task)
+    fault = Fault(1, 2, "checksum")
 
-        return Decoder(self._decoder)
+    @property
+    def decoder(self) -> GroupDecoder:
+        sound, fault = super().decoder, self.fault
+        checksum = self.residents.manifest.groups[-1].outlier_checksums[fault.row]
+
+        class Decoder(NumpyDecoder):
+            def decode(self, data, starts, shards, operands, **rest):  # type: ignore[no-untyped-def]
+                found = sound.decode(data, starts, shards, operands, **rest)
+                rows = shards[rest.get("first", 0) :: rest.get("stride", 1)]
+                for row in rows[rows["row"] == fault.row]:
+                    here = int(row["pieces"]["checksum"][0]) == checksum
+                    if here and int(row["planes"]) >= fault.piece:
+                        return fault
+                return found
+
+        return Decoder(Codebook.from_json(self.residents.manifest.codebook))
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +81,38 @@ def reader() -> Iterator[PackReader]:
 
 @contextmanager
 def running(reader: PackReader, backend: Backend) -> Iterator[Runner]:
-    runner = Runner(reader, backend, verify=False)
+    runner = Runner(reader, backend)
     try:
         yield runner
     finally:
         runner.close()
 
 
+def plan_of(reader: PackReader, decode_threads: int = 1) -> Plan:
+    request = PlanRequest(reader.manifest, reader.pack_id, Workload(8, 8))
+    return uniform_plan(request, bits=4, decode_threads=decode_threads)
+
+
 def run(
-    runner: Runner, reader: PackReader, mode: Mode = "pipelined", *, decode_threads: int = 1
+    runner: Runner,
+    reader: PackReader,
+    mode: Mode = "pipelined",
+    *,
+    decode_threads: int = 1,
+    adapt: bool = False,
+    plan: Plan | None = None,
 ) -> Outcome:
-    plan = uniform_plan(
-        PlanRequest(reader.manifest, reader.pack_id, Workload(8, 8)),
-        bits=4,
-        decode_threads=decode_threads,
-    )
+    plan = plan or plan_of(reader, decode_threads)
     tokenizer = Tokenizer(
         TokenizerSpec.from_json(reader.manifest.tokenizer), reader.resident(VOCABULARY).tobytes()
     )
     return runner.run(
-        prepare(plan, reader.manifest, reader.block_offset),
+        prepare(plan, reader.manifest, reader.group_offset),
         plan,
         [tokenizer.encode(text) for text in MIXED],
         mode=mode,
         recorder=Recorder(perf_counter()),
+        adapt=adapt,
     )
 
 
@@ -113,15 +135,15 @@ def test_back_ends_give_the_same_answers(reader: PackReader) -> None:
     np.testing.assert_allclose(answers[0], answers[1], atol=2e-3)
 
 
-def test_every_group_is_computed_block_after_block(reader: PackReader) -> None:
+def test_every_group_of_sentences_is_computed_step_after_step(reader: PackReader) -> None:
     backend = NumpyBackend(reader)
     with running(reader, backend) as runner:
         run(runner, reader)
-    blocks = [(layer, kind) for what, layer, kind in backend.asked if what == "block"]
-    order = [(block.layer, block.kind) for block in reader.manifest.blocks]
-    groups = len(blocks) // len(order)
-    assert groups > 1
-    assert blocks == [block for block in order for _ in range(groups)]
+    steps = [(layer, kind) for what, layer, kind in backend.asked if what == "step"]
+    order = [(group.layer, group.kind) for group in reader.manifest.groups]
+    batches = len(steps) // len(order)
+    assert batches > 1
+    assert steps == [step for step in order for _ in range(batches)]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -137,29 +159,47 @@ def test_a_back_end_that_fails_ends_the_run_and_leaves_the_runner_usable(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_a_decoder_finds_damaged_is_told_with_pack_and_block(
-    reader: PackReader, mode: Mode
+@pytest.mark.parametrize("adapt", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        (Fault(1, 0, "checksum"), "outlier list: checksum does not match"),
+        (Fault(1, 0, "outliers"), "outlier list: contradicts itself"),
+        (Fault(1, 1, "checksum"), "plane of 2 bits: checksum does not match"),
+        (Fault(1, 2, "size"), "plane of 3 bits: does not fit the shard"),
+    ],
+)
+def test_what_cannot_be_left_out_is_told_with_pack_and_place(
+    reader: PackReader, mode: Mode, adapt: bool, fault: Fault, named: str
 ) -> None:
-    named = pytest.raises(PackCorruptError, match=f"{reader.path}: layer 1 ffn: no good")
-    with running(reader, Damaged(reader)) as runner, named:
-        run(runner, reader, mode)
+    last = reader.manifest.groups[-1]
+    backend = Finds(reader)
+    backend.fault = fault
+    place = f"{reader.path}: layer 2 ffn, group {last.number}, slice {last.first + 1}, {named}"
+    with running(reader, backend) as runner, pytest.raises(PackCorruptError, match=place):
+        run(runner, reader, mode, adapt=adapt)
 
 
-def test_each_decode_thread_has_a_decoder_of_its_own(reader: PackReader) -> None:
-    made: list[BlockDecoder] = []
-
-    class Counting(NumpyBackend):
-        def make_decoder(self) -> SpecificationDecoder:
-            decoder = super().make_decoder()
-            made.append(decoder)
-            return decoder
-
-    with running(reader, Counting(reader)) as runner:
-        run(runner, reader, decode_threads=2)
-        assert len(made) == 2
-        run(runner, reader, decode_threads=3)
-        run(runner, reader, decode_threads=1)
-    assert len(made) == 3
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("decode_threads", [1, 2, 3])
+def test_a_damaged_plane_is_left_out_where_that_is_allowed(
+    reader: PackReader, mode: Mode, decode_threads: int
+) -> None:
+    last, plan = reader.manifest.groups[-1], plan_of(reader, decode_threads)
+    expected = Downgrade(last.layer, last.kind, last.number, 3, last.first + 1)
+    with running(reader, Finds(reader)) as runner:
+        found = run(runner, reader, mode, plan=plan, adapt=True)
+        with pytest.raises(PackCorruptError, match="plane of 3 bits"):
+            run(runner, reader, mode, plan=plan)
+    assert found.trace.downgrades == (expected,)
+    assert any(expected.step in str(event) for event in found.trace.to_chrome(plan)["traceEvents"])
+    less = downgraded(plan, reader.manifest, found.trace.downgrades)
+    assert less.steps[:-1] == plan.steps[:-1] and less.steps[-1].counts == (2, 0, 0, 0, 0)
+    with running(reader, NumpyBackend(reader)) as runner:
+        again = run(runner, reader, mode, plan=less)
+        whole = run(runner, reader, mode, plan=plan)
+    np.testing.assert_array_equal(found.outputs, again.outputs)
+    assert (np.array(found.outputs) != np.array(whole.outputs)).any()
 
 
 def test_running_over_another_back_end_needs_no_onnxruntime() -> None:
@@ -173,7 +213,7 @@ def test_running_over_another_back_end_needs_no_onnxruntime() -> None:
         "    timer = LaneTimer(reader, NumpyBackend(reader))\n"
         "    seen = timer.observe(0.01)\n"
         "    timer.close()\n"
-        "assert seen.pipelined and seen.blocks\n"
+        "assert seen.pipelined and seen.steps\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

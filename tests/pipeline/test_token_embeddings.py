@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sti.arrays import ByteArray, Float32Array, Int64Array
-from sti.pack.embedding_table import decode_rows
+from sti.codec.word_rows import decode_rows
+from sti.errors import PackCorruptError
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.token_embeddings import Embedder
 from sti.text.batching import group_by_length
@@ -65,14 +66,15 @@ def test_every_token_gets_its_row_which_is_read_once(reader: PackReader, reuse: 
 
     encodings = [encoding(ids) for ids in TEXTS]
     groups = group_by_length([len(ids) for ids in TEXTS])
-    embedder = Embedder(reader.manifest.embeddings, read_rows, backend)
+    embedder = Embedder(reader.manifest.embeddings, read_rows, backend, where="pack")
     rows = embedder.read(encodings)
     states = embedder.start(encodings, groups, rows, reuse=reuse)
     assert asked == [[2, 3, 5, 7, 9, 11]]
     assert rows.raw.nbytes == 6 * reader.manifest.embeddings.row_bytes
     assert len(states) == len(groups) == len(backend.started)
     expected = np.empty((len(raw), reader.manifest.dimensions.hidden), dtype=np.float32)
-    decode_rows(raw, reader.manifest.embeddings, expected)
+    table = reader.manifest.embeddings
+    assert decode_rows(raw, np.arange(len(raw)), table.group, expected) is None
     for number, (group, found) in enumerate(zip(groups, backend.started, strict=True)):
         embeddings, types, lengths, place = found
         assert place == (number if reuse else None)
@@ -97,9 +99,25 @@ def test_later_texts_are_embedded_as_if_they_were_the_first(reader: PackReader) 
         return [state.hidden() for state in states]
 
     table = reader.manifest.embeddings
-    expected = embedded(Embedder(table, read_rows, NumpyBackend(reader)), TEXTS[:1])
-    used = Embedder(table, read_rows, NumpyBackend(reader))
+    expected = embedded(Embedder(table, read_rows, NumpyBackend(reader), where="pack"), TEXTS[:1])
+    used = Embedder(table, read_rows, NumpyBackend(reader), where="pack")
     embedded(used, TEXTS)
     np.testing.assert_array_equal(embedded(used, TEXTS[:1])[0], expected[0])
     used.close()
     np.testing.assert_array_equal(embedded(used, TEXTS[:1])[0], expected[0])
+
+
+def test_a_row_that_is_not_its_own_is_refused_with_its_token(reader: PackReader) -> None:
+    raw = table_of(reader).copy()
+    raw[[5, 9]] = raw[[9, 5]]
+
+    def read_rows(rows: Int64Array, out: ByteArray) -> None:
+        out[:] = raw[rows]
+
+    encodings, groups = [encoding(TEXTS[0])], group_by_length([len(TEXTS[0])])
+    table, backend = reader.manifest.embeddings, NumpyBackend(reader)
+    embedder = Embedder(table, read_rows, backend, where="my pack")
+    with pytest.raises(PackCorruptError, match="my pack: token embedding 5: checksum"):
+        embedder.start(encodings, groups, embedder.read(encodings))
+    careless = Embedder(table, read_rows, backend, where="my pack", check=False)
+    assert careless.start(encodings, groups, careless.read(encodings))

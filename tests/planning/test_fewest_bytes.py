@@ -17,28 +17,33 @@ from tests.support.synthetic import make_manifest, make_profile
 COSTS_OF = make_profile()
 
 
-def tables(seed: int) -> OptionTables:
-    manifest = make_manifest(Random(seed), layers=1, slices=3, orders="ranked")
-    costs = run_costs(manifest, COSTS_OF, Workload(1, 8), 3, threads=1)
-    return tabulate(manifest.blocks, 3, costs)
+def tables(seed: int, *, slices: int = 3, groups: tuple[int, int] = (1, 1)) -> OptionTables:
+    manifest = make_manifest(Random(seed), layers=1, slices=slices, groups=groups, orders="ranked")
+    costs = run_costs(manifest, COSTS_OF, Workload(1, 8), slices, threads=1)
+    return tabulate(manifest.groups, slices, costs)
 
 
 def taken(options: OptionTables, counts: list[tuple[int, ...]]) -> tuple[float, int]:
     """Loss and bytes of chosen counts."""
     loss, size = 0.0, 0
-    for block, chosen in enumerate(counts):
-        option = next(o for o in range(len(options.used)) if options.counts(block, o) == chosen)
-        loss += float(options.loss[block, option])
-        size += int(options.read_bytes[block, option])
+    for group, chosen in enumerate(counts):
+        places = range(len(options.used[group]))
+        option = next(o for o in places if options.counts(group, o) == chosen)
+        loss += float(options.loss[group, option])
+        size += int(options.read_bytes[group, option])
     return loss, size
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_few_bytes_are_read_and_no_more_is_lost_than_allowed(seed: int) -> None:
-    options = tables(seed)
-    pairs = list(product(range(len(options.used)), repeat=2))
-    losses = np.array([options.loss[0, a] + options.loss[1, b] for a, b in pairs])
-    sizes = np.array([options.read_bytes[0, a] + options.read_bytes[1, b] for a, b in pairs])
+@pytest.mark.parametrize(("slices", "groups"), [(3, (1, 1)), (3, (2, 1)), (4, (1, 2))])
+def test_few_bytes_are_read_and_no_more_is_lost_than_allowed(
+    seed: int, slices: int, groups: tuple[int, int]
+) -> None:
+    options = tables(seed, slices=slices, groups=groups)
+    choices = list(product(*(range(len(used)) for used in options.used)))
+    places = np.arange(len(options.used))
+    losses = np.array([options.loss[places, chosen].sum() for chosen in choices])
+    sizes = np.array([options.read_bytes[places, chosen].sum() for chosen in choices])
     largest = float(losses[np.isfinite(losses)].max())
     for share in (0.0, 0.05, 0.2, 0.5, 1.0):
         counts = fewest_bytes(options, share * largest)

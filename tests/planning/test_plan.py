@@ -22,7 +22,7 @@ from tests.support.synthetic import make_manifest, make_profile
 
 PACK = "0123456789abcdef"
 MANIFEST = replace(
-    make_manifest(Random(3), submodels=[(1, 2, 0.5)]),
+    make_manifest(Random(3), groups=(2, 1), submodels=[(1, 2, 0.5), (2, 1, 0.7)]),
     quality=Quality("accuracy", 500, 0.005, (0.0, 5.0), (0.97, 0.4)),
 )
 WORKLOAD = Workload(2, 16)
@@ -134,10 +134,10 @@ def test_what_is_no_json_object_is_no_plan(text: str) -> None:
 
 
 def test_slices_have_the_highest_fidelity_whose_planes_are_all_there() -> None:
-    block = MANIFEST.blocks[1]
-    second, third = (list(plane.order) for plane in block.planes[1:])
+    group = MANIFEST.group(0, "ffn", 0)
+    second, third = (list(plane.order) for plane in group.planes[1:])
     for counts in [(3, 3, 3), (3, 2, 2), (3, 1, 3), (2, 3, 3), (1, 0, 0), (0, 3, 3)]:
-        for index, bits in enumerate(fidelities(block, counts)):
+        for index, bits in enumerate(fidelities(group, counts)):
             has = (
                 index < counts[0],
                 index in second[: counts[1]],
@@ -157,9 +157,10 @@ def test_plans_of_the_planner_fit_their_pack() -> None:
     ("change", "message"),
     [
         ({"pack": "f" * 16}, "another pack"),
-        ({"depth": 2, "width": 1}, "not a submodel"),
-        ({"depth": 1, "width": 2}, "not the blocks of the submodel"),
-        ({"steps": ()}, "not the blocks of the submodel"),
+        ({"depth": 1, "width": 1}, "not a submodel"),
+        ({"depth": 1, "width": 2}, "not the slice groups of the submodel"),
+        ({"depth": 2, "width": 1}, "not the slice groups of the submodel"),
+        ({"steps": ()}, "not the slice groups of the submodel"),
     ],
 )
 def test_a_plan_for_another_pack_or_submodel_is_refused(
@@ -171,21 +172,63 @@ def test_a_plan_for_another_pack_or_submodel_is_refused(
     assert str(error.value).startswith("my plan: ")
 
 
-@pytest.mark.parametrize(
-    "change", [{"group": 1}, {"variant": "rounded"}, {"device": "kitchen"}], ids=str
-)
+@pytest.mark.parametrize("change", [{"variant": "rounded"}, {"device": "kitchen"}], ids=str)
 def test_steps_of_a_later_release_are_refused_by_name(change: dict[str, Any]) -> None:
     plan = good_plan()
     plan = replace(plan, steps=(plan.steps[0]._replace(**change), *plan.steps[1:]))
     (named,) = change.values()
-    with pytest.raises(PlanError, match=f"layer 0 attention.*{named}.*make the plan again"):
+    with pytest.raises(PlanError, match=f"0 attention 0.*{named}.*make the plan again"):
         check_plan(plan, MANIFEST, PACK, where="my plan")
 
 
-@pytest.mark.parametrize("counts", [(3, 3), (2, 2, 2), (3, 4, 0), (0, 0, 0), (3, 3, 3, 3)])
-def test_counts_that_the_pack_does_not_have_are_refused(counts: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("place", "group"), [(0, 1), (1, 0), (1, 2), (2, 1), (3, -1)], ids=str)
+def test_steps_of_groups_that_are_not_next_are_refused(place: int, group: int) -> None:
     plan = good_plan()
-    first = PlanStep(plan.steps[0].layer, plan.steps[0].kind, counts, 0)
-    plan = replace(plan, steps=(first, *plan.steps[1:]))
-    with pytest.raises(PlanError, match="layer 0 attention"):
+    changed = plan.steps[place]._replace(group=group)
+    plan = replace(plan, steps=(*plan.steps[:place], changed, *plan.steps[place + 1 :]))
+    with pytest.raises(PlanError, match="not the slice groups of the submodel, in order"):
         check_plan(plan, MANIFEST, PACK, where="plan")
+
+
+def test_a_group_of_which_no_slice_is_in_use_has_no_step() -> None:
+    whole, narrow = good_plan(), good_plan(depth=2, width=1)
+    assert [step.name for step in whole.steps[:3]] == ["0 attention 0", "0 attention 1", "0 ffn 0"]
+    assert [step.name for step in narrow.steps[:2]] == ["0 attention 0", "0 ffn 0"]
+    check_plan(narrow, MANIFEST, PACK, where="plan")
+    idle = PlanStep(0, "attention", 1, (0, 0, 0), 0)
+    plan = replace(narrow, steps=(narrow.steps[0], idle, *narrow.steps[1:]))
+    with pytest.raises(PlanError, match="not the slice groups of the submodel"):
+        check_plan(plan, MANIFEST, PACK, where="plan")
+
+
+GROUP_COUNTS: list[tuple[int, tuple[int, ...]]] = [
+    *((0, counts) for counts in [(1, 1), (0, 0, 0), (2, 1, 1), (1, 2, 0), (1, 1, 1, 1)]),
+    *((1, counts) for counts in [(1, 1, 1), (3, 2, 2), (2, 3, 0), (2, 2, 3)]),
+    *((2, counts) for counts in [(3, 3), (2, 2, 2), (3, 4, 0), (0, 0, 0), (3, 3, 3, 3)]),
+]
+"""Steps by their place: groups of 1, 2 and 3 slices."""
+
+
+@pytest.mark.parametrize(("place", "counts"), GROUP_COUNTS)
+def test_counts_that_the_group_does_not_have_are_refused(
+    place: int, counts: tuple[int, ...]
+) -> None:
+    plan = good_plan()
+    wrong = plan.steps[place]._replace(counts=counts)
+    plan = replace(plan, steps=(*plan.steps[:place], wrong, *plan.steps[place + 1 :]))
+    with pytest.raises(PlanError, match=f"step '{wrong.name}': counts"):
+        check_plan(plan, MANIFEST, PACK, where="plan")
+
+
+def test_a_width_that_cuts_a_group_asks_for_its_slices_in_use_only() -> None:
+    plan = good_plan(depth=1, width=2)
+    assert [step.counts[0] for step in plan.steps] == [1, 1, 2]
+    for counts in ((2, 2, 2), (0, 1, 0)):
+        cut = plan.steps[1]._replace(counts=counts)
+        with pytest.raises(PlanError, match="the first of them the slices in use, 1"):
+            check_plan(
+                replace(plan, steps=(plan.steps[0], cut, plan.steps[2])),
+                MANIFEST,
+                PACK,
+                where="plan",
+            )

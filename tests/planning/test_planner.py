@@ -19,8 +19,8 @@ import sti
 from benchmarks import planner_gap
 from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.errors import InfeasibleError, InputError, PlanError, ProfileError
-from sti.model.block_layout import block_ranges
 from sti.model.fidelity import fidelities
+from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest
 from sti.model.quality import Quality
 from sti.model.workload import Workload
@@ -40,6 +40,11 @@ WORKLOAD = Workload(1, 128)
 BYTES_PER_S = 0.6e9
 """Bytes a second: slow enough that more bits take more time."""
 SMALL = make_manifest(Random(5), layers=3, slices=4, ladder=LADDER)
+GROUPED = make_manifest(
+    Random(5), layers=2, slices=5, ladder=LADDER, groups=(2, 3), submodels=[(2, 3, 0.5)]
+)
+"""Attention in groups of 2 and 3 slices, ffn of 1, 2 and 2; the smaller submodel cuts one of them
+and leaves one out."""
 NARROW = make_manifest(Random(7), slices=4, submodels=[(1, 4, 1.0), (2, 2, 2.0), (1, 3, 3.0)])
 
 
@@ -94,6 +99,22 @@ def test_a_plan_is_better_than_any_uniform_one_in_the_same_time() -> None:
             plan = plan_for(latency_s, manifest=manifest)
             assert prediction(plan).total_s <= latency_s
             assert prediction(plan).loss < prediction(uniform(bits, manifest=manifest)).loss
+
+
+@pytest.mark.parametrize("preload", [0, 150_000])
+def test_plans_of_groups_of_different_sizes_fit_and_are_better_than_uniform_ones(
+    preload: int,
+) -> None:
+    narrow = replace(GROUPED, submodels=GROUPED.submodels[1:])
+    for manifest, steps in ((GROUPED, 10), (narrow, 8)):
+        for bits in LADDER[1:-1]:
+            latency_s = total_s(bits, manifest=manifest, preload=preload) * 1.001
+            plan = plan_for(latency_s, manifest=manifest, preload=preload)
+            check_plan(plan, manifest, PACK, where="plan")
+            assert len(plan.steps) in {steps, 8}
+            assert prediction(plan).total_s <= latency_s
+            same = uniform(bits, manifest=manifest, preload=preload)
+            assert prediction(plan).loss < prediction(same).loss
 
 
 def test_time_left_by_storage_at_the_start_is_used() -> None:
@@ -166,11 +187,12 @@ def test_read_ahead_and_decode_threads_stand_in_the_plan() -> None:
 
 def test_equal_losses_are_settled_by_bytes() -> None:
     """Planes that gain nothing are not read when there is a deadline to gain from it."""
-    blocks = []
-    for block in SMALL.blocks:
-        *below, top = block.planes
-        blocks.append(replace(block, planes=(*below, replace(top, gains=(0.0,) * 4))))
-    manifest = replace(SMALL, blocks=tuple(blocks))
+    groups = []
+    for group in SMALL.groups:
+        *below, top = group.planes
+        zeros = (0.0,) * group.slices
+        groups.append(replace(group, planes=(*below, replace(top, gains=zeros))))
+    manifest = replace(SMALL, groups=tuple(groups))
     plan = plan_for(between(6, 8, manifest=manifest), manifest=manifest)
     assert prediction(plan).loss == 0.0
     assert all(item.counts == (4, 4, 4, 4, 0) for item in plan.steps)
@@ -296,14 +318,14 @@ def test_remembered_plans_are_those_of_this_planner() -> None:
     """Where this fails on purpose, raise ``PLANNING`` and put the new digest here."""
     quality = Quality("accuracy", 500, 0.1, (0.0, 1.0, 4.0), (0.97, 0.97, 0.5))
     chosen = []
-    for manifest in (SMALL, NARROW, replace(NARROW, quality=quality)):
+    for manifest in (SMALL, NARROW, replace(NARROW, quality=quality), GROUPED):
         for share, preload in product((0.85, 0.95, 1.1), (0, 60_000)):
             latency_s = share * total_s(8, manifest=manifest)
             plan = plan_for(latency_s, manifest=manifest, preload=preload)
-            blocks = [(item.counts, item.preload_bytes) for item in plan.steps]
-            chosen.append((plan.depth, plan.width, blocks))
+            steps = [(item.counts, item.preload_bytes) for item in plan.steps]
+            chosen.append((plan.depth, plan.width, steps))
     digest = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:16]
-    assert (PLANNING, digest) == (2, "7c4cd720f985626a")
+    assert (PLANNING, digest) == (3, "b65bc22fc946f1cb")
 
 
 def test_what_calibration_cannot_tell_from_nothing_is_not_read() -> None:
@@ -344,7 +366,7 @@ def test_fewer_bytes_never_cost_what_calibration_can_tell(share: float, preload:
     assert found.total_s <= latency_s
 
 
-def test_blocks_of_layers_that_are_not_run_are_left_out() -> None:
+def test_groups_of_layers_that_are_not_run_are_left_out() -> None:
     plan = uniform_plan(PlanRequest(NARROW, PACK, WORKLOAD), bits=4, depth=1, width=3)
     assert [(item.layer, item.kind) for item in plan.steps] == [(0, "attention"), (0, "ffn")]
 
@@ -399,20 +421,23 @@ def test_a_profile_of_another_pack_is_refused() -> None:
 
 @pytest.mark.parametrize("bits", LADDER)
 @pytest.mark.parametrize("size", [(None, None), (1, 3), (None, 2)])
+@pytest.mark.parametrize("groups", [(1, 1), (3, 2)])
 def test_uniform_plans_bring_exactly_the_slices_in_use_to_a_fidelity(
-    bits: int, size: tuple[int | None, int | None]
+    bits: int, size: tuple[int | None, int | None], groups: tuple[int, int]
 ) -> None:
     manifest = make_manifest(
-        Random(7), slices=4, ladder=LADDER, submodels=[(2, 2, 2.0), (1, 3, 3.0)]
+        Random(7), slices=4, ladder=LADDER, groups=groups, submodels=[(2, 2, 2.0), (1, 3, 3.0)]
     )
     plan = uniform_plan(
         PlanRequest(manifest, PACK, WORKLOAD), bits=bits, depth=size[0], width=size[1]
     )
     check_plan(plan, manifest, PACK, where="plan")
-    stored = {(block.layer, block.kind): block for block in manifest.blocks}
     for item in plan.steps:
-        found = fidelities(stored[item.layer, item.kind], item.counts)
-        assert found == (bits,) * plan.width + (0,) * (4 - plan.width)
+        group = manifest.group(item.layer, item.kind, item.group)
+        used = group.used(plan.width)
+        assert used > 0
+        found = fidelities(group, item.counts)
+        assert found == (bits,) * used + (0,) * (group.slices - used)
     assert plan.predicted is None
     assert plan.decode_threads == 1
 
@@ -446,19 +471,19 @@ def test_decode_threads_of_a_uniform_plan_come_from_the_profile_unless_given() -
 
 
 @pytest.mark.parametrize("budget", [0, 1, 50_000, 333_333, 10**9])
-def test_the_preload_holds_leading_bytes_of_leading_blocks(budget: int) -> None:
+def test_the_preload_holds_leading_bytes_of_leading_groups(budget: int) -> None:
     bare = uniform(4)
-    blocks = place(SMALL.blocks, [step.counts for step in bare.steps], budget)
+    steps = place(SMALL.groups, [step.counts for step in bare.steps], budget)
     sizes = [
-        total_bytes(block_ranges(block, item.counts))
-        for block, item in zip(SMALL.blocks, blocks, strict=True)
+        total_bytes(group_ranges(group, item.counts))
+        for group, item in zip(SMALL.groups, steps, strict=True)
     ]
-    held = [item.preload_bytes for item in blocks]
+    held = [item.preload_bytes for item in steps]
     assert sum(held) == min(budget, sum(sizes))
     partly = [index for index, (a, b) in enumerate(zip(held, sizes, strict=True)) if a < b]
     assert all(held[index] == 0 for index in partly[1:])
-    assert [item.counts for item in blocks] == [item.counts for item in bare.steps]
-    assert place(SMALL.blocks, [step.counts for step in blocks], 0) == bare.steps
+    assert [item.counts for item in steps] == [item.counts for item in bare.steps]
+    assert place(SMALL.groups, [step.counts for step in steps], 0) == bare.steps
 
 
 def test_a_prediction_adds_up() -> None:
@@ -466,8 +491,8 @@ def test_a_prediction_adds_up() -> None:
     found = prediction(plan)
     assert found == predict(SMALL, make_profile(jitter=1.0, bytes_per_s=BYTES_PER_S), plan)
     read = sum(
-        total_bytes(skip(block_ranges(block, item.counts), item.preload_bytes))
-        for block, item in zip(SMALL.blocks, plan.steps, strict=True)
+        total_bytes(skip(group_ranges(group, item.counts), item.preload_bytes))
+        for group, item in zip(SMALL.groups, plan.steps, strict=True)
     )
     assert found.bytes_read == read
     last = found.span(COMPUTE, plan.steps[-1].name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sti.report.installation import RUN_TIME, Installation, install_hint, missing
+from sti.report.installation import RUN_TIME, Installation, install_compiler, install_hint, missing
 from tests.support.paths import ROOT
 
 
@@ -68,6 +68,11 @@ def test_no_package_called_sti_is_ever_asked_of_a_package_index(
 ) -> None:
     hint = install_hint("onnx", installation=Installation(direct_url=noted))
     assert hint == '`pip install ".[build]"` in the directory of STI\'s source'
+
+
+def test_the_kernel_comes_with_a_compiler() -> None:
+    assert "`apt install gcc`" in install_compiler(Installation())
+    assert "`pkg install clang`" in install_compiler(Installation(termux=True))
 
 
 def test_for_torch_the_cpu_build_comes_first() -> None:

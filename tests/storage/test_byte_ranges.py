@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sti.model.block_layout import block_ranges, segments
-from sti.model.manifest import Block
+from sti.model.group_layout import group_ranges, prefixes
+from sti.model.manifest import SliceGroup
 from sti.storage.byte_ranges import MERGE_GAP, ByteRange, coalesce, skip, total_bytes
 from tests.support.synthetic import make_manifest
 
@@ -17,13 +17,13 @@ RANGES = st.lists(st.builds(ByteRange, st.integers(0, 400_000), st.integers(0, 9
 
 
 @st.composite
-def blocks_and_counts(draw: st.DrawFn) -> tuple[Block, tuple[int, ...]]:
+def groups_and_counts(draw: st.DrawFn) -> tuple[SliceGroup, tuple[int, ...]]:
     slices = draw(st.integers(1, 5))
     weights = draw(st.sampled_from((64, 4096, 65536, 262144)))
     rng = Random(draw(st.integers(0, 1000)))
     manifest = make_manifest(rng, layers=1, slices=slices, attention_weights=weights)
     counts = tuple(draw(st.integers(0, slices)) for _ in manifest.ladder)
-    return manifest.blocks[0], (max(1, counts[0]), *counts[1:])
+    return manifest.groups[0], (max(1, counts[0]), *counts[1:])
 
 
 def bytes_of(ranges: tuple[ByteRange, ...]) -> set[int]:
@@ -89,32 +89,32 @@ def test_skipping_in_two_steps_is_skipping_once(
     assert skip(skip(whole, first), second) == skip(whole, first + second)
 
 
-@given(blocks_and_counts())
-def test_segments_lie_in_order_inside_the_block(
-    case: tuple[Block, tuple[int, ...]],
+@given(groups_and_counts())
+def test_segments_lie_in_order_inside_the_group(
+    case: tuple[SliceGroup, tuple[int, ...]],
 ) -> None:
-    block, counts = case
-    parts = list(segments(block, counts))
+    group, counts = case
+    parts = list(prefixes(group, counts))
     assert len(parts) == 1 + len(counts)
     assert all(a.end <= b.offset for a, b in pairwise(parts))
-    assert parts[-1].end <= block.length
-    for plane, count, part in zip(block.planes, counts, parts[1:], strict=True):
+    assert parts[-1].end <= group.length
+    for plane, count, part in zip(group.planes, counts, parts[1:], strict=True):
         assert part.length == count * plane.shard_bytes
 
 
-@given(blocks_and_counts())
-def test_the_ranges_of_a_block_cover_its_segments(case: tuple[Block, tuple[int, ...]]) -> None:
-    block, counts = case
-    ranges = block_ranges(block, counts)
-    asked = tuple(part for part in segments(block, counts) if part.length)
+@given(groups_and_counts())
+def test_the_ranges_of_a_group_cover_its_segments(case: tuple[SliceGroup, tuple[int, ...]]) -> None:
+    group, counts = case
+    ranges = group_ranges(group, counts)
+    asked = tuple(part for part in prefixes(group, counts) if part.length)
     assert covered(bytes_of(asked), ranges)
-    assert ranges[-1].end <= block.length
+    assert ranges[-1].end <= group.length
 
 
-def test_a_block_with_everything_is_one_read() -> None:
-    block = make_manifest(Random(0)).blocks[0]
-    everything = tuple(len(plane.order) for plane in block.planes)
-    assert block_ranges(block, everything) == (ByteRange(0, block.length),)
+def test_a_group_with_everything_is_one_read() -> None:
+    group = make_manifest(Random(0)).groups[0]
+    everything = tuple(len(plane.order) for plane in group.planes)
+    assert group_ranges(group, everything) == (ByteRange(0, group.length),)
 
 
 def test_a_gap_is_read_only_as_long_as_it_costs_less_than_a_request() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import comb, prod
 from random import Random
 
 import numpy as np
@@ -16,22 +17,24 @@ import numpy as np
 from sti.arrays import Float64Array
 from sti.device.profile import DeviceProfile
 from sti.errors import InfeasibleError
-from sti.model.block_layout import block_ranges
-from sti.model.fidelity import blocks_of, fidelities, missing_of
-from sti.model.manifest import Block, Manifest, Submodel
+from sti.model.fidelity import fidelities, groups_of, missing_of
+from sti.model.group_layout import group_ranges
+from sti.model.manifest import Manifest, SliceGroup, Submodel
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
-from sti.planning.cost_model import BlockWork, RunCosts, deadline_s, run_costs, run_steps
+from sti.planning.cost_model import RunCosts, StepWork, deadline_s, run_costs, run_steps
 from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.planning.prediction import predict
 from sti.planning.timeline import simulate
 from sti.planning.uniform import uniform_plan
 from sti.storage.byte_ranges import skip, total_bytes
-from tests.support.synthetic import Order, make_manifest, make_profile
+from tests.support.synthetic import Order, make_manifest, make_profile, slice_shares
 
 PACK = "0123456789abcdef"
 ORDERS: tuple[Order, ...] = ("random", "ranked", "slices")
+MOST_PLANS = 10_000
+"""Of the full model of a random instance: brute force tries them all where none is in time."""
 Fidelities = tuple[int, ...]
 Row = tuple[float, tuple[int, ...], Fidelities]
 """Missing gains, counts and fidelities of one staircase."""
@@ -66,14 +69,16 @@ class Instance:
 
 
 def random_instance(rng: Random) -> Instance:
-    """A model of 2 to 4 blocks, 2 or 3 slices and 2 or 3 planes, on a random machine.
+    """A model of 2 to 4 blocks, 2 to 4 slices and 2 or 3 planes, on a random machine.
 
-    Most submodels, the full model among them, have a curve from missing gains to loss. The latency
-    lies between what the lowest and the highest fidelity need, and now and then beyond one of them.
+    Each kind of block has 1 to 3 groups of slices, of different sizes where they do not come out
+    even. Most submodels, the full model among them, have a curve from missing gains to loss. The
+    latency lies between what the lowest and the highest fidelity need, and now and then beyond one
+    of them.
     """
-    blocks, slices = rng.choice((2, 3, 4)), rng.choice((2, 3))
-    layers = (blocks + 1) // 2
     ladder = rng.choice(((2, 4), (2, 8), (2, 3, 4), (2, 4, 8), (3, 6, 8)))
+    blocks, slices, groups = _shape(rng, planes=len(ladder))
+    layers = (blocks + 1) // 2
     sizes = [(n, m) for n in range(1, layers + 1) for m in range(1, slices + 1)][:-1]
     loss = blocks * slices * 0.3
     manifest = make_manifest(
@@ -83,10 +88,12 @@ def random_instance(rng: Random) -> Instance:
         ladder=ladder,
         attention_weights=rng.choice((1, 2, 4, 8)) * 65536,
         ffn_weights=rng.choice((1, 2, 4, 8)) * 65536,
+        groups=groups,
         submodels=[(n, m, rng.uniform(0.0, loss)) for n, m in sizes if rng.random() < 0.3],
         orders=rng.choice(ORDERS),
     )
-    manifest = with_curves(rng, replace(manifest, blocks=manifest.blocks[:blocks]), share=0.7)
+    count = sum(groups[block % 2] for block in range(blocks))
+    manifest = with_curves(rng, replace(manifest, groups=manifest.groups[:count]), share=0.7)
     profile = make_profile(
         rng,
         ladder=ladder,
@@ -95,12 +102,26 @@ def random_instance(rng: Random) -> Instance:
         jitter=rng.uniform(1.0, 1.3),
     )
     workload = Workload(rng.choice((1, 4)), rng.choice((16, 64, 128)))
-    whole = sum(block.length for block in manifest.blocks)
+    whole = sum(group.length for group in manifest.groups)
     preload = rng.choice((0, 0, rng.randrange(whole // 4), rng.randrange(whole)))
     instance = Instance(manifest, profile, workload, Target(None, preload), rng.choice((1, 2, 3)))
     low, high = instance.uniform_s(ladder[0]), instance.uniform_s(ladder[-1])
     total_s = max(1e-6, low + rng.uniform(-0.3, 1.05) * (high - low))
     return replace(instance, target=Target(total_s * profile.jitter, preload))
+
+
+def _shape(rng: Random, *, planes: int) -> tuple[int, int, tuple[int, int]]:
+    """Blocks, slices and groups of each kind of block, for few enough plans."""
+    while True:
+        blocks, slices = rng.choice((2, 3, 4)), rng.choice((2, 3, 3, 4))
+        groups = rng.randint(1, min(3, slices)), rng.randint(1, min(3, slices))
+        plans = prod(
+            comb(used + planes - 1, planes - 1)
+            for block in range(blocks)
+            for used in slice_shares(slices, groups[block % 2])
+        )
+        if plans <= MOST_PLANS:
+            return blocks, slices, groups
 
 
 def with_curves(rng: Random, manifest: Manifest, *, share: float) -> Manifest:
@@ -114,9 +135,9 @@ def with_curves(rng: Random, manifest: Manifest, *, share: float) -> Manifest:
 
 def _curved(rng: Random, manifest: Manifest, submodel: Submodel) -> Submodel:
     """A curve with steep, flat and (often) no measured parts where much is missing."""
-    blocks = blocks_of(manifest, submodel)
-    lowest = [(submodel.width, *(0 for _ in block.planes[1:])) for block in blocks]
-    most = rng.uniform(0.4, 1.1) * missing_of(submodel, blocks, lowest)
+    groups = groups_of(manifest, submodel)
+    lowest = [(group.used(submodel.width), *(0 for _ in group.planes[1:])) for group in groups]
+    most = rng.uniform(0.4, 1.1) * missing_of(submodel, groups, lowest)
     missing = [0.0, *sorted(rng.uniform(0.01, 1.0) * most for _ in range(rng.randrange(5)))]
     losses = [submodel.loss]
     for low, high in itertools.pairwise(missing):
@@ -170,8 +191,8 @@ def _least_loss(instance: Instance, submodel: Submodel) -> float | None:
     costs = run_costs(
         instance.manifest, instance.profile, instance.workload, submodel.width, threads=threads
     )
-    blocks = blocks_of(instance.manifest, submodel)
-    tables = [list(_rows(block, submodel)) for block in blocks]
+    groups = groups_of(instance.manifest, submodel)
+    tables = [list(_rows(group, submodel)) for group in groups]
     missing = np.zeros(1)
     for table in tables:
         missing = np.add.outer(missing, [lacked for lacked, _, _ in table]).ravel()
@@ -179,36 +200,38 @@ def _least_loss(instance: Instance, submodel: Submodel) -> float | None:
     for place in np.argsort(missing, kind="stable"):
         picks = np.unravel_index(place, shape)
         chosen = [table[int(pick)] for table, pick in zip(tables, picks, strict=True)]
-        if _total_s(instance, costs, blocks, chosen) <= deadline:
+        if _total_s(instance, costs, groups, chosen) <= deadline:
             return float(expected_loss(submodel, missing[place : place + 1])[0])
     return None
 
 
-def _rows(block: Block, submodel: Submodel) -> Iterator[Row]:
-    """Every staircase of a block: slices in use never rise from plane to plane.
+def _rows(group: SliceGroup, submodel: Submodel) -> Iterator[Row]:
+    """Every staircase of a group: slices in use never rise from plane to plane.
 
     Counts end with a slice in use: reading slices that are not run, so that what lies beyond them
     comes with the same request, is not a plan.
     """
-    width = submodel.width
-    for rest in itertools.product(*(range(len(plane.order) + 1) for plane in block.planes[1:])):
+    width = group.used(submodel.width)
+    for rest in itertools.product(*(range(len(plane.order) + 1) for plane in group.planes[1:])):
         counts = (width, *rest)
-        read = [plane.order[:n] for plane, n in zip(block.planes, counts, strict=True)]
+        read = [plane.order[:n] for plane, n in zip(group.planes, counts, strict=True)]
         used = [sum(index < width for index in slices) for slices in read]
         falling = all(below >= above for below, above in itertools.pairwise(used))
         if falling and all(not slices or slices[-1] < width for slices in read):
-            missing = missing_of(submodel, [block], [counts])
-            yield missing, counts, fidelities(block, counts)
+            missing = missing_of(submodel, [group], [counts])
+            yield missing, counts, fidelities(group, counts)
 
 
-def _total_s(instance: Instance, costs: RunCosts, blocks: list[Block], chosen: list[Row]) -> float:
+def _total_s(
+    instance: Instance, costs: RunCosts, groups: list[SliceGroup], chosen: list[Row]
+) -> float:
     budget = instance.target.preload_bytes
     works = []
-    for block, (_, counts, bits) in zip(blocks, chosen, strict=True):
-        ranges = block_ranges(block, counts)
+    for group, (_, counts, bits) in zip(groups, chosen, strict=True):
+        ranges = group_ranges(group, counts)
         left = skip(ranges, budget)
         budget -= total_bytes(ranges) - total_bytes(left)
         storage_s = costs.storage.read_s(len(left), total_bytes(left))
-        works.append(BlockWork(block.kind, storage_s, costs.decode_s(block, bits), counts[0]))
+        works.append(StepWork(group, storage_s, costs.decode_s(group, bits), counts[0]))
     steps = run_steps(costs, works, read_ahead=instance.read_ahead)
     return simulate(costs.lanes, steps).spans[-1].end_s + costs.fixed_s

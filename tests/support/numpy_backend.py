@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from sti.arrays import Float32Array, Int64Array
-from sti.backend.interface import DecodeTask, ResidentTensors
-from sti.backend.resident_inputs import block_residents, connect_residents
+from sti.backend.interface import ResidentTensors
+from sti.backend.partial_sums import PartialSums
+from sti.backend.resident_inputs import connect_residents, group_residents
 from sti.backend.working_buffer import WorkingBuffer, make_buffers
 from sti.codec.codebook import Codebook
-from sti.codec.decoder import Decoder
+from sti.codec.decoder import NumpyDecoder
+from sti.codec.pieces import GroupDecoder
 from sti.errors import BackendError
+from sti.model.manifest import SliceGroup
 from tests.support import graph_spec
 
 EPSILON = 1e-12
@@ -26,23 +29,8 @@ EPSILON = 1e-12
 PADDING_MASK = -10000.0
 
 
-class SpecificationDecoder:
-    """A ``BlockDecoder``: one shard after the other."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-
-    def decode(self, task: DecodeTask) -> None:
-        weights = np.empty(task.out.shard_weights, dtype=np.int8)
-        for group in task.job.groups[task.part :: task.parts]:
-            for shard in group:
-                planes = [task.data.view(piece) for piece in shard.planes]
-                self._decoder.decode(planes, task.data.view(shard.outliers), weights)
-                task.out.fill(shard.slice, weights)
-
-
 class NumpyState:
-    """A ``GroupState``."""
+    """A ``SentenceState``."""
 
     def __init__(
         self,
@@ -59,28 +47,33 @@ class NumpyState:
         feeds = {name: self._source.resident(f"embed.{name}") for name in backend.embed_names}
         feeds |= {"words": embeddings, "type_ids": types}
         self._hidden = graph_spec.embed(feeds, epsilon=EPSILON).astype(np.float32)
-        self._partial = np.zeros_like(self._hidden)
+        self._sums = PartialSums(lambda _: np.empty_like(self._hidden))
+        self._total = np.zeros_like(self._hidden)
 
-    def block(self, layer: int, kind: str, width: int, *, buffer: int = 0) -> None:
-        self._backend.note("block", layer, kind)
-        what = self._source.manifest.kind(kind)
-        weights = self._backend.buffers[kind][buffer].operands
-        feeds: dict[str, Any] = block_residents(self._source, layer, what, width)
-        for operand, array in zip(what.operands, weights, strict=True):
+    def step(self, group: SliceGroup, width: int, *, connects: bool, buffer: int = 0) -> None:
+        self._backend.note("step", group.layer, group.kind)
+        if group.number == 0:
+            self._sums.clear()
+        kind = self._source.manifest.kind(group.kind)
+        weights = self._backend.buffers[group.kind][buffer].operands
+        feeds: dict[str, Any] = group_residents(self._source, kind, group, width)
+        for operand, array in zip(kind.operands, weights, strict=True):
             feeds[operand.name] = array[:width].reshape(-1, *operand.shape[-2:])
         feeds["h"] = self._hidden
-        if kind == "attention":
+        if group.kind == "attention":
             feeds["mask"] = self._mask
             found = graph_spec.attention(feeds, exact=True)
         else:
             found = graph_spec.ffn(feeds, activation="gelu", exact=True)
-        self._partial = found.astype(np.float32)
-        self.connect(layer, kind)
+        self._sums.add(found.astype(np.float32))
+        if connects:
+            self._total = self._sums.total()
+            self.connect(group.layer, group.kind)
 
     def connect(self, layer: int, kind: str) -> None:
         self._backend.note("connect", layer, kind)
         feeds = connect_residents(self._source, layer, kind)
-        feeds |= {"partial": self._partial, "residual": self._hidden}
+        feeds |= {"partial": self._total, "residual": self._hidden}
         self._hidden = graph_spec.connect(feeds, epsilon=EPSILON).astype(np.float32)
 
     def finish(self) -> Float32Array:
@@ -110,7 +103,7 @@ class NumpyBackend:
     def __init__(self, residents: ResidentTensors) -> None:
         self.residents = residents
         self.asked: list[tuple[str, int, str]] = []
-        self._decoder = Decoder(Codebook.from_json(residents.manifest.codebook))
+        self._decoder = NumpyDecoder(Codebook.from_json(residents.manifest.codebook))
         self._buffers: dict[str, tuple[WorkingBuffer, ...]] = {}
 
     def note(self, what: str, layer: int, kind: str) -> None:
@@ -126,8 +119,9 @@ class NumpyBackend:
     def prepare(self) -> None:
         self.residents.resident("embed.gamma")
 
-    def make_decoder(self) -> SpecificationDecoder:
-        return SpecificationDecoder(self._decoder)
+    @property
+    def decoder(self) -> GroupDecoder:
+        return self._decoder
 
     def embedding_buffer(self, batch: int, tokens: int) -> Float32Array:
         shape = (batch, tokens, self.residents.manifest.dimensions.hidden)

@@ -18,6 +18,9 @@ SHAPE = Shape(layers=3, hidden=32, heads=4, inner=64, positions=48)
 TINY_BERT = base_model.Shape(layers=2, hidden=64, heads=4, inner=128, vocabulary=400, positions=64)
 """What benchmarks are tried on."""
 
+GROUP_BYTES = 512
+"""So small that every block of a tiny pack is two slice groups."""
+
 TEXTS = ("the dog runs", "a red house", "under the table a cat runs and runs", "dog cat")
 
 PROFILE = DeviceProfile(
@@ -52,7 +55,8 @@ def tiny_pack(task: Task = "embedding", *, slices: int | None = None, seed: int 
     name = f"{task}-{slices}-{seed}"
     checkpoint = write_checkpoint(_directory() / name, task=task, shape=SHAPE, seed=seed)
     path = _directory() / f"{name}.sti.safetensors"
-    build(checkpoint, path, BuildOptions(slices=slices), progress=False)
+    options = BuildOptions(slices=slices, group_bytes=GROUP_BYTES)
+    build(checkpoint, path, options, progress=False)
     return path
 
 

@@ -21,7 +21,7 @@ from sti.model.quality import Quality
 from sti.pack.pack_reader import PackReader
 from tests.support.checkpoints import write_checkpoint
 from tests.support.edited_packs import edited
-from tests.support.packs import SHAPE, tiny_pack
+from tests.support.packs import GROUP_BYTES, SHAPE, tiny_pack
 
 WORDS = ("the", "dog", "cat", "runs", "under", "table", "red", "house", "a", "and")
 SUBMODELS = (
@@ -63,7 +63,8 @@ def _balanced(lopsided: Path) -> Path:
     tensors["classifier.weight"] *= 20.0
     tensors["classifier.bias"] = (tensors["classifier.bias"] - logits.mean(axis=0)) * 20.0
     save_file(tensors, checkpoint / "model.safetensors")
-    build(checkpoint, _directory() / "balanced", BuildOptions(), progress=False)
+    options = BuildOptions(group_bytes=GROUP_BYTES)
+    build(checkpoint, _directory() / "balanced", options, progress=False)
     return _directory() / "balanced"
 
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from random import Random
 from typing import Literal, TypedDict
 
+import numpy as np
+
+from sti.codec.codebook import Codebook
 from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
 from sti.model.manifest import (
-    Block,
+    GROUP_ALIGNMENT,
     BlockKind,
+    ContentHashes,
     Dimensions,
     EmbeddingTable,
     Manifest,
     Operand,
     Plane,
     ResidentRegion,
+    SliceGroup,
     Submodel,
 )
 
@@ -33,10 +39,11 @@ class Shape(TypedDict):
     slices: int
     attention_weights: int
     ffn_weights: int
+    groups: tuple[int, int]
 
 
-BERT_BASE = Shape(layers=12, slices=12, attention_weights=196608, ffn_weights=393216)
-MINILM = Shape(layers=6, slices=12, attention_weights=49152, ffn_weights=98304)
+BERT_BASE = Shape(layers=12, slices=12, attention_weights=196608, ffn_weights=393216, groups=(2, 4))
+MINILM = Shape(layers=6, slices=12, attention_weights=49152, ffn_weights=98304, groups=(1, 1))
 MACHINES: dict[str, tuple[float, float, float]] = {
     "decode": (3e9, 2.0, 0.2),
     "storage": (1e8, 0.3, 0.2),
@@ -47,6 +54,13 @@ MACHINES: dict[str, tuple[float, float, float]] = {
 """What binds on a machine: storage in bytes per second, shares of a laptop's decode and compute."""
 
 
+@cache
+def _codebook(ladder: tuple[int, ...]) -> Codebook:
+    """The codes as signed numbers."""
+    values = {bits: np.arange(-(1 << bits - 1), 1 << bits - 1, dtype=np.int8) for bits in ladder}
+    return Codebook(ladder, values)
+
+
 def make_manifest(
     rng: Random,
     *,
@@ -55,24 +69,32 @@ def make_manifest(
     ladder: Sequence[int] = (2, 4, 8),
     attention_weights: int = 65536,
     ffn_weights: int = 131072,
+    groups: tuple[int, int] = (1, 1),
     submodels: Sequence[tuple[int, int, float]] = (),
     orders: Order = "random",
 ) -> Manifest:
-    """A manifest whose blocks have random gains.
+    """A manifest whose slice groups have random gains.
 
     Args:
+        groups: of an attention block and of an ffn block, which share out their slices evenly.
         submodels: depth, width and loss of each beyond the full model.
         orders: of all planes but the first, which is in slice order: by falling gains, as in a
             ranked pack, at random, or in slice order too.
     """
     weights = {"attention": attention_weights, "ffn": ffn_weights}
-    blocks = tuple(
-        _block(rng, layer, kind, weights[kind], slices, tuple(ladder), orders)
+    shares = {
+        kind: slice_shares(slices, count) for kind, count in zip(weights, groups, strict=True)
+    }
+    found = [
+        group
         for layer in range(layers)
         for kind in weights
-    )
+        for group in _groups(rng, layer, kind, weights[kind], shares[kind], tuple(ladder), orders)
+    ]
     kinds = tuple(
-        BlockKind(name, "head", "tokens", (Operand("w", (1, 8, size // 8)),), (), (), ())
+        BlockKind(
+            name, "head", "tokens", (Operand("w", (1, 8, size // 8)),), (), (), (), shares[name]
+        )
         for name, size in weights.items()
     )
     smaller = tuple(
@@ -87,45 +109,71 @@ def make_manifest(
         generator="tests",
         dimensions=Dimensions(layers, slices, hidden=64, max_tokens=512),
         ladder=tuple(ladder),
-        codebook={},
+        codebook=_codebook(tuple(ladder)).to_json(),
         tokenizer={},
         labels=(),
         graphs={name: f"graph.{name}" for name in ("embed", "connect", "head")},
         kinds=kinds,
-        blocks=blocks,
-        embeddings=EmbeddingTable(rows=1000, hidden=64, group=32, row_bytes=36, checksum=0),
+        groups=tuple(found),
+        embeddings=EmbeddingTable(rows=1000, hidden=64, group=32, row_bytes=40),
         submodels=(Submodel(layers, slices, tuple(range(layers)), 0.0), *smaller),
         resident=ResidentRegion("embed.gamma", 16384, 0),
+        sha256=ContentHashes("0" * 64, "0" * 64),
         quality=None,
         rejection=None,
+        graph_spec={},
         notes={},
     )
 
 
-def _block(
+def slice_shares(slices: int, groups: int) -> tuple[int, ...]:
+    """How many slices each of a block's groups has: as even as they can be."""
+    return tuple(slices * (i + 1) // groups - slices * i // groups for i in range(groups))
+
+
+def _groups(
     rng: Random,
     layer: int,
     kind: str,
     weights: int,
-    slices: int,
+    shares: Sequence[int],
     ladder: tuple[int, ...],
     orders: Order,
-) -> Block:
-    planes = []
-    for level, bits in enumerate(ladder):
-        step = bits - ladder[level - 1] if level else bits
-        scale = 4.0 ** -ladder[level - 1] if level else 1.0
-        gains = tuple(scale * rng.lognormvariate(0.0, 1.0) for _ in range(slices))
-        order = list(range(slices))
-        if level and orders == "ranked":
-            order.sort(key=lambda index: -gains[index])
-        elif level and orders == "random":
-            rng.shuffle(order)
-        checksums = (0,) * slices
-        planes.append(Plane(bits, max(1, weights * step // 8), tuple(order), checksums, gains))
-    outliers = tuple(4 * rng.randrange(weights // 256 + 1) for _ in range(slices))
-    length = sum(outliers) + slices * sum(plane.shard_bytes for plane in planes)
-    return Block(layer, kind, weights, length, outliers, (0,) * slices, tuple(planes))
+) -> list[SliceGroup]:
+    found: list[SliceGroup] = []
+    first = start = 0
+    for number, slices in enumerate(shares):
+        planes = []
+        for level, bits in enumerate(ladder):
+            step = bits - ladder[level - 1] if level else bits
+            scale = 4.0 ** -ladder[level - 1] if level else 1.0
+            gains = tuple(scale * rng.lognormvariate(0.0, 1.0) for _ in range(slices))
+            order = list(range(slices))
+            if level and orders == "ranked":
+                order.sort(key=lambda index, gains=gains: -gains[index])
+            elif level and orders == "random":
+                rng.shuffle(order)
+            checksums = (0,) * slices
+            planes.append(Plane(bits, max(1, weights * step // 8), tuple(order), checksums, gains))
+        outliers = tuple(4 * rng.randrange(weights // 256 + 1) for _ in range(slices))
+        length = sum(outliers) + slices * sum(plane.shard_bytes for plane in planes)
+        found.append(
+            SliceGroup(
+                layer=layer,
+                kind=kind,
+                number=number,
+                first=first,
+                start=start,
+                length=length,
+                shard_weights=weights,
+                outlier_bytes=outliers,
+                outlier_checksums=(0,) * slices,
+                planes=tuple(planes),
+            )
+        )
+        first += slices
+        start += -(-length // GROUP_ALIGNMENT) * GROUP_ALIGNMENT
+    return found
 
 
 def make_profile(
@@ -187,11 +235,11 @@ def make_machine(name: str) -> DeviceProfile:
 
 def with_equal_gains(manifest: Manifest) -> Manifest:
     """The manifest of a pack whose importance was not measured: all planes of a fidelity alike."""
-    blocks = []
-    for block in manifest.blocks:
+    groups = []
+    for group in manifest.groups:
         planes = (
             replace(plane, gains=tuple(4.0**-plane.bits for _ in plane.gains))
-            for plane in block.planes
+            for plane in group.planes
         )
-        blocks.append(replace(block, planes=tuple(planes)))
-    return replace(manifest, blocks=tuple(blocks))
+        groups.append(replace(group, planes=tuple(planes)))
+    return replace(manifest, groups=tuple(groups))

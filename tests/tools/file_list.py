@@ -1,4 +1,4 @@
-"""Write ``docs/files.md``: every file of the project with the first line of its docstring.
+"""Write ``docs/files.md``: every Python file of the project with the first line of its docstring.
 
     python -m tests.tools.file_list
 
@@ -18,6 +18,7 @@ FOLDERS = {
     "sti": "The run time: the public API, and what every package may use.",
     "sti/storage": "Reading byte ranges, and writing files whole.",
     "sti/codec": "The nested code: planes of a shard to int8 weights. Pure.",
+    "sti/codec/native": "The same in C, loaded through ctypes; compiled by `kernel_build`.",
     "sti/text": "Text to token ids.",
     "sti/model": "What a model is: manifest, quality, fidelities. Pure.",
     "sti/device": "What a machine is: cores, memory, profiles, emulated storage.",
@@ -46,6 +47,7 @@ FOLDERS = {
     "shard_tools/train": "Training for elasticity; the only part that needs torch.",
     "shard_tools/evaluation": "Plans compared with baselines, on labelled data.",
     "shard_tools/cli": "The `sti-shard` command.",
+    "kernel_build": "Compiling the native kernel, and the wheel that holds it for every processor.",
     "examples": "Scripts to copy.",
     "benchmarks": "Speed and quality, compared with limits, ceilings and references.",
     "benchmarks/paper": "The scheme of the STI paper, as a system to compare with.",
@@ -61,7 +63,7 @@ def page() -> str:
     """The text of the page."""
     parts = [
         "# Files",
-        "One line per file, from its docstring; written by `python -m tests.tools.file_list`.",
+        "Python files, one line each, of their docstrings, by `python -m tests.tools.file_list`.",
     ]
     for folder, what in FOLDERS.items():
         lines = [f"- `{path.name}`: {summary(path)}" for path in files(folder)]

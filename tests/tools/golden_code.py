@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from shard_tools.quantization.codebook import build_book, histogram
-from shard_tools.quantization.encode import Encoder
-from sti.codec.codebook import DEFAULT_LADDER, CodeBook
-from sti.codec.decoder import Decoder
+from shard_tools.quantization.codebook import build_codebook, histogram
+from shard_tools.quantization.encode import EncodedShard, Encoder
+from sti.codec.codebook import DEFAULT_LADDER, Codebook
+from sti.codec.decoder import NumpyDecoder
+from tests.support.groups import stored_group
 
 OUTPUT = Path(__file__).resolve().parents[1] / "golden" / "nested_code.json"
-WEIGHTS = 1024
+SIZES = (1024 + 72, 256)
 CUT = 54
 
 
@@ -43,32 +44,34 @@ def _input() -> tuple[Any, Any]:
     """Weights of a shard, and counts of the model it would come from."""
     rng = np.random.default_rng(0)
     model = np.clip(np.rint(rng.standard_t(12, size=1 << 20) * 17.0), -127, 127).astype(np.int8)
-    return model[:WEIGHTS], histogram(model)
+    return model[: sum(SIZES)], histogram(model)
 
 
 def made(q: Any, counts: Any) -> dict[str, Any]:
     """What the file holds for these weights and counts."""
-    codebook = build_book(counts, cut=CUT, ladder=DEFAULT_LADDER)
-    shard = Encoder(codebook, cut=CUT).encode(q)
+    codebook = build_codebook(counts, cut=CUT, ladder=DEFAULT_LADDER)
+    shard = Encoder(codebook, cut=CUT).encode(q, SIZES)
     return {
         "cut": CUT,
         "ladder": list(DEFAULT_LADDER),
         "counts": counts.tolist(),
         "book": codebook.to_json(),
+        "sizes": list(SIZES),
         "q": q.tobytes().hex(),
         "planes": {str(bits): plane.tobytes().hex() for bits, plane in shard.planes.items()},
         "outliers": shard.outliers.tobytes().hex(),
-        "decoded": _decoded(codebook, list(shard.planes.values()), shard.outliers, q.size),
+        "decoded": _decoded(codebook, shard),
     }
 
 
-def _decoded(codebook: CodeBook, planes: Any, outliers: Any, weights: int) -> dict[str, str]:
-    decoder = Decoder(codebook)
+def _decoded(codebook: Codebook, shard: EncodedShard) -> dict[str, str]:
+    decoder = NumpyDecoder(codebook)
     found = {}
     for level, bits in enumerate(codebook.ladder):
-        out = np.empty(weights, dtype=np.int8)
-        decoder.decode(planes[: level + 1], outliers, out)
-        found[str(bits)] = out.tobytes().hex()
+        group = stored_group([shard], [level + 1])
+        rows = [np.empty((1, size), dtype=np.int8) for size in SIZES]
+        assert decoder.decode(group.data, group.starts, group.shards, rows) is None
+        found[str(bits)] = np.concatenate(rows, axis=1).tobytes().hex()
     return found
 
 

@@ -19,12 +19,10 @@ from shard_tools.architectures.bert.config import read_config
 from shard_tools.architectures.bert.task import CLASSIFIER, TaskHead, find_task
 from shard_tools.architectures.bert.tensor_names import WORDS, encoder_prefix
 from shard_tools.checkpoint.reader import Checkpoint
-from shard_tools.graphs.blocks import build_attention, build_connect, build_ffn
-from shard_tools.graphs.embed_head import HeadSpec, build_embed, build_head
+from shard_tools.graphs.embed_head import HeadSpec
+from shard_tools.graphs.spec import ATTENTION, FFN, GraphSpec
 from sti.arrays import Float32Array
 from sti.errors import CheckpointError
-
-_ATTENTION, _FFN = "attention", "ffn"
 
 
 class BertModel:
@@ -54,12 +52,12 @@ class BertModel:
         size, heads = self.hidden, self._config.heads
         into = [Product(name, size, size, heads, cuts_outputs=True) for name in "qkv"]
         out = Product("o", size, size, heads, cuts_outputs=False)
-        return KindLayout(_ATTENTION, "head", "sequence", (*into, out), ("q_bias", "v_bias"))
+        return KindLayout(ATTENTION, "head", "sequence", (*into, out), ("q_bias", "v_bias"))
 
     def _ffn_layout(self) -> KindLayout:
         up = Product("up", self.hidden, self._config.inner, self.slices, cuts_outputs=True)
         down = Product("down", self._config.inner, self.hidden, self.slices, cuts_outputs=False)
-        return KindLayout(_FFN, "neurons", "tokens", (up, down), ("up_bias",))
+        return KindLayout(FFN, "neurons", "tokens", (up, down), ("up_bias",))
 
     def _check_words(self) -> None:
         """Refuse an embedding table of the wrong shape before hours are spent on the rest."""
@@ -74,7 +72,7 @@ class BertModel:
     def block(self, layer: int, kind: str) -> BlockWeights:
         """One block's tensors; the query is scaled by 1 / sqrt(head size)."""
         base = f"encoder.layer.{layer}."
-        return self._ffn(base) if kind == _FFN else self._attention(base + "attention.")
+        return self._ffn(base) if kind == FFN else self._attention(base + "attention.")
 
     def _ffn(self, base: str) -> BlockWeights:
         inner = self._config.inner
@@ -134,32 +132,17 @@ class BertModel:
             found["classifier_b"] = self._checkpoint.tensor("classifier.bias", (count,))
         return found
 
-    def graphs(self, side: Mapping[str, Collection[str]]) -> dict[str, bytes]:
-        """The graphs, with side inputs for the products in ``side``."""
-        size = self.hidden
-        found = {
-            "embed": build_embed(hidden=size, epsilon=self._config.epsilon),
-            "connect": build_connect(hidden=size, epsilon=self._config.epsilon),
-            "head": build_head(hidden=size, head=_head_spec(self._task)),
-        }
-        variants: tuple[Literal["s8", "u8"], ...] = ("s8", "u8")
-        for weights in variants:
-            for name, masked in ((_ATTENTION, False), (f"{_ATTENTION}_masked", True)):
-                found[f"{name}.{weights}"] = build_attention(
-                    hidden=size,
-                    head=self._head_size,
-                    weights=weights,
-                    masked=masked,
-                    side=side[_ATTENTION],
-                )
-            found[f"{_FFN}.{weights}"] = build_ffn(
-                hidden=size,
-                neurons=self._config.inner // self.slices,
-                weights=weights,
-                activation=self._config.activation,
-                side=side[_FFN],
-            )
-        return found
+    def graph_spec(self, side: Mapping[str, Collection[str]]) -> GraphSpec:
+        """What the graphs are made from, with side inputs for the products in ``side``."""
+        return GraphSpec(
+            hidden=self.hidden,
+            head_size=self._head_size,
+            neurons=self._config.inner // self.slices,
+            activation=self._config.activation,
+            epsilon=self._config.epsilon,
+            head=_head_spec(self._task),
+            side={kind.name: tuple(side[kind.name]) for kind in self.kinds},
+        )
 
     def token_rows(self, start: int, stop: int) -> Float32Array:
         """Token embeddings ``start`` to ``stop``, a new array."""
@@ -186,7 +169,7 @@ class BertModel:
         vectors: Mapping[str, Float32Array],
     ) -> Float32Array:
         """What each part of a block adds to its sum."""
-        if kind == _FFN:
+        if kind == FFN:
             return reference.feed_forward(
                 hidden,
                 up=operands["up"],

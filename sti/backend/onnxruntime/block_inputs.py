@@ -14,9 +14,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.session import Graph, ort_value
-from sti.backend.resident_inputs import block_residents, connect_residents
+from sti.backend.resident_inputs import connect_residents, group_residents
 from sti.backend.working_buffer import WorkingBuffer, make_buffers
-from sti.model.manifest import BlockKind
+from sti.model.manifest import BlockKind, SliceGroup
 
 
 class BlockInputs:
@@ -31,7 +31,7 @@ class BlockInputs:
         self._source = residents
         self._manifest = residents.manifest
         # Arrays, not OrtValues, which take some 500 bytes each: every layer has twenty of them.
-        self._blocks: dict[tuple[int, str, int], dict[str, NDArray[Any]]] = {}
+        self._groups: dict[tuple[int, str, int, int], dict[str, NDArray[Any]]] = {}
         self._connects: dict[tuple[int, str], dict[str, NDArray[Any]]] = {}
         self._operands: dict[tuple[str, int, int], dict[str, Any]] = {}
         self._ends: dict[str, dict[str, Any]] = {}
@@ -45,16 +45,16 @@ class BlockInputs:
             self._buffers = make_buffers(self._manifest, self._dtype)
         return self._buffers
 
-    def bind_block(self, graph: Graph, layer: int, kind: str, width: int, *, buffer: int) -> None:
-        """Bind a block's resident tensors, and its weights in one of the kind's buffers."""
-        block, weights = (layer, kind, width), (kind, width, buffer)
-        if block not in self._blocks:
-            what = self._manifest.kind(kind)
-            self._blocks[block] = block_residents(self._source, layer, what, width)
+    def bind_group(self, graph: Graph, group: SliceGroup, width: int, *, buffer: int) -> None:
+        """Bind a slice group's resident tensors, and its weights in one of its kind's buffers."""
+        key, weights = (group.layer, group.kind, group.number, width), (group.kind, width, buffer)
+        if key not in self._groups:
+            kind = self._manifest.kind(group.kind)
+            self._groups[key] = group_residents(self._source, kind, group, width)
         if weights not in self._operands:
-            what = self._manifest.kind(kind)
-            self._operands[weights] = _operands(what, width, self.buffers[kind][buffer])
-        for name, array in self._blocks[block].items():
+            kind = self._manifest.kind(group.kind)
+            self._operands[weights] = _operands(kind, width, self.buffers[group.kind][buffer])
+        for name, array in self._groups[key].items():
             graph.bind_array(name, array)
         for name, value in self._operands[weights].items():
             graph.bind(name, value)
@@ -80,7 +80,7 @@ class BlockInputs:
 
     def close(self) -> None:
         """Let go of all memory. Idempotent."""
-        for kept in (self._blocks, self._connects, self._operands, self._ends, self._buffers):
+        for kept in (self._groups, self._connects, self._operands, self._ends, self._buffers):
             kept.clear()
 
 

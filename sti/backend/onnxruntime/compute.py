@@ -9,20 +9,23 @@ their size. Knows nothing of texts, storage, fidelities or lanes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sti.arrays import Float32Array, Int64Array
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.block_inputs import BlockInputs
-from sti.backend.onnxruntime.decoder import ShardDecoder
 from sti.backend.onnxruntime.graph_sessions import GraphSessions
 from sti.backend.onnxruntime.hidden_memory import HiddenMemory
 from sti.backend.onnxruntime.session import ort_value
+from sti.backend.partial_sums import PartialSums
 from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.codebook import Codebook
-from sti.codec.decoder import Decoder
+from sti.codec.decoders import make_decoder
+from sti.codec.pieces import GroupDecoder
 from sti.errors import BackendError
+from sti.model.manifest import SliceGroup
 
 PADDING_MASK = -10000.0
 """Added to the attention score of a padding token; finite, so that no row becomes NaN."""
@@ -53,7 +56,7 @@ class OrtBackend:
         self.threads = threads
         self.unsigned = self._sessions.unsigned
         codebook = Codebook.from_json(self._manifest.codebook)
-        self._decoder = Decoder(codebook, unsigned=self.unsigned)
+        self._decoder = make_decoder(codebook, unsigned=self.unsigned)
         self._inputs = BlockInputs(residents, self._decoder.dtype)
         self._memory = HiddenMemory()
 
@@ -66,9 +69,10 @@ class OrtBackend:
         """Working buffers by block kind."""
         return self._inputs.buffers
 
-    def make_decoder(self) -> ShardDecoder:
-        """A decoder for one thread."""
-        return ShardDecoder(self._decoder)
+    @property
+    def decoder(self) -> GroupDecoder:
+        """What fills the buffers, safe to share between threads."""
+        return self._decoder
 
     def embedding_buffer(self, batch: int, tokens: int) -> Float32Array:
         """Where the token embeddings of a group go, ``[batch, tokens, hidden]``."""
@@ -81,10 +85,12 @@ class OrtBackend:
         lengths: Sequence[int],
         *,
         place: int | None = None,
-    ) -> OrtGroupState:
+    ) -> OrtSentenceState:
         """Embed a group of sentences."""
-        hidden = self._memory.hidden(place, embeddings.shape)
-        state = OrtGroupState(self._sessions, self._inputs, embeddings, hidden, lengths)
+        shape = embeddings.shape
+        hidden = self._memory.hidden(place, shape)
+        sums = PartialSums(lambda number: self._memory.partial(place, number, shape))
+        state = OrtSentenceState(self._sessions, self._inputs, embeddings, hidden, sums, lengths)
         state.embed(types)
         return state
 
@@ -95,18 +101,31 @@ class OrtBackend:
         self._memory.close()
 
 
-class OrtGroupState:
-    """A group of sentences on its way (``sti.backend.interface.GroupState``).
+class OrtSentenceState:
+    """A group of sentences on its way (``sti.backend.interface.SentenceState``).
 
     Args:
         sessions: the pack's.
         inputs: what its graphs are fed besides.
-        embeddings: token embeddings, ``[B, S, hidden]``; their memory is used for partial sums.
+        embeddings: token embeddings, ``[B, S, hidden]``; their memory is used for the sums of
+            blocks of a single slice group.
         hidden: memory for the hidden states, ``[B, S, hidden]``.
+        sums: adds the groups of other blocks.
         lengths: tokens of each sentence.
     """
 
-    __slots__ = ("_array", "_hidden", "_inputs", "_mask", "_partial", "_present", "_sessions")
+    __slots__ = (
+        "_array",
+        "_hidden",
+        "_inputs",
+        "_mask",
+        "_present",
+        "_sessions",
+        "_single",
+        "_sums",
+        "_total",
+        "_values",
+    )
 
     def __init__(
         self,
@@ -114,6 +133,7 @@ class OrtGroupState:
         inputs: BlockInputs,
         embeddings: Float32Array,
         hidden: Float32Array,
+        sums: PartialSums,
         lengths: Sequence[int],
     ) -> None:
         tokens = embeddings.shape[1]
@@ -126,33 +146,48 @@ class OrtGroupState:
             mask = (self._present[:, None, :] - 1.0) * np.float32(-PADDING_MASK)
             self._mask = ort_value(mask)
         self._array = hidden
-        self._hidden, self._partial = ort_value(hidden), ort_value(embeddings)
+        self._hidden, self._single = ort_value(hidden), ort_value(embeddings)
+        self._total, self._sums = self._single, sums
+        self._values: dict[int, Any] = {}
 
     def embed(self, types: Int64Array) -> None:
         """Make the hidden states in front of the first block from the token embeddings."""
         graph = self._sessions.graph("embed")
         self._inputs.bind_end(graph, "embed")
-        graph.bind("words", self._partial)
+        graph.bind("words", self._single)
         graph.bind("type_ids", ort_value(types))
         graph.bind_output(self._hidden)
         graph.run()
 
-    def block(self, layer: int, kind: str, width: int, *, buffer: int = 0) -> None:
-        """Compute a block on the hidden states, its ``connect`` included."""
-        graph = self._sessions.graph(kind, masked=self._mask is not None)
-        self._inputs.bind_block(graph, layer, kind, width, buffer=buffer)
+    def step(self, group: SliceGroup, width: int, *, connects: bool, buffer: int = 0) -> None:
+        """Compute a slice group, and with the last one of a block its ``connect``."""
+        if group.number == 0:
+            self._sums.clear()  # a block that failed may have left some
+        graph = self._sessions.graph(group.kind, masked=self._mask is not None)
+        self._inputs.bind_group(graph, group, width, buffer=buffer)
         if self._mask is not None and "mask" in graph.inputs:
             graph.bind("mask", self._mask)
         graph.bind("h", self._hidden)
-        graph.bind_output(self._partial)
+        alone = connects and group.number == 0
+        graph.bind_output(self._single if alone else self._value(self._sums.room()))
         graph.run()
-        self.connect(layer, kind)
+        if not alone:
+            self._sums.push()
+        if connects:
+            self._total = self._single if alone else self._value(self._sums.total())
+            self.connect(group.layer, group.kind)
+
+    def _value(self, array: Float32Array) -> Any:
+        """The OrtValue of one of the arrays that sums are made in."""
+        if id(array) not in self._values:
+            self._values[id(array)] = ort_value(array)
+        return self._values[id(array)]
 
     def connect(self, layer: int, kind: str) -> None:
-        """Add the partial sums of the block that was computed last, and normalize."""
+        """Add bias and residual to the sum of the block that was computed last, and normalize."""
         graph = self._sessions.graph("connect")
         self._inputs.bind_connect(graph, layer, kind)
-        graph.bind("partial", self._partial)
+        graph.bind("partial", self._total)
         graph.bind("residual", self._hidden)
         # In place: the graph reads the residual before it writes, node after node.
         graph.bind_output(self._hidden)

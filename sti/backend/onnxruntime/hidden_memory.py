@@ -19,12 +19,13 @@ class HiddenMemory:
     def __init__(self) -> None:
         self._embeddings: Float32Array = np.empty(0, dtype=np.float32)
         self._states: list[Float32Array] = []
+        self._partials: dict[tuple[int, int], Float32Array] = {}
 
     def embeddings(self, shape: tuple[int, ...]) -> Float32Array:
         """Memory that all groups share.
 
-        Groups follow one another: first it holds a group's token embeddings, then the partial sums
-        of every block.
+        Groups follow one another: first it holds a group's token embeddings, then the sums of every
+        block of a single slice group.
         """
         size = prod(shape)
         if self._embeddings.size < size:
@@ -42,7 +43,17 @@ class HiddenMemory:
             self._states[place] = np.empty(size, dtype=np.float32)
         return self._states[place][:size].reshape(shape)
 
+    def partial(self, place: int | None, number: int, shape: tuple[int, ...]) -> Float32Array:
+        """Memory for partial sums of the group with this number; None: new memory."""
+        if place is None:
+            return np.empty(shape, dtype=np.float32)
+        size, key = prod(shape), (place, number)
+        if key not in self._partials or self._partials[key].size < size:
+            self._partials[key] = np.empty(size, dtype=np.float32)
+        return self._partials[key][:size].reshape(shape)
+
     def close(self) -> None:
         """Let go of the memory; arrays already given out stay valid. Idempotent."""
         self._embeddings = np.empty(0, dtype=np.float32)
         self._states.clear()
+        self._partials.clear()

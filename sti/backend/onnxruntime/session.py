@@ -56,14 +56,6 @@ class Graph:
         self.outputs = [item.name for item in self.session.get_outputs()]
         self._bound: dict[str, Any] = {}
 
-    def rebind(self) -> Graph:
-        """The same session with bindings of its own."""
-        other = object.__new__(Graph)
-        other.name, other.session = self.name, self.session
-        other.inputs, other.outputs = self.inputs, self.outputs
-        other.binding, other._bound = self.session.io_binding(), {}
-        return other
-
     def bind(self, name: str, value: Any) -> None:
         """Bind an input; a value already bound is left alone."""
         if self._bound.get(name) is not value:
@@ -75,9 +67,9 @@ class Graph:
         self._bound.pop(name, None)
         self.binding.bind_cpu_input(name, array)
 
-    def bind_output(self, value: Any, number: int = 0) -> None:
-        """Bind an output, by its number, to memory that is already there."""
-        self.binding.bind_ortvalue_output(self.outputs[number], value)
+    def bind_output(self, value: Any) -> None:
+        """Bind the first output to memory that is already there."""
+        self.binding.bind_ortvalue_output(self.outputs[0], value)
 
     def answer(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for given inputs, in new arrays; bindings are left alone.
@@ -162,13 +154,6 @@ def _plain_options(threads: int) -> ort.SessionOptions:
     # The graphs are written with the fused nodes they want; an optimizer could only undo that.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_mem_pattern = False
-    return options
-
-
-def decode_options() -> ort.SessionOptions:
-    """Options of a decode thread's sessions: an arena each, as threads queue for a common one."""
-    options = _plain_options(1)
-    options.log_severity_level = 4  # a graph that does not work here is no error
     return options
 
 

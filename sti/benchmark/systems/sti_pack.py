@@ -1,7 +1,7 @@
 """A pack in this engine, a system under test: ``python -m sti.benchmark.systems.sti_pack``.
 
 Options of the spec: ``latency``, ``preload`` and ``fidelity`` as ``Engine.open`` takes them, and
-``mode``: ``sequential`` reads, decodes and computes one block after the other.
+``mode``: ``sequential`` reads, decodes and computes one step after the other.
 """
 
 from __future__ import annotations

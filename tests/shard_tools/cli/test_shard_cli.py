@@ -114,7 +114,7 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_verify_of_a_sound_pack(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(place / "pack")]) == 0
     said = capsys.readouterr()
-    assert said.out == f"{place / 'pack'}: sound (98 checksums match)\n"
+    assert said.out == f"{place / 'pack'}: sound (218 checksums match)\n"
     assert said.err == ""
 
 
@@ -123,15 +123,15 @@ def test_verify_lists_what_is_damaged(
 ) -> None:
     data = bytearray((place / "pack").read_bytes())
     with PackReader.open(place / "pack") as reader:
-        block = reader.manifest.blocks[1]
-        at = reader.block_offset(block.tensor) + sum(block.outlier_bytes)
+        group = reader.manifest.group(0, "ffn", 0)
+        at = reader.group_offset(group) + sum(group.outlier_bytes)
     data[at] ^= 1
     bad = tmp_path / "bad"
     bad.write_bytes(data)
     assert main(["verify", str(bad)]) == 2
     said = capsys.readouterr()
-    assert f"{bad}: damaged: layer 0 ffn slice 0 plane 2 (bytes {at} to " in said.out
-    assert "1 of 98 parts are damaged" in said.err
+    assert f"{bad}: damaged: layer 0 ffn group 0 slice 0 plane 2 (bytes {at} to " in said.out
+    assert "1 of 218 parts are damaged" in said.err
     assert main(["verify", str(bad), "--json"]) == 2
     said = capsys.readouterr()
     document = json.loads(said.out)
@@ -139,7 +139,8 @@ def test_verify_lists_what_is_damaged(
     assert (document["error"]["kind"], document["error"]["exit_code"]) == ("PackCorruptError", 2)
     assert said.err == f"sti-shard verify: {document['error']['message']}\n"
     fault = document["faults"][0]
-    assert (fault["layer"], fault["kind"], fault["slice"], fault["bits"]) == (0, "ffn", 0, 2)
+    assert (fault["layer"], fault["kind"], fault["group"]) == (0, "ffn", 0)
+    assert (fault["slice"], fault["bits"]) == (0, 2)
 
 
 def test_inspect_adds_up(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from shard_tools.evaluation.baselines import Baseline, Baselines, Contender, memory_bytes, planned
 from sti.device.lanes import DECODE
 from sti.device.profile import DeviceProfile
-from sti.model.block_layout import block_ranges
 from sti.model.fidelity import fidelities
+from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
@@ -32,7 +32,7 @@ SMALLER = ((2, 2, 0.4), (1, 3, 0.9), (1, 1, 2.5))
 
 
 def manifest_of(seed: int) -> Manifest:
-    return make_manifest(Random(seed), submodels=SMALLER, orders="ranked")
+    return make_manifest(Random(seed), groups=(1, 2), submodels=SMALLER, orders="ranked")
 
 
 def profile_of(seed: int) -> DeviceProfile:
@@ -59,13 +59,15 @@ def layers_s(
     """Seconds to read each layer, and to decode and compute it, added up by hand."""
     found: dict[int, tuple[float, float]] = {}
     for item in plan.steps:
-        block = manifest.block(item.layer, item.kind)
-        work = profile.compute_s(item.kind, WORKLOAD, plan.width)
-        work += profile.compute_s("connect", WORKLOAD, plan.width)
-        for bits in fidelities(block, item.counts):
+        group = manifest.group(item.layer, item.kind, item.group)
+        used = group.used(plan.width)
+        work = profile.compute_s(item.kind, WORKLOAD, used)
+        if group.first + used == plan.width:
+            work += profile.compute_s("connect", WORKLOAD, plan.width)
+        for bits in fidelities(group, item.counts):
             if bits:
-                work += profile.decode.shard_s + block.shard_weights * profile.decode.weight_s[bits]
-        ranges = block_ranges(block, item.counts)
+                work += profile.decode.shard_s + group.shard_weights * profile.decode.weight_s[bits]
+        ranges = group_ranges(group, item.counts)
         read = profile.storage.read_s(len(ranges), total_bytes(ranges))
         before = found.get(item.layer, (0.0, 0.0))
         found[item.layer] = before[0] + read, before[1] + work
@@ -170,11 +172,14 @@ def test_load_then_execute_takes_the_sum_of_its_steps(seed: int) -> None:
 
 def test_of_equally_good_ones_the_one_with_fewer_bytes_is_chosen_even_if_slower() -> None:
     manifest, profile = manifest_of(0), profile_of(0)
-    blocks = tuple(
-        replace(block, planes=tuple(replace(plane, gains=(0.0,) * 3) for plane in block.planes))
-        for block in manifest.blocks
+    groups = tuple(
+        replace(
+            group,
+            planes=tuple(replace(p, gains=(0.0,) * group.slices) for p in group.planes),
+        )
+        for group in manifest.groups
     )
-    manifest = replace(manifest, blocks=blocks)
+    manifest = replace(manifest, groups=groups)
     slow_at_two = replace(profile.decode, weight_s={2: 1e-7, 4: 1e-9, 8: 1e-9})
     found = Baselines(manifest, PACK, profile.with_lanes({DECODE: slow_at_two}), WORKLOAD)
     (serial,) = (i.best for i in found.under(Target(10.0, 0)) if i.name == "load then execute")
@@ -196,7 +201,7 @@ def test_whatever_is_chosen_can_be_run_and_keeps_the_limits(target: Target) -> N
             continue
         check_plan(item.best.plan, manifest, PACK, where=item.name)
         assert item.best.plan.target == target
-        held = sum(block.preload_bytes for block in item.best.plan.steps)
+        held = sum(step.preload_bytes for step in item.best.plan.steps)
         assert held <= target.preload_bytes
         if "our" not in item.name and "memory" not in item.name:
             assert held == 0
@@ -239,13 +244,13 @@ def test_the_plan_expects_no_more_loss_than_any_baseline(
 
 def test_memory_is_what_is_held_read_ahead_and_decoded() -> None:
     manifest, profile = manifest_of(0), profile_of(0)
-    sizes = [block.length for block in manifest.blocks]  # attention, ffn, attention, ffn
-    buffers = 3 * (65536 + 131072)
-    waiting = 3 * 131072  # the pipeline may hold another block of the larger kind
+    sizes = [group.length for group in manifest.groups]  # attention, ffn 0, ffn 1, and again
+    buffers = 3 * 65536 + 2 * 131072  # of the largest group of each kind
     whole, half = uniform(manifest, profile, 8, 0)[0], uniform(manifest, profile, 8, sizes[0])[0]
     assert READ_AHEAD == 3
     streamed = memory_bytes(manifest, planned(whole))
-    assert streamed == sum(sizes) + buffers + waiting
+    most = max(sum(sizes[:4]), sum(sizes[1:5]), sum(sizes[2:]))  # what is read ahead
+    assert streamed == most + 2 * buffers
     assert memory_bytes(manifest, planned(half)) == streamed + sizes[0]
     for mode in ("sequential", "layerwise"):  # of two layers, both are held
         assert memory_bytes(manifest, Contender(whole, mode, 1.0)) == sum(sizes) + buffers

@@ -22,16 +22,17 @@ MANY = (*TEXTS, *(f"{text} {text} dog" for text in TEXTS), "the dog runs", "word
 
 
 def random_plan(manifest: Manifest, pack_id: str, seed: int) -> Plan:
-    """A staircase for each block, as the planner could choose it."""
+    """A staircase for each slice group, as the planner could choose it."""
     rng = np.random.default_rng(seed)
     dims = manifest.dimensions
-    blocks = []
-    for block in manifest.blocks:
-        counts = np.sort(rng.integers(0, dims.slices + 1, len(manifest.ladder)))[::-1]
-        counts[0] = dims.slices
-        blocks.append(PlanStep(block.layer, block.kind, tuple(map(int, counts)), 0))
+    steps = []
+    for group in manifest.groups:
+        counts = np.sort(rng.integers(0, group.slices + 1, len(manifest.ladder)))[::-1]
+        counts[0] = group.slices
+        read = tuple(map(int, counts))
+        steps.append(PlanStep(group.layer, group.kind, group.number, read, 0))
     sizes = (dims.layers, dims.slices, 1, 1)
-    return Plan(pack_id, Workload(1, 8), Target(), *sizes, tuple(blocks), None)
+    return Plan(pack_id, Workload(1, 8), Target(), *sizes, tuple(steps), None)
 
 
 def whole(manifest: Manifest, bits: int) -> Precision:
@@ -102,7 +103,12 @@ def test_an_absent_slice_is_as_if_it_were_not_there(unsigned: bool) -> None:
 def test_a_damaged_pack_is_refused(part: str, tmp_path: Path) -> None:
     data = bytearray(tiny_pack("classification").read_bytes())
     with PackReader.open(tiny_pack("classification")) as reader:
-        data[reader.tensors()[part].offset + 300] ^= 1
+        place = reader.tensors()[part].offset
+    data[place + 300] ^= 1
+    if part == "words":  # only the rows of tokens that occur are read
+        table = reader.manifest.embeddings
+        for row in range(table.rows):
+            data[place + row * table.row_bytes] ^= 1
     (tmp_path / "bad").write_bytes(data)
     refused = pytest.raises(sti.PackCorruptError, match="not match")
     reader = PackReader.open(tmp_path / "bad")

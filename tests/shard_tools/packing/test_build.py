@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +21,16 @@ from benchmarks import build_cost
 from shard_tools.architectures.bert import reference
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
-from shard_tools.packing.pack_writer import replacing_pack
+from shard_tools.packing.pack_writer import PackWriter, replacing_pack
+from shard_tools.quantization.blocks import group_sizes
+from sti.codec.word_rows import decode_rows
 from sti.errors import CheckpointError, InputError, StiError, StorageError
 from sti.model.manifest import Manifest
-from sti.pack.embedding_table import decode_rows
+from sti.pack.header import MOST_HEADER_BYTES
 from sti.pack.pack_reader import PackReader
 from sti.pack.verify import verify
 from tests.support.checkpoints import TINY, write_checkpoint
+from tests.support.packs import tiny_pack
 from tests.support.paths import ROOT
 from tests.support.stored_weights import float_operand, operand
 
@@ -66,7 +72,7 @@ def test_a_pack_holds_every_weight_of_the_encoder_to_half_a_step(
             expected["down"] = down.T.reshape(slices, -1, TINY.hidden)
             for name, weights in expected.items():
                 kind = "ffn" if name in ("up", "down") else "attention"
-                found = float_operand(reader, reader.manifest.block(layer, kind), name, 5)
+                found = float_operand(reader, layer, kind, name, 5)
                 step = reader.resident(f"layer.{layer}.{kind}.{name}_scale")
                 assert found.shape == weights.shape
                 assert (np.abs(found - weights) <= step * 0.501).all()
@@ -76,22 +82,23 @@ def test_weights_beyond_the_grid_are_exact_at_every_fidelity(tmp_path: Path) -> 
     path = built(tmp_path, far=2)
     raw = load_file(tmp_path / "checkpoint" / "model.safetensors")
     with PackReader.open(path) as reader:
-        block = reader.manifest.block(1, "ffn")
         weights = raw["encoder.layer.1.output.dense.weight"].T
         step = reader.resident("layer.1.ffn.down_scale")
         beyond = np.abs(weights / step) > 127.5
         assert beyond.any()
         for planes in range(1, 6):
-            found = float_operand(reader, block, "down", planes).reshape(weights.shape)
+            found = float_operand(reader, 1, "ffn", "down", planes).reshape(weights.shape)
             np.testing.assert_allclose(found[beyond], weights[beyond], rtol=1e-6)
 
 
 def test_more_planes_are_closer(tmp_path: Path) -> None:
     path = built(tmp_path)
     with PackReader.open(path) as reader:
-        block = reader.manifest.block(0, "attention")
-        exact = operand(reader, block, "v", 5).astype(float)
-        errors = [np.square(operand(reader, block, "v", p) - exact).sum() for p in range(1, 6)]
+        exact = operand(reader, 0, "attention", "v", 5).astype(float)
+        errors = [
+            np.square(operand(reader, 0, "attention", "v", planes) - exact).sum()
+            for planes in range(1, 6)
+        ]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 10 * errors[2] > 0
 
@@ -106,7 +113,7 @@ def test_token_rows_are_near_the_checkpoints(tmp_path: Path) -> None:
         data = np.fromfile(path, np.uint8)[reader.embeddings_offset :]
     raw = data[: table.rows * table.row_bytes].reshape(table.rows, table.row_bytes)
     out = np.empty(words.shape, np.float32)
-    decode_rows(raw, table, out)
+    assert decode_rows(raw, np.arange(table.rows), table.group, out) is None
     assert np.square(out - words).sum() < 0.01 * np.square(words).sum()
 
 
@@ -158,6 +165,47 @@ def test_every_task_builds_a_sound_pack(tmp_path: Path, task: str) -> None:
     assert verify(path).good
 
 
+@pytest.mark.parametrize(
+    ("group_bytes", "groups"), [(1, 4), (1024, 1), (513, 1), (512, 2), (400, 2), (256, 4)]
+)
+def test_a_block_has_as_many_equal_groups_as_are_large_enough(
+    tmp_path: Path, group_bytes: int, groups: int
+) -> None:
+    # Each block has 4 slices of 1,024 weights: 1,024 bytes at 2 bits.
+    path = built(tmp_path, BuildOptions(group_bytes=group_bytes))
+    whole = tmp_path / "whole"
+    build(tmp_path / "checkpoint", whole, BuildOptions())
+    with PackReader.open(path) as reader, PackReader.open(whole) as other:
+        each = TINY.heads // groups
+        assert [kind.groups for kind in reader.manifest.kinds] == [(each,) * groups] * 2
+        for kind, name in (("attention", "q"), ("ffn", "down")):
+            for planes in (1, 5):
+                np.testing.assert_array_equal(
+                    operand(reader, 1, kind, name, planes), operand(other, 1, kind, name, planes)
+                )
+        for group in reader.manifest.groups:
+            (block,) = other.manifest.block(group.layer, group.kind)
+            for plane, all_of_it in zip(group.planes, block.planes, strict=True):
+                gains = all_of_it.gains[group.first : group.first + group.slices]
+                assert plane.gains == gains
+                ranked = [gains[index] for index in plane.order]
+                assert plane is group.planes[0] or ranked == sorted(gains, reverse=True)
+        assert reader.manifest.sha256.content == other.manifest.sha256.content
+        assert (reader.pack_id == other.pack_id) == (groups == 1)
+    assert verify(path).good
+
+
+def test_real_sizes_are_divided_as_the_format_recommends() -> None:
+    minilm = [group_sizes(49_152, 12), group_sizes(98_304, 12)]
+    base = [group_sizes(196_608, 12), group_sizes(393_216, 12)]
+    large = [group_sizes(262_144, 16), group_sizes(524_288, 16)]
+    assert minilm == [(12,), (12,)]
+    assert base == [(6, 6), (3, 3, 3, 3)]
+    assert large == [(4,) * 4, (2,) * 8]
+    assert group_sizes(1_048_576, 5) == (1,) * 5
+    assert group_sizes(1_000_000, 5) == (5,)
+
+
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 def test_half_precision_checkpoints_build_sound_packs(tmp_path: Path, dtype: str) -> None:
     assert verify(built(tmp_path, dtype=dtype)).good
@@ -190,8 +238,8 @@ def test_products_have_side_inputs_only_where_some_layer_needs_them(tmp_path: Pa
 def gains(path: Path) -> dict[tuple[int, str], np.ndarray]:
     with PackReader.open(path) as reader:
         return {
-            (block.layer, block.kind): np.array([plane.gains for plane in block.planes])
-            for block in reader.manifest.blocks
+            (group.layer, group.kind): np.array([plane.gains for plane in group.planes])
+            for group in reader.manifest.groups
         }
 
 
@@ -204,9 +252,9 @@ def test_gains_differ_and_planes_lie_in_their_order(tmp_path: Path) -> None:
         lower_planes_matter_more = found[0] > found[2]
         assert lower_planes_matter_more.all()
     with PackReader.open(path) as reader:
-        for block in reader.manifest.blocks:
-            assert block.planes[0].order == tuple(range(TINY.heads))
-            for plane in block.planes[1:]:
+        for group in reader.manifest.groups:
+            assert group.planes[0].order == tuple(range(TINY.heads))
+            for plane in group.planes[1:]:
                 ranked = [plane.gains[index] for index in plane.order]
                 assert ranked == sorted(ranked, reverse=True)
 
@@ -276,6 +324,19 @@ def test_a_failure_halfway_leaves_an_older_pack_untouched(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "out"]
 
 
+def test_a_header_longer_than_headers_may_be_is_refused_before_anything_is_written() -> None:
+    with PackReader.open(tiny_pack("classification")) as reader:
+        manifest = replace(reader.manifest, groups=())
+        gamma = reader.resident("embed.gamma")
+    stream = io.BytesIO()
+    long = replace(manifest, notes={"said": "a" * MOST_HEADER_BYTES})
+    with pytest.raises(InputError, match=r"header .* bytes, more than 4194304; .* notes"):
+        PackWriter(stream, long, {"embed.gamma": gamma})
+    assert not stream.getvalue() and not stream.tell()
+    short = replace(manifest, notes={"said": "a" * (MOST_HEADER_BYTES - 32768)})
+    PackWriter(stream, short, {"embed.gamma": gamma})
+
+
 def test_the_checkpoint_cannot_be_overwritten(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
@@ -286,9 +347,11 @@ def test_the_checkpoint_cannot_be_overwritten(tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be_a_file_is_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "checkpoint")
+    os.mkfifo(tmp_path / "pipe")
     for output, message in [
         (tmp_path, "is a directory"),
         (tmp_path / "no" / "pack", "no such directory"),
+        (tmp_path / "pipe", "is not a regular file"),
     ]:
         with pytest.raises(InputError, match=message):
             build(tmp_path / "checkpoint", output, BuildOptions())

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import sti
-from shard_tools.packing.repack import Gains, ranked_blocks, repack
+from shard_tools.packing.encoding import Gains
+from shard_tools.packing.repack import ranked_groups, repack
 from sti.model.manifest import Manifest
 from sti.pack.pack_reader import PackReader
 from sti.pack.verify import verify
@@ -20,15 +21,15 @@ from tests.support.packs import PROFILE, TEXTS, tiny_pack
 def random_gains(manifest: Manifest, seed: int) -> Gains:
     rng = np.random.default_rng(seed)
     size = (len(manifest.ladder), manifest.dimensions.slices)
-    return {(b.layer, b.kind): rng.random(size).round(3).tolist() for b in manifest.blocks}
+    return {(b.layer, b.kind): rng.random(size).round(3).tolist() for b in manifest.groups}
 
 
 def shuffled(source: Path, target: Path, seed: int = 1) -> Manifest:
     """Write ``source`` with random gains and the orders that follow from them."""
     with PackReader.open(source) as reader:
         gains = random_gains(reader.manifest, seed)
-        blocks = ranked_blocks(reader.manifest.blocks, gains)
-        return repack(reader, target, replace(reader.manifest, blocks=blocks))
+        groups = ranked_groups(reader.manifest.groups, gains)
+        return repack(reader, target, replace(reader.manifest, groups=groups))
 
 
 def test_a_repacked_pack_is_sound_and_answers_to_the_bit(tmp_path: Path) -> None:
@@ -48,13 +49,21 @@ def test_each_higher_plane_lies_in_the_order_of_its_gains(tmp_path: Path) -> Non
     with PackReader.open(tmp_path / "pack") as reader:
         assert reader.manifest == manifest
     orders = set()
-    for block in manifest.blocks:
-        assert block.planes[0].order == (0, 1, 2, 3)
-        for plane in block.planes[1:]:
+    for group in manifest.groups:
+        assert group.planes[0].order == (0, 1)
+        for plane in group.planes[1:]:
             ordered = [plane.gains[index] for index in plane.order]
             assert ordered == sorted(ordered, reverse=True)
             orders.add(plane.order)
-    assert len(orders) > 3
+    assert orders == {(0, 1), (1, 0)}
+
+
+def test_ranking_changes_the_index_and_not_the_content(tmp_path: Path) -> None:
+    after = shuffled(tiny_pack("classification"), tmp_path / "pack")
+    with PackReader.open(tiny_pack("classification")) as reader:
+        before = reader.manifest
+    assert after.sha256.content == before.sha256.content
+    assert after.sha256.index != before.sha256.index
 
 
 def test_there_and_back_is_the_same_file(tmp_path: Path) -> None:
@@ -77,7 +86,7 @@ def test_there_and_back_is_the_same_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("words", "the embedding table"),
+        ("words", "token embedding 0"),
         ("outliers", "slice 0, outlier list"),
         ("plane", "of 3 bits"),
     ],
@@ -85,12 +94,12 @@ def test_there_and_back_is_the_same_file(tmp_path: Path) -> None:
 def test_damage_is_not_passed_on(place: str, message: str, tmp_path: Path) -> None:
     data = bytearray(tiny_pack("classification").read_bytes())
     with PackReader.open(tiny_pack("classification")) as reader:
-        block = reader.manifest.blocks[2]
-        first = reader.block_offset(block.tensor)
+        group = reader.manifest.groups[2]
+        first = reader.group_offset(group)
         at = {
             "words": reader.embeddings_offset,
             "outliers": first,
-            "plane": first + sum(block.outlier_bytes) + 4 * block.planes[0].shard_bytes,
+            "plane": first + sum(group.outlier_bytes) + 2 * group.planes[0].shard_bytes,
         }[place]
     data[at] ^= 4
     (tmp_path / "bad").write_bytes(data)

@@ -13,11 +13,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from shard_tools.quantization.codebook import build_codebook, histogram
-from shard_tools.quantization.encode import Encoder, best_codes
+from shard_tools.quantization.encode import Encoder, best_codes, fidelity_values
 from shard_tools.quantization.grids import QuantizedMatrix, outlier_cut, quantize_matrix
 from sti.arrays import Float32Array
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
-from sti.errors import CheckpointError, InputError
+from sti.codec.decoder import NumpyDecoder
+from sti.errors import CheckpointError, InputError, PackFormatError
+from tests.support.codes import ladders, wild_codebook
+from tests.support.groups import stored_group
 
 
 def bell(*shape: int, seed: int = 0) -> Float32Array:
@@ -263,9 +266,43 @@ def test_all_fidelities_together_take_less_than_the_promised_bits() -> None:
     grid = quantize_matrix(w)
     cut = outlier_cut()
     codebook = build_codebook(histogram(grid.q), cut=cut)
-    shard = Encoder(codebook, cut=cut).encode(grid.q.reshape(-1)[: 768 * 512])
+    shard = Encoder(codebook, cut=cut).encode(grid.q.reshape(-1)[: 768 * 512], [768 * 512])
     stored = sum(plane.nbytes for plane in shard.planes.values()) + shard.outliers.nbytes
     assert 0.004 < (np.abs(grid.q.astype(int)) > cut).mean() < 0.008
     assert 8 * stored / (768 * 512) < 8.25
     assert 32 * grid.scale.size / w.size < 0.05
     assert grid.side_index.size * 3072 * 32 / w.size < 0.3
+
+
+# Encoding
+
+
+@given(ladder=ladders, seed=st.integers(0, 99), cut=st.integers(1, 127))
+def test_fidelity_values_are_what_decodes(ladder: tuple[int, ...], seed: int, cut: int) -> None:
+    codebook = wild_codebook(ladder, seed=seed)
+    encoder = Encoder(codebook, cut=cut)
+    alphabet = np.arange(256, dtype=np.uint8).view(np.int8)
+    shard = encoder.encode(alphabet, [256])
+    found = fidelity_values(encoder)
+    assert tuple(found) == ladder
+    for planes, bits in enumerate(ladder, 1):
+        group, out = stored_group([shard], [planes]), np.empty((1, 256), dtype=np.int8)
+        decoder = NumpyDecoder(codebook)
+        assert decoder.decode(group.data, group.starts, group.shards, [out]) is None
+        assert found[bits].dtype == np.float32
+        np.testing.assert_array_equal(found[bits], out[0])
+
+
+@pytest.mark.parametrize("cut", [0, 128, -1])
+def test_outliers_must_begin_inside_the_alphabet(cut: int) -> None:
+    with pytest.raises(InputError):
+        Encoder(wild_codebook((2,), seed=0), cut=cut)
+    with pytest.raises(InputError):
+        build_codebook(np.zeros(256, dtype=np.int64), cut=cut)
+
+
+@pytest.mark.parametrize("sizes", [(), (64,), (60, 12), (72, 0), (80, -8)])
+def test_operands_must_come_in_eights_and_add_up(sizes: tuple[int, ...]) -> None:
+    encoder = Encoder(wild_codebook((2, 3), seed=0), cut=54)
+    with pytest.raises(PackFormatError, match="cannot be coded"):
+        encoder.encode(np.zeros(72, dtype=np.int8), sizes)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shard_tools.measuring.judge import ANSWER, CONFIDENCE, LOSS, Judge, confidence, fit_temperature
-from shard_tools.packing.repack import ranked_blocks
+from shard_tools.packing.repack import ranked_groups
 from shard_tools.ranking.gains import (
     agreement,
     by_block,
@@ -25,7 +25,7 @@ from shard_tools.ranking.stability import stability
 from shard_tools.ranking.submodels import Measured, with_curve, worthwhile
 from sti.arrays import Float32Array
 from sti.errors import RunError
-from sti.model.fidelity import blocks_of, loss_of, uniform_counts
+from sti.model.fidelity import groups_of, loss_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -41,10 +41,9 @@ def manifest(seed: int = 0) -> Manifest:
     with PackReader.open(tiny_pack("classification")) as reader:
         found = reader.manifest
     rng = np.random.default_rng(seed)
-    shape = (len(found.ladder), len(found.blocks), found.dimensions.slices)
-    gains = by_block(rng.exponential(size=shape), found.blocks)
+    gains = by_block(rng.exponential(size=stored_gains(found).shape), found)
     submodels = (*found.submodels, Submodel(2, 3, (0, 2), 0.1), Submodel(1, 1, (1,), 0.5))
-    return replace(found, blocks=ranked_blocks(found.blocks, gains), submodels=submodels)
+    return replace(found, groups=ranked_groups(found.groups, gains), submodels=submodels)
 
 
 @given(MANY)
@@ -89,15 +88,15 @@ def test_drawn_plans_fit_the_pack() -> None:
     pack, rng = manifest(), np.random.default_rng(3)
     drawn = [draw_mixed(pack, rng) for _ in range(60)]
     for mixed in drawn:
-        blocks = blocks_of(pack, mixed.submodel)
+        groups = groups_of(pack, mixed.submodel)
         items = tuple(
-            PlanStep(block.layer, block.kind, counts, 0)
-            for block, counts in zip(blocks, mixed.counts, strict=True)
+            PlanStep(group.layer, group.kind, group.number, counts, 0)
+            for group, counts in zip(groups, mixed.counts, strict=True)
         )
         sizes = (mixed.submodel.depth, mixed.submodel.width, 1, 1)
         check_plan(Plan("x", Workload(1, 8), Target(), *sizes, items, None), pack, "x", where="x")
     assert {mixed.submodel.depth for mixed in drawn} == {1, 2, 3}
-    losses = [loss_of(m.submodel, blocks_of(pack, m.submodel), m.counts) for m in drawn]
+    losses = [loss_of(m.submodel, groups_of(pack, m.submodel), m.counts) for m in drawn]
     assert len(set(losses)) > 40
 
 
@@ -154,9 +153,9 @@ def test_a_proxy_scaled_to_blocks_keeps_its_ranks() -> None:
 
 def test_gains_go_into_a_manifest_and_come_out_of_it() -> None:
     pack = manifest()
-    gains = np.random.default_rng(1).random((5, len(pack.blocks), 4))
-    blocks = ranked_blocks(pack.blocks, by_block(gains, pack.blocks))
-    assert np.allclose(stored_gains(blocks), gains, rtol=1e-3)
+    gains = np.random.default_rng(1).random((5, 6, 4))
+    groups = ranked_groups(pack.groups, by_block(gains, pack))
+    assert np.allclose(stored_gains(replace(pack, groups=groups)), gains, rtol=1e-3)
 
 
 def cross_entropy(base: Float32Array, logits: Float32Array) -> float:
@@ -228,18 +227,18 @@ def test_a_curve_goes_through_the_uniform_fidelities() -> None:
     found = np.zeros((5, 3, 4), dtype=np.float32)
     found[:, LOSS] = np.array([[0.9], [0.3], [0.35], [0.12], [0.1]], dtype=np.float32)
     item = with_curve(Measured(pack.submodels[1], found), pack)
-    blocks = blocks_of(pack, item)
+    groups = groups_of(pack, item)
     expected = [0.9, 0.35, 0.35, 0.12, 0.1]  # made monotone
     for bits, loss in zip(pack.ladder, expected, strict=True):
-        counts = [uniform_counts(block, item.width, bits) for block in blocks]
-        assert loss_of(item, blocks, counts) == pytest.approx(loss, rel=1e-5)
+        counts = [uniform_counts(group, item.width, bits) for group in groups]
+        assert loss_of(item, groups, counts) == pytest.approx(loss, rel=1e-5)
     assert item.loss == item.losses[0] and item.missing[0] == 0.0
 
 
 def test_planes_without_gains_leave_no_curve() -> None:
     pack = manifest()
-    nothing = by_block(np.zeros((5, len(pack.blocks), 4)), pack.blocks)
-    pack = replace(pack, blocks=ranked_blocks(pack.blocks, nothing))
+    nothing = by_block(np.zeros((5, 6, 4)), pack)
+    pack = replace(pack, groups=ranked_groups(pack.groups, nothing))
     found = np.zeros((5, 3, 4), dtype=np.float32)
     found[:, LOSS] = 0.2
     item = with_curve(Measured(pack.submodels[1], found), pack)

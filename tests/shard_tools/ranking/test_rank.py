@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 import sti
 from shard_tools.cli.main import main
 from shard_tools.measuring.judge import Judge
-from shard_tools.packing.repack import ranked_blocks
-from shard_tools.ranking.gains import stored_gains
+from shard_tools.packing.repack import ranked_groups
+from shard_tools.ranking.gains import by_block, stored_gains
 from shard_tools.ranking.rank import RankOptions, journal_path, rank
 from sti.arrays import Float32Array
 from sti.model.manifest import Manifest
@@ -79,11 +79,11 @@ def manifest_of(path: Path) -> Manifest:
 def lowered(pack: Path, target: Path, number: int, slice_number: int) -> Callable[[int], Plan]:
     """The pack, such that one slice of one block lies last in every plane, and plans without it."""
     manifest = manifest_of(pack)
-    block = manifest.blocks[number]
-    gains = {(b.layer, b.kind): [list(plane.gains) for plane in b.planes] for b in manifest.blocks}
+    gains = by_block(stored_gains(manifest), manifest)
     rows = [[0.0 if s == slice_number else 1.0 for s in range(4)] for _ in manifest.ladder]
-    gains[block.layer, block.kind] = rows
-    edited(pack, target, lambda m: replace(m, blocks=ranked_blocks(m.blocks, gains)))
+    block = list(gains)[number]
+    gains |= {block: rows}
+    edited(pack, target, lambda m: replace(m, groups=ranked_groups(m.groups, gains)))
     with PackReader.open(target) as reader:
         pack_id = reader.pack_id
 
@@ -92,10 +92,15 @@ def lowered(pack: Path, target: Path, number: int, slice_number: int) -> Callabl
             PlanStep(
                 item.layer,
                 item.kind,
-                tuple(4 if step <= bits or index != number else 3 for step in manifest.ladder),
+                item.number,
+                tuple(
+                    2 - (step > bits and (item.layer, item.kind) == block and own)
+                    for step in manifest.ladder
+                ),
                 0,
             )
-            for index, item in enumerate(manifest.blocks)
+            for item in manifest.groups
+            for own in [item.number == slice_number // 2]
         )
         return Plan(pack_id, Workload(1, 8), Target(), 3, 4, 1, 1, items, None)
 
@@ -121,7 +126,7 @@ def test_gains_are_those_that_the_engine_itself_would_show(
         losses.append(float((np.exp(base) * (base - logs)).sum(axis=1).mean()))
     rounding = manifest_of(ranked()).notes["ranking"]["rounding"][number]
     reached = np.maximum.accumulate([max(loss - rounding, 0.0) for loss in losses])
-    gains = stored_gains(manifest_of(ranked()).blocks)[1:, number, slice_number]
+    gains = stored_gains(manifest_of(ranked()))[1:, number, slice_number]
     assert gains[::-1] == pytest.approx(np.diff(reached), rel=2e-3, abs=1e-8)
 
 
@@ -238,9 +243,9 @@ def test_a_pack_can_be_ranked_in_place(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_whole_blocks_give_the_same_sums_for_less(tmp_path: Path) -> None:
-    before = stored_gains(manifest_of(elastic_pack()).blocks)
+    before = stored_gains(manifest_of(elastic_pack()))
     rank(elastic_pack(), data(), tmp_path / "out", replace(OPTIONS, measure="proxy"))
-    found = stored_gains(manifest_of(tmp_path / "out").blocks)
+    found = stored_gains(manifest_of(tmp_path / "out"))
     for block in range(found.shape[1]):
         for plane in range(1, 5):
             there = before[plane, block] > 0.0
@@ -260,17 +265,13 @@ def test_a_proxy_that_agrees_saves_a_measurement(tmp_path: Path) -> None:
         "every shard lowered alone to nothing, 2 bits, 3 bits; what"
     )
     assert [entry["measured"] for entry in notes["planes"].values()] == [True] * 2 + [False] * 3
-    found, expected = (
-        stored_gains(manifest_of(path).blocks) for path in (tmp_path / "out", ranked())
-    )
+    found, expected = (stored_gains(manifest_of(path)) for path in (tmp_path / "out", ranked()))
     assert np.isclose(found, expected, rtol=5e-3, atol=1e-8).mean() > 0.9
 
 
 def test_a_proxy_that_disagrees_is_not_used(tmp_path: Path) -> None:
     rank(elastic_pack(), data(), tmp_path / "out", replace(OPTIONS, measure="auto"))
-    found, expected = (
-        stored_gains(manifest_of(path).blocks) for path in (tmp_path / "out", ranked())
-    )
+    found, expected = (stored_gains(manifest_of(path)) for path in (tmp_path / "out", ranked()))
     assert (found == expected).all()
 
 

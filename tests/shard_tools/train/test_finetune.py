@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -65,12 +66,13 @@ def test_the_pack_has_the_ladder_and_the_gains_of_training_unless_others_are_ask
     trained = [block["gains"] for block in report["importance"]["blocks"]]
     manifest = built()
     assert manifest.ladder == (2, 4, 8)
-    assert [[list(p.gains) for p in block.planes] for block in manifest.blocks] == trained
+    gains = [[plane.gains for plane in group.planes] for group in manifest.groups]
+    np.testing.assert_array_equal(gains, np.array(trained, np.float32))
     assert "fisher" in manifest.notes["importance"]
-    for block in manifest.blocks:
-        for plane in block.planes[1:]:
-            gains = [plane.gains[number] for number in plane.order]
-            assert gains == sorted(gains, reverse=True)
+    for group in manifest.groups:
+        for plane in group.planes[1:]:
+            ranked = [plane.gains[number] for number in plane.order]
+            assert ranked == sorted(ranked, reverse=True)
     assert "fisher" not in built(ladder=(2, 8)).notes["importance"]
     (tmp_path / "texts").write_text("the dog runs\n")
     assert "fisher" not in built(calibration=tmp_path / "texts").notes["importance"]

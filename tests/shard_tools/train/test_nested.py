@@ -54,9 +54,7 @@ def test_training_sees_the_weights_that_the_pack_decodes_to(tmp_path: Path, slic
         assert network.code is not None
         for layer in range(SHAPE.layers):
             for name in MATRICES:
-                block = reader.manifest.block(
-                    layer, "ffn" if name in ("up", "down") else "attention"
-                )
+                kind = "ffn" if name in ("up", "down") else "attention"
                 grid = network.code.grids[f"{layer}.{name}"]
                 beyond = np.zeros(grid.codes.numel(), dtype=bool)
                 beyond[grid.beyond.numpy()] = True
@@ -64,7 +62,7 @@ def test_training_sees_the_weights_that_the_pack_decodes_to(tmp_path: Path, slic
                 counted["beyond"] += int(beyond.sum())
                 counted["outliers"] += int(((grid.codes - 128).abs() > outlier_cut()).sum())
                 for level in range(len(LADDER)):
-                    stored = float_operand(reader, block, name, level + 1)
+                    stored = float_operand(reader, layer, kind, name, level + 1)
                     expected = as_stored(name, stored, slices) * (4 if name == "q" else 1)
                     found = coded(network, f"{layer}.{name}", *[level] * slices).numpy()
                     assert (found[~beyond] == expected[~beyond]).all(), (layer, name, level)
@@ -78,9 +76,7 @@ def test_queries_of_any_head_size_differ_from_the_packs_by_rounding_at_most(
     checkpoint, pack = made(tmp_path, shape=Shape(hidden=32, heads=4))
     with opened(checkpoint) as network, PackReader.open(pack) as reader:
         network.use_code(LADDER)
-        expected = as_stored(
-            "q", float_operand(reader, reader.manifest.block(0, "attention"), "q", 2), 4
-        )
+        expected = as_stored("q", float_operand(reader, 0, "attention", "q", 2), 4)
         found = coded(network, "0.q", 1, 1, 1, 1).numpy() / np.sqrt(8)
     assert np.isclose(found, expected, rtol=1e-5).mean() > 0.999
 

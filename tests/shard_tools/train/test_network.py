@@ -26,8 +26,8 @@ from shard_tools.train.objective import hidden_loss, label_loss, pass_loss
 from shard_tools.train.reorder import sort_slices, spread_layers
 from shard_tools.train.tensors import load_network, named_tensors, sizes_of
 from sti.arrays import Float32Array
+from sti.codec.word_rows import decode_rows
 from sti.errors import CheckpointError
-from sti.pack.embedding_table import decode_rows
 from sti.pack.pack_reader import PackReader
 from sti.text.wordpiece import Tokenizer
 from tests.support.checkpoints import Shape, write_checkpoint
@@ -142,7 +142,8 @@ def test_a_pass_in_the_code_answers_as_the_engine_does_with_the_pack(
         table = reader.manifest.embeddings
         raw = np.fromfile(reader.path, np.uint8)[reader.embeddings_offset :]
     words = np.empty((table.rows, table.hidden), dtype=np.float32)
-    decode_rows(raw[: table.rows * table.row_bytes].reshape(table.rows, -1), table, words)
+    stored = raw[: table.rows * table.row_bytes].reshape(table.rows, -1)
+    assert decode_rows(stored, np.arange(table.rows), table.group, words) is None
     levels = torch.tensor([[[ladder.index(step) for step in bits]] * 2] * len(layers))
     with opened(checkpoint) as network, torch.no_grad():
         network.words.copy_(torch.from_numpy(words))  # the pack rounds them to 4 bits

@@ -1,0 +1,122 @@
+"""What all graphs of a pack are made from, as it stands in the manifest.
+
+In: sizes, an activation, an epsilon, what the head computes, or their JSON. Out: the graphs, the
+same bytes for the same spec. Knows nothing of checkpoints or packs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from shard_tools.graphs.blocks import (
+    ACTIVATIONS,
+    ATTENTION_SIDES,
+    FFN_SIDES,
+    Activation,
+    build_attention,
+    build_connect,
+    build_ffn,
+)
+from shard_tools.graphs.embed_head import HEAD_KINDS, POOLINGS, HeadSpec, build_embed, build_head
+from shard_tools.graphs.writer import Weights
+from sti.errors import PackFormatError
+from sti.json_fields import JsonFields
+
+ATTENTION, FFN = "attention", "ffn"
+POST_NORM = "post_norm"
+"""The only family of graphs so far."""
+
+_VARIANTS: tuple[Weights, ...] = ("s8", "u8")
+_SIDES = {ATTENTION: ATTENTION_SIDES, FFN: FFN_SIDES}
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """A post-norm encoder with an attention and an ffn block in each layer."""
+
+    hidden: int
+    head_size: int
+    neurons: int
+    """Of a slice."""
+    activation: Activation
+    epsilon: float
+    head: HeadSpec
+    side: Mapping[str, Collection[str]]
+    """For each kind of block, the products with side inputs."""
+
+    def names(self) -> list[str]:
+        """The graphs, in their order."""
+        found = ["embed", "connect", "head"]
+        for weights in _VARIANTS:
+            found += [f"{name}.{weights}" for name in (ATTENTION, f"{ATTENTION}_masked", FFN)]
+        return found
+
+    def build(self) -> dict[str, bytes]:
+        """ONNX models by name."""
+        found = {
+            "embed": build_embed(hidden=self.hidden, epsilon=self.epsilon),
+            "connect": build_connect(hidden=self.hidden, epsilon=self.epsilon),
+            "head": build_head(hidden=self.hidden, head=self.head),
+        }
+        for weights in _VARIANTS:
+            for name, masked in ((ATTENTION, False), (f"{ATTENTION}_masked", True)):
+                found[f"{name}.{weights}"] = build_attention(
+                    hidden=self.hidden,
+                    head=self.head_size,
+                    weights=weights,
+                    masked=masked,
+                    side=self.side[ATTENTION],
+                )
+            found[f"{FFN}.{weights}"] = build_ffn(
+                hidden=self.hidden,
+                neurons=self.neurons,
+                weights=weights,
+                activation=self.activation,
+                side=self.side[FFN],
+            )
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as JSON values; ``from_json`` reads it back."""
+        side = {kind: list(names) for kind, names in self.side.items()}
+        return {"family": POST_NORM, **asdict(self), "side": side}
+
+    @classmethod
+    def from_json(cls, data: object, *, where: str) -> GraphSpec:
+        """The spec that ``to_json`` wrote.
+
+        For tools of later releases, which make the graphs of a pack again from its manifest alone;
+        a test does so. This release takes the graphs that are in the pack.
+
+        Raises:
+            PackFormatError: it is of another family, or malformed; names the field.
+        """
+        fields = JsonFields(data, where=f"{where}: graph_spec", error=PackFormatError)
+        head, side = fields.object("head"), fields.object("side")
+        found = cls(
+            hidden=fields.integer("hidden", least=1),
+            head_size=fields.integer("head_size", least=1),
+            neurons=fields.integer("neurons", least=1),
+            activation=cast("Activation", _one_of(fields, "activation", ACTIVATIONS)),
+            epsilon=fields.number("epsilon", least=0.0),
+            head=HeadSpec(
+                kind=cast("Any", _one_of(head, "kind", HEAD_KINDS)),
+                pooling=cast("Any", _one_of(head, "pooling", POOLINGS)),
+                normalize=head.flag("normalize"),
+            ),
+            side={kind: side.texts(kind) for kind in _SIDES},
+        )
+        _one_of(fields, "family", (POST_NORM,))
+        for kind, known in _SIDES.items():
+            if not set(found.side[kind]) <= known:
+                raise side.fail(kind, f"some of {', '.join(sorted(known))}")
+        return found
+
+
+def _one_of(fields: JsonFields, key: str, known: Collection[str]) -> str:
+    value = fields.text(key)
+    if value not in known:
+        raise fields.fail(key, f"one of {', '.join(known)}")
+    return value

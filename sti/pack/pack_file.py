@@ -1,0 +1,147 @@
+"""One open pack file, and whether it still is what was opened.
+
+In: a path. Out: bytes at places, through a single descriptor that the storage lane reads through as
+well; and, when asked, whether the file has been changed, replaced or deleted since. Knows nothing
+of what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import weakref
+from pathlib import Path
+from typing import NamedTuple
+
+from sti.errors import PackCorruptError, PackError, PackFormatError, StorageError
+from sti.storage.file_reader import no_read_ahead
+
+
+class FileState(NamedTuple):
+    """What tells one state of a file from another."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> FileState:
+        """The state that the system reports."""
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    @property
+    def file_key(self) -> tuple[int, int]:
+        """Which file it is, whatever it holds."""
+        return self.device, self.inode
+
+
+class PackFile:
+    """An open pack. Reads may come from several threads at once; ``close`` must not overlap them.
+
+    Attributes:
+        path: the name it was opened by.
+        opened: its state when it was opened.
+
+    Raises:
+        PackError: there is no such file, or it may not be read.
+        StorageError: the system refuses for another reason.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise PackError(f"{path}: cannot be opened: {error.strerror}") from error
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be opened: {error.strerror}") from error
+        self._close = weakref.finalize(self, os.close, self._fd)
+        try:
+            self.opened = self._state()
+            if stat.S_ISDIR(os.fstat(self._fd).st_mode):
+                raise PackError(f"{path}: cannot be opened: it is a directory")
+        except BaseException:
+            self.close()
+            raise
+        self._place = os.path.abspath(path)  # wherever the process goes from here
+        self._named: tuple[int, int] | None = self.opened.file_key
+        no_read_ahead(self._fd)
+
+    @property
+    def descriptor(self) -> int:
+        """The open descriptor; it stays this object's.
+
+        Raises:
+            PackFormatError: the file was closed.
+        """
+        if not self._close.alive:
+            raise PackFormatError(f"{self.path}: closed; open the pack again")
+        return self._fd
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes at ``offset``, which must be inside the file as its size says.
+
+        Raises:
+            PackCorruptError: the file ends before that.
+            StorageError: reading failed.
+        """
+        parts: list[bytes] = []
+        while length > 0:
+            try:
+                part = os.pread(self.descriptor, length, offset)
+            except OSError as error:
+                raise StorageError(
+                    f"{self.path}: reading at {offset} failed: {error.strerror}"
+                ) from error
+            if not part:
+                raise PackCorruptError(f"{self.path}: ends unexpectedly; fetch the pack again")
+            parts.append(part)
+            offset, length = offset + len(part), length - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def check_unchanged(self) -> str | None:
+        """Compare the file's size and time of writing with those it was opened with.
+
+        Bytes that were changed and their time put back are not seen here, but by the checksums of
+        what is read. Not thread-safe.
+
+        Returns:
+            What to tell where the file was replaced or deleted, once for each change: it is still
+            there behind the open descriptor. None where there is nothing to tell.
+
+        Raises:
+            PackCorruptError: the open file itself was changed.
+            StorageError: the system does not tell.
+        """
+        now = self._state()
+        if (now.size, now.mtime_ns) != (self.opened.size, self.opened.mtime_ns):
+            raise PackCorruptError(f"{self.path}: was changed after it was opened; open it again")
+        try:
+            named = FileState.of(os.stat(self._place)).file_key
+        except OSError:
+            named = None
+        before, self._named = self._named, named
+        if named in (before, now.file_key):
+            return None
+        what = "deleted" if named is None else "replaced"
+        return (
+            f"{self.path}: was {what} after it was opened; answers still come from the file that "
+            "was opened; open the engine again to use the new one"
+        )
+
+    def _state(self) -> FileState:
+        try:
+            return FileState.of(os.fstat(self.descriptor))
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be examined: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._close()
+
+    def __enter__(self) -> PackFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

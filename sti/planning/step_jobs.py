@@ -1,0 +1,138 @@
+"""What one step of a plan needs at run time: where its bytes lie and how its shards decode.
+
+In: a plan and a pack's layout. Out: one ``StepJob`` per step, computed once per plan, so that the
+lanes only follow addresses. Knows nothing of threads, files or graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.codec.pieces import PIECE, SHARD
+from sti.model.group_layout import group_ranges
+from sti.model.manifest import Manifest, SliceGroup
+from sti.planning.plan import Plan, PlanStep, step_name
+from sti.storage.byte_ranges import ByteRange, cover
+
+Starts = NDArray[np.uint64]
+_Piece = tuple[int, int, int, int, int]
+"""An entry of ``PIECE``."""
+_NONE: _Piece = (0, 0, 0, 0, 0)
+
+
+class StepJob(NamedTuple):
+    """One step of a plan, ready to be read, decoded and computed. Offsets are the file's."""
+
+    group: SliceGroup
+    used: int
+    """How many of the group's slices are in use."""
+    connects: bool
+    """Whether it is the last step of its block."""
+    preload_bytes: int
+    ranges: tuple[ByteRange, ...]
+    covers: tuple[ByteRange, ...]
+    """Sector-aligned ``ranges``, as they are read; they lie one after the other in a slot."""
+    slot_starts: Starts
+    """Where the first byte of each range lies in a slot."""
+    packed_starts: Starts
+    """Where it lies when the ranges are stored end to end, as in the preload buffer."""
+    shards: NDArray[Any]
+    """``SHARD [width]``: the shards in use; the parts of their pieces are ``ranges``."""
+
+    @property
+    def name(self) -> str:
+        """The step's name in traces and messages."""
+        return step_name(self.group.layer, self.group.kind, self.group.number)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a ring slot that holds the step."""
+        return sum(item.length for item in self.covers)
+
+    def limited(self, planes: int) -> NDArray[Any]:
+        """``shards`` with at most the first ``planes`` planes of each; a copy."""
+        shards = self.shards.copy()
+        np.minimum(shards["planes"], planes, out=shards["planes"])
+        return shards
+
+
+def prepare(
+    plan: Plan, manifest: Manifest, offset_of: Callable[[SliceGroup], int]
+) -> tuple[StepJob, ...]:
+    """Jobs for all steps of a plan. ``offset_of`` tells where a group starts in the file."""
+    groups = [manifest.group(item.layer, item.kind, item.group) for item in plan.steps]
+    return tuple(
+        prepare_step(item, group, offset_of(group), width=plan.width)
+        for item, group in zip(plan.steps, groups, strict=True)
+    )
+
+
+def prepare_step(item: PlanStep, group: SliceGroup, offset: int, *, width: int) -> StepJob:
+    """The job of one planned group that starts at ``offset`` in the file.
+
+    ``width`` is the plan's: how many slices of the whole block are in use.
+    """
+    inside = group_ranges(group, item.counts)
+    covers = tuple(cover(ByteRange(offset + r.offset, r.length)) for r in inside)
+    slot_starts, packed_starts = [], []
+    slot = packed = 0
+    for found, whole in zip(inside, covers, strict=True):
+        slot_starts.append(slot + offset + found.offset - whole.offset)
+        packed_starts.append(packed)
+        slot += whole.length
+        packed += found.length
+    used = group.used(width)
+    return StepJob(
+        group=group,
+        used=used,
+        connects=group.first + used == width,
+        preload_bytes=item.preload_bytes,
+        ranges=tuple(ByteRange(offset + r.offset, r.length) for r in inside),
+        covers=covers,
+        slot_starts=np.array(slot_starts, np.uint64),
+        packed_starts=np.array(packed_starts, np.uint64),
+        shards=_shards(group, item.counts, inside),
+    )
+
+
+def _shards(group: SliceGroup, counts: Sequence[int], ranges: Sequence[ByteRange]) -> NDArray[Any]:
+    """The shards in use: their outlier lists, and the planes up to their fidelity."""
+    pieces: list[list[_Piece]] = [[] for _ in range(group.slices)]
+    for level, number, piece in _pieces(group, counts, ranges):
+        if len(pieces[number]) == level:  # a plane is useless without the ones below it
+            pieces[number].append(piece)
+    most = SHARD["pieces"].shape[0]
+    table = np.zeros(counts[0], SHARD)
+    for number, found in enumerate(pieces[: counts[0]]):
+        row = [*found, *[_NONE] * (most - len(found))]
+        table[number] = (number, len(found) - 1, np.array(row, PIECE))
+    return table
+
+
+def _pieces(
+    group: SliceGroup, counts: Sequence[int], ranges: Sequence[ByteRange]
+) -> Iterator[tuple[int, int, _Piece]]:
+    """What is read, piece by piece: its level (0: outlier lists), its slice, and where it lies."""
+
+    def home(start: int) -> tuple[int, int]:
+        """The range in which a prefix lies, and the prefix's first byte inside it."""
+        index = next(i for i, item in enumerate(ranges) if item.offset <= start < item.end)
+        return index, start - ranges[index].offset
+
+    part, start = home(0) if any(group.outlier_bytes[: counts[0]]) else (0, 0)
+    for number in range(counts[0]):
+        length = group.outlier_bytes[number]
+        yield 0, number, (part, length, start, group.outlier_checksums[number], 0)
+        start += length
+    plane_start = sum(group.outlier_bytes)
+    for level, (plane, count) in enumerate(zip(group.planes, counts, strict=True), start=1):
+        if count:
+            part, start = home(plane_start)
+            for place, number in enumerate(plane.order[:count]):
+                at = start + place * plane.shard_bytes
+                yield level, number, (part, plane.shard_bytes, at, plane.checksums[number], 0)
+        plane_start += plane.shard_bytes * len(plane.order)

@@ -1,0 +1,193 @@
+"""The index of a vocabulary: a hash table of line numbers, made of a blob of words.
+
+The hash of a word is the sum of its bytes, each times a power that depends on its position: all
+words are hashed at once without a loop over them, and the hashes of all prefixes of a text are one
+running sum. ``FORMAT.md`` specifies the three arrays, which packs contain.
+
+In: the vocabulary blob of a pack. Out: a ``VocabularyIndex``, or an error where the blob is no
+vocabulary. Knows nothing of look-ups, WordPiece or special tokens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.errors import PackFormatError
+
+_Counts = NDArray[np.unsignedinteger[Any]]
+
+HASH_BITS = 32
+
+HASH_BASE = 0x9E3779B1
+"""A byte of a word counts times a power of this; odd, so that the powers have inverses."""
+
+HASH_SCALE = 0x85EBCA6B
+"""Times this, what differs is carried up to the bits that choose the bucket."""
+
+CHUNK_BYTES = 16384
+"""Bytes of the blob, or words, that are worked on at a time."""
+
+_LONGEST_BLOB = (1 << 32) - 2
+
+
+class VocabularyIndex(NamedTuple):
+    """The index of n words. All arrays are uint32."""
+
+    starts: NDArray[np.uint32]
+    """``[n + 1]``: where each line begins in the blob, and where one more would."""
+    order: NDArray[np.uint32]
+    """``[n]``: line numbers by hash, and by number where hashes are equal."""
+    buckets: NDArray[np.uint32]
+    """``[2 ** bucket_bits(n) + 1]``: where each bucket begins in ``order``, and where the last
+    ends. A bucket has the hashes with equal leading bits."""
+
+
+def bucket_bits(words: int) -> int:
+    """Leading bits of a hash that choose its bucket: one to two buckets per word."""
+    return words.bit_length()  # more buckets would hardly speed up a look-up
+
+
+def make_index(
+    blob: bytes, *, base: int = HASH_BASE, scale: int = HASH_SCALE, chunk: int = CHUNK_BYTES
+) -> VocabularyIndex:
+    """Index a blob of words.
+
+    Args:
+        blob: UTF-8 words joined by newlines.
+        base, scale: numbers of the hash; packs use the usual ones.
+        chunk: bytes of the blob, or words, that are worked on at a time.
+
+    Raises:
+        PackFormatError: the blob is not UTF-8, contains a word twice, or is 4 GB long.
+    """
+    if len(blob) > _LONGEST_BLOB:
+        raise PackFormatError(f"tokenizer: a vocabulary of {len(blob)} bytes is too long")
+    starts = _line_starts(blob, chunk)
+    segments = _segments(starts, chunk)
+    _refuse_ill_formed(blob, starts, segments)
+    hashes = _line_hashes(blob, starts, segments, base, scale)
+    # By two halves of 16 bits: NumPy sorts those by radix, several times as fast.
+    order = np.lexsort((hashes.astype(np.uint16), (hashes >> 16).astype(np.uint16)))
+    hashes = hashes[order]
+    bits = bucket_bits(len(hashes))
+    buckets = _first_of_each(hashes >> np.uint32(HASH_BITS - bits), 1 << bits, chunk)
+    _refuse_repeated(blob, starts, order, hashes)
+    return VocabularyIndex(starts.astype(np.uint32), order.astype(np.uint32), buckets)
+
+
+def check_index(index: VocabularyIndex, blob_bytes: int) -> None:
+    """Refuse an index that a look-up in a blob of ``blob_bytes`` bytes would leave.
+
+    Raises:
+        PackFormatError: says what is wrong with it.
+    """
+    starts, order, buckets = index
+    words = order.size
+    sized = words > 0 and starts.size == words + 1
+    sized = sized and buckets.size == (1 << bucket_bits(words)) + 1
+    if not sized:
+        raise PackFormatError("tokenizer: the arrays of the index do not have sizes that fit")
+    ends = int(starts[0]) == 0 and int(starts[-1]) == blob_bytes + 1
+    if not ends or not (starts[1:] > starts[:-1]).all():
+        raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
+    if int(order.max()) >= words:
+        raise PackFormatError("tokenizer: the index names a line beyond the vocabulary")
+    if int(buckets[-1]) > words or not (buckets[1:] >= buckets[:-1]).all():
+        raise PackFormatError("tokenizer: the buckets of the index do not rise to its end")
+
+
+def hash_powers(starts: _Counts, base: int, scale: int) -> NDArray[np.uint32]:
+    """The power for each place in the longest line, modulo 2**32."""
+    powers = np.full(int(np.max(np.diff(starts))) - 1, base, np.uint32)
+    powers[:1] = scale
+    return np.cumprod(powers, dtype=np.uint32, out=powers)
+
+
+def _line_starts(blob: bytes, chunk: int) -> _Counts:
+    """Where each line begins, and where one more would: ``(lines + 1,)``."""
+    dtype = np.min_scalar_type(len(blob) + 1)
+    found = [np.zeros(1, dtype)]
+    for begin, end in _chunks(len(blob), chunk):
+        newlines = np.flatnonzero(np.frombuffer(blob, np.uint8, end - begin, begin) == ord("\n"))
+        found.append((newlines + begin + 1).astype(dtype))
+    return np.concatenate((*found, np.array([len(blob) + 1], dtype)))
+
+
+def _segments(starts: _Counts, chunk: int) -> list[tuple[int, int]]:
+    """All lines, parted where chunks of the blob would be: each part has at least one."""
+    offsets = np.arange(0, int(starts[-1]), chunk).astype(starts.dtype)
+    cuts: list[int] = np.searchsorted(starts[:-1], offsets).tolist()
+    return list(pairwise(sorted({0, len(starts) - 1, *cuts})))
+
+
+def _refuse_ill_formed(blob: bytes, starts: _Counts, segments: Sequence[tuple[int, int]]) -> None:
+    """Refuse what is not UTF-8, without making a text as long as the blob."""
+    for first, last in segments:
+        begin = int(starts[first])
+        try:
+            blob[begin : starts[last]].decode()
+        except UnicodeDecodeError as part:
+            start, end = begin + part.start, begin + part.end
+            error = UnicodeDecodeError(part.encoding, blob, start, end, part.reason)
+            raise PackFormatError(f"tokenizer: the vocabulary is not UTF-8: {error}") from error
+
+
+def _line_hashes(
+    blob: bytes, starts: _Counts, segments: Sequence[tuple[int, int]], base: int, scale: int
+) -> NDArray[np.uint32]:
+    """The hash of each line, modulo 2**32.
+
+    A line's share of a running sum over many lines is its hash times the power of its start, which
+    is divided out.
+    """
+    widest = max(int(starts[last] - starts[first]) for first, last in segments)
+    powers = np.full(widest, base, np.uint32)
+    inverses = np.full_like(powers, pow(base, -1, 1 << HASH_BITS))
+    powers[0], inverses[0] = scale, 1
+    np.cumprod(powers, dtype=np.uint32, out=powers)
+    np.cumprod(inverses, dtype=np.uint32, out=inverses)
+    hashes = np.empty(len(starts) - 1, np.uint32)
+    sums = np.zeros(len(powers) + 1, np.uint32)
+    for first, last in segments:
+        begin, size = int(starts[first]), int(starts[last] - starts[first]) - 1
+        values = np.frombuffer(blob, np.uint8, size, begin)
+        np.multiply(values, powers[:size], out=sums[1 : size + 1])
+        np.cumsum(sums[1 : size + 1], dtype=np.uint32, out=sums[1 : size + 1])
+        places = starts[first : last + 1].astype(np.intp) - begin
+        at = places[:-1]
+        hashes[first:last] = (sums[places[1:] - 1] - sums[at]) * inverses[at]
+    return hashes
+
+
+def _first_of_each(buckets: NDArray[np.uint32], count: int, chunk: int) -> NDArray[np.uint32]:
+    """Where each of ``count`` buckets begins in the sorted ``buckets``, and where the last ends."""
+    firsts = np.zeros(count + 1, np.uint32)
+    for begin, end in _chunks(len(buckets), chunk):
+        firsts[buckets[begin:end] + 1] = np.arange(begin + 1, end + 1)  # of equals the last stays
+    return np.maximum.accumulate(firsts, out=firsts)
+
+
+def _refuse_repeated(
+    blob: bytes, starts: _Counts, order: NDArray[np.intp], hashes: NDArray[np.uint32]
+) -> None:
+    """Among words with equal hashes, refuse the first that is repeated."""
+    after = np.flatnonzero(hashes[1:] == hashes[:-1])
+    if not after.size:
+        return
+    lines = sorted({*order[after].tolist(), *order[after + 1].tolist()})
+    words = [blob[int(starts[line]) : int(starts[line + 1]) - 1] for line in lines]
+    counts = Counter(words)
+    for word in words:
+        if counts[word] > 1:
+            raise PackFormatError(f"tokenizer: the vocabulary holds {word.decode()!r} twice")
+
+
+def _chunks(size: int, chunk: int) -> Iterator[tuple[int, int]]:
+    """``[0, size)`` in parts, so that what is made of one stays small."""
+    return ((at, min(size, at + chunk)) for at in range(0, size, chunk))
