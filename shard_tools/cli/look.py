@@ -12,6 +12,7 @@ from typing import Any
 from shard_tools.cli.arguments import PROGRAM
 from sti.cli.arguments import add_command, add_pack
 from sti.cli.program import print_json, tell_failure
+from sti.report.wording import counted
 
 _INSPECT_EXAMPLES = """\
 examples:
@@ -68,7 +69,7 @@ def _verify(args: argparse.Namespace) -> int:
     failure = None
     if not report.good:
         failure = PackCorruptError(
-            f"{args.pack}: {len(report.damage)} of {report.checksums} parts are damaged; fetch or "
+            f"{args.pack}: damaged in {counted(len(report.damage), 'place')}, as listed; fetch or "
             "build the pack again"
         )
     if args.json:

@@ -55,6 +55,7 @@ class EngineCore:
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
         self.closed = False
+        self._untold: list[str] = []
         self._lock = threading.RLock()
         self._process = os.getpid()
         backend = OrtBackend(reader, threads=self.threads)
@@ -125,22 +126,25 @@ class EngineCore:
             result = make_result(
                 manifest, batch, plan, outcome, total_s=total_s, notices=tuple(notices)
             )
+            notices.clear()
             self.plans.hold(prepared)
         return result
 
     @contextmanager
     def _watching(self) -> Iterator[list[str]]:
-        """Refuse a file that is changed before or during a run; tell of one that is replaced."""
-        notices: list[str] = []
+        """Refuse a file that is changed before or during a run; tell of one that is replaced.
+
+        What a run that fails had to tell is told by the next one.
+        """
 
         def look() -> None:
             notice = self.reader.check_unchanged()
             if notice is not None:
-                notices.append(notice)
+                self._untold.append(notice)
 
         look()
         try:
-            yield notices
+            yield self._untold
         except PackCorruptError:
             look()  # what was changed looks damaged, and has another remedy
             raise

@@ -32,6 +32,7 @@ from sti.planning.downgrade import Downgrade, downgraded
 from sti.planning.expected_loss import expected_loss
 from sti.planning.plan import Plan
 from sti.planning.span import Span, busy_s
+from sti.report.wording import show_metric
 from sti.units import format_size
 
 AnswerT = TypeVar("AnswerT", EmbeddingAnswer, ClassAnswer, ValueAnswer, SpanAnswer)
@@ -236,5 +237,5 @@ def describe_downgrades(downgrades: Sequence[Downgrade], quality: Estimate | Non
     text += f", and {len(others)} more; " if others else "; "
     text += "answered at the fidelity below"
     if quality is not None:
-        text += f", expected {quality.metric} {quality.value:.3f}"
+        text += f", expected {quality.metric} {show_metric(quality.metric, quality.value)}"
     return f"{text}; fetch the pack again (`sti-shard verify` lists all damage)"

@@ -51,7 +51,8 @@ class PackFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # Without waiting for whoever would write to a pipe.
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise PackError(f"{path}: cannot be opened: {error.strerror}") from error
         except OSError as error:
@@ -59,8 +60,8 @@ class PackFile:
         self._close = weakref.finalize(self, os.close, self._fd)
         try:
             self.opened = self._state()
-            if stat.S_ISDIR(os.fstat(self._fd).st_mode):
-                raise PackError(f"{path}: cannot be opened: it is a directory")
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                raise PackError(f"{path}: cannot be opened: it is not a regular file")
         except BaseException:
             self.close()
             raise

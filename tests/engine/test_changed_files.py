@@ -262,6 +262,19 @@ def test_warnings_that_are_errors_are_raised_once_a_change(path: Path, engine: s
         np.testing.assert_array_equal(engine.embed(TEXTS), expected)
 
 
+def test_what_a_failed_run_could_not_tell_is_told_by_the_next(
+    path: Path, engine: sti.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(OrtSentenceState, "finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.run(TEXTS)
+    with pytest.warns(sti.StiWarning, match="deleted"):
+        assert len(engine.run(TEXTS).notices) == 1
+    assert not engine.run(TEXTS).notices
+
+
 def test_a_path_is_meant_from_where_it_was_opened(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
