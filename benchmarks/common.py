@@ -140,6 +140,30 @@ def print_report(
     return 0
 
 
+def repeat_on_pack(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    measure: Callable[..., Report],
+    *,
+    repeated: str,
+    default: int,
+) -> int:
+    """Run and print a benchmark of one pack, ``measure(pack, repeats=...)``.
+
+    Args:
+        repeated: what is done again and again, for the help.
+        default: how often.
+    """
+    parser.add_argument("pack", type=Path, metavar="PACK")
+    parser.add_argument(
+        "--repeats", type=int, default=default, help=f"{repeated} of each; default: {default}"
+    )
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    return print_report(parser, options, lambda: measure(options.pack, repeats=options.repeats))
+
+
 def about_machine() -> list[str]:
     """The machine, the software, and how busy the machine is at this moment."""
     load = os.getloadavg()[0]

@@ -70,14 +70,7 @@ def measure(pack: Path, *, repeats: int) -> Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = common.parser("opening", __doc__, "models/all-MiniLM-L6-v2.sti.safetensors")
-    parser.add_argument("pack", type=Path, metavar="PACK")
-    parser.add_argument("--repeats", type=int, default=40, help="openings of each; default: 40")
-    options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error("--repeats must be at least 1")
-    return common.print_report(
-        parser, options, lambda: measure(options.pack, repeats=options.repeats)
-    )
+    return common.repeat_on_pack(parser, arguments, measure, repeated="openings", default=40)
 
 
 if __name__ == "__main__":

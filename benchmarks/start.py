@@ -80,14 +80,7 @@ def _start(command: Sequence[str], pack: Path) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = common.parser("start", __doc__, "models/all-MiniLM-L6-v2.sti.safetensors")
-    parser.add_argument("pack", type=Path, metavar="PACK")
-    parser.add_argument("--repeats", type=int, default=15, help="starts of each; default: 15")
-    options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error("--repeats must be at least 1")
-    return common.print_report(
-        parser, options, lambda: measure(options.pack, repeats=options.repeats)
-    )
+    return common.repeat_on_pack(parser, arguments, measure, repeated="starts", default=15)
 
 
 if __name__ == "__main__":

@@ -126,9 +126,9 @@ class LaneTimer:
             for lane, found in outcome.trace.lanes.items()
             for span in found
         }
+        lessened = {item.step for item in outcome.trace.downgrades}
         for job in jobs:
-            less = job.name in {item.step for item in outcome.trace.downgrades}
-            (self._spoiled if less else self._seen.steps).append(
+            (self._spoiled if job.name in lessened else self._seen.steps).append(
                 StepTime(
                     kind=job.group.kind,
                     bits=bits,
