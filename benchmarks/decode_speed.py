@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice, product
+from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -32,11 +33,12 @@ from benchmarks.common import LIMITS, Column, Report, Table, about_machine, at_m
 from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import EncodedShard, Encoder
 from shard_tools.quantization.grids import outlier_cut, quantize_matrix
-from sti.backend.working_buffer import WorkingBuffer
+from sti.backend.working_buffer import WorkingBuffer, buffer_bytes
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import PORTABLE
 from sti.codec.decoders import available_paths, make_decoder
-from sti.codec.pieces import GroupDecoder
+from sti.codec.pieces import GroupDecoder, OperandRoom
+from sti.model.manifest import COLUMNS, ROWS, BlockKind, Operand
 from sti.storage.reader import aligned_buffer
 from tests.support.groups import StoredGroup, stored_group
 
@@ -53,21 +55,37 @@ SLICES = 12
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Blocks of one kind: weights of each operand in one slice, slices in a group, and how many
-    times ``MOST_RATIO`` they may take, if anything is asked of them.
+    """Blocks of one kind: the width of the model and of a slice, how many operands lie side by side
+    (one joins the slices), slices in a group, and how many times ``MOST_RATIO`` they may take, if
+    anything is asked of them.
     """
 
     name: str
-    sizes: tuple[int, ...]
+    hidden: int
+    width: int
+    side_by_side: int
     group: int
     limit: float | None
 
+    @property
+    def kind(self) -> BlockKind:
+        """As a manifest says it."""
+        into = Operand("in", (self.hidden, self.width), COLUMNS)
+        out = Operand("out", (self.width, self.hidden), ROWS)
+        operands = (*(into,) * self.side_by_side, out)
+        return BlockKind(self.name, "", "tokens", operands, (), (), (), (self.group,))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Weights of each operand in one slice."""
+        return tuple(prod(operand.shape) for operand in self.kind.operands)
+
 
 CASES = (
-    Case("BERT-base FFN", (768 * 256, 256 * 768), 3, 1.0),
-    Case("BERT-base attention", (768 * 64,) * 4, 6, None),
-    Case("MiniLM FFN", (384 * 128, 128 * 384), 12, SMALL_MAY),
-    Case("MiniLM attention", (384 * 32,) * 4, 12, SMALL_MAY),
+    Case("BERT-base FFN", 768, 256, 1, 3, 1.0),
+    Case("BERT-base attention", 768, 64, 3, 6, None),
+    Case("MiniLM FFN", 384, 128, 1, 12, SMALL_MAY),
+    Case("MiniLM attention", 384, 32, 3, 12, SMALL_MAY),
 )
 
 
@@ -116,7 +134,8 @@ def cells_of(
     parts = q[: SLICES * size].reshape(SLICES, size)
     shards = [encoder.encode(part, case.sizes) for part in parts]
     firsts = range(0, SLICES, case.group)
-    buffers = [WorkingBuffer([(n,) for n in case.sizes], case.group, np.int8) for _ in range(2)]
+    memory = [WorkingBuffer(buffer_bytes(case.kind, case.group)) for _ in range(2)]
+    buffers = [found.operands(case.kind, case.group, np.dtype(np.int8)) for found in memory]
     ends = np.cumsum(case.sizes)[:-1]
     block = [np.ascontiguousarray(part) for part in np.split(parts, ends, axis=1)]
     copies = cycle(
@@ -127,7 +146,7 @@ def cells_of(
     count = 1 + FRESH_BYTES // sum(group.data.size for group in groups)
     blocks = cycle([[(_fresh(data), *rest) for data, *rest in groups] for _ in range(count)])
     for path in available_paths():
-        decoder = make_decoder(codebook, unsigned=False, path=path)
+        decoder = make_decoder(codebook, weights="s8", path=path)
         for check in (True, False):
             run = partial(_decode, decoder, blocks, buffers, check)
             yield Cell(case, codebook.ladder[level], path, check, run)
@@ -141,22 +160,23 @@ def _fresh(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _copy(
-    copies: Iterator[Sequence[NDArray[Any]]], case: Case, buffers: Sequence[WorkingBuffer]
+    copies: Iterator[Sequence[NDArray[Any]]], case: Case, buffers: Sequence[Sequence[OperandRoom]]
 ) -> None:
     block = next(copies)
-    for first, buffer in zip(range(0, SLICES, case.group), cycle(buffers), strict=False):
-        for source, target in zip(block, buffer.operands, strict=True):
-            np.copyto(target[: case.group], source[first : first + case.group])
+    for first, rooms in zip(range(0, SLICES, case.group), cycle(buffers), strict=False):
+        for source, room in zip(block, rooms, strict=True):
+            part = source[first : first + case.group]
+            np.copyto(room.matrix, part.reshape(room.matrix.shape))
 
 
 def _decode(
     decoder: GroupDecoder,
     blocks: Iterator[Sequence[Any]],
-    buffers: Sequence[WorkingBuffer],
+    buffers: Sequence[Sequence[OperandRoom]],
     check: bool,
 ) -> None:
-    for group, buffer in zip(next(blocks), cycle(buffers), strict=False):
-        assert decoder.decode(*group, buffer.operands, check=check) is None
+    for group, rooms in zip(next(blocks), cycle(buffers), strict=False):
+        assert decoder.decode(*group, rooms, check=check) is None
 
 
 def measure(repeats: int, cases: Sequence[Case] = CASES) -> Report:
@@ -197,11 +217,11 @@ def _limits(cell: Cell, ratio: float) -> Iterator[tuple[str | float | int | None
 def _call_cost(codebook: Codebook) -> str:
     """What a call costs by itself, on the best path."""
     shard = Encoder(codebook, cut=outlier_cut()).encode(np.zeros(8, np.int8), (8,))
-    decoder, group = make_decoder(codebook, unsigned=False), stored([shard], 5)
-    out, samples = [np.zeros((1, 8), np.int8)], []
+    decoder, group = make_decoder(codebook, weights="s8"), stored([shard], 5)
+    rooms, samples = [OperandRoom(np.zeros((1, 8), np.int8), 1, 1, columns=False)], list[float]()
     for _ in range(2000):
         start = perf_counter()
-        decoder.decode(*group, out)
+        decoder.decode(*group, rooms)
         samples.append(perf_counter() - start)
     return f"a call costs by itself (a shard of 8 weights, {decoder.path}): " + (
         f"{median(samples) * 1e6:.1f} us"

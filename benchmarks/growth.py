@@ -36,8 +36,9 @@ from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
 from shard_tools.packing.repack import repack
 from shard_tools.progress import Progress
-from sti.benchmark.comparison import System, compare
+from sti.benchmark.comparison import compare
 from sti.benchmark.roofline import read_rate
+from sti.benchmark.system_child import System
 from sti.benchmark.system_process import Spec
 from sti.calibration.sample_texts import SampleTexts
 from sti.device import host
@@ -47,7 +48,7 @@ from sti.engine.engine import Engine
 from sti.model.manifest import Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.decode_threads import decode_threads
+from sti.planning.lane_threads import usual_threads
 from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
@@ -131,7 +132,7 @@ def make_pack(work: Path, shape: Shape, widths: Sequence[int]) -> Path:
                 full,
                 *(Submodel(full.depth, n, full.layers, 1.0 - n / full.width) for n in narrow),
             )
-            repack(reader, path, replace(reader.manifest, submodels=submodels))
+            repack(reader, path, reader.manifest._replace(submodels=submodels))
     return path
 
 
@@ -158,10 +159,11 @@ def _point(x: float, runs: Sequence[Sample]) -> Point:
     return Point(
         x=x,
         total_s=middle(lambda run: run.total_s),
-        lanes={lane: float(median(run.lanes[lane] for run in runs)) for lane in LANES},
-        ideal_s=middle(lambda run: run.ideal.limited_s),
-        unlimited_s=middle(lambda run: run.ideal.unlimited_s),
-        ratio=middle(lambda run: run.total_s / run.ideal.limited_s),
+        threads=runs[0].threads,
+        work_s={work: float(median(run.work_s[work] for run in runs)) for work in LANES},
+        schedule_s=middle(lambda run: run.schedule.limited_s),
+        unlimited_s=middle(lambda run: run.schedule.unlimited_s),
+        ratio=middle(lambda run: run.over_schedule),
         bytes_read=middle(lambda run: run.bytes_read),
     )
 
@@ -241,10 +243,12 @@ class Bench:
                 Target(preload_bytes=parse_size(self._scale.preload)),
             ),
             bits=_BITS,
-            decode_threads=decode_threads(
+            threads=usual_threads(
                 self._base.manifest,
+                self._scale.usual_tokens,
+                compute=self._base.threads,
                 cores=host.core_count(),
-                compute_threads=self._base.threads,
+                width=width,
             ),
             width=width,
         )
@@ -340,7 +344,8 @@ def measure(
         growth_fit.fit_table(axes),
     ]
     notes = [
-        "a lane's sum is the time in which it worked during the run, beside the other lanes",
+        "storage, decode and compute are the times of each kind of work during the run, on all "
+        "threads together; where threads share the steps, decode and compute limit together",
         f"batches are of sentences of {SENTENCE} tokens",
     ]
     beyond = [f"{rate:g}" for rate in scale.rates if rate > disk]

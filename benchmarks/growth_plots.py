@@ -61,7 +61,7 @@ def _draw(panel: Any, axis: Axis) -> None:
     values = list(total)
     for lane, (color, style) in _LINES.items():
         # A lane without work has no place on a logarithmic scale.
-        sums = [point.lanes[lane] * 1e3 or math.nan for point in axis.points]
+        sums = [point.work_s[lane] * 1e3 or math.nan for point in axis.points]
         panel.plot(xs, sums, style, color=color, markersize=3.5, linewidth=1.2, label=lane)
         values += [value for value in sums if not math.isnan(value)]
     power = axis.exponent

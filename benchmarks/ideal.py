@@ -9,23 +9,19 @@ in the ideal schedule, too.
 
 Steps wait as in `sti.planning.cost_model.run_steps`, with two differences that keep the ideal below
 any run of the executors. Token embeddings are read on the caller's thread, so groups may be read
-meanwhile. And the shares of several decode threads are levelled out: no run is faster than with
-equal shares.
+meanwhile. And threads that share compute do the steps that they did, not those that they are free
+for first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sti.device.lanes import COMPUTE, DECODE, STORAGE
-from sti.model.fidelity import WORKING_BUFFERS
-from sti.model.manifest import Manifest
+from sti.device.lanes import COMPUTE, DECODE, STORAGE, lane_of
 from sti.pipeline.trace import PLAN, TOKENIZE, Trace
-from sti.planning.plan import Plan
-from sti.planning.timeline import Lane, TimelineStep, simulate
+from sti.planning.plan import Plan, connect_name
+from sti.planning.timeline import TimelineStep, simulate
 
-_LANES = (Lane(STORAGE), Lane(DECODE), Lane(COMPUTE))
 _BEFORE = (TOKENIZE, PLAN)
 _EMBEDDINGS, _EMBED, _HEAD = "embeddings", "embed", "head"
 _FLOW_STARTS = 0
@@ -42,30 +38,29 @@ class Ideal:
     """With room for every group, compressed and decoded."""
 
 
-def ideal(plan: Plan, manifest: Manifest, trace: Trace) -> Ideal:
-    """The ideal schedule of a run of ``plan``, pipelined or sequential.
+def ideal(plan: Plan, trace: Trace) -> Ideal:
+    """The ideal schedule of a run of ``plan``, under its threads or sequential.
 
     Raises:
         ValueError: the trace lacks a step of the plan, so it is of another run.
     """
-    times = _Times(trace)
-    slots = plan.read_ahead + 1
-    buffers = {kind.name: WORKING_BUFFERS for kind in manifest.kinds}
-    endless = dict.fromkeys(buffers, len(plan.steps))
+    times, count = _Times(plan, trace), len(plan.steps)
     return Ideal(
-        limited_s=_total_s(_steps(plan, times, slots, buffers)),
-        unlimited_s=_total_s(_steps(plan, times, len(plan.steps), endless)),
+        limited_s=_total_s(plan, times, plan.read_ahead + 1, plan.threads.buffers),
+        unlimited_s=_total_s(plan, times, count, count),
     )
 
 
 class _Times:
-    """How long each piece of work of a trace took, by lane and name; decode threads averaged."""
+    """How long each piece of work of a trace took, by lane and name."""
 
-    def __init__(self, trace: Trace) -> None:
-        self._found: dict[tuple[str, str], list[float]] = {}
-        for lane, spans in trace.lanes.items():
-            for span in spans:
-                self._found.setdefault((lane, span.name), []).append(span.duration_s)
+    def __init__(self, plan: Plan, trace: Trace) -> None:
+        self._threads = plan.threads.compute
+        self._found = {
+            (lane, span.name): span.duration_s
+            for lane, spans in trace.lanes.items()
+            for span in spans
+        }
 
     def of(self, lane: str, name: str) -> float:
         """Seconds of a step that every run has."""
@@ -76,35 +71,56 @@ class _Times:
 
     def get(self, lane: str, name: str) -> float | None:
         """Seconds of a step that a run may lack: what is preloaded whole is not read."""
-        found = self._found.get((lane, name))
-        return None if found is None else sum(found) / len(found)
+        return self._found.get((lane, name))
+
+    def shares(self, lane: str, name: str) -> dict[int, float]:
+        """The threads that did a step, or a share of it, and their seconds."""
+        found = {
+            thread: self._found[lane_of(lane, thread), name]
+            for thread in range(self._threads)
+            if (lane_of(lane, thread), name) in self._found
+        }
+        return found or {0: self.of(lane, name)}
 
 
-def _steps(plan: Plan, times: _Times, slots: int, buffers: dict[str, int]) -> list[TimelineStep]:
-    """The steps of the run. Slots and buffers are freed, and taken, oldest first."""
+def _total_s(plan: Plan, times: _Times, slots: int, buffers: int) -> float:
+    """Seconds of the run. Slots and buffers are freed, and taken, oldest first."""
+    threads = plan.threads
+    decoder, storage = threads.compute, threads.compute + threads.decode
+    storing = (storage,) if threads.storage else (0,)
     steps = [
-        TimelineStep(COMPUTE, sum(times.get(COMPUTE, name) or 0.0 for name in _BEFORE)),
-        TimelineStep(COMPUTE, times.of(STORAGE, _EMBEDDINGS)),
-        TimelineStep(COMPUTE, times.of(COMPUTE, _EMBED)),
+        TimelineStep(COMPUTE, sum(times.get(COMPUTE, name) or 0.0 for name in _BEFORE), (0,)),
+        TimelineStep(COMPUTE, times.of(STORAGE, _EMBEDDINGS), (0,)),
+        TimelineStep(COMPUTE, times.of(COMPUTE, _EMBED), (0,)),
     ]
-    freed_slots = [_FLOW_STARTS] * slots
-    freed_buffers = {kind: [_FLOW_STARTS] * count for kind, count in buffers.items()}
-    for step in plan.steps:
-        name = step.name
-        read, decode, compute = range(len(steps), len(steps) + 3)
-        read_s = times.get(STORAGE, name)
-        slot = _FLOW_STARTS
+    ready = len(steps) - 1
+    freed_slots: list[tuple[int, ...]] = [(_FLOW_STARTS,)] * slots
+    freed_buffers: list[tuple[int, ...]] = [(_FLOW_STARTS,)] * buffers
+    decoded: list[int] = []
+    block: list[int] = []
+    for step, after in zip(plan.steps, (*plan.steps[1:], None), strict=True):
+        name, read_s = step.name, times.get(STORAGE, step.name)
+        slot = (_FLOW_STARTS,) if read_s is None else freed_slots.pop(0)
+        read = len(steps)
+        steps.append(TimelineStep(STORAGE, read_s or 0.0, storing, after=slot))
+        buffer = freed_buffers.pop(0) if threads.decode else ()
+        for thread, seconds in times.shares(DECODE, name).items():
+            doing = (decoder if threads.decode else thread,)
+            decoded.append(len(steps))
+            steps.append(TimelineStep(DECODE, seconds, doing, after=(read, *buffer)))
         if read_s is not None:
-            slot = freed_slots.pop(0)
-            freed_slots.append(decode)
-        buffer = freed_buffers[step.kind].pop(0)
-        freed_buffers[step.kind].append(compute)
-        steps.append(TimelineStep(STORAGE, read_s or 0.0, after=(slot,)))
-        steps.append(TimelineStep(DECODE, times.of(DECODE, name), after=(read, buffer)))
-        steps.append(TimelineStep(COMPUTE, times.of(COMPUTE, name), after=(decode,)))
-    steps.append(TimelineStep(COMPUTE, times.of(COMPUTE, _HEAD)))
-    return steps
-
-
-def _total_s(steps: Sequence[TimelineStep]) -> float:
-    return simulate(_LANES, steps).spans[-1].end_s
+            freed_slots.append(tuple(decoded))
+        needed = (*range(read + 1, len(steps)), ready)
+        computed = []
+        for thread, seconds in times.shares(COMPUTE, name).items():
+            computed.append(len(steps))
+            steps.append(TimelineStep(COMPUTE, seconds, (thread,), after=needed))
+        freed_buffers.append(tuple(computed))
+        block += computed
+        if after is None or (after.layer, after.kind) != (step.layer, step.kind):
+            name, ready = connect_name(step.layer, step.kind), len(steps)
+            for thread, seconds in times.shares(COMPUTE, name).items():
+                steps.append(TimelineStep(COMPUTE, seconds, (thread,), after=tuple(block)))
+            block = []
+    steps.append(TimelineStep(COMPUTE, times.of(COMPUTE, _HEAD), (0,), after=(ready,)))
+    return simulate(steps).spans[-1].end_s

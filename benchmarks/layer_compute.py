@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 from benchmarks.common import LIMITS, Column, Report, Table, about_machine, at_most, parser
 from benchmarks.ort_layer import EPSILON, Shape, exported, quantized
 from shard_tools.graphs.blocks import build_attention, build_connect, build_ffn
-from shard_tools.graphs.writer import Weights
+from sti.codec.weights import DTYPES, Weights
 
 Array = NDArray[Any]
 Feeds = dict[str, Array]
@@ -117,10 +117,10 @@ def streamed_feeds(shape: Shape, weights: Weights) -> dict[str, Feeds]:
     """Random inputs of each graph of a layer."""
     rng = np.random.default_rng(1)
     d, m, n, f = shape.hidden, shape.heads, shape.head, shape.neurons
-    low, kind = (0, np.uint8) if weights == "u8" else (-128, np.int8)
+    low, high = {"s8": (-128, 128), "u8": (0, 256), "s7": (-64, 64)}[weights]
 
     def operand(*extents: int) -> Array:
-        return rng.integers(low, low + 256, extents).astype(kind)
+        return rng.integers(low, high, extents).astype(DTYPES[weights])
 
     def floats(*extents: int, spread: float = 1.0) -> Array:
         return (spread * rng.standard_normal(extents)).astype(np.float32)
@@ -128,22 +128,24 @@ def streamed_feeds(shape: Shape, weights: Weights) -> dict[str, Feeds]:
     def scales(*extents: int) -> Array:
         return rng.uniform(2e-4, 6e-4, extents).astype(np.float32)
 
-    h = floats(shape.batch, shape.tokens, d)
-    attention = {"h": h, "o": operand(m, n, d), "o_scale": scales(d)}
+    h = floats(shape.tokens, shape.batch, d)
+    given = {"xs": np.abs(h).max(axis=-1, keepdims=True) * np.float32(1 / 127)}
+    given["xq"] = (np.rint(h / given["xs"]) + 128).astype(np.uint8)
+    own = {f"own_{name}": value for name, value in given.items()}
+    attention = given | own | {"o": operand(m * n, d), "o_scale": scales(d)}
     for name in "qkv":
-        attention |= {name: operand(m, d, n), f"{name}_scale": scales(m, 1, n)}
+        attention |= {name: operand(d, m * n), f"{name}_scale": scales(m * n)}
     for name in ("q_bias", "v_bias"):
-        attention[name] = floats(m, 1, n, spread=0.1)
-    ffn = {
-        "h": h,
-        "up": operand(m, d, f),
-        "up_scale": scales(m, 1, f),
-        "up_bias": floats(m, 1, f, spread=0.1),
-        "down": operand(m, f, d),
+        attention[name] = floats(m * n, spread=0.1)
+    ffn = given | {
+        "up": operand(d, m * f),
+        "up_scale": scales(m * f),
+        "up_bias": floats(m * f, spread=0.1),
+        "down": operand(m * f, d),
         "down_scale": scales(d),
     }
     connect = {
-        "partial": floats(shape.batch, shape.tokens, d),
+        "partial": floats(shape.tokens, shape.batch, d),
         "residual": h,
         "bias": floats(d, spread=0.1),
         "gamma": 1 + floats(d, spread=0.1),
@@ -181,34 +183,27 @@ def products(shape: Shape, feeds: Mapping[str, Feeds], settings: Settings) -> Ti
     operands |= {name: feeds["attention"][name] for name in "qkvo"}
     operands |= {name: feeds["ffn"][name] for name in ("up", "down")}
     unsigned = settings.weights == "u8"
+    weight_names = ("q", "k", "v", "o", "up", "down")
     weight_type = TensorProto.UINT8 if unsigned else TensorProto.INT8
     zeros = [
         helper.make_tensor("zero", TensorProto.UINT8, [], [128]),
         helper.make_tensor("weight_zero", weight_type, [], [128 if unsigned else 0]),
-        helper.make_tensor("flat", TensorProto.INT64, [2], [-1, shape.hidden]),
     ]
     nodes = []
-    for name in ("q", "k", "v", "o", "up", "down"):
-        x, weight = "x", name
-        if f"x_{name}" in widths:
-            x, weight = f"x_{name}", f"{name}_flat"
-            nodes.append(helper.make_node("Reshape", [name, "flat"], [weight]))
-        feed = [x, weight, "zero", "weight_zero"]
+    for name in weight_names:
+        x = f"x_{name}" if f"x_{name}" in widths else "x"
+        feed = [x, name, "zero", "weight_zero"]
         nodes.append(helper.make_node("MatMulInteger", feed, [f"y_{name}"]))
     graph = helper.make_graph(
         nodes,
         "products",
         [
             helper.make_tensor_value_info(
-                name, weight_type if value.ndim == 3 else TensorProto.UINT8, [None] * value.ndim
+                name, weight_type if name in weight_names else TensorProto.UINT8, [None, None]
             )
-            for name, value in operands.items()
+            for name in operands
         ],
-        [
-            helper.make_tensor_value_info(node.output[0], TensorProto.INT32, None)
-            for node in nodes
-            if node.op_type == "MatMulInteger"
-        ],
+        [helper.make_tensor_value_info(node.output[0], TensorProto.INT32, None) for node in nodes],
         zeros,
     )
     made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
@@ -234,7 +229,7 @@ def measure(shape: Shape, settings: Settings) -> dict[str, float]:
     model = exported(shape)
     int8, default = quantized(model), default_options(settings.threads)
     whole: Feeds = {
-        "h": feeds["attention"]["h"],
+        "h": np.ascontiguousarray(feeds["connect"]["residual"].swapaxes(0, 1)),
         "mask": np.zeros((shape.batch, 1, 1, shape.tokens), dtype=np.float32),
     }
     return interleaved(
@@ -284,7 +279,7 @@ def main() -> None:
     options.add_argument("--layer", choices=sorted({shape.name for shape in SHAPES}))
     options.add_argument("--tokens", type=int, help="only shapes of so many tokens")
     options.add_argument("--threads", type=int, default=1, help="default: 1")
-    options.add_argument("--weights", choices=("s8", "u8"), default="s8", help="default: s8")
+    options.add_argument("--weights", choices=("s8", "u8", "s7"), default="s8", help="default: s8")
     options.add_argument("--repeats", type=int, default=20, help="turns; default: 20")
     given = options.parse_args()
     chosen = [

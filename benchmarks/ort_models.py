@@ -155,13 +155,17 @@ class Export:
             h = self.layer(f"encoder.layer.{layer}.", h, mask)
         self.pool(h)
         shape = ["batch", "tokens"]
-        graph = helper.make_graph(
-            self.nodes,
-            "sentence_embedding",
+        return self.wrap(
             [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in _INPUTS],
-            [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", self.hidden])],
-            list(self.constants.values()),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", self.hidden]),
         )
+
+    def wrap(
+        self, inputs: Sequence[onnx.ValueInfoProto], output: onnx.ValueInfoProto
+    ) -> onnx.ModelProto:
+        """The nodes and constants so far as a model."""
+        constants = list(self.constants.values())
+        graph = helper.make_graph(self.nodes, "sentence_embedding", inputs, [output], constants)
         opset = helper.make_opsetid("", _OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=8)
 
@@ -233,17 +237,16 @@ class Export:
         return self.op("Add", self.weight(f"{module}.bias"), product)
 
     def norm(self, module: str, x: str) -> str:
-        """Layer normalization, under either of its tensors' names."""
+        """Layer normalization."""
+        return self.op(
+            "LayerNormalization", x, *self.norm_weights(module), axis=-1, epsilon=self.epsilon
+        )
+
+    def norm_weights(self, module: str) -> tuple[str, str]:
+        """Gamma and beta of a norm, under either of their names."""
         old = f"{self.prefix}{module}.gamma" in self.checkpoint.names()
         gamma, beta = ("gamma", "beta") if old else ("weight", "bias")
-        return self.op(
-            "LayerNormalization",
-            x,
-            self.weight(f"{module}.{gamma}"),
-            self.weight(f"{module}.{beta}"),
-            axis=-1,
-            epsilon=self.epsilon,
-        )
+        return self.weight(f"{module}.{gamma}"), self.weight(f"{module}.{beta}")
 
     def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Append a node; returns the name of its only output."""

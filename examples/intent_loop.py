@@ -19,7 +19,7 @@ import os
 import statistics
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def answer(engine: sti.Engine, text: str) -> dict[str, Any]:
         "expected_bytes": predicted.bytes_read,
         "depth": plan.depth,
         "width": plan.width,
-        "expected_quality": asdict(predicted.quality) if predicted.quality else None,
+        "expected_quality": predicted.quality._asdict() if predicted.quality else None,
     }
 
 

@@ -134,6 +134,10 @@ class JsonFields:
         """The names of all fields."""
         return tuple(self._value)
 
+    def members(self) -> dict[str, Any]:
+        """All fields by name, as they are, in a dictionary of the caller's own."""
+        return dict(self._value)
+
 
 def _floats(values: Sequence[int | float]) -> tuple[float, ...] | None:
     """The numbers as floats, or None if one of them is not finite or too large for a float."""

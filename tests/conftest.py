@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, settings
 
 # Before anything imports ONNX Runtime: its telemetry keeps a database and a thread of its own.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# Processes that tests start keep what they compiled: each would compile all of our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from tests.support.checkpoints import Task, write_checkpoint
 

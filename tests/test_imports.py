@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 
 import sti
 from sti.report.installation import install_hint
+from sti.storage.digest import sha256
 
 RUN = """
 import json, sys
@@ -116,7 +119,11 @@ def test_asking_for_help_loads_no_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["statistics", "tomllib", "csv", "sti.benchmark.runs", "sti.calibration.fit_profile"]
+    "module",
+    [
+        *("statistics", "tomllib", "csv", "shutil", "sti.benchmark.runs"),
+        "sti.calibration.fit_profile",
+    ],
 )
 def test_running_a_pack_loads_nothing_that_only_other_commands_need(
     tiny_pack: Path, tmp_path: Path, module: str
@@ -128,6 +135,24 @@ def test_running_a_pack_loads_nothing_that_only_other_commands_need(
         f"sys.exit({module!r} in sys.modules)"
     )
     run(code, tmp_path)
+
+
+@pytest.mark.skipif(
+    not any(importlib.util.find_spec(name) for name in ("_sha2", "_sha256")),
+    reason="this Python has no SHA-256 of its own",
+)
+def test_running_a_pack_loads_no_openssl(tiny_pack: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from sti.cli.main import main\n"
+        f"assert main(['run', {str(tiny_pack)!r}, 'the dog', '--fidelity', '4', '--json']) == 0\n"
+        "sys.exit('_hashlib' in sys.modules)"
+    )
+    run(code, tmp_path)
+
+
+def test_packs_are_named_by_the_sha256_of_the_standard_library() -> None:
+    assert sha256(b"a pack").hexdigest() == hashlib.sha256(b"a pack").hexdigest()
 
 
 def test_only_training_imports_torch(tmp_path: Path) -> None:

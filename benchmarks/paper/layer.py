@@ -152,7 +152,7 @@ class Layers:
         for name, value in self._vectors[layer].items():
             self._graph.bind(name, value)
         self._graph.bind("h", self._values[0])
-        self._graph.bind_output(self._values[1])
+        self._graph.bind_output(self._graph.outputs[0], self._values[1])
         self._graph.run()
         self._values.reverse()
         self._hidden.reverse()

@@ -21,9 +21,9 @@ examples:
   sti-shard upgrade minilm.sti.safetensors -o minilm.sti.safetensors   # replaced when all is well
 
 The checkpoint is not needed. Weights, token embeddings, rankings and measurements stay what they
-are. In a large model answers may differ slightly: a block is computed in slice groups, each of
-which rounds its own activations. Every checksum of the old pack is compared on the way. The new
-pack has another identity, so that plans and device profiles made for the old one do not fit it.
+are. Of a large model in format 1 answers may differ slightly: a block is computed in slice groups,
+each of which rounds its own activations. Every checksum of the old pack is compared on the way. The
+new pack has another identity, so that plans and device profiles made for the old one do not fit it.
 
 Needs the extra "build" (onnx), to make the graphs again.
 """
@@ -39,7 +39,9 @@ def add_command(commands: Any) -> None:
         execute=execute,
         extra="build",
     )
-    command.add_argument("pack", type=Path, metavar="OLD", help="a pack of format 1")
+    command.add_argument(
+        "pack", type=Path, metavar="OLD", help="a pack of format 1, or of an earlier 2"
+    )
     add_output(command, "NEW", "the pack to write; may be OLD itself", required=True)
     add_quiet(command)
 

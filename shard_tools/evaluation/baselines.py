@@ -10,14 +10,15 @@ limits as the plan: the latency in 95 of 100 runs, and bytes held between runs w
 All use the same kernels and the same nested code, which makes them stronger than the paper's:
 
 * *in memory*: every shard at one fidelity is held between runs, compressed; only decoding and
-  computing remain, and overlap. A submodel larger than the preload does not fit.
+  computing remain, and are shared out as the engine does. A submodel larger than the preload does
+  not fit.
 * *load then execute*: nothing is held; all shards are read, then decoded and computed one after the
   other, without overlap. It may choose its fidelity, too.
 * *layer pipeline*: the standard pipeline. Every shard at one fidelity, nothing held; a layer is
   read while the one before it is decoded and then computed, as the paper decompresses just before
   use. The engine has no such mode: its time is always simulated.
-* *our pipeline*: every shard at one fidelity in the pipeline that the plan has: group by group,
-  with a decode lane of its own and with the plan's preload. Not in the paper: it shows how much of
+* *our pipeline*: every shard at one fidelity in the engine: group by group, under the threads that
+  suit it best and with the plan's preload. Not in the paper: it shows how much of
   the plan's advantage comes from choosing a fidelity for each shard.
 """
 
@@ -27,17 +28,17 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sti.device.lanes import COMPUTE, STORAGE
+from sti.device.lanes import COMPUTE, SEQUENTIAL, STORAGE, LaneThreads
 from sti.device.profile import DeviceProfile
-from sti.model.fidelity import WORKING_BUFFERS, groups_of, uniform_counts
+from sti.model.fidelity import groups_of, uniform_counts
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.pipeline.ring_buffer import ring_bytes
-from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_GROUP, RunCosts, deadline_s, run_costs
+from sti.planning.cost_model import FIRST_STEPS, TEXT, deadline_s, promised_s, run_costs
 from sti.planning.plan import Plan, PlanRequest, Target
-from sti.planning.prediction import Run, simulate_run
+from sti.planning.prediction import simulate_run
 from sti.planning.timeline import TimelineStep, simulate
 from sti.planning.uniform import uniform_plan
 from sti.storage.byte_ranges import total_bytes
@@ -52,7 +53,7 @@ class Contender:
     """A plan, how it is executed, and what to expect of it."""
 
     plan: Plan
-    """With a prediction, whose times are those of ``pipelined`` execution."""
+    """With a prediction, whose times are those of the plan's threads."""
     mode: Mode
     total_s: float
     """Median seconds from text to answer, executed as ``mode`` says."""
@@ -80,7 +81,7 @@ class Contender:
     def execution(self) -> Hashable:
         """What is executed, and how: contenders with equal ones take the same time."""
         plan = self.plan
-        return plan.steps, plan.decode_threads, plan.read_ahead, self.mode
+        return plan.steps, plan.threads, plan.read_ahead, self.mode
 
     @property
     def rank(self) -> tuple[float, int, float]:
@@ -136,13 +137,18 @@ class Baselines:
         held = [item for item in options if _held_bytes(item) <= target.preload_bytes]
         if not held:
             return None, f"needs a preload of {format_size(min(map(_held_bytes, options)))}"
-        deadline = deadline_s(self._profile, target)
-        in_time = [item for item in held if deadline is None or item.total_s <= deadline]
+        in_time = [item for item in held if self._in_time(item, target)]
         if not in_time:
-            least_s = min(item.total_s for item in held) * self._profile.jitter
+            least_s = min(
+                promised_s(self._profile, item.total_s, item.plan.threads) for item in held
+            )
             return None, f"needs {format_time(least_s)}"
         best = min(in_time, key=lambda item: item.rank)
         return replace(best, plan=replace(best.plan, target=target)), ""
+
+    def _in_time(self, contender: Contender, target: Target) -> bool:
+        deadline = deadline_s(self._profile, target, contender.plan.threads)
+        return deadline is None or contender.total_s <= deadline
 
     def _held(self, bits: int) -> Iterator[Contender]:
         for submodel in self._manifest.submodels:
@@ -155,13 +161,12 @@ class Baselines:
     def _one_after_the_other(self) -> Iterator[Contender]:
         for submodel in self._manifest.submodels:
             for bits in self._manifest.ladder:
-                plan = replace(self._contender(submodel, bits, 0).plan, decode_threads=1)
-                total_s = serial_s(self._manifest, self._profile, submodel, plan)
-                yield Contender(plan, "sequential", total_s)
+                contender = self._contender(submodel, bits, 0, SEQUENTIAL)
+                yield replace(contender, mode="sequential")
 
     def _layer_by_layer(self, bits: int) -> Iterator[Contender]:
         for submodel in self._manifest.submodels:
-            plan = replace(self._contender(submodel, bits, 0).plan, decode_threads=1)
+            plan = self._contender(submodel, bits, 0, SEQUENTIAL).plan
             total_s = layerwise_s(self._manifest, self._profile, submodel, plan)
             yield Contender(plan, "layerwise", total_s)
 
@@ -172,13 +177,16 @@ class Baselines:
             )
         return self._pipelines[bits, preload]
 
-    def _contender(self, submodel: Submodel, bits: int, preload: int) -> Contender:
+    def _contender(
+        self, submodel: Submodel, bits: int, preload: int, threads: LaneThreads | None = None
+    ) -> Contender:
         """A submodel at one fidelity; its target's preload is what it may hold."""
         return planned(
             uniform_plan(
                 PlanRequest(self._manifest, self._pack_id, self._workload, Target(None, preload)),
                 bits=bits,
                 profile=self._profile,
+                threads=threads,
                 depth=submodel.depth,
                 width=submodel.width,
             )
@@ -191,48 +199,32 @@ def planned(plan: Plan) -> Contender:
     return Contender(plan, "pipelined", plan.predicted.total_s)
 
 
-def serial_s(manifest: Manifest, profile: DeviceProfile, submodel: Submodel, plan: Plan) -> float:
-    """Median seconds of a run in which nothing overlaps: one step after the other, one thread each.
-
-    Nothing is slowed by what runs beside it, either.
-    """
-    run = _alone(manifest, profile, submodel, plan)
-    return sum(step.work_s for step in run.steps) + run.costs.fixed_s
-
-
 def layerwise_s(
     manifest: Manifest, profile: DeviceProfile, submodel: Submodel, plan: Plan
 ) -> float:
     """Median seconds of a run in two stages: reading a layer, and decoding and computing it.
 
-    Two layers fit into memory: the one worked on, and the one being read. Reading does not slow the
-    other stage.
+    Two layers fit into memory: the one worked on, and the one being read. Neither stage is slowed
+    by the other: the work takes what it takes on one thread.
     """
-    run = _alone(manifest, profile, submodel, plan)
-    work_s = [step.work_s for step in run.steps]
-    text_s, rows_s, embed_s = work_s[:FIRST_STEPS]
+    costs = run_costs(manifest, profile, plan.workload, plan.width, threads=SEQUENTIAL)
+    run = simulate_run(costs, groups_of(manifest, submodel), plan.steps, read_ahead=plan.read_ahead)
+    reader, worker = (0,), (1,)
     steps = [
-        TimelineStep(STORAGE, text_s + rows_s),
-        TimelineStep(COMPUTE, embed_s, after=(0,)),
+        TimelineStep(TEXT, costs.tokenize_s + costs.rows_s, reader),
+        TimelineStep(COMPUTE, costs.embed_s, worker, after=(0,)),
     ]
-    each = STEPS_PER_GROUP * _steps_a_layer(plan)
+    blocks = range(FIRST_STEPS, len(run.steps) - 1)
     done: list[int] = []
-    for first in range(FIRST_STEPS, len(work_s) - 1, each):
-        layer = work_s[first : first + each]
-        read_s = sum(layer[::STEPS_PER_GROUP])
-        steps.append(TimelineStep(STORAGE, read_s, after=tuple(done[-2:-1])))
-        steps.append(TimelineStep(COMPUTE, sum(layer) - read_s, after=(len(steps) - 1,)))
+    for first in blocks[:: len(blocks) // plan.depth]:
+        busy_s = run.busy_s(blocks[first - FIRST_STEPS :][: len(blocks) // plan.depth])
+        read_s = busy_s.pop(STORAGE)
+        steps.append(TimelineStep(STORAGE, read_s, reader, after=tuple(done[-2:-1])))
+        work_s = sum(busy_s.values())
+        steps.append(TimelineStep(COMPUTE, work_s, worker, after=(len(steps) - 1,)))
         done.append(len(steps) - 1)
-    steps.append(TimelineStep(COMPUTE, work_s[-1]))
-    return simulate(run.costs.lanes, steps).spans[-1].end_s + run.costs.fixed_s
-
-
-def _alone(manifest: Manifest, profile: DeviceProfile, submodel: Submodel, plan: Plan) -> Run:
-    """The steps of a run on one decode thread, none of them slowed by what runs beside it."""
-    costs: RunCosts = run_costs(manifest, profile, plan.workload, plan.width, threads=1)
-    costs = replace(costs, contention=1.0, embed_s=costs.embed_s / costs.contention)
-    groups = groups_of(manifest, submodel)
-    return simulate_run(costs, groups, plan.steps, read_ahead=plan.read_ahead)
+    steps.append(TimelineStep(COMPUTE, costs.head_s, worker))
+    return simulate(steps).spans[-1].end_s + costs.fixed_s
 
 
 def _steps_a_layer(plan: Plan) -> int:
@@ -245,7 +237,6 @@ def memory_bytes(manifest: Manifest, contender: Contender) -> int:
 
     Preload buffer, ring and working buffers (decoded slice groups, a byte a weight); where
     everything is read first, all of it instead of the ring, and two layers where layers are read.
-    Those need one decoded group of each kind; the pipeline has ``WORKING_BUFFERS``.
     Without token embeddings, graphs and states.
     """
     plan = contender.plan
@@ -253,14 +244,14 @@ def memory_bytes(manifest: Manifest, contender: Contender) -> int:
         total_bytes(group_ranges(manifest.group(item.layer, item.kind, item.group), item.counts))
         for item in plan.steps
     ]
-    buffers = sum(max(kind.groups) * kind.shard_weights for kind in manifest.kinds)
+    buffer = max(max(kind.groups) * kind.shard_weights for kind in manifest.kinds)
+    buffers = plan.threads.buffers * buffer
     if contender.mode == "sequential":
         return sum(sizes) + buffers
     if contender.mode == "layerwise":
         each = _steps_a_layer(plan)
         layers = [sum(sizes[first : first + each]) for first in range(0, len(sizes), each)]
         return ring_bytes(layers, 2) + buffers
-    buffers *= WORKING_BUFFERS
     return _held_bytes(contender) + ring_bytes(sizes, plan.read_ahead + 1) + buffers
 
 

@@ -112,7 +112,7 @@ def evaluate(
             truncated=truncated,
             tokens=tokens,
             device=profile.device,
-            jitter=profile.jitter,
+            jitter=max(run.jitter for run in profile.runs.values()),
             runs=len(timed_texts),
             seed=options.seed,
             full=findings.entry("full model", planned.full),

@@ -21,6 +21,7 @@ from sti.engine.engine import Engine
 from sti.errors import StiWarning
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
+from sti.planning.cost_model import promised_s
 from sti.text.encoding import Text
 
 
@@ -36,7 +37,8 @@ class Latency:
 
 def simulated(contender: Contender, profile: DeviceProfile) -> Latency:
     """The latency that the device profile predicts."""
-    return Latency(contender.total_s, contender.total_s * profile.jitter, measured=False)
+    promised = promised_s(profile, contender.total_s, contender.plan.threads)
+    return Latency(contender.total_s, promised, measured=False)
 
 
 def measure(
@@ -63,7 +65,7 @@ def measure(
         Engine.open(path, plan=first, threads=profile.threads, profile=profile) as engine,
     ):
         warnings.simplefilter("ignore", StiWarning)  # texts that are cut are counted elsewhere
-        # The first round warms up graphs, buffers and decode threads.
+        # The first round warms up graphs, buffers and threads.
         for number, text in enumerate([texts[0], *texts]):
             for index in rng.permutation(len(contenders)):
                 contender = contenders[index]

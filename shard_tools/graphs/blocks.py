@@ -1,14 +1,16 @@
 """The ONNX graphs of a pack between its two ends: attention, ffn and connect.
 
 In: the fixed sizes of a model (hidden width, slice widths, activation). Out: serialized ONNX
-models, the same bytes for the same arguments. Batch ``B``, tokens ``S``, slices in use ``m`` and
-side channels ``k`` stay symbolic, and every weight is an input: one session serves all layers at
-all widths, and decoded bytes are used as operands where they are. Knows nothing of checkpoints,
-packs or fidelities.
+models, the same bytes for the same arguments. Batch ``B``, tokens ``S``, channels of the slices in
+use ``n``, units (heads) ``m`` and side channels ``k`` stay symbolic, and every weight is an input:
+one session serves all layers at all widths, and decoded bytes are used as operands where they are.
+Knows nothing of checkpoints, packs or fidelities.
 
+A block's input is given quantized, ``xq`` and ``xs``, and only where side inputs need them as
+floats, ``h``: ``embed`` and ``connect`` quantize once what all slice groups of a block multiply.
 Blocks return the *partial* sum over the slices given, without bias and residual, which ``connect``
-adds; so a block can be split between any slices. The tokens of a batch are flattened for the
-products, which read each weight once, and separated only around attention.
+adds; so a block can be split between any slices. The slices of an operand are one matrix, so that
+a product reads the activations once; the tokens of a batch are separated only around attention.
 
 Weights beyond the int8 grid are exact through side inputs: ``<product>_idx [k]`` picks input
 channels, whose unquantized values times ``<product>_w`` are added to the integer product.
@@ -22,20 +24,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-import numpy as np
-
 from shard_tools.graphs.writer import (
     FLOAT,
     FUSED,
     INT64,
+    SIGNED_ZERO_POINT,
+    UINT8,
     WEIGHT_TYPES,
     GraphWriter,
     Quantized,
-    Weights,
     product,
     quantize_above,
     quantize_signed,
 )
+from sti.codec.weights import Weights
 from sti.errors import InputError
 
 Activation = Literal["gelu", "gelu_new", "relu"]
@@ -51,38 +53,30 @@ _ZERO_POINTS: dict[Activation, int] = {"gelu": 16, "gelu_new": 16, "relu": 0}
 def build_attention(
     *, hidden: int, head: int, weights: Weights, masked: bool, side: Collection[str] = ()
 ) -> bytes:
-    """Self-attention over the heads given -> ``partial``.
+    """Self-attention over the heads given -> ``partial`` of the call's own tokens.
+
+    ``own_xq`` and ``own_xs`` are the ``R`` tokens, some or all of ``xq`` and ``xs``, whose queries
+    are computed; keys and values are those of all tokens. So several threads can share the tokens.
 
     ``q_scale``, ``q_bias`` and ``q_w`` include the factor 1 / sqrt(head). Keys have no bias: it
     would add the same number to all scores of a query, which the softmax cancels.
     """
     _check_side(side, ATTENTION_SIDES)
     g = GraphWriter("attention")
-    h = g.input("h", FLOAT, ("B", "S", hidden))
+    own, x = _input(g, hidden, "own_", "R"), _input(g, hidden)
     if masked:
-        g.input("mask", FLOAT, ("B", 1, "S"))
+        g.input("mask", FLOAT, ("B", 1, 1, "S"))
     for name in "qkv":
-        g.input(name, WEIGHT_TYPES[weights], ("m", hidden, head))
-    g.input("o", WEIGHT_TYPES[weights], ("m", head, hidden))
-    for name in ("q_scale", "k_scale", "v_scale", "q_bias", "v_bias"):
-        g.input(name, FLOAT, ("m", 1, head))
-    g.input("o_scale", FLOAT, (hidden,))
-    _side_inputs(g, side, inner="qkv", inner_width=head, outer="o", outer_width=hidden)
+        _operand(g, name, (hidden, "n"), weights, biased=name != "k")
+    _operand(g, "o", ("n", hidden), weights)
+    _side_inputs(g, side, inner="qkv", inner_width=head, outer="o", hidden=hidden, own="q")
 
-    x = g.node("Reshape", h, g.ints(1, -1, hidden))
-    xq = quantize_signed(g, x, axis=1, over=(0, 2))
-    scale = g.node("Reshape", xq.scale, g.ints(-1, 1))
-    q, k, v = (
-        _slices(g, name, x, xq, scale, weights, biased=name != "k", side=side) for name in "qkv"
+    q = _inner(g, "q", own, weights, biased=True, side=side)
+    k, v = (_inner(g, name, x, weights, biased=name == "v", side=side) for name in "kv")
+    context = _attend(g, q, k, v, head=head, masked=masked)
+    return _close(
+        g, "o", context, quantize_signed(g, context), hidden, weights, side=side, tokens="R"
     )
-    context = _attend(g, h, q, k, v, head=head, masked=masked)
-    context = g.node("Reshape", context, g.node("Shape", v))
-    context = g.node("Transpose", context, perm=[1, 0, 2])  # [T, m, head]
-    cq = quantize_signed(g, context, axis=0, over=(1, 2))
-    flat = ""
-    if "o" in side:
-        flat = g.node("Gather", g.node("Reshape", context, g.ints(0, -1)), "o_idx", axis=1)
-    return _close(g, h, "o", cq.values, cq, flat, hidden=hidden, weights=weights)
 
 
 def build_ffn(
@@ -96,37 +90,43 @@ def build_ffn(
     """Feed-forward over the slices given, ``neurons`` each -> ``partial``."""
     _check_side(side, FFN_SIDES)
     g = GraphWriter("ffn")
-    h = g.input("h", FLOAT, ("B", "S", hidden))
-    g.input("up", WEIGHT_TYPES[weights], ("m", hidden, neurons))
-    g.input("down", WEIGHT_TYPES[weights], ("m", neurons, hidden))
-    for name in ("up_scale", "up_bias"):
-        g.input(name, FLOAT, ("m", 1, neurons))
-    g.input("down_scale", FLOAT, (hidden,))
-    _side_inputs(g, side, inner=("up",), inner_width=neurons, outer="down", outer_width=hidden)
+    x = _input(g, hidden)
+    _operand(g, "up", (hidden, "n"), weights, biased=True)
+    _operand(g, "down", ("n", hidden), weights)
+    _side_inputs(g, side, inner=("up",), inner_width=neurons, outer="down", hidden=hidden)
 
-    x = g.node("Reshape", h, g.ints(1, -1, hidden))
-    xq = quantize_signed(g, x, axis=1, over=(0, 2))
-    scale = g.node("Reshape", xq.scale, g.ints(-1, 1))
-    u = _slices(g, "up", x, xq, scale, weights, biased=True, side=side)
-    u = _activate(g, u, activation)  # [m, T, neurons]
-    uq = quantize_above(
-        g, u, axis=1, over=(0, 2), least=_LEAST[activation], zero_point=_ZERO_POINTS[activation]
-    )
-    by_token = g.node("Transpose", uq.values, perm=[1, 0, 2])  # a quarter of the bytes of floats
-    flat = _gather_neurons(g, u, neurons) if "down" in side else ""
-    return _close(g, h, "down", by_token, uq, flat, hidden=hidden, weights=weights)
+    added = activation == "relu" or "up" in side  # otherwise the activation adds the bias
+    u = _inner(g, "up", x, weights, biased=added, side=side)
+    u = _activate(g, u, activation, bias="" if added else "up_bias")
+    uq = quantize_above(g, u, least=_LEAST[activation], zero_point=_ZERO_POINTS[activation])
+    return _close(g, "down", u, uq, hidden, weights, side=side)
 
 
 def build_connect(*, hidden: int, epsilon: float) -> bytes:
-    """Post-norm: ``h = LayerNorm(partial + bias + residual)``; ``h`` is also the next residual."""
+    """Post-norm: ``h = LayerNorm(partial + bias + residual)``; ``h`` is also the next residual.
+
+    ``xq`` and ``xs`` are ``h`` quantized, for the next block.
+    """
     g = GraphWriter("connect")
     partial, residual = (
-        g.input(name, FLOAT, ("B", "S", hidden)) for name in ("partial", "residual")
+        g.input(name, FLOAT, ("S", "B", hidden)) for name in ("partial", "residual")
     )
     bias, gamma, beta = (g.input(name, FLOAT, (hidden,)) for name in ("bias", "gamma", "beta"))
     total = g.node("Add", g.node("Add", partial, bias), residual)
-    g.node("LayerNormalization", total, gamma, beta, out="h", axis=-1, epsilon=epsilon)
-    return g.finish({"h": (FLOAT, ("B", "S", hidden))})
+    h = g.node("LayerNormalization", total, gamma, beta, out="h", axis=-1, epsilon=epsilon)
+    return finish_with_hidden(g, h, hidden)
+
+
+def finish_with_hidden(g: GraphWriter, h: str, hidden: int) -> bytes:
+    """End a graph whose outputs are hidden states ``h [S, B, d]`` and ``xq``, ``xs``."""
+    quantize_signed(g, h, values="xq", scale="xs")
+    return g.finish(
+        {
+            "h": (FLOAT, ("S", "B", hidden)),
+            "xq": (UINT8, ("S", "B", hidden)),
+            "xs": (FLOAT, ("S", "B", 1)),
+        }
+    )
 
 
 def _check_side(side: Collection[str], known: frozenset[str]) -> None:
@@ -136,6 +136,27 @@ def _check_side(side: Collection[str], known: frozenset[str]) -> None:
         raise InputError(f"no such product: {', '.join(unknown)}; known products: {names}")
 
 
+def _input(g: GraphWriter, hidden: int, prefix: str = "", tokens: str = "S") -> Quantized:
+    """Declare a block's input, quantized."""
+    values = g.input(f"{prefix}xq", UINT8, (tokens, "B", hidden))
+    scale = g.input(f"{prefix}xs", FLOAT, (tokens, "B", 1))
+    return Quantized(values, scale, SIGNED_ZERO_POINT, prefix)
+
+
+def _operand(
+    g: GraphWriter,
+    name: str,
+    shape: tuple[int | str, int | str],
+    weights: Weights,
+    *,
+    biased: bool = False,
+) -> None:
+    """Declare a matrix with the scales, and perhaps the biases, of its columns."""
+    g.input(name, WEIGHT_TYPES[weights], shape)
+    for vector in ("scale", "bias")[: 1 + biased]:
+        g.input(f"{name}_{vector}", FLOAT, shape[1:])
+
+
 def _side_inputs(
     g: GraphWriter,
     side: Collection[str],
@@ -143,117 +164,90 @@ def _side_inputs(
     inner: Collection[str],
     inner_width: int,
     outer: str,
-    outer_width: int,
+    hidden: int,
+    own: str = "",
 ) -> None:
-    """Declare side inputs: of products inside the slices, and of the one that joins them."""
+    """Declare side inputs: of products inside the slices, and of the one that joins them.
+
+    ``own`` is a product that multiplies the call's own tokens only.
+    """
+    if not set(side).isdisjoint(set(inner) - {own}):
+        g.input("h", FLOAT, ("S", "B", hidden))
+    if own in side:
+        g.input("own_h", FLOAT, ("R", "B", hidden))
     for name in inner:
         if name in side:
             g.input(f"{name}_idx", INT64, ("k_" + name,))
             g.input(f"{name}_w", FLOAT, ("m", "k_" + name, inner_width))
     if outer in side:
         g.input(f"{outer}_idx", INT64, ("k_" + outer,))
-        g.input(f"{outer}_w", FLOAT, ("k_" + outer, outer_width))
+        g.input(f"{outer}_w", FLOAT, ("k_" + outer, hidden))
 
 
-def _slices(
+def _inner(
     g: GraphWriter,
     name: str,
-    x: str,
-    xq: Quantized,
-    scale: str,
+    x: Quantized,
     weights: Weights,
     *,
     biased: bool,
     side: Collection[str],
 ) -> str:
-    """The block's input ``[1, T, d]`` times each slice ``[m, d, n]`` -> ``[m, T, n]``."""
-    y = product(
-        g,
-        xq.values,
-        name,
-        token_scale=scale,
-        row_scale=f"{name}_scale",
-        zero_point=xq.zero_point,
-        weights=weights,
-    )
+    """The block's input ``[S, B, d]`` times all slices ``[d, n]`` -> ``[S, B, n]``."""
+    y = product(g, x, name, weights=weights)
     if biased:
         y = g.node("Add", y, f"{name}_bias")
     if name in side:
-        picked = g.node("Gather", x, f"{name}_idx", axis=2)
-        y = g.node("Add", y, g.node("MatMul", picked, f"{name}_w"))
+        picked = g.node("Gather", f"{x.prefix}h", f"{name}_idx", axis=2)
+        # Slices side by side: [m, k, n] -> [k, m * n]; flattening also serves no channels at all.
+        joined = g.node("Flatten", g.node("Transpose", f"{name}_w", perm=[1, 0, 2]), axis=1)
+        y = g.node("Add", y, g.node("MatMul", picked, joined))
     return y
 
 
-def _attend(g: GraphWriter, h: str, q: str, k: str, v: str, *, head: int, masked: bool) -> str:
-    """Attention of ``[m, T, head]`` within each sentence -> ``[m * B, S, head]`` or equivalent.
+def _attend(g: GraphWriter, q: str, k: str, v: str, *, head: int, masked: bool) -> str:
+    """Attention of ``[S, B, m * head]`` within each head of each sentence, of the same shape.
 
-    Each head of a sentence is a batch item with a single head, so nothing is transposed.
+    The products read queries, keys and values where they are, so only the result is transposed.
+    Queries may be of fewer tokens; the result has as many as they.
     """
-    if not masked:
-        tokens = g.node("Shape", h, start=1, end=2)
-        by_head = g.node("Concat", g.ints(-1), tokens, g.ints(head), axis=0)
-        with_one = g.node("Concat", g.ints(-1, 1), tokens, g.ints(head), axis=0)
-        q = g.node("Reshape", q, by_head)
-        k, v = g.node("Reshape", k, with_one), g.node("Reshape", v, with_one)
-        return g.node("MultiHeadAttention", q, k, v, domain=FUSED, num_heads=1, scale=1.0)
-    sentences = g.node("Shape", h, start=0, end=2)
-    by_head = g.node("Concat", g.ints(-1), sentences, g.ints(head), axis=0)
+    by_head = g.ints(0, 0, -1, head)
     q, k, v = (g.node("Reshape", x, by_head) for x in (q, k, v))
-    scores = g.node("FusedMatMul", q, k, domain=FUSED, transB=1)
-    scores = g.node("Softmax", g.node("Add", scores, "mask"), axis=-1)
-    return g.node("MatMul", scores, v)
+    scores = g.node("FusedMatMul", q, k, domain=FUSED, transB=1, transBatchA=1, transBatchB=1)
+    if masked:
+        scores = g.node("Add", scores, "mask")
+    shares = g.node("Softmax", scores, axis=-1)  # [B, m, R, S]
+    context = g.node("FusedMatMul", shares, v, domain=FUSED, transBatchB=1)
+    context = g.node("Transpose", context, perm=[2, 0, 1, 3])
+    return g.node("Reshape", context, g.ints(0, 0, -1))
 
 
-def _activate(g: GraphWriter, x: str, activation: Activation) -> str:
-    if activation == "gelu":
-        return g.node("Gelu", x, domain=FUSED)
-    return g.node("FastGelu", x, domain=FUSED) if activation == "gelu_new" else g.node("Relu", x)
-
-
-def _gather_neurons(g: GraphWriter, u: str, neurons: int) -> str:
-    """Floats of the side channels, ``[m, T, neurons]`` -> ``[T, k]``.
-
-    Neuron ``c`` of token ``t`` is at ``(c // n * T + t) * n + c % n`` of the flat hidden layer.
-    """
-    n = g.constant(np.int64(neurons))
-    tokens = g.node("Shape", u, start=1, end=2)
-    span = g.node("Mul", tokens, n)
-    start = g.node("Mul", g.node("Div", "down_idx", n), span)
-    start = g.node("Add", start, g.node("Mod", "down_idx", n))
-    scalar = g.node("Squeeze", span)
-    row = g.node("Range", g.constant(np.int64(0)), scalar, n)
-    places = g.node("Add", g.node("Unsqueeze", row, g.ints(1)), start)
-    return g.node("Gather", g.node("Reshape", u, g.ints(-1)), places, axis=0)
+def _activate(g: GraphWriter, x: str, activation: Activation, *, bias: str) -> str:
+    """The activation function, of ``x`` plus a bias if one is named."""
+    if activation == "relu":
+        return g.node("Relu", x)
+    if activation == "gelu_new":
+        return g.node("FastGelu", *filter(None, (x, bias)), domain=FUSED)
+    if bias:
+        return g.node("BiasGelu", x, bias, domain=FUSED)
+    return g.node("Gelu", x, domain=FUSED)
 
 
 def _close(
     g: GraphWriter,
-    h: str,
     name: str,
-    values: str,
+    x: str,
     xq: Quantized,
-    picked: str,
-    *,
     hidden: int,
     weights: Weights,
+    *,
+    side: Collection[str],
+    tokens: str = "S",
 ) -> bytes:
-    """Join the slices: quantized ``[T, m, n]`` times ``[m * n, d]`` -> ``partial``.
-
-    ``picked`` are the floats ``[T, k]`` of the side channels, or nothing.
-    """
-    # The last extent of the shape is inferred, so it serves both the activations and their scale.
-    shape = g.node("Concat", g.node("Shape", h, start=0, end=2), g.ints(-1), axis=0)
-    y = product(
-        g,
-        g.node("Reshape", values, shape),
-        g.node("Reshape", name, g.ints(-1, hidden)),
-        token_scale=g.node("Reshape", xq.scale, shape),
-        row_scale=f"{name}_scale",
-        zero_point=xq.zero_point,
-        weights=weights,
-        out=None if picked else "partial",
-    )
-    if picked:
-        picked = g.node("Reshape", picked, shape)
+    """Join the slices: ``[R, B, n]`` times ``[n, d]`` -> ``partial``."""
+    sided = name in side
+    y = product(g, xq, name, weights=weights, out=None if sided else "partial")
+    if sided:
+        picked = g.node("Gather", x, f"{name}_idx", axis=2)
         g.node("Add", y, g.node("MatMul", picked, f"{name}_w"), out="partial")
-    return g.finish({"partial": (FLOAT, ("B", "S", hidden))})
+    return g.finish({"partial": (FLOAT, (tokens, "B", hidden))})

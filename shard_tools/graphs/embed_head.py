@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from shard_tools.graphs.writer import FLOAT, HALF, INT64, GraphWriter
+from shard_tools.graphs.blocks import finish_with_hidden
+from shard_tools.graphs.writer import FLOAT, FUSED, HALF, INT64, GraphWriter
 from sti.errors import InputError
 
 HEAD_KINDS = ("embedding", "sequence", "tokens")
@@ -39,6 +40,9 @@ class HeadSpec:
 def build_embed(*, hidden: int, epsilon: float) -> bytes:
     """Token embeddings, positions 0 to S-1 and token types, summed and normalized -> ``h``.
 
+    Token embeddings come sentence by sentence, hidden states are token-major. ``xq`` and ``xs`` are
+    ``h`` quantized, for the first block.
+
     Positions are float16: they stay in memory, and token embeddings have only 4 bits anyway.
     """
     g = GraphWriter("embed")
@@ -51,12 +55,12 @@ def build_embed(*, hidden: int, epsilon: float) -> bytes:
     used = g.node("Cast", g.node("Slice", positions, g.ints(0), tokens, g.ints(0)), to=FLOAT)
     total = g.node("Add", words, g.node("Gather", types, type_ids, axis=0))
     total = g.node("Add", total, used)
-    g.node("LayerNormalization", total, gamma, beta, out="h", axis=-1, epsilon=epsilon)
-    return g.finish({"h": (FLOAT, ("B", "S", hidden))})
+    normal = g.node("LayerNormalization", total, gamma, beta, axis=-1, epsilon=epsilon)
+    return finish_with_hidden(g, g.node("Transpose", normal, out="h", perm=[1, 0, 2]), hidden)
 
 
 def build_head(*, hidden: int, head: HeadSpec) -> bytes:
-    """``h`` -> ``embedding`` or ``logits``, see ``HeadSpec``.
+    """``h [S, B, d]`` -> ``embedding`` or ``logits``, see ``HeadSpec``.
 
     Mean pooling also takes ``tokens [B, S]``, 1 for a token and 0 for padding; logits take
     ``classifier_w [d, L]`` and ``classifier_b``, and the pooler ``pooler_w [d, d]``, ``pooler_b``.
@@ -67,14 +71,14 @@ def build_head(*, hidden: int, head: HeadSpec) -> bytes:
     if head.kind == "embedding" and head.pooling == "pooler":
         raise InputError("an embedding is pooled by mean or cls; a pooler belongs to a classifier")
     g = GraphWriter("head")
-    h = g.input("h", FLOAT, ("B", "S", hidden))
+    h = g.input("h", FLOAT, ("S", "B", hidden))
     if head.kind == "tokens":
-        g.node("Identity", _classify(g, h, hidden), out="logits")
+        g.node("Transpose", _classify(g, h, hidden), out="logits", perm=[1, 0, 2])
         return g.finish({"logits": (FLOAT, ("B", "S", "L"))})
     if head.pooling == "mean":
         pooled = _mean(g, h, g.input("tokens", FLOAT, ("B", "S")))
     else:
-        pooled = g.node("Gather", h, g.constant(np.int64(0)), axis=1)
+        pooled = g.node("Gather", h, g.constant(np.int64(0)), axis=0)
     if head.kind == "embedding":
         _embedding(g, pooled, normalize=head.normalize)
         return g.finish({"embedding": (FLOAT, ("B", hidden))})
@@ -90,7 +94,8 @@ def build_head(*, hidden: int, head: HeadSpec) -> bytes:
 
 def _mean(g: GraphWriter, h: str, tokens: str) -> str:
     """Mean over the tokens that are not padding -> ``[B, d]``."""
-    total = g.node("MatMul", g.node("Unsqueeze", tokens, g.ints(1)), h)  # [B, 1, d]
+    row = g.node("Unsqueeze", tokens, g.ints(1))
+    total = g.node("FusedMatMul", row, h, domain=FUSED, transBatchB=1)  # [B, 1, d]
     count = g.node("ReduceSum", tokens, g.ints(1), keepdims=1)
     count = g.node("Max", count, g.constant(np.float32(1e-9)))
     return g.node("Div", g.node("Squeeze", total, g.ints(1)), count)

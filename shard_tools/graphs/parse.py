@@ -1,12 +1,13 @@
-"""What graphs were made from, read from the graphs themselves.
+"""What the graphs of the first edition were made from, read from the graphs themselves.
 
-In: the ONNX models of a pack by name. Out: their ``GraphSpec``, which makes the same bytes again,
-or an error. For packs that do not state it. Knows nothing of packs.
+In: the ONNX models of a pack of format 1 by name. Out: the ``GraphSpec`` of a model that computes
+the same, or an error. Such packs do not state it, and their graphs took the slices of an operand
+one by one. Knows nothing of packs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,34 +20,67 @@ from shard_tools.graphs.spec import ATTENTION, FFN, GraphSpec
 from sti.errors import PackFormatError
 
 _ACTIVATIONS: Mapping[str, Activation] = {"Gelu": "gelu", "FastGelu": "gelu_new", "Relu": "relu"}
+_VARIANTS = ("s8", "u8")
+_MASKED = f"{ATTENTION}_masked"
+_PRODUCT = {
+    *("Abs", "Add", "Concat", "Gather", "MatMul", "MatMulIntegerToFloat", "Mul"),
+    *("QuantizeLinear", "ReduceMax", "Reshape", "Shape", "Transpose"),
+}
+_OPERATORS: Mapping[str, Collection[str]] = {
+    "embed": {"Add", "Cast", "Gather", "LayerNormalization", "Shape", "Slice"},
+    "connect": {"Add", "LayerNormalization"},
+    "head": {
+        *("Add", "Concat", "Div", "Gather", "Identity", "MatMul", "Max", "ReduceL2"),
+        *("ReduceSum", "Slice", "Squeeze", "Tanh", "Unsqueeze"),
+    },
+    ATTENTION: {*_PRODUCT, "MultiHeadAttention"},
+    _MASKED: {*_PRODUCT, "FusedMatMul", "Softmax"},
+    FFN: {*_PRODUCT, *_ACTIVATIONS, "Div", "Max", "Mod", "Range", "Squeeze", "Unsqueeze"},
+}
+"""What the graphs of the first edition compute with."""
 
 
 def parse_graphs(graphs: Mapping[str, bytes], *, where: str) -> GraphSpec:
     """The spec of the graphs.
 
     Raises:
-        PackFormatError: they are not what this release makes from any spec; names a graph.
+        PackFormatError: they are not those of the first edition; names a graph.
     """
+    ends = ("embed", "connect", "head")
+    names = [*ends, *(f"{name}.{v}" for v in _VARIANTS for name in (ATTENTION, _MASKED, FFN))]
+    for name in sorted({*names} ^ graphs.keys()):
+        raise _unknown(where, f"graph {name!r} is {'missing' if name in names else 'unknown'}")
     try:
-        spec = _parsed({name: onnx.load_model_from_string(data) for name, data in graphs.items()})
-        made = spec.build()
+        models = {name: onnx.load_model_from_string(data) for name, data in graphs.items()}
+        for name, model in models.items():
+            for node in model.graph.node:
+                if node.op_type not in _OPERATORS[name.partition(".")[0]]:
+                    raise _unknown(where, f"graph {name!r} has an operator {node.op_type!r}")
+        found = [
+            _parsed(models, attention, variant)
+            for attention in (ATTENTION, _MASKED)
+            for variant in _VARIANTS
+        ]
+        GraphSpec.from_json(found[0].to_json(), where=where)
     except (DecodeError, LookupError, TypeError, ValueError) as error:
-        raise PackFormatError(
-            f"{where}: the graphs cannot be understood ({error!r:.80}); build the pack again from "
-            "its checkpoint"
-        ) from error
-    for name in sorted(made.keys() | graphs.keys()):
-        if made.get(name) != graphs.get(name):
-            raise PackFormatError(
-                f"{where}: graph {name!r} is not one that this release makes; build the pack again "
-                "from its checkpoint"
-            )
-    return spec
+        raise _unknown(where, f"the graphs cannot be understood ({error!r:.80})") from error
+    if any(spec != found[0] for spec in found):
+        raise _unknown(where, "variants of a graph contradict one another")
+    return found[0]
 
 
-def _parsed(models: Mapping[str, onnx.ModelProto]) -> GraphSpec:
-    """A spec that fits what the graphs show of it."""
-    attention, ffn = models[f"{ATTENTION}.s8"], models[f"{FFN}.s8"]
+def _unknown(where: str, what: str) -> PackFormatError:
+    return PackFormatError(f"{where}: {what}; build the pack again from its checkpoint")
+
+
+def _parsed(models: Mapping[str, onnx.ModelProto], name: str, variant: str) -> GraphSpec:
+    """A spec that fits what the graphs show of it.
+
+    Args:
+        name: of the attention graph.
+        variant: of the kind of weights.
+    """
+    attention, ffn = models[f"{name}.{variant}"], models[f"{FFN}.{variant}"]
     connect = models["connect"]
     (norm,) = (node for node in connect.graph.node if node.op_type == "LayerNormalization")
     (epsilon,) = (item.f for item in norm.attribute if item.name == "epsilon")

@@ -20,7 +20,7 @@ from shard_tools.graphs.blocks import (
     build_ffn,
 )
 from shard_tools.graphs.embed_head import HEAD_KINDS, POOLINGS, HeadSpec, build_embed, build_head
-from shard_tools.graphs.writer import Weights
+from sti.codec.weights import Weights
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 
@@ -28,7 +28,7 @@ ATTENTION, FFN = "attention", "ffn"
 POST_NORM = "post_norm"
 """The only family of graphs so far."""
 
-_VARIANTS: tuple[Weights, ...] = ("s8", "u8")
+_VARIANTS: tuple[Weights, ...] = ("s8", "u8", "s7")
 _SIDES = {ATTENTION: ATTENTION_SIDES, FFN: FFN_SIDES}
 
 
@@ -87,8 +87,8 @@ class GraphSpec:
     def from_json(cls, data: object, *, where: str) -> GraphSpec:
         """The spec that ``to_json`` wrote.
 
-        For tools of later releases, which make the graphs of a pack again from its manifest alone;
-        a test does so. This release takes the graphs that are in the pack.
+        So tools make the graphs of a pack again from its manifest alone; a run takes those that are
+        in the pack.
 
         Raises:
             PackFormatError: it is of another family, or malformed; names the field.

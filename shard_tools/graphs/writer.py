@@ -4,24 +4,24 @@ In: the nodes of a graph, one by one. Out: one serialized ONNX model, the same b
 calls. Knows operators and number formats, but nothing of transformers: their blocks are in
 ``shard_tools.graphs.blocks``.
 
-Activations are quantized per token, so that the sentences of a batch do not affect one another:
-each token has its own scale, and the zero point is one constant per graph, as ONNX Runtime's
-integer products require. Fused operators of the ``com.microsoft`` domain are written out rather
-than left to an optimizer, so what runs does not depend on the optimizer's version.
+Hidden states are token-major, ``[S, B, d]``: a sentence is a column, and tokens of one place lie
+together. Activations are quantized per token, so that the sentences of a batch do not affect one
+another: each token has its own scale, and the zero point is one constant per graph, as ONNX
+Runtime's integer products require. Fused operators of the ``com.microsoft`` domain are written out
+rather than left to an optimizer, so what runs does not depend on the optimizer's version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-Weights = Literal["s8", "u8"]
-"""Weights of the integer products: int8, or uint8 with zero point 128."""
+from sti.codec.weights import Weights
 
 OPSET = 18
 IR_VERSION = 8
@@ -30,18 +30,25 @@ FUSED = "com.microsoft"
 FLOAT = TensorProto.FLOAT
 HALF = TensorProto.FLOAT16
 INT64 = TensorProto.INT64
-WEIGHT_TYPES: dict[Weights, int] = {"s8": TensorProto.INT8, "u8": TensorProto.UINT8}
+UINT8 = TensorProto.UINT8
+WEIGHT_TYPES: dict[Weights, int] = {
+    "s8": TensorProto.INT8,
+    "u8": TensorProto.UINT8,
+    "s7": TensorProto.INT8,
+}
 
 SIGNED_ZERO_POINT = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """Activations as uint8, and the scale of each token, ``[T]``."""
+    """Activations as uint8 ``[S, B, n]``, and the scale of each token, ``[S, B, 1]``."""
 
     values: str
     scale: str
     zero_point: int
+    prefix: str = ""
+    """Of the names of the graph's inputs that hold them."""
 
 
 class GraphWriter:
@@ -100,57 +107,60 @@ class GraphWriter:
         return bytes(model.SerializeToString(deterministic=True))
 
 
-def quantize_signed(g: GraphWriter, x: str, *, axis: int, over: Sequence[int]) -> Quantized:
-    """Quantize symmetrically around 128: ``scale = max |x| / 127`` over the axes ``over``.
-
-    ``axis`` is the axis of the tokens. A token of zeros has scale 0, so its product is 0 whatever
-    its quantized values are.
-    """
-    largest = g.node("ReduceMax", g.node("Abs", x), g.ints(*over), keepdims=0)
-    scale = g.node("Mul", largest, g.constant(np.float32(1 / 127)))
-    return _quantize(g, x, scale, axis=axis, zero_point=SIGNED_ZERO_POINT)
-
-
-def quantize_above(
-    g: GraphWriter, x: str, *, axis: int, over: Sequence[int], least: float, zero_point: int
+def quantize_signed(
+    g: GraphWriter, x: str, *, values: str | None = None, scale: str | None = None
 ) -> Quantized:
+    """Quantize ``[S, B, n]`` symmetrically around 128: a token's scale is its ``max |x| / 127``.
+
+    A token of zeros has scale 0, so its product is 0 whatever its quantized values are.
+
+    Args:
+        values, scale: names of the results, where they are outputs of the graph.
+    """
+    largest = g.node("ReduceMax", g.node("Abs", x), g.ints(-1), keepdims=1)
+    found = g.node("Mul", largest, g.constant(np.float32(1 / 127)), out=scale)
+    return _quantize(g, x, found, zero_point=SIGNED_ZERO_POINT, out=values)
+
+
+def quantize_above(g: GraphWriter, x: str, *, least: float, zero_point: int) -> Quantized:
     """Quantize values that never fall below ``least``, which is zero or a little less.
 
     ``zero_point`` of the 256 levels are enough for the values below zero, so steps are about half
     as wide as symmetric ones, and the largest value is found without a pass for ``Abs``.
     """
-    largest = g.node("ReduceMax", x, g.ints(*over), keepdims=0)
+    largest = g.node("ReduceMax", x, g.ints(-1), keepdims=1)
     scale = g.node("Mul", largest, g.constant(np.float32(1 / (255 - zero_point))))
     if zero_point:
         scale = g.node("Max", scale, g.constant(np.float32(-least / zero_point)))
-    return _quantize(g, x, scale, axis=axis, zero_point=zero_point)
+    return _quantize(g, x, scale, zero_point=zero_point)
 
 
-def _quantize(g: GraphWriter, x: str, scale: str, *, axis: int, zero_point: int) -> Quantized:
+def _quantize(
+    g: GraphWriter, x: str, scale: str, *, zero_point: int, out: str | None = None
+) -> Quantized:
+    by_token = g.node("Reshape", scale, g.ints(-1))  # one axis of tokens, as the operator wants it
     # The zero point must have the shape of the scale; this makes such a vector in one node.
     far = g.constant(np.float32(1e30))
-    zeros = g.node("QuantizeLinear", scale, far, g.constant(np.uint8(zero_point)))
-    values = g.node("QuantizeLinear", x, scale, zeros, axis=axis)
-    return Quantized(values, scale, zero_point)
+    zeros = g.node("QuantizeLinear", by_token, far, g.constant(np.uint8(zero_point)))
+    values = g.node("QuantizeLinear", g.node("Flatten", x, axis=2), by_token, zeros, axis=0)
+    return Quantized(g.node("Reshape", values, g.node("Shape", x), out=out), scale, zero_point)
 
 
 def product(
     g: GraphWriter,
-    x: str,
-    weight: str,
+    x: Quantized,
+    name: str,
     *,
-    token_scale: str,
-    row_scale: str,
-    zero_point: int,
     weights: Weights,
     out: str | None = None,
 ) -> str:
-    """``(x - zero_point) @ weight`` in integers, times ``token_scale`` and ``row_scale``.
+    """``[S, B, n]`` times the matrix ``name [n, m]``, in integers -> ``[S, B, m]``.
 
-    ``token_scale`` must broadcast over the result, and ``row_scale`` along its last axis.
+    The inputs ``name``, int8 or uint8, and ``<name>_scale [m]`` must have been declared.
     """
-    unsigned = weights == "u8"
-    weight_zero = g.constant(np.uint8(128) if unsigned else np.int8(0))
-    activation_zero = g.constant(np.uint8(zero_point))
-    inputs = (x, weight, token_scale, row_scale, activation_zero, weight_zero)
+    weight_zero = g.constant(np.uint8(128) if weights == "u8" else np.int8(0))
+    activation_zero = g.constant(np.uint8(x.zero_point))
+    # Halves of weights: what they lack is made up for by the scale of the tokens.
+    scale = g.node("Mul", x.scale, g.constant(np.float32(2))) if weights == "s7" else x.scale
+    inputs = (x.values, name, scale, f"{name}_scale", activation_zero, weight_zero)
     return g.node("MatMulIntegerToFloat", *inputs, domain=FUSED, out=out)

@@ -7,7 +7,6 @@ and the resident region only; ``sti.pack.verify`` checks the bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from shard_tools.inspection.ranking_text import render_quality, render_ranking, render_submodels
@@ -32,7 +31,7 @@ def describe(reader: PackReader) -> dict[str, Any]:
         "path": str(reader.path),
         "pack_id": reader.pack_id,
         "format": FORMAT_VERSION,
-        "sha256": asdict(manifest.sha256),
+        "sha256": {"content": manifest.sha256.content, "index": manifest.sha256.of_index},
         "name": manifest.name,
         "architecture": manifest.architecture,
         "task": manifest.task,
@@ -65,8 +64,8 @@ def describe(reader: PackReader) -> dict[str, Any]:
         "uniform_loss": {
             str(entry["bits"]): entry["loss"] for entry in _uniform(manifest, manifest.submodels[0])
         },
-        "quality": asdict(manifest.quality) if manifest.quality else None,
-        "rejection": asdict(manifest.rejection) if manifest.rejection else None,
+        "quality": manifest.quality._asdict() if manifest.quality else None,
+        "rejection": manifest.rejection._asdict() if manifest.rejection else None,
         "importance": _importance(manifest),
         "notes": manifest.notes,
     }

@@ -18,7 +18,8 @@ from shard_tools.measuring.residents import OwnResidents
 from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.interface import Backend, SentenceState
 from sti.backend.onnxruntime.compute import OrtBackend
-from sti.backend.working_buffer import WorkingBuffer
+from sti.backend.working_buffer import WorkingBuffer, buffer_bytes, clear_slice, copy_slice
+from sti.codec.pieces import OperandRoom
 from sti.model.fidelity import fidelities
 from sti.model.manifest import Manifest, SliceGroup, Submodel
 from sti.pack.pack_reader import PackReader
@@ -26,7 +27,7 @@ from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.decoding import DecodePolicy, DecodeTask, damaged, decode
 from sti.pipeline.preload_buffer import StepBytes
 from sti.pipeline.token_embeddings import Embedder
-from sti.planning.plan import Plan, PlanStep
+from sti.planning.plan import EXACT, Plan, PlanStep
 from sti.planning.step_jobs import prepare_step
 from sti.text.batching import SentenceGroup, group_by_length
 from sti.text.encoding import Text
@@ -36,6 +37,10 @@ States = tuple[Float32Array, ...]
 
 _Key = tuple[int, str, int]
 """A slice group: layer, kind, number."""
+
+
+_Loaded = list[tuple[_Key | None, int] | None]
+"""What each slice in a working buffer is of: a group and bits; no group for zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +80,30 @@ class Forward:
     Args:
         reader: the open pack; must stay open.
         threads: compute threads.
-        unsigned: as ``OrtBackend`` takes it; answers do not depend on it.
+        saturates: as ``OrtBackend`` takes it; answers do not depend on it.
 
     Raises:
         PackError: the pack contradicts itself.
         BackendError: ONNX Runtime refuses a graph.
     """
 
-    def __init__(self, reader: PackReader, *, threads: int, unsigned: bool | None = None) -> None:
+    def __init__(self, reader: PackReader, *, threads: int, saturates: bool | None = None) -> None:
         self._reader = reader
         self._residents = OwnResidents(reader)
         self._manifest = reader.manifest
-        self._backend: Backend = OrtBackend(self._residents, threads=threads, unsigned=unsigned)
+        self._backend: Backend = OrtBackend(
+            self._residents, lanes=1, threads=threads, saturates=saturates
+        )
         self._policy = DecodePolicy(
             self._backend.decoder, str(reader.path), check=True, adapt=False
         )
+        self._dtype = self._backend.decoder(EXACT).dtype
+        self._buffers = {kind.name: number for number, kind in enumerate(self._manifest.kinds)}
         self._tokenizer = pack_tokenizer(reader)
         self._table: ByteArray | None = None
         self._raw: dict[_Key, ByteArray] = {}
-        self._decoded: dict[tuple[_Key, int], WorkingBuffer] = {}
-        self._loaded: dict[tuple[str, int], tuple[_Key | None, int]] = {}
+        self._decoded: dict[tuple[_Key, int], tuple[OperandRoom, ...]] = {}
+        self._loaded: dict[str, _Loaded] = {}
 
     def __enter__(self) -> Forward:
         return self
@@ -180,9 +189,10 @@ class Forward:
                     if not used:
                         break
                     self._load(group, item.bits[group.first : group.first + used])
-                    connects = group.first + used == width
                     for state in batches.working:
-                        state.step(group, used, connects=connects)
+                        state.step(group, used, buffer=self._buffers[group.kind])
+                for state in batches.working:
+                    state.connect(item.layer, item.kind)
 
     def _load(self, group: SliceGroup, wanted: Sequence[int]) -> None:
         """Bring weights into the working buffer of the block's kind, where they differ.
@@ -190,31 +200,37 @@ class Forward:
         Args:
             wanted: bits of each of the group's slices in use; 0 for none.
         """
-        buffer = self._backend.buffers[group.kind][0]
+        kind, count = self._manifest.kind(group.kind), len(wanted)
+        loaded = self._loaded.get(group.kind)
+        if loaded is None or len(loaded) != count:  # other slices in use lie in other places
+            loaded = self._loaded[group.kind] = [None] * count
+        buffer = self._backend.buffer(self._buffers[group.kind])
+        rooms = buffer.operands(kind, count, self._dtype)
         for number, bits in enumerate(wanted):
             source = (_key(group) if bits else None, bits)
-            if self._loaded.get((group.kind, number)) == source:
+            if loaded[number] == source:
                 continue
             if bits:
-                buffer.copy_slice(number, self._weights(group, bits))
+                copy_slice(rooms, self._weights(group, bits), number)
             else:
-                buffer.clear_slice(number)
-            self._loaded[group.kind, number] = source
+                clear_slice(rooms, number)
+            loaded[number] = source
 
-    def _weights(self, group: SliceGroup, bits: int) -> WorkingBuffer:
+    def _weights(self, group: SliceGroup, bits: int) -> tuple[OperandRoom, ...]:
         """All slices of a group at one fidelity."""
         key = (_key(group), bits)
         if key not in self._decoded:
             counts = tuple(group.slices if plane.bits <= bits else 0 for plane in group.planes)
             step = PlanStep(group.layer, group.kind, group.number, counts, 0)
+            kind = self._manifest.kind(group.kind)
             job = prepare_step(step, group, 0, width=self._manifest.dimensions.slices)
             starts = np.array([found.offset for found in job.ranges], np.uint64)
-            out = self._backend.buffers[group.kind][0].another()
-            task = DecodeTask(job, StepBytes(self._bytes(group), starts, False), out)
+            out = WorkingBuffer(buffer_bytes(kind, group.slices))
+            task = DecodeTask(job, StepBytes(self._bytes(group), starts, False), out, kind)
             fault = decode(task, self._policy)
             if fault is not None:
                 raise damaged(job, fault, self._policy)
-            self._decoded[key] = out
+            self._decoded[key] = out.operands(kind, group.slices, self._dtype)
         return self._decoded[key]
 
     def _bytes(self, group: SliceGroup) -> ByteArray:

@@ -9,7 +9,6 @@ architecture.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from shard_tools.packing.estimated_importance import (
     estimate_notes,
 )
 from shard_tools.packing.options import BuildOptions, check_options
-from shard_tools.packing.pack_writer import PackWriter, replacing_pack
+from shard_tools.packing.pack_writer import PackWriter, graph_residents, replacing_pack
 from shard_tools.packing.quantized_model import QuantizedModel, quantize_model
 from shard_tools.packing.source import Source, read_source
 from shard_tools.progress import Progress
@@ -82,7 +81,7 @@ def build(
             graphs = model.graph_spec(quantized.side)
             draft = draft_manifest(source, quantized, graphs, options)
             if estimate is not None:
-                draft = replace(draft, notes=draft.notes | estimate_notes(estimate))
+                draft = draft._replace(notes=draft.notes | estimate_notes(estimate))
             made = made_residents(graphs.build(), source.vocabulary)
             writer = PackWriter(stream, draft, residents | made)
             writer.words(encode_embeddings(model, draft.embeddings, line))
@@ -92,7 +91,7 @@ def build(
             else:
                 importance = EstimatedImportance(estimate)
             groups = _write_blocks(writer, quantized, draft, importance, line)
-            return writer.finish(replace(draft, groups=groups))
+            return writer.finish(draft._replace(groups=groups))
 
 
 def _keep_apart(checkpoint: Checkpoint, output: Path) -> None:
@@ -116,10 +115,9 @@ def made_residents(graphs: Mapping[str, bytes], vocabulary: bytes) -> dict[str, 
     Raises:
         PackFormatError: the vocabulary is not UTF-8 or holds a word twice.
     """
-    blobs = {f"graph.{name}": data for name, data in graphs.items()} | {VOCABULARY: vocabulary}
     index = make_index(vocabulary)._asdict()
     found: dict[str, NDArray[Any]] = {VOCABULARY_INDEX[name]: index[name] for name in index}
-    return found | {name: np.frombuffer(data, dtype=np.uint8) for name, data in blobs.items()}
+    return found | graph_residents(graphs) | {VOCABULARY: np.frombuffer(vocabulary, dtype=np.uint8)}
 
 
 def _meter(

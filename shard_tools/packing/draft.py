@@ -12,6 +12,7 @@ from typing import Any
 from shard_tools.checkpoint.modelcard import licence_of
 from shard_tools.graphs.spec import GraphSpec
 from shard_tools.packing.options import BuildOptions
+from shard_tools.packing.pack_writer import graph_tensor
 from shard_tools.packing.quantized_model import QuantizedModel
 from shard_tools.packing.source import Source
 from shard_tools.quantization.blocks import manifest_kind
@@ -48,7 +49,7 @@ def draft_manifest(
         codebook=codebook.to_json(),
         tokenizer=source.tokenizer.to_json(),
         labels=model.labels,
-        graphs={name: f"graph.{name}" for name in graphs.names()},
+        graphs={name: graph_tensor(name) for name in graphs.names()},
         kinds=tuple(
             manifest_kind(
                 layout,

@@ -8,7 +8,6 @@ are measured, the gains of the groups. Knows nothing of checkpoints, or of where
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from shard_tools.architectures.base import Model, cuts
 from shard_tools.packing.pack_writer import EncodedGroup
@@ -78,8 +77,8 @@ def with_gains(groups: Sequence[SliceGroup], gains: Gains) -> tuple[SliceGroup, 
         part = slice(group.first, group.first + group.slices)
         rows = gains[group.layer, group.kind]
         planes = tuple(
-            replace(plane, gains=tuple(row[part]))
+            plane._replace(gains=tuple(row[part]))
             for plane, row in zip(group.planes, rows, strict=True)
         )
-        found.append(replace(group, planes=planes))
+        found.append(group._replace(planes=planes))
     return tuple(found)

@@ -13,7 +13,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,6 +53,16 @@ NO_HASH = "0" * 64
 
 Place = tuple[str, str, tuple[int, ...], int]
 """A tensor's name, type, shape and bytes."""
+
+
+def graph_tensor(name: str) -> str:
+    """The resident tensor that holds a graph."""
+    return f"graph.{name}"
+
+
+def graph_residents(graphs: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
+    """Graphs by the names of their tensors."""
+    return {graph_tensor(name): np.frombuffer(data, np.uint8) for name, data in graphs.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class PackWriter:
         self._draft = draft
         self._places: list[Place] = []
         self._content = hashlib.sha256()
-        self._region = self._lay_out({**index_arrays(replace(draft, groups=())), **resident})
+        self._region = self._lay_out({**index_arrays(draft._replace(groups=())), **resident})
         words = draft.embeddings.rows * draft.embeddings.row_bytes
         self._words_bytes = words
         self._place(WORDS, "U8", (padded(words),), padded(words))
@@ -159,8 +169,7 @@ class PackWriter:
             for layer in range(draft.dimensions.layers)
             for kind in draft.kinds
         ]
-        worst = replace(
-            draft,
+        worst = draft._replace(
             resident=ResidentRegion(self._places[0][0], len(self._region), _LONGEST_CHECKSUM),
             sha256=ContentHashes(NO_HASH, NO_HASH),
         )
@@ -244,8 +253,7 @@ class PackWriter:
             if name in INDEX:
                 self._region[at : at + length] = index[name].tobytes()
             at += length
-        final = replace(
-            manifest,
+        final = manifest._replace(
             resident=ResidentRegion(
                 self._places[0][0], len(self._region), zlib.crc32(self._region)
             ),
@@ -261,7 +269,7 @@ class PackWriter:
         self._stream.write(space.to_bytes(LENGTH_BYTES, "little"))
         self._stream.write(header[:start] + digits + header[start + CHECKSUM_DIGITS :])
         self._stream.write(self._region)
-        return replace(final, groups=read_index(final, index.__getitem__, where="the new pack"))
+        return final._replace(groups=read_index(final, index.__getitem__, where="the new pack"))
 
 
 def _header(manifest: Manifest, places: Sequence[Place]) -> bytes:

@@ -1,15 +1,15 @@
-"""Rewriting a pack with other gains, plane orders or facts about itself, without decoding.
+"""Rewriting a pack with other gains, plane orders, graphs or facts about itself, without decoding.
 
-In: an open pack and the manifest it is to have. Out: a pack in which each plane's shards lie in the
-order of the new manifest and are the same to the bit, as are the embedding table and the residents.
+In: an open pack, the manifest it is to have, and perhaps other graphs. Out: a pack in which each
+plane's shards lie in the order of the new manifest and are the same to the bit, as are the
+embedding table and the residents but for graphs that were replaced.
 Every byte that is copied is compared with its checksum. Knows nothing of how gains are measured.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_tools.packing.encoding import Gains, falling, with_gains
-from shard_tools.packing.pack_writer import EncodedGroup, PackWriter, replacing_pack
+from shard_tools.packing.pack_writer import (
+    EncodedGroup,
+    PackWriter,
+    graph_residents,
+    graph_tensor,
+    replacing_pack,
+)
 from sti.errors import PackCorruptError
 from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.content_hash import bad_rows, pieces_of, word_chunks
@@ -34,18 +40,28 @@ def ranked_groups(groups: Sequence[SliceGroup], gains: Gains) -> tuple[SliceGrou
     found = []
     for group in with_gains(groups, gains):
         first, *others = group.planes
-        planes = [replace(plane, order=tuple(falling(plane.gains))) for plane in others]
-        found.append(replace(group, planes=(first, *planes)))
+        planes = [plane._replace(order=tuple(falling(plane.gains))) for plane in others]
+        found.append(group._replace(planes=(first, *planes)))
     return tuple(found)
 
 
-def repack(reader: PackReader, output: Path, manifest: Manifest) -> Manifest:
+def repack(
+    reader: PackReader,
+    output: Path,
+    manifest: Manifest,
+    *,
+    graphs: Mapping[str, bytes] | None = None,
+) -> Manifest:
     """Write the pack with another manifest.
 
     Args:
         reader: the pack to take everything from.
         output: the new pack; may be the same file, which is replaced when all went well.
         manifest: the pack's own but for gains, orders, submodels, quality, rejection and notes.
+            With ``graphs`` also but for what says how these are fed (``requires``, how a kind's
+            operands are joined); its own list of graphs is replaced.
+        graphs: ONNX models by name, which take the place of the pack's. The content is another one
+            then, so its hash is not compared with the pack's; without them it is.
 
     Returns:
         The manifest as written.
@@ -56,13 +72,17 @@ def repack(reader: PackReader, output: Path, manifest: Manifest) -> Manifest:
     """
     old = reader.manifest
     with replacing_pack(output) as target:
-        writer = PackWriter(target, replace(manifest, groups=()), _residents(reader))
+        residents = _residents(reader)
+        if graphs is not None:
+            manifest = manifest._replace(graphs={name: graph_tensor(name) for name in graphs})
+            residents = _with_graphs(residents, {*old.graphs.values()}, graphs)
+        writer = PackWriter(target, manifest._replace(groups=()), residents)
         writer.words(_words(reader))
         for before, after in zip(old.groups, manifest.groups, strict=True):
             orders = [plane.order for plane in after.planes]
             writer.group(_stored_group(reader, before, orders))
         written = writer.finish(manifest)
-        if written.sha256.content != old.sha256.content:
+        if graphs is None and written.sha256.content != old.sha256.content:
             raise _damaged(reader, "the content as a whole")
         return written
 
@@ -71,6 +91,19 @@ def _residents(reader: PackReader) -> dict[str, NDArray[Any]]:
     names = [name for name in reader.tensors() if reader.has_resident(name)]
     left_out = (PAD, WORDS, *INDEX)
     return {name: reader.resident(name) for name in names if name not in left_out}
+
+
+def _with_graphs(
+    residents: Mapping[str, NDArray[Any]], old: Collection[str], graphs: Mapping[str, bytes]
+) -> dict[str, NDArray[Any]]:
+    """The residents with other graphs in the place of the old ones."""
+    made, found = graph_residents(graphs), dict[str, NDArray[Any]]()
+    for name, array in residents.items():
+        if name in old:
+            found |= made
+        elif name not in made:
+            found[name] = array
+    return found
 
 
 def _words(reader: PackReader) -> Iterator[NDArray[np.uint8]]:

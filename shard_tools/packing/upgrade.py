@@ -1,16 +1,17 @@
-"""Rewriting a pack of format 1 in the format of this release, without its checkpoint.
+"""Rewriting an older pack in the format of this release, without its checkpoint.
 
-In: the path of the old pack. Out: a pack with the same weights at every fidelity, token embeddings,
-residents, gains and measurements. Codes are kept as they are and stored in other places; a plane's
-order is the old one, inside each slice group. The graphs are made again and must be the old ones to
-the byte. Every byte that is read is compared with its checksum.
+In: the path of the old pack, of format 1 or of an earlier form of format 2. Out: a pack with the
+same weights at every fidelity, token embeddings, residents, gains and measurements. Of format 1
+codes are kept as they are and stored in other places, a plane's order is the old one, inside each
+slice group, and graphs tell themselves what they were made from. All graphs are made again. The
+notes say what was upgraded (``upgraded``): format and identity of the old pack, and ``joined``,
+false, if it was of format 2. Every byte that is read is compared with its checksum.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_tools.graphs.parse import parse_graphs
+from shard_tools.graphs.spec import GraphSpec
 from shard_tools.packing.build import made_residents
 from shard_tools.packing.encoding import Gains, with_gains
 from shard_tools.packing.format1 import FORMAT, Format1, OldBlock
-from shard_tools.packing.pack_writer import NO_HASH, EncodedGroup, PackWriter, replacing_pack
+from shard_tools.packing.joints import joined_kinds
+from shard_tools.packing.pack_writer import (
+    NO_HASH,
+    EncodedGroup,
+    PackWriter,
+    graph_tensor,
+    replacing_pack,
+)
+from shard_tools.packing.repack import repack
+from shard_tools.packing.unjoined import open_unjoined
 from shard_tools.progress import Progress
 from shard_tools.quantization.blocks import GROUP_BYTES, group_sizes
 from shard_tools.quantization.encode import stored_shard
 from sti.codec.word_rows import CHECKSUM, row_checksum
 from sti.errors import PackFormatError
-from sti.json_fields import JsonFields
-from sti.model.manifest import FORMAT_VERSION, BlockKind, Manifest
+from sti.model.manifest import FORMAT_VERSION, JOINED, BlockKind, Manifest
 from sti.pack.header import VOCABULARY
 from sti.pack.manifest_reader import read_manifest
+from sti.pack.pack_reader import PackReader
 
 
 def upgrade(
@@ -44,20 +55,26 @@ def upgrade(
     """Write an old pack anew.
 
     Args:
-        old: a pack of format 1; only read, unless it is ``output``, too.
+        old: the pack; only read, unless it is ``output``, too.
         output: the new pack; replaced as a whole when all went well, untouched otherwise.
-        group_bytes: the least that a slice group is to have at 2 bits.
-        progress: True or False shows or hides the progress line; None shows it on a terminal.
+        group_bytes: the least that a slice group is to have at 2 bits; a pack of format 2 keeps its
+            groups.
+        progress: True or False shows or hides the progress line; None shows it on a terminal. A
+            pack of format 2 is copied without one.
 
     Returns:
         The manifest as written.
 
     Raises:
         InputError: the pack is of this release's format already, or ``output`` cannot be a file.
-        PackFormatError: not a pack, malformed, or with graphs that this release does not make.
+        PackFormatError: not a pack, malformed, or with graphs that this release does not know.
         PackCorruptError: the pack is damaged; names the part.
         PackError, StorageError: reading or writing failed.
     """
+    found = open_unjoined(old)
+    if found is not None:
+        with found[0] as reader:
+            return _joined(reader, output, found[1])
     with Format1(old) as source:
         parsed = _parsed(source)
         blocks = _in_order(source, parsed)
@@ -76,7 +93,16 @@ def upgrade(
                 (block.layer, block.kind): [plane.gains for plane in block.planes]
                 for block in blocks
             }
-            return writer.finish(replace(manifest, groups=with_gains(groups, gains)))
+            return writer.finish(manifest._replace(groups=with_gains(groups, gains)))
+
+
+def _joined(reader: PackReader, output: Path, pack_id: str) -> Manifest:
+    """Write a pack of an earlier format 2 with graphs that take joined slices."""
+    old = reader.manifest
+    spec = GraphSpec.from_json(old.graph_spec, where=str(reader.path))
+    upgraded = {"format": FORMAT_VERSION, "joined": False, "pack_id": pack_id}
+    notes = old.notes | {"upgraded": upgraded}
+    return repack(reader, output, old._replace(notes=notes), graphs=spec.build())
 
 
 def _parsed(source: Format1) -> Manifest:
@@ -85,23 +111,19 @@ def _parsed(source: Format1) -> Manifest:
     words, slices = fields.object("words"), fields.object("dimensions").integer("slices")
     changed = {
         "format": FORMAT_VERSION,
-        "requires": [],
         "sha256": {"content": NO_HASH, "index": NO_HASH},
         "graph_spec": {},
-        "words": _members(words) | {"row_bytes": words.integer("row_bytes") + CHECKSUM.itemsize},
-        "kinds": [_members(kind) | {"groups": [slices]} for kind in fields.objects("kinds")],
+        "words": words.members() | {"row_bytes": words.integer("row_bytes") + CHECKSUM.itemsize},
+        "requires": [JOINED],
+        "kinds": [kind | {"groups": [slices]} for kind in joined_kinds(fields)],
     }
-    return read_manifest(json.dumps(_members(fields) | changed), where=str(source.path))
-
-
-def _members(fields: JsonFields) -> dict[str, Any]:
-    return {key: fields.raw(key) for key in fields.keys()}
+    return read_manifest(json.dumps(fields.members() | changed), where=str(source.path))
 
 
 def _grouped(
     source: Format1, parsed: Manifest, residents: dict[str, NDArray[Any]], group_bytes: int
 ) -> Manifest:
-    """The new manifest without groups; puts graphs and vocabulary into ``residents`` anew."""
+    """The new manifest without groups; puts new graphs and the vocabulary into ``residents``."""
     where = str(source.path)
     missing = {VOCABULARY, *parsed.graphs.values()} - residents.keys()
     if missing:
@@ -110,19 +132,19 @@ def _grouped(
         )
     graphs = {name: residents[tensor].tobytes() for name, tensor in parsed.graphs.items()}
     spec = parse_graphs(graphs, where=where)
+    made = spec.build()
     vocabulary = residents[VOCABULARY].tobytes()
     for name in (VOCABULARY, *parsed.graphs.values()):
         residents.pop(name, None)
-    residents |= made_residents(graphs, vocabulary)
+    residents |= made_residents(made, vocabulary)
     slices = parsed.dimensions.slices
     kinds = tuple(
-        replace(kind, groups=group_sizes(kind.shard_weights, slices, group_bytes=group_bytes))
+        kind._replace(groups=group_sizes(kind.shard_weights, slices, group_bytes=group_bytes))
         for kind in parsed.kinds
     )
-    return replace(
-        parsed,
+    return parsed._replace(
         kinds=kinds,
-        graphs={name: f"graph.{name}" for name in graphs},
+        graphs={name: graph_tensor(name) for name in made},
         graph_spec=spec.to_json(),
         notes=parsed.notes | {"upgraded": {"format": FORMAT, "pack_id": source.pack_id}},
     )

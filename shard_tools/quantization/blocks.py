@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shard_tools.architectures.base import BlockWeights, KindLayout
 from shard_tools.quantization.grids import QuantizedMatrix, quantize_matrix
 from sti.arrays import Float32Array
-from sti.model.manifest import BlockKind, Operand, SideInput
+from sti.model.manifest import COLUMNS, ROWS, BlockKind, Operand, SideInput
 
 GROUP_BYTES = 262_144
 """A slice group has at least this many bytes at 2 bits, where its block has: smaller reads would
@@ -145,7 +145,8 @@ def manifest_kind(
     for product in layout.products:
         each = product.parts // slices
         shape = product.part_shape if each == 1 else (each, *product.part_shape)
-        operands.append(Operand(product.name, shape))
+        joined = COLUMNS if product.cuts_outputs else ROWS
+        operands.append(Operand(product.name, shape, joined))
         if product.name in side:
             channels = 0 if product.cuts_outputs else product.rows // slices
             sides.append(SideInput(product.name, channels))

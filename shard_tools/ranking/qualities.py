@@ -8,7 +8,7 @@ it. Knows nothing of targets or machines.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
@@ -90,7 +90,7 @@ def measure_quality(
         "mean_absolute_error_of_fitted_plans": float(f"{inside.mean_absolute:.3g}"),
         "typical_factor_of_loss": round(float(np.exp(np.median(np.abs(ratios)))), 3),
     }
-    return fitted + held_out, replace(manifest, quality=quality), notes
+    return fitted + held_out, manifest._replace(quality=quality), notes
 
 
 def measure_rejection(
@@ -128,7 +128,7 @@ def measure_rejection(
         "threshold_full_model": rejection.threshold(0.0),
         "recall_full_model": recalls,
     }
-    return replace(manifest, rejection=rejection), notes
+    return manifest._replace(rejection=rejection), notes
 
 
 def rejection_curve(plans: Sequence[MeasuredPlan]) -> Curve:

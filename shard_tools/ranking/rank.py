@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,10 +183,10 @@ def _rank(
     found = measure_importances(
         bench, manifest, stored_gains(manifest), options.measure, seed=options.seed
     )
-    ranked = replace(manifest, groups=ranked_groups(manifest.groups, found.gains))
+    ranked = manifest._replace(groups=ranked_groups(manifest.groups, found.gains))
     measured = measure_sizes(bench, ranked, sizes)
     kept = worthwhile(measured, slices=manifest.dimensions.slices)
-    ranked = replace(ranked, submodels=tuple(with_curve(item, ranked) for item in kept))
+    ranked = ranked._replace(submodels=tuple(with_curve(item, ranked) for item in kept))
     plans, ranked, quality_notes = measure_quality(bench, ranked, kept, seed=options.seed)
     notes = _notes(manifest, found, calibration, options)
     notes["quality"] = quality_notes | {
@@ -194,9 +194,9 @@ def _rank(
         "measured": metrics_of(measured, manifest.ladder, bench.judge.value),
     }
     if out_of_scope is None:
-        return replace(ranked, rejection=None, notes=notes)
+        return ranked._replace(rejection=None, notes=notes)
     ranked, notes["rejection"] = measure_rejection(bench, ranked, plans, out_of_scope)
-    return replace(ranked, notes=notes)
+    return ranked._replace(notes=notes)
 
 
 def _notes(

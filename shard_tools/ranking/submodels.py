@@ -9,7 +9,7 @@ nothing of targets, or of how anything is measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -144,7 +144,7 @@ def with_curve(item: Measured, manifest: Manifest) -> Submodel:
     missing, losses = zip(*points, strict=True)
     if len(points) == 1:
         missing = losses = ()
-    return replace(item.submodel, loss=points[0][1], missing=missing, losses=losses)
+    return item.submodel._replace(loss=points[0][1], missing=missing, losses=losses)
 
 
 def _size(item: Submodel) -> tuple[int, int]:

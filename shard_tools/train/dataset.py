@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
@@ -96,7 +96,7 @@ def encode_dataset(data: Dataset, checkpoint: Path, *, max_tokens: int) -> Encod
     """
     spec, vocabulary = load_tokenizer(checkpoint)
     limit = min(max_tokens, spec.max_tokens)
-    tokenizer = Tokenizer(replace(spec, max_tokens=limit), vocabulary)
+    tokenizer = Tokenizer(spec._replace(max_tokens=limit), vocabulary)
     training, dev = data.paths
 
     def encoded(rows: Sequence[Row], path: Path) -> Examples:

@@ -8,19 +8,21 @@ and ``shard_tools.measuring.forward``; ``sti.pipeline`` sees the protocols alone
 in plain NumPy for tests, and ``tests/support/graph_spec.py`` specifies what a block computes.
 During a run:
 
-    compute thread    embedding_buffer -> start       for each group of sentences
-                      state.step                      for each slice group, each group of sentences
-                      state.finish                    for each group of sentences
-    decode threads    decoder.decode                  for each slice group, each its share
+    calling thread     embedding_buffer -> start      for each group of sentences
+    whoever decodes    decoder(variant).decode        for each slice group
+    compute threads    state.step                     for each slice group, each group of sentences
+                       state.connect                  after the steps of each block
+    calling thread     state.finish                   for each group of sentences
 
-The pipeline ensures that a working buffer is not decoded into while a step computes on it.
+The pipeline ensures that a working buffer is not decoded into while a step computes on it, that no
+two threads compute under the same number, and that ``connect`` has its block to itself.
 Failures are raised as ``BackendError``; after one, the next ``start`` must work again. Imports no
 compute library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -29,6 +31,8 @@ from sti.arrays import Float32Array, Int64Array
 from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.pieces import GroupDecoder
 from sti.model.manifest import Manifest, SliceGroup
+from sti.planning.lane_threads import WHOLE, Share
+from sti.planning.plan import EXACT
 
 
 class ResidentTensors(Protocol):
@@ -48,35 +52,49 @@ class ResidentTensors(Protocol):
 class SentenceState(Protocol):
     """A group of B sentences of S tokens on its way through the blocks: hidden states and masks.
 
-    ``Backend.start`` makes it. Used by the thread that computes, one call at a time, and only until
-    the back end is closed.
+    ``Backend.start`` makes it. Used until the back end is closed, by one thread at a time except
+    where ``step`` says otherwise.
     """
 
-    def step(self, group: SliceGroup, width: int, *, connects: bool, buffer: int = 0) -> None:
-        """Compute a slice group on the hidden states, and add it to the groups of its block so far.
+    def step(
+        self,
+        group: SliceGroup,
+        width: int,
+        *,
+        variant: str = EXACT,
+        buffer: int = 0,
+        lane: int = 0,
+        share: Share = WHOLE,
+    ) -> None:
+        """Compute a slice group on the hidden states, and keep its partial sum for ``connect``.
 
-        The groups of a block come in their order; the first one begins a new sum, whatever became
-        of an earlier one. Their partial sums are added in the tree that
-        ``sti.backend.partial_sums`` specifies.
+        The groups of a block may be computed in any order, and by several threads at once.
 
         Args:
             group: whose scales, biases and other resident tensors are used.
             width: slices of the group in use: 0 to ``width - 1``.
-            connects: whether it is the last of its block: ``connect`` is computed too.
-            buffer: number of the working buffer of that kind that holds the weights; not written
-                to by anybody meanwhile.
+            variant: how products are computed (``sti.planning.plan``); the weights were decoded by
+                the decoder for it.
+            buffer: number of the working buffer that holds the weights; not written to by anybody
+                meanwhile.
+            lane: number of the compute lane, below ``Backend.lanes``; no other thread uses it
+                meanwhile.
+            share: for which tokens (``Share.tokens`` of S) the partial sum is computed; all shares
+                of a group together must cover all tokens before ``connect``.
 
         Raises:
             BackendError: computing failed; the hidden states are lost.
         """
 
     def connect(self, layer: int, kind: str) -> None:
-        """Compute a block's ``connect`` again: the sum that its steps left, bias, residual, norm.
+        """End a block: its partial sums, bias and residual together, normalized.
 
-        A block's last ``step`` does this itself; alone, it serves to measure how long it takes.
+        The partial sums are added in the tree that ``sti.backend.partial_sums`` specifies, by the
+        numbers of their groups, whoever computed them and when. Without a step since the last
+        ``connect`` it is computed again on the same sum, which serves to measure how long it takes.
 
         Raises:
-            BackendError: computing failed; the hidden states are lost.
+            BackendError: computing failed, and the hidden states are lost; or there was no step.
         """
 
     def finish(self) -> Float32Array:
@@ -92,36 +110,45 @@ class SentenceState(Protocol):
     def set_hidden(self, values: Float32Array) -> None:
         """Go on from other hidden states, float32 ``[B, S, hidden]``; copied.
 
+        Partial sums of a block that was not ended are forgotten.
+
         Raises:
             BackendError: they are of another shape.
         """
 
 
 class Backend(Protocol):
-    """A pack ready to compute. Not thread-safe: one run at a time, on any thread."""
+    """A pack ready to compute. Not thread-safe: one run at a time, on any threads."""
 
     @property
-    def threads(self) -> int:
-        """Threads that compute a block, the caller's included."""
+    def lanes(self) -> int:
+        """How many threads may compute steps of a run at once."""
 
     @property
-    def buffers(self) -> Mapping[str, Sequence[WorkingBuffer]]:
-        """Working buffers by block kind (``sti.backend.working_buffer.make_buffers``).
+    def variants(self) -> Sequence[str]:
+        """How products may be computed here: ``EXACT``, and ``NARROW`` where that is faster.
 
-        Owned by the back end, always the same ones until it is closed, and of the type of weights
-        that its decoders write. Made when first asked for.
+        ``step`` takes every variant everywhere.
         """
 
-    def prepare(self) -> None:
+    def buffer(self, number: int) -> WorkingBuffer:
+        """A working buffer, large enough for any slice group of the pack.
+
+        Owned by the back end, always the same one until it is closed, made when first asked for.
+        """
+
+    def prepare(self, variants: Collection[str] = (EXACT,)) -> None:
         """Make now what every run needs, so that the first one is not late.
+
+        Args:
+            variants: of the steps that are expected.
 
         Raises:
             BackendError: this machine or library cannot compute the pack's graphs.
         """
 
-    @property
-    def decoder(self) -> GroupDecoder:
-        """What fills ``buffers`` and buffers like them. Safe to share between threads."""
+    def decoder(self, variant: str) -> GroupDecoder:
+        """What fills working buffers for a variant. Safe to share between threads."""
 
     def embedding_buffer(self, batch: int, tokens: int) -> Float32Array:
         """Where the token embeddings of a group go for ``start``, ``[batch, tokens, hidden]``.

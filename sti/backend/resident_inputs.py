@@ -33,7 +33,7 @@ def group_residents(
         each = len(array) // slices
         return array[first * each : last * each]
 
-    values = {name: cut(source.resident(f"{base}.{name}")) for name in kind.sliced}
+    values = {name: cut(source.resident(f"{base}.{name}")).reshape(-1) for name in kind.sliced}
     values |= {name: source.resident(f"{base}.{name}") for name in kind.shared}
     for side in kind.side:
         index = source.resident(f"{base}.{side.name}_idx")

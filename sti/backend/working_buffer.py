@@ -1,7 +1,8 @@
 """A working buffer: where one slice group's decoded weights lie.
 
-In: a block kind's operands. Out: one array per operand, as graphs take them. Knows nothing of
-planes, files or of what computes with the weights.
+In: how many bytes the largest group has; a block kind and how many slices are in use. Out: one
+matrix per operand, as graphs take them. Knows nothing of planes, files or of what computes with the
+weights.
 """
 
 from __future__ import annotations
@@ -11,65 +12,80 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
-from sti.model.fidelity import WORKING_BUFFERS
-from sti.model.manifest import Manifest
+from sti.codec.pieces import OperandRoom
+from sti.model.manifest import COLUMNS, BlockKind, Manifest, Operand
 from sti.storage.reader import aligned_buffer
 
+_ALIGNMENT = 64
+"""Operands start at multiples of this many bytes: stores that cross cache lines are slow."""
 _UNSIGNED_ZERO = 128
 """The weight 0 where weights are uint8."""
 
 
 class WorkingBuffer:
-    """Room for the decoded weights of one slice group. Threads may write different slices.
+    """Room for the decoded weights of one slice group, of any kind that it is large enough for.
 
     Args:
-        shapes: of each operand's part of one slice; a slice's weights fill them in this order.
-        slices: of the largest group.
-        dtype: of the weights, int8 or uint8.
-
-    Attributes:
-        operands: one ``[slices, *shape]`` array per operand.
+        size: bytes, as ``buffer_bytes`` tells them.
     """
 
-    __slots__ = ("operands",)
+    __slots__ = ("_memory", "_rooms")
 
-    def __init__(self, shapes: Sequence[tuple[int, ...]], slices: int, dtype: DTypeLike) -> None:
-        # Each starts on a page of its own, because stores that cross cache lines are slow.
-        self.operands: tuple[NDArray[Any], ...] = tuple(
-            aligned_buffer(slices * prod(shape))[: slices * prod(shape)]
-            .view(dtype)
-            .reshape(slices, *shape)
-            for shape in shapes
-        )
+    def __init__(self, size: int) -> None:
+        self._memory = aligned_buffer(size)
+        self._rooms: dict[tuple[str, int, np.dtype[Any]], tuple[OperandRoom, ...]] = {}
 
-    def another(self) -> WorkingBuffer:
-        """A new buffer for the same operands, slices and type of weights."""
-        shapes = [operand.shape[1:] for operand in self.operands]
-        return WorkingBuffer(shapes, len(self.operands[0]), self.operands[0].dtype)
+    def operands(self, kind: BlockKind, used: int, dtype: np.dtype[Any]) -> tuple[OperandRoom, ...]:
+        """Room for the operands of some slices, in the buffer's own memory; the same every time.
 
-    def copy_slice(self, number: int, other: WorkingBuffer) -> None:
-        """Copy the weights of one slice from a buffer for the same operands."""
-        for mine, theirs in zip(self.operands, other.operands, strict=True):
-            np.copyto(mine[number], theirs[number])
+        Args:
+            kind: whose operands; kinds are told apart by their names.
+            used: slices, at least 1.
+            dtype: of the weights, int8 or uint8.
+        """
+        key = (kind.name, used, dtype)
+        found = self._rooms.get(key)
+        if found is None:
+            rooms, start = [], 0
+            for operand in kind.operands:
+                size = used * prod(operand.shape)
+                memory = self._memory[start : start + size].view(dtype)
+                rooms.append(_room(memory, operand, used))
+                start += _aligned(size)
+            found = self._rooms.setdefault(key, tuple(rooms))
+        return found
 
-    def clear_slice(self, number: int) -> None:
-        """Make all weights of one slice zero, as the type of weights writes it."""
-        for operand in self.operands:
-            operand[number] = _UNSIGNED_ZERO if operand.dtype == np.uint8 else 0
+
+def buffer_bytes(kind: BlockKind, slices: int) -> int:
+    """Bytes of a buffer for so many slices of a kind."""
+    return sum(_aligned(slices * prod(operand.shape)) for operand in kind.operands)
 
 
-def make_buffers(manifest: Manifest, dtype: DTypeLike) -> dict[str, tuple[WorkingBuffer, ...]]:
-    """The working buffers that running a pack takes, by block kind.
+def largest_group_bytes(manifest: Manifest) -> int:
+    """Bytes of a buffer for any slice group of a pack."""
+    return max(buffer_bytes(kind, max(kind.groups)) for kind in manifest.kinds)
 
-    Args:
-        dtype: of the weights, int8 or uint8.
-    """
-    return {
-        kind.name: tuple(
-            WorkingBuffer([operand.shape for operand in kind.operands], max(kind.groups), dtype)
-            for _ in range(WORKING_BUFFERS)
-        )
-        for kind in manifest.kinds
-    }
+
+def copy_slice(target: Sequence[OperandRoom], source: Sequence[OperandRoom], number: int) -> None:
+    """Copy the weights of one slice from room for the same operands."""
+    for mine, theirs in zip(target, source, strict=True):
+        np.copyto(mine.of(number), theirs.of(number))
+
+
+def clear_slice(target: Sequence[OperandRoom], number: int) -> None:
+    """Make all weights of one slice zero, as the type of weights writes it."""
+    for room in target:
+        room.of(number)[...] = _UNSIGNED_ZERO if room.matrix.dtype == np.uint8 else 0
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _room(memory: np.ndarray[Any, Any], operand: Operand, used: int) -> OperandRoom:
+    *several, rows, columns = operand.shape
+    parts = prod(several)
+    joined = operand.joined == COLUMNS
+    shape = (rows, used * parts * columns) if joined else (used * parts * rows, columns)
+    return OperandRoom(memory.reshape(shape), used, parts, joined)

@@ -9,11 +9,7 @@ separately from those that follow it in a row. Knows nothing of what the systems
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,32 +19,14 @@ from typing import Any
 import numpy as np
 
 from sti.benchmark.runs import p95
-from sti.benchmark.system_process import Spec
+from sti.benchmark.system_child import Child, System, started
 from sti.errors import RunError
-from sti.storage.file_reader import drop_cache
 
 _ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
-_END_S = 30.0
 IN_A_ROW = 3
 """Answers of a turn after its first."""
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class System:
-    """One system under test."""
-
-    name: str
-    module: str
-    """Run with ``python -m``; its main is ``sti.benchmark.system_process.serve``."""
-    spec: Spec
-    files: tuple[Path, ...]
-    """What it reads; dropped from the page cache before a cold start."""
-    python: str = sys.executable
-    """The interpreter, where its libraries are installed apart."""
-    cwd: Path | None = None
-    """Where its process runs and looks for its module first; None: here. Files are absolute."""
 
 
 @dataclass(slots=True)
@@ -123,7 +101,7 @@ def compare(
     for turn in range(cold):
         for found in _rotated(figures, turn):
             progress(f"cold start {turn + 1} of {cold}: {found.system.name}")
-            with _noting(found), _process(found.system) as process:
+            with _noting(found), started(found.system) as process:
                 _note_cold(found, process.ask("open"))
     if warm:
         with ExitStack() as stack:
@@ -138,17 +116,17 @@ def try_system(system: System) -> None:
         RunError: it cannot; says why.
     """
     found = Figures(system)
-    with _noting(found), _process(system) as process:
+    with _noting(found), started(system) as process:
         process.ask("open")
     if found.failed:
         raise RunError(found.failed)
 
 
 def _run_warm(figures: Sequence[Figures], stack: ExitStack, warm: int, progress: Progress) -> None:
-    processes: dict[int, _Process] = {}
+    processes: dict[int, Child] = {}
     for found in figures:
         with _noting(found):
-            process = stack.enter_context(_process(found.system))
+            process = stack.enter_context(started(found.system))
             process.ask("open")
             process.ask("run")
             processes[id(found)] = process
@@ -166,7 +144,7 @@ def _run_warm(figures: Sequence[Figures], stack: ExitStack, warm: int, progress:
                 found.steady_bytes = reply["steady_bytes"]
 
 
-def _note_warm(found: Figures, process: _Process) -> None:
+def _note_warm(found: Figures, process: Child) -> None:
     before = _joules()
     reply = process.ask("run")
     after = _joules()
@@ -183,78 +161,6 @@ def _note_cold(found: Figures, reply: dict[str, Any]) -> None:
     found.answer = np.asarray(reply["answer"], dtype=np.float64)
     _append(found.peak_bytes, reply["peak_bytes"])
     found.steady_bytes = reply["steady_bytes"]
-
-
-class _Process:
-    """A running child; ``ask`` is one command and its answer."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        # A file, not a pipe: some libraries say more than a pipe holds.
-        self._said = tempfile.TemporaryFile(  # noqa: SIM115  closed with the process
-            mode="w+", encoding="utf-8", errors="replace"
-        )
-        self._child = subprocess.Popen(
-            [system.python, "-m", system.module],
-            cwd=system.cwd,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-        )
-
-    def hear(self) -> dict[str, Any]:
-        """The next answer.
-
-        Raises:
-            RunError: the process ended instead; holds what it said.
-        """
-        assert self._child.stdout is not None
-        line = self._child.stdout.readline()
-        if not line:
-            code = self._child.wait()
-            self._said.seek(0)
-            said = self._said.read().strip().splitlines()
-            reason = said[-1] if said else f"exit code {code}"
-            raise RunError(f"{self._system.name}: its process ended: {reason}")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
-
-    def ask(self, command: str) -> dict[str, Any]:
-        """Send a command, wait for its answer; raises what ``hear`` raises."""
-        assert self._child.stdin is not None
-        try:
-            self._child.stdin.write(command + "\n")
-            self._child.stdin.flush()
-        except BrokenPipeError:
-            pass  # it ended: hear() says why
-        return self.hear()
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._child.stdin is not None
-        try:
-            self._child.stdin.close()
-            self._child.wait(_END_S)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
-            self._child.kill()
-            self._child.wait()
-        assert self._child.stdout is not None
-        self._child.stdout.close()
-        self._said.close()
-
-
-@contextmanager
-def _process(system: System) -> Iterator[_Process]:
-    """A child that has imported what it needs, its files not in the page cache."""
-    process = _Process(system)
-    try:
-        process.ask(system.spec.to_json())
-        for file in system.files:
-            drop_cache(file)
-        yield process
-    finally:
-        process.close()
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Measuring whole runs: cold in fresh processes, warm in an open engine.
 
 In: a pack, cases, a workload, repeats. Out: ``Measurement`` per case: medians and the 95th
-percentile, each lane's busy time, bytes and memory. Cold means: a fresh process, nothing of the
-pack in the page cache, opening and the first run. Warm runs of all cases take turns, so that
+percentile, the time of each kind of work, bytes and memory. Cold means: a fresh process, nothing of
+the pack in the page cache, opening and the first run. Warm runs of all cases take turns, so that
 what else the machine does falls on all of them alike. Knows nothing of tables.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sti.device.lanes import LANES
+from sti.device.lanes import LANES, LaneThreads, by_work
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
 from sti.errors import RunError
@@ -55,7 +55,9 @@ class Sample:
     total_ms: float
     open_ms: float | None
     run_ms: float
-    lanes_ms: Mapping[str, float]
+    work_ms: Mapping[str, float]
+    """Of each kind of work, on all threads together."""
+    threads: LaneThreads
     stall_ms: float
     bytes_read: int
     peak_bytes: int | None
@@ -83,13 +85,18 @@ class Measurement:
         return p95([sample.total_ms for sample in self.samples])
 
     @property
-    def ideal_ms(self) -> float:
-        """The largest lane sum: what a perfect pipeline would take."""
-        return max(self.lane_ms(lane) for lane in LANES)
+    def threads(self) -> LaneThreads:
+        """That the runs had."""
+        return self.samples[0].threads
 
-    def lane_ms(self, lane: str) -> float:
-        """Median busy time of a lane."""
-        return statistics.median(sample.lanes_ms[lane] for sample in self.samples)
+    @property
+    def ideal_ms(self) -> float:
+        """What the same work would take if no thread waited (``LaneThreads.ideal_s``)."""
+        return statistics.median(sample.threads.ideal_s(sample.work_ms) for sample in self.samples)
+
+    def work_ms(self, work: str) -> float:
+        """Median time of one kind of work, on all threads together."""
+        return statistics.median(sample.work_ms[work] for sample in self.samples)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; times in milliseconds."""
@@ -101,7 +108,7 @@ class Measurement:
             "p95_ms": self.p95_ms,
             "open_ms": self.median(lambda sample: sample.open_ms),
             "run_ms": self.median(lambda sample: sample.run_ms),
-            "busy_ms": {lane: round(self.lane_ms(lane), 3) for lane in LANES},
+            "busy_ms": {work: round(self.work_ms(work), 3) for work in LANES},
             "stall_ms": self.median(lambda sample: sample.stall_ms),
             "ideal_ms": self.ideal_ms,
             "bytes_read": self.median(lambda sample: sample.bytes_read),
@@ -147,7 +154,7 @@ def measure_warm(
     The engine is left with the last case as its target.
     """
     kinds: tuple[Literal["pipelined", "sequential"], ...] = ("pipelined", "sequential")
-    plans: dict[str, Plan] = {}
+    plans: dict[tuple[str, Kind], Plan] = {}
     samples: dict[tuple[str, Kind], list[Sample]] = {
         (case.name, kind): [] for case in cases for kind in kinds
     }
@@ -159,21 +166,21 @@ def measure_warm(
                 if not turn:
                     continue
                 timing = result.timing
-                busy_s = timing.busy_s
                 sample = Sample(
                     total_ms=timing.total_s * 1e3,
                     open_ms=None,
                     run_ms=timing.total_s * 1e3,
-                    lanes_ms={lane: busy_s.get(lane, 0.0) * 1e3 for lane in LANES},
+                    work_ms=_work_ms(timing.busy_s),
+                    threads=result.trace.threads,
                     stall_ms=timing.stall_s * 1e3,
                     bytes_read=result.bytes_read,
                     peak_bytes=None,
                     growth_bytes=None,
                 )
                 samples[case.name, kind].append(sample)
-                plans[case.name] = result.plan
+                plans[case.name, kind] = result.plan
     return [
-        Measurement(name, kind, tuple(found), plans[name])
+        Measurement(name, kind, tuple(found), plans[name, kind])
         for (name, kind), found in samples.items()
     ]
 
@@ -203,6 +210,10 @@ def _answer(command: Sequence[str], text: str) -> dict[str, Any]:
     return document
 
 
+def _work_ms(busy_s: Mapping[str, float]) -> dict[str, float]:
+    return {work: seconds * 1e3 for work, seconds in by_work(busy_s).items()}
+
+
 def _cold_sample(document: Mapping[str, Any]) -> Sample:
     timing, process = document["timing"], document["process"]
     peak, before = process["peak_rss_bytes"], process["rss_before_bytes"]
@@ -210,7 +221,8 @@ def _cold_sample(document: Mapping[str, Any]) -> Sample:
         total_ms=process["open_ms"] + timing["total_s"] * 1e3,
         open_ms=process["open_ms"],
         run_ms=timing["total_s"] * 1e3,
-        lanes_ms={lane: timing["busy_s"].get(lane, 0.0) * 1e3 for lane in LANES},
+        work_ms=_work_ms(timing["busy_s"]),
+        threads=LaneThreads(**document["plan"]["threads"]),
         stall_ms=timing["stall_s"] * 1e3,
         bytes_read=document["bytes_read"],
         peak_bytes=peak,

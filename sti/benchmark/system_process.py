@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sti.arrays import Float32Array
+from sti.arrays import Float32Array, Int64Array
 from sti.device import host
 
 
@@ -53,6 +53,19 @@ class Spec:
         body["texts"] = tuple(body["texts"])
         body["ids"] = tuple(map(tuple, body["ids"]))
         return cls(**body)
+
+    def feeds(self) -> dict[str, Int64Array]:
+        """The token ids, padded, with their mask and types of zero: each ``[n, tokens]``.
+
+        Keys are the names that exports of Hugging Face's models have for them.
+        """
+        longest = max(map(len, self.ids))
+        ids = np.zeros((len(self.ids), longest), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for line, row in enumerate(self.ids):
+            ids[line, : len(row)] = row
+            mask[line, : len(row)] = 1
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
 
 
 class Opened(Protocol):

@@ -8,7 +8,6 @@ written under a temporary name and renamed, so that a reader never sees half of 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -20,6 +19,7 @@ from sti.device.profile import PROFILE_VERSION, DeviceProfile
 from sti.errors import PlanError, ProfileError, StiWarning
 from sti.planning.plan import Plan
 from sti.storage.atomic_file import replacing
+from sti.storage.digest import sha256
 
 Key = Mapping[str, Any]
 
@@ -45,7 +45,7 @@ class Cache:
 
     def path(self, kind: str, key: Key) -> Path:
         """The file of an entry."""
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return self.directory / f"{kind}-{digest[:16]}.json"
 
     def load_profile(self, key: Key) -> DeviceProfile | None:

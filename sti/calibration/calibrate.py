@@ -6,14 +6,13 @@ measured by ``sti.calibration.lane_timer`` and turned into coefficients by
 ``sti.calibration.fit_profile``. This is the hardware profile of the paper.
 
 Choice of threads (``best_threads``): what ``sti calibrate`` found best for the pack's graphs on
-this machine. Before it has run, one core is left to the storage and decode lanes and the others
-compute, except slow cores and cores beyond the fourth, where small products gain little. Two cores
-compute with one thread: a second one would compete with the decoder.
+this machine. Before it has run, all cores compute, except slow ones and those beyond the fourth,
+where small products gain little. How many of the threads a run uses, and what else they do, each
+plan decides (``sti.device.lanes.LaneThreads``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import sys
@@ -32,12 +31,13 @@ from sti.device.identity import instruction_set, machine_line
 from sti.device.profile import PROFILE_VERSION, DeviceProfile
 from sti.notices import Notify, log_notice
 from sti.pack.pack_reader import PackReader
-from sti.planning.decode_threads import decode_threads
+from sti.planning.lane_threads import lane_choices
+from sti.storage.digest import sha256
 
 BUDGET_S = 1.9
 """Seconds that measuring may take, everything included."""
 
-_COSTS_VERSION = 3
+_COSTS_VERSION = 4
 """Part of the key of cached profiles: raised when a lane's code becomes faster or slower."""
 
 MOST_THREADS = 4
@@ -51,7 +51,7 @@ def best_threads(reader: PackReader, *, cache_dir: Path | None = None) -> int:
 
 def default_threads() -> int:
     """Compute threads for this machine while nothing has been measured."""
-    return max(1, min(host.fast_core_count() - 1, MOST_THREADS))
+    return min(host.fast_core_count(), MOST_THREADS)
 
 
 def thread_choices() -> tuple[int, ...]:
@@ -84,7 +84,7 @@ def load_or_measure(
 
     Args:
         reader: the open pack.
-        backend: computes the pack, with ``threads`` compute threads.
+        backend: computes the pack, with ``threads`` lanes.
         threads: part of the key of the cached profile.
         force: measure even if a profile is cached.
         cache_dir: where profiles are kept; the user's cache directory by default.
@@ -119,7 +119,7 @@ def measure(
     from sti.calibration.lane_timer import LaneTimer
 
     start = perf_counter()
-    timer = LaneTimer(reader, backend)
+    timer = LaneTimer(reader, backend, lane_choices(threads, host.core_count()))
     try:
         seen = timer.observe(budget_s - (perf_counter() - start))
     finally:
@@ -129,7 +129,6 @@ def measure(
         reader.manifest,
         device=machine_line(),
         threads=threads,
-        decoders=decode_threads(reader.manifest, cores=host.core_count(), compute_threads=threads),
         direct=timer.direct,
     )
     return replace(profile, instructions=instruction_set(), kernel=kernel_path())
@@ -138,7 +137,7 @@ def measure(
 def _key(reader: PackReader) -> Key:
     """What measurements depend on: machine, software and graphs."""
     manifest = reader.manifest
-    graphs = hashlib.sha256()
+    graphs = sha256()
     for name, tensor in sorted(manifest.graphs.items()):
         graphs.update(name.encode() + reader.resident(tensor).tobytes())
     shards = [(kind.name, kind.shard_weights, *kind.groups) for kind in manifest.kinds]

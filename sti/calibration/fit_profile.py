@@ -1,8 +1,9 @@
 """From measured times to the coefficients of a device profile.
 
 In: ``Observations``. Out: a ``DeviceProfile`` whose costs fit them best: non-negative least squares
-of relative errors, so that short runs weigh as much as long ones. How much the lanes slow one
-another down is fitted to whole pipelined runs. Pure.
+of relative errors, so that short runs weigh as much as long ones. How much lanes slow one another
+down, and what threads lose in waking one another, is fitted to whole runs under each kind of
+threads. Pure.
 
 Where the same thing was timed several times, the lower quartile is used: the time it takes when
 nothing else runs on the machine. The profile's jitter says how much longer a run may take.
@@ -10,61 +11,66 @@ nothing else runs on the machine. The profile's jitter says how much longer a ru
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from sti.calibration.observations import Observations, PipelinedRun, StepTime
-from sti.device.lanes import COMPUTE, DECODE, STORAGE
+from sti.calibration.observations import Observations, StepTime, TimedRun
+from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE
 from sti.device.least_squares import K, fit_costs
 from sti.device.profile import (
     ComputeProfile,
     DecodeProfile,
     DeviceProfile,
-    LaneProfile,
+    RunProfile,
     StorageProfile,
 )
 from sti.model.manifest import Manifest
-from sti.model.workload import Workload
-from sti.planning.cost_model import FIRST_STEPS, STEPS_PER_GROUP, run_costs
+from sti.planning.cost_model import run_costs
+from sti.planning.lane_threads import shares_of
+from sti.planning.plan import Plan
 from sti.planning.prediction import simulate_run
+from sti.planning.variants import graph_name
 
 MOST_JITTER = 1.5
 """Upper limit of the jitter: a machine that was busy while it was measured must not make every
 target infeasible."""
+_LEAST_S = 1e-6
+"""What is left of a run's time, at least: fits are of relative errors."""
+_ALONE = RunProfile(dict.fromkeys(LANES, 1.0), step_s=0.0, fixed_s=0.0, jitter=1.0)
+"""Runs whose lanes do not know of one another."""
 
 
 def fit_profile(
-    seen: Observations,
-    manifest: Manifest,
-    *,
-    device: str,
-    threads: int,
-    decoders: int,
-    direct: bool,
+    seen: Observations, manifest: Manifest, *, device: str, threads: int, direct: bool
 ) -> DeviceProfile:
     """The profile that fits ``seen`` best.
 
     Args:
         seen: at least one observation of everything.
         manifest: of the pack that was timed.
-        device, threads, decoders, direct: copied into the profile.
+        device, threads, direct: copied into the profile.
     """
     alone = DeviceProfile(
         device=device,
         threads=threads,
-        decoders=decoders,
         lanes={
             STORAGE: _storage(seen, direct=direct),
             DECODE: _decode(seen.steps, manifest.ladder),
-            COMPUTE: _compute(seen, [kind.name for kind in manifest.kinds]),
+            COMPUTE: _compute(seen),
         },
+        runs={run.plan.threads.name: _ALONE for run in seen.runs},
         tokenize_s=_typical(seconds / count for count, seconds in seen.tokens),
-        fixed_s=0.0,
-        contention=1.0,
-        jitter=1.0,
     )
-    return _together(alone, seen, manifest)
+    return replace(
+        alone,
+        runs={
+            name: _together(
+                alone, [run for run in seen.runs if run.plan.threads.name == name], manifest
+            )
+            for name in alone.runs
+        },
+    )
 
 
 def _storage(seen: Observations, *, direct: bool) -> StorageProfile:
@@ -89,84 +95,75 @@ def _decode(steps: Sequence[StepTime], ladder: Sequence[int]) -> DecodeProfile:
     return DecodeProfile(shard_s=shard_s, weight_s=dict(zip(ladder, weight_s, strict=True)))
 
 
-def _compute(seen: Observations, kinds: Sequence[str]) -> ComputeProfile:
-    """Coefficients of every graph. ``connect`` is subtracted where a step's time includes it."""
+def _compute(seen: Observations) -> ComputeProfile:
+    """Coefficients of every graph."""
     compute: dict[str, tuple[float, ...]] = {}
-    connect_s: Mapping[Workload, float] = {}
     for name in ("embed", "connect", "head"):
         times = _typical_by((work, seconds) for end, work, seconds in seen.ends if end == name)
         terms = [(1.0, work.batch * work.tokens) for work in times]
         once, token = (float(cost) for cost in fit_costs(terms, list(times.values())))
         compute[name] = (once, 0.0, token, 0.0, 0.0)
-        if name == "connect":
-            connect_s = times
-    for kind in kinds:
-        steps = _typical_by(
-            ((time.workload, time.width, time.connects), time.compute_s)
-            for time in seen.steps
-            if time.kind == kind
-        )
-        step_terms, seconds = [], []
-        for (work, width, connects), step_s in steps.items():
+    steps: defaultdict[str, list[StepTime]] = defaultdict(list)
+    for time in seen.steps:
+        steps[graph_name(time.kind, time.variant)].append(time)
+    for name, found in steps.items():
+        seconds = _typical_by(((time.workload, time.width), time.compute_s) for time in found)
+        step_terms = []
+        for work, width in seconds:
             count = work.batch * work.tokens
             step_terms.append((1.0, width, count, width * count, width * count * work.tokens))
-            alone_s = step_s - connect_s[work] if connects else step_s
-            seconds.append(max(alone_s, step_s * 0.1))
-        compute[kind] = tuple(float(cost) for cost in fit_costs(step_terms, seconds))
+        costs = fit_costs(step_terms, list(seconds.values()))
+        compute[name] = tuple(float(cost) for cost in costs)
     return ComputeProfile(compute)
 
 
-def _together(alone: DeviceProfile, seen: Observations, manifest: Manifest) -> DeviceProfile:
-    """The profile with what pipelined runs show: slower lanes, fixed costs, jitter."""
-    runs = seen.pipelined
-    work_s = _simulated(alone, seen, manifest).busy_s
+def _together(alone: DeviceProfile, runs: Sequence[TimedRun], manifest: Manifest) -> RunProfile:
+    """What runs under one kind of threads take beyond what their lanes take alone.
 
-    def slower(lane: str) -> float:
-        return _typical(run.busy_s[lane] for run in runs) / work_s[lane]
-
-    storage, decode, compute = slower(STORAGE), slower(DECODE), slower(COMPUTE)
-    lanes: dict[str, LaneProfile] = {
-        STORAGE: replace(
-            alone.storage,
-            request_s=alone.storage.request_s * storage,
-            bytes_per_s=alone.storage.bytes_per_s / storage,
-        ),
-        DECODE: DecodeProfile(
-            shard_s=alone.decode.shard_s * decode,
-            weight_s={bits: cost * decode for bits, cost in alone.decode.weight_s.items()},
-        ),
-        # Below 1 it is not contention: long runs are faster than the short ones that were timed.
-        COMPUTE: ComputeProfile(
-            {
-                graph: tuple(cost * min(1.0, compute) for cost in costs)
-                for graph, costs in alone.compute.graphs.items()
-            }
-        ),
+    Contention is what the longest of them show. What is then left of each is a fixed part and one
+    that grows with the steps that follow one another.
+    """
+    plan = max((run.plan for run in runs), key=lambda plan: len(plan.steps))
+    longest = [run for run in runs if run.plan == plan]
+    work_s = _simulated(alone, plan, manifest).busy_s
+    contention = {
+        lane: _typical(run.busy_s[lane] for run in longest) / seconds if seconds else 1.0
+        for lane, seconds in work_s.items()
     }
-    profile = replace(alone.with_lanes(lanes), contention=max(1.0, compute))
-    totals = sorted(run.total_s for run in runs)
-    typical_s = _typical(totals)
-    late_s = totals[-(-95 * len(totals) // 100) - 1]
-    return replace(
-        profile,
-        fixed_s=max(0.0, typical_s - _simulated(profile, seen, manifest).total_s),
-        jitter=min(MOST_JITTER, max(1.0, late_s / typical_s)),
+    run = replace(_ALONE, contention=contention)
+    slowed = replace(alone, runs={plan.threads.name: run})
+    totals = _typical_by((run.plan, run.total_s) for run in runs)
+    terms, left_s = [], []
+    for timed, total_s in totals.items():
+        terms.append((1.0, _in_turn(timed)))
+        left_s.append(max(_LEAST_S, total_s - _simulated(slowed, timed, manifest).total_s))
+    fixed_s, step_s = (float(cost) for cost in fit_costs(terms, left_s))
+    late = sorted(run.total_s for run in longest)[-(-95 * len(longest) // 100) - 1]
+    return RunProfile(
+        contention, step_s, fixed_s, jitter=min(MOST_JITTER, max(1.0, late / totals[plan]))
     )
 
 
-def _simulated(profile: DeviceProfile, seen: Observations, manifest: Manifest) -> PipelinedRun:
-    """The pipelined runs that were timed, as the profile predicts them."""
-    plan = seen.pipelined_plan
-    assert plan is not None
+def _in_turn(plan: Plan) -> float:
+    """How many steps follow one another where threads take them side by side."""
+    threads = plan.threads.compute
+    in_use = Counter((step.layer, step.kind) for step in plan.steps)
+    shares = sum(len(shares_of(in_use[step.layer, step.kind], threads)) for step in plan.steps)
+    return shares / threads
+
+
+def _simulated(profile: DeviceProfile, plan: Plan, manifest: Manifest) -> TimedRun:
+    """A run of a plan as the profile predicts it."""
     # In the timed runs the texts were already tokenized.
     costs = replace(
-        run_costs(manifest, profile, plan.workload, plan.width, threads=plan.decode_threads),
+        run_costs(manifest, profile, plan.workload, plan.width, threads=plan.threads),
         tokenize_s=0.0,
     )
     groups = [manifest.group(item.layer, item.kind, item.group) for item in plan.steps]
     run = simulate_run(costs, groups, plan.steps, read_ahead=plan.read_ahead)
-    work = range(FIRST_STEPS, FIRST_STEPS + STEPS_PER_GROUP * len(groups))
-    return PipelinedRun(run.total_s, run.busy_s(work))
+    names = plan.work_names
+    work = [index for index, step in enumerate(run.steps) if step.name in names]
+    return TimedRun(plan, run.total_s, run.busy_s(work))
 
 
 def _typical_by(samples: Iterable[tuple[K, float]]) -> dict[K, float]:

@@ -2,8 +2,9 @@
 
 In: a pack, a back end for it, and how long measuring may take. Out: ``Observations``: how long
 reads, decodes, graphs and whole runs took. Short sequential runs over the pack's first layers time
-each lane alone; pipelined runs show how much the lanes slow one another down. The executors that
-answer texts are timed themselves, so no cost is left out. Knows nothing of fits or caches.
+each lane alone; whole runs under each kind of threads show how much the lanes slow one another
+down. The executors that answer texts are timed themselves, so no cost is left out. Knows nothing of
+fits or caches.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from time import perf_counter
-
-import numpy as np
+from typing import NamedTuple
 
 from sti.backend.interface import Backend
-from sti.calibration.observations import Observations, PipelinedRun, StepTime
+from sti.calibration.observations import Observations, StepTime, TimedRun
 from sti.calibration.read_timer import time_reads
 from sti.calibration.sample_texts import SampleTexts
-from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE
+from sti.device.lanes import COMPUTE, DECODE, SEQUENTIAL, STORAGE, LaneThreads, by_work
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Outcome, Runner
 from sti.pipeline.trace import Recorder
-from sti.planning.plan import Plan, PlanRequest
+from sti.planning.plan import Plan, PlanRequest, connect_name
 from sti.planning.step_jobs import StepJob, prepare
 from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
@@ -33,14 +33,25 @@ WORKLOADS = ((1, 16), (1, 128), (4, 16), (1, 64), (1, 32), (2, 64), (1, 256))
 """Batch and tokens of the runs that graphs are timed with, the most informative first."""
 
 ESSENTIAL_WORKLOADS = 4
-PIPELINED_WORKLOAD = (1, 64)
+RUN_WORKLOAD = (1, 64)
 LONGEST_SHOT_S = 0.03
 """Seconds of a sequential run: it covers as many layers as fit, from 1 to ``MOST_LAYERS``."""
 MOST_LAYERS = 3
-CONNECT_REPEATS = 3
-"""How often ``connect`` is timed by itself; the fastest time is used."""
-LONGEST_RUN_S = 0.1
-"""Seconds of a pipelined run: one over more steps would show nothing new."""
+LONGEST_RUN_S = 0.06
+"""Seconds of a whole run: one over more steps would show nothing new."""
+_ALONE_SHARE = 0.5
+"""How much of the time is for reads and sequential runs."""
+
+
+class _Shot(NamedTuple):
+    """A sequential run of a uniform plan."""
+
+    bits: int
+    variants: Sequence[str]
+    """How its products may be computed."""
+    workload: Workload
+    depth: int
+    width: int
 
 
 class LaneTimer:
@@ -49,12 +60,15 @@ class LaneTimer:
     Args:
         reader: the open pack.
         backend: computes the pack; nobody else may use it meanwhile.
+        choices: threads that whole runs are timed under.
     """
 
-    def __init__(self, reader: PackReader, backend: Backend) -> None:
+    def __init__(
+        self, reader: PackReader, backend: Backend, choices: Sequence[LaneThreads]
+    ) -> None:
         self._reader = reader
         self._manifest = reader.manifest
-        self._backend = backend
+        self._variants, self._choices = backend.variants, choices
         self._samples = SampleTexts(reader)
         self._runner = Runner(reader, backend)
         self._seen = Observations()
@@ -77,50 +91,53 @@ class LaneTimer:
             )
         shots = list(self._shots())
         layers = self._warm_up(shots)
-        essential = max(len(self._manifest.ladder), ESSENTIAL_WORKLOADS)
+        essential = len(self._variants) * max(len(self._manifest.ladder), ESSENTIAL_WORKLOADS)
         for count, shot in enumerate(cycle(shots)):
-            if count >= essential and perf_counter() - start >= budget_s * 0.6:
+            if count >= essential and perf_counter() - start >= budget_s * _ALONE_SHARE:
                 break
-            self._sequential(*shot, layers=layers)
+            self._sequential(shot, layers=layers)
         seen = {time.bits for time in self._seen.steps}
         # Of a fidelity that is damaged wherever it was timed, the one below is the best known.
         self._seen.steps += [time for time in self._spoiled if time.bits not in seen]
-        self._connect()
-        self._pipelined(start + budget_s)
+        self._whole_runs(start + budget_s)
         return self._seen
 
-    def _warm_up(self, shots: Sequence[tuple[int, Workload, int, int]]) -> int:
+    def _warm_up(self, shots: Sequence[_Shot]) -> int:
         """Run once before timing, for what is made at first use.
 
         Returns how many layers a sequential run should cover.
         """
         reads = self._seen.reads
-        self._sequential(*shots[0], layers=1)
+        self._sequential(shots[0], layers=1)
         start = perf_counter()
-        self._sequential(*shots[1 % len(shots)], layers=1)
+        self._sequential(shots[1 % len(shots)], layers=1)
         layers = int(LONGEST_SHOT_S / (perf_counter() - start))
         self._seen = Observations(reads=reads)  # warm-up runs are not samples
         return max(1, min(layers, MOST_LAYERS, self._manifest.dimensions.layers))
 
-    def _shots(self) -> Iterator[tuple[int, Workload, int, int]]:
-        """Bits, workload, depth and width of the sequential runs: few, but varied."""
+    def _shots(self) -> Iterator[_Shot]:
+        """The sequential runs: few, but varied."""
         dims = self._manifest.dimensions
         models = {model.width: model for model in self._manifest.submodels}
         sizes = [(model.depth, model.width) for model in models.values()]
         works = [(batch, min(tokens, dims.max_tokens)) for batch, tokens in WORKLOADS]
-        count = max(len(self._manifest.ladder), len(works)) * len(sizes)
-        for bits, (batch, tokens), (depth, width) in islice(
-            zip(cycle(self._manifest.ladder), cycle(works), cycle(sizes), strict=False), count
+        # Exactly first, and then as the machine likes it, where that is another way.
+        ways = [self._variants[:end] for end in range(1, len(self._variants) + 1)]
+        count = max(len(self._manifest.ladder), len(works)) * len(sizes) * len(ways)
+        for bits, way, (batch, tokens), (depth, width) in islice(
+            zip(
+                cycle(self._manifest.ladder), cycle(ways), cycle(works), cycle(sizes), strict=False
+            ),
+            count,
         ):
-            yield bits, Workload(batch, tokens), depth, width
+            yield _Shot(bits, way, Workload(batch, tokens), depth, width)
 
-    def _sequential(
-        self, bits: int, workload: Workload, depth: int, width: int, *, layers: int
-    ) -> None:
+    def _sequential(self, shot: _Shot, *, layers: int) -> None:
         """Run the first layers of a uniform plan step by step, and record every time."""
-        plan = self._plan(bits, workload, depth, width)
+        bits, variants, workload, depth, width = shot
+        plan = self._plan(bits, workload, depth, width, variants)
         jobs = self._jobs(plan)[: layers * len(plan.steps) // depth]
-        outcome = self._run(jobs, plan, sequential=True)
+        outcome = self._run(jobs, plan)
         spans = {
             (lane, span.name): span.duration_s
             for lane, found in outcome.trace.lanes.items()
@@ -137,61 +154,60 @@ class LaneTimer:
                     decode_s=spans[DECODE, job.name],
                     workload=workload,
                     width=job.used,
+                    variant=job.variant,
                     compute_s=spans[COMPUTE, job.name],
-                    connects=job.connects,
                 )
             )
+            if job.connects:
+                name = connect_name(job.group.layer, job.group.kind)
+                self._seen.ends.append(("connect", workload, spans[COMPUTE, name]))
         for end in ("embed", "head"):
             self._seen.ends.append((end, workload, spans[COMPUTE, end]))
         self._seen.rows.append((workload.batch * workload.tokens, spans[STORAGE, "embeddings"]))
 
-    def _connect(self) -> None:
-        """Time ``connect`` by itself, without the blocks that it follows."""
-        first = self._manifest.groups[0]
-        groups = self._manifest.block(first.layer, first.kind)
-        for workload in {time.workload: None for time in self._seen.steps}:
-            batch, tokens = workload.batch, workload.tokens
-            embeddings = self._backend.embedding_buffer(batch, tokens)
-            embeddings[:] = 0.0
-            types = np.zeros((batch, tokens), dtype=np.int64)
-            state = self._backend.start(embeddings, types, [tokens] * batch)
-            for group in groups:
-                state.step(group, group.slices, connects=group is groups[-1])
-            times = []
-            for _ in range(CONNECT_REPEATS):
-                start = perf_counter()
-                state.connect(first.layer, first.kind)
-                times.append(perf_counter() - start)
-            self._seen.ends.append(("connect", workload, min(times)))
+    def _whole_runs(self, deadline: float) -> None:
+        """Time runs over the first layers under each kind of threads until the deadline.
 
-    def _pipelined(self, deadline: float) -> None:
-        """Time pipelined runs over the first layers until the deadline, at least one."""
-        dims = self._manifest.dimensions
-        ladder = self._manifest.ladder
-        batch, tokens = PIPELINED_WORKLOAD
+        Short and long ones in turns, each at least once.
+        """
+        dims, ladder = self._manifest.dimensions, self._manifest.ladder
+        batch, tokens = RUN_WORKLOAD
         workload = Workload(batch, min(tokens, dims.max_tokens))
-        plan = self._plan(ladder[len(ladder) // 2], workload, dims.layers, dims.slices)
+        plan = self._plan(
+            ladder[len(ladder) // 2], workload, dims.layers, dims.slices, self._variants
+        )
         jobs = self._jobs(plan)
         layer = len(jobs) // dims.layers
-        first = self._run(jobs[:layer], plan, sequential=False)
-        layer_s = first.trace.end_s
-        count = layer * max(1, min(dims.layers, int(LONGEST_RUN_S / layer_s)))
-        names = {job.name for job in jobs[:count]}
-        self._seen.pipelined_plan = replace(plan, steps=plan.steps[:count])
-        total_s = 0.0
-        while not self._seen.pipelined or perf_counter() + total_s < deadline:
-            start = perf_counter()
-            trace = self._run(jobs[:count], plan, sequential=False).trace
-            total_s = perf_counter() - start
-            busy_s = {
-                lane: sum(
-                    span.duration_s for span in trace.lanes.get(lane, ()) if span.name in names
-                )
-                for lane in LANES
-            }
-            self._seen.pipelined.append(PipelinedRun(total_s, busy_s))
+        start = perf_counter()
+        self._run(jobs[:layer], plan)
+        layers = max(1, min(dims.layers, int(LONGEST_RUN_S / (perf_counter() - start))))
+        plans = [
+            replace(plan, threads=threads, steps=plan.steps[: count * layer])
+            for threads in self._choices
+            for count in sorted({1, layers})
+        ]
+        for each in plans:  # threads are started, and sessions made, at first use
+            self._run(jobs[: len(each.steps)], each)
+        start = perf_counter()
+        round_s = 0.0
+        while not self._seen.runs or perf_counter() + round_s < deadline:
+            for each in plans:
+                self._time_run(jobs[: len(each.steps)], each)
+            if not round_s:
+                round_s = perf_counter() - start
 
-    def _run(self, jobs: Sequence[StepJob], plan: Plan, *, sequential: bool) -> Outcome:
+    def _time_run(self, jobs: Sequence[StepJob], plan: Plan) -> None:
+        start = perf_counter()
+        trace = self._run(jobs, plan).trace
+        total_s = perf_counter() - start
+        names = plan.work_names
+        busy_s = {
+            lane: sum(span.duration_s for span in spans if span.name in names)
+            for lane, spans in trace.lanes.items()
+        }
+        self._seen.runs.append(TimedRun(plan, total_s, by_work(busy_s)))
+
+    def _run(self, jobs: Sequence[StepJob], plan: Plan) -> Outcome:
         texts = self._samples.texts(plan.workload.batch, plan.workload.tokens)
         start = perf_counter()
         encodings = [self._samples.tokenizer.encode(text) for text in texts]
@@ -201,15 +217,19 @@ class LaneTimer:
             jobs,
             plan,
             encodings,
-            mode="sequential" if sequential else "pipelined",
+            mode="pipelined",
             recorder=Recorder(perf_counter()),
             adapt=True,  # what a run may answer with must not keep the machine from being measured
         )
 
-    def _plan(self, bits: int, workload: Workload, depth: int, width: int) -> Plan:
+    def _plan(
+        self, bits: int, workload: Workload, depth: int, width: int, variants: Sequence[str]
+    ) -> Plan:
         return uniform_plan(
             PlanRequest(self._manifest, self._reader.pack_id, workload),
             bits=bits,
+            threads=SEQUENTIAL,
+            variants=variants,
             depth=depth,
             width=width,
         )

@@ -23,15 +23,16 @@ class StepTime:
     decode_s: float
     workload: Workload
     width: int
+    variant: str
     compute_s: float
-    connects: bool
-    """Whether ``connect`` is part of ``compute_s``."""
 
 
 @dataclass(frozen=True, slots=True)
-class PipelinedRun:
-    """One pipelined run: its wall time, and how long each lane worked on steps, by lane."""
+class TimedRun:
+    """One whole run: its wall time, and how long each lane worked on blocks, on all its threads."""
 
+    plan: Plan
+    """What was run: the first steps of a model, under its threads."""
     total_s: float
     busy_s: Mapping[str, float]
 
@@ -49,6 +50,5 @@ class Observations:
     steps: list[StepTime] = field(default_factory=list)
     ends: list[tuple[str, Workload, float]] = field(default_factory=list)
     """``embed``, ``connect`` or ``head``, the workload, and seconds."""
-    pipelined: list[PipelinedRun] = field(default_factory=list)
-    pipelined_plan: Plan | None = None
-    """The plan of the pipelined runs, cut to its first steps."""
+    runs: list[TimedRun] = field(default_factory=list)
+    """Short and long ones under each kind of threads."""

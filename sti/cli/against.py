@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sti.benchmark.comparison import IN_A_ROW, System, compare, try_system
+from sti.benchmark.comparison import IN_A_ROW, compare, try_system
 from sti.benchmark.comparison_rows import HEADER, OURS, cells_of, nothing_to_compare_with, rows_of
+from sti.benchmark.system_child import System
 from sti.benchmark.system_process import Spec
 from sti.calibration.calibrate import best_threads
 from sti.calibration.sample_texts import SampleTexts

@@ -7,6 +7,7 @@ arguments.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,8 @@ exit codes:
   2    something you can put right: usage, input, a missing package, storage
   130  interrupted (Ctrl-C)
 """
+_COLUMNS, _MARGIN = 80, 2
+"""Width of a terminal that does not tell its own, and what argparse keeps free of it."""
 FORMATS = ("md", "csv", "json")
 
 
@@ -42,6 +45,16 @@ class UsageError(InputError):
         self.program = program
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Lays out help as wide as the terminal.
+
+    argparse makes a formatter for every option it is told of, and its own would import ``shutil``.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - _MARGIN)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises ``UsageError`` instead of ending the process."""
 
@@ -57,7 +70,7 @@ def program_parser(name: str, description: str, epilog: str) -> tuple[Parser, An
         description=description,
         epilog=epilog.rstrip() + _EXIT_CODES,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{name} {__version__}")
     # Without a name, argparse would lay out a whole usage line to find it, at every start.
@@ -65,9 +78,7 @@ def program_parser(name: str, description: str, epilog: str) -> tuple[Parser, An
     return parser, commands
 
 
-def add_command(
-    commands: Any, name: str, summary: str, epilog: str, **defaults: Any
-) -> argparse.ArgumentParser:
+def add_command(commands: Any, name: str, summary: str, epilog: str, **defaults: Any) -> Parser:
     """A command with ``--json``.
 
     Args:
@@ -75,13 +86,13 @@ def add_command(
         epilog: examples and explanations that end its help.
         defaults: what else the parsed arguments carry.
     """
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=epilog,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.set_defaults(**defaults)
     parser.add_argument(
@@ -192,3 +203,14 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
+
+
+def _columns() -> int:
+    """Columns of the terminal, found as ``shutil.get_terminal_size`` finds them."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdigit() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(1).columns or _COLUMNS
+    except OSError:  # standard output is no terminal
+        return _COLUMNS

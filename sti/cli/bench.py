@@ -32,12 +32,12 @@ from sti.units import format_size, format_time
 HEADER = (
     *("case", "run", "total ms", "p95 ms", "open ms"),
     *(f"{lane} ms" for lane in LANES),
-    *("stall ms", "busiest lane ms", "total / lane", "read", "peak memory", "growth"),
+    *("stall ms", "ideal ms", "total / ideal", "read", "peak memory", "growth"),
 )
 ROOFLINE = (
     "case",
     *(heading for lane in LANES for heading in (f"{lane} roofline ms", "share")),
-    *("highest roofline ms", "share of the run"),
+    *("roofline of the run ms", "share of the run"),
 )
 
 
@@ -91,7 +91,7 @@ def _measure(
 def _roofline(engine: Engine, pack: Path, emulated: StorageProfile | None) -> Roofline:
     storage = _storage(pack, emulated)
     try:
-        return measure_roofline(engine.reader, storage, threads=engine.threads)
+        return measure_roofline(engine.reader, storage)
     finally:
         storage.close()
 
@@ -108,9 +108,7 @@ def _facts(
         "workload": f"{workload}, {counted(engine.threads, 'compute thread')}, "
         f"{'direct' if engine.direct else 'buffered'} reads",
         "storage": _describe(emulated),
-        "roofline": f"reads {roofline.read_bytes / 1e9:.2f} GB/s, memory "
-        f"{roofline.moved_bytes / 1e9:.1f} GB/s, "
-        f"{roofline.products / 1e9:.0f} G int8 products/s",
+        "roofline": str(roofline),
     }
 
 
@@ -135,12 +133,15 @@ def _storage(pack: Path, emulated: StorageProfile | None) -> Reader:
 
 
 def _figures(item: Measurement, roofline: Roofline, manifest: Manifest) -> dict[str, Any]:
-    """A measurement as a JSON object, with the least each lane can take for the same work."""
+    """A measurement as a JSON object, with the least that the same work can take."""
     figures = item.to_json()
     if item.plan is None:
-        return figures | {"roofline_ms": dict.fromkeys(LANES)}
+        return figures | {"roofline_ms": dict.fromkeys(LANES), "roofline_run_ms": None}
     least = roofline.seconds(item.plan, manifest, figures["bytes_read"])
-    return figures | {"roofline_ms": {lane: round(least[lane] * 1e3, 3) for lane in LANES}}
+    return figures | {
+        "roofline_ms": {work: round(least[work] * 1e3, 3) for work in LANES},
+        "roofline_run_ms": round(item.threads.ideal_s(least) * 1e3, 3),
+    }
 
 
 def _describe(emulated: StorageProfile | None) -> str:
@@ -170,11 +171,13 @@ def _tables(rows: list[dict[str, Any]]) -> str:
     below = [_roofline_row(row) for row in rows if row["kind"] == "pipelined"]
     return (
         "\n" + markdown(HEADER, [_row(row) for row in rows]) + "\n"
-        "busiest lane: what a perfect pipeline would take. cold: a fresh process, from opening the "
-        "pack to the first answer. growth: of the process's memory since it started.\n"
+        "storage, decode, compute: work on all threads together. ideal: what it would take if no "
+        "thread waited. cold: a fresh process, from opening the pack to the first answer. growth: "
+        "of the process's memory since it started.\n"
         "\n" + markdown(ROOFLINE, below) + "\n"
-        "roofline: the same work at the best rates of this machine, one lane at a time. share: of "
-        "the roofline's speed, what the lane reached while the other lanes were at work.\n"
+        "roofline: the same work at the best rates of this machine, each kind alone on one thread; "
+        "of the run: on its threads, if none waited. share: of the roofline's speed, what was "
+        "reached while the other threads were at work.\n"
     )
 
 
@@ -198,5 +201,5 @@ def _roofline_row(figures: dict[str, Any]) -> list[str]:
     for lane in LANES:
         least, took = figures["roofline_ms"][lane], figures["busy_ms"][lane]
         cells += [f"{least:.1f}", f"{least / took:.0%}" if took else "-"]
-    highest = max(figures["roofline_ms"].values())
-    return [*cells, f"{highest:.1f}", f"{highest / figures['run_ms']:.0%}"]
+    least = figures["roofline_run_ms"]
+    return [*cells, f"{least:.1f}", f"{least / figures['run_ms']:.0%}"]

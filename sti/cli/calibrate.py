@@ -14,7 +14,8 @@ from sti.calibration.cache import Cache
 from sti.calibration.calibrate import load_or_measure, remember_threads, thread_choices
 from sti.cli.program import notice, print_json
 from sti.device.host import check_threads
-from sti.device.profile import DeviceProfile
+from sti.device.lanes import COMPUTE
+from sti.device.profile import THREAD_NAMES, DeviceProfile
 from sti.errors import InputError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -41,7 +42,7 @@ def execute(args: argparse.Namespace) -> None:
         profiles = {
             threads: load_or_measure(
                 reader,
-                OrtBackend(reader, threads=threads),
+                OrtBackend(reader, lanes=threads),
                 threads=threads,
                 force=True,
                 notify=notice,
@@ -81,7 +82,6 @@ def _run_s(reader: PackReader, profile: DeviceProfile, tokens: int) -> float:
         ),
         bits=manifest.ladder[len(manifest.ladder) // 2],
         profile=profile,
-        decode_threads=profile.decoders,
     )
     assert plan.predicted is not None
     return plan.predicted.total_s
@@ -101,8 +101,13 @@ def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[fl
         costs = (f"{p.decode.weight_s[bits] * 1e9:.2f}" for p in profiles.values())
         rows.append([f"decode at {bits} bits, ns per weight", *costs])
     rows.append(["decode, per shard", *(format_time(p.decode.shard_s) for p in profiles.values())])
-    rows.append(["contention", *(f"{p.contention:.2f}" for p in profiles.values())])
-    rows.append(["jitter", *(f"{p.jitter:.2f}" for p in profiles.values())])
+    for name in THREAD_NAMES:
+        runs_of = [p.runs.get(name) for p in profiles.values()]
+        cells = (f"{run.contention[COMPUTE]:.2f}" if run else "-" for run in runs_of)
+        rows.append([f"contention, {name}", *cells])
+        cells = (format_time(run.step_s) if run else "-" for run in runs_of)
+        rows.append([f"waking up, {name}, per step", *cells])
+        rows.append([f"jitter, {name}", *(f"{run.jitter:.2f}" if run else "-" for run in runs_of)])
     for place, tokens in enumerate(SHOWN_TOKENS):
         cells = (format_time(seconds[place]) for seconds in runs.values())
         rows.append([f"predicted run of {tokens} tokens", *cells])

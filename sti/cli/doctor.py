@@ -159,7 +159,8 @@ def _pack(reader: PackReader) -> dict[str, Any]:
     except Exception:  # as in _versions
         return facts
     threads = best_threads(reader)
-    return {**facts, "threads": threads, "unsigned": OrtBackend(reader, threads=threads).unsigned}
+    backend = OrtBackend(reader, lanes=threads)
+    return {**facts, "threads": threads, "saturates": backend.saturates}
 
 
 def _advise(facts: dict[str, Any]) -> list[str]:
@@ -253,9 +254,9 @@ def _pack_line(pack: dict[str, Any]) -> str:
         f"{counted(pack['layers'], 'layer')}, {counted(pack['slices'], 'slice')} at {ladder} bits"
     )
     if "threads" in pack:
-        kind = "unsigned weights (this processor saturates signed products)"
-        line += f"\nruns with {counted(pack['threads'], 'compute thread')}, "
-        line += kind if pack["unsigned"] else "signed weights"
+        line += f"\nruns with {counted(pack['threads'], 'compute thread')}"
+        if pack["saturates"]:
+            line += "; products of 8 bits saturate here: steps of few bits are narrow"
     return line
 
 

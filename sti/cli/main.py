@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from sti.cli.arguments import (
     Parser,
@@ -36,6 +36,65 @@ targets:
   line override a named target.
 """
 
+_RUN_HELP = """\
+examples:
+  sti run model.sti.safetensors "a text" "another text"
+  sti run model.sti.safetensors --input texts.txt --latency 200ms --preload 4MB
+  sti run model.sti.safetensors --pair "a premise" "a hypothesis" --json
+  cat texts.txt | sti run model.sti.safetensors --target voice
+
+  Answers are printed on standard output. What they cost (times, bytes, the plan) is printed on
+  standard error; with --json it is part of the document.
+
+"""
+
+_PLAN_HELP = """\
+examples:
+  sti plan model.sti.safetensors --latency 100ms --preload 2MB
+  sti plan model.sti.safetensors --tokens 128 --latency 50ms --output night.json
+  sti run model.sti.safetensors --plan night.json "a text"
+  sti plan model.sti.safetensors --device paper-board --latency 200ms
+  sti plan model.sti.safetensors --device phone.json --latency 200ms
+
+  --output FILE saves the plan as JSON, whatever is printed; --json prints the same JSON instead of
+  the table.
+
+  A device file holds what `sti calibrate PACK --json` printed on that device, or the times of one
+  layer on a board, as in paper-board, which comes with STI.
+
+"""
+
+_BENCH_HELP = """\
+examples:
+  sti bench model.sti.safetensors
+  sti bench model.sti.safetensors --tokens 128 --latency 100ms --format csv
+  sti bench model.sti.safetensors --storage microsd -o card.md -o card.json
+  sti bench model.sti.safetensors --storage 300MB/s:0.2ms
+  sti bench model.sti.safetensors --fidelity 4 --preload 2MB --against model-int8.onnx
+
+  Cold: a fresh process opens the pack, nothing of which is in the page cache, and runs once.
+  Warm: an engine that is already open; weights are streamed again in every run.
+  Against: ONNX Runtime answers the same texts with the whole model in memory. Every system runs in
+  its own processes, and they take turns. The ONNX model may have the inputs input_ids,
+  attention_mask and token_type_ids. It is opened and run once before anything is measured.
+
+"""
+
+_CALIBRATE_HELP = """\
+examples:
+  sti calibrate model.sti.safetensors      measure, and choose the number of compute threads
+  sti calibrate                            list what was measured before
+
+  The first run of a pack measures the device by itself, in about two seconds. Calibrate again after
+  changing the system's power settings, or after moving a pack to other storage.
+"""
+
+_DOCTOR_HELP = """\
+examples:
+  sti doctor
+  sti doctor model.sti.safetensors         also measures storage where the pack lies
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; see ``Program.main``."""
@@ -47,24 +106,26 @@ def command() -> NoReturn:
     _PROGRAM.command()
 
 
-def build_parser() -> Parser:
-    """The parser of all commands."""
+def build_parser(only: str | None = None) -> Parser:
+    """The parser of all commands.
+
+    Args:
+        only: leave out all commands but this one, for a fast start.
+    """
     parser, commands = program_parser(
         "sti",
         "Run transformers from packs, streamed from storage within a latency target.",
         "`sti COMMAND --help` explains a command. Packs are made with `sti-shard build`.",
     )
-    _add_run(commands)
-    _add_plan(commands)
-    _add_bench(commands)
-    _add_calibrate(commands)
-    _add_doctor(commands)
+    for name in _COMMANDS if only is None else (only,):
+        summary, epilog, add_options = _COMMANDS[name]
+        add_options(add_command(commands, name, summary, epilog))
     return parser
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments, texts behind options included, which argparse alone would refuse."""
-    parser = build_parser()
+    parser = build_parser(argv[0] if argv and argv[0] in _COMMANDS else None)
     args, rest = parser.parse_known_args(argv)
     options = rest[: rest.index("--")] if "--" in rest else rest
     if rest and (args.command != "run" or any(text[:1] == "-" for text in options)):
@@ -87,24 +148,7 @@ _PROGRAM = Program(
 )
 
 
-def _add_run(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "run",
-        "answer texts with a pack",
-        """\
-examples:
-  sti run model.sti.safetensors "a text" "another text"
-  sti run model.sti.safetensors --input texts.txt --latency 200ms --preload 4MB
-  sti run model.sti.safetensors --pair "a premise" "a hypothesis" --json
-  cat texts.txt | sti run model.sti.safetensors --target voice
-
-  Answers are printed on standard output. What they cost (times, bytes, the plan) is printed on
-  standard error; with --json it is part of the document.
-
-"""
-        + _TARGET_HELP,
-    )
+def _add_run(parser: Parser) -> None:
     add_pack(parser)
     parser.add_argument(
         "texts",
@@ -144,28 +188,7 @@ examples:
     _refuse_device(parser)
 
 
-def _add_plan(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "plan",
-        "show what would be read, how long it would take, and how good it would be",
-        """\
-examples:
-  sti plan model.sti.safetensors --latency 100ms --preload 2MB
-  sti plan model.sti.safetensors --tokens 128 --latency 50ms --output night.json
-  sti run model.sti.safetensors --plan night.json "a text"
-  sti plan model.sti.safetensors --device paper-board --latency 200ms
-  sti plan model.sti.safetensors --device phone.json --latency 200ms
-
-  --output FILE saves the plan as JSON, whatever is printed; --json prints the same JSON instead of
-  the table.
-
-  A device file holds what `sti calibrate PACK --json` printed on that device, or the times of one
-  layer on a board, as in paper-board, which comes with STI.
-
-"""
-        + _TARGET_HELP,
-    )
+def _add_plan(parser: Parser) -> None:
     add_pack(parser)
     add_workload(parser)
     add_target(parser)
@@ -183,28 +206,7 @@ examples:
     )
 
 
-def _add_bench(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "bench",
-        "measure runs, cold and warm, pipelined and sequential",
-        """\
-examples:
-  sti bench model.sti.safetensors
-  sti bench model.sti.safetensors --tokens 128 --latency 100ms --format csv
-  sti bench model.sti.safetensors --storage microsd -o card.md -o card.json
-  sti bench model.sti.safetensors --storage 300MB/s:0.2ms
-  sti bench model.sti.safetensors --fidelity 4 --preload 2MB --against model-int8.onnx
-
-  Cold: a fresh process opens the pack, nothing of which is in the page cache, and runs once.
-  Warm: an engine that is already open; weights are streamed again in every run.
-  Against: ONNX Runtime answers the same texts with the whole model in memory. Every system runs in
-  its own processes, and they take turns. The ONNX model may have the inputs input_ids,
-  attention_mask and token_type_ids. It is opened and run once before anything is measured.
-
-"""
-        + _TARGET_HELP,
-    )
+def _add_bench(parser: Parser) -> None:
     add_pack(parser)
     add_workload(parser)
     parser.add_argument(
@@ -231,20 +233,7 @@ examples:
     _refuse_device(parser)
 
 
-def _add_calibrate(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "calibrate",
-        "measure this device with a pack, and remember it",
-        """\
-examples:
-  sti calibrate model.sti.safetensors      measure, and choose the number of compute threads
-  sti calibrate                            list what was measured before
-
-  The first run of a pack measures the device by itself, in about two seconds. Calibrate again after
-  changing the system's power settings, or after moving a pack to other storage.
-""",
-    )
+def _add_calibrate(parser: Parser) -> None:
     parser.add_argument(
         "pack",
         nargs="?",
@@ -259,17 +248,7 @@ examples:
     )
 
 
-def _add_doctor(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "doctor",
-        "show what this device offers, and what is missing",
-        """\
-examples:
-  sti doctor
-  sti doctor model.sti.safetensors         also measures storage where the pack lies
-""",
-    )
+def _add_doctor(parser: Parser) -> None:
     parser.add_argument(
         "pack",
         nargs="?",
@@ -290,3 +269,25 @@ class _OnlyPlanned(argparse.Action):
 
 def _refuse_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", action=_OnlyPlanned, nargs="?", help=argparse.SUPPRESS)
+
+
+_COMMANDS: Mapping[str, tuple[str, str, Callable[[Parser], None]]] = {
+    "run": ("answer texts with a pack", _RUN_HELP + _TARGET_HELP, _add_run),
+    "plan": (
+        "show what would be read, how long it would take, and how good it would be",
+        _PLAN_HELP + _TARGET_HELP,
+        _add_plan,
+    ),
+    "bench": (
+        "measure runs, cold and warm, pipelined and sequential",
+        _BENCH_HELP + _TARGET_HELP,
+        _add_bench,
+    ),
+    "calibrate": (
+        "measure this device with a pack, and remember it",
+        _CALIBRATE_HELP,
+        _add_calibrate,
+    ),
+    "doctor": ("show what this device offers, and what is missing", _DOCTOR_HELP, _add_doctor),
+}
+"""What each command is for in a line, what ends its help, and what adds its options."""

@@ -15,7 +15,7 @@ from sti.cli.arguments import workload_tokens
 from sti.cli.opening import open_engine, target_of
 from sti.cli.program import print_json, say
 from sti.cli.reports import check_writable
-from sti.device.lanes import LANES
+from sti.device.lanes import LANES, LaneThreads, same_work
 from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
 from sti.engine.targets import TargetSpec
@@ -26,7 +26,8 @@ from sti.model.manifest import Manifest
 from sti.model.quality import Quality
 from sti.model.workload import bucket
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import Plan, PlanRequest, PlanStep, Prediction, Target
+from sti.planning.cost_model import promised_s
+from sti.planning.plan import NARROW, Plan, PlanRequest, PlanStep, Prediction, Target
 from sti.planning.planner import make_plan
 from sti.planning.prediction import mean_bits, predict
 from sti.planning.span import Span
@@ -138,9 +139,21 @@ def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
         f"ladder {', '.join(map(str, manifest.ladder))} bits\n"
         f"workload: {counted(work.batch, 'text')} of up to {counted(work.tokens, 'token')}; "
         f"target: {asked}, preload {format_size(target.preload_bytes)}\n"
-        f"device: {profile.device}; {profile.threads} compute and "
-        f"{counted(plan.decode_threads, 'decode thread')}\n"
+        f"device: {profile.device}; {_threads(plan.threads)}{_narrow(plan)}\n"
     )
+
+
+def _threads(threads: LaneThreads) -> str:
+    """Who reads, decodes and computes, in words."""
+    if threads.name != "shared":
+        return threads.name
+    return f"{counted(threads.compute, 'thread')} decode and compute beside storage"
+
+
+def _narrow(plan: Plan) -> str:
+    """How many steps round their weights to 7 bits, where any do."""
+    count = sum(step.variant == NARROW for step in plan.steps)
+    return f"; {count} of {counted(len(plan.steps), 'step')} narrow" if count else ""
 
 
 def _table(plan: Plan, manifest: Manifest) -> str:
@@ -161,8 +174,22 @@ def _row(item: PlanStep, predicted: Prediction, manifest: Manifest) -> list[str]
         " ".join(f"{count}@{bits}" for bits, count in sorted(counted.items(), reverse=True)),
         format_size(size),
         format_size(item.preload_bytes) if item.preload_bytes else "-",
-        *(_span(predicted.span(lane, item.name)) for lane in LANES),
+        *(_span(_whole(predicted, lane, item.name)) for lane in LANES),
     ]
+
+
+def _whole(predicted: Prediction, work: str, name: str) -> Span | None:
+    """From when until when threads do this work on a step; None where none does."""
+    found = [
+        span
+        for lane in predicted.lanes
+        if same_work(lane, work)
+        for span in predicted.lanes[lane]
+        if span.name == name
+    ]
+    if not found:
+        return None
+    return Span(min(span.start_s for span in found), max(span.end_s for span in found), name)
 
 
 def _span(span: Span | None) -> str:
@@ -175,11 +202,12 @@ def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
     predicted = plan.predicted
     assert predicted is not None
     preload = sum(item.preload_bytes for item in plan.steps)
+    within_s = promised_s(profile, predicted.total_s, plan.threads)
     busy = ", ".join(f"{lane} {format_time(seconds)}" for lane, seconds in predicted.busy_s.items())
     return (
         f"predicted {format_time(predicted.total_s)}: {busy}, "
         f"stall {format_time(predicted.stall_s)}\n"
-        f"95 of 100 runs within {format_time(predicted.total_s * profile.jitter)}\n"
+        f"95 of 100 runs within {format_time(within_s)}\n"
         f"reads {format_size(predicted.bytes_read)} a run, holds {format_size(preload)}; "
         f"{mean_bits(manifest, plan):.2f} bits per weight on average; "
         f"expected loss {predicted.loss:.4g}\n"

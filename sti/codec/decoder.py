@@ -1,8 +1,8 @@
 """Decoding in NumPy: the specification, and the path for machines without the native kernel.
 
 In: the bytes of a slice group, where its shards' pieces are (``sti.codec.pieces``), a codebook.
-Out: rows of int8 weights, or uint8 with zero point 128. The native kernel must give the same bits
-and the same faults. Knows nothing of files, graphs, scales or layers.
+Out: matrices of weights, written as ``sti.codec.weights`` says. The native kernel must give the
+same bits and the same faults. Knows nothing of files, graphs, scales or layers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from sti.codec.pieces import (
     OUTLIERS,
     SIZE,
     Fault,
+    OperandRoom,
     check_stored,
     operand_sizes,
 )
-from sti.codec.tables import SIGN, Recipes, plane_bits
+from sti.codec.tables import Recipes, plane_bits
+from sti.codec.weights import DTYPES, Weights, written, written_codes
 
 PORTABLE = "portable"
 
@@ -65,36 +67,33 @@ class NumpyDecoder:
 
     Args:
         codebook: the codebook of the pack.
-        unsigned: write uint8 with zero point 128 instead of int8.
+        weights: how weights are written.
     """
 
     path = PORTABLE
 
-    def __init__(self, codebook: Codebook, *, unsigned: bool = False) -> None:
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8 if unsigned else np.int8)
-        self._flip = np.array(SIGN if unsigned else 0, dtype=np.uint8)
+    def __init__(self, codebook: Codebook, *, weights: Weights = "s8") -> None:
+        self.dtype: np.dtype[Any] = DTYPES[weights]
+        self._written = written(weights)
         self._bits = plane_bits(codebook.ladder)
-        self._recipes = Recipes(codebook.ladder, codebook.values, unsigned=unsigned)
+        self._recipes = Recipes(codebook.ladder, written_codes(codebook, weights))
 
     def decode(
         self,
         data: ByteArray,
         starts: NDArray[np.uint64],
         shards: NDArray[Any],
-        operands: Sequence[NDArray[Any]],
+        operands: Sequence[OperandRoom],
         *,
         check: bool = True,
-        first: int = 0,
-        stride: int = 1,
     ) -> Fault | None:
         """See ``GroupDecoder.decode``."""
-        check_stored(data, starts, shards, first=first, stride=stride)
+        check_stored(data, starts, shards)
         sizes = operand_sizes(shards, operands, self.dtype, len(self._bits))
         segments, runs = segments_of(sizes), runs_of(sizes)
         group = _Group(data, starts.tolist(), check)
-        chosen = shards[first::stride]
         for row, count, pieces in zip(
-            *(chosen[name].tolist() for name in ("row", "planes", "pieces")), strict=True
+            *(shards[name].tolist() for name in ("row", "planes", "pieces")), strict=True
         ):
             listed, *stored = pieces[: count + 1]
             what = group.wrong(listed, None)
@@ -107,8 +106,18 @@ class NumpyDecoder:
                 if what:
                     return Fault(row, number, what)
             planes = [group.bytes_of(piece) for piece in stored]
-            rows = [operand[row].reshape(-1).view(np.uint8) for operand in operands]
+            places = [room.of(row) for room in operands]
+            # What does not lie together is decoded elsewhere first.
+            rows = [
+                place.reshape(-1).view(np.uint8)
+                if place.flags.c_contiguous
+                else np.empty(place.size, np.uint8)
+                for place in places
+            ]
             look_up(recipe, planes, runs, rows)
-            for out, (places, values) in zip(rows, outliers.by_operand(), strict=True):
-                out[places] = values ^ self._flip
+            for out, (listed_at, values) in zip(rows, outliers.by_operand(), strict=True):
+                out[listed_at] = self._written[values]
+            for place, out in zip(places, rows, strict=True):
+                if not place.flags.c_contiguous:
+                    np.copyto(place, out.view(self.dtype).reshape(place.shape))
         return None

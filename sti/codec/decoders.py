@@ -14,6 +14,7 @@ from types import ModuleType
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import PORTABLE, NumpyDecoder
 from sti.codec.pieces import GroupDecoder
+from sti.codec.weights import Weights
 from sti.errors import BackendError
 
 VARIABLE = "STI_KERNEL"
@@ -25,12 +26,12 @@ def available_paths() -> tuple[str, ...]:
     return (*(native.available_paths() if native else ()), PORTABLE)
 
 
-def make_decoder(codebook: Codebook, *, unsigned: bool, path: str | None = None) -> GroupDecoder:
+def make_decoder(codebook: Codebook, *, weights: Weights, path: str | None = None) -> GroupDecoder:
     """A decoder for packs with this codebook; threads may share it.
 
     Args:
         codebook: the codebook of the pack.
-        unsigned: write uint8 with zero point 128 instead of int8.
+        weights: how weights are written.
         path: one of ``available_paths``; None for the best one.
 
     Raises:
@@ -38,9 +39,9 @@ def make_decoder(codebook: Codebook, *, unsigned: bool, path: str | None = None)
     """
     found = kernel(path)
     if found is None:
-        return NumpyDecoder(codebook, unsigned=unsigned)
+        return NumpyDecoder(codebook, weights=weights)
     native, chosen = found
-    made: GroupDecoder = native.NativeDecoder(codebook, unsigned=unsigned, path=chosen)
+    made: GroupDecoder = native.NativeDecoder(codebook, weights=weights, path=chosen)
     return made
 
 

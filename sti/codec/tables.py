@@ -17,9 +17,6 @@ from sti.arrays import ByteArray
 
 _T = TypeVar("_T")
 
-SIGN = 0x80
-"""Xor turns an int8 into a uint8 with zero point 128."""
-
 _BYTES = np.arange(1 << 16, dtype=np.uint16).view(np.uint8)
 
 
@@ -79,25 +76,21 @@ class Recipes:
 
     Args:
         ladder: the fidelities.
-        values: for each fidelity int8 ``[2**bits]``, the value of each code.
-        unsigned: decode to uint8 with zero point 128 instead of int8.
+        values: for each fidelity uint8 ``[2**bits]``, the byte that each code stands for
+            (``sti.codec.weights.written_codes``).
     """
 
-    def __init__(
-        self, ladder: Sequence[int], values: Mapping[int, NDArray[np.int8]], *, unsigned: bool
-    ) -> None:
+    def __init__(self, ladder: Sequence[int], values: Mapping[int, ByteArray]) -> None:
         self._planes = components(ladder)
         self._bits = plane_bits(ladder)
         self._values = [values[bits] for bits in ladder]
-        self._flip = np.uint8(SIGN if unsigned else 0)
         self._made: dict[int, Recipe] = {}
 
     def of(self, planes: int) -> Recipe:
         """The recipe for shards of so many planes, 1 to all; every thread gets the same one."""
         found = self._made.get(planes)
         if found is None:
-            values = self._values[planes - 1].view(np.uint8) ^ self._flip
-            made = _recipe(self._bits[:planes], self._planes[:planes], values)
+            made = _recipe(self._bits[:planes], self._planes[:planes], self._values[planes - 1])
             found = self._made.setdefault(planes, made)
         return found
 

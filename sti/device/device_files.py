@@ -8,16 +8,17 @@ Two kinds of files are read:
 - a *board*: times of one layer of a reference model, scaled to any pack.
 
 A board file has ``board`` (1), ``device``, ``note`` (where its times come from), ``threads``,
-``decoders``, ``contention``, ``jitter``, ``storage`` (``bytes_per_s``, ``request_s``) and
-``layer``: the reference model's ``hidden`` width, ``slices``, ``shard_weights`` (of one slice of
-the layer, all blocks together) and ``tokens``, then ``compute_s``, seconds per layer by slices in
-use, and ``decode_s``, seconds per shard at any fidelity.
+``contention`` (of compute beside the other lanes), ``jitter``, ``storage`` (``bytes_per_s``,
+``request_s``) and ``layer``: the reference model's ``hidden`` width, ``slices``, ``shard_weights``
+(of one slice of the layer, all blocks together) and ``tokens``, then ``compute_s``, seconds per
+layer by slices in use, and ``decode_s``, seconds per shard at any fidelity. Boards of earlier
+releases also had ``decoders``, which is refused: plans say now which threads decode.
 
 How it scales (paper, "Planner", where times are per layer of BERT-base):
 
 - Storage by bytes. Each token embedding is a request of its own.
 - Decoding by weights, the same at every fidelity. The paper decompresses on the compute thread just
-  before use; here decoding has its own lane beside compute, as in the engine.
+  before use; here threads share the work as the engine's may, whichever way is the fastest.
 - Compute by multiply-adds. A line is fitted to seconds over slices in use. Its slope is the cost of
   a slice: its weights times the tokens, and its attention. Its offset is the cost of a layer at any
   width; it scales with the weights of the whole layer times the tokens. ``connect`` is part of
@@ -34,13 +35,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sti.device.lanes import COMPUTE, DECODE, STORAGE
+from sti.device.lanes import COMPUTE, DECODE, PIPELINED, SEQUENTIAL, STORAGE, shared
 from sti.device.least_squares import fit_costs
 from sti.device.profile import (
     COMPUTE_TERMS,
     ComputeProfile,
     DecodeProfile,
     DeviceProfile,
+    RunProfile,
     StorageProfile,
 )
 from sti.errors import ProfileError
@@ -113,7 +115,6 @@ class _Layer:
 class _Board:
     device: str
     threads: int
-    decoders: int
     bytes_per_s: float
     request_s: float
     layer: _Layer
@@ -126,7 +127,6 @@ class _Board:
         return DeviceProfile(
             device=self.device,
             threads=self.threads,
-            decoders=self.decoders,
             lanes={
                 STORAGE: StorageProfile(
                     direct=True,
@@ -137,11 +137,17 @@ class _Board:
                 DECODE: DecodeProfile(0.0, dict.fromkeys(manifest.ladder, decode_s)),
                 COMPUTE: ComputeProfile(_compute(self.layer, manifest)),
             },
+            runs={
+                SEQUENTIAL.name: self._run(1.0),
+                PIPELINED.name: self._run(self.contention),
+                shared(self.threads).name: self._run(self.contention),
+            },
             tokenize_s=0.0,
-            fixed_s=0.0,
-            contention=self.contention,
-            jitter=self.jitter,
         )
+
+    def _run(self, contention: float) -> RunProfile:
+        slower = {STORAGE: 1.0, DECODE: 1.0, COMPUTE: contention}
+        return RunProfile(slower, step_s=0.0, fixed_s=0.0, jitter=self.jitter)
 
 
 def _compute(layer: _Layer, manifest: Manifest) -> dict[str, tuple[float, ...]]:
@@ -168,11 +174,15 @@ def _compute(layer: _Layer, manifest: Manifest) -> dict[str, tuple[float, ...]]:
 
 def _read_board(fields: JsonFields) -> _Board:
     fields.require_version("board", BOARD_VERSION, remedy="write the board for this release")
+    if fields.has("decoders"):
+        raise ProfileError(
+            f"{fields.where}: field 'decoders' is of an earlier release: plans now say which "
+            "threads decode; remove it"
+        )
     storage = fields.object("storage")
     return _Board(
         device=fields.text("device"),
         threads=fields.integer("threads", least=1),
-        decoders=fields.integer("decoders", least=1),
         bytes_per_s=storage.number("bytes_per_s", least=1.0),
         request_s=storage.number("request_s", least=0.0),
         layer=_read_layer(fields.object("layer")),

@@ -15,6 +15,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,10 +52,7 @@ def cores() -> tuple[Core, ...]:
         indices = sorted(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         indices = list(range(os.cpu_count() or 1))
-    cpu = ROOT / _CPU
-    found = _rank(cpu, indices, "cpu_capacity") or _rank(cpu, indices, "cpufreq/cpuinfo_max_freq")
-    found = found or [Core(index, None) for index in indices]
-    return tuple(sorted(found, key=lambda core: (-(core.speed or 0), core.index)))
+    return _ranked(ROOT / _CPU, tuple(indices))
 
 
 def core_count() -> int:
@@ -81,8 +79,10 @@ def check_threads(threads: int | None, *, name: str = "threads") -> None:
     Raises:
         InputError: not a whole number from 1 to ``most_threads()``.
     """
+    if threads is None:
+        return
     most = most_threads()
-    if threads is not None and not (type(threads) is int and 1 <= threads <= most):
+    if not (type(threads) is int and 1 <= threads <= most):
         raise InputError(
             f"{name} must be a whole number from 1 to {most} on this machine; found {threads!r:.40}"
         )
@@ -175,7 +175,15 @@ def _core_line() -> str:
     return f"{'+'.join(groups)} cores"
 
 
-def _rank(cpu: Path, indices: list[int], leaf: str) -> list[Core]:
+@functools.cache
+def _ranked(cpu: Path, indices: tuple[int, ...]) -> tuple[Core, ...]:
+    """Read once: a start asks half a dozen times, and a core's speed is what it was made with."""
+    found = _rank(cpu, indices, "cpu_capacity") or _rank(cpu, indices, "cpufreq/cpuinfo_max_freq")
+    found = found or [Core(index, None) for index in indices]
+    return tuple(sorted(found, key=lambda core: (-(core.speed or 0), core.index)))
+
+
+def _rank(cpu: Path, indices: Sequence[int], leaf: str) -> list[Core]:
     speeds = [_number(cpu / f"cpu{index}" / leaf) for index in indices]
     if not any(speeds):
         return []

@@ -11,12 +11,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
-from sti.device.lanes import COMPUTE, DECODE, STORAGE
+from sti.device.lanes import (
+    COMPUTE,
+    DECODE,
+    LANES,
+    PIPELINED,
+    SEQUENTIAL,
+    STORAGE,
+    LaneThreads,
+    shared,
+)
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.workload import Workload
 
-PROFILE_VERSION = 3
+PROFILE_VERSION = 4
+THREAD_NAMES = (SEQUENTIAL.name, PIPELINED.name, shared(1).name)
+"""The kinds of ``LaneThreads``, as ``DeviceProfile.runs`` names them."""
 UNKNOWN = "unknown"
 """Instructions and kernel of a machine that was not measured, only described."""
 COMPUTE_TERMS = 5
@@ -47,10 +58,26 @@ class DecodeProfile:
 
 
 class ComputeProfile(NamedTuple):
-    """The compute threads, running one graph at a time."""
+    """One compute lane, running one graph at a time."""
 
     graphs: Mapping[str, tuple[float, ...]]
-    """Graph name (without variant) to coefficients in seconds of ``COMPUTE_TERMS``."""
+    """Graph to coefficients in seconds of ``COMPUTE_TERMS``. A block's narrow graph has an entry of
+    its own, ``<kind>.narrow``, where this machine computes it faster than the exact one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunProfile:
+    """What whole runs under one kind of ``LaneThreads`` take beyond what their lanes take alone."""
+
+    contention: Mapping[str, float]
+    """Lane to the factor by which its work takes longer in such a run than when it is timed alone;
+    above 0."""
+    step_s: float
+    """Seconds that each step waits for threads to wake up."""
+    fixed_s: float
+    """Seconds outside the lanes (thread start, collecting the answer)."""
+    jitter: float
+    """95th percentile of a run's time over its typical time, at least 1."""
 
 
 LaneProfile = StorageProfile | DecodeProfile | ComputeProfile
@@ -64,19 +91,13 @@ class DeviceProfile:
     device: str
     """For people: processor, cores, system."""
     threads: int
-    """Compute threads the graphs were measured with."""
-    decoders: int
-    """Decode threads, which run beside compute."""
+    """Compute threads the graphs were measured with, those of all compute lanes together."""
     lanes: Mapping[str, LaneProfile]
-    """Lane name to its costs."""
+    """Lane name to its costs, alone on the machine."""
+    runs: Mapping[str, RunProfile]
+    """Name of ``LaneThreads`` to what runs under them add; those that this machine may use."""
     tokenize_s: float
     """Seconds per token in the tokenizer."""
-    fixed_s: float
-    """Seconds of a run outside its lanes (thread start, collecting the answer)."""
-    contention: float
-    """Factor by which compute is slower while storage and decode are busy; 1: not slower."""
-    jitter: float
-    """95th percentile of a run's time over its typical time, at least 1."""
     instructions: str = UNKNOWN
     """The processor's int8 instructions, as ``sti.device.identity`` names them."""
     kernel: str = UNKNOWN
@@ -96,6 +117,21 @@ class DeviceProfile:
     def compute(self) -> ComputeProfile:
         """The compute lane."""
         return self._lane(COMPUTE, ComputeProfile)
+
+    def run(self, threads: LaneThreads) -> RunProfile:
+        """What runs under ``threads`` add to their lanes' times.
+
+        Raises:
+            ProfileError: such runs were not measured.
+        """
+        found = self.runs.get(threads.name)
+        if found is None or threads.compute not in (1, self.threads):
+            on = f" on {threads.compute} threads" if threads.compute > 1 else ""
+            raise ProfileError(
+                f"device profile {self.device!r}: has no {threads.name} runs{on}; "
+                "measure again with `sti calibrate`"
+            )
+        return found
 
     def with_lanes(self, lanes: Mapping[str, LaneProfile]) -> DeviceProfile:
         """The same machine with some lanes replaced."""
@@ -130,12 +166,9 @@ class DeviceProfile:
         return cls(
             device=fields.text("device"),
             threads=fields.integer("threads", least=1),
-            decoders=fields.integer("decoders", least=1),
             lanes=_lanes(lanes),
+            runs=_runs(fields.object("runs")),
             tokenize_s=fields.number("tokenize_s", least=0.0),
-            fixed_s=fields.number("fixed_s", least=0.0),
-            contention=fields.number("contention", least=1.0),
-            jitter=fields.number("jitter", least=1.0),
             instructions=fields.text("instructions"),
             kernel=fields.text("kernel"),
         )
@@ -163,6 +196,30 @@ def _lanes(fields: JsonFields) -> dict[str, LaneProfile]:
         known = ", ".join(_LANE_PARSERS)
         raise ProfileError(f"{fields.where}: unknown lane {unknown[0]!r:.60}; known are {known}")
     return {name: parse(fields.object(name)) for name, parse in _LANE_PARSERS.items()}
+
+
+def _runs(fields: JsonFields) -> dict[str, RunProfile]:
+    """Runs by the name of their threads: at least one kind, all of them known."""
+    unknown = [name for name in fields.keys() if name not in THREAD_NAMES]
+    if unknown or not fields.keys():
+        known = ", ".join(THREAD_NAMES)
+        found = f"unknown runs {unknown[0]!r:.60}" if unknown else "no runs"
+        raise ProfileError(f"{fields.where}: {found}; known are {known}")
+    return {name: _run(fields.object(name)) for name in fields.keys()}
+
+
+def _run(fields: JsonFields) -> RunProfile:
+    contention = fields.object("contention")
+    factors = {lane: contention.number(lane, least=0.0) for lane in LANES}
+    for lane, factor in factors.items():
+        if not factor:
+            raise contention.fail(lane, "above zero")
+    return RunProfile(
+        contention=factors,
+        step_s=fields.number("step_s", least=0.0),
+        fixed_s=fields.number("fixed_s", least=0.0),
+        jitter=fields.number("jitter", least=1.0),
+    )
 
 
 def _storage(fields: JsonFields) -> StorageProfile:

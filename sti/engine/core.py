@@ -58,7 +58,7 @@ class EngineCore:
         self._untold: list[str] = []
         self._lock = threading.RLock()
         self._process = os.getpid()
-        backend = OrtBackend(reader, threads=self.threads)
+        backend = OrtBackend(reader, lanes=self.threads)
         self.profiles = ProfileSource(reader, backend, options, threads=self.threads)
         self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
         self._forgotten = weakref.finalize(self, _end_forgotten, self.runner, reader.path)
@@ -66,8 +66,8 @@ class EngineCore:
         self.plans = CurrentPlans(reader, self.profiles, self.runner)
         try:
             # First what lets the preload buffer fill while sessions and tokenizer are made.
-            self.plans.aim(target)
-            backend.prepare()
+            opening = self.plans.aim(target)
+            backend.prepare({step.variant for step in opening.steps})
             self._tokenizer = pack_tokenizer(reader)
         except BaseException:
             self.close()

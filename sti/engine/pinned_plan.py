@@ -20,7 +20,7 @@ def check_in_time(plan: Plan, profile: DeviceProfile, bits: int) -> None:
     """
     from sti.planning.cost_model import deadline_s  # only where a latency was asked for
 
-    asked, deadline = plan.target.latency_s, deadline_s(profile, plan.target)
+    asked, deadline = plan.target.latency_s, deadline_s(profile, plan.target, plan.threads)
     if asked is None or deadline is None or plan.predicted is None:
         return
     if plan.predicted.total_s <= deadline:

@@ -11,11 +11,13 @@ thread-safe.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from sti.backend.interface import Backend
 from sti.calibration.cache import Cache
 from sti.calibration.calibrate import load_or_measure
 from sti.device import host
+from sti.device.lanes import shared
 from sti.device.memory_limit import check_memory
 from sti.device.profile import DeviceProfile
 from sti.engine.options import EngineOptions
@@ -25,7 +27,7 @@ from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Runner
 from sti.planning.check import check_plan
-from sti.planning.decode_threads import decode_threads
+from sti.planning.lane_threads import usual_threads
 from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanRequest, PlanStep
 from sti.planning.step_jobs import StepJob, prepare_step
 from sti.version import __version__
@@ -44,7 +46,9 @@ class ProfileSource:
     def __init__(
         self, reader: PackReader, backend: Backend, options: EngineOptions, *, threads: int
     ) -> None:
-        self._reader, self._backend, self._notify = reader, backend, options.notify
+        self._reader, self._backend, self.notify = reader, backend, options.notify
+        self.variants = backend.variants
+        """How products may be computed where no profile says it."""
         self.threads = threads
         """Compute threads in use; the profile is one for this many."""
         self.known = options.profile
@@ -54,7 +58,7 @@ class ProfileSource:
         """The profile, from the cache or measured if need be."""
         if self.known is None:
             self.known = load_or_measure(
-                self._reader, self._backend, threads=self.threads, notify=self._notify
+                self._reader, self._backend, threads=self.threads, notify=self.notify
             )
         return self.known
 
@@ -85,7 +89,8 @@ class PlanStore:
         if target.plan is not None:
             from sti.engine.pinned_plan import read_plan  # few targets bring a plan
 
-            self._pinned = read_plan(target.plan, reader.manifest, reader.pack_id)
+            pinned = read_plan(target.plan, reader.manifest, reader.pack_id)
+            self._pinned = _with_threads(pinned, profiles)
             _check_preload(self._pinned.target.preload_bytes)
 
     def plan_for(self, *, batch: int, tokens: int) -> PreparedPlan:
@@ -159,16 +164,18 @@ class PlanStore:
         """Every shard at ``bits``; measures the machine only where a latency has to be kept."""
         timed = self._limits.latency_s is not None
         profile = self._profiles.get() if timed else self._profiles.known
-        manifest = self._reader.manifest
         from sti.planning.uniform import uniform_plan  # not needed by planned targets
 
+        manifest = self._reader.manifest
+        usual = usual_threads(
+            manifest, workload.tokens, compute=self._profiles.threads, cores=host.core_count()
+        )
         plan = uniform_plan(
             PlanRequest(manifest, self._reader.pack_id, workload, self._limits),
             bits=bits,
             profile=profile,
-            decode_threads=decode_threads(
-                manifest, cores=host.core_count(), compute_threads=self._profiles.threads
-            ),
+            threads=usual if profile is None else None,
+            variants=self._profiles.variants if profile is None else None,
         )
         if profile is not None and timed:
             from sti.engine.pinned_plan import check_in_time
@@ -191,15 +198,20 @@ class CurrentPlans:
         self._held: Plan | None = None
         self._store: PlanStore | None = None
 
-    def aim(self, target: TargetSpec) -> None:
+    def aim(self, target: TargetSpec) -> Plan:
         """Plan for another target from now on; begins to fill the preload buffer.
+
+        Returns:
+            The plan to prepare for.
 
         Raises:
             InfeasibleError, PlanError, InputError: as ``PlanStore``; everything is as it was.
         """
         store = PlanStore(self._reader, target, self._profiles)
-        self.hold(store.opening())
+        prepared = store.opening()
+        self.hold(prepared)
         self._store = store
+        return prepared[0]
 
     @property
     def target(self) -> TargetSpec:
@@ -222,6 +234,18 @@ class CurrentPlans:
     def _current(self) -> PlanStore:
         assert self._store is not None, "nothing was aimed at"
         return self._store
+
+
+def _with_threads(plan: Plan, profiles: ProfileSource) -> Plan:
+    """The plan on at most the engine's threads, which changes no answer; told where it is fewer."""
+    wanted, most = plan.threads.compute, profiles.threads
+    if wanted <= most:
+        return plan
+    profiles.notify(
+        f"the plan computes on {wanted} threads and this engine on {most}: it takes longer than "
+        f"predicted; open it with threads={wanted} (--threads {wanted})"
+    )
+    return replace(plan, threads=shared(most), predicted=None)
 
 
 def _check_preload(preload_bytes: int) -> None:

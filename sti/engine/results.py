@@ -7,7 +7,7 @@ nothing of files, planning or threads; the answers themselves are made in ``sti.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from sti.arrays import Float32Array
@@ -46,9 +46,10 @@ class Timing(NamedTuple):
     plan_s: float
     """Making the plan, for the first texts of their length."""
     stall_s: float
-    """Compute waiting for weights."""
+    """The calling thread having nothing to do, from the embedding of the texts on."""
     lanes: Mapping[str, tuple[Span, ...]]
-    """Lane (``storage``, ``decode``, ``compute``) to its work, in order."""
+    """Lane to its work, in order: ``storage``, ``decode`` and ``compute``, and those of further
+    threads that share the steps, ``decode 1``, ``compute 1`` and so on."""
 
     @property
     def busy_s(self) -> dict[str, float]:
@@ -171,7 +172,7 @@ class Result:
             "timing": self.timing.to_json(),
             "bytes_read": self.bytes_read,
             "truncated": self.truncated,
-            "quality": None if self.quality is None else asdict(self.quality),
+            "quality": None if self.quality is None else self.quality._asdict(),
             "downgrades": [item.to_json() for item in self.downgrades],
             "notices": list(self.notices),
             "plan": self.plan.to_json(),
@@ -208,6 +209,8 @@ def make_result(
     """What a run gave, put into the form of the pack's task, with what it cost."""
     trace = outcome.trace
     plan = downgraded(plan, manifest, trace.downgrades)
+    if plan.threads != trace.threads:
+        plan = replace(plan, threads=trace.threads)
     return Result(
         task=manifest.task,
         answer=make_answer(manifest, batch, outcome.outputs, plan),

@@ -7,11 +7,9 @@ loss. Knows nothing of times, targets or bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from sti.model.manifest import Manifest, SliceGroup, Submodel
-
-WORKING_BUFFERS = 2
-"""Decoded groups of each kind that are held in memory: one being computed, one that waits."""
 
 
 def fidelities(group: SliceGroup, counts: Sequence[int]) -> tuple[int, ...]:
@@ -39,6 +37,11 @@ def groups_of(manifest: Manifest, submodel: Submodel) -> list[SliceGroup]:
         for group in manifest.groups
         if group.layer in submodel.layers and group.first < submodel.width
     ]
+
+
+def groups_in_use(sizes: Sequence[int], width: int) -> int:
+    """How many of a block's groups, of these sizes, hold some of its first ``width`` slices."""
+    return sum(first < width for first in accumulate((0, *sizes[:-1])))
 
 
 def uniform_counts(group: SliceGroup, width: int, bits: int) -> Counts:

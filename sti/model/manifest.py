@@ -10,34 +10,44 @@ slice units and graph names all come from the pack. ``FORMAT.md`` specifies ever
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from sti.model.quality import Quality, Rejection, follow, reach
 
 FORMAT_VERSION = 2
-"""The only format version that the run time reads; `sti-shard upgrade` also reads 1."""
+"""The only format version that the run time reads.
+
+``sti-shard upgrade`` also reads 1, and packs of 2 from before slices were joined.
+"""
+
+JOINED = "joined"
+"""A feature that every pack requires: graphs take the slices of an operand as one matrix."""
 
 ALIGNMENT = 16384
 """Blocks and the embedding table start at multiples of this many bytes in the file."""
 
 GROUP_ALIGNMENT = 4096
 """Slice groups start at multiples of this many bytes in their block's tensor."""
-_KEYS = {"codebook": "book", "embeddings": "words"}
+
+_KEYS = {"codebook": "book", "embeddings": "words", "of_index": "index"}
 """Fields that have another name in the pack format: ours to the format's."""
 
+COLUMNS, ROWS = "columns", "rows"
+JOINTS = (COLUMNS, ROWS)
+"""How the slices of an operand form one matrix: side by side, or one below the other."""
 
-@dataclass(frozen=True, slots=True)
-class Operand:
+
+class Operand(NamedTuple):
     """One integer matrix of a shard: the graph input it feeds and its shape for one slice."""
 
     name: str
     shape: tuple[int, ...]
+    joined: str
+    """How the slices' matrices form one: side by side (``columns``), or one below the other."""
 
 
-@dataclass(frozen=True, slots=True)
-class SideInput:
+class SideInput(NamedTuple):
     """Weights of one product beyond the int8 grid, fed as ``<name>_idx [k]`` and ``<name>_w``.
 
     ``channels_per_slice`` is 0 where the index runs over the block's input (``_w`` is then
@@ -49,8 +59,7 @@ class SideInput:
     channels_per_slice: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlockKind:
+class BlockKind(NamedTuple):
     """What all blocks of one kind share: how their graph is fed."""
 
     name: str
@@ -71,8 +80,7 @@ class BlockKind:
         return sum(prod(operand.shape) for operand in self.operands)
 
 
-@dataclass(frozen=True, slots=True)
-class Plane:
+class Plane(NamedTuple):
     """One plane of one slice group: the bits that raise its shards to fidelity ``bits``.
 
     Slices are numbered from 0 inside their group.
@@ -88,8 +96,7 @@ class Plane:
     """Importance, by slice: how much the plane lowers the expected loss. Float32 values."""
 
 
-@dataclass(frozen=True, slots=True)
-class SliceGroup:
+class SliceGroup(NamedTuple):
     """Neighbouring slices of one block: what a step reads, decodes and computes as a unit.
 
     Its slices are numbered from 0; slice ``i`` is slice ``first + i`` of the block.
@@ -126,8 +133,7 @@ class SliceGroup:
         return max(0, min(width - self.first, self.slices))
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingTable:
+class EmbeddingTable(NamedTuple):
     """Token embeddings, read by row: 4-bit codes, one float16 scale per group, a checksum."""
 
     rows: int
@@ -136,8 +142,7 @@ class EmbeddingTable:
     row_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Submodel:
+class Submodel(NamedTuple):
     """A depth and width the pack vouches for, and its expected loss above the full model's.
 
     Gains are measured in the full model; a smaller one may lose more or less by missing planes.
@@ -168,8 +173,7 @@ class Submodel:
         return reach(self.missing or (0.0,), self.losses or (self.loss,), loss)
 
 
-@dataclass(frozen=True, slots=True)
-class Dimensions:
+class Dimensions(NamedTuple):
     """Sizes of the model."""
 
     layers: int
@@ -178,8 +182,7 @@ class Dimensions:
     max_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class ResidentRegion:
+class ResidentRegion(NamedTuple):
     """A span of the file that is read once at opening, with the CRC-32 of its bytes."""
 
     first: str
@@ -188,18 +191,16 @@ class ResidentRegion:
     checksum: int
 
 
-@dataclass(frozen=True, slots=True)
-class ContentHashes:
+class ContentHashes(NamedTuple):
     """SHA-256 of what a pack holds, as 64 lower-case hexadecimal digits each."""
 
     content: str
     """Weights, token embeddings and residents, in an order that ranking does not change."""
-    index: str
+    of_index: str
     """The binary index: the orders and gains that ranking measures, and all checksums."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """Everything a pack says about itself. Immutable; safe to share between threads."""
 
     name: str
@@ -271,10 +272,9 @@ class Manifest:
 
     def to_json(self) -> str:
         """All but the slice groups, as the compact JSON text of the header."""
-        members = asdict(replace(self, groups=()))
+        members = _plain(self._replace(groups=()))
         del members["groups"]  # in the index
-        named = {_KEYS.get(key, key): value for key, value in members.items()}
-        body = {"format": FORMAT_VERSION, "requires": [], **named}
+        body = {"format": FORMAT_VERSION, "requires": [JOINED], **members}
         # Members that a pack does not have are left out rather than null.
         for key in ("quality", "rejection"):
             if body[key] is None:
@@ -283,3 +283,12 @@ class Manifest:
             if not submodel["missing"]:
                 del submodel["missing"], submodel["losses"]
         return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """A record, and what is in it, as JSON values: records become objects."""
+    if hasattr(value, "_asdict"):
+        return {_KEYS.get(name, name): _plain(member) for name, member in value._asdict().items()}
+    if isinstance(value, tuple):
+        return [_plain(member) for member in value]
+    return value

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 NINETY_FIVE = 1.96
 """Standard deviations on either side of the mean that cover 95 % of a normal distribution."""
@@ -24,8 +24,7 @@ METRICS = ("accuracy", "spearman")
 """Metrics that a pack may state its quality in: from 0 to 1, and from -1 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """The metric to expect, and the interval that contains it 95 times in 100."""
 
     metric: str
@@ -34,8 +33,7 @@ class Estimate:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
-class Quality:
+class Quality(NamedTuple):
     """The metric of a pack's task as a function of a plan's expected loss."""
 
     metric: str
@@ -76,8 +74,7 @@ class Quality:
         return Estimate(self.metric, value, max(least, value - reach), min(1.0, value + reach))
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(NamedTuple):
     """When a classifier reports that a text is out of scope.
 
     An answer's score is its probability at ``temperature``; below the threshold for the plan's

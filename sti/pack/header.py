@@ -7,7 +7,6 @@ Knows nothing of what tensors mean. ``FORMAT.md`` specifies every byte.
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +24,7 @@ from sti.pack.safetensors_table import (
     header_bytes,
     parse_table,
 )
+from sti.storage.digest import sha256
 
 WORDS = "words"
 VOCABULARY = "tokenizer.vocab"
@@ -69,7 +69,7 @@ def pack_id_of(manifest_text: str) -> str:
     The manifest holds hashes of the content and of the index, and the checksum of the residents. So
     the identity names the pack, its ranking included.
     """
-    return hashlib.sha256(manifest_text.encode("utf-8")).hexdigest()[:16]
+    return sha256(manifest_text.encode("utf-8")).hexdigest()[:16]
 
 
 def read_header(file: PackFile) -> tuple[str, TensorTable, Manifest]:
@@ -81,11 +81,22 @@ def read_header(file: PackFile) -> tuple[str, TensorTable, Manifest]:
         PackFormatError, PackCorruptError, StorageError: as ``PackReader.open``.
     """
     text, table, start = read_frame(file)
-    where = str(file.path)
+    words = table.tensors.get(WORDS)
+    if words is not None and words.offset > start:  # the residents lie between
+        file.expect(start, words.offset - start)
+    return text, table, fitting_manifest(text, table, start, where=str(file.path))
+
+
+def fitting_manifest(text: str, table: TensorTable, start: int, *, where: str) -> Manifest:
+    """The manifest of a text, checked against a tensor table whose data begins at ``start``.
+
+    Raises:
+        PackFormatError: malformed, or they contradict one another.
+    """
     manifest = read_manifest(text, where=where)
     _require(table.in_order, where, "tensors are not listed in the order in which they are stored")
     _check_layout(table, manifest, start, where)
-    return text, table, manifest
+    return manifest
 
 
 def read_frame(file: PackFile) -> tuple[str, TensorTable, int]:

@@ -7,7 +7,6 @@ takes milliseconds. Knows nothing of files; ``FORMAT.md`` specifies the tensors.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from itertools import product
 from math import prod
@@ -20,6 +19,7 @@ from sti.codec.codebook import plane_bytes
 from sti.codec.outliers import PADDED, SEGMENT_WEIGHTS
 from sti.errors import PackFormatError
 from sti.model.manifest import GROUP_ALIGNMENT, BlockKind, Manifest, Plane, SliceGroup
+from sti.storage.digest import sha256
 
 OUTLIER_BYTES = "index.outlier_bytes"
 CHECKSUMS = "index.checksums"
@@ -77,7 +77,7 @@ def index_arrays(manifest: Manifest) -> dict[str, NDArray[Any]]:
 
 def index_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 of the index, as the manifest states it."""
-    found = hashlib.sha256()
+    found = sha256()
     for name in INDEX:
         found.update(np.ascontiguousarray(arrays[name], _DTYPES[name]).data)
     return found.hexdigest()

@@ -89,7 +89,8 @@ class _Check:
         for kind in kinds:
             self._require(bool(kind.operands), f"block kind {kind.name!r} has no operands")
             for operand in kind.operands:
-                fits = len(operand.shape) <= MOST_AXES and max(operand.shape) <= MOST_EXTENT
+                fits = 2 <= len(operand.shape) <= MOST_AXES
+                fits = fits and max(operand.shape) <= MOST_EXTENT
                 self._require(fits, f"{kind.name} operand {operand.name!r} has an odd shape")
                 whole = prod(operand.shape) % WEIGHTS_MULTIPLE == 0
                 wanted = f"must have a multiple of {WEIGHTS_MULTIPLE} weights per slice"
@@ -99,7 +100,7 @@ class _Check:
 
     def _hashes(self) -> None:
         hashes = self._manifest.sha256
-        for name, digits in (("content", hashes.content), ("index", hashes.index)):
+        for name, digits in (("content", hashes.content), ("index", hashes.of_index)):
             good = len(digits) == _DIGITS and not set(digits) - set("0123456789abcdef")
             self._require(good, f"sha256.{name} must be {_DIGITS} lower-case hexadecimal digits")
 

@@ -14,6 +14,8 @@ from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 from sti.model.manifest import (
     FORMAT_VERSION,
+    JOINED,
+    JOINTS,
     BlockKind,
     ContentHashes,
     Dimensions,
@@ -30,8 +32,8 @@ from sti.pack.manifest_check import check_manifest
 UPGRADED = (1,)
 """Older formats that `sti-shard upgrade` reads."""
 
-FEATURES: frozenset[str] = frozenset()
-"""What a pack may require of this release; none so far."""
+FEATURES: frozenset[str] = frozenset({JOINED})
+"""What a pack may require of this release."""
 
 
 def read_manifest(text: str, *, where: str) -> Manifest:
@@ -52,25 +54,36 @@ def read_manifest(text: str, *, where: str) -> Manifest:
     if version in UPGRADED:
         raise PackFormatError(
             f"{where}: is of pack format {version}, this release reads format {FORMAT_VERSION}; "
-            f"rewrite it once with `sti-shard upgrade {where} -o NEW`"
+            f"{_rewrite(where)}"
         )
     if version != FORMAT_VERSION:
         raise PackFormatError(
             f"{where}: pack format {version} is unknown to this release, which reads format "
             f"{FORMAT_VERSION}; upgrade sti, or rebuild the pack with `sti-shard build`"
         )
-    _refuse_unknown_features(fields, where)
+    _check_features(fields, where)
     manifest = _parse(fields)
     check_manifest(manifest, where)
     return manifest
 
 
-def _refuse_unknown_features(fields: JsonFields, where: str) -> None:
-    unknown = [name for name in fields.texts("requires") if name not in FEATURES]
+def _rewrite(where: str) -> str:
+    return f"rewrite it once with `sti-shard upgrade {where} -o NEW`"
+
+
+def _check_features(fields: JsonFields, where: str) -> None:
+    """Refuse features that are unknown, and packs from before one that all must have."""
+    required = fields.texts("requires")
+    unknown = [name for name in required if name not in FEATURES]
     if unknown:
         raise PackFormatError(
             f"{where}: the pack requires what this release does not know: {', '.join(unknown)}; "
             "upgrade sti"
+        )
+    if JOINED not in required:
+        raise PackFormatError(
+            f"{where}: is of an earlier form of pack format {FORMAT_VERSION}, whose graphs take "
+            f"slices one by one; {_rewrite(where)}"
         )
 
 
@@ -130,10 +143,7 @@ def _kind(fields: JsonFields) -> BlockKind:
         name=fields.text("name"),
         slice_unit=fields.text("slice_unit"),
         input_kind=fields.text("input_kind"),
-        operands=tuple(
-            Operand(item.text("name"), item.integers("shape", least=1))
-            for item in fields.objects("operands")
-        ),
+        operands=tuple(_operand(item) for item in fields.objects("operands")),
         sliced=fields.texts("sliced"),
         shared=fields.texts("shared"),
         side=tuple(
@@ -142,6 +152,13 @@ def _kind(fields: JsonFields) -> BlockKind:
         ),
         groups=fields.integers("groups", least=1),
     )
+
+
+def _operand(fields: JsonFields) -> Operand:
+    joined = fields.text("joined")
+    if joined not in JOINTS:
+        raise fields.fail("joined", f"one of {', '.join(JOINTS)}")
+    return Operand(fields.text("name"), fields.integers("shape", least=1), joined)
 
 
 def _submodel(fields: JsonFields) -> Submodel:

@@ -101,6 +101,12 @@ class PackFile:
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def expect(self, offset: int, length: int) -> None:
+        """Tell the system that these bytes are read soon: it fetches them meanwhile."""
+        advise = getattr(os, "posix_fadvise", None)
+        if advise is not None:
+            advise(self.descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+
     def check_unchanged(self) -> str | None:
         """Compare the file's size and time of writing with those it was opened with.
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ class PackReader:
         self._start = self.embeddings_offset - manifest.resident.length
         where = str(file.path)
         groups = read_index(manifest, self.resident, where=where)
-        self.manifest = replace(manifest, groups=groups)
+        self.manifest = manifest._replace(groups=groups)
         check_blocks(table, self.manifest, where)
 
     @classmethod

@@ -129,7 +129,7 @@ def verify_content(reader: PackReader, progress: Progress | None = None) -> None
         if progress is not None:
             progress(reader.group_offset(group) + group.length, reader.file_bytes)
     for name, found, wanted in (
-        ("index", index, stated.index),
+        ("index", index, stated.of_index),
         ("content", content.digest(), stated.content),
     ):
         if found != wanted:
@@ -179,7 +179,7 @@ class _Check:
         """Whether the index is the one that was written."""
         self.compared += 1
         good = index_hash({name: reader.resident(name) for name in INDEX}) == (
-            self._manifest.sha256.index
+            self._manifest.sha256.of_index
         )
         if not good and tell:
             places = [self._table.tensors[name] for name in INDEX]

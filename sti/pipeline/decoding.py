@@ -8,13 +8,18 @@ threads or of what a block computes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.pieces import BOUNDS, CHECKSUM, OUTLIERS, SIZE, Fault, GroupDecoder
 from sti.errors import PackCorruptError
+from sti.model.manifest import BlockKind
 from sti.pipeline.preload_buffer import StepBytes
 from sti.planning.downgrade import Downgrade
+from sti.planning.lane_threads import WHOLE, Share
 from sti.planning.step_jobs import StepJob
 
 _FIRST_PLANE = 1
@@ -24,7 +29,8 @@ _FIRST_PLANE = 1
 class DecodePolicy(NamedTuple):
     """How steps are decoded."""
 
-    decoder: GroupDecoder
+    decoder: Callable[[str], GroupDecoder]
+    """By variant (``sti.backend.interface.Backend.decoder``)."""
     where: str
     """Name of the pack, for messages."""
     check: bool
@@ -40,42 +46,47 @@ class DecodeTask(NamedTuple):
     data: StepBytes
     """Its bytes; only read."""
     out: WorkingBuffer
-    """Where the weights go: slice ``s`` of the group to row ``s`` of each operand."""
+    """Where the weights go."""
+    kind: BlockKind
+    """Of the step's group."""
 
 
-def decode(
-    task: DecodeTask, policy: DecodePolicy, *, first: int = 0, stride: int = 1
-) -> Fault | None:
-    """Decode every ``stride``-th shard from ``first`` on; returns the first fault found."""
-    data = task.data
-    return policy.decoder.decode(
-        data.buffer,
-        data.starts,
-        task.job.shards,
-        task.out.operands,
-        check=policy.check,
-        first=first,
-        stride=stride,
-    )
+def decode(task: DecodeTask, policy: DecodePolicy, share: Share = WHOLE) -> Fault | None:
+    """Decode a share of a step's shards; returns the first fault found among them."""
+    shards = task.job.shards
+    if share != WHOLE:
+        shards = shards[share.number :: share.of].copy()
+    return _decode(task, policy, shards)
 
 
-def decode_less(task: DecodeTask, policy: DecodePolicy, fault: Fault) -> Downgrade:
-    """Decode all shards of a step without the plane at fault and those above it.
+def _decode(task: DecodeTask, policy: DecodePolicy, shards: NDArray[Any]) -> Fault | None:
+    job, data = task.job, task.data
+    decoder = policy.decoder(job.variant)
+    rooms = task.out.operands(task.kind, job.used, decoder.dtype)
+    return decoder.decode(data.buffer, data.starts, shards, rooms, check=policy.check)
+
+
+def decode_again(task: DecodeTask, policy: DecodePolicy) -> Downgrade | None:
+    """Decode a step that is at fault, without the plane at fault and those above it.
+
+    From the start, so that the fault is the first one however its shards were shared out.
+
+    Returns:
+        What was left out; None if there is no fault after all.
 
     Raises:
         PackCorruptError: the plan may not be changed, or nothing sound is left.
     """
-    data, group, again = task.data, task.job.group, True
+    fault = decode(task, policy)
+    return None if fault is None else _decode_less(task, policy, fault)
+
+
+def _decode_less(task: DecodeTask, policy: DecodePolicy, fault: Fault) -> Downgrade:
+    group, again = task.job.group, True
     while again:
         if not policy.adapt or fault.piece <= _FIRST_PLANE or fault.what != CHECKSUM:
             raise damaged(task.job, fault, policy)
-        found = policy.decoder.decode(
-            data.buffer,
-            data.starts,
-            task.job.limited(fault.piece - 1),
-            task.out.operands,
-            check=policy.check,
-        )
+        found = _decode(task, policy, task.job.limited(fault.piece - 1))
         again, fault = found is not None, found or fault
     bits = group.planes[fault.piece - 1].bits
     return Downgrade(group.layer, group.kind, group.number, bits, group.first + fault.row)

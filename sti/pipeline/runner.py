@@ -1,14 +1,13 @@
 """Running a plan on tokens: the memory and threads of the lanes, kept between runs.
 
 In: prepared step jobs and encoded texts. Out: the head's answer for each text, the bytes read and
-a trace. Owns the ring, the preload buffer, the lanes' threads and the back end (which owns the
-working buffers); decides nothing. One run at a time: the engine ensures it. Independent of any
+a trace. Owns the ring, the preload buffer, the threads and the back end (which owns the working
+buffers); decides nothing. One run at a time: the engine ensures it. Independent of any
 compute library.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
@@ -18,16 +17,20 @@ from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.interface import Backend, SentenceState
 from sti.device import host
 from sti.device.affinity import apart
-from sti.device.lanes import COMPUTE, STORAGE
+from sti.device.lanes import COMPUTE, SEQUENTIAL, STORAGE, LaneThreads, lane_of
+from sti.errors import RunError
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.decoding import DecodePolicy
-from sti.pipeline.executor import PipelineResources, run_pipelined, run_sequential
+from sti.pipeline.executor import Computation, RunResources, run_sequential
+from sti.pipeline.pipelined import run_pipelined
 from sti.pipeline.preload_buffer import Preload
 from sti.pipeline.ring_buffer import ring_bytes
+from sti.pipeline.shared import run_shared
 from sti.pipeline.token_embeddings import Embedder
-from sti.pipeline.trace import Recorder, Trace
-from sti.pipeline.workers import Worker
-from sti.planning.plan import Plan
+from sti.pipeline.trace import EMBED, Recorder, Trace
+from sti.pipeline.workers import Latch, Worker
+from sti.planning.lane_threads import Share
+from sti.planning.plan import Plan, connect_name
 from sti.planning.step_jobs import StepJob
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader, aligned_buffer
@@ -35,6 +38,7 @@ from sti.text.batching import group_by_length
 from sti.text.encoding import Encoding
 
 Mode = Literal["pipelined", "sequential"]
+"""On the threads of the plan, or on the caller's alone."""
 
 
 class Outcome(NamedTuple):
@@ -73,13 +77,13 @@ class Runner:
         self._preload = Preload()
         self._ring: ByteArray = aligned_buffer(0)
         self._storage_worker = Worker("sti-storage")
-        self._decode_workers: list[Worker] = []
+        self._workers: list[Worker] = []
         self._embedder = Embedder(
             pack.manifest.embeddings, self._read_rows, backend, where=str(pack.path), check=check
         )
         self._cores = [core.index for core in host.cores()]
-        self._filled = threading.Event()
-        self._filled.set()
+        self._filled = Latch()
+        self._filled.open()
         self.hold_failed = False
         """Whether the last ``hold`` could not read what it was to hold."""
 
@@ -132,9 +136,16 @@ class Runner:
         Raises:
             PackCorruptError: the pack is damaged.
             StorageError, BackendError: storage or computation failed.
+            RunError: the plan computes on more threads than the back end has lanes.
         """
+        threads = SEQUENTIAL if mode == "sequential" else plan.threads
+        if threads.compute > self._backend.lanes:
+            raise RunError(
+                f"the plan computes on {threads.compute} threads, the back end on "
+                f"{self._backend.lanes}; open the engine with as many"
+            )
         self._make_room(jobs, plan)
-        resources = self._resources(plan.decode_threads, adapt=adapt)
+        resources = self._resources(threads, adapt=adapt)
         states: list[SentenceState] = []
         groups = group_by_length([len(encoding.ids) for encoding in encodings])
         row_bytes = 0
@@ -147,28 +158,36 @@ class Runner:
             read = perf_counter()
             recorder.add(STORAGE, "embeddings", start, read)
             states.extend(self._embedder.start(encodings, groups, rows))
-            recorder.add(COMPUTE, "embed", read, perf_counter())
+            recorder.add(COMPUTE, EMBED, read, perf_counter())
 
-        def compute(job: StepJob, buffer: int) -> None:
+        def step(job: StepJob, buffer: int, thread: int, share: Share) -> None:
             start = perf_counter()
             for state in states:
-                state.step(job.group, job.used, connects=job.connects, buffer=buffer)
-            recorder.add(COMPUTE, job.name, start, perf_counter())
-
-        if mode == "sequential":
-            self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
-            read = run_sequential(jobs, resources, begin, compute, recorder)
-        else:
-            with self._apart(plan):
-                read = run_pipelined(
-                    jobs,
-                    resources,
-                    begin,
-                    compute,
-                    recorder,
-                    decode_threads=plan.decode_threads,
-                    read_ahead=plan.read_ahead,
+                state.step(
+                    job.group,
+                    job.used,
+                    variant=job.variant,
+                    buffer=buffer,
+                    lane=thread,
+                    share=share,
                 )
+            recorder.add(lane_of(COMPUTE, thread), job.name, start, perf_counter())
+
+        def connect(job: StepJob, thread: int) -> None:
+            start = perf_counter()
+            for state in states:
+                state.connect(job.group.layer, job.group.kind)
+            name = connect_name(job.group.layer, job.group.kind)
+            recorder.add(lane_of(COMPUTE, thread), name, start, perf_counter())
+
+        work = Computation(begin, step, connect)
+        if threads == SEQUENTIAL:
+            self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
+            read = run_sequential(jobs, resources, work, recorder)
+        else:
+            execute = run_pipelined if threads.decode else run_shared
+            with self._apart(threads):
+                read = execute(jobs, resources, work, recorder, read_ahead=plan.read_ahead)
         start = perf_counter()
         outputs: list[Float32Array | None] = [None] * len(encodings)
         for group, state in zip(groups, states, strict=True):
@@ -176,11 +195,11 @@ class Runner:
                 outputs[member] = row
         recorder.add(COMPUTE, "head", start, perf_counter())
         answers = tuple(row for row in outputs if row is not None)
-        return Outcome(answers, read + row_bytes, recorder.trace())
+        return Outcome(answers, read + row_bytes, recorder.trace(threads))
 
     def close(self) -> None:
         """End the threads, give back descriptors and memory. Idempotent."""
-        for worker in (self._storage_worker, *self._decode_workers):
+        for worker in (self._storage_worker, *self._workers):
             worker.close()
         self._storage.close()
         self._preload.retain(())
@@ -188,13 +207,14 @@ class Runner:
         self._embedder.close()
         self._backend.close()
 
-    def _apart(self, plan: Plan) -> AbstractContextManager[None]:
-        """Compute and decode on cores of their own, if there is one for each of them."""
-        one_each = len(self._cores) == 2 and self._backend.threads == plan.decode_threads == 1
-        if not one_each:
+    def _apart(self, threads: LaneThreads) -> AbstractContextManager[None]:
+        """The caller and the other thread that is always busy on cores of their own, if there are
+        just two cores for just the two of them.
+        """
+        if not len(self._cores) == threads.decode + threads.compute == 2:
             return nullcontext()
         self._storage_worker.start()  # now, or it would be born bound to the caller's core
-        thread = self._decode_workers[0].start()
+        thread = self._workers[0].start()
         return nullcontext() if thread is None else apart(self._cores, thread)
 
     def _make_room(self, jobs: Sequence[StepJob], plan: Plan) -> None:
@@ -207,18 +227,19 @@ class Runner:
     def _read_rows(self, rows: Int64Array, out: ByteArray) -> None:
         self._storage.read_rows(self._pack.embeddings_offset, rows, out)
 
-    def _resources(self, threads: int, *, adapt: bool) -> PipelineResources:
-        """What the executors work with, workers for ``threads`` decode threads included."""
-        for number in range(len(self._decode_workers), threads):
-            self._decode_workers.append(Worker(f"sti-decode-{number}"))
-        return PipelineResources(
+    def _resources(self, threads: LaneThreads, *, adapt: bool) -> RunResources:
+        """What the executors work with, workers for these threads included."""
+        count = threads.decode + threads.compute - 1
+        for number in range(len(self._workers), count):
+            self._workers.append(Worker(f"sti-worker-{number + 1}"))
+        backend, where = self._backend, str(self._pack.path)
+        return RunResources(
             reader=self._storage,
             preload=self._preload,
             ring=self._ring,
-            buffers=self._backend.buffers,
-            decoding=DecodePolicy(
-                self._backend.decoder, str(self._pack.path), check=self._check, adapt=adapt
-            ),
+            buffers=[backend.buffer(number) for number in range(threads.buffers)],
+            kinds={kind.name: kind for kind in self._pack.manifest.kinds},
+            decoding=DecodePolicy(backend.decoder, where, check=self._check, adapt=adapt),
             storage_worker=self._storage_worker,
-            decode_workers=self._decode_workers,
+            workers=self._workers[:count],
         )

@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sti.device.lanes import COMPUTE, DECODE, LANES
+from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE, LaneThreads, same_work
 from sti.planning.downgrade import Downgrade
 from sti.planning.plan import Plan
 from sti.planning.span import Span, busy_s
 
 TOKENIZE, PLAN = "tokenize", "plan"
 """Names of what is done on the compute lane before anything can be read."""
+EMBED = "embed"
+"""Name of the first work on the compute lane that needs something that is read."""
 
 
 class Recorder:
@@ -38,13 +40,17 @@ class Recorder:
         """Note that planes were left out."""
         self._downgrades.append(downgrade)
 
-    def trace(self) -> Trace:
-        """What was noted so far, by lane, each in order of its start, relative to the origin."""
+    def trace(self, threads: LaneThreads) -> Trace:
+        """What was noted so far, by lane, each in order of its start, relative to the origin.
+
+        Args:
+            threads: that the run had.
+        """
         lanes: dict[str, list[Span]] = {lane: [] for lane in LANES}
         for lane, name, start, end in sorted(self._spans, key=lambda item: item[2]):
             lanes.setdefault(lane, []).append(Span(start - self._origin, end - self._origin, name))
         filled = {lane: tuple(spans) for lane, spans in lanes.items() if spans}
-        return Trace(filled, tuple(self._downgrades))
+        return Trace(filled, threads, tuple(self._downgrades))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,14 @@ class Trace:
     """What one run did: lane to its work, in order. Immutable."""
 
     lanes: Mapping[str, tuple[Span, ...]]
+    threads: LaneThreads
+    """That the run had."""
     downgrades: tuple[Downgrade, ...] = ()
     """Planes that the plan asked for and the run left out, in order of execution."""
 
     @property
     def busy_s(self) -> dict[str, float]:
-        """Lane to the seconds in which it worked (threads of it that overlap count once)."""
+        """Lane to the seconds in which it worked."""
         return {lane: busy_s(spans) for lane, spans in self.lanes.items()}
 
     @property
@@ -71,15 +79,23 @@ class Trace:
         return max(span.end_s for spans in self.lanes.values() for span in spans)
 
     def stall_s(self) -> float:
-        """Seconds in which compute waited between its first step and its last work."""
-        before = (TOKENIZE, PLAN)
-        spans = [span for span in self.lanes.get(COMPUTE, ()) if span.name not in before]
-        if not spans:
+        """Seconds in which the calling thread had nothing to do from ``embed`` on."""
+        own = [COMPUTE]
+        own += [] if self.threads.decode else [DECODE]
+        own += [] if self.threads.storage else [STORAGE]
+        spans = [span for lane in own for span in self.lanes.get(lane, ())]
+        start_s = next((span.start_s for span in spans if span.name == EMBED), None)
+        if start_s is None:
             return 0.0
-        return spans[-1].end_s - spans[0].start_s - sum(span.duration_s for span in spans)
+        spans = [span for span in spans if span.start_s >= start_s]
+        return max(span.end_s for span in spans) - start_s - sum(span.duration_s for span in spans)
 
     def to_chrome(self, plan: Plan) -> dict[str, Any]:
-        """A Chrome trace: process 1 is what happened, process 2 what the plan predicted."""
+        """A Chrome trace: process 1 is what happened, process 2 what the plan predicted.
+
+        Steps on compute lanes say how their products are computed (``variant``).
+        """
+        variants = {step.name: step.variant for step in plan.steps}
         predicted = {} if plan.predicted is None else plan.predicted.lanes
         events: list[dict[str, Any]] = []
         for process, name, lanes in ((1, "measured", self.lanes), (2, "predicted", predicted)):
@@ -87,7 +103,8 @@ class Trace:
             # Known lanes first, so that both processes show them at the same height.
             for thread, lane in enumerate(dict.fromkeys((*LANES, *lanes)), start=1):
                 events.append(_meta(process, thread, "thread_name", lane))
-                events += [_event(process, thread, span) for span in lanes.get(lane, ())]
+                told = variants if same_work(lane, COMPUTE) else {}
+                events += [_event(process, thread, span, told) for span in lanes.get(lane, ())]
         for item in self.downgrades:
             name = f"{item.step}: from {item.bits} bits on left out: {item.reason}"
             end_us = round(self._decoded_s(item.step) * 1e6, 1)
@@ -95,8 +112,10 @@ class Trace:
         return {"traceEvents": events, "displayTimeUnit": "ms"}
 
     def _decoded_s(self, step: str) -> float:
-        """When a step's decoding ended."""
-        spans = self.lanes.get(DECODE, ())
+        """When a step's decoding ended, on whichever thread."""
+        spans = [
+            span for lane, found in self.lanes.items() if same_work(lane, DECODE) for span in found
+        ]
         return max((span.end_s for span in spans if span.name == step), default=0.0)
 
 
@@ -104,8 +123,8 @@ def _meta(process: int, thread: int, kind: str, name: str) -> dict[str, Any]:
     return {"ph": "M", "pid": process, "tid": thread, "name": kind, "args": {"name": name}}
 
 
-def _event(process: int, thread: int, span: Span) -> dict[str, Any]:
-    return {
+def _event(process: int, thread: int, span: Span, variants: Mapping[str, str]) -> dict[str, Any]:
+    found = {
         "ph": "X",
         "pid": process,
         "tid": thread,
@@ -113,3 +132,4 @@ def _event(process: int, thread: int, span: Span) -> dict[str, Any]:
         "ts": round(span.start_s * 1e6, 1),
         "dur": round(span.duration_s * 1e6, 1),
     }
+    return found | ({"args": {"variant": variants[span.name]}} if span.name in variants else {})

@@ -9,10 +9,22 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from time import perf_counter, sleep
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+_SPIN_S = 2e-4
+"""How long a thread waits at a latch before it sleeps.
+
+A thread that sleeps has to be woken, often on the core of the thread that wakes it, and blocks end
+within less time than that for all of the threads that share them.
+"""
+
+
+_STARTED_S = 1.0
+"""By when a thread that was interrupted while it started has started, if it does at all."""
 
 
 class Broken:
@@ -53,27 +65,86 @@ class Channel(Generic[T]):
         return item
 
 
+class Latch:
+    """Opens once, and lets everybody pass from then on; or raises the failure in all who wait.
+
+    Made of a queue, whose code an interrupt of the caller cannot leave half done: a lock of
+    ``threading.Event`` or ``Condition`` may stay taken for ever after one.
+    """
+
+    __slots__ = ("_open", "_queue")
+
+    def __init__(self) -> None:
+        self._open = False
+        self._queue: queue.SimpleQueue[Broken | None] = queue.SimpleQueue()
+
+    def open(self) -> None:
+        """Let everybody pass."""
+        self._open = True
+        self._queue.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Make every waiting and later ``wait`` raise ``error``, unless the latch is open."""
+        self._queue.put(Broken(error))
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the latch is open; False if that takes longer. Raises what ``fail`` got."""
+        patient_s = perf_counter() + _SPIN_S
+        while not self._open and self._queue.empty() and perf_counter() < patient_s:
+            sleep(0)  # lets other Python threads run
+        if self._open:
+            return True
+        try:
+            item = self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return False
+        self._queue.put(item)  # for the others
+        if item is not None:
+            raise item.error
+        return True
+
+
+def wait_for_all(ended: Sequence[Latch], stop: Callable[[BaseException], None]) -> None:
+    """Wait for every latch, whatever interrupts the caller meanwhile.
+
+    Args:
+        stop: called with what interrupted the caller, so that the others end soon.
+    """
+    for latch in ended:
+        while True:
+            try:
+                latch.wait()
+                break
+            except BaseException as error:
+                stop(error)
+
+
 class Worker:
     """A daemon thread that runs submitted jobs in order.
 
-    ``submit`` may be called from any thread. ``close`` waits for the jobs already submitted.
-    Started on the first job, so that an engine that is only inspected starts no thread.
+    ``submit`` may be called from any thread, until ``close``, which waits for the jobs already
+    submitted. Started on the first job, so that an engine that is only inspected starts no thread.
+    An interrupt while it starts may leave a thread that nobody noted; so threads note themselves,
+    and only the first one works.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._claim = threading.Lock()
+        self._working = Latch()
         self._thread: threading.Thread | None = None
+        self._asked = False
 
-    def submit(self, job: Callable[[], None]) -> threading.Event:
-        """Queue a job that handles its own errors; the event is set when it has ended."""
-        done = threading.Event()
+    def submit(self, job: Callable[[], None]) -> Latch:
+        """Queue a job that handles its own errors; the latch opens when it has ended."""
+        done = Latch()
 
         def run() -> None:
             try:
                 job()
             finally:
-                done.set()
+                done.open()
 
         self.start()
         self._jobs.put(run)
@@ -82,18 +153,24 @@ class Worker:
     def start(self) -> int | None:
         """Start the thread, if need be; returns the system's number for it, where there is one."""
         if self._thread is None:
-            thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-            thread.start()
-            self._thread = thread  # not before: an interrupt may come while it starts
-        return self._thread.native_id
+            self._asked = True
+            threading.Thread(target=self._loop, name=self._name, daemon=True).start()
+            self._working.wait()
+        return None if self._thread is None else self._thread.native_id
 
     def close(self) -> None:
         """End the thread after the jobs already submitted. Idempotent."""
-        if self._thread is not None:
+        if self._asked:
             self._jobs.put(None)
-            self._thread.join()
-            self._thread = None
+            self._working.wait(_STARTED_S)
+            if self._thread is not None:
+                self._thread.join()
+            self._asked = False
 
     def _loop(self) -> None:
+        if not self._claim.acquire(blocking=False):
+            return
+        self._thread = threading.current_thread()
+        self._working.open()
         while (job := self._jobs.get()) is not None:
             job()

@@ -1,9 +1,9 @@
 """The fidelities of one submodel: least loss with the last group computed by a limit.
 
 A beam search over the blocks in order of execution: each is given one of its ``choices``, an option
-for each of its groups. A label (``sti.planning.labels``) knows the exact state of the pipeline, so
-one that reaches the end is a plan that meets the limit. Labels that cannot end in time are dropped.
-If too many are left, the least promising (by loss plus lateness, weighted by the multipliers of
+for each of its groups. A label (``sti.planning.labels``) knows the exact state of the run, so one
+that reaches the end is a plan that meets the limit. Labels that cannot end in time are dropped. If
+too many are left, the least promising (by loss plus lateness, weighted by the multipliers of
 ``sti.planning.lagrange``) are dropped too, but a diverse set is kept: near the end, a label unlike
 the best may be the only one that still fits. If none had to be dropped the answer is the optimum;
 otherwise it is still no worse than the best plan made of one or two uniform parts.
@@ -19,19 +19,18 @@ bound, then shard counts of every group. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 
 from sti.arrays import Float64Array, Int64Array
-from sti.model.fidelity import WORKING_BUFFERS
 from sti.model.manifest import SliceGroup
 from sti.planning.choices import MOST_CHOICES, Choices
 from sti.planning.cost_model import RunCosts
-from sti.planning.course import course_of
-from sti.planning.labels import Candidates, Labels, SimulatedPipeline
+from sti.planning.course import Course, course_of
+from sti.planning.labels import Labels, SimulatedRun, Successors
 from sti.planning.lagrange import find_multipliers, surely_read
 from sti.planning.option_tables import tabulate
 
@@ -52,9 +51,22 @@ class SearchProblem:
     width: int
     costs: RunCosts
     limit_s: float
-    """When the last group must be computed, in seconds from the text's arrival."""
+    """When the last block must be connected, in seconds from the text's arrival."""
     preload_bytes: int
     read_ahead: int
+    rounding: Mapping[int, float]
+    """What narrow products lose (``sti.planning.variants.rounding_loss``)."""
+
+    @property
+    def course(self) -> Course:
+        """What every choice of options has in common."""
+        return course_of(
+            self.groups,
+            self.costs,
+            limit_s=self.limit_s,
+            preload_bytes=self.preload_bytes,
+            read_ahead=self.read_ahead,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,43 +86,39 @@ class Search:
     """
 
     def __init__(self, problem: SearchProblem) -> None:
-        self.options = options = tabulate(problem.groups, problem.width, problem.costs)
-        self.course = course = course_of(
-            problem.groups,
-            problem.costs,
-            limit_s=problem.limit_s,
-            preload_bytes=problem.preload_bytes,
-            read_ahead=problem.read_ahead,
+        self.options = options = tabulate(
+            problem.groups, problem.width, problem.costs, problem.rounding
         )
+        self.course = course = problem.course
         self.preload_bytes = problem.preload_bytes
-        self.kinds = [group.kind for group in problem.groups]
         blocks = groupby(range(len(problem.groups)), lambda k: problem.groups[k].tensor)
         self._blocks = [list(places) for _, places in blocks]
         """The places of each block's groups."""
-        self.pipeline = SimulatedPipeline(options, self.kinds, course, problem.costs.storage)
-        bytes_s, requests_s = self.pipeline.bytes_s, self.pipeline.requests_s
+        self.simulated = run = SimulatedRun(options, course, problem.costs)
         read = surely_read(options, problem.preload_bytes)
-        read_s: Float64Array = (bytes_s + requests_s * read[:, None]).min(axis=1)
-        self._latest, first_s = course.latest_ends(read, read_s, options.decode_s.min(axis=1))
+        read_s = run.bytes_s + run.requests_s * read[:, None]
+        least_s = [table.min(axis=1) for table in (read_s, options.decode_s, options.compute_s)]
+        self._latest, reachable = course.latest_ends(read, np.array(least_s))
         least_loss = options.loss.min(axis=1)
         self._loss_to_come = least_loss.sum() - np.cumsum(least_loss)
         self.tie = _ROUNDING * float(options.largest_loss.sum())
         self.bound = 0.0
         """No choice that meets the limit has less loss."""
-        self.hopeless = course.start_s > first_s[0] or course.embed_s > first_s[2]
+        self.hopeless = not reachable
         """Whether it is clear before any choice is tried that none meets the limit."""
         if self.hopeless:
             return
         self._multipliers = found = find_multipliers(
-            course, options, bytes_s, requests_s, problem.preload_bytes
+            course, options, run.bytes_s, run.requests_s, problem.preload_bytes
         )
-        self._choices = Choices(options, self.pipeline.read_s, found)
+        self._choices = Choices(options, run.read_s, found)
         self.bound = max(0.0, found.bound - self.tie)
-        self._relaxed, _ = course.latest_ends(found.read, *found.mean_s)
+        self._relaxed, _ = course.latest_ends(found.read, found.mean_s)
         # Only of groups read in the relaxed schedule; each label knows which slots it has taken.
-        starts = self._relaxed[0] - found.mean_s[0]
+        serial_s = course.serial * (found.mean_s[1:].sum(axis=0) + course.connect_s)
+        starts = self._relaxed[0] - serial_s - found.mean_s[0]
         self._slot_due: Float64Array = np.where(found.read, np.maximum(starts, 0.0), math.inf)
-        self._buffer_due = self._buffers_due()
+        self._buffer_due: Float64Array = self._relaxed[2] - course.connect_s
 
     def run(self, ceiling: float) -> list[tuple[int, ...]] | None:
         """The shard counts of every group; None where no choice with a loss up to ``ceiling`` fits.
@@ -138,7 +146,7 @@ class Search:
 
         The answer is then never worse than these, and the beam need not find them.
         """
-        uniform, count = self.options.uniform, len(self.kinds)
+        uniform, count = self.options.uniform, len(self.options.loss)
         levels = np.arange(len(uniform))
         pairs = np.argwhere(levels[:, None] != levels)
         first, then = np.concatenate((np.repeat(pairs, count - 1, axis=0).T, [levels] * 2), axis=1)
@@ -150,12 +158,11 @@ class Search:
         first, then, split = first[hopeful], then[hopeful], split[hopeful]
         options = uniform.T
         cases = np.where(np.arange(count)[:, None] < split, options[:, first], options[:, then])
-        labels = self.pipeline.start(self.preload_bytes).take(np.zeros(len(split), np.int64))
+        labels = self.simulated.start(self.preload_bytes).take(np.zeros(len(split), np.int64))
         for k in range(count):
-            labels = self.pipeline.advance(labels, k, cases[k])
+            labels = self.simulated.advance(labels, k, cases[k])
         index = np.flatnonzero(
-            (labels.compute <= self.course.limit_s + _ROUNDING)
-            & (labels.loss <= ceiling + self.tie)
+            (labels.ready <= self.course.limit_s + _ROUNDING) & (labels.loss <= ceiling + self.tie)
         )
         if not len(index):
             return None
@@ -164,11 +171,11 @@ class Search:
     def _beam(self, ceiling: float) -> Found | None:
         """The best choice that the beam search finds."""
         candidates = MOST_CANDIDATES // len(self._blocks)
-        labels = self.pipeline.start(self.preload_bytes)
+        labels = self.simulated.start(self.preload_bytes)
         trace: list[tuple[Int64Array, Int64Array]] = []
         for block in self._blocks:
             choices = self._choices.of(block, candidates // len(labels.loss))
-            before, found = self.pipeline.extend(labels, block, choices)
+            before, found = self.simulated.extend(labels, block, choices)
             index = self._in_time(found, block[-1], ceiling)
             # Few choices leave room for more labels, but no more than the next block can try.
             most = candidates // min(len(choices), MOST_CHOICES)
@@ -177,30 +184,30 @@ class Search:
             if not len(index):
                 return None
             parent, choice = np.divmod(index, len(choices))
-            labels = self.pipeline.follow(before, block[-1], found, index)
+            labels = self.simulated.follow(before, found, index)
             trace.append((parent, choices[choice]))
         return self._found(labels, lambda label: _follow(trace, label))
 
     def _found(self, labels: Labels, options_of: Callable[[int], list[int]]) -> Found:
         """The best of the labels that reached the end."""
         ties = np.flatnonzero(labels.loss <= labels.loss.min() + self.tie)
-        best = int(ties[np.lexsort((labels.compute[ties], labels.read[ties]))[0]])
+        best = int(ties[np.lexsort((labels.ready[ties], labels.read[ties]))[0]])
         counts = [self.options.counts(k, option) for k, option in enumerate(options_of(best))]
         return Found(
-            float(labels.loss[best]), int(labels.read[best]), float(labels.compute[best]), counts
+            float(labels.loss[best]), int(labels.read[best]), float(labels.ready[best]), counts
         )
 
-    def _in_time(self, found: Candidates, k: int, ceiling: float) -> Int64Array:
-        """Candidates that can still end by the limit with a loss up to ``ceiling``."""
+    def _in_time(self, found: Successors, k: int, ceiling: float) -> Int64Array:
+        """Those that can still end by the limit with a loss up to ``ceiling``."""
         limit = (self._latest[:, k] + _ROUNDING).tolist()
         fits = found.settled <= limit[0]
-        fits &= found.decode <= limit[1]
-        fits &= found.compute <= limit[2]
+        fits &= found.free_s <= limit[1]
+        fits &= found.ready <= limit[2]
         fits &= found.loss <= ceiling - self._loss_to_come[k] + self.tie
         return np.flatnonzero(fits)
 
     def _promising(
-        self, labels: Labels, found: Candidates, k: int, index: Int64Array, most: int
+        self, labels: Labels, found: Successors, k: int, index: Int64Array, most: int
     ) -> Int64Array:
         """The ``most`` candidates of ``index`` to go on with, always including the fastest.
 
@@ -229,17 +236,17 @@ class Search:
         kept[index[close[best]]] = True
         return np.flatnonzero(kept)
 
-    def _late_s(self, labels: Labels, found: Candidates, k: int) -> Float64Array:
+    def _late_s(self, labels: Labels, found: Successors, k: int) -> Float64Array:
         """How late each candidate would be if the groups to come took the relaxed times.
 
         Slots and working buffers that the group has not taken are those of the labels before it.
         """
-        storage, decode, compute = self._relaxed[:, k].tolist()
-        late_s: Float64Array = np.maximum(found.settled - storage, found.decode - decode)
-        np.maximum(late_s, found.compute - compute, out=late_s)
+        storage, free, ready = self._relaxed[:, k].tolist()
+        late_s: Float64Array = np.maximum(found.settled - storage, found.free_s - free)
+        np.maximum(late_s, found.ready - ready, out=late_s)
         older_s = np.full(len(labels.loss), -math.inf)
-        for kind, place, due in self._buffer_due[k]:
-            np.maximum(older_s, labels.buffers[kind][place] - due, out=older_s)
+        for place, end in enumerate(labels.buffers[: min(k, self.course.buffers - 1)], start=1):
+            np.maximum(older_s, end - self._buffer_due[k - place], out=older_s)
         slots, dues = labels.ring, self._slot_due[k + 1 :][: len(labels.ring)].tolist()
 
         def with_slots(ends: Sequence[Float64Array]) -> Float64Array:
@@ -257,28 +264,11 @@ class Search:
             reads = found.reads.reshape(rows.shape)
             np.maximum(rows, np.where(reads, taken_s, with_slots(slots[::-1])), out=rows)
         if len(dues) == len(slots):  # the group's own slot is the last to be taken over
-            own_s = found.decode - dues[-1]
+            own_s = found.decoded - dues[-1]
             if found.reads is not None:
                 own_s[~found.reads] = -math.inf
             np.maximum(late_s, own_s, out=late_s)
         return late_s
-
-    def _buffers_due(self) -> list[list[tuple[str, int, float]]]:
-        """When working buffers that each group leaves to later ones are due: kind, place, time."""
-        due, taken_over = self._relaxed[2].tolist(), set(self.course.before)
-        latest: dict[str, list[int]] = {kind: [] for kind in self.kinds}
-        found = []
-        for k, kind in enumerate(self.kinds):
-            found.append(
-                [
-                    (other, place, due[j])
-                    for other, groups in latest.items()
-                    for place, j in enumerate(groups[: WORKING_BUFFERS - (other == kind)])
-                    if j in taken_over
-                ]
-            )
-            latest[kind].insert(0, k)
-        return found
 
 
 def _follow(trace: Sequence[tuple[Int64Array, Int64Array]], label: int) -> list[int]:

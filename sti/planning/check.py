@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from sti.errors import InputError, PlanError
 from sti.model.fidelity import fidelities, groups_of
-from sti.model.manifest import Manifest
-from sti.planning.plan import EXACT, LOCAL, Plan, Target
+from sti.model.manifest import Manifest, SliceGroup
+from sti.planning.lane_threads import are_known
+from sti.planning.plan import EXACT, LOCAL, NARROW, VARIANTS, Plan, PlanStep, Target
+from sti.planning.variants import NARROW_MOST_BITS
 
 
 def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> None:
     """Refuse a plan that does not fit the pack.
 
     Raises:
-        PlanError: it was made for another pack, or names groups or counts the pack does not have.
+        PlanError: it was made for another pack, names groups or counts the pack does not have, or
+            asks for what this release does not run.
     """
     if plan.pack != pack_id:
         raise PlanError(f"{where}: the plan was made for another pack ({plan.pack}); make it again")
-    slices, planes = manifest.dimensions.slices, len(manifest.ladder)
+    planes = len(manifest.ladder)
     submodel = manifest.submodel(plan.depth, plan.width)
     if submodel is None:
         known = ", ".join(f"{item.depth}x{item.width}" for item in manifest.submodels)
@@ -28,9 +31,11 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
     expected = [(group.layer, group.kind, group.number) for group in groups]
     if [(step.layer, step.kind, step.group) for step in plan.steps] != expected:
         raise PlanError(f"{where}: its steps are not the slice groups of the submodel, in order")
-    if plan.decode_threads > slices:
+    if not are_known(plan.threads):
+        found = ", ".join(f"{lane} {count}" for lane, count in plan.threads._asdict().items())
         raise PlanError(
-            f"{where}: {plan.decode_threads} decode threads are more than the {slices} slices"
+            f"{where}: this release does not know how to use these threads together: {found}; "
+            "make the plan again"
         )
     held = sum(step.preload_bytes for step in plan.steps)
     if held > plan.target.preload_bytes:
@@ -38,20 +43,32 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
             f"{where}: its steps preload {held} bytes, its target allows "
             f"{plan.target.preload_bytes}"
         )
-    for item, group in zip(plan.steps, groups, strict=True):
-        tag, counts, used = f"{where}: step {item.name!r}", item.counts, group.used(plan.width)
-        if (item.variant, item.device) != (EXACT, LOCAL):
-            raise PlanError(
-                f"{tag}: variant {item.variant!r}, device {item.device!r}; this release runs "
-                f"{EXACT!r}, {LOCAL!r}; make the plan again"
-            )
-        if len(counts) != planes or counts[0] != used or max(counts) > group.slices:
-            raise PlanError(
-                f"{tag}: counts {list(counts)} must be {planes} numbers of at most "
-                f"{group.slices}, the first of them the slices in use, {used}"
-            )
-        if any(bit == 0 for bit in fidelities(group, counts)[:used]):
-            raise PlanError(f"{tag}: a slice in use has no plane")
+    for step, group in zip(plan.steps, groups, strict=True):
+        _check_step(step, group, plan.width, planes, where=f"{where}: step {step.name!r}")
+
+
+def _check_step(step: PlanStep, group: SliceGroup, width: int, planes: int, *, where: str) -> None:
+    """Refuse a step that this release cannot run, or whose counts do not fit its group."""
+    if step.variant not in VARIANTS or step.device != LOCAL:
+        known = " or ".join(repr(variant) for variant in VARIANTS)
+        raise PlanError(
+            f"{where}: variant {step.variant!r}, device {step.device!r}; this release runs "
+            f"{known}, {LOCAL!r}; make the plan again"
+        )
+    counts, used = step.counts, group.used(width)
+    if len(counts) != planes or counts[0] != used or max(counts) > group.slices:
+        raise PlanError(
+            f"{where}: counts {list(counts)} must be {planes} numbers of at most "
+            f"{group.slices}, the first of them the slices in use, {used}"
+        )
+    bits = fidelities(group, counts)[:used]
+    if 0 in bits:
+        raise PlanError(f"{where}: a slice in use has no plane")
+    if step.variant == NARROW and max(bits) > NARROW_MOST_BITS:
+        raise PlanError(
+            f"{where}: variant {NARROW!r} is for at most {NARROW_MOST_BITS} bits, and a slice has "
+            f"{max(bits)}; make the plan again, or the step {EXACT!r}"
+        )
 
 
 def check_target(target: Target) -> None:

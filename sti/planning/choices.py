@@ -36,6 +36,7 @@ class Choices:
         free = _FREE * multipliers.multiplier
         cost: Float64Array = (multipliers.storage[:, None] + free) * read_s
         cost += (multipliers.decode[:, None] + free) * decode_s
+        cost += (multipliers.compute[:, None] + free) * options.compute_s
         self._cost = cost = np.where(self._usable, cost, np.inf)
         order = np.argsort(cost, axis=1, kind="stable")
         least = np.minimum.accumulate(np.take_along_axis(self._loss, order, axis=1), axis=1)

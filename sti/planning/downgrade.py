@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sti.model.fidelity import groups_of, loss_of
+from sti.model.fidelity import groups_of
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest, SliceGroup
-from sti.planning.expected_loss import submodel_of
+from sti.planning.expected_loss import loss_of_steps, submodel_of
 from sti.planning.plan import Plan, PlanStep, step_name
 from sti.storage.byte_ranges import total_bytes
 
@@ -59,7 +59,7 @@ def downgraded(plan: Plan, manifest: Manifest, downgrades: Iterable[Downgrade]) 
     )
     predicted = plan.predicted
     if predicted is not None:
-        loss = loss_of(submodel, groups, [step.counts for step in steps])
+        loss = loss_of_steps(manifest, submodel, groups, steps)
         quality = None if manifest.quality is None else manifest.quality.estimate(loss)
         predicted = replace(predicted, loss=loss, quality=quality)
     return replace(plan, steps=steps, predicted=predicted)

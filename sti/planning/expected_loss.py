@@ -5,10 +5,12 @@ In a module of its own, so that a run with a cached plan need not import the cos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sti.errors import PlanError
-from sti.model.fidelity import groups_of, loss_of
-from sti.model.manifest import Manifest, Submodel
-from sti.planning.plan import Plan
+from sti.model.fidelity import groups_of, missing_of
+from sti.model.manifest import Manifest, SliceGroup, Submodel
+from sti.planning.plan import NARROW, Plan, PlanStep
 
 
 def submodel_of(manifest: Manifest, plan: Plan) -> Submodel:
@@ -28,5 +30,22 @@ def expected_loss(manifest: Manifest, plan: Plan) -> float:
     if plan.predicted is not None:
         return plan.predicted.loss
     submodel = submodel_of(manifest, plan)
-    counts = [item.counts for item in plan.steps]
-    return loss_of(submodel, groups_of(manifest, submodel), counts)
+    return loss_of_steps(manifest, submodel, groups_of(manifest, submodel), plan.steps)
+
+
+def loss_of_steps(
+    manifest: Manifest,
+    submodel: Submodel,
+    groups: Sequence[SliceGroup],
+    steps: Sequence[PlanStep],
+) -> float:
+    """Expected loss of a submodel whose ``groups`` are run as ``steps`` say.
+
+    From its curve, for the planes that slices in use lack and for products that are narrow.
+    """
+    missing = missing_of(submodel, groups, [step.counts for step in steps])
+    if any(step.variant == NARROW for step in steps):
+        from sti.planning.variants import narrow_missing  # few machines plan such steps
+
+        missing += narrow_missing(manifest, groups, steps)
+    return submodel.loss_at(missing)

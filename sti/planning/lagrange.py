@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import mul
 
 import numpy as np
 
@@ -53,8 +52,9 @@ class Multipliers:
     storage: Float64Array
     """``[n]``: loss a second of each group's storage."""
     decode: Float64Array
+    compute: Float64Array
     mean_s: Float64Array
-    """``[2, n]``: storage and decode seconds of each group in the relaxed schedule."""
+    """``[3, n]``: storage, decode and compute seconds of each group in the relaxed schedule."""
     read: BoolArray
     """``[n]``: groups that are not preloaded whole in that schedule."""
     bound: float
@@ -78,7 +78,7 @@ class Multipliers:
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    shares: Float64Array  # [2, n]: of the storage and decode steps of each group
+    shares: Float64Array  # [3, n]: of the storage, decode and compute seconds of each group
     fixed_s: float  # length of all other steps, by their shares
 
     def blend(self, other: _Flow, weight: float) -> _Flow:
@@ -116,22 +116,25 @@ def find_multipliers(
         bytes_s, requests_s: ``[n, o]``: the parts of a group's storage seconds that grow with its
             bytes and with its requests.
     """
-    loss, read_bytes, decode_s = options.loss, options.read_bytes, options.decode_s
+    loss, read_bytes = options.loss, options.read_bytes
+    tables = options.decode_s, options.compute_s
     read, whole = surely_read(options, preload_bytes), np.zeros(len(loss), np.int64)
     multiplier = float(options.largest_loss.sum()) / course.limit_s or 1.0
     relaxed = _Relaxed(multiplier, whole, whole, 0.0, -math.inf)
     bound, valid = -math.inf, True
-    flow, mean_s = _Flow(np.zeros((2, len(loss))), 0.0), np.zeros((2, len(loss)))
+    flow, mean_s = _Flow(np.zeros((3, len(loss))), 0.0), np.zeros((3, len(loss)))
     for turn in range(ROUNDS):
         read_s = bytes_s + requests_s * read[:, None]
         weight = 2 / max(2, turn + 1)
         mean_s = mean_s + weight * (
-            np.array([relaxed.mean(read_s), relaxed.mean(decode_s)]) - mean_s
+            np.array([relaxed.mean(table) for table in (read_s, *tables)]) - mean_s
         )
         flow = flow.blend(
             _critical_flow(course, course.slot_before(read), *mean_s.tolist()), weight
         )
-        seconds = flow.shares[0, :, None] * read_s + flow.shares[1, :, None] * decode_s
+        seconds = flow.shares[0, :, None] * read_s
+        for share, table in zip(flow.shares[1:], tables, strict=True):
+            seconds += share[:, None] * table
         relaxed = _multiplier(loss, seconds, course.limit_s - flow.fixed_s, relaxed.multiplier)
         if valid:
             bound = max(bound, relaxed.bound)
@@ -139,10 +142,12 @@ def find_multipliers(
             # Guess from the choice which groups the preload holds whole; no bound from here on.
             read = np.cumsum(relaxed.mean(read_bytes)) > preload_bytes
             valid = False
-    storage, decode = relaxed.multiplier * flow.shares
+    storage, decode, compute = relaxed.multiplier * flow.shares
     multipliers = relaxed.multiplier * np.array(MULTIPLIERS)
     bases = _bases(loss, seconds, (flow.shares * mean_s).sum(axis=0), multipliers)
-    return Multipliers(relaxed.multiplier, storage, decode, mean_s, read, bound, multipliers, bases)
+    return Multipliers(
+        relaxed.multiplier, storage, decode, compute, mean_s, read, bound, multipliers, bases
+    )
 
 
 def _bases(
@@ -219,45 +224,66 @@ def _first_multiplier(loss: Float64Array, seconds: Float64Array, choice: Int64Ar
 
 
 def _critical_flow(
-    course: Course, slot_before: Sequence[int], read_s: Sequence[float], decode_s: Sequence[float]
+    course: Course,
+    slot_before: Sequence[int],
+    read_s: Sequence[float],
+    decode_s: Sequence[float],
+    compute_s: Sequence[float],
 ) -> _Flow:
-    """One unit of flow from the end back to the start, along what each step waits for."""
-    count, spread_s = len(read_s), SPREAD * course.limit_s
-    storage, decode, compute = [course.start_s], [course.rows_s], [course.embed_s]
+    """One unit of flow from the end back to the start, along what each step waits for.
+
+    The waits are those that ``sti.planning.course`` states.
+    """
+    count, spread_s, buffers = len(read_s), SPREAD * course.limit_s, course.buffers
+    joint, serial, one = course.joint, course.serial, 1.0 / course.threads.compute
+    parts = course.parts
+    storage, free, ready = [course.start_s], [course.free_s], [course.embed_s]
+    decoded: list[float] = []
+    computed: list[float] = []
     waits = []
-    for k in range(count):
+    for k, connect_s in enumerate(course.connect_s):
+        part, after_s = parts[k], compute_s[k] + connect_s
         start_s, for_slot, for_buffer = storage[k], 0.0, 0.0
         if slot_before[k] >= 0:
-            start_s, for_slot = _soft_max(start_s, decode[slot_before[k] + 1], spread_s)
-        storage.append(start_s + read_s[k])
-        start_s, for_decoder = _soft_max(storage[k + 1], decode[k], spread_s)
-        if course.before[k] >= 0:
-            start_s, for_buffer = _soft_max(start_s, compute[course.before[k] + 1], spread_s)
-        decode.append(start_s + decode_s[k])
-        start_s, for_computer = _soft_max(decode[k + 1], compute[k], spread_s)
-        compute.append(start_s + course.compute_s[k])
-        waits.append((for_slot, for_decoder, for_buffer, for_computer))
-    # The first of each lane: what comes before the groups.
-    stored, decoded, computed = ([0.0] * (count + 1) for _ in range(3))
-    computed[count] = 1.0
+            start_s, for_slot = _soft_max(start_s, decoded[slot_before[k]], spread_s)
+        whole = start_s + read_s[k]
+        storage.append(whole + serial * (decode_s[k] + after_s))
+        start_s, for_free = _soft_max(whole, free[k], spread_s)
+        if buffers and k >= buffers:
+            start_s, for_buffer = _soft_max(start_s, computed[k - buffers], spread_s)
+        decoded.append(start_s + part * decode_s[k])
+        free.append(decoded[k] + joint * (part * compute_s[k] + one * connect_s))
+        later_s = part * course.later[k] * decode_s[k]
+        start_s, for_ready = _soft_max(decoded[k], ready[k] + later_s, spread_s)
+        computed.append(start_s + part * compute_s[k])
+        ready.append(computed[k] + connect_s)
+        waits.append((for_slot, for_free, for_buffer, for_ready))
+    shares, fixed_s = np.zeros((3, count)), 0.0
+    # Flow into each end; the first of each is what comes before the groups.
+    stored, freed, readied = ([0.0] * (count + 1) for _ in range(3))
+    decodes, computes = [0.0] * count, [0.0] * count
+    readied[count] = 1.0
     for k in reversed(range(count)):
-        for_slot, for_decoder, for_buffer, for_computer = waits[k]
-        flow = computed[k + 1]
-        computed[k] += flow * for_computer
-        decoded[k + 1] += flow * (1.0 - for_computer)
-        flow = decoded[k + 1]
+        for_slot, for_free, for_buffer, for_ready = waits[k]
+        part, beside, alone = parts[k], joint * freed[k + 1], serial * stored[k + 1]
+        fixed_s += course.connect_s[k] * (readied[k + 1] + one * beside + alone)
+        flow = computes[k] + readied[k + 1]
+        shares[2, k] = part * (flow + beside) + alone
+        readied[k] += flow * for_ready
+        later = flow * for_ready * part * course.later[k]
+        flow = decodes[k] + freed[k + 1] + flow * (1.0 - for_ready)
+        shares[1, k] = part * flow + later + alone
         if for_buffer:
-            computed[course.before[k] + 1] += flow * for_buffer
+            computes[k - buffers] += flow * for_buffer
             flow *= 1.0 - for_buffer
-        decoded[k] += flow * for_decoder
-        stored[k + 1] += flow * (1.0 - for_decoder)
-        flow = stored[k + 1]
+        freed[k] += flow * for_free
+        flow = stored[k + 1] + flow * (1.0 - for_free)
+        shares[0, k] = flow
         if for_slot:
-            decoded[slot_before[k] + 1] += flow * for_slot
+            decodes[slot_before[k]] += flow * for_slot
         stored[k] += flow * (1.0 - for_slot)
-    fixed_s = stored[0] * course.start_s + decoded[0] * course.rows_s
-    fixed_s += computed[0] * course.embed_s + sum(map(mul, computed[1:], course.compute_s))
-    return _Flow(np.array([stored[1:], decoded[1:]]), fixed_s)
+    fixed_s += stored[0] * course.start_s + freed[0] * course.free_s + readied[0] * course.embed_s
+    return _Flow(shares, fixed_s)
 
 
 def _soft_max(one: float, other: float, spread_s: float) -> tuple[float, float]:

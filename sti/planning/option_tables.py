@@ -1,4 +1,4 @@
-"""Every staircase of every group of a submodel, as tables: loss, bytes, requests, decode time.
+"""Every staircase of every group of a submodel, as tables: loss, bytes, requests, times.
 
 A *staircase* says how many of the slices in use reach each plane, and never rises from one plane to
 the next. Knows nothing of targets, time limits or preloads. In: groups of the manifest, decode and
@@ -8,17 +8,18 @@ equal those of ``sti.model.group_layout``, computed for all options at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb
 
 import numpy as np
 
-from sti.arrays import Float64Array, Int64Array
+from sti.arrays import BoolArray, Float64Array, Int64Array
 from sti.model.manifest import SliceGroup
 from sti.planning.cost_model import RunCosts
-from sti.planning.timeline import rounds_s
+from sti.planning.plan import NARROW
+from sti.planning.variants import variant_of
 from sti.storage.byte_ranges import MERGE_GAP
 
 MOST_OPTIONS = 5000
@@ -43,7 +44,9 @@ class OptionTables:
     loss: Float64Array
     """``[n, o]``; infinite where another staircase reaches the same with fewer shards."""
     decode_s: Float64Array
-    """``[n, o]``, on all decode threads."""
+    """``[n, o]``."""
+    compute_s: Float64Array
+    """``[n, o]``, without ``connect``; differs between options where some are narrow."""
     read_bytes: Int64Array
     """``[n, o]``, before any preload."""
     requests: Int64Array
@@ -67,8 +70,15 @@ class OptionTables:
         )
 
 
-def tabulate(groups: Sequence[SliceGroup], width: int, costs: RunCosts) -> OptionTables:
-    """The tables for ``groups``, run with the first ``width`` slices of their blocks."""
+def tabulate(
+    groups: Sequence[SliceGroup], width: int, costs: RunCosts, rounding: Mapping[int, float]
+) -> OptionTables:
+    """The tables for ``groups``, run with the first ``width`` slices of their blocks.
+
+    Args:
+        rounding: what narrow products lose (``sti.planning.variants.rounding_loss``); needed where
+            the machine has them.
+    """
     count, planes = len(groups), len(groups[0].planes)
     widths = [group.used(width) for group in groups]
     longest = len(_used(max(widths), planes)[0])
@@ -76,22 +86,37 @@ def tabulate(groups: Sequence[SliceGroup], width: int, costs: RunCosts) -> Optio
     uniform = np.array([_used(each, planes)[1] for each in widths]).T
     prefix: list[Int64Array] = [np.empty(0, np.int64)] * count
     breaks: list[Sequence[Int64Array]] = [()] * count
-    loss, decode_s = np.full((count, longest), np.inf), np.empty((count, longest))
+    loss = np.full((count, longest), np.inf)
+    decode_s, compute_s = np.empty((2, count, longest))
     read_bytes, requests = np.empty((2, count, longest), np.int64)
     for each in set(widths):  # groups alike in tables of their own, which are then put together
         rows = [row for row, found in enumerate(widths) if found == each]
         alike = [groups[row] for row in rows]
         growth, options = staircases(each, planes), len(_used(each, planes)[0])
         reach = np.array([[_prefix(p.order, each) for p in g.planes] for g in alike], np.int64)
-        loss[rows, :options], decodes = _quality(alike, growth, each, costs)
+        loss[rows, :options], decodes, lost = _quality(alike, growth, each, costs, rounding)
+        narrow = _narrow(alike[0], each, costs.variants)
+        loss[rows, :options] += np.where(narrow, lost, 0.0)
+        exact_s, narrow_s = (
+            np.array([costs.compute_s(group, variant) for group in alike])[:, None]
+            for variant in (costs.variants[0], costs.variants[-1])
+        )
+        computes = np.where(narrow, narrow_s, exact_s)
         sizes, counts, starts = _reading(alike, growth, reach, each)
-        for table, found in ((decode_s, decodes), (read_bytes, sizes), (requests, counts)):
+        for table, found in (
+            (decode_s, decodes),
+            (compute_s, computes),
+            (read_bytes, sizes),
+            (requests, counts),
+        ):
             table[rows, :options] = found
             table[rows, options:] = found[:, :1]
         for place, row in enumerate(rows):
             prefix[row] = reach[place]
             breaks[row] = [start[place] for start in starts]
-    return OptionTables(used, prefix, loss, decode_s, read_bytes, requests, breaks, uniform)
+    return OptionTables(
+        used, prefix, loss, decode_s, compute_s, read_bytes, requests, breaks, uniform
+    )
 
 
 @lru_cache(maxsize=32)
@@ -137,8 +162,12 @@ def _quality(
     growth: Sequence[tuple[Int64Array, Int64Array]],
     width: int,
     costs: RunCosts,
-) -> tuple[Float64Array, Float64Array]:
-    """Loss and decode seconds ``[n, o]``: which slices have all planes up to each."""
+    rounding: Mapping[int, float],
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Loss, decode seconds, and what rounding adds to the loss, ``[n, o]``.
+
+    They follow from which slices have all planes up to each.
+    """
     kept = [
         [p.order if len(p.order) == width else [i for i in p.order if i < width] for p in g.planes]
         for g in groups
@@ -150,6 +179,10 @@ def _quality(
     bits = [plane.bits for plane in groups[0].planes]
     present = np.ones((len(groups), 1, width), bool)
     loss, idle = np.zeros((len(groups), 1)), np.zeros((len(groups), 1), bool)
+    # Of a shard that has all planes up to one: what rounding loses of all planes above it.
+    above = gains.sum(axis=1, keepdims=True) - np.cumsum(gains, axis=1)
+    lost_by = above * np.array([rounding.get(each, 0.0) for each in bits])[:, None]
+    lost = lost_by[:, 0].sum(axis=1, keepdims=True)
     height = np.array([width])
     work_s = width * (costs.shard_s + weights * costs.weight_s[bits[0]])
     for plane, (parent, reach) in enumerate(growth, start=1):
@@ -157,6 +190,10 @@ def _quality(
         loss = loss[:, parent] + np.matmul(~present, gains[:, plane, :, None])[:, :, 0]
         step_s = costs.weight_s[bits[plane]] - costs.weight_s[bits[plane - 1]]
         work_s = work_s[:, parent] + np.count_nonzero(present, axis=2) * (weights * step_s)
+        more = (lost_by[:, plane] - lost_by[:, plane - 1])[:, :, None]
+        lost = lost[:, parent] + (
+            np.matmul(present, more)[:, :, 0] if bits[plane] in rounding else 0
+        )
         # A plane's last shard that lacks a lower plane is useless, unless the next plane reaches as
         # far: such options are dropped.
         loss[idle[:, parent] & (reach < height[parent])] = np.inf
@@ -164,7 +201,16 @@ def _quality(
         idle = ~np.take_along_axis(present, last[:, :, None], axis=2)[:, :, 0] & (reach > 0)
         height = reach
     loss[idle] = np.inf
-    return loss, work_s * rounds_s(1.0, width, costs.threads)
+    shares = np.array([[costs.largest_share(group)] for group in groups])
+    return loss, work_s * shares, lost
+
+
+def _narrow(group: SliceGroup, width: int, variants: Sequence[str]) -> BoolArray:
+    """Whether each staircase ``[o]`` of a group with ``width`` slices in use is computed narrow."""
+    bits = np.array([plane.bits for plane in group.planes])
+    highest = np.where(_used(width, len(bits))[0] > 0, bits, 0).max(axis=1)
+    narrow = {each: variant_of([each], variants) == NARROW for each in bits.tolist()}
+    return np.array([narrow[each] for each in highest.tolist()])
 
 
 def _reading(

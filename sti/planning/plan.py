@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from sti.device.lanes import LANES, LaneThreads
 from sti.errors import PlanError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest
@@ -18,13 +19,16 @@ from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.planning.span import Span
 
-PLAN_VERSION = 2
-PLANNING = 3
+PLAN_VERSION = 3
+PLANNING = 5
 """Raised with every change that makes the planner choose differently, so that remembered plans are
 made again; ``tests/planning/test_planner.py`` fails when it is due."""
 
 EXACT = "exact"
 """Variant: exact products, from whichever graphs this processor computes exactly."""
+NARROW = "narrow"
+"""Variant: weights rounded to 7 bits, so that no product of two pairs saturates 16 bits."""
+VARIANTS = (EXACT, NARROW)
 LOCAL = "local"
 """Device: this machine."""
 
@@ -72,6 +76,11 @@ class PlanStep(NamedTuple):
         return step_name(self.layer, self.kind, self.group)
 
 
+def connect_name(layer: int, kind: str) -> str:
+    """What a block's ``connect`` is called in predictions, traces and messages."""
+    return f"{layer} {kind} connect"
+
+
 def step_name(layer: int, kind: str, group: int) -> str:
     """What a slice group is called in predictions, traces and messages."""
     return f"{layer} {kind} {group}"
@@ -83,7 +92,7 @@ class Prediction:
 
     total_s: float
     stall_s: float
-    """Time in which compute waits after ``embed`` has run."""
+    """Time in which the calling thread has nothing to do after ``embed`` has begun."""
     bytes_read: int
     loss: float
     """Expected loss above the full model at the top of the ladder, in the pack's unit."""
@@ -91,7 +100,8 @@ class Prediction:
     """The name of a lane, or ``quality`` where nothing better is in the pack, as far as its
     calibration can tell."""
     lanes: Mapping[str, tuple[Span, ...]]
-    """Lane to its work, in order: the steps by their names, and what comes before and after."""
+    """Lane to its work, in order: the steps by their names, and what comes before, between and
+    after. Threads that share compute have lanes of their own (``sti.device.lanes.lane_of``)."""
     quality: Estimate | None
     """The metric to expect; None for packs that have not measured theirs."""
 
@@ -106,7 +116,7 @@ class Prediction:
             "lanes": {
                 lane: [span._asdict() for span in spans] for lane, spans in self.lanes.items()
             },
-            "quality": None if self.quality is None else asdict(self.quality),
+            "quality": None if self.quality is None else self.quality._asdict(),
         }
 
     @property
@@ -129,13 +139,20 @@ class Plan:
     target: Target
     depth: int
     width: int
-    decode_threads: int
+    threads: LaneThreads
+    """Who reads, decodes and computes."""
     read_ahead: int
     """Steps that may be read beyond the one being decoded."""
     steps: tuple[PlanStep, ...]
     """In the order of execution."""
     predicted: Prediction | None
     """None for a plan that was pinned without a device profile."""
+
+    @property
+    def work_names(self) -> frozenset[str]:
+        """The names of the steps, and of what connects their blocks."""
+        steps = {step.name for step in self.steps}
+        return frozenset(steps | {connect_name(step.layer, step.kind) for step in self.steps})
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal plan."""
@@ -147,7 +164,7 @@ class Plan:
             "target": self.target._asdict(),
             "depth": self.depth,
             "width": self.width,
-            "decode_threads": self.decode_threads,
+            "threads": self.threads._asdict(),
             "read_ahead": self.read_ahead,
             "steps": [step._asdict() for step in self.steps],
             "predicted": None if predicted is None else predicted.to_json(),
@@ -176,6 +193,7 @@ class Plan:
         fields = JsonFields(value, where=where, error=PlanError)
         fields.require_version("plan", PLAN_VERSION, remedy="make the plan again")
         workload, target = fields.object("workload"), fields.object("target")
+        threads = fields.object("threads")
         return cls(
             pack=fields.text("pack"),
             workload=Workload(
@@ -187,7 +205,7 @@ class Plan:
             ),
             depth=fields.integer("depth", least=1),
             width=fields.integer("width", least=1),
-            decode_threads=fields.integer("decode_threads", least=1),
+            threads=LaneThreads(*(threads.integer(lane) for lane in LANES)),
             read_ahead=fields.integer("read_ahead", least=1),
             steps=tuple(
                 PlanStep(

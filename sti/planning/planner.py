@@ -1,4 +1,4 @@
-"""The planner: which submodel, which fidelities and what to preload, for a target on a machine.
+"""The planner: which submodel, fidelities, preload and threads, for a target on a machine.
 
 Pure: no clock, file, thread or session. In: manifest, device profile, workload, target. Out: a
 frozen plan with its predicted timeline. Improves on the planner of the STI paper: every step may
@@ -8,34 +8,40 @@ counted; a deadline is met in 95 of 100 runs. Costs come from ``cost_model``, ti
 
 Candidates are ordered by loss, then bytes read, then finish time. Within the submodel found, planes
 whose absence made no measurable difference are left out (``fewest_bytes``). If no latency is asked
-for, everything is read. The preload buffer holds the bytes that are read first, because at the
-start there is no computation to hide a read behind.
+for, everything is read. Fidelities are searched for under the threads that are the fastest with
+uniform ones; what is found runs under those that are the fastest with it. The preload buffer holds
+the bytes that are read first, because at the start there is no computation to hide a read behind.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 
+import numpy as np
+
+from sti.device.lanes import LaneThreads
 from sti.device.profile import DeviceProfile
 from sti.errors import InfeasibleError
-from sti.model.fidelity import Counts, groups_of, loss_of, uniform_counts
+from sti.model.fidelity import groups_of, uniform_counts
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import Submodel
 from sti.planning.beam_search import Search, SearchProblem
+from sti.planning.candidates import Candidate, Candidates
 from sti.planning.check import check_target
-from sti.planning.cost_model import RunCosts, deadline_s, run_costs
-from sti.planning.decode_threads import clamp_decode_threads
+from sti.planning.cost_model import deadline_s
 from sti.planning.fewest_bytes import fewest_bytes
 from sti.planning.option_tables import tabulate
-from sti.planning.plan import Plan, PlanRequest, PlanStep
-from sti.planning.prediction import Run, predict_run, simulate_run
+from sti.planning.plan import Plan, PlanRequest
+from sti.planning.prediction import loads_of, predict_run, simulate_run
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
 from sti.storage.byte_ranges import total_bytes
 from sti.units import format_size, format_time
 
+_LEAST_S = 1e-6
+"""Seconds between two fidelities that tell threads apart."""
 _MARGIN = 1e-9
 """Share of a limit kept back, because sums in another order differ by rounding."""
 
@@ -54,36 +60,42 @@ def make_plan(
         InputError: a latency that is not above zero, or a preload below zero.
     """
     check_target(request.target)
-    planner = _Planner(request, profile, read_ahead)
-    best = planner.best()
-    plan = bare_plan(request, best.submodel, best.steps, planner.decode_threads, read_ahead)
+    best = _Planner(Candidates(request, profile, read_ahead)).best()
+    plan = bare_plan(request, best.submodel, best.steps, best.run.costs.threads, read_ahead)
     return replace(plan, predicted=predict_run(request.manifest, plan, best.run, best.loss))
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """Fidelities and preload for one submodel, simulated."""
-
-    submodel: Submodel
-    steps: tuple[PlanStep, ...]
-    loss: float
-    run: Run
-
-    @property
-    def rank(self) -> tuple[float, int, float]:
-        """What candidates are compared by; the least is the best."""
-        return self.loss, self.run.read_bytes, self.run.total_s
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Planner:
     """One planning problem; tries submodel after submodel."""
 
-    request: PlanRequest
-    profile: DeviceProfile
-    read_ahead: int
+    candidates: Candidates
 
-    def best(self) -> _Candidate:
+    @property
+    def request(self) -> PlanRequest:
+        """What is asked for."""
+        return self.candidates.request
+
+    @cached_property
+    def threads(self) -> LaneThreads:
+        """Those under which fidelities are searched for.
+
+        The ones under which the latency lies highest between what the full model takes at the
+        lowest fidelity and at the highest.
+        """
+        manifest, asked_s = self.request.manifest, self.request.target.latency_s
+        assert asked_s is not None, "without a latency everything is in time"
+        low, high = (
+            self.candidates.uniform_s(manifest.submodels[0], bits)
+            for bits in (manifest.ladder[0], manifest.ladder[-1])
+        )
+        places = [
+            (asked_s - least_s) / max(most_s - least_s, _LEAST_S)
+            for least_s, most_s in zip(low, high, strict=True)
+        ]
+        return self.candidates.choices[places.index(max(places))]
+
+    def best(self) -> Candidate:
         """The candidate of least loss, less the bytes that make no difference.
 
         Raises:
@@ -94,7 +106,7 @@ class _Planner:
             return found
         return self._with_fewest_bytes(found, quality.indistinct_from(found.loss))
 
-    def _least_loss(self) -> _Candidate:
+    def _least_loss(self) -> Candidate:
         """The best candidate of all submodels that meets the deadline.
 
         Submodels are opened in order of the least loss they could still reach: first their own loss
@@ -104,7 +116,7 @@ class _Planner:
         Raises:
             InfeasibleError: there is none.
         """
-        best: _Candidate | None = None
+        best: Candidate | None = None
         queue = [
             (item.loss, order, False) for order, item in enumerate(self.request.manifest.submodels)
         ]
@@ -122,53 +134,65 @@ class _Planner:
                     heappush(queue, (bound, order, True))
                     continue
                 counts = search.run(math.inf if best is None else submodel.missing_at(best.loss))
-                found = None if counts is None else self._candidate(submodel, counts)
+                found = None if counts is None else self.candidates.of(submodel, counts)
             if found is not None and (best is None or found.rank < best.rank):
                 best = found
         return best or self._fastest()
 
-    def _with_fewest_bytes(self, best: _Candidate, most_loss: float) -> _Candidate:
+    def _with_fewest_bytes(self, best: Candidate, most_loss: float) -> Candidate:
         """The same submodel with the fewest bytes for a loss up to ``most_loss``.
 
         The candidate itself where that would be too slow: low fidelities may take long to decode.
         """
         submodel = best.submodel
         groups = groups_of(self.request.manifest, submodel)
-        options = tabulate(groups, submodel.width, self._costs(submodel))
+        costs = self.candidates.costs(submodel, self.threads)
+        options = tabulate(groups, submodel.width, costs, self.candidates.rounding)
         counts = fewest_bytes(options, submodel.missing_at(most_loss))
         if counts is None:
             return best
-        found = self._candidate(submodel, counts)
+        found = self.candidates.of(submodel, counts)
         fewer = self._bytes(found) < self._bytes(best)
-        return found if fewer and self._in_time(found.run) else best
+        return found if fewer and self.candidates.in_time(found.run) else best
 
-    def _bytes(self, candidate: _Candidate) -> int:
+    def _bytes(self, candidate: Candidate) -> int:
         """Bytes of a candidate, preloaded ones included."""
         held = sum(item.preload_bytes for item in candidate.steps)
         return candidate.run.read_bytes + held
 
-    def _whole(self, submodel: Submodel) -> _Candidate | None:
+    def _whole(self, submodel: Submodel) -> Candidate | None:
         """The submodel at the top of the ladder; None where that is not in time."""
-        whole = self._uniform(submodel, self.request.manifest.ladder[-1])
-        return whole if self._in_time(whole.run) else None
+        whole = self.candidates.uniform(submodel, self.request.manifest.ladder[-1])
+        return whole if self.candidates.in_time(whole.run) else None
 
     def _may_be_in_time(self, submodel: Submodel) -> bool:
-        """Whether the fewest bytes would be in time if decoded at the fastest fidelity's cost."""
-        costs, groups = self._costs(submodel), groups_of(self.request.manifest, submodel)
-        fastest = dict.fromkeys(costs.weight_s, min(costs.weight_s.values()))
-        costs = replace(costs, weight_s=fastest)
-        lowest = self.request.manifest.ladder[0]
-        counts = [uniform_counts(group, submodel.width, lowest) for group in groups]
-        placed = place(groups, counts, self.request.target.preload_bytes)
-        return self._in_time(simulate_run(costs, groups, placed, read_ahead=self.read_ahead))
+        """Whether the fewest bytes might be in time if decoded and computed at the least cost.
 
-    def _in_time(self, run: Run) -> bool:
-        deadline = deadline_s(self.profile, self.request.target)
-        return deadline is None or run.total_s <= deadline
+        Answered by the relaxed course: threads that share compute are not always faster with less
+        to do.
+        """
+        task, lowest = self._task(submodel), self.request.manifest.ladder[0]
+        quickest = dict.fromkeys(task.costs.weight_s, min(task.costs.weight_s.values()))
+        costs = replace(task.costs, weight_s=quickest)
+        counts = [uniform_counts(group, submodel.width, lowest) for group in task.groups]
+        loads = loads_of(task.groups, place(task.groups, counts, 0))
+        sizes = np.array([item.read_bytes for item in loads])
+        read = np.cumsum(sizes) - sizes >= task.preload_bytes
+        times = [
+            (
+                costs.read_s(item.requests if whole else 0, item.read_bytes),
+                costs.decode_s(item.group, item.shards),
+                min(costs.compute_s(item.group, variant) for variant in costs.variants),
+            )
+            for item, whole in zip(loads, read.tolist(), strict=True)
+        ]
+        _, reachable = task.course.latest_ends(read, np.array(times).T)
+        return reachable
 
     def _task(self, submodel: Submodel) -> SearchProblem:
-        groups, costs = groups_of(self.request.manifest, submodel), self._costs(submodel)
-        deadline = deadline_s(self.profile, self.request.target)
+        groups = groups_of(self.request.manifest, submodel)
+        costs = self.candidates.costs(submodel, self.threads)
+        deadline = deadline_s(self.candidates.profile, self.request.target, self.threads)
         assert deadline is not None, "without a deadline everything is in time"
         return SearchProblem(
             groups=groups,
@@ -178,26 +202,27 @@ class _Planner:
             preload_bytes=min(
                 self.request.target.preload_bytes, sum(group.length for group in groups)
             ),
-            read_ahead=self.read_ahead,
+            read_ahead=self.candidates.read_ahead,
+            rounding=self.candidates.rounding,
         )
 
-    def _fastest(self) -> _Candidate:
+    def _fastest(self) -> Candidate:
         """The uniform candidate that ends first, for targets where the search found nothing."""
-        deadline = deadline_s(self.profile, self.request.target)
         candidates = [
-            self._uniform(submodel, bits)
+            self.candidates.uniform(submodel, bits)
             for submodel in self.request.manifest.submodels
             for bits in self.request.manifest.ladder
         ]
-        fastest = min(candidates, key=lambda item: item.run.total_s)
-        if deadline is not None and not self._in_time(fastest.run):
-            raise self._infeasible(fastest, deadline)
+        fastest = min(candidates, key=lambda item: self.candidates.promised_s(item.run))
+        asked = self.request.target.latency_s
+        if asked is not None and not self.candidates.in_time(fastest.run):
+            raise self._infeasible(fastest, asked)
         return fastest
 
-    def _infeasible(self, fastest: _Candidate, deadline: float) -> InfeasibleError:
+    def _infeasible(self, fastest: Candidate, asked: float) -> InfeasibleError:
         """Says what would do: a longer latency, or a larger preload where that is enough."""
-        asked, total_s = deadline * self.profile.jitter, fastest.run.total_s
-        needed, submodel = total_s * self.profile.jitter, fastest.submodel
+        total_s, submodel = fastest.run.total_s, fastest.submodel
+        needed = self.candidates.promised_s(fastest.run)
         workload = self.request.workload
         preload = self._least_preload(fastest)
         remedy = f"raise the latency to {format_time(_upwards(needed))}"
@@ -213,15 +238,18 @@ class _Planner:
             needed=needed,
         )
 
-    def _least_preload(self, fastest: _Candidate) -> int | None:
+    def _least_preload(self, fastest: Candidate) -> int | None:
         """The least budget with which the candidate is in time, to 1/1000; None where none is."""
         groups = groups_of(self.request.manifest, fastest.submodel)
-        costs = self._costs(fastest.submodel)
         counts = [item.counts for item in fastest.steps]
 
         def in_time(budget: int) -> bool:
-            placed = place(groups, counts, budget)
-            return self._in_time(simulate_run(costs, groups, placed, read_ahead=self.read_ahead))
+            placed = place(groups, counts, budget, self.candidates.variants)
+            return self.candidates.in_time(
+                simulate_run(
+                    fastest.run.costs, groups, placed, read_ahead=self.candidates.read_ahead
+                )
+            )
 
         low = self.request.target.preload_bytes
         high = sum(total_bytes(group_ranges(g, c)) for g, c in zip(groups, counts, strict=True))
@@ -231,31 +259,6 @@ class _Planner:
             middle = (low + high) // 2
             low, high = (low, middle) if in_time(middle) else (middle, high)
         return high
-
-    @property
-    def decode_threads(self) -> int:
-        """Threads that decode in every plan for this pack on this machine."""
-        return clamp_decode_threads(self.request.manifest, self.profile.decoders)
-
-    def _costs(self, submodel: Submodel) -> RunCosts:
-        return run_costs(
-            self.request.manifest,
-            self.profile,
-            self.request.workload,
-            submodel.width,
-            threads=self.decode_threads,
-        )
-
-    def _uniform(self, submodel: Submodel, bits: int) -> _Candidate:
-        groups = groups_of(self.request.manifest, submodel)
-        counts = [uniform_counts(group, submodel.width, bits) for group in groups]
-        return self._candidate(submodel, counts)
-
-    def _candidate(self, submodel: Submodel, counts: Sequence[Counts]) -> _Candidate:
-        groups = groups_of(self.request.manifest, submodel)
-        placed = place(groups, counts, self.request.target.preload_bytes)
-        run = simulate_run(self._costs(submodel), groups, placed, read_ahead=self.read_ahead)
-        return _Candidate(submodel, placed, loss_of(submodel, groups, counts), run)
 
 
 def _upwards(value: float) -> float:

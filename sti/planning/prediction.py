@@ -7,16 +7,18 @@ Bytes come from ``sti.model.group_layout``, as they do for the executors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sti.device.lanes import COMPUTE, LANES
+from sti.device.lanes import LANES, lane_of
 from sti.device.profile import DeviceProfile
-from sti.model.fidelity import fidelities, groups_of, loss_of
+from sti.model.fidelity import fidelities, groups_of
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest, SliceGroup
 from sti.planning.cost_model import FIRST_STEPS, RunCosts, StepWork, run_costs, run_steps
-from sti.planning.expected_loss import submodel_of
+from sti.planning.expected_loss import loss_of_steps, submodel_of
 from sti.planning.plan import Plan, PlanStep, Prediction
 from sti.planning.span import Span
 from sti.planning.timeline import Schedule, TimelineStep, simulate
@@ -38,8 +40,17 @@ class Run:
         """Median seconds from text to answer."""
         return self.schedule.spans[-1].end_s + self.costs.fixed_s
 
-    def busy_s(self, steps: Sequence[int] | range) -> dict[str, float]:
-        """Seconds each lane spends on these steps."""
+    @property
+    def stall_s(self) -> float:
+        """Seconds in which the calling thread has nothing to do from ``embed`` on."""
+        spans, threads = self.schedule.spans, self.schedule.threads
+        first = FIRST_STEPS - 1
+        own = zip(spans[first:], threads[first:], strict=True)
+        busy_s = sum(span.duration_s for span, thread in own if thread == 0)
+        return max(0.0, spans[-1].end_s - spans[first].start_s - busy_s)
+
+    def busy_s(self, steps: Iterable[int]) -> dict[str, float]:
+        """Seconds each lane spends on these steps, on all of its threads."""
         busy = dict.fromkeys(LANES, 0.0)
         for index in steps:
             lane, span = self.steps[index].lane, self.schedule.spans[index]
@@ -47,10 +58,23 @@ class Run:
                 busy[lane] += span.duration_s
         return busy
 
-    def spans_of(self, lane: str) -> tuple[Span, ...]:
-        """What a lane does, in order, without steps that take no time (bytes that are held)."""
-        spans = zip(self.steps, self.schedule.spans, strict=True)
-        return tuple(span for step, span in spans if step.lane == lane and span.duration_s > 0.0)
+    @property
+    def lanes(self) -> dict[str, tuple[Span, ...]]:
+        """What each lane does, in order, without steps that take no time (bytes that are held).
+
+        The threads that share compute, and decode what they compute, have lanes of their own.
+        """
+        sharing = range(1, self.costs.threads.compute)
+        found: dict[str, list[Span]] = {
+            lane_of(lane, thread): [] for thread in (0, *sharing) for lane in LANES
+        }
+        for step, thread, span in zip(
+            self.steps, self.schedule.threads, self.schedule.spans, strict=True
+        ):
+            if step.lane in LANES and span.duration_s > 0.0:
+                found[lane_of(step.lane, thread if thread in sharing else 0)].append(span)
+        used = (lane for lane, spans in found.items() if spans or lane in LANES)
+        return {lane: tuple(found[lane]) for lane in used}
 
     @property
     def limiting_lane(self) -> str:
@@ -59,21 +83,51 @@ class Run:
         return max(busy, key=lambda lane: busy[lane])
 
 
+class StepLoad(NamedTuple):
+    """What one step of a plan reads, decodes and computes, on any machine."""
+
+    group: SliceGroup
+    requests: int
+    read_bytes: int
+    shards: Mapping[int, int]
+    """Fidelity to how many shards are decoded at it."""
+    variant: str
+    name: str
+
+
+def loads_of(groups: Sequence[SliceGroup], items: Sequence[PlanStep]) -> list[StepLoad]:
+    """What running ``items`` takes, the steps of ``groups``."""
+    loads = []
+    for group, item in zip(groups, items, strict=True):
+        ranges = skip(group_ranges(group, item.counts), item.preload_bytes)
+        shards = Counter(bits for bits in fidelities(group, item.counts) if bits)
+        loads.append(
+            StepLoad(group, len(ranges), total_bytes(ranges), shards, item.variant, item.name)
+        )
+    return loads
+
+
+def simulate_loads(costs: RunCosts, loads: Sequence[StepLoad], *, read_ahead: int) -> Run:
+    """Simulate a run of these loads."""
+    works = [
+        StepWork(
+            item.group,
+            costs.read_s(item.requests, item.read_bytes),
+            costs.decode_s(item.group, item.shards),
+            costs.compute_s(item.group, item.variant),
+            item.name,
+        )
+        for item in loads
+    ]
+    steps = run_steps(costs, works, read_ahead=read_ahead)
+    return Run(costs, steps, simulate(steps), sum(item.read_bytes for item in loads))
+
+
 def simulate_run(
     costs: RunCosts, groups: Sequence[SliceGroup], items: Sequence[PlanStep], *, read_ahead: int
 ) -> Run:
-    """Simulate running ``items``, the plans of ``groups``."""
-    works = []
-    read_bytes = 0
-    for group, item in zip(groups, items, strict=True):
-        ranges = skip(group_ranges(group, item.counts), item.preload_bytes)
-        size = total_bytes(ranges)
-        read_bytes += size
-        storage_s = costs.storage.read_s(len(ranges), size)
-        decode_s = costs.decode_s(group, fidelities(group, item.counts))
-        works.append(StepWork(group, storage_s, decode_s, item.counts[0], item.name))
-    steps = run_steps(costs, works, read_ahead=read_ahead)
-    return Run(costs, steps, simulate(costs.lanes, steps), read_bytes)
+    """Simulate running ``items``, the steps of ``groups``, as ``simulate_loads``."""
+    return simulate_loads(costs, loads_of(groups, items), read_ahead=read_ahead)
 
 
 def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Prediction:
@@ -84,30 +138,24 @@ def predict(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> Predictio
 
     Raises:
         PlanError: the plan's submodel is not in the pack.
-        ProfileError: the profile lacks a graph or a fidelity of the pack.
+        ProfileError: the profile lacks a graph or a fidelity of the pack, or the plan's threads.
     """
     submodel = submodel_of(manifest, plan)
-    threads = plan.decode_threads
-    costs = run_costs(manifest, profile, plan.workload, plan.width, threads=threads)
+    costs = run_costs(manifest, profile, plan.workload, plan.width, threads=plan.threads)
     groups = groups_of(manifest, submodel)
     run = simulate_run(costs, groups, plan.steps, read_ahead=plan.read_ahead)
-    return predict_run(
-        manifest, plan, run, loss_of(submodel, groups, [s.counts for s in plan.steps])
-    )
+    return predict_run(manifest, plan, run, loss_of_steps(manifest, submodel, groups, plan.steps))
 
 
 def predict_run(manifest: Manifest, plan: Plan, run: Run, loss: float) -> Prediction:
     """The prediction for a plan whose run was simulated and whose loss is known."""
-    spans = run.schedule.spans
-    busy_s = run.busy_s(range(len(spans)))[COMPUTE]
-    stall_s = spans[-1].end_s - spans[FIRST_STEPS - 1].start_s - busy_s
     return Prediction(
         total_s=run.total_s,
-        stall_s=max(0.0, stall_s),
+        stall_s=run.stall_s,
         bytes_read=run.read_bytes,
         loss=loss,
         limited_by="quality" if _best(manifest, plan, loss) else run.limiting_lane,
-        lanes={lane: run.spans_of(lane) for lane in LANES},
+        lanes=run.lanes,
         quality=None if manifest.quality is None else manifest.quality.estimate(loss),
     )
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sti.model.fidelity import Counts
+from sti.device.lanes import LaneThreads
+from sti.model.fidelity import Counts, fidelities
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import SliceGroup, Submodel
-from sti.planning.plan import Plan, PlanRequest, PlanStep
+from sti.planning.plan import EXACT, NARROW, Plan, PlanRequest, PlanStep
+from sti.planning.variants import variant_of
 from sti.storage.byte_ranges import total_bytes
 
 READ_AHEAD = 3
@@ -22,18 +24,23 @@ for late reads without much memory (docs/experiments.md).
 
 
 def place(
-    groups: Sequence[SliceGroup], counts: Sequence[Counts], budget: int
+    groups: Sequence[SliceGroup],
+    counts: Sequence[Counts],
+    budget: int,
+    variants: Sequence[str] = (EXACT,),
 ) -> tuple[PlanStep, ...]:
     """Steps with these counts, with ``budget`` bytes of preload given to the first bytes they read.
 
     Whole groups first, in order of execution, then part of the next one. Budget beyond what all
-    groups read stays unused.
+    groups read stays unused. Each is computed by what suits it of ``variants``.
     """
     placed = []
     for group, chosen in zip(groups, counts, strict=True):
         held = min(budget, total_bytes(group_ranges(group, chosen))) if budget else 0
         budget -= held
-        placed.append(PlanStep(group.layer, group.kind, group.number, chosen, held))
+        bits = fidelities(group, chosen) if NARROW in variants else ()
+        variant = variant_of(bits, variants)
+        placed.append(PlanStep(group.layer, group.kind, group.number, chosen, held, variant))
     return tuple(placed)
 
 
@@ -41,7 +48,7 @@ def bare_plan(
     request: PlanRequest,
     submodel: Submodel,
     steps: tuple[PlanStep, ...],
-    decode_threads: int,
+    threads: LaneThreads,
     read_ahead: int,
 ) -> Plan:
     """A plan without a prediction."""
@@ -51,7 +58,7 @@ def bare_plan(
         target=request.target,
         depth=submodel.depth,
         width=submodel.width,
-        decode_threads=decode_threads,
+        threads=threads,
         read_ahead=read_ahead,
         steps=steps,
         predicted=None,

@@ -32,6 +32,8 @@ class StepJob(NamedTuple):
     """How many of the group's slices are in use."""
     connects: bool
     """Whether it is the last step of its block."""
+    variant: str
+    """How its products are computed: one of ``sti.planning.plan.VARIANTS``."""
     preload_bytes: int
     ranges: tuple[ByteRange, ...]
     covers: tuple[ByteRange, ...]
@@ -90,6 +92,7 @@ def prepare_step(item: PlanStep, group: SliceGroup, offset: int, *, width: int) 
         group=group,
         used=used,
         connects=group.first + used == width,
+        variant=item.variant,
         preload_bytes=item.preload_bytes,
         ranges=tuple(ByteRange(offset + r.offset, r.length) for r in inside),
         covers=covers,

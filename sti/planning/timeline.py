@@ -1,10 +1,11 @@
-"""Lanes with capacities and the steps that queue on them: when does each step run?
+"""Threads and the steps that queue on them: when does each step run?
 
-Purpose: judge a plan without running it. A lane does its steps one after the other, in the order
-given; a step made of equal parts runs up to ``capacity`` of them at once. Knows nothing of packs,
-groups or devices, nor which lanes there are. In: lanes, and steps with their work in seconds and
-what they wait for. Out: when each runs, and why not earlier. Pure. It replaces the accumulated IO
-budget of the paper ("Planner").
+Purpose: judge a plan without running it. Steps are given in the order in which they are taken. One
+waits for a thread and for earlier steps: either for the first free one of several threads, or for
+the thread that has just ended the steps that it joins. Knows nothing of packs, groups or devices,
+nor which lanes there are. In: steps with their work in seconds and what they wait for. Out: when
+each runs, on which thread, and why not earlier. Pure. It replaces the accumulated IO budget of the
+paper ("Planner").
 """
 
 from __future__ import annotations
@@ -16,24 +17,23 @@ from typing import NamedTuple
 from sti.planning.span import Span
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """A resource that does one step at a time, ``capacity`` parts of it side by side."""
-
-    name: str
-    capacity: int = 1
-
-
 class TimelineStep(NamedTuple):
-    """Work for one lane.
+    """Work of one lane, done by one thread.
 
-    ``work_s`` seconds in all, in ``parts`` equal parts; it starts when the lane has done the steps
-    before it and every step listed in ``after`` (indices of earlier steps) has ended.
+    It takes ``work_s`` seconds; it starts when its thread is free and every step listed in
+    ``after`` (indices of earlier steps) has ended.
     """
 
     lane: str
     work_s: float
-    parts: int = 1
+    threads: tuple[int, ...] = ()
+    """Numbers of the threads that may do it: the one does that is free first, of several the one
+    of the lowest number."""
+    apart: tuple[int, ...] = ()
+    """Earlier steps whose threads cannot do it: they wait for it."""
+    joins: tuple[int, ...] = ()
+    """Instead of ``threads``: earlier steps that it waits for, and whose thread does it, that of
+    the one which ends last, of several the first one."""
     after: tuple[int, ...] = ()
     name: str = ""
 
@@ -43,6 +43,8 @@ class Schedule:
     """The outcome of ``simulate``: one entry a step, in the order the steps were given."""
 
     spans: tuple[Span, ...]
+    threads: tuple[int, ...]
+    """The number of the thread that does each step."""
     held_by: tuple[int, ...]
     """For each step the one whose end let it start; -1 where it started at once."""
 
@@ -54,30 +56,34 @@ class Schedule:
         return tuple(reversed(chain))
 
 
-def rounds_s(work_s: float, parts: int, capacity: int) -> float:
-    """Seconds ``work_s`` takes in ``parts`` equal parts, ``capacity`` of them at a time."""
-    return work_s * -(-parts // capacity) / parts
-
-
-def simulate(lanes: Sequence[Lane], steps: Sequence[TimelineStep]) -> Schedule:
-    """Start every step as soon as its lane and what it waits for allow.
+def simulate(steps: Sequence[TimelineStep]) -> Schedule:
+    """Start every step as soon as its thread and what it waits for allow.
 
     Args:
-        lanes: every lane named by a step; names differ.
-        steps: in an order in which each step waits for earlier ones only, which is also the order
-            in which each lane does its own.
+        steps: each waits for earlier ones only; a thread does its own in this order.
     """
-    capacity = {lane.name: lane.capacity for lane in lanes}
-    latest = dict.fromkeys(capacity, -1)
+    count = 1 + max((thread for step in steps for thread in step.threads), default=0)
+    free_s, latest = [0.0] * count, [-1] * count  # of each thread: since when, and after what
+    ends_s: list[float] = []
     spans: list[Span] = []
+    threads: list[int] = []
     held_by: list[int] = []
-    for index, step in enumerate(steps):
-        start_s, holder = 0.0, -1
-        for other in (latest[step.lane], *step.after):
-            if other >= 0 and spans[other].end_s > start_s:
-                start_s, holder = spans[other].end_s, other
-        span_s = rounds_s(step.work_s, step.parts, capacity[step.lane])
-        spans.append(Span(start_s, start_s + span_s, step.name))
-        held_by.append(holder)
-        latest[step.lane] = index
-    return Schedule(tuple(spans), tuple(held_by))
+    for index, (_, work_s, choices, apart, joins, after, name) in enumerate(steps):
+        if joins:
+            thread = threads[max(joins, key=ends_s.__getitem__)]
+        else:
+            if apart:
+                taken = [threads[other] for other in apart]
+                choices = tuple(choice for choice in choices if choice not in taken)
+            thread = min(choices, key=free_s.__getitem__)
+        start_s, holder = free_s[thread], latest[thread]
+        for other in joins + after:
+            if ends_s[other] > start_s:
+                start_s, holder = ends_s[other], other
+        end_s = start_s + work_s
+        ends_s.append(end_s)
+        spans.append(Span(start_s, end_s, name))
+        threads.append(thread)
+        held_by.append(holder if start_s > 0.0 else -1)
+        free_s[thread], latest[thread] = end_s, index
+    return Schedule(tuple(spans), tuple(threads), tuple(held_by))

@@ -6,15 +6,17 @@ a device profile is given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from sti.device.lanes import PIPELINED, LaneThreads
 from sti.device.profile import DeviceProfile
 from sti.errors import InputError
 from sti.model.fidelity import groups_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
 from sti.planning.check import check_target
-from sti.planning.decode_threads import clamp_decode_threads
-from sti.planning.plan import Plan, PlanRequest
+from sti.planning.lane_threads import measured_choices
+from sti.planning.plan import EXACT, Plan, PlanRequest
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
 
 
@@ -23,7 +25,8 @@ def uniform_plan(
     *,
     bits: int,
     profile: DeviceProfile | None = None,
-    decode_threads: int | None = None,
+    threads: LaneThreads | None = None,
+    variants: Sequence[str] | None = None,
     depth: int | None = None,
     width: int | None = None,
     read_ahead: int = READ_AHEAD,
@@ -32,14 +35,16 @@ def uniform_plan(
 
     Args:
         request: its preload is placed; its latency is recorded but not checked.
-        profile: adds a prediction, and its decode threads where ``decode_threads`` is None
-            (without either: 1).
-        decode_threads: cut to what the pack has use for (``sti.planning.decode_threads``).
+        profile: adds a prediction.
+        threads: who reads, decodes and computes; where None, those that are the fastest by the
+            profile, or without one ``PIPELINED``.
+        variants: how products may be computed; where None, as the profile says, or without one
+            exactly.
         depth, width: of the submodel; the full model's where None.
 
     Raises:
         InputError: the pack has no such fidelity or submodel; names those it has.
-        ProfileError: the profile lacks a graph or a fidelity of the pack.
+        ProfileError: the profile lacks a graph or a fidelity of the pack, or the threads.
     """
     manifest, target = request.manifest, request.target
     check_target(target)
@@ -47,18 +52,27 @@ def uniform_plan(
         known = ", ".join(str(step) for step in manifest.ladder)
         raise InputError(f"a fidelity of {bits} bits is not in the pack; it has {known} bits")
     submodel = _find(manifest, depth, width)
-    if decode_threads is None:
-        decode_threads = 1 if profile is None else profile.decoders
-    decode_threads = clamp_decode_threads(manifest, decode_threads)
     groups = groups_of(manifest, submodel)
     counts = [uniform_counts(group, submodel.width, bits) for group in groups]
-    placed = place(groups, counts, target.preload_bytes)
-    plan = bare_plan(request, submodel, placed, decode_threads, read_ahead)
     if profile is None:
-        return plan
-    from sti.planning.prediction import predict  # only needed with a profile
+        placed = place(groups, counts, target.preload_bytes, variants or (EXACT,))
+        return bare_plan(request, submodel, placed, threads or PIPELINED, read_ahead)
+    # Only needed with a profile.
+    from sti.planning.cost_model import promised_s
+    from sti.planning.prediction import predict
+    from sti.planning.variants import variants_of
 
-    return replace(plan, predicted=predict(manifest, profile, plan))
+    placed = place(groups, counts, target.preload_bytes, variants or variants_of(manifest, profile))
+    choices = measured_choices(profile) if threads is None else (threads,)
+
+    def promised(plan: Plan) -> float:
+        assert plan.predicted is not None
+        return promised_s(profile, plan.predicted.total_s, plan.threads)
+
+    plans = (bare_plan(request, submodel, placed, choice, read_ahead) for choice in choices)
+    return min(
+        (replace(plan, predicted=predict(manifest, profile, plan)) for plan in plans), key=promised
+    )
 
 
 def _find(manifest: Manifest, depth: int | None, width: int | None) -> Submodel:

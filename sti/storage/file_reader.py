@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.errors import PackCorruptError, StorageError
-from sti.storage.byte_ranges import ByteRange, coalesce
+from sti.storage.byte_ranges import ByteRange
 
 _ROW_GAP = 16384
+"""Bytes between two rows that are read along rather than left out."""
+_ROW_SPAN = 49152
+"""Bytes of rows that are read together, at most: so much memory is taken for a moment."""
 _DIRECT_REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -121,21 +125,28 @@ class FileReader:
             StorageError: the system refuses a read.
         """
         row_bytes = out.shape[1]
-        spans = coalesce(
-            (ByteRange(base + int(row) * row_bytes, row_bytes) for row in rows), gap=_ROW_GAP
-        )
+        numbers = rows.tolist()
+        firsts = _span_starts(numbers, _ROW_GAP // row_bytes, _ROW_SPAN // row_bytes)
+        stops = [*firsts[1:], len(rows)]
+        spans = [
+            ByteRange(
+                base + numbers[first] * row_bytes,
+                (numbers[stop - 1] - numbers[first] + 1) * row_bytes,
+            )
+            for first, stop in zip(firsts, stops, strict=False)
+        ]
         if self._advise is not None:
             for span in spans:
                 self._advise(self._fd, span.offset, span.length, os.POSIX_FADV_WILLNEED)
-        done = 0
-        for span in spans:
-            data = np.empty(span.length, dtype=np.uint8)
-            self._fill(span, data, buffered=True)
-            first, end = ((place - base) // row_bytes for place in (span.offset, span.end))
-            stop = int(np.searchsorted(rows, end))
-            table = data.reshape(-1, row_bytes)
-            np.take(table, rows[done:stop] - first, axis=0, out=out[done:stop], mode="clip")
-            done = stop
+        for span, first, stop in zip(spans, firsts, stops, strict=False):
+            wanted = out[first:stop]
+            if span.length == wanted.nbytes:
+                self._fill(span, wanted.reshape(-1), buffered=True)
+            else:
+                data = np.empty(span.length, dtype=np.uint8)
+                self._fill(span, data, buffered=True)
+                places = rows[first:stop] - numbers[first]
+                np.take(data.reshape(-1, row_bytes), places, axis=0, out=wanted, mode="clip")
             self._drop(span)
 
     def _drop(self, span: ByteRange) -> None:
@@ -175,6 +186,17 @@ def _opened_direct(fd: int, path: Path) -> int:
                 return found
         os.close(found)
     return -1
+
+
+def _span_starts(rows: Sequence[int], gap: int, most: int) -> list[int]:
+    """Places in ``rows`` where a span begins: after more than ``gap`` rows that are left out, and
+    before it would have more than ``most``.
+    """
+    starts: list[int] = []
+    for place, row in enumerate(rows):
+        if not starts or row - rows[place - 1] > gap + 1 or row - rows[starts[-1]] >= most:
+            starts.append(place)
+    return starts
 
 
 def no_read_ahead(fd: int) -> None:

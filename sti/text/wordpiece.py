@@ -9,12 +9,11 @@ In: a ``TokenizerSpec`` (from a pack's manifest), a vocabulary blob, and text. O
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,8 +38,7 @@ _CUT_ASCII = r"\t\n\r !-/:-@\[-`{-~"
 _CUT_IDEOGRAPHS = "\u4e00-\u9fff"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizerSpec:
+class TokenizerSpec(NamedTuple):
     """Everything about a tokenizer except its vocabulary; stored in a pack's manifest as JSON.
 
     Attributes:
@@ -72,8 +70,7 @@ class TokenizerSpec:
 
     def to_json(self) -> dict[str, object]:
         """The fields as JSON values."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**values, "special_tokens": list(self.special_tokens)}
+        return {**self._asdict(), "special_tokens": list(self.special_tokens)}
 
     @classmethod
     def from_json(cls, obj: object) -> TokenizerSpec:

@@ -1,60 +1,112 @@
-"""Working buffers: slices that are copied and cleared."""
+"""Working buffers: one memory for all kinds of blocks; slices that are copied and cleared."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sti.backend.working_buffer import WorkingBuffer, make_buffers
-from sti.model.fidelity import WORKING_BUFFERS
+from sti.backend.working_buffer import (
+    WorkingBuffer,
+    buffer_bytes,
+    clear_slice,
+    copy_slice,
+    largest_group_bytes,
+)
+from sti.model.manifest import BlockKind, Operand
 from sti.pack.pack_reader import PackReader
 from tests.support.packs import tiny_pack
 
-SHAPES = ((4, 2), (2, 4), (3,))
+OPERANDS = (Operand("a", (4, 2), "columns"), Operand("b", (3, 2, 4), "rows"))
+OTHERS = (Operand("w", (2, 8, 8), "columns"),)
+DTYPES = (np.dtype(np.int8), np.dtype(np.uint8))
 
 
-@pytest.fixture(params=[np.int8, np.uint8])
-def buffer(request: pytest.FixtureRequest) -> WorkingBuffer:
-    made = WorkingBuffer(SHAPES, 3, request.param)
-    for number, operand in enumerate(made.operands):
-        operand[:] = np.arange(operand.size).reshape(operand.shape) + 50 * number + 1
+def kind(name: str, operands: tuple[Operand, ...]) -> BlockKind:
+    return BlockKind(name, "head", "tokens", operands, (), (), (), (3,))
+
+
+FIRST, SECOND = kind("first", OPERANDS), kind("second", OTHERS)
+
+
+@pytest.fixture(params=DTYPES, ids=str)
+def dtype(request: pytest.FixtureRequest) -> np.dtype[Any]:
+    found: np.dtype[Any] = request.param
+    return found
+
+
+def filled(dtype: np.dtype[Any], first: int) -> WorkingBuffer:
+    made = WorkingBuffer(buffer_bytes(FIRST, 3))
+    for room in made.operands(FIRST, 3, dtype):
+        room.matrix[:] = np.arange(room.matrix.size).reshape(room.matrix.shape) % 100 + first
     return made
 
 
-def test_another_buffer_is_for_the_same_operands_with_memory_of_its_own(
-    buffer: WorkingBuffer,
-) -> None:
-    other = buffer.another()
-    assert [operand.shape for operand in other.operands] == [(3, *shape) for shape in SHAPES]
-    assert other.operands[0].dtype == buffer.operands[0].dtype
-    for mine, theirs in zip(other.operands, buffer.operands, strict=True):
-        assert not np.shares_memory(mine, theirs)
+def test_operands_are_matrices_of_the_slices_in_use(dtype: np.dtype[Any]) -> None:
+    buffer = WorkingBuffer(buffer_bytes(FIRST, 3))
+    for used in (1, 2, 3):
+        a, b = buffer.operands(FIRST, used, dtype)
+        assert (a.matrix.shape, a.slices, a.parts, a.columns) == ((4, 2 * used), used, 1, True)
+        assert (b.matrix.shape, b.slices, b.parts, b.columns) == ((6 * used, 4), used, 3, False)
+        assert not np.shares_memory(a.matrix, b.matrix)
+        for room in (a, b):
+            assert room.matrix.dtype == dtype
+            assert room.matrix.flags.c_contiguous and room.matrix.ctypes.data % 64 == 0
 
 
-def test_one_slice_is_copied_and_no_other(buffer: WorkingBuffer) -> None:
-    other = buffer.another()
-    other.copy_slice(1, buffer)
-    for mine, theirs in zip(other.operands, buffer.operands, strict=True):
-        np.testing.assert_array_equal(mine[1], theirs[1])
-        assert not mine[[0, 2]].any()
+def test_operands_are_the_same_every_time(dtype: np.dtype[Any]) -> None:
+    buffer = WorkingBuffer(buffer_bytes(FIRST, 3))
+    found = buffer.operands(FIRST, 2, dtype)
+    buffer.operands(FIRST, 3, dtype)
+    assert buffer.operands(FIRST, 2, dtype) is found
 
 
-def test_a_cleared_slice_is_zero_as_its_type_writes_it(buffer: WorkingBuffer) -> None:
-    before = [operand.copy() for operand in buffer.operands]
-    buffer.clear_slice(2)
-    zero = 128 if buffer.operands[0].dtype == np.uint8 else 0
-    for operand, kept in zip(buffer.operands, before, strict=True):
-        assert (operand[2] == zero).all()
-        np.testing.assert_array_equal(operand[:2], kept[:2])
+def test_kinds_share_the_memory(dtype: np.dtype[Any]) -> None:
+    buffer = WorkingBuffer(max(buffer_bytes(FIRST, 3), buffer_bytes(SECOND, 2)))
+    a, _ = buffer.operands(FIRST, 3, dtype)
+    (w,) = buffer.operands(SECOND, 2, dtype)
+    w.matrix[:] = 7
+    assert (a.matrix == 7).all()
 
 
-def test_a_pack_has_as_many_buffers_of_each_kind_as_running_it_takes() -> None:
+def test_one_slice_is_copied_and_no_other(dtype: np.dtype[Any]) -> None:
+    source = filled(dtype, 1).operands(FIRST, 3, dtype)
+    target = WorkingBuffer(buffer_bytes(FIRST, 3)).operands(FIRST, 3, dtype)
+    copy_slice(target, source, 1)
+    for mine, theirs in zip(target, source, strict=True):
+        np.testing.assert_array_equal(mine.of(1), theirs.of(1))
+        assert not mine.of(0).any() and not mine.of(2).any() and mine.of(1).all()
+
+
+def test_a_slice_is_copied_to_where_fewer_are_in_use(dtype: np.dtype[Any]) -> None:
+    source = filled(dtype, 1).operands(FIRST, 3, dtype)
+    target = WorkingBuffer(buffer_bytes(FIRST, 3)).operands(FIRST, 2, dtype)
+    copy_slice(target, source, 1)
+    for mine, theirs in zip(target, source, strict=True):
+        np.testing.assert_array_equal(mine.of(1), theirs.of(1))
+
+
+def test_a_cleared_slice_is_zero_as_its_type_writes_it(dtype: np.dtype[Any]) -> None:
+    rooms = filled(dtype, 1).operands(FIRST, 3, dtype)
+    before = [room.matrix.copy() for room in rooms]
+    clear_slice(rooms, 2)
+    zero = 128 if dtype == np.uint8 else 0
+    for room, kept in zip(rooms, before, strict=True):
+        was = room._replace(matrix=kept)
+        assert (room.of(2) == zero).all()
+        for number in (0, 1):
+            np.testing.assert_array_equal(room.of(number), was.of(number))
+
+
+def test_the_largest_group_of_a_pack_fits() -> None:
     with PackReader.open(tiny_pack()) as reader:
         manifest = reader.manifest
-    buffers = make_buffers(manifest, np.int8)
-    for kind in manifest.kinds:
-        assert len(buffers[kind.name]) == WORKING_BUFFERS
-        for found in buffers[kind.name]:
-            shapes = [operand.shape[1:] for operand in found.operands]
-            assert shapes == [operand.shape for operand in kind.operands]
-            assert {len(operand) for operand in found.operands} == {max(kind.groups)}
+    buffer = WorkingBuffer(largest_group_bytes(manifest))
+    for found in manifest.kinds:
+        rooms = buffer.operands(found, max(found.groups), np.dtype(np.int8))
+        weights = sum(room.matrix.size for room in rooms)
+        assert weights == max(found.groups) * found.shard_weights
+        assert [room.columns for room in rooms] == [
+            operand.joined == "columns" for operand in found.operands
+        ]

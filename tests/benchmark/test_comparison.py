@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.common import text_of
-from sti.benchmark.comparison import IN_A_ROW, Figures, System, compare, try_system
+from sti.benchmark.comparison import IN_A_ROW, Figures, compare, try_system
 from sti.benchmark.comparison_rows import nothing_to_compare_with
 from sti.benchmark.runs import p95
+from sti.benchmark.system_child import System
 from sti.benchmark.system_process import Spec
 from sti.cli.main import main
 from sti.errors import RunError
@@ -144,6 +145,16 @@ def test_one_that_fails_does_not_keep_the_others_from_being_measured(place: Path
     assert not found[2].failed and len(found[2].cold_s) == 1
     assert (len(found[2].rested_s), len(found[2].warm_s)) == (2, 2 * IN_A_ROW)
     assert len(said) == 3 + 2
+
+
+def test_a_system_may_have_a_command_before_it_and_little_time(place: Path) -> None:
+    spec = spec_of(place / "pack", fidelity=2)
+    plain = System("plain", "sti.benchmark.systems.sti_pack", spec, ())
+    try_system(replace(plain, before=("env",), answer_s=60.0))
+    with pytest.raises(RunError, match="plain: its process ended: exit code 1"):
+        try_system(replace(plain, before=("false",)))
+    with pytest.raises(RunError, match=r"plain: no answer within 0\.01 s"):
+        try_system(replace(plain, answer_s=0.01))
 
 
 def test_trying_a_system_says_why_it_cannot_answer(place: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -20,17 +22,19 @@ from benchmarks import (
     corruption,
     opening,
     ort_models,
-    side_by_side,
     start,
     streaming,
     stsb,
 )
 from benchmarks.base_model import SIZES, Planting, vocabulary, write_checkpoint
-from benchmarks.side_by_side_plot import as_svg
-from sti.benchmark.comparison import Figures, System
-from sti.benchmark.system_process import Spec
+from benchmarks.ideal import Ideal
 from sti.codec.decoders import kernel_path
+from sti.device.lanes import shared
+from sti.model.workload import Workload
+from sti.planning.plan import PlanRequest
+from sti.planning.uniform import uniform_plan
 from tests.support.packs import TINY_BERT, tiny_bert
+from tests.support.synthetic import make_manifest
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +155,56 @@ def test_streaming_compares_both_executors_at_every_fidelity(
     report = report_of(capsys)
     rows = rows_of(report, "Pipelined")
     assert [(row["bits"], row["tokens"]) for row in rows] == [(4, 16), (8, 16)]
-    assert all(row["end to end / largest lane"] >= 1.0 for row in rows)
-    assert all(row["predicted"] > 0 for row in rows)
     assert all(row["end to end / ideal"] >= 1.0 for row in rows)
+    assert all(0.0 < row["decode share"] < 1.0 for row in rows)
+    assert all(row["predicted"] > 0 for row in rows)
+    assert all(row["end to end / ideal schedule"] >= 1.0 for row in rows)
     assert rows[1]["MB read"] > rows[0]["MB read"] > 0
     assert len(rows_of(report, "Sequential")) == len(rows_of(report, "Roofline")) == 2
+    assert [(row["limit on"], row["limit"]) for row in rows_of(report, "Limits")] == [
+        ("end to end / ideal schedule, 4 bits, 16 tokens", "<= 1.04")
+    ]
+
+
+def streamed(bits: int, tokens: int, *, total_s: float, decode_s: float) -> streaming.Case:
+    """A run on two threads that share the steps."""
+    found = streaming.Sample(
+        total_s=total_s,
+        threads=shared(2),
+        work_s={"storage": 4.0, "decode": decode_s, "compute": 10.0 - decode_s},
+        stall_s=0.0,
+        bytes_read=1,
+        schedule=Ideal(limited_s=5.0, unlimited_s=5.0),
+    )
+    request = PlanRequest(make_manifest(Random(0)), "made up", Workload(1, 16))
+    return streaming.Case(bits, tokens, [found], [found], uniform_plan(request, bits=bits))
+
+
+def test_threads_that_share_steps_are_held_against_their_part_of_the_work() -> None:
+    case = streamed(4, 128, total_s=6.0, decode_s=2.0)
+    (pipelined,) = streaming.pipelined_table([case]).to_json()["rows"]
+    assert pipelined["end to end / ideal"] == pytest.approx(6.0 / 5.0)
+    assert pipelined["decode share"] == pytest.approx(0.2)
+    (alone,) = streaming.alone_table([case]).to_json()["rows"]
+    assert alone["pipelined / ideal, each alone"] == pytest.approx(6.0 / 5.0)
+    shorter = replace(case.pipelined[0], work_s={"storage": 5.9, "decode": 1.0, "compute": 9.0})
+    assert shorter.ideal_s == 5.9
+
+
+def test_streaming_is_held_against_the_limits_of_its_lengths() -> None:
+    cases = [
+        streamed(4, 128, total_s=5.3, decode_s=1.1),
+        streamed(4, 8, total_s=5.1, decode_s=5.0),
+        streamed(4, 512, total_s=5.3, decode_s=5.0),
+        streamed(2, 128, total_s=9.0, decode_s=5.0),
+    ]
+    found = [(row[0], row[2], row[3]) for row in streaming.limit_table(cases).rows]
+    assert found == [
+        ("end to end / ideal schedule, 4 bits, 128 tokens", "<= 1.04", "SHORT"),
+        ("decoding's share of processor time, 4 bits, 128 tokens", "<= 0.1", "SHORT"),
+        ("end to end / ideal schedule, 4 bits, 8 tokens", "<= 1.04", "met"),
+        ("end to end / ideal schedule, 4 bits, 512 tokens", "<= 1.04", "SHORT"),
+    ]
 
 
 def test_streaming_refuses_answers_that_differ(
@@ -185,64 +234,22 @@ def test_starts_are_compared_with_bare_imports(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    stand_in = tmp_path / "drop_caches"  # nobody's page cache is emptied for a test
+    monkeypatch.setattr(start, "PAGE_CACHE", stand_in)
     assert start.main([str(pack), "--repeats", "1", "--output", "json"]) == 0
     report = report_of(capsys)
-    rows = rows_of(report, "From exec")
+    rows = rows_of(report, "From exec to exit, warm")
     assert rows[0]["ratio"] == 1.0 and all(row["ms"] > 0 for row in rows)
     assert [row["limit"] for row in rows_of(report, "Limits")] == ["<= 1.3", "<= 1.3"]
+    assert "cold starts were not measured" in json.dumps(report)
+    stand_in.touch()
+    assert start.main([str(pack), "--repeats", "1", "--output", "json"]) == 0
+    report = report_of(capsys)
+    assert stand_in.read_text() == "3"
+    assert len(rows_of(report, "From exec to exit, cold")) == len(rows)
+    assert [row["limit"] for row in rows_of(report, "Limits")][2:] == ["<= 1.5", "<= 1.5"]
     with pytest.raises(SystemExit):
         start.main([str(tmp_path / "none")])
-
-
-def test_side_by_side_measures_every_system_on_the_same_texts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--models", "tiny", "--cold", "1", "--warm", "1", "--threads", "1", "--quick"]
-    assert side_by_side.main([str(tmp_path), *options, "--output", "json"]) == 0
-    report = report_of(capsys)
-    rows = rows_of(report, "tiny: 1 text of 128 tokens")
-    assert [row["system"] for row in rows][:9] == [
-        *("STI", "STI, all cores", "STI, load then execute"),
-        *("ORT fp32", "ORT fp32, all cores", "ORT int8", "ORT int8, all cores"),
-        *("ORT fp32, mapped", "ORT int8, optimized beforehand"),
-    ]
-    assert sum("paper's" in row["system"] for row in rows) == 4
-    assert all(float(row["cosine"]) > 0.3 for row in rows)
-    assert not [note for note in report["notes"] if "no figures" in note]
-
-
-@pytest.mark.usefixtures("fonts")
-def test_side_by_side_holds_base_against_its_limits_and_draws_it() -> None:
-    def figures(name: str, ms: float, size: int) -> Figures:
-        spec = Spec("file", ("text",), ((1,),), 1)
-        system = System(name, "module", spec, ())
-        return Figures(
-            system,
-            open_s=[0.001],
-            cold_s=[ms * 2e-3],
-            rested_s=[ms * 1e-3 + 0.01],
-            warm_s=[ms * 1e-3],
-            peak_bytes=[size, 9 * size, size],
-            steady_bytes=size,
-        )
-
-    found = [
-        *(figures("STI" + cores, 50.0, 40) for cores in ("", ", all cores")),
-        *(figures("ORT int8" + cores, 40.0, 160) for cores in ("", ", all cores")),
-        *(figures("ORT fp32" + cores, 400.0, 600) for cores in ("", ", all cores")),
-    ]
-    rows = [(row[1], row[3]) for row in side_by_side.limits_of(found).rows]
-    assert rows == [
-        (1.25, "SHORT"),
-        (1.2, None),
-        (1.25, None),
-        (0.8, "SHORT"),
-        (8.0, "SHORT"),
-        (0.25, "SHORT"),
-        (pytest.approx(40 / 600), "met"),
-    ]
-    drawn = as_svg(found)
-    assert drawn == as_svg(found) and drawn.count("<svg") == 1 and "ORT int8" in drawn
 
 
 def test_the_cost_of_checking_is_measured_with_every_decoder(

@@ -13,11 +13,11 @@ import pytest
 from benchmarks import growth, growth_plots
 from benchmarks.growth_fit import Axis, Memory, Point, Throughput, crossovers, exponent, limit_table
 from benchmarks.ideal import ideal
+from sti.device.lanes import PIPELINED, LaneThreads, shared
 from sti.engine.engine import Engine
-from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.pipeline.trace import Recorder, Trace
-from sti.planning.plan import Plan, PlanRequest
+from sti.planning.plan import Plan, PlanRequest, connect_name
 from sti.planning.uniform import uniform_plan
 from tests.support.packs import TEXTS, tiny_pack
 from tests.support.synthetic import make_manifest
@@ -32,22 +32,27 @@ BLOCKS = 2 * LAYERS
 pytestmark = pytest.mark.usefixtures("fonts")
 
 
-def point(x: float, storage: float, decode: float, compute: float, *, ratio: float = 1.0) -> Point:
-    lanes = {"storage": storage, "decode": decode, "compute": compute}
-    total = max(lanes.values()) * ratio
-    return Point(x, total, lanes, total / ratio, total / ratio, ratio, bytes_read=1e6)
+def point(
+    x: float,
+    storage: float,
+    decode: float,
+    compute: float,
+    *,
+    ratio: float = 1.0,
+    threads: LaneThreads = PIPELINED,
+) -> Point:
+    work = {"storage": storage, "decode": decode, "compute": compute}
+    best = threads.ideal_s(work)
+    return Point(x, best * ratio, threads, work, best, best, ratio, bytes_read=1e6)
 
 
 def axis(points: Sequence[Point], name: str = "length", unit: str = "tokens") -> Axis:
     return Axis(name, unit, tuple(points))
 
 
-def planned(*, read_ahead: int = 3) -> tuple[Plan, Manifest]:
-    manifest = make_manifest(Random(0), layers=LAYERS)
-    work = Workload(1, 16)
-    return uniform_plan(
-        PlanRequest(manifest, "made up", work), bits=4, read_ahead=read_ahead
-    ), manifest
+def planned(*, read_ahead: int = 3, threads: LaneThreads = PIPELINED) -> Plan:
+    request = PlanRequest(make_manifest(Random(0), layers=LAYERS), "made up", Workload(1, 16))
+    return uniform_plan(request, bits=4, read_ahead=read_ahead, threads=threads)
 
 
 def sequential(plan: Plan, seconds: Mapping[str, float], *, preloaded: int = 0) -> Trace:
@@ -57,12 +62,13 @@ def sequential(plan: Plan, seconds: Mapping[str, float], *, preloaded: int = 0) 
         name = step.name
         lanes = [lane for lane in seconds if lane != "storage" or place >= preloaded]
         steps += [((lane, name), seconds[lane]) for lane in lanes]
+        steps.append((("compute", connect_name(step.layer, step.kind)), 0.0))
     steps.append((("compute", "head"), ENDS["compute", "head"]))
     recorder, now = Recorder(0.0), 0.0
     for (lane, name), taken in steps:
         recorder.add(lane, name, now, now + taken)
         now += taken
-    return recorder.trace()
+    return recorder.trace(PIPELINED)
 
 
 def test_the_exponent_of_a_power_is_found_exactly() -> None:
@@ -112,9 +118,27 @@ def test_without_a_change_there_is_no_crossover_and_a_lane_without_work_makes_no
     assert 1.0 < found.x < 2.0
 
 
+def test_threads_that_share_steps_limit_together_each_with_its_part() -> None:
+    # Decode and compute are 2 and x: two threads take 1 + x / 2, storage takes 10.
+    points = [point(x, 10.0, 2.0, x, threads=shared(2)) for x in (4, 12, 16, 20, 40)]
+    assert [item.limiting for item in points] == [*("storage",) * 3, *("compute",) * 2]
+    (found,) = crossovers(points)
+    assert (found.before, found.after) == ("storage", "compute")
+    assert 16.0 < found.x < 20.0
+    assert axis(points).lane_exponent("decode") == pytest.approx(0.0)
+    mostly_decoding = point(1, 5.0, 8.0, 1.0, threads=shared(2))
+    assert mostly_decoding.limiting == "storage"
+
+
+def test_where_a_lane_is_at_one_of_two_points_only_the_crossover_is_their_middle() -> None:
+    (found,) = crossovers([point(4, 1.0, 3.0, 2.0), point(16, 1.0, 3.0, 20.0, threads=shared(2))])
+    assert (found.before, found.after) == ("decode", "compute")
+    assert found.x == pytest.approx(8.0)
+
+
 def test_equal_lanes_are_done_one_block_after_the_last_but_for_both_ends() -> None:
-    plan, manifest = planned()
-    found = ideal(plan, manifest, sequential(plan, {"storage": 9.0, "decode": 9.0, "compute": 9.0}))
+    plan = planned()
+    found = ideal(plan, sequential(plan, {"storage": 9.0, "decode": 9.0, "compute": 9.0}))
     # After the tokenizer: the first block is read and decoded, all are computed, then the head.
     assert found.unlimited_s == pytest.approx(1.0 + 9.0 + 9.0 + BLOCKS * 9.0 + 4.0)
     assert found.limited_s >= found.unlimited_s
@@ -129,29 +153,31 @@ def test_equal_lanes_are_done_one_block_after_the_last_but_for_both_ends() -> No
     ],
 )
 def test_a_dominant_lane_never_waits(seconds: dict[str, float], expected: float) -> None:
-    plan, manifest = planned()
-    found = ideal(plan, manifest, sequential(plan, seconds))
+    plan = planned()
+    found = ideal(plan, sequential(plan, seconds))
     assert found.limited_s == found.unlimited_s == pytest.approx(expected)
 
 
 def test_what_is_preloaded_is_not_read() -> None:
-    plan, manifest = planned()
+    plan = planned()
     trace = sequential(plan, {"storage": 50.0, "decode": 1.0, "compute": 2.0}, preloaded=3)
     expected = 1.0 + (BLOCKS - 3) * 50.0 + 1.0 + 2.0 + 4.0
-    assert ideal(plan, manifest, trace).limited_s == pytest.approx(expected)
+    assert ideal(plan, trace).limited_s == pytest.approx(expected)
 
 
-def test_decode_threads_count_as_one_lane_that_shares_evenly() -> None:
-    plan, manifest = planned()
-    trace = sequential(plan, {"storage": 1.0, "decode": 40.0, "compute": 2.0})
-    halves = tuple(
-        span._replace(end_s=span.start_s + taken)
-        for span in trace.lanes["decode"]
-        for taken in (30.0, 10.0)
-    )
-    shared = Trace({**trace.lanes, "decode": halves})
-    expected = 1.0 + 1.0 + BLOCKS * 20.0 + 2.0 + 4.0
-    assert ideal(plan, manifest, shared).limited_s == pytest.approx(expected)
+def test_threads_that_share_compute_do_what_they_did_as_soon_as_they_can() -> None:
+    """Every other step by each thread; blocks of one step each follow one another."""
+    plan = planned(threads=shared(2))
+    trace = sequential(plan, {"storage": 1.0, "decode": 40.0, "compute": 50.0})
+    lanes = {lane: list(spans) for lane, spans in trace.lanes.items()}
+    odd = {step.name for step in plan.steps[1::2]}
+    odd |= {connect_name(step.layer, step.kind) for step in plan.steps[1::2]}
+    for lane in ("decode", "compute"):
+        lanes[f"{lane} 1"] = [span for span in lanes[lane] if span.name in odd]
+        lanes[lane] = [span for span in lanes[lane] if span.name not in odd]
+    found = ideal(plan, Trace({lane: tuple(spans) for lane, spans in lanes.items()}, plan.threads))
+    # Decoding is beside the step before; only the first one is waited for.
+    assert found.limited_s == pytest.approx(1.0 + 5.0 + 40.0 + BLOCKS * 50.0 + 4.0)
 
 
 def test_the_ring_and_the_buffers_cost_what_they_make_wait() -> None:
@@ -159,7 +185,7 @@ def test_the_ring_and_the_buffers_cost_what_they_make_wait() -> None:
     times = {(lane, place): rng.uniform(1.0, 60.0) for lane in "sdc" for place in range(BLOCKS)}
     limited = []
     for read_ahead in (1, 3, 7):
-        plan, manifest = planned(read_ahead=read_ahead)
+        plan = planned(read_ahead=read_ahead)
         blocks = {step.name: place for place, step in enumerate(plan.steps)}
         found = sequential(plan, dict.fromkeys(("storage", "decode", "compute"), 1.0))
         trace = Trace(
@@ -171,9 +197,10 @@ def test_the_ring_and_the_buffers_cost_what_they_make_wait() -> None:
                     for span in spans
                 )
                 for lane, spans in found.lanes.items()
-            }
+            },
+            plan.threads,
         )
-        best = ideal(plan, manifest, trace)
+        best = ideal(plan, trace)
         assert best.unlimited_s <= best.limited_s
         limited.append(best.limited_s)
     assert limited == sorted(limited, reverse=True)
@@ -181,18 +208,18 @@ def test_the_ring_and_the_buffers_cost_what_they_make_wait() -> None:
 
 
 def test_the_trace_of_another_run_is_refused() -> None:
-    plan, manifest = planned()
+    plan = planned()
     lanes = sequential(plan, {"storage": 1.0, "decode": 1.0, "compute": 1.0}).lanes
     kept = tuple(span for span in lanes["decode"] if span.name != "2 ffn 0")
     with pytest.raises(ValueError, match="no '2 ffn 0' on the decode lane"):
-        ideal(plan, manifest, Trace({**lanes, "decode": kept}))
+        ideal(plan, Trace({**lanes, "decode": kept}, plan.threads))
 
 
 def test_no_run_is_faster_than_its_ideal() -> None:
     with Engine.open(tiny_pack(), fidelity=4, preload="1KB") as engine:
         for mode in ("sequential", "pipelined", "pipelined"):
             result = engine.run(TEXTS, mode=mode)
-            found = ideal(result.plan, engine.manifest, result.trace)
+            found = ideal(result.plan, result.trace)
             ended = result.trace.end_s
             assert 0.0 < found.unlimited_s <= found.limited_s <= ended + 1e-9
 
@@ -207,7 +234,8 @@ def test_limits_are_told_for_what_was_measured() -> None:
     ).rows
     assert [row[1] for row in rows] == pytest.approx([1.0, 1.0, 1.15, 8.0, 1.2])
     assert [row[-1] for row in rows] == ["met", "met", "SHORT", "met", "SHORT"]
-    assert rows[-1][0] == "end to end / ideal, worst of tokens (16)"
+    assert rows[-1][0] == "end to end / ideal schedule, worst of tokens (16)"
+    assert rows[-1][2] == "<= 1.04"
 
 
 def test_the_picture_is_the_same_for_the_same_axes_and_names_what_it_marks() -> None:
@@ -244,9 +272,11 @@ def test_growth_measures_every_axis(
         "Storage": list(growth.QUICK.rates[:-1]),
     }
     for rows in axes.values():
-        assert all(row["end to end / ideal"] >= 1.0 for row in rows)
+        assert all(row["end to end / ideal schedule"] >= 1.0 for row in rows)
         assert all(
-            row["ideal, no ring or buffer limit"] <= row["ideal ms"] <= row["end to end ms"]
+            row["the same, no ring or buffer limit"]
+            <= row["ideal schedule ms"]
+            <= row["end to end ms"]
             for row in rows
         )
     assert axes["Width"][0]["MB read"] < axes["Width"][-1]["MB read"]

@@ -23,7 +23,8 @@ from benchmarks.paper.model import write_model
 from benchmarks.paper.plan import Plan, Profile, budgets, plan, uniform
 from shard_tools.architectures.bert.model import BertModel
 from shard_tools.checkpoint.reader import Checkpoint
-from sti.benchmark.comparison import IN_A_ROW, System, compare
+from sti.benchmark.comparison import IN_A_ROW, compare
+from sti.benchmark.system_child import System
 from sti.benchmark.system_process import Opened, Spec
 from sti.storage.byte_ranges import SECTOR
 

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from sti.calibration.cache import Cache, cache_directory
-from sti.device.lanes import COMPUTE, DECODE, STORAGE
-from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
+from sti.device.lanes import COMPUTE, DECODE, PIPELINED, STORAGE
+from sti.device.profile import (
+    ComputeProfile,
+    DecodeProfile,
+    DeviceProfile,
+    RunProfile,
+    StorageProfile,
+)
 from sti.errors import StiWarning
 from sti.model.workload import Workload
 from sti.planning.plan import Plan, PlanStep, Target
@@ -19,16 +25,13 @@ KEY = {"machine": "test", "threads": 2}
 PROFILE = DeviceProfile(
     device="a test",
     threads=2,
-    decoders=1,
     lanes={
         STORAGE: StorageProfile(direct=True, request_s=1e-4, bytes_per_s=1e9, row_s=1e-6),
         DECODE: DecodeProfile(shard_s=1e-5, weight_s={2: 1e-10, 4: 4e-10}),
         COMPUTE: ComputeProfile({"ffn": (1e-4, 0.0, 1e-6, 1e-7, 0.0)}),
     },
+    runs={"shared": RunProfile({STORAGE: 1.0, DECODE: 1.2, COMPUTE: 1.1}, 1e-5, 1e-4, 1.05)},
     tokenize_s=1e-6,
-    fixed_s=1e-4,
-    contention=1.1,
-    jitter=1.05,
 )
 
 
@@ -117,7 +120,7 @@ def test_the_users_cache_directory_is_used(tmp_path: Path, monkeypatch: pytest.M
 
 def plan(pack: str = "p" * 16) -> Plan:
     step = PlanStep(0, "ffn", 0, (3, 1), 100)
-    return Plan(pack, Workload(1, 16), Target(0.1, 100), 1, 3, 1, 1, (step,), None)
+    return Plan(pack, Workload(1, 16), Target(0.1, 100), 1, 3, PIPELINED, 1, (step,), None)
 
 
 def test_a_stored_plan_is_loaded_again(cache: Cache) -> None:

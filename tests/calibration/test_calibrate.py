@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -22,28 +23,37 @@ from sti.calibration.calibrate import (
     remember_threads,
 )
 from sti.calibration.fit_profile import fit_profile
-from sti.calibration.observations import Observations, PipelinedRun, StepTime
+from sti.calibration.observations import Observations, StepTime, TimedRun
 from sti.codec.decoders import kernel_path
 from sti.device import host
 from sti.device.identity import instruction_set
-from sti.device.lanes import COMPUTE, DECODE, STORAGE
-from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
+from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE, shared
+from sti.device.profile import (
+    THREAD_NAMES,
+    ComputeProfile,
+    DecodeProfile,
+    DeviceProfile,
+    RunProfile,
+    StorageProfile,
+)
 from sti.errors import StiWarning
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import PlanRequest
-from sti.planning.prediction import predict
+from sti.planning.cost_model import run_costs
+from sti.planning.lane_threads import lane_choices, measured_choices
+from sti.planning.plan import VARIANTS, Plan, PlanRequest
+from sti.planning.prediction import simulate_run
 from sti.planning.uniform import uniform_plan
+from sti.planning.variants import graph_name
 from tests.support.checkpoints import Task
 from tests.support.synthetic import MINILM, make_manifest
 
 LADDER = (2, 4, 8)
 TRUTH = DeviceProfile(
     device="made up",
-    threads=1,
-    decoders=1,
+    threads=2,
     lanes={
-        STORAGE: StorageProfile(direct=True, request_s=1e-4, bytes_per_s=5e8, row_s=2e-6),
+        STORAGE: StorageProfile(direct=True, request_s=2e-5, bytes_per_s=4e9, row_s=2e-6),
         DECODE: DecodeProfile(shard_s=2e-5, weight_s={2: 2e-10, 4: 5e-10, 8: 2e-9}),
         COMPUTE: ComputeProfile(
             {
@@ -52,13 +62,16 @@ TRUTH = DeviceProfile(
                 "head": (6e-5, 0.0, 1e-7, 0.0, 0.0),
                 "attention": (4e-5, 1e-6, 2e-6, 1e-6, 2e-9),
                 "ffn": (3e-5, 2e-6, 1e-6, 2e-6, 0.0),
+                "attention.narrow": (4e-5, 1e-6, 1e-6, 7e-7, 2e-9),
+                "ffn.narrow": (3e-5, 1e-6, 1e-6, 1e-6, 0.0),
             }
         ),
     },
+    runs={
+        name: RunProfile(dict.fromkeys(LANES, 1.0), step_s=0.0, fixed_s=0.0, jitter=1.0)
+        for name in THREAD_NAMES
+    },
     tokenize_s=3e-6,
-    fixed_s=0.0,
-    contention=1.0,
-    jitter=1.0,
 )
 
 
@@ -82,7 +95,7 @@ def cores(monkeypatch: pytest.MonkeyPatch, count: int, fast: int) -> None:
 def test_a_profile_is_measured_once_and_then_found(
     reader: PackReader, tmp_path: Path, quick: None
 ) -> None:
-    backend, told = OrtBackend(reader, threads=1), list[str]()
+    backend, told = OrtBackend(reader, lanes=1), list[str]()
     first = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path, notify=told.append)
     assert told == ["measuring this device (once, about 2 s)"]
     again = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path, notify=told.append)
@@ -97,7 +110,7 @@ def test_a_notice_is_logged_where_nobody_asked_for_it_and_nothing_is_printed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level("INFO", logger="sti"):
-        load_or_measure(reader, OrtBackend(reader, threads=1), threads=1, cache_dir=tmp_path)
+        load_or_measure(reader, OrtBackend(reader, lanes=1), threads=1, cache_dir=tmp_path)
     assert [(item.name, item.levelname) for item in caplog.records] == [("sti", "INFO")]
     assert "measuring this device" in caplog.text
     assert capfd.readouterr() == ("", "")
@@ -106,8 +119,12 @@ def test_a_notice_is_logged_where_nobody_asked_for_it_and_nothing_is_printed(
 def test_a_profile_covers_every_graph_and_fidelity_of_the_pack(
     reader: PackReader, tmp_path: Path, quick: None
 ) -> None:
-    profile = load_or_measure(reader, OrtBackend(reader, threads=1), threads=1, cache_dir=tmp_path)
-    assert set(profile.compute.graphs) == {"embed", "connect", "head", "attention", "ffn"}
+    backend = OrtBackend(reader, lanes=1)
+    profile = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
+    graphs = {"embed", "connect", "head"} | {
+        graph_name(kind, variant) for kind in ("attention", "ffn") for variant in backend.variants
+    }
+    assert set(profile.compute.graphs) == graphs
     assert tuple(profile.decode.weight_s) == reader.manifest.ladder
     for bits in reader.manifest.ladder:
         plan = uniform_plan(
@@ -117,13 +134,15 @@ def test_a_profile_covers_every_graph_and_fidelity_of_the_pack(
         )
         assert plan.predicted is not None
         assert 0 < plan.predicted.total_s < 1
-    assert 1 <= profile.jitter <= 1.5
+    for run in profile.runs.values():
+        assert 1 <= run.jitter <= 1.5
+        assert all(factor > 0 for factor in run.contention.values())
     text = json.dumps(profile.to_json())
     assert DeviceProfile.from_json(json.loads(text), where="test") == profile
 
 
 def test_forcing_measures_again(reader: PackReader, tmp_path: Path, quick: None) -> None:
-    backend, told = OrtBackend(reader, threads=1), list[str]()
+    backend, told = OrtBackend(reader, lanes=1), list[str]()
     for force in (False, True):
         load_or_measure(
             reader, backend, threads=1, force=force, cache_dir=tmp_path, notify=told.append
@@ -134,7 +153,7 @@ def test_forcing_measures_again(reader: PackReader, tmp_path: Path, quick: None)
 def test_profiles_are_kept_apart_by_threads_and_by_version_of_onnxruntime(
     reader: PackReader, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = OrtBackend(reader, threads=1)
+    backend = OrtBackend(reader, lanes=2)
     load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
     load_or_measure(reader, backend, threads=2, cache_dir=tmp_path)
     monkeypatch.setattr(calibrate, "ort_version", lambda: "99.0")
@@ -151,7 +170,7 @@ def test_a_profile_of_another_kernel_or_of_other_instructions_is_not_reused(
     name: str,
     other: str,
 ) -> None:
-    backend = OrtBackend(reader, threads=1)
+    backend = OrtBackend(reader, lanes=1)
     first = load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
     assert (first.kernel, first.instructions) == (kernel_path(), instruction_set())
     remember_threads(reader, 1, cache_dir=tmp_path)
@@ -166,7 +185,7 @@ def test_a_profile_of_another_kernel_or_of_other_instructions_is_not_reused(
 def test_a_damaged_cache_is_told_and_measured_again(
     reader: PackReader, tmp_path: Path, quick: None
 ) -> None:
-    backend = OrtBackend(reader, threads=1)
+    backend = OrtBackend(reader, lanes=1)
     load_or_measure(reader, backend, threads=1, cache_dir=tmp_path)
     (path,) = tmp_path.glob("profile-*.json")
     path.write_text("{", encoding="utf-8")
@@ -182,16 +201,16 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_and_nothing_else(
     place.write_text("", encoding="utf-8")
     with pytest.warns(StiWarning) as warned:
         profile = load_or_measure(
-            reader, OrtBackend(reader, threads=1), threads=1, cache_dir=place / "sti"
+            reader, OrtBackend(reader, lanes=1), threads=1, cache_dir=place / "sti"
         )
     assert any("cannot be kept" in str(item.message) for item in warned)
     assert profile.storage.bytes_per_s > 0
 
 
 @pytest.mark.parametrize(
-    ("count", "fast", "threads"), [(1, 1, 1), (2, 2, 1), (4, 4, 3), (8, 4, 3), (64, 64, 4)]
+    ("count", "fast", "threads"), [(1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 3, 3), (64, 64, 4)]
 )
-def test_one_fast_core_is_left_to_the_other_lanes(
+def test_all_fast_cores_compute_but_no_more_than_four(
     monkeypatch: pytest.MonkeyPatch, count: int, fast: int, threads: int
 ) -> None:
     cores(monkeypatch, count, fast)
@@ -202,34 +221,44 @@ def test_remembered_threads_win_over_the_rule_but_not_over_the_cores(
     reader: PackReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cores(monkeypatch, 4, 4)
-    assert best_threads(reader, cache_dir=tmp_path) == 3
+    assert best_threads(reader, cache_dir=tmp_path) == 4
     remember_threads(reader, 2, cache_dir=tmp_path)
     assert best_threads(reader, cache_dir=tmp_path) == 2
     remember_threads(reader, 64, cache_dir=tmp_path)
     assert best_threads(reader, cache_dir=tmp_path) == 4
 
 
-@pytest.mark.parametrize(("count", "threads", "decoders"), [(1, 1, 1), (3, 1, 2), (64, 1, 4)])
-def test_the_cores_beside_compute_decode_but_no_more_than_four(
+@pytest.mark.parametrize(
+    ("count", "threads", "names"),
+    [
+        (1, 1, {"sequential", "shared"}),
+        (3, 1, {"sequential", "pipelined", "shared"}),
+        (2, 2, {"sequential", "pipelined", "shared"}),
+    ],
+)
+def test_runs_are_measured_under_all_threads_that_a_plan_may_choose(
     reader: PackReader,
     tmp_path: Path,
     quick: None,
     monkeypatch: pytest.MonkeyPatch,
     count: int,
     threads: int,
-    decoders: int,
+    names: set[str],
 ) -> None:
     cores(monkeypatch, count, count)
-    assert reader.manifest.dimensions.slices == 4
-    backend = OrtBackend(reader, threads=threads)
+    backend = OrtBackend(reader, lanes=threads)
     profile = load_or_measure(reader, backend, threads=threads, cache_dir=tmp_path)
-    assert profile.decoders == decoders
+    assert (set(profile.runs), profile.threads) == (names, threads)
+    assert measured_choices(profile) == lane_choices(threads, count)
 
 
-def observations(noise: float, slower: float = 1.0, fixed_s: float = 0.0) -> Observations:
-    """What a machine like ``TRUTH`` would have shown, each time off by up to ``noise``."""
+def observations(noise: float, run: RunProfile | None = None) -> Observations:
+    """What a machine like ``TRUTH`` would have shown, each time off by up to ``noise``.
+
+    Args:
+        run: what its whole runs add, under any threads.
+    """
     rng = Random(3)
-    manifest = make_manifest(Random(1), layers=2, slices=12, ladder=LADDER, **SIZES)
 
     def about(seconds: float) -> float:
         return seconds * rng.uniform(1 - noise, 1 + noise)
@@ -242,44 +271,53 @@ def observations(noise: float, slower: float = 1.0, fixed_s: float = 0.0) -> Obs
     for work in works:
         for end in ("embed", "connect", "head"):
             seen.ends.append((end, work, about(TRUTH.compute_s(end, work, 12))))
-        for group in manifest.groups[:2]:
-            connect_s = TRUTH.compute_s("connect", work, 12)
-            for bits in LADDER:
-                for width in (6, 12):
-                    weights = width * group.shard_weights
-                    decode_s = width * TRUTH.decode.shard_s + weights * TRUTH.decode.weight_s[bits]
-                    alone_s = TRUTH.compute_s(group.kind, work, width)
-                    for connects in (False, True):
-                        compute_s = about(alone_s + connects * connect_s)
-                        seen.steps.append(
-                            StepTime(
-                                group.kind, bits, width, weights, about(decode_s), work, width,
-                                compute_s, connects,
-                            )
-                        )  # fmt: skip
-    plan = uniform_plan(PlanRequest(manifest, "x", Workload(1, 64)), bits=4)
-    truth = dataclasses.replace(TRUTH, tokenize_s=0.0, contention=slower)
-    predicted = predict(manifest, truth, plan)
-    busy_s = {
-        STORAGE: predicted.busy_s[STORAGE] - TRUTH.storage.row_s * plan.workload.tokens,
-        DECODE: predicted.busy_s[DECODE],
-        COMPUTE: sum(
-            slower * TRUTH.compute_s(graph, plan.workload, 12)
-            for step in plan.steps
-            for graph in (step.kind, "connect")
-        ),
-    }
-    run = PipelinedRun(predicted.total_s + fixed_s, busy_s)
-    seen.pipelined_plan, seen.pipelined = plan, [run] * 20
+        for group, bits, width in product(MANIFEST.groups[:2], LADDER, (6, 12)):
+            weights = width * group.shard_weights
+            decode_s = width * TRUTH.decode.shard_s + weights * TRUTH.decode.weight_s[bits]
+            for variant in VARIANTS:
+                compute_s = TRUTH.compute_s(graph_name(group.kind, variant), work, width)
+                seen.steps.append(
+                    StepTime(
+                        group.kind, bits, width, weights, about(decode_s), work, width,
+                        variant, about(compute_s),
+                    )
+                )  # fmt: skip
+    truth = replace(TRUTH, tokenize_s=0.0)
+    if run is not None:
+        truth = replace(truth, runs=dict.fromkeys(THREAD_NAMES, run))
+    request = PlanRequest(MANIFEST, "x", Workload(1, 64))
+    for threads, layers in product(lane_choices(2, cores=2), (1, 6)):
+        plan = uniform_plan(request, bits=4, threads=threads, variants=VARIANTS)
+        plan = replace(plan, steps=plan.steps[: 2 * layers])
+        seen.runs += [timed(truth, plan)] * 20
     return seen
 
 
+def timed(truth: DeviceProfile, plan: Plan) -> TimedRun:
+    """A run of a plan on this machine; waking up is no work of any lane."""
+    groups = [MANIFEST.group(step.layer, step.kind, step.group) for step in plan.steps]
+    total_s, busy_s = 0.0, dict[str, float]()
+    for waits in (False, True):
+        run = truth.run(plan.threads)
+        profile = truth
+        if not waits:
+            profile = replace(truth, runs={plan.threads.name: replace(run, step_s=0.0)})
+        costs = run_costs(MANIFEST, profile, plan.workload, 12, threads=plan.threads)
+        found = simulate_run(costs, groups, plan.steps, read_ahead=plan.read_ahead)
+        if waits:
+            total_s = found.total_s
+        else:
+            work = [i for i, step in enumerate(found.steps) if step.name in plan.work_names]
+            busy_s = found.busy_s(work)
+    return TimedRun(plan, total_s, busy_s)
+
+
 SIZES = {key: MINILM[key] for key in ("attention_weights", "ffn_weights")}
+MANIFEST = make_manifest(Random(1), layers=6, slices=12, ladder=LADDER, **SIZES)
 
 
 def fitted(seen: Observations) -> DeviceProfile:
-    manifest = make_manifest(Random(1), layers=2, slices=12, ladder=LADDER, **SIZES)
-    return fit_profile(seen, manifest, device="made up", threads=1, decoders=1, direct=True)
+    return fit_profile(seen, MANIFEST, device="made up", threads=2, direct=True)
 
 
 def worst_error(profile: DeviceProfile) -> float:
@@ -308,21 +346,38 @@ def test_costs_are_recovered_from_noisy_times() -> None:
     assert worst_error(fitted(observations(0.1))) < 0.12
 
 
-def test_what_pipelined_runs_cost_beyond_their_lanes_is_contention_or_fixed() -> None:
-    profile = fitted(observations(0.0, slower=1.3, fixed_s=2e-3))
-    assert profile.contention == pytest.approx(1.3, rel=0.02)
-    assert profile.fixed_s == pytest.approx(2e-3, rel=0.1)
-    assert profile.jitter == 1.0
+def test_what_whole_runs_cost_beyond_their_lanes_is_found_for_each_kind_of_threads() -> None:
+    run = RunProfile({STORAGE: 1.1, DECODE: 1.2, COMPUTE: 1.3}, 3e-5, 2e-3, 1.0)
+    profile = fitted(observations(0.0, run))
+    assert set(profile.runs) == set(THREAD_NAMES)
+    for found in profile.runs.values():
+        assert found.contention == pytest.approx(run.contention, rel=0.02)
+        assert found.fixed_s == pytest.approx(run.fixed_s, rel=0.05)
+        assert found.step_s == pytest.approx(run.step_s, rel=0.1)
+        assert found.jitter == 1.0
+
+
+def test_predictions_of_the_runs_that_were_timed_come_true() -> None:
+    seen = observations(0.0, RunProfile({STORAGE: 1.1, DECODE: 1.2, COMPUTE: 1.3}, 3e-5, 2e-3, 1.0))
+    profile = replace(fitted(seen), tokenize_s=0.0)
+    for run in seen.runs[::20]:
+        groups = [MANIFEST.group(step.layer, step.kind, step.group) for step in run.plan.steps]
+        costs = run_costs(MANIFEST, profile, run.plan.workload, 12, threads=run.plan.threads)
+        found = simulate_run(costs, groups, run.plan.steps, read_ahead=run.plan.read_ahead)
+        assert found.total_s == pytest.approx(run.total_s, rel=0.01)
 
 
 def test_jitter_is_the_95th_percentile_over_the_median_within_bounds() -> None:
     seen = observations(0.0)
-    (run, *_) = seen.pipelined
-    late = [dataclasses.replace(run, total_s=run.total_s * factor) for factor in (1.2, 9.0)]
-    seen.pipelined = [run] * 37 + late[:1] * 2 + late[1:]
-    assert fitted(seen).jitter == pytest.approx(1.2)
-    seen.pipelined = [run] * 10 + late[1:] * 2
-    assert fitted(seen).jitter == 1.5
+    run = seen.runs[-1]
+    assert run.plan.threads == shared(2)
+    others = [other for other in seen.runs if other.plan != run.plan]
+    late = [replace(run, total_s=run.total_s * factor) for factor in (1.2, 9.0)]
+    seen.runs = [*others, *[run] * 37, *late[:1] * 2, *late[1:]]
+    jitters = {name: found.jitter for name, found in fitted(seen).runs.items()}
+    assert jitters == pytest.approx({"sequential": 1.0, "pipelined": 1.0, "shared": 1.2})
+    seen.runs = [*others, *[run] * 10, *late[1:] * 2]
+    assert fitted(seen).runs["shared"].jitter == 1.5
 
 
 def test_the_benchmark_compares_predicted_and_measured_runs(

@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
-from sti.calibration.lane_timer import CONNECT_REPEATS, LaneTimer
+from sti.calibration.lane_timer import LaneTimer
+from sti.calibration.observations import Observations
+from sti.device.lanes import LANES
 from sti.pack.pack_reader import PackReader
+from sti.planning.lane_threads import lane_choices
+from sti.planning.variants import variant_of
 from tests.support.numpy_backend import NumpyBackend
 from tests.support.packs import tiny_pack
 
+CHOICES = lane_choices(2, cores=2)
 
-def test_connect_is_timed_apart_for_every_workload_that_steps_are_timed_for() -> None:
+
+def observed(reader: PackReader) -> tuple[NumpyBackend, Observations]:
+    backend = NumpyBackend(reader, lanes=2)
+    timer = LaneTimer(reader, backend, CHOICES)
+    try:
+        return backend, timer.observe(0.0)
+    finally:
+        timer.close()
+
+
+def test_connect_is_timed_for_every_workload_that_steps_are_timed_for() -> None:
     with PackReader.open(tiny_pack()) as reader:
-        backend = NumpyBackend(reader)
-        timer = LaneTimer(reader, backend)
-        try:
-            seen = timer.observe(0.0)
-        finally:
-            timer.close()
+        _, seen = observed(reader)
     workloads = {time.workload for time in seen.steps}
-    timed = [work for end, work, seconds in seen.ends if end == "connect" and seconds > 0]
-    assert set(timed) == workloads and len(timed) == len(workloads)
-    # Alone, that is: without a block in front of it.
-    alone = [
-        one
-        for one, before in zip(backend.asked[1:], backend.asked, strict=False)
-        if one[0] == before[0] == "connect"
-    ]
-    assert len(alone) == CONNECT_REPEATS * len(workloads)
+    assert {work for end, work, seconds in seen.ends if end == "connect" and seconds > 0} == (
+        workloads
+    )
 
 
-def test_every_fidelity_is_decoded_and_every_lane_is_seen() -> None:
+def test_every_fidelity_is_decoded_and_every_lane_and_variant_is_seen() -> None:
     with PackReader.open(tiny_pack()) as reader:
-        timer = LaneTimer(reader, NumpyBackend(reader))
-        try:
-            seen = timer.observe(0.0)
-        finally:
-            timer.close()
-        assert {time.bits for time in seen.steps} == set(reader.manifest.ladder)
-        assert {time.kind for time in seen.steps} == {kind.name for kind in reader.manifest.kinds}
-    assert seen.pipelined and all(run.busy_s["compute"] > 0 for run in seen.pipelined)
+        backend, seen = observed(reader)
+        ladder, kinds = reader.manifest.ladder, {kind.name for kind in reader.manifest.kinds}
+        assert {time.bits for time in seen.steps} == set(ladder)
+        found = {(time.kind, time.variant) for time in seen.steps}
+        assert found == {(kind, variant) for kind in kinds for variant in backend.variants}
+        for time in seen.steps:
+            assert time.variant in {variant_of([time.bits], backend.variants), backend.variants[0]}
     assert {end for end, _, _ in seen.ends} == {"embed", "connect", "head"}
+
+
+def test_short_and_long_runs_are_timed_under_every_kind_of_threads() -> None:
+    with PackReader.open(tiny_pack()) as reader:
+        _, seen = observed(reader)
+        layers = reader.manifest.dimensions.layers
+    assert {run.plan.threads for run in seen.runs} == set(CHOICES)
+    for threads in CHOICES:
+        steps = {len(run.plan.steps) for run in seen.runs if run.plan.threads == threads}
+        assert min(steps) * layers >= max(steps)
+    for run in seen.runs:
+        assert set(run.busy_s) == set(LANES)
+        assert 0 < run.busy_s["compute"] <= run.plan.threads.compute * run.total_s

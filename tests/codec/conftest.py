@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,16 +16,20 @@ from sti.codec.native.kernel import available_paths
 KERNEL_PATHS = {"x86_64": ("avx2", "ssse3", "scalar"), "aarch64": ("neon", "scalar")}
 
 
-@pytest.fixture(scope="module")
-def compiled_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The kernel's library, in the place of any other; skips where there is no compiler."""
-    folder = tmp_path_factory.mktemp("library")
+@pytest.fixture(scope="session")
+def compiled_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kernel's library, not to be changed; skips where there is no compiler."""
     try:
-        compile_library(folder)
+        return compile_library(tmp_path_factory.mktemp("library"))
     except NoLibrary as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def compiled_kernel(compiled_library: Path) -> Iterator[None]:
+    """That library in the place of any other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "FOLDER", folder)
+        patch.setattr(library, "FOLDER", compiled_library.parent)
         library.library.cache_clear()
         yield
     library.library.cache_clear()

@@ -27,20 +27,20 @@ def test_every_path_can_be_asked_for_and_the_first_one_is_the_default(
     monkeypatch.delenv("STI_KERNEL", raising=False)
     paths = available_paths()
     assert paths[-1] == "portable" and len(set(paths)) == len(paths)
-    assert make_decoder(BOOK, unsigned=False).path == kernel_path() == paths[0]
+    assert make_decoder(BOOK, weights="s8").path == kernel_path() == paths[0]
     for path in paths:
-        assert make_decoder(BOOK, unsigned=True, path=path).path == path
+        assert make_decoder(BOOK, weights="u8", path=path).path == path
         monkeypatch.setenv("STI_KERNEL", path)
-        assert make_decoder(BOOK, unsigned=False).path == kernel_path() == path
-        assert make_decoder(BOOK, unsigned=False, path="portable").path == "portable"
+        assert make_decoder(BOOK, weights="s8").path == kernel_path() == path
+        assert make_decoder(BOOK, weights="s8", path="portable").path == "portable"
 
 
 def test_a_path_that_does_not_work_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=r"^no decoder 'sse9' on this.*; name one.*portable"):
-        make_decoder(BOOK, unsigned=False, path="sse9")
+        make_decoder(BOOK, weights="s8", path="sse9")
     monkeypatch.setenv("STI_KERNEL", "sse9")
     with pytest.raises(BackendError, match=r"^STI_KERNEL: no decoder 'sse9'.*; unset STI_KERNEL"):
-        make_decoder(BOOK, unsigned=False)
+        make_decoder(BOOK, weights="s8")
     with pytest.raises(BackendError, match=r"^STI_KERNEL: no decoder 'sse9'"):
         kernel_path()
 
@@ -53,7 +53,7 @@ def test_without_the_kernel_numpy_decodes(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setitem(sys.modules, KERNEL, found)  # type: ignore[arg-type]
         assert available_paths() == ("portable",)
         assert kernel() is None
-        assert make_decoder(BOOK, unsigned=False).path == "portable"
+        assert make_decoder(BOOK, weights="s8").path == "portable"
 
 
 def test_the_path_that_is_named_decodes_word_rows_too(

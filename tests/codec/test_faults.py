@@ -17,7 +17,15 @@ from sti.codec.outliers import SEGMENT_WEIGHTS
 from sti.codec.pieces import SHARD, Fault
 from sti.errors import PackFormatError
 from tests.support.codes import CUT, bell, bell_codebook
-from tests.support.groups import GUARD, StoredGroup, guarded, stored_group, untouched
+from tests.support.groups import (
+    GUARD,
+    Layout,
+    StoredGroup,
+    guarded,
+    rooms_for,
+    stored_group,
+    untouched,
+)
 
 SIZES = (1024 + 64, 72)
 BOOK = bell_codebook()
@@ -35,13 +43,14 @@ def sound(planes: int = 5) -> StoredGroup:
 def fault(
     path: str, group: StoredGroup, sizes: Sequence[int] = SIZES, *, check: bool = True
 ) -> Fault | None:
-    """What decoding finds; checks that only the group's rows were written."""
+    """What decoding finds; checks that only the group's slices were written."""
     count = len(group.shards)
-    memory, operands = guarded(sizes, count, np.uint8, shift=1)
-    decoder = make_decoder(BOOK, unsigned=True, path=path)
+    layouts = [Layout(1, 4 if size % 4 == 0 else 1, columns=True) for size in sizes]
+    memory, operands = guarded(sizes, count, np.uint8, shift=1, layouts=layouts)
+    decoder = make_decoder(BOOK, weights="u8", path=path)
     found = decoder.decode(*group, operands, check=check)
-    for operand in operands:
-        operand[:] = GUARD
+    for room in operands:
+        room.matrix[:] = GUARD
     assert untouched(memory)
     return found
 
@@ -103,15 +112,15 @@ def test_the_first_fault_is_of_the_first_shard_and_its_lowest_piece(path: str) -
     assert fault(path, group) == Fault(0, 0, "outliers")
 
 
-def test_rows_before_a_fault_are_written(path: str) -> None:
+def test_slices_before_a_fault_are_written(path: str) -> None:
     group = sound()
     group.shards["row"] = [2, 0, 1]
     group.shards["pieces"]["checksum"][1, 5] ^= 1
-    operands = [np.empty((ROWS, size), np.int8) for size in SIZES]
-    decoder = make_decoder(BOOK, unsigned=False, path=path)
+    operands = rooms_for(SIZES, ROWS, np.int8)
+    decoder = make_decoder(BOOK, weights="s8", path=path)
     found = decoder.decode(*group, operands)
     assert found == Fault(0, 5, "checksum")
-    written = np.concatenate([operand[2] for operand in operands])
+    written = np.concatenate([room.matrix[2] for room in operands])
     np.testing.assert_array_equal(written, bell(sum(SIZES), seed=0))
 
 
@@ -202,7 +211,7 @@ def test_lists_that_contradict_themselves_are_found(path: str, name: str) -> Non
 
 @settings(max_examples=60)
 @given(listed=st.binary(max_size=64), small=st.booleans())
-def test_no_list_writes_outside_the_rows(path: str, listed: bytes, small: bool) -> None:
+def test_no_list_writes_outside_the_slices(path: str, listed: bytes, small: bool) -> None:
     if small:  # so that some get beyond the counts
         listed = bytes(byte if place % 4 == 0 else 0 for place, byte in enumerate(listed[:12]))
         listed += bytes(20)
@@ -233,10 +242,10 @@ def test_planes_without_a_fidelity_are_refused(path: str, planes: int) -> None:
         fault(path, group)
 
 
-def test_rows_beyond_the_operands_are_refused(path: str) -> None:
+def test_slices_beyond_the_operands_are_refused(path: str) -> None:
     group = sound()
     group.shards["row"][2] = ROWS
-    with pytest.raises(PackFormatError, match="beyond the 3 rows"):
+    with pytest.raises(PackFormatError, match="beyond the 3 slices"):
         fault(path, group)
 
 
@@ -248,31 +257,22 @@ def test_operands_of_other_sizes_are_refused(path: str, sizes: tuple[int, ...]) 
 
 def test_arrays_of_other_types_are_refused(path: str) -> None:
     group = sound()
-    decoder = make_decoder(BOOK, unsigned=False, path=path)
-    wrong = [
-        [np.empty((ROWS, size), np.uint8) for size in SIZES],
-        [np.empty((size, ROWS), np.int8).T for size in SIZES],
+    decoder = make_decoder(BOOK, weights="s8", path=path)
+    transposed = [
+        room._replace(matrix=room.matrix.T.copy().T) for room in rooms_for(SIZES, ROWS, np.int8)
     ]
-    for operands in wrong:
+    for operands in (rooms_for(SIZES, ROWS, np.uint8), transposed):
         with pytest.raises(PackFormatError, match="contiguous and int8"):
             decoder.decode(*group, operands)
-    operands = [np.empty((ROWS, size), np.int8) for size in SIZES]
+    operands = rooms_for(SIZES, ROWS, np.int8)
     for shards in (group.shards[::2], np.zeros(ROWS, np.int64), np.zeros((1, 1), SHARD)):
         with pytest.raises(PackFormatError, match="shards to decode"):
             decoder.decode(group.data, group.starts, shards, operands)
 
 
-@pytest.mark.parametrize("choice", [{"first": -1}, {"stride": 0}, {"stride": -2}], ids=str)
-def test_a_choice_of_shards_that_cannot_be_is_refused(path: str, choice: dict[str, int]) -> None:
-    group, decoder = sound(), make_decoder(BOOK, unsigned=False, path=path)
-    operands = [np.empty((ROWS, size), np.int8) for size in SIZES]
-    with pytest.raises(PackFormatError, match="shard from number"):
-        decoder.decode(*group, operands, **choice)
-
-
 def test_bytes_and_starts_of_other_types_are_refused(path: str) -> None:
-    group, decoder = sound(), make_decoder(BOOK, unsigned=False, path=path)
-    operands = [np.empty((ROWS, size), np.int8) for size in SIZES]
+    group, decoder = sound(), make_decoder(BOOK, weights="s8", path=path)
+    operands = rooms_for(SIZES, ROWS, np.int8)
     for data in (group.data.view(np.int8), group.data[None], group.data[::2]):
         with pytest.raises(PackFormatError, match="bytes to decode"):
             decoder.decode(data, group.starts, group.shards, operands)

@@ -6,8 +6,7 @@ tested; without a C compiler there is nothing to test.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from ctypes import c_char_p
 from typing import Any
 from zlib import crc32
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from sti.arrays import ByteArray
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
@@ -23,17 +23,21 @@ from sti.codec.decoder import NumpyDecoder
 from sti.codec.native import library
 from sti.codec.native.kernel import NativeDecoder, available_paths, native_rows
 from sti.codec.outliers import SEGMENT_WEIGHTS
-from sti.codec.pieces import Fault
+from sti.codec.pieces import Fault, OperandRoom
+from sti.codec.weights import Weights
 from sti.codec.word_rows import portable_rows, row_bytes, row_checksum
 from sti.errors import PackFormatError
 from tests.support.codes import bell_codebook, ladders, wild_codebook
 from tests.support.groups import (
     AROUND,
     GUARD,
+    Layout,
     RandomGroup,
     StoredGroup,
     guarded,
     random_group,
+    random_layouts,
+    rooms_for,
 )
 
 ROWS = 3
@@ -43,11 +47,16 @@ pytestmark = pytest.mark.usefixtures("compiled_kernel")
 
 
 def run(
-    decoder: Any, group: RandomGroup, stored: StoredGroup, **options: Any
+    decoder: Any,
+    group: RandomGroup,
+    stored: StoredGroup,
+    *,
+    layouts: Sequence[Layout] | None = None,
+    check: bool = True,
 ) -> tuple[Fault | None, list[ByteArray]]:
     """The answer, and the memory of each operand with its guards."""
-    memory, operands = guarded(group.sizes, len(group.pieces), decoder.dtype)
-    return decoder.decode(*stored, operands, **options), memory
+    memory, rooms = guarded(group.sizes, len(group.pieces), decoder.dtype, layouts=layouts)
+    return decoder.decode(*stored, rooms, check=check), memory
 
 
 def same(found: list[ByteArray], wanted: list[ByteArray]) -> bool:
@@ -85,18 +94,18 @@ def groups(draw: st.DrawFn) -> tuple[Codebook, RandomGroup]:
 # What decoding gives
 
 
-@given(groups(), st.booleans(), st.booleans(), st.integers(0, 3), st.integers(1, 3))
+@given(groups(), st.sampled_from(["s8", "u8", "s7"]), st.booleans(), st.integers(0, 999))
 def test_every_path_decodes_to_the_bits_of_the_specification(
-    given_group: tuple[Codebook, RandomGroup], unsigned: bool, check: bool, first: int, stride: int
+    given_group: tuple[Codebook, RandomGroup], weights: Weights, check: bool, seed: int
 ) -> None:
     book, group = given_group
-    options = {"check": check, "first": first, "stride": stride}
-    stored = group.stored()
-    fault, wanted = run(NumpyDecoder(book, unsigned=unsigned), group, stored, **options)
+    stored, layouts = group.stored(), random_layouts(group.sizes, seed=seed)
+    decoder = NumpyDecoder(book, weights=weights)
+    fault, wanted = run(decoder, group, stored, layouts=layouts, check=check)
     assert fault is None
     for path in paths():
-        decoder = NativeDecoder(book, unsigned=unsigned, path=path)
-        fault, found = run(decoder, group, stored, **options)
+        native = NativeDecoder(book, weights=weights, path=path)
+        fault, found = run(native, group, stored, layouts=layouts, check=check)
         assert fault is None
         assert same(found, wanted), path
 
@@ -125,23 +134,6 @@ def test_short_records_of_every_size(eighth: int) -> None:
             fault, found = run(NativeDecoder(book, path=path), group, group.stored())
             assert fault is None
             assert same(found, wanted)
-
-
-def test_shards_decoded_by_two_threads_are_those_of_one() -> None:
-    book = bell_codebook()
-    group = random_group(book.ladder, (98_304, 98_304), (5, 3, 1, 4, 2, 5), seed=0)
-    data, starts, shards = group.stored()
-    decoder = NativeDecoder(book)
-    once = [np.zeros((6, 98_304), np.int8) for _ in range(2)]
-    both = [np.zeros((6, 98_304), np.int8) for _ in range(2)]
-    decoder.decode(data, starts, shards, once)
-    with ThreadPoolExecutor(2) as pool:
-        halves = [
-            pool.submit(decoder.decode, data, starts, shards, both, first=half, stride=2)
-            for half in range(2)
-        ]
-        assert [half.result() for half in halves] == [None, None]
-    assert np.array_equal(once, both)
 
 
 # Damage
@@ -196,7 +188,7 @@ def test_faults_are_those_of_the_specification_and_nothing_is_written_outside(
     for path in paths():
         found, memory = run(NativeDecoder(book, path=path), group, stored, check=check)
         assert found == wanted, path
-        # Rows come in falling order: those above the faulty one are written, those below are not.
+        # Slices come in falling order: those above the faulty one are written, those below not.
         done = found.row + 1 if found else 0
         for size, one, other in zip(group.sizes, memory, expected, strict=True):
             begin = AROUND + done * size
@@ -214,28 +206,39 @@ MISUSES: dict[str, Callable[[dict[str, Any]], object]] = {
     "starts with gaps": lambda a: a.update(starts=a["starts"][::2]),
     "shards of another type": lambda a: a.update(shards=a["shards"]["row"].copy()),
     "shards with gaps": lambda a: a.update(shards=a["shards"][::2]),
-    "first below none": lambda a: a.update(first=-1),
-    "stride of nothing": lambda a: a.update(stride=0),
-    "stride backwards": lambda a: a.update(stride=-1),
     "planes": lambda a: a["shards"]["planes"].fill(6),
-    "rows": lambda a: a["operands"].append(np.zeros((2, 64), np.int8)),
-    "an operand of another type": lambda a: a["operands"].append(np.zeros((3, 64), np.uint8)),
-    "an operand of another size": lambda a: a["operands"].append(np.zeros((3, 63), np.int8)),
-    "an operand that is too long": lambda a: a["operands"].append(np.zeros((0, 1 << 32), np.int8)),
-    "an operand with gaps": lambda a: a["operands"].append(np.zeros((3, 128), np.int8)[:, ::2]),
-    "an operand without rows": lambda a: a["operands"].append(np.zeros((), np.int8)),
-    "a read-only operand": lambda a: a["operands"][0].setflags(write=False),
+    "slices": lambda a: add(a, np.zeros((2, 64), np.int8), slices=2),
+    "an operand of another type": lambda a: add(a, np.zeros((3, 64), np.uint8)),
+    "an operand of another size": lambda a: add(a, np.zeros((3, 63), np.int8)),
+    "an operand that is too long": lambda a: add(a, np.zeros((1 << 33, 0), np.int8)),
+    "an operand with gaps": lambda a: add(a, np.zeros((3, 128), np.int8)[:, ::2]),
+    "an operand in a row": lambda a: add(a, np.zeros(192, np.int8)),
+    "slices that do not divide rows": lambda a: add(a, np.zeros((4, 64), np.int8)),
+    "slices that do not divide columns": lambda a: add(a, np.zeros((3, 64), np.int8), columns=True),
+    "parts that do not divide rows": lambda a: add(a, np.zeros((3, 64), np.int8), parts=2),
+    "no part": lambda a: add(a, np.zeros((3, 64), np.int8), parts=0),
+    "no slice": lambda a: add(a, np.zeros((3, 64), np.int8), slices=0),
+    "a read-only operand": lambda a: a["operands"][0].matrix.setflags(write=False),
     "no operand": lambda a: a["operands"].clear(),
 }
+
+
+def add(
+    given: dict[str, Any],
+    matrix: NDArray[Any],
+    *,
+    slices: int = 3,
+    parts: int = 1,
+    columns: bool = False,
+) -> None:
+    given["operands"].append(OperandRoom(matrix, slices, parts, columns))
 
 
 @pytest.mark.parametrize("wrong", MISUSES)
 def test_what_no_bytes_can_cause_is_refused_as_by_the_specification(wrong: str) -> None:
     book = bell_codebook()
     group = random_group(book.ladder, (64, 64), (5, 5, 5), seed=0).stored()
-    given: dict[str, Any] = group._asdict() | {
-        "operands": [np.zeros((3, 64), np.int8), np.zeros((3, 64), np.int8)]
-    }
+    given: dict[str, Any] = group._asdict() | {"operands": rooms_for((64, 64), 3, np.int8)}
     assert group.data.size % 2 == 0
     MISUSES[wrong](given)
     said = set()
@@ -243,35 +246,47 @@ def test_what_no_bytes_can_cause_is_refused_as_by_the_specification(wrong: str) 
         with pytest.raises(PackFormatError) as refused:
             decoder.decode(**given)
         said.add(str(refused.value))
-        assert not any(operand.any() for operand in given["operands"])
+        assert not any(room.matrix.any() for room in given["operands"])
     assert len(said) == 1
 
 
-def test_a_choice_of_no_shard_decodes_nothing() -> None:
+def test_no_shards_decode_to_nothing() -> None:
     book = bell_codebook()
     group = random_group(book.ladder, (64,), (5, 5), seed=0).stored()
     empty = group._replace(shards=group.shards[:0])
     for decoder in (NumpyDecoder(book), *(NativeDecoder(book, path=path) for path in paths())):
-        rows = np.zeros((2, 64), np.int8)
-        assert decoder.decode(*group, [rows], first=2) is None
-        assert decoder.decode(*group, [rows], first=1 << 40, stride=1 << 40) is None
-        assert decoder.decode(*empty, [rows], stride=3) is None
-        assert decoder.decode(*empty, [rows[:0]]) is None
-        assert not rows.any()
-        assert decoder.decode(*group, [rows], stride=1 << 32) is None
-        assert rows[1].any() and not rows[0].any()
+        (room,) = rooms = rooms_for((64,), 2, np.int8)
+        assert decoder.decode(*empty, rooms) is None
+        assert not room.matrix.any()
 
 
-def test_operands_whose_arrays_are_gone_are_not_taken_for_new_ones() -> None:
+def test_operands_whose_matrices_are_gone_are_not_taken_for_new_ones() -> None:
     book = bell_codebook()
     stored = random_group(book.ladder, (64,), (5,), seed=0).stored()
-    decoder, wanted = NativeDecoder(book), np.zeros((1, 64), np.int8)
+    decoder, (wanted,) = NativeDecoder(book), rooms_for((64,), 1, np.int8)
     decoder.decode(*stored, [wanted])
     for _ in range(200):
-        rows = np.zeros((1, 64), np.int8)
-        decoder.decode(*stored, [rows])
-        assert np.array_equal(rows, wanted)
-        del rows
+        (room,) = rooms_for((64,), 1, np.int8)
+        decoder.decode(*stored, [room])
+        assert np.array_equal(room.matrix, wanted.matrix)
+        del room
+
+
+def test_one_matrix_may_be_cut_in_several_ways() -> None:
+    book = bell_codebook()
+    stored = random_group(book.ladder, (64,), (5, 5), seed=0).stored()
+    matrix, decoder, seen = np.zeros((8, 16), np.int8), NativeDecoder(book), set()
+    for room in (
+        OperandRoom(matrix, 2, 1, columns=False),
+        OperandRoom(matrix, 2, 1, columns=True),
+        OperandRoom(matrix, 2, 2, columns=True),
+    ):
+        assert decoder.decode(*stored, [room]) is None
+        found = matrix.copy()
+        assert NumpyDecoder(book).decode(*stored, [room]) is None
+        assert np.array_equal(found, matrix)
+        seen.add(found.tobytes())
+    assert len(seen) == 3
 
 
 # Checksums and word rows

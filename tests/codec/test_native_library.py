@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel_build.library import compile_library, host_compiler
+from kernel_build.library import host_compiler
 from sti.codec import decoders
 from sti.codec.native import library
 from sti.codec.native.kernel import NativeDecoder, available_paths
-from sti.codec.native.structures import AVX2, CLMUL, SSSE3
+from sti.codec.native.structures import ABI, AVX2, CLMUL, SSSE3
 from sti.errors import BackendError, StiWarning
 from tests.support.codes import bell_codebook
 from tests.support.paths import ROOT
@@ -110,8 +110,8 @@ int {rows}(void) {{ return 0; }}
     [
         (None, "not a whole library"),
         (STUB.format(abi=99, rows="sti_rows"), "interface 99"),
-        (STUB.format(abi=1, rows="other"), "sti_rows"),
-        (STUB.format(abi=1, rows="sti_rows"), "known example"),
+        (STUB.format(abi=ABI, rows="other"), "sti_rows"),
+        (STUB.format(abi=ABI, rows="sti_rows"), "known example"),
     ],
 )
 def test_a_library_that_cannot_be_used_is_refused_with_one_notice(
@@ -133,10 +133,9 @@ def test_a_library_that_cannot_be_used_is_refused_with_one_notice(
 
 @pytest.mark.parametrize("length", [0, 64, 1000, 8192, 24576, -1])
 def test_a_library_that_was_cut_off_is_refused_before_it_is_loaded(
-    length: int, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    length: int, compiled_library: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = compile_library(tmp_path / "whole").read_bytes()
-    (folder / library.LIBRARY_NAME).write_bytes(whole[:length])
+    (folder / library.LIBRARY_NAME).write_bytes(compiled_library.read_bytes()[:length])
     monkeypatch.setattr(library, "CDLL", None)
     with pytest.warns(StiWarning, match="not a whole library"):
         assert available_paths() == ()
@@ -147,7 +146,7 @@ def test_the_portable_path_does_without_a_look_at_the_library(
 ) -> None:
     (folder / library.LIBRARY_NAME).write_bytes(b"no library at all")
     monkeypatch.setenv(decoders.VARIABLE, "portable")
-    decoder = decoders.make_decoder(bell_codebook(), unsigned=False)
+    decoder = decoders.make_decoder(bell_codebook(), weights="s8")
     assert decoder.path == decoders.kernel_path() == "portable"
 
 

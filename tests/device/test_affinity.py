@@ -86,7 +86,7 @@ def test_after_a_run_every_thread_may_run_everywhere(tiny_pack: Path) -> None:
             thread.name: os.sched_getaffinity(thread.native_id or 0)
             for thread in threading.enumerate()
         }
-    assert found["MainThread"] == found["sti-storage"] == found["sti-decode-0"] == everywhere
+    assert found["MainThread"] == found["sti-storage"] == found["sti-worker-1"] == everywhere
 
 
 def test_a_worker_tells_its_thread() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sti.device.lanes import DECODE, STORAGE
+from sti.device.lanes import COMPUTE, DECODE, PIPELINED, SEQUENTIAL, STORAGE, shared
 from sti.device.profile import COMPUTE_TERMS, DeviceProfile, StorageProfile
 from sti.errors import ProfileError
 from sti.model.workload import Workload
@@ -61,7 +61,6 @@ def test_no_lane_is_lost_on_the_way_through_json() -> None:
         ("instructions", ...),
         ("kernel", 1),
         ("threads", 0),
-        ("decoders", 0),
         ("lanes.storage", []),
         ("lanes.storage.bytes_per_s", 0),
         ("lanes.storage.request_s", -1e-6),
@@ -75,10 +74,18 @@ def test_no_lane_is_lost_on_the_way_through_json() -> None:
         ("lanes.compute.graphs.head", ["fast"] * COMPUTE_TERMS),
         ("lanes", []),
         ("lanes.decode", ...),
-        ("contention", 0.5),
-        ("jitter", 0.9),
-        ("jitter", float("nan")),
-        ("fixed_s", True),
+        ("runs", ...),
+        ("runs", {}),
+        ("runs.crowded", {}),
+        ("runs.pipelined", []),
+        ("runs.pipelined.contention", 1.1),
+        ("runs.pipelined.contention.decode", ...),
+        ("runs.pipelined.contention.compute", 0.0),
+        ("runs.pipelined.contention.storage", -1.0),
+        ("runs.pipelined.step_s", -1e-6),
+        ("runs.pipelined.fixed_s", True),
+        ("runs.pipelined.jitter", 0.9),
+        ("runs.pipelined.jitter", float("nan")),
         ("tokenize_s", ...),
     ],
 )
@@ -120,6 +127,16 @@ def test_a_lane_that_a_profile_lacks_is_named() -> None:
     assert bare.storage == profile.storage
     with pytest.raises(ProfileError, match="no decode lane"):
         _ = bare.decode
+
+
+def test_threads_that_runs_were_not_measured_under_are_named() -> None:
+    profile = make_profile(kinds=(SEQUENTIAL, shared(3)), jitter=1.2)
+    assert profile.run(SEQUENTIAL).contention == {STORAGE: 1.0, DECODE: 1.0, COMPUTE: 1.0}
+    assert profile.run(shared(profile.threads)).jitter == 1.2
+    with pytest.raises(ProfileError, match="no shared runs on 7 threads; measure again"):
+        profile.run(shared(7))
+    with pytest.raises(ProfileError, match="no pipelined runs; measure again with `sti calibrate`"):
+        profile.run(PIPELINED)
 
 
 def test_lanes_are_replaced_one_by_one() -> None:

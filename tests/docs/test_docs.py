@@ -83,6 +83,9 @@ ROWS = 120
 QUICK = ("--calibration-rows", "10", "--epochs", "1", "--plain-epochs", "1")
 """Training as short as it can be."""
 
+ONCE = ("--repeat", "1", "--cold-repeat", "1")
+"""Every run of a benchmark once, instead of as often as figures need."""
+
 NOTICE = re.compile(r"measuring this device|sti: notice: ")
 
 REFUSED = re.compile(r".*\blatency of [\d.]+ [mu]?s\b.*;.*")
@@ -191,6 +194,8 @@ def test_a_command_of_the_documentation_answers_or_refuses_its_target(
     if words[1] == "finetune":
         pytest.importorskip("torch")
         words = [*words, *QUICK]
+    if words[1] == "bench":
+        words = [*words, *ONCE]
     where = place(block, block.text if "build" not in words else " ".join(words))
     ended = run(process_of(words), where)
     assert answered(ended, words, where) or refused(ended), ended.stdout + ended.stderr

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,7 @@ Started = Callable[..., subprocess.Popen[str]]
 
 def with_measurements(manifest: Manifest) -> Manifest:
     """A submodel of one layer, an accuracy for every loss, a threshold nothing reaches."""
-    return replace(
-        manifest,
+    return manifest._replace(
         quality=Quality("accuracy", 400, 0.005, (0.0, 1.0), (0.96, 0.5)),
         rejection=Rejection(OUTSIDE, 1.0, 0.95, (0.0,), (0.99,)),
         submodels=(*manifest.submodels, Submodel(1, SHAPE.heads, (1,), 0.5)),

@@ -1,4 +1,4 @@
-"""Plans as the engine chooses them: decode threads, jobs, and what is remembered."""
+"""Plans as the engine chooses them: threads, variants, jobs, and what is remembered."""
 
 from __future__ import annotations
 
@@ -12,22 +12,33 @@ import pytest
 import sti
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.device import host
+from sti.device.lanes import PIPELINED, LaneThreads, shared
+from sti.device.profile import DeviceProfile
 from sti.engine.options import EngineOptions
 from sti.engine.plan_store import PlanStore, ProfileSource
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning import planner
-from sti.planning.plan import Plan, PlanRequest
+from sti.planning.plan import EXACT, NARROW, Plan, PlanRequest
 from sti.planning.step_jobs import prepare
 from sti.planning.uniform import uniform_plan
+from sti.planning.variants import NARROW_MOST_BITS
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 
 
 @contextmanager
-def store(pack: Path, target: sti.TargetSpec) -> Iterator[tuple[PlanStore, PackReader]]:
+def store(
+    pack: Path,
+    target: sti.TargetSpec,
+    *,
+    profile: DeviceProfile | None = PROFILE,
+    threads: int = 1,
+    saturates: bool = False,
+) -> Iterator[tuple[PlanStore, PackReader]]:
     with PackReader.open(pack) as reader:
-        options = EngineOptions(profile=PROFILE)
-        profiles = ProfileSource(reader, OrtBackend(reader, threads=1), options, threads=1)
+        options = EngineOptions(profile=profile)
+        backend = OrtBackend(reader, lanes=threads, threads=1, saturates=saturates)
+        profiles = ProfileSource(reader, backend, options, threads=threads)
         yield PlanStore(reader, target, profiles), reader
 
 
@@ -49,26 +60,33 @@ def test_a_pinned_plan_is_taken_as_it_is() -> None:
         assert (job.shards == expected.shards).all()
 
 
-def test_a_uniform_plan_is_decoded_by_the_cores_that_are_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    machine(monkeypatch, 3)
-    with store(tiny_pack(), sti.TargetSpec(fidelity=4)) as (plans, _):
-        plan, _ = plans.plan_for(batch=1, tokens=8)
-    assert plan.decode_threads == 2
-
-
 @pytest.mark.parametrize(
-    ("cores", "slices", "threads"),
-    [(1, None, 1), (2, None, 1), (4, None, 3), (64, None, 4), (64, 2, 2)],
+    ("cores", "threads", "expected"),
+    [(1, 1, shared(1)), (2, 1, PIPELINED), (2, 2, shared(2)), (64, 4, PIPELINED)],
 )
-def test_the_cores_beside_compute_decode_as_far_as_the_pack_has_use_for_them(
-    monkeypatch: pytest.MonkeyPatch, cores: int, slices: int | None, threads: int
+def test_uniform_plans_of_machines_that_were_not_measured_use_the_usual_threads(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, expected: LaneThreads
 ) -> None:
     machine(monkeypatch, cores)
-    with store(tiny_pack(slices=slices), sti.TargetSpec(fidelity=4)) as (plans, _):
+    with store(tiny_pack(), sti.TargetSpec(fidelity=4), profile=None, threads=threads) as (
+        plans,
+        _,
+    ):
         plan, _ = plans.plan_for(batch=1, tokens=8)
-    assert plan.decode_threads == threads
+    assert plan.threads == expected
+
+
+@pytest.mark.parametrize("profile", [None, PROFILE])
+@pytest.mark.parametrize("saturates", [False, True])
+def test_uniform_plans_are_narrow_where_the_profile_or_else_the_back_end_says_that_is_faster(
+    profile: DeviceProfile | None, saturates: bool
+) -> None:
+    for bits in (2, 8):
+        target = sti.TargetSpec(fidelity=bits)
+        with store(tiny_pack(), target, profile=profile, saturates=saturates) as (plans, _):
+            plan, _ = plans.plan_for(batch=1, tokens=8)
+        narrow = bits <= NARROW_MOST_BITS and profile is None and saturates
+        assert {step.variant for step in plan.steps} == {NARROW if narrow else EXACT}
 
 
 @pytest.mark.parametrize("slices", [None, 2])
@@ -85,13 +103,16 @@ def test_a_uniform_plan_of_a_machine_with_many_cores_can_be_saved_and_pinned(
         assert engine.plan_for(tokens=8) == plan
 
 
-def test_a_pack_of_two_slices_finds_its_plan_again_where_more_threads_could_decode(
+def test_a_plan_under_more_threads_than_a_block_has_groups_is_found_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pack, profile = tiny_pack(slices=2), replace(PROFILE, decoders=4)
+    pack, profile = (
+        tiny_pack(slices=2),
+        replace(PROFILE, threads=4, runs={"shared": PROFILE.runs["shared"]}),
+    )
     with sti.Engine.open(pack, latency="10s", threads=1, profile=profile) as engine:
         made = engine.plan_for(tokens=16)
-    assert made.decode_threads == 2
+    assert made.threads == shared(4)
 
     def fail(*_: object, **__: object) -> Plan:
         raise AssertionError("planned again")

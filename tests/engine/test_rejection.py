@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import sti
 from sti.cli.main import main
+from sti.device.lanes import PIPELINED
 from sti.engine.answers import ClassAnswer, Label
 from sti.engine.inputs import Batch
 from sti.engine.results import make_result
@@ -41,7 +42,7 @@ def rejection(threshold: float, *, temperature: float = 1.0) -> Rejection:
 
 
 def write(path: Path, found: Rejection) -> Path:
-    return edited(tiny_pack("classification"), path, lambda item: replace(item, rejection=found))
+    return edited(tiny_pack("classification"), path, lambda item: item._replace(rejection=found))
 
 
 def opened(path: Path) -> sti.Engine:
@@ -67,7 +68,7 @@ def halving(tmp_path: Path) -> tuple[Path, list[bool]]:
 
 def classifier(found: Rejection | None) -> Manifest:
     manifest = make_manifest(Random(0))
-    return replace(manifest, task="classification", labels=NAMES, rejection=found)
+    return manifest._replace(task="classification", labels=NAMES, rejection=found)
 
 
 def answered(manifest: Manifest, logits: Any, *, loss: float = 0.0) -> sti.Result:
@@ -80,7 +81,7 @@ def answered(manifest: Manifest, logits: Any, *, loss: float = 0.0) -> sti.Resul
     rows = tuple(np.asarray(logits, dtype=np.float32))
     encoding: Any = SimpleNamespace(truncated=False)
     batch = Batch(["a text"] * len(rows), [encoding] * len(rows))
-    return make_result(manifest, batch, plan, Outcome(rows, 0, Trace({})), total_s=0.0)
+    return make_result(manifest, batch, plan, Outcome(rows, 0, Trace({}, PIPELINED)), total_s=0.0)
 
 
 logits = st.lists(
@@ -261,7 +262,7 @@ def test_run_shows_the_accuracy_to_expect_of_the_plan_once(
     path = edited(
         tiny_pack("classification"),
         tmp_path / "ranked.sti.safetensors",
-        lambda item: replace(item, quality=quality),
+        lambda item: item._replace(quality=quality),
     )
     assert main(["run", str(path), "the dog runs", *map(str, options)]) == 0
     said = capsys.readouterr().err

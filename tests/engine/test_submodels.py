@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,7 @@ def vouching(path: Path, submodel: Submodel) -> PackReader:
     """The pack, opened, as if it vouched for one more submodel."""
     reader = PackReader.open(path)
     submodels = (*reader.manifest.submodels, submodel)
-    reader.manifest = replace(reader.manifest, submodels=submodels)
+    reader.manifest = reader.manifest._replace(submodels=submodels)
     return reader
 
 

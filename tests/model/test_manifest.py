@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -25,13 +24,12 @@ from tests.support.synthetic import make_manifest
 
 SHIPPED = MODELS / "all-MiniLM-L6-v2.sti.safetensors"
 PLAIN = make_manifest(Random(5), submodels=[(1, 3, 0.5), (2, 2, 0.7)])
-RANKED = replace(
-    with_curves(Random(2), PLAIN, share=1.0),
+RANKED = with_curves(Random(2), PLAIN, share=1.0)._replace(
     task="classification",
     labels=("yes", "no"),
     submodels=(
-        replace(PLAIN.submodels[0], missing=(0.0, 1.0, 3.0), losses=(0.0, 0.25, 0.25)),
-        replace(PLAIN.submodels[1], missing=(0.0,), losses=(0.5,)),
+        PLAIN.submodels[0]._replace(missing=(0.0, 1.0, 3.0), losses=(0.0, 0.25, 0.25)),
+        PLAIN.submodels[1]._replace(missing=(0.0,), losses=(0.5,)),
         PLAIN.submodels[2],
     ),
     quality=Quality("accuracy", 500, 0.004, (0.0, 0.5, 2.0), (0.97, 0.9, 0.9)),
@@ -49,7 +47,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
 @pytest.mark.parametrize("manifest", [PLAIN, RANKED], ids=["plain", "ranked"])
 def test_a_manifest_survives_its_text(manifest: Manifest) -> None:
     found = read_manifest(manifest.to_json(), where="here")
-    assert found == replace(manifest, groups=())  # its groups are in the index
+    assert found == manifest._replace(groups=())  # its groups are in the index
     assert "groups" not in json.loads(manifest.to_json())
 
 
@@ -81,14 +79,14 @@ def test_members_of_a_later_release_are_ignored() -> None:
     def change(body: dict[str, Any]) -> None:
         body["mood"] = body["quality"]["mood"] = body["submodels"][0]["mood"] = "good"
 
-    assert read_manifest(changed(change), where="here") == replace(RANKED, groups=())
+    assert read_manifest(changed(change), where="here") == RANKED._replace(groups=())
 
 
 def test_a_submodel_loses_what_its_curve_says_or_else_what_is_missing() -> None:
     plain = Submodel(1, 1, (0,), 0.5)
     assert plain.loss_at(0.0) == 0.5 and plain.loss_at(2.0) == 2.5
     assert plain.missing_at(2.5) == 2.0 and plain.missing_at(0.4) < 0.0
-    curved = replace(plain, missing=(0.0, 1.0, 2.0), losses=(0.5, 0.5, 1.5))
+    curved = plain._replace(missing=(0.0, 1.0, 2.0), losses=(0.5, 0.5, 1.5))
     found = [curved.loss_at(missing) for missing in (0.0, 0.5, 1.0, 1.5, 2.0, 4.0)]
     assert found == [0.5, 0.5, 0.5, 1.0, 1.5, 3.5]
     assert [curved.missing_at(loss) for loss in (0.5, 1.0, 3.5)] == [1.0, 1.5, 4.0]

@@ -48,8 +48,9 @@ struct group {
     const struct sti_code *code;
     uint8_t *data;
     uint64_t data_bytes, *starts;
-    uint32_t start_count, shard_count, operand_count, rows, first, stride, flags;
-    uint64_t sizes[MOST_OPERANDS];
+    uint32_t start_count, shard_count, operand_count, flags;
+    uint64_t sizes[MOST_OPERANDS]; /* weights of each operand in a shard */
+    struct sti_operand operands[MOST_OPERANDS];
     struct sti_shard *shards;
 };
 
@@ -70,6 +71,29 @@ static uint64_t random_size(void)
     default:
         return 8 * (uint64_t)(1 + below(400));
     }
+}
+
+/* A number that divides `size`, 1 among them. */
+static uint32_t divisor(uint64_t size)
+{
+    for (int k = 0; k < 8; k++) {
+        uint32_t found = below(4) ? 8u << below(5) : 1 + below(70);
+        if (size % found == 0)
+            return found;
+    }
+    return 1;
+}
+
+/* A matrix for `slices` slices of `size` weights each, in parts, rows and columns as they come. */
+static struct sti_operand make_operand(uint64_t size, uint32_t slices)
+{
+    struct sti_operand made = {.slices = slices, .parts = below(3) ? 1 : divisor(size), .joined = below(2)};
+    size /= made.parts;
+    made.columns = divisor(size);
+    if (!below(3))
+        made.columns = (uint32_t)size / made.columns;
+    made.rows = (uint32_t)size / made.columns;
+    return made;
 }
 
 /* A list of outliers that fits; returns its length. `p` may be null, to measure with the same seed. */
@@ -136,10 +160,10 @@ static struct group make_group(void)
     for (uint32_t i = 0; i < g.operand_count; i++)
         weights += g.sizes[i] = random_size();
     g.shard_count = 1 + below(MOST_SHARDS);
-    g.rows = g.shard_count + below(2);
+    const uint32_t slices = g.shard_count + below(2);
+    for (uint32_t i = 0; i < g.operand_count; i++)
+        g.operands[i] = make_operand(g.sizes[i], slices);
     g.start_count = g.shard_count;
-    g.first = below(3) ? 0 : below(3);
-    g.stride = 1 + (below(3) ? 0 : below(3));
     g.flags = below(4) ? STI_CHECK : 0;
     g.shards = sized(sizeof(struct sti_shard) * g.shard_count);
     g.starts = sized(sizeof(uint64_t) * g.start_count);
@@ -147,7 +171,7 @@ static struct group make_group(void)
     uint64_t seeds[MOST_SHARDS];
     for (uint32_t s = 0; s < g.shard_count; s++) {
         struct sti_shard *shard = &g.shards[s];
-        shard->row = g.shard_count - 1 - s;
+        shard->row = g.shard_count - 1 - s; /* its slice */
         shard->planes = 1 + below(g.code->levels);
         g.starts[s] = at;
         for (uint32_t i = 0; i <= shard->planes; i++) {
@@ -233,6 +257,12 @@ static void damage(struct group *g)
     }
 }
 
+/* Of all slices of an operand. */
+static uint64_t bytes_of(const struct group *g, uint32_t operand)
+{
+    return g->sizes[operand] * g->operands[operand].slices;
+}
+
 /* Decode into memory with guards; what changed is checked here. */
 static int32_t decode(const struct group *g, uint32_t features, uint8_t **memory, struct sti_fault *fault)
 {
@@ -241,18 +271,18 @@ static int32_t decode(const struct group *g, uint32_t features, uint8_t **memory
     *code = *g->code;
     code->features = features;
     for (uint32_t i = 0; i < g->operand_count; i++) {
-        uint64_t bytes = g->sizes[i] * g->rows;
+        uint64_t bytes = bytes_of(g, i);
         memory[i] = sized(bytes + 2 * GUARD);
         memset(memory[i], 0xA5, bytes + 2 * GUARD);
-        operands[i] = (struct sti_operand){memory[i] + GUARD, g->rows, g->sizes[i]};
+        operands[i] = g->operands[i];
+        operands[i].at = memory[i] + GUARD;
     }
     memset(fault, 0, sizeof *fault);
     int32_t ended = sti_decode(code, g->data, g->data_bytes, g->starts, g->start_count, g->shards,
-                               g->shard_count, g->first, g->stride, operands, g->operand_count,
-                               g->flags, fault);
+                               g->shard_count, operands, g->operand_count, g->flags, fault);
     for (uint32_t i = 0; i < g->operand_count; i++)
         for (int k = 0; k < GUARD; k++)
-            if (memory[i][k] != 0xA5 || memory[i][GUARD + g->sizes[i] * g->rows + k] != 0xA5)
+            if (memory[i][k] != 0xA5 || memory[i][GUARD + bytes_of(g, i) + k] != 0xA5)
                 fail("wrote outside of an operand");
     free(operands), free(code);
     return ended;
@@ -285,7 +315,7 @@ static int try_group(void)
     if (ended != again || memcmp(&first, &second, sizeof first))
         fail("paths find different faults");
     for (uint32_t i = 0; i < g.operand_count; i++) {
-        if (memcmp(wanted[i], found[i], g.sizes[i] * g.rows + 2 * GUARD))
+        if (memcmp(wanted[i], found[i], bytes_of(&g, i) + 2 * GUARD))
             fail("paths write different weights");
         free(wanted[i]), free(found[i]);
     }

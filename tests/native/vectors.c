@@ -28,6 +28,12 @@ static void check(int right, const char *what, uint32_t features, size_t number)
     }
 }
 
+/* Of an operand's matrix and the guards on both sides. */
+static size_t bytes_of(const struct sti_operand *operand)
+{
+    return (size_t)operand->slices * operand->parts * operand->rows * operand->columns + 2 * GUARD;
+}
+
 static void try_group(const struct vector *v, uint32_t features, size_t number)
 {
     struct sti_code code;
@@ -38,16 +44,17 @@ static void try_group(const struct vector *v, uint32_t features, size_t number)
     memcpy(&code, CODES[v->code], sizeof code);
     code.features = features;
     for (uint32_t i = 0; i < v->operand_count; i++) {
-        size_t bytes = v->sizes[i] * v->shard_count + 2 * GUARD;
+        size_t bytes = bytes_of(&v->operands[i]);
         memory[i] = malloc(bytes);
         memset(memory[i], 0xA5, bytes);
-        operands[i] = (struct sti_operand){memory[i] + GUARD, v->shard_count, v->sizes[i]};
+        operands[i] = v->operands[i];
+        operands[i].at = memory[i] + GUARD;
     }
     uint64_t start = 0;
-    int32_t ended = sti_decode(&code, v->data, v->data_bytes, &start, 1, v->shards, v->shard_count, 0,
-                               1, operands, v->operand_count, STI_CHECK, &fault);
+    int32_t ended = sti_decode(&code, v->data, v->data_bytes, &start, 1, v->shards, v->shard_count,
+                               operands, v->operand_count, STI_CHECK, &fault);
     for (uint32_t i = 0; i < v->operand_count; i++) {
-        crc = sti_crc32(memory[i], v->sizes[i] * v->shard_count + 2 * GUARD, crc, features);
+        crc = sti_crc32(memory[i], bytes_of(&v->operands[i]), crc, features);
         free(memory[i]);
     }
     if (v->what)

@@ -37,7 +37,7 @@ def test_groups_go_into_the_index_as_they_came_out_of_it(pack: Path) -> None:
         for name in INDEX:
             np.testing.assert_array_equal(arrays[name], reader.resident(name))
             assert arrays[name].dtype == reader.resident(name).dtype
-        assert index_hash(arrays) == reader.manifest.sha256.index
+        assert index_hash(arrays) == reader.manifest.sha256.of_index
 
 
 def put(place: tuple[int, ...], value: float) -> Callable[[np.ndarray], object]:

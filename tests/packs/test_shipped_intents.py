@@ -15,6 +15,7 @@ import pytest
 import sti
 from shard_tools.data.rows import read_rows
 from sti.cli.main import main
+from sti.device.lanes import PIPELINED
 from sti.pack.verify import verify
 from tests.support.packs import PROFILE
 from tests.support.paths import ROOT
@@ -64,7 +65,8 @@ def test_plans_under_time_pressure_use_smaller_submodels_that_still_answer(
     assert whole is not None
     sizes = []
     for share, least in ((0.6, 0.9), (0.1, 0.85)):
-        engine.set_target(latency=timedelta(seconds=whole.total_s * PROFILE.jitter * share))
+        jitter = PROFILE.run(PIPELINED).jitter
+        engine.set_target(latency=timedelta(seconds=whole.total_s * jitter * share))
         plan = engine.plan_for(tokens=16)
         assert plan.predicted is not None and plan.predicted.quality is not None
         assert plan.predicted.total_s <= whole.total_s * share

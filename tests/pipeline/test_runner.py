@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -16,14 +18,16 @@ from sti.backend.onnxruntime.compute import OrtBackend
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import NumpyDecoder
 from sti.codec.pieces import Fault, GroupDecoder
-from sti.errors import PackCorruptError
+from sti.device.lanes import PIPELINED, SEQUENTIAL, LaneThreads, lane_of, same_work, shared
+from sti.errors import PackCorruptError, RunError
 from sti.model.workload import Workload
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode, Outcome, Runner
 from sti.pipeline.trace import Recorder
 from sti.planning.downgrade import Downgrade, downgraded
-from sti.planning.plan import Plan, PlanRequest
+from sti.planning.lane_threads import shares_of
+from sti.planning.plan import Plan, PlanRequest, connect_name
 from sti.planning.step_jobs import prepare
 from sti.planning.uniform import uniform_plan
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
@@ -34,7 +38,11 @@ from tests.support.paths import ROOT
 MIXED = (*TEXTS, "the dog runs under the table " * 6)
 """Of such different lengths that they make several groups."""
 
-MODES: tuple[Mode, ...] = ("sequential", "pipelined")
+THREADS = (SEQUENTIAL, PIPELINED, shared(1), shared(2), shared(3), shared(4), shared(5))
+"""Blocks have two groups: from four threads on, each is computed in shares."""
+LANES = 5
+"""Of the back ends here: as many as the most threads that share steps."""
+every_kind = pytest.mark.parametrize("threads", THREADS, ids=str)
 
 
 class Failure(Exception):
@@ -42,11 +50,22 @@ class Failure(Exception):
 
 
 class FailsOnce(NumpyBackend):
-    """Fails at the third step that it is asked for."""
+    """Fails once, at what ``at`` names."""
+
+    at = ""
 
     def note(self, what: str, layer: int, kind: str) -> None:
         super().note(what, layer, kind)
-        if [asked[0] for asked in self.asked].count("step") == 3 and what == "step":
+        last = (layer, kind) == (self.residents.manifest.groups[-1].layer, "ffn")
+        count = [asked[0] for asked in self.asked].count(what)
+        here = {
+            "first step": what == "step" and count == 1,
+            "third step": what == "step" and count == 3,
+            "first connect": what == "connect" and count == 1,
+            "last connect": what == "connect" and last,
+        }
+        if here.get(self.at):
+            self.at = ""
             raise Failure
 
 
@@ -55,16 +74,14 @@ class Finds(NumpyBackend):
 
     fault = Fault(1, 2, "checksum")
 
-    @property
-    def decoder(self) -> GroupDecoder:
-        sound, fault = super().decoder, self.fault
+    def decoder(self, variant: str) -> GroupDecoder:
+        sound, fault = super().decoder(variant), self.fault
         checksum = self.residents.manifest.groups[-1].outlier_checksums[fault.row]
 
         class Decoder(NumpyDecoder):
             def decode(self, data, starts, shards, operands, **rest):  # type: ignore[no-untyped-def]
                 found = sound.decode(data, starts, shards, operands, **rest)
-                rows = shards[rest.get("first", 0) :: rest.get("stride", 1)]
-                for row in rows[rows["row"] == fault.row]:
+                for row in shards[shards["row"] == fault.row]:
                     here = int(row["pieces"]["checksum"][0]) == checksum
                     if here and int(row["planes"]) >= fault.piece:
                         return fault
@@ -88,9 +105,9 @@ def running(reader: PackReader, backend: Backend) -> Iterator[Runner]:
         runner.close()
 
 
-def plan_of(reader: PackReader, decode_threads: int = 1) -> Plan:
+def plan_of(reader: PackReader, threads: LaneThreads = PIPELINED) -> Plan:
     request = PlanRequest(reader.manifest, reader.pack_id, Workload(8, 8))
-    return uniform_plan(request, bits=4, decode_threads=decode_threads)
+    return replace(uniform_plan(request, bits=4), threads=threads)
 
 
 def run(
@@ -98,11 +115,10 @@ def run(
     reader: PackReader,
     mode: Mode = "pipelined",
     *,
-    decode_threads: int = 1,
     adapt: bool = False,
     plan: Plan | None = None,
 ) -> Outcome:
-    plan = plan or plan_of(reader, decode_threads)
+    plan = plan or plan_of(reader)
     tokenizer = Tokenizer(
         TokenizerSpec.from_json(reader.manifest.tokenizer), reader.resident(VOCABULARY).tobytes()
     )
@@ -116,20 +132,89 @@ def run(
     )
 
 
-@pytest.mark.parametrize("decode_threads", [1, 2, 3])
-def test_a_pipeline_over_any_back_end_equals_one_lane_after_the_other(
-    reader: PackReader, decode_threads: int
+@every_kind
+def test_threads_over_any_back_end_equal_one_thread_that_does_it_all(
+    reader: PackReader, threads: LaneThreads
 ) -> None:
-    with running(reader, NumpyBackend(reader)) as runner:
+    with running(reader, NumpyBackend(reader, lanes=LANES)) as runner:
         expected = run(runner, reader, "sequential")
-        found = run(runner, reader, decode_threads=decode_threads)
-    np.testing.assert_array_equal(found.outputs, expected.outputs)
-    assert found.bytes_read == expected.bytes_read > 0
+        for _ in range(3):
+            found = run(runner, reader, plan=plan_of(reader, threads))
+            np.testing.assert_array_equal(found.outputs, expected.outputs)
+            assert found.bytes_read == expected.bytes_read > 0
+
+
+def test_a_plan_for_more_threads_than_there_are_is_refused(reader: PackReader) -> None:
+    with running(reader, NumpyBackend(reader, lanes=2)) as runner:
+        with pytest.raises(RunError, match="plan computes on 9 threads, the back end on 2"):
+            run(runner, reader, plan=plan_of(reader, shared(9)))
+        assert run(runner, reader, plan=plan_of(reader, shared(2))).trace.threads == shared(2)
+
+
+@every_kind
+def test_every_step_and_connect_is_in_the_trace_once(
+    reader: PackReader, threads: LaneThreads
+) -> None:
+    plan = plan_of(reader, threads)
+    with running(reader, NumpyBackend(reader, lanes=LANES)) as runner:
+        trace = run(runner, reader, plan=plan).trace
+    blocks = dict.fromkeys((step.layer, step.kind) for step in plan.steps)
+    steps = sorted(step.name for step in plan.steps)
+    shared_out = steps * len(shares_of(2, threads.compute))
+    for work, expected in (
+        ("storage", [*steps, "embeddings"]),
+        ("decode", shared_out),
+        ("compute", [*shared_out, *(connect_name(*block) for block in blocks), "embed", "head"]),
+    ):
+        spans = [
+            span for lane in trace.lanes if same_work(lane, work) for span in trace.lanes[lane]
+        ]
+        assert sorted(span.name for span in spans) == sorted(expected)
+    for thread in range(threads.compute):  # decodes or computes, one after the other
+        names = [lane_of("compute", thread)]
+        names += [] if threads.decode else [lane_of("decode", thread)]
+        ends = 0.0
+        for span in sorted(span for name in names for span in trace.lanes.get(name, ())):
+            assert span.start_s >= ends
+            ends = span.end_s
+
+
+@every_kind
+def test_a_block_is_computed_after_the_one_before_is_connected(
+    reader: PackReader, threads: LaneThreads
+) -> None:
+    backend = NumpyBackend(reader, lanes=LANES)
+    with running(reader, backend) as runner:
+        run(runner, reader, plan=plan_of(reader, threads))
+    blocks = list(dict.fromkeys((layer, kind) for _, layer, kind in backend.asked))
+    order = [blocks.index((layer, kind)) for _, layer, kind in backend.asked]
+    assert order == sorted(order)
+    for block in blocks:
+        asked = [what for what, *which in backend.asked if tuple(which) == block]
+        steps = asked.count("step")
+        assert asked == ["step"] * steps + ["connect"] * (len(asked) - steps)
+
+
+def test_threads_that_share_steps_compute_side_by_side(reader: PackReader) -> None:
+    """Two threads must both be inside a step of the same block, or neither gets out."""
+
+    class Meets(NumpyBackend):
+        meeting = threading.Barrier(2)
+
+        def note(self, what: str, layer: int, kind: str) -> None:
+            super().note(what, layer, kind)
+            if what == "step":
+                self.meeting.wait(timeout=20)
+
+    backend = Meets(reader, lanes=2)
+    with running(reader, backend) as runner:
+        found = run(runner, reader, plan=plan_of(reader, shared(2)))
+    assert {"compute", "compute 1"} <= set(found.trace.lanes)
 
 
 def test_back_ends_give_the_same_answers(reader: PackReader) -> None:
     answers = []
-    for backend in (NumpyBackend(reader), OrtBackend(reader, threads=1)):
+    for backend in (NumpyBackend(reader), OrtBackend(reader, lanes=1)):
         with running(reader, backend) as runner:
             answers.append(np.array(run(runner, reader).outputs))
     np.testing.assert_allclose(answers[0], answers[1], atol=2e-3)
@@ -146,19 +231,24 @@ def test_every_group_of_sentences_is_computed_step_after_step(reader: PackReader
     assert steps == [step for step in order for _ in range(batches)]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@every_kind
+@pytest.mark.parametrize("at", ["first step", "third step", "first connect", "last connect"])
 def test_a_back_end_that_fails_ends_the_run_and_leaves_the_runner_usable(
-    reader: PackReader, mode: Mode
+    reader: PackReader, threads: LaneThreads, at: str
 ) -> None:
-    with running(reader, NumpyBackend(reader)) as runner:
-        expected = run(runner, reader)
-    with running(reader, FailsOnce(reader)) as runner:
+    plan = plan_of(reader, threads)
+    with running(reader, NumpyBackend(reader, lanes=LANES)) as runner:
+        expected = run(runner, reader, plan=plan)
+    backend = FailsOnce(reader, lanes=LANES)
+    backend.at = at
+    with running(reader, backend) as runner:
         with pytest.raises(Failure):
-            run(runner, reader, mode)
-        np.testing.assert_array_equal(run(runner, reader, mode).outputs, expected.outputs)
+            run(runner, reader, plan=plan)
+        np.testing.assert_array_equal(run(runner, reader, plan=plan).outputs, expected.outputs)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sti-")]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@every_kind
 @pytest.mark.parametrize("adapt", [False, True])
 @pytest.mark.parametrize(
     ("fault", "named"),
@@ -170,34 +260,33 @@ def test_a_back_end_that_fails_ends_the_run_and_leaves_the_runner_usable(
     ],
 )
 def test_what_cannot_be_left_out_is_told_with_pack_and_place(
-    reader: PackReader, mode: Mode, adapt: bool, fault: Fault, named: str
+    reader: PackReader, threads: LaneThreads, adapt: bool, fault: Fault, named: str
 ) -> None:
     last = reader.manifest.groups[-1]
-    backend = Finds(reader)
+    backend = Finds(reader, lanes=LANES)
     backend.fault = fault
     place = f"{reader.path}: layer 2 ffn, group {last.number}, slice {last.first + 1}, {named}"
     with running(reader, backend) as runner, pytest.raises(PackCorruptError, match=place):
-        run(runner, reader, mode, adapt=adapt)
+        run(runner, reader, plan=plan_of(reader, threads), adapt=adapt)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("decode_threads", [1, 2, 3])
+@every_kind
 def test_a_damaged_plane_is_left_out_where_that_is_allowed(
-    reader: PackReader, mode: Mode, decode_threads: int
+    reader: PackReader, threads: LaneThreads
 ) -> None:
-    last, plan = reader.manifest.groups[-1], plan_of(reader, decode_threads)
+    last, plan = reader.manifest.groups[-1], plan_of(reader, threads)
     expected = Downgrade(last.layer, last.kind, last.number, 3, last.first + 1)
-    with running(reader, Finds(reader)) as runner:
-        found = run(runner, reader, mode, plan=plan, adapt=True)
+    with running(reader, Finds(reader, lanes=LANES)) as runner:
+        found = run(runner, reader, plan=plan, adapt=True)
         with pytest.raises(PackCorruptError, match="plane of 3 bits"):
-            run(runner, reader, mode, plan=plan)
+            run(runner, reader, plan=plan)
     assert found.trace.downgrades == (expected,)
     assert any(expected.step in str(event) for event in found.trace.to_chrome(plan)["traceEvents"])
     less = downgraded(plan, reader.manifest, found.trace.downgrades)
     assert less.steps[:-1] == plan.steps[:-1] and less.steps[-1].counts == (2, 0, 0, 0, 0)
-    with running(reader, NumpyBackend(reader)) as runner:
-        again = run(runner, reader, mode, plan=less)
-        whole = run(runner, reader, mode, plan=plan)
+    with running(reader, NumpyBackend(reader, lanes=LANES)) as runner:
+        again = run(runner, reader, plan=less)
+        whole = run(runner, reader, plan=plan)
     np.testing.assert_array_equal(found.outputs, again.outputs)
     assert (np.array(found.outputs) != np.array(whole.outputs)).any()
 
@@ -208,12 +297,13 @@ def test_running_over_another_back_end_needs_no_onnxruntime() -> None:
         "sys.modules['onnxruntime'] = None\n"
         "from sti.calibration.lane_timer import LaneTimer\n"
         "from sti.pack.pack_reader import PackReader\n"
+        "from sti.planning.lane_threads import lane_choices\n"
         "from tests.support.numpy_backend import NumpyBackend\n"
         f"with PackReader.open({str(tiny_pack())!r}) as reader:\n"
-        "    timer = LaneTimer(reader, NumpyBackend(reader))\n"
+        "    timer = LaneTimer(reader, NumpyBackend(reader), lane_choices(1, cores=2))\n"
         "    seen = timer.observe(0.01)\n"
         "    timer.close()\n"
-        "assert seen.pipelined and seen.steps\n"
+        "assert seen.runs and seen.steps\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

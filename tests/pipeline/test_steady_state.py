@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
 import sti
 from sti.calibration.sample_texts import SampleTexts
 from sti.device import host
+from sti.device.lanes import PIPELINED, SEQUENTIAL, LaneThreads, shared
 from tests.support.paths import MODELS
 
 PACK = MODELS / "all-MiniLM-L6-v2.sti.safetensors"
@@ -21,15 +23,18 @@ SLACK = 1 << 20
 
 @pytest.fixture
 def engine() -> sti.Engine:
-    return sti.Engine.open(PACK, fidelity=4, preload="1MB", threads=1)
+    return sti.Engine.open(PACK, fidelity=4, preload="1MB", threads=2)
 
 
+@pytest.mark.parametrize("threads", [SEQUENTIAL, PIPELINED, shared(2)], ids=str)
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 16), (1, 128), (4, 24)])
 def test_no_large_allocation_in_the_steady_state(
-    engine: sti.Engine, batch: int, tokens: int
+    engine: sti.Engine, threads: LaneThreads, batch: int, tokens: int
 ) -> None:
     with engine:
         texts = SampleTexts(engine.reader).texts(batch, tokens)
+        plan = engine.plan_for(tokens=tokens, batch=batch)
+        engine.set_target(plan=replace(plan, threads=threads))
         for _ in range(3):
             engine.run(texts)
             engine.preloaded()

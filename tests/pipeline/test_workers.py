@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sti.pipeline.workers import Channel, Worker
+from sti.pipeline.workers import Channel, Latch, Worker, wait_for_all
 
 
 def test_worker_runs_jobs_in_order_and_ends_with_close() -> None:
@@ -71,3 +71,59 @@ def test_broken_channel_wakes_who_waits() -> None:
     for thread in threads:
         thread.join(5)
     assert len(caught) == 3
+
+
+def test_latch_holds_until_it_is_open_and_then_lets_everybody_pass() -> None:
+    latch, passed = Latch(), list[int]()
+
+    def pass_through(number: int) -> None:
+        latch.wait()
+        passed.append(number)
+
+    threads = [threading.Thread(target=pass_through, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    assert not latch.wait(0.05) and not passed
+    latch.open()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(passed) == [0, 1, 2]
+    assert latch.wait()
+    latch.fail(ValueError("too late"))
+    assert latch.wait(0)
+
+
+def test_latch_that_fails_raises_in_all_who_wait_and_in_later_ones() -> None:
+    latch, caught = Latch(), list[BaseException]()
+
+    def wait() -> None:
+        try:
+            latch.wait()
+        except ValueError as error:
+            caught.append(error)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    latch.fail(ValueError("gone"))
+    for thread in threads:
+        thread.join(20)
+    assert len(caught) == 3
+    with pytest.raises(ValueError, match="gone"):
+        latch.wait()
+
+
+def test_waiting_for_all_goes_on_after_an_interrupt() -> None:
+    """Even where the interrupt comes while the last one is waited for."""
+    first, second, stopped = Latch(), Latch(), list[BaseException]()
+    first.fail(KeyboardInterrupt())  # stands for an interrupt of whoever waits
+
+    def stop(error: BaseException) -> None:
+        stopped.append(error)
+        if len(stopped) == 2:
+            first.open()
+            threading.Timer(0.05, second.open).start()
+
+    wait_for_all([first, second], stop)
+    assert [type(error) for error in stopped] == [KeyboardInterrupt] * 2
+    assert second.wait(0)

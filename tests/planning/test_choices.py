@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sti.arrays import Float64Array
+from sti.device.lanes import PIPELINED
 from sti.model.workload import Workload
 from sti.planning.choices import MOST_CHOICES, Choices
 from sti.planning.cost_model import run_costs
@@ -25,23 +26,25 @@ def choices_of(
     manifest = make_manifest(
         rng, layers=1, slices=slices, ladder=ladder, groups=(groups, 1), orders="ranked"
     )
-    costs = run_costs(manifest, make_profile(), Workload(1, 8), slices, threads=1)
-    options = tabulate(manifest.block(0, "attention"), slices, costs)
+    costs = run_costs(manifest, make_profile(), Workload(1, 8), slices, threads=PIPELINED)
+    options = tabulate(manifest.block(0, "attention"), slices, costs, {})
     read_s: Float64Array = options.read_bytes * 1e-9 + options.requests * 6e-5
-    worth = np.array([[rng.uniform(0.0, 2e3) for _ in range(groups)] for _ in range(2)])
+    worth = np.array([[rng.uniform(0.0, 2e3) for _ in range(groups)] for _ in range(3)])
     nothing = np.zeros(0)
     multipliers = Multipliers(
         multiplier=2e3,
         storage=worth[0],
         decode=worth[1],
+        compute=worth[2],
         mean_s=nothing,
         read=np.ones(groups, bool),
         bound=0.0,
         multipliers=nothing,
         bases=nothing,
     )
-    cost = (worth[0, :, None] + 2.0) * read_s + (worth[1, :, None] + 2.0) * options.decode_s
-    return options, Choices(options, read_s, multipliers), cost
+    tables = (read_s, options.decode_s, options.compute_s)
+    cost = sum((each[:, None] + 2.0) * table for each, table in zip(worth, tables, strict=True))
+    return options, Choices(options, read_s, multipliers), np.asarray(cost)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])

@@ -23,10 +23,9 @@ from tests.support.synthetic import LADDER, make_manifest, make_profile
 
 PACK = "0123456789abcdef"
 QUALITY = Quality("accuracy", 500, 0.005, (0.0, 9.0), (0.97, 0.4))
-MANIFEST = replace(
-    make_manifest(
-        Random(3), slices=5, ladder=LADDER, groups=(3, 2), submodels=[(2, 3, 0.5), (1, 5, 0.7)]
-    ),
+MANIFEST = make_manifest(
+    Random(3), slices=5, ladder=LADDER, groups=(3, 2), submodels=[(2, 3, 0.5), (1, 5, 0.7)]
+)._replace(
     quality=QUALITY,
 )
 PROFILE = make_profile(bytes_per_s=3e8, jitter=1.0)
@@ -35,7 +34,7 @@ PROFILE = make_profile(bytes_per_s=3e8, jitter=1.0)
 def plan_of(width: int, preload: int, *, share: float | None) -> Plan:
     """A plan for the submodel of that width: all at 8 bits, or what is best in a share of that."""
     submodels = tuple(s for s in MANIFEST.submodels if (s.depth, s.width) == (2, width))
-    manifest = replace(MANIFEST, submodels=submodels)
+    manifest = MANIFEST._replace(submodels=submodels)
     request = PlanRequest(manifest, PACK, Workload(1, 64), Target(None, preload))
     whole = uniform_plan(request, bits=8, width=width, profile=PROFILE)
     if share is None:
@@ -126,7 +125,7 @@ def test_a_plan_that_was_pinned_without_a_profile_stays_without_a_prediction() -
 
 
 def test_a_pack_without_quality_gets_no_quality() -> None:
-    manifest = replace(MANIFEST, quality=None)
+    manifest = MANIFEST._replace(quality=None)
     request = PlanRequest(manifest, PACK, Workload(1, 64))
     plan = uniform_plan(request, bits=8, profile=PROFILE)
     found = downgraded(plan, manifest, [Downgrade(1, "attention", 2, 6, 4)]).predicted

@@ -8,6 +8,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from sti.device.lanes import PIPELINED
 from sti.model.workload import Workload
 from sti.planning.cost_model import run_costs
 from sti.planning.fewest_bytes import fewest_bytes
@@ -19,8 +20,8 @@ COSTS_OF = make_profile()
 
 def tables(seed: int, *, slices: int = 3, groups: tuple[int, int] = (1, 1)) -> OptionTables:
     manifest = make_manifest(Random(seed), layers=1, slices=slices, groups=groups, orders="ranked")
-    costs = run_costs(manifest, COSTS_OF, Workload(1, 8), slices, threads=1)
-    return tabulate(manifest.groups, slices, costs)
+    costs = run_costs(manifest, COSTS_OF, Workload(1, 8), slices, threads=PIPELINED)
+    return tabulate(manifest.groups, slices, costs, {})
 
 
 def taken(options: OptionTables, counts: list[tuple[int, ...]]) -> tuple[float, int]:

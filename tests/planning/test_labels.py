@@ -9,9 +9,10 @@ from random import Random
 import numpy as np
 import pytest
 
+from sti.device.lanes import LaneThreads
 from sti.planning.beam_search import Search
 from sti.planning.labels import Labels
-from tests.planning.test_beam_search import task_of
+from tests.planning.test_beam_search import KINDS, task_of
 from tests.support.brute_force import random_instance
 
 
@@ -21,19 +22,20 @@ def flat(labels: Labels) -> dict[str, list[float]]:
     for field in fields(labels):
         value = getattr(labels, field.name)
         parts = value if isinstance(value, tuple) else [value]
-        if isinstance(value, dict):
-            parts = [end for kind in sorted(value) for end in value[kind]]
         for place, part in enumerate(parts):
             found[f"{field.name} {place}"] = part.tolist()
     return found
 
 
-@pytest.mark.parametrize("seed", range(25))
-def test_many_choices_for_several_groups_are_those_made_one_by_one(seed: int) -> None:
+@pytest.mark.parametrize("threads", KINDS, ids=str)
+@pytest.mark.parametrize("seed", range(10))
+def test_many_choices_for_several_groups_are_those_made_one_by_one(
+    seed: int, threads: LaneThreads
+) -> None:
     rng = Random(seed)
-    task = task_of(random_instance(rng))
+    task = task_of(random_instance(rng, threads))
     search = Search(task)
-    pipeline, options = search.pipeline, search.options
+    pipeline, options = search.simulated, search.options
     preload = rng.choice((0, rng.randrange(1, 300_000), task.preload_bytes))
     usable = [np.flatnonzero(np.isfinite(loss)).tolist() for loss in options.loss]
     count = len(usable)
@@ -48,7 +50,7 @@ def test_many_choices_for_several_groups_are_those_made_one_by_one(seed: int) ->
     before, found = pipeline.extend(labels, groups, choices)
     assert len(found.loss) == 5 * len(rows)
     index = np.array(sorted(rng.sample(range(len(found.loss)), len(found.loss) // 2)))
-    kept = pipeline.follow(before, groups[-1], found, index)
+    kept = pipeline.follow(before, found, index)
     alone = alone.take(index // len(rows))
     for place, k in enumerate(groups):
         alone = pipeline.advance(alone, k, choices[index % len(rows), place])

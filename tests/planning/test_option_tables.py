@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from math import comb
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sti.model.fidelity import fidelities, groups_of, loss_of, uniform_counts
+from sti.device.lanes import PIPELINED, SEQUENTIAL, shared
+from sti.model.fidelity import fidelities, groups_of, uniform_counts
 from sti.model.group_layout import group_ranges
-from sti.model.manifest import SliceGroup, Submodel
+from sti.model.manifest import Manifest, SliceGroup, Submodel
 from sti.model.workload import Workload
 from sti.planning.cost_model import RunCosts, run_costs
+from sti.planning.expected_loss import loss_of_steps
 from sti.planning.option_tables import MOST_OPTIONS, OptionTables, staircases, tabulate
-from sti.planning.timeline import rounds_s
+from sti.planning.preload_placement import place
+from sti.planning.variants import rounding_loss
 from sti.storage.byte_ranges import skip, total_bytes
 from tests.support.synthetic import LADDER, make_manifest, make_profile
 
-Case = tuple[list[SliceGroup], int, RunCosts, OptionTables]
-"""The groups in use at a width, and their tables."""
+
+class Case(NamedTuple):
+    """The groups in use at a width, and their tables."""
+
+    manifest: Manifest
+    groups: list[SliceGroup]
+    width: int
+    costs: RunCosts
+    rounding: Mapping[int, float]
+    options: OptionTables
 
 
 @st.composite
@@ -39,16 +53,18 @@ def cases(draw: st.DrawFn) -> Case:
         attention_weights=weights,
         groups=groups,
     )
-    threads = draw(st.integers(1, 3))
-    costs = run_costs(manifest, make_profile(), Workload(1, 8), width, threads=threads)
+    threads = draw(st.sampled_from((SEQUENTIAL, PIPELINED, shared(2), shared(3))))
+    profile = make_profile(kinds=(threads,), narrow=draw(st.sampled_from((None, 0.6))))
+    costs = run_costs(manifest, profile, Workload(1, 64), width, threads=threads)
     used = groups_of(manifest, Submodel(1, width, (0,), 0.0))
-    return used, width, costs, tabulate(used, width, costs)
+    rounding = rounding_loss(manifest)
+    return Case(manifest, used, width, costs, rounding, tabulate(used, width, costs, rounding))
 
 
 @settings(max_examples=40)
 @given(cases())
 def test_tables_say_what_the_run_time_will_read_and_decode(case: Case) -> None:
-    groups, width, costs, options = case
+    manifest, groups, width, costs, _, options = case
     submodel = Submodel(1, width, (0,), 0.0)
     for k, group in enumerate(groups):
         for option in range(len(options.used[k])):
@@ -57,17 +73,20 @@ def test_tables_say_what_the_run_time_will_read_and_decode(case: Case) -> None:
             assert options.read_bytes[k, option] == total_bytes(ranges)
             assert options.requests[k, option] == len(ranges)
             bits = fidelities(group, counts)
-            decode_s = rounds_s(costs.decode_s(group, bits), counts[0], costs.threads)
+            decode_s = costs.decode_s(group, Counter(filter(None, bits)))
             assert options.decode_s[k, option] == pytest.approx(decode_s)
             if np.isfinite(options.loss[k, option]):
-                loss = loss_of(submodel, [group], [counts])
+                steps = place([group], [counts], 0, costs.variants)
+                compute_s = costs.compute_s(group, steps[0].variant)
+                assert options.compute_s[k, option] == pytest.approx(compute_s)
+                loss = loss_of_steps(manifest, submodel, [group], steps)
                 assert options.loss[k, option] == pytest.approx(loss)
 
 
 @settings(max_examples=60)
 @given(cases(), st.floats(0.0, 1.0))
 def test_breaks_say_how_many_requests_a_preload_leaves(case: Case, share: float) -> None:
-    groups, _, _, options = case
+    groups, options = case.groups, case.options
     for k, group in enumerate(groups):
         for option in range(len(options.used[k])):
             ranges = group_ranges(group, options.counts(k, option))
@@ -80,15 +99,15 @@ def test_breaks_say_how_many_requests_a_preload_leaves(case: Case, share: float)
 @settings(max_examples=40)
 @given(cases())
 def test_rows_are_filled_up_with_options_that_are_never_chosen(case: Case) -> None:
-    groups, width, costs, options = case
+    _, groups, width, costs, rounding, options = case
     for k, group in enumerate(groups):
         count, used, planes = len(options.used[k]), group.used(width), len(group.planes)
         assert count == comb(used + planes - 1, planes - 1)
         assert (options.used[k][:, 0] == used).all()
         assert np.isinf(options.loss[k, count:]).all()
-        alone = tabulate([group], width, costs)
+        alone = tabulate([group], width, costs, rounding)
         assert alone.loss.shape == (1, count)
-        for name in ("loss", "decode_s", "read_bytes", "requests"):
+        for name in ("loss", "decode_s", "compute_s", "read_bytes", "requests"):
             found, same = getattr(options, name)[k], getattr(alone, name)[0]
             assert found[:count].tolist() == same.tolist()
             assert name == "loss" or (found[count:] == found[0]).all()
@@ -99,7 +118,7 @@ def test_rows_are_filled_up_with_options_that_are_never_chosen(case: Case) -> No
 @settings(max_examples=40)
 @given(cases())
 def test_uniform_options_bring_all_slices_in_use_to_one_fidelity(case: Case) -> None:
-    groups, width, _, options = case
+    groups, width, options = case.groups, case.width, case.options
     assert options.uniform.shape == (len(groups[0].planes), len(groups))
     for k, group in enumerate(groups):
         for plane, option in zip(group.planes, options.uniform[:, k].tolist(), strict=True):
@@ -110,7 +129,7 @@ def test_uniform_options_bring_all_slices_in_use_to_one_fidelity(case: Case) -> 
 @settings(max_examples=60)
 @given(cases())
 def test_only_staircases_that_read_a_shard_for_nothing_are_left_out(case: Case) -> None:
-    groups, _, _, options = case
+    groups, options = case.groups, case.options
     for k, group in enumerate(groups):
         reached: dict[tuple[int, ...], list[tuple[bool, tuple[int, ...]]]] = {}
         for option in range(len(options.used[k])):

@@ -11,18 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sti.device.lanes import PIPELINED, SEQUENTIAL, LaneThreads, shared
 from sti.errors import PlanError
 from sti.model.fidelity import fidelities
 from sti.model.quality import Quality
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
-from sti.planning.plan import Plan, PlanRequest, PlanStep, Target
+from sti.planning.plan import NARROW, VARIANTS, Plan, PlanRequest, PlanStep, Target
 from sti.planning.uniform import uniform_plan
+from sti.planning.variants import NARROW_MOST_BITS
 from tests.support.synthetic import make_manifest, make_profile
 
 PACK = "0123456789abcdef"
-MANIFEST = replace(
-    make_manifest(Random(3), groups=(2, 1), submodels=[(1, 2, 0.5), (2, 1, 0.7)]),
+MANIFEST = make_manifest(Random(3), groups=(2, 1), submodels=[(1, 2, 0.5), (2, 1, 0.7)])._replace(
     quality=Quality("accuracy", 500, 0.005, (0.0, 5.0), (0.97, 0.4)),
 )
 WORKLOAD = Workload(2, 16)
@@ -98,7 +99,9 @@ def test_a_plan_without_a_quality_is_read_as_one_of_an_earlier_release() -> None
         ("target.preload_bytes", -1),
         ("depth", 0),
         ("width", True),
-        ("decode_threads", 0),
+        ("threads", 2),
+        ("threads.compute", ...),
+        ("threads.compute", -1),
         ("read_ahead", 0),
         ("steps", {}),
         ("steps", [3]),
@@ -172,6 +175,34 @@ def test_a_plan_for_another_pack_or_submodel_is_refused(
     assert str(error.value).startswith("my plan: ")
 
 
+@pytest.mark.parametrize("threads", [(1, 2, 1), (0, 0, 2), (1, 1, 2), (0, 1, 1), (1, 0, 0)])
+def test_threads_that_nobody_knows_how_to_use_together_are_refused(
+    threads: tuple[int, int, int],
+) -> None:
+    plan = replace(good_plan(), threads=LaneThreads(*threads))
+    message = f"storage {threads[0]}, decode {threads[1]}, compute {threads[2]}; make the plan"
+    with pytest.raises(PlanError, match=message):
+        check_plan(plan, MANIFEST, PACK, where="my plan")
+
+
+@pytest.mark.parametrize("threads", [SEQUENTIAL, PIPELINED, shared(1), shared(64)], ids=str)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_known_kind_of_threads_and_variant_is_accepted(
+    threads: LaneThreads, variant: str
+) -> None:
+    plan = good_plan(2)
+    steps = tuple(step._replace(variant=variant) for step in plan.steps)
+    plan = replace(plan, threads=threads, steps=steps)
+    check_plan(plan, MANIFEST, PACK, where="plan")
+    assert Plan.from_text(plan.to_text(), where="plan.json") == plan
+
+
+def test_the_names_of_a_plans_work_are_its_steps_and_what_connects_their_blocks() -> None:
+    plan = good_plan(depth=1, width=2)
+    steps = {"0 attention 0", "0 attention 1", "0 ffn 0"}
+    assert plan.work_names == steps | {"0 attention connect", "0 ffn connect"}
+
+
 @pytest.mark.parametrize("change", [{"variant": "rounded"}, {"device": "kitchen"}], ids=str)
 def test_steps_of_a_later_release_are_refused_by_name(change: dict[str, Any]) -> None:
     plan = good_plan()
@@ -179,6 +210,20 @@ def test_steps_of_a_later_release_are_refused_by_name(change: dict[str, Any]) ->
     (named,) = change.values()
     with pytest.raises(PlanError, match=f"0 attention 0.*{named}.*make the plan again"):
         check_plan(plan, MANIFEST, PACK, where="my plan")
+
+
+def test_a_narrow_step_of_more_bits_than_narrow_ones_may_have_is_refused() -> None:
+    for bits in MANIFEST.ladder:
+        plan = good_plan(bits)
+        step = plan.steps[1]._replace(variant=NARROW)
+        plan = replace(plan, steps=(plan.steps[0], step, *plan.steps[2:]))
+        if bits <= NARROW_MOST_BITS:
+            check_plan(plan, MANIFEST, PACK, where="my plan")
+            continue
+        message = f"my plan: step '0 attention 1': variant 'narrow' .* has {bits}; make the plan"
+        with pytest.raises(PlanError, match=message):
+            check_plan(plan, MANIFEST, PACK, where="my plan")
+    assert MANIFEST.ladder[0] <= NARROW_MOST_BITS < MANIFEST.ladder[-1]
 
 
 @pytest.mark.parametrize(("place", "group"), [(0, 1), (1, 0), (1, 2), (2, 1), (3, -1)], ids=str)

@@ -17,7 +17,15 @@ import pytest
 
 import sti
 from benchmarks import planner_gap
-from sti.device.lanes import COMPUTE, DECODE, STORAGE
+from sti.device.lanes import (
+    COMPUTE,
+    DECODE,
+    PIPELINED,
+    SEQUENTIAL,
+    STORAGE,
+    LaneThreads,
+    shared,
+)
 from sti.errors import InfeasibleError, InputError, PlanError, ProfileError
 from sti.model.fidelity import fidelities
 from sti.model.group_layout import group_ranges
@@ -26,7 +34,10 @@ from sti.model.quality import Quality
 from sti.model.workload import Workload
 from sti.planning.beam_search import Search
 from sti.planning.check import check_plan
-from sti.planning.plan import PLANNING, Plan, PlanRequest, Prediction, Target
+from sti.planning.cost_model import promised_s
+from sti.planning.lane_threads import are_known, lane_choices, usual_threads
+from sti.planning.plan import EXACT, PLANNING, Plan, PlanRequest, Prediction, Target, connect_name
+from sti.planning.plan import NARROW as NARROW_VARIANT
 from sti.planning.planner import make_plan
 from sti.planning.prediction import predict
 from sti.planning.preload_placement import place
@@ -37,6 +48,8 @@ from tests.support.brute_force import PACK, Instance, gap, random_instance, with
 from tests.support.synthetic import BERT_BASE, LADDER, MINILM, make_manifest, make_profile
 
 WORKLOAD = Workload(1, 128)
+ALL_KINDS = (SEQUENTIAL, PIPELINED, shared(2))
+KINDS = (*ALL_KINDS, shared(1), shared(3))
 BYTES_PER_S = 0.6e9
 """Bytes a second: slow enough that more bits take more time."""
 SMALL = make_manifest(Random(5), layers=3, slices=4, ladder=LADDER)
@@ -75,10 +88,13 @@ def between(low: int, high: int, *, manifest: Manifest = SMALL) -> float:
     return 0.5 * (total_s(low, manifest=manifest) + total_s(high, manifest=manifest))
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_no_plan_has_less_loss_than_the_planners_on_small_models(seed: int) -> None:
+@pytest.mark.parametrize("threads", KINDS, ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_plan_has_less_loss_than_the_planners_on_small_models(
+    seed: int, threads: LaneThreads
+) -> None:
     rng = Random(1000 + seed)
-    gaps = [gap(random_instance(rng)) for _ in range(10)]
+    gaps = [gap(random_instance(rng, threads)) for _ in range(10)]
     known = [value for value in gaps if value is not None]
     assert len(known) >= 5
     assert max(known) <= 1e-9
@@ -105,7 +121,7 @@ def test_a_plan_is_better_than_any_uniform_one_in_the_same_time() -> None:
 def test_plans_of_groups_of_different_sizes_fit_and_are_better_than_uniform_ones(
     preload: int,
 ) -> None:
-    narrow = replace(GROUPED, submodels=GROUPED.submodels[1:])
+    narrow = GROUPED._replace(submodels=GROUPED.submodels[1:])
     for manifest, steps in ((GROUPED, 10), (narrow, 8)):
         for bits in LADDER[1:-1]:
             latency_s = total_s(bits, manifest=manifest, preload=preload) * 1.001
@@ -150,7 +166,7 @@ def test_more_time_or_more_preload_never_costs_quality_on_small_models(seed: int
     for preload in (0, 50_000, 400_000):
         row = []
         for share in (0.0, 0.2, 0.5, 0.8, 1.2):
-            latency_s = (low + share * (high - low)) * instance.profile.jitter * 1.0001
+            latency_s = (low + share * (high - low)) * 1.0001
             row.append(_loss(replace(instance, target=Target(latency_s, preload))))
         losses.append(row)
     for row in losses:
@@ -178,11 +194,84 @@ def test_the_same_question_gets_the_same_plan() -> None:
     assert plan_for(latency_s) == plan_for(latency_s)
 
 
-def test_read_ahead_and_decode_threads_stand_in_the_plan() -> None:
-    profile = make_profile(decoders=3)
+def test_read_ahead_and_threads_stand_in_the_plan() -> None:
+    profile = make_profile(kinds=(shared(3),))
     plan = make_plan(PlanRequest(SMALL, PACK, WORKLOAD, Target()), profile, read_ahead=2)
-    assert (plan.read_ahead, plan.decode_threads) == (2, 3)
+    assert (plan.read_ahead, plan.threads) == (2, shared(3))
     assert (plan.pack, plan.workload, plan.target) == (PACK, WORKLOAD, Target())
+
+
+@pytest.mark.parametrize("latency", [None, 0.99, 2.0])
+def test_a_plan_runs_under_the_threads_that_promise_to_end_it_first(latency: float | None) -> None:
+    """Whichever they are: each is the fastest on some machine."""
+    taken = set()
+    for jitters in ((1.0, 1.0, 1.0), (1.0, 1.0, 2.0), (1.0, 4.0, 4.0)):
+        profile = make_profile(kinds=ALL_KINDS, jitter=1.0, bytes_per_s=BYTES_PER_S)
+        runs = {
+            threads.name: replace(profile.run(threads), jitter=jitter)
+            for threads, jitter in zip(ALL_KINDS, jitters, strict=True)
+        }
+        profile = replace(profile, runs=runs)
+        request = PlanRequest(SMALL, PACK, WORKLOAD, Target())
+        whole = uniform_plan(request, bits=8, profile=profile)
+        promised = promised_s(profile, prediction(whole).total_s, whole.threads)
+        if latency is not None:
+            request = request._replace(target=Target(latency * promised))
+        plan = make_plan(request, profile)
+        others = [predict(SMALL, profile, replace(plan, threads=each)) for each in ALL_KINDS]
+        promises = [
+            promised_s(profile, found.total_s, each)
+            for each, found in zip(ALL_KINDS, others, strict=True)
+        ]
+        assert plan.threads == ALL_KINDS[promises.index(min(promises))]
+        taken.add(plan.threads)
+    assert taken == set(ALL_KINDS)
+
+
+def test_a_latency_that_only_other_threads_than_those_searched_under_meet_is_met() -> None:
+    """A small submodel may end first under other threads than the full one."""
+    rng = Random(3)
+    for _ in range(20):
+        instance = random_instance(rng)
+        profile = make_profile(rng, ladder=instance.manifest.ladder, kinds=ALL_KINDS)
+        ends = [
+            promised_s(profile, prediction(plan).total_s, plan.threads)
+            for submodel in instance.manifest.submodels
+            for bits in instance.manifest.ladder
+            for threads in ALL_KINDS
+            for plan in [
+                uniform_plan(
+                    instance.request,
+                    bits=bits,
+                    profile=profile,
+                    threads=threads,
+                    depth=submodel.depth,
+                    width=submodel.width,
+                )
+            ]
+        ]
+        target = Target(min(ends) * (1 + 1e-9), instance.target.preload_bytes)
+        plan = make_plan(instance.request._replace(target=target), profile)
+        promise = promised_s(profile, prediction(plan).total_s, plan.threads)
+        assert promise <= target.latency_s
+
+
+def test_narrow_steps_are_planned_where_they_are_faster_and_worth_it() -> None:
+    for narrow in (None, 0.5):
+        profile = make_profile(jitter=1.0, narrow=narrow)
+        request = PlanRequest(SMALL, PACK, WORKLOAD)
+        low = uniform_plan(request, bits=4, profile=profile)
+        assert {step.variant for step in low.steps} == {NARROW_VARIANT if narrow else EXACT}
+        exact = uniform_plan(request, bits=4, profile=profile, variants=(EXACT,))
+        assert (prediction(low).total_s < prediction(exact).total_s) == (narrow is not None)
+        assert (prediction(low).loss > prediction(exact).loss) == (narrow is not None)
+        between_s = 0.5 * (prediction(low).total_s + prediction(exact).total_s) * (1 + 1e-9)
+        plan = make_plan(request._replace(target=Target(between_s)), profile)
+        for step in plan.steps:
+            group = SMALL.group(step.layer, step.kind, step.group)
+            few = max(fidelities(group, step.counts)) <= 4
+            assert (step.variant == NARROW_VARIANT) == (few and narrow is not None)
+        check_plan(plan, SMALL, PACK, where="plan")
 
 
 def test_equal_losses_are_settled_by_bytes() -> None:
@@ -191,8 +280,8 @@ def test_equal_losses_are_settled_by_bytes() -> None:
     for group in SMALL.groups:
         *below, top = group.planes
         zeros = (0.0,) * group.slices
-        groups.append(replace(group, planes=(*below, replace(top, gains=zeros))))
-    manifest = replace(SMALL, groups=tuple(groups))
+        groups.append(group._replace(planes=(*below, top._replace(gains=zeros))))
+    manifest = SMALL._replace(groups=tuple(groups))
     plan = plan_for(between(6, 8, manifest=manifest), manifest=manifest)
     assert prediction(plan).loss == 0.0
     assert all(item.counts == (4, 4, 4, 4, 0) for item in plan.steps)
@@ -221,9 +310,9 @@ def test_a_submodel_that_suffers_less_from_missing_planes_is_taken() -> None:
     latency_s = between(2, 8, manifest=manifest)
     plain = plan_for(latency_s, manifest=manifest)
     assert (plain.depth, plain.width) == (2, 4)
-    hardy = replace(manifest.submodels[1], missing=(0.0, 100.0), losses=(0.01, 0.02))
-    steep = replace(manifest.submodels[0], missing=(0.0, 1.0), losses=(0.0, 50.0))
-    curved = replace(manifest, submodels=(steep, hardy))
+    hardy = manifest.submodels[1]._replace(missing=(0.0, 100.0), losses=(0.01, 0.02))
+    steep = manifest.submodels[0]._replace(missing=(0.0, 1.0), losses=(0.0, 50.0))
+    curved = manifest._replace(submodels=(steep, hardy))
     plan = plan_for(latency_s, manifest=curved)
     assert (plan.depth, plan.width) == (2, 3)
     assert prediction(plan).loss == pytest.approx(0.01, rel=1.0)
@@ -235,8 +324,8 @@ def test_equal_losses_of_submodels_are_settled_by_bytes() -> None:
     for latency_s in (None, 10.0):
         plan = plan_for(latency_s, manifest=manifest)
         assert (plan.depth, plan.width) == (2, 3)
-    flat = replace(manifest.submodels[1], missing=(0.0, 1e9), losses=(0.0, 0.0))
-    manifest = replace(manifest, submodels=(manifest.submodels[0], flat))
+    flat = manifest.submodels[1]._replace(missing=(0.0, 1e9), losses=(0.0, 0.0))
+    manifest = manifest._replace(submodels=(manifest.submodels[0], flat))
     plan = plan_for(between(2, 8, manifest=manifest), manifest=manifest)
     assert (plan.depth, plan.width) == (2, 3)
     assert prediction(plan).loss == 0.0
@@ -277,7 +366,7 @@ def test_leaving_submodels_unsearched_costs_nothing(seed: int) -> None:
         alone = []
         for submodel in manifest.submodels:
             with suppress(InfeasibleError):
-                one = replace(timed, manifest=replace(manifest, submodels=(submodel,)))
+                one = replace(timed, manifest=manifest._replace(submodels=(submodel,)))
                 alone.append(prediction(one.plan()).loss)
         assert _loss(timed) == min(alone, default=float("inf"))
 
@@ -300,7 +389,7 @@ def test_a_higher_fidelity_is_found_where_only_that_is_fast_enough() -> None:
 
 def test_a_plan_says_what_quality_to_expect() -> None:
     quality = Quality("accuracy", 500, 0.005, (0.0, 4.0), (0.97, 0.5))
-    manifest = replace(SMALL, quality=quality)
+    manifest = SMALL._replace(quality=quality)
     losses, values = [], []
     for bits in (2, 4, 8):
         found = prediction(plan_for(between(2, 8), manifest=manifest))
@@ -318,19 +407,24 @@ def test_remembered_plans_are_those_of_this_planner() -> None:
     """Where this fails on purpose, raise ``PLANNING`` and put the new digest here."""
     quality = Quality("accuracy", 500, 0.1, (0.0, 1.0, 4.0), (0.97, 0.97, 0.5))
     chosen = []
-    for manifest in (SMALL, NARROW, replace(NARROW, quality=quality), GROUPED):
+    for manifest in (SMALL, NARROW, NARROW._replace(quality=quality), GROUPED):
         for share, preload in product((0.85, 0.95, 1.1), (0, 60_000)):
             latency_s = share * total_s(8, manifest=manifest)
             plan = plan_for(latency_s, manifest=manifest, preload=preload)
             steps = [(item.counts, item.preload_bytes) for item in plan.steps]
             chosen.append((plan.depth, plan.width, steps))
+    for manifest, share in product((SMALL, GROUPED), (0.85, 0.95)):
+        profile = make_profile(kinds=ALL_KINDS, narrow=0.6, bytes_per_s=BYTES_PER_S)
+        target = Target(share * total_s(8, manifest=manifest), 60_000)
+        plan = make_plan(PlanRequest(manifest, PACK, WORKLOAD, target), profile)
+        chosen.append((plan.threads, [(item.counts, item.variant) for item in plan.steps]))
     digest = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:16]
-    assert (PLANNING, digest) == (3, "b65bc22fc946f1cb")
+    assert (PLANNING, digest) == (5, "ee3f2faa26d57f2d")
 
 
 def test_what_calibration_cannot_tell_from_nothing_is_not_read() -> None:
     quality = Quality("accuracy", 500, 0.1, (0.0, 1.0, 4.0), (0.97, 0.97, 0.5))
-    manifest = replace(SMALL, quality=quality)
+    manifest = SMALL._replace(quality=quality)
     enough = quality.indistinct_from(0.0)
     assert 1.0 < enough < 4.0
     whole, thrifty = prediction(plan_for(10.0)), prediction(plan_for(10.0, manifest=manifest))
@@ -342,7 +436,7 @@ def test_what_calibration_cannot_tell_from_nothing_is_not_read() -> None:
 
 def test_bytes_that_make_no_difference_are_not_held_either_but_read_without_a_target() -> None:
     quality = Quality("accuracy", 500, 0.0, (0.0, 2.5, 9.0), (0.97, 0.97, 0.5))
-    manifest = replace(NARROW, quality=quality)
+    manifest = NARROW._replace(quality=quality)
     plans = [plan_for(10.0, manifest=item, preload=10**9) for item in (NARROW, manifest)]
     held = [sum(item.preload_bytes for item in plan.steps) for plan in plans]
     assert [prediction(plan).bytes_read for plan in plans] == [0, 0]
@@ -357,7 +451,7 @@ def test_bytes_that_make_no_difference_are_not_held_either_but_read_without_a_ta
 @pytest.mark.parametrize("preload", [0, 60_000])
 def test_fewer_bytes_never_cost_what_calibration_can_tell(share: float, preload: int) -> None:
     quality = Quality("accuracy", 500, 0.2, (0.0, 0.5, 9.0), (0.97, 0.96, 0.5))
-    manifest = replace(NARROW, quality=quality)
+    manifest = NARROW._replace(quality=quality)
     latency_s = share * total_s(8, manifest=NARROW)
     best = prediction(plan_for(latency_s, manifest=NARROW, preload=preload))
     found = prediction(plan_for(latency_s, manifest=manifest, preload=preload))
@@ -439,7 +533,8 @@ def test_uniform_plans_bring_exactly_the_slices_in_use_to_a_fidelity(
         found = fidelities(group, item.counts)
         assert found == (bits,) * used + (0,) * (group.slices - used)
     assert plan.predicted is None
-    assert plan.decode_threads == 1
+    assert plan.threads == PIPELINED
+    assert {step.variant for step in plan.steps} == {EXACT}
 
 
 def test_a_uniform_plan_names_the_ladder_when_asked_for_another_fidelity() -> None:
@@ -460,14 +555,36 @@ def test_a_uniform_plan_never_refuses_a_latency() -> None:
     assert prediction(plan).limited_by == "quality"
 
 
-def test_decode_threads_of_a_uniform_plan_come_from_the_profile_unless_given() -> None:
-    profile = make_profile(decoders=2)
-    plan = uniform_plan(PlanRequest(SMALL, PACK, WORKLOAD), bits=4, profile=profile)
-    assert plan.decode_threads == 2
-    plan = uniform_plan(
-        PlanRequest(SMALL, PACK, WORKLOAD), bits=4, profile=profile, decode_threads=1
-    )
-    assert plan.decode_threads == 1
+def test_threads_of_a_uniform_plan_are_the_fastest_of_the_profile_unless_given() -> None:
+    profile = make_profile(kinds=ALL_KINDS)
+    request = PlanRequest(SMALL, PACK, WORKLOAD)
+    plans = {
+        threads: uniform_plan(request, bits=4, profile=profile, threads=threads)
+        for threads in ALL_KINDS
+    }
+    assert all(plan.threads == threads for threads, plan in plans.items())
+    fastest = min(ALL_KINDS, key=lambda threads: prediction(plans[threads]).total_s)
+    assert uniform_plan(request, bits=4, profile=profile) == plans[fastest]
+    assert uniform_plan(request, bits=4, threads=shared(2)).threads == shared(2)
+
+
+@pytest.mark.parametrize(
+    ("compute", "cores", "expected"),
+    [(1, 1, shared(1)), (1, 2, PIPELINED), (2, 2, shared(2)), (4, 8, shared(4))],
+)
+def test_without_a_profile_all_threads_compute(
+    compute: int, cores: int, expected: LaneThreads
+) -> None:
+    assert usual_threads(SMALL, 512, compute=compute, cores=cores) == expected
+    assert expected in lane_choices(compute, cores)
+    assert are_known(expected)
+
+
+def test_without_a_profile_few_tokens_are_not_divided() -> None:
+    groups = [len(kind.groups) for kind in SMALL.kinds]
+    few = usual_threads(SMALL, 16, compute=max(groups) + 1, cores=2)
+    assert few == PIPELINED
+    assert usual_threads(SMALL, 16, compute=min(groups), cores=2) != shared(max(groups) + 1)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 50_000, 333_333, 10**9])
@@ -495,7 +612,7 @@ def test_a_prediction_adds_up() -> None:
         for group, item in zip(SMALL.groups, plan.steps, strict=True)
     )
     assert found.bytes_read == read
-    last = found.span(COMPUTE, plan.steps[-1].name)
+    last = found.span(COMPUTE, connect_name(2, "ffn"))
     assert last is not None and last.end_s < found.total_s
     for lane in (STORAGE, DECODE, COMPUTE):
         spans = [found.span(lane, step.name) for step in plan.steps]

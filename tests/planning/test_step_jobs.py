@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 from zlib import crc32
 
@@ -35,9 +34,9 @@ def with_bytes(group: SliceGroup, rng: Random) -> tuple[SliceGroup, bytes]:
         for index in plane.order:
             checksums[index] = crc32(data[start : start + plane.shard_bytes])
             start += plane.shard_bytes
-        planes.append(replace(plane, checksums=tuple(checksums)))
+        planes.append(plane._replace(checksums=tuple(checksums)))
     assert start == group.length
-    return replace(group, outlier_checksums=tuple(lists), planes=tuple(planes)), data
+    return group._replace(outlier_checksums=tuple(lists), planes=tuple(planes)), data
 
 
 @st.composite

@@ -7,6 +7,7 @@ them. Uses the simulator and the byte ranges of the run time, but none of the pl
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import comb, prod
@@ -15,6 +16,7 @@ from random import Random
 import numpy as np
 
 from sti.arrays import Float64Array
+from sti.device.lanes import PIPELINED, LaneThreads
 from sti.device.profile import DeviceProfile
 from sti.errors import InfeasibleError
 from sti.model.fidelity import fidelities, groups_of, missing_of
@@ -22,12 +24,22 @@ from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest, SliceGroup, Submodel
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
-from sti.planning.cost_model import RunCosts, StepWork, deadline_s, run_costs, run_steps
+from sti.planning.cost_model import (
+    RunCosts,
+    StepWork,
+    deadline_s,
+    promised_s,
+    run_costs,
+    run_steps,
+)
+from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.planning.prediction import predict
+from sti.planning.preload_placement import place
 from sti.planning.timeline import simulate
 from sti.planning.uniform import uniform_plan
+from sti.planning.variants import narrow_missing
 from sti.storage.byte_ranges import skip, total_bytes
 from tests.support.synthetic import Order, make_manifest, make_profile, slice_shares
 
@@ -36,8 +48,8 @@ ORDERS: tuple[Order, ...] = ("random", "ranked", "slices")
 MOST_PLANS = 10_000
 """Of the full model of a random instance: brute force tries them all where none is in time."""
 Fidelities = tuple[int, ...]
-Row = tuple[float, tuple[int, ...], Fidelities]
-"""Missing gains, counts and fidelities of one staircase."""
+Row = tuple[float, tuple[int, ...], Fidelities, str]
+"""Missing gains, counts, fidelities and variant of one staircase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +72,21 @@ class Instance:
         return make_plan(self.request, self.profile, read_ahead=self.read_ahead)
 
     def uniform_s(self, bits: int) -> float:
-        """Median seconds of the full model with every shard at ``bits``."""
+        """Seconds within which 95 of 100 runs of the full model end, every shard at ``bits``."""
         plan = uniform_plan(
             self.request, bits=bits, profile=self.profile, read_ahead=self.read_ahead
         )
         assert plan.predicted is not None
-        return plan.predicted.total_s
+        return promised_s(self.profile, plan.predicted.total_s, plan.threads)
 
 
-def random_instance(rng: Random) -> Instance:
+def random_instance(rng: Random, kind: LaneThreads = PIPELINED) -> Instance:
     """A model of 2 to 4 blocks, 2 to 4 slices and 2 or 3 planes, on a random machine.
 
     Each kind of block has 1 to 3 groups of slices, of different sizes where they do not come out
-    even. Most submodels, the full model among them, have a curve from missing gains to loss. The
-    latency lies between what the lowest and the highest fidelity need, and now and then beyond one
-    of them.
+    even. Every other machine computes narrow products faster. Most submodels, the full model among
+    them, have a curve from missing gains to loss. The latency lies between what the lowest and the
+    highest fidelity need, and now and then beyond one of them.
     """
     ladder = rng.choice(((2, 4), (2, 8), (2, 3, 4), (2, 4, 8), (3, 6, 8)))
     blocks, slices, groups = _shape(rng, planes=len(ladder))
@@ -93,13 +105,14 @@ def random_instance(rng: Random) -> Instance:
         orders=rng.choice(ORDERS),
     )
     count = sum(groups[block % 2] for block in range(blocks))
-    manifest = with_curves(rng, replace(manifest, groups=manifest.groups[:count]), share=0.7)
+    manifest = with_curves(rng, manifest._replace(groups=manifest.groups[:count]), share=0.7)
     profile = make_profile(
         rng,
         ladder=ladder,
-        decoders=rng.choice((1, 2)),
+        kinds=(kind,),
         contention=rng.uniform(1.0, 1.4),
         jitter=rng.uniform(1.0, 1.3),
+        narrow=rng.choice((None, 0.6)),
     )
     workload = Workload(rng.choice((1, 4)), rng.choice((16, 64, 128)))
     whole = sum(group.length for group in manifest.groups)
@@ -107,7 +120,7 @@ def random_instance(rng: Random) -> Instance:
     instance = Instance(manifest, profile, workload, Target(None, preload), rng.choice((1, 2, 3)))
     low, high = instance.uniform_s(ladder[0]), instance.uniform_s(ladder[-1])
     total_s = max(1e-6, low + rng.uniform(-0.3, 1.05) * (high - low))
-    return replace(instance, target=Target(total_s * profile.jitter, preload))
+    return replace(instance, target=Target(total_s, preload))
 
 
 def _shape(rng: Random, *, planes: int) -> tuple[int, int, tuple[int, int]]:
@@ -130,7 +143,7 @@ def with_curves(rng: Random, manifest: Manifest, *, share: float) -> Manifest:
         _curved(rng, manifest, submodel) if rng.random() < share else submodel
         for submodel in manifest.submodels
     ]
-    return replace(manifest, submodels=tuple(submodels))
+    return manifest._replace(submodels=tuple(submodels))
 
 
 def _curved(rng: Random, manifest: Manifest, submodel: Submodel) -> Submodel:
@@ -143,7 +156,7 @@ def _curved(rng: Random, manifest: Manifest, submodel: Submodel) -> Submodel:
     for low, high in itertools.pairwise(missing):
         slope = rng.choice((0.0, rng.lognormvariate(0.0, 1.0), rng.lognormvariate(0.0, 1.0)))
         losses.append(losses[-1] + slope * (high - low))
-    return replace(submodel, missing=tuple(missing), losses=tuple(losses))
+    return submodel._replace(missing=tuple(missing), losses=tuple(losses))
 
 
 def expected_loss(submodel: Submodel, missing: Float64Array) -> Float64Array:
@@ -173,39 +186,46 @@ def gap(instance: Instance) -> float | None:
     predicted = predict(instance.manifest, instance.profile, plan)
     assert predicted == plan.predicted
     assert instance.target.latency_s is not None
-    assert predicted.total_s * instance.profile.jitter <= instance.target.latency_s
+    promised = promised_s(instance.profile, predicted.total_s, plan.threads)
+    assert promised <= instance.target.latency_s
     assert predicted.loss >= least * (1.0 - 1e-9), "less loss than any plan can have"
     return max(0.0, predicted.loss - least) / least if least > 0.0 else predicted.loss
 
 
 def least_loss(instance: Instance) -> float | None:
     """The least loss of any plan that meets the target; None where there is none."""
-    found = [_least_loss(instance, submodel) for submodel in instance.manifest.submodels]
+    choices = measured_choices(instance.profile)
+    found = [
+        _least_loss(instance, submodel, threads)
+        for submodel in instance.manifest.submodels
+        for threads in choices
+    ]
     return min((loss for loss in found if loss is not None), default=None)
 
 
-def _least_loss(instance: Instance, submodel: Submodel) -> float | None:
-    deadline = deadline_s(instance.profile, instance.target)
+def _least_loss(instance: Instance, submodel: Submodel, threads: LaneThreads) -> float | None:
+    deadline = deadline_s(instance.profile, instance.target, threads)
     assert deadline is not None
-    threads = instance.profile.decoders
     costs = run_costs(
         instance.manifest, instance.profile, instance.workload, submodel.width, threads=threads
     )
     groups = groups_of(instance.manifest, submodel)
-    tables = [list(_rows(group, submodel)) for group in groups]
+    tables = [list(_rows(instance.manifest, group, submodel, costs)) for group in groups]
     missing = np.zeros(1)
     for table in tables:
-        missing = np.add.outer(missing, [lacked for lacked, _, _ in table]).ravel()
+        missing = np.add.outer(missing, [lacked for lacked, *_ in table]).ravel()
     shape = [len(table) for table in tables]
-    for place in np.argsort(missing, kind="stable"):
-        picks = np.unravel_index(place, shape)
+    for index in np.argsort(missing, kind="stable"):
+        picks = np.unravel_index(index, shape)
         chosen = [table[int(pick)] for table, pick in zip(tables, picks, strict=True)]
         if _total_s(instance, costs, groups, chosen) <= deadline:
-            return float(expected_loss(submodel, missing[place : place + 1])[0])
+            return float(expected_loss(submodel, missing[index : index + 1])[0])
     return None
 
 
-def _rows(group: SliceGroup, submodel: Submodel) -> Iterator[Row]:
+def _rows(
+    manifest: Manifest, group: SliceGroup, submodel: Submodel, costs: RunCosts
+) -> Iterator[Row]:
     """Every staircase of a group: slices in use never rise from plane to plane.
 
     Counts end with a slice in use: reading slices that are not run, so that what lies beyond them
@@ -218,8 +238,10 @@ def _rows(group: SliceGroup, submodel: Submodel) -> Iterator[Row]:
         used = [sum(index < width for index in slices) for slices in read]
         falling = all(below >= above for below, above in itertools.pairwise(used))
         if falling and all(not slices or slices[-1] < width for slices in read):
+            (step,) = place([group], [counts], 0, costs.variants)
             missing = missing_of(submodel, [group], [counts])
-            yield missing, counts, fidelities(group, counts)
+            missing += narrow_missing(manifest, [group], [step])
+            yield missing, counts, fidelities(group, counts), step.variant
 
 
 def _total_s(
@@ -227,11 +249,13 @@ def _total_s(
 ) -> float:
     budget = instance.target.preload_bytes
     works = []
-    for group, (_, counts, bits) in zip(groups, chosen, strict=True):
+    for group, (_, counts, bits, variant) in zip(groups, chosen, strict=True):
         ranges = group_ranges(group, counts)
         left = skip(ranges, budget)
         budget -= total_bytes(ranges) - total_bytes(left)
-        storage_s = costs.storage.read_s(len(left), total_bytes(left))
-        works.append(StepWork(group, storage_s, costs.decode_s(group, bits), counts[0]))
+        storage_s = costs.read_s(len(left), total_bytes(left))
+        decode_s = costs.decode_s(group, Counter(filter(None, bits)))
+        compute_s = costs.compute_s(group, variant)
+        works.append(StepWork(group, storage_s, decode_s, compute_s))
     steps = run_steps(costs, works, read_ahead=instance.read_ahead)
-    return simulate(costs.lanes, steps).spans[-1].end_s + costs.fixed_s
+    return simulate(steps).spans[-1].end_s + costs.fixed_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from hypothesis import strategies as st
@@ -25,7 +26,9 @@ def bell(weights: int, *, seed: int = 0) -> Int8:
     return np.clip(np.rint(values), -127, 127).astype(np.int8)
 
 
-def bell_codebook(ladder: Sequence[int] = DEFAULT_LADDER) -> Codebook:
+@cache
+def bell_codebook(ladder: tuple[int, ...] = DEFAULT_LADDER) -> Codebook:
+    """The codebook of a bell; shared, so do not change it."""
     return build_codebook(histogram(bell(1 << 16)), cut=CUT, ladder=ladder)
 
 

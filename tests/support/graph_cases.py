@@ -11,6 +11,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from shard_tools.graphs.blocks import build_attention, build_ffn
+from sti.codec.weights import Weights
+from tests.support import graph_spec
 
 Array = NDArray[Any]
 Feeds = dict[str, Array]
@@ -30,8 +32,20 @@ def session(model: bytes, *, threads: int = 1) -> ort.InferenceSession:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def answers(made: ort.InferenceSession, feeds: Feeds) -> list[Array]:
+    """All outputs for those of the feeds that are inputs."""
+    found: list[Array] = made.run(None, {item.name: feeds[item.name] for item in made.get_inputs()})
+    return found
+
+
+def answer(made: ort.InferenceSession, feeds: Feeds) -> Array:
+    """The first output."""
+    return answers(made, feeds)[0]
+
+
 def run(model: bytes, feeds: Feeds, *, threads: int = 1) -> Array:
-    return np.asarray(session(model, threads=threads).run(None, feeds)[0])
+    """The first output of a model."""
+    return answer(session(model, threads=threads), feeds)
 
 
 def saturates() -> bool:
@@ -67,7 +81,7 @@ def flipped(feeds: Feeds) -> Feeds:
     other = {np.dtype(np.int8): np.uint8, np.dtype(np.uint8): np.int8}
     return {
         name: (value.view(np.uint8) ^ 0x80).view(other[value.dtype])
-        if value.dtype in other
+        if value.dtype in other and name.removeprefix("own_") != "xq"
         else value
         for name, value in feeds.items()
     }
@@ -81,26 +95,32 @@ def row_scales(rng: np.random.Generator, *shape: int) -> Array:
     return rng.uniform(0.5e-3, 2e-3, shape).astype(np.float32)
 
 
+def hidden_feeds(h: Array) -> Feeds:
+    """A block's input ``h [S, B, d]``, and the same quantized."""
+    return {"h": h, **graph_spec.quantized_input(h)}
+
+
 def attention_feeds(
     rng: np.random.Generator, *, batch: int, tokens: int, slices: int = SLICES
 ) -> Feeds:
-    feeds: Feeds = {"h": floats(rng, batch, tokens, HIDDEN)}
+    feeds, channels = hidden_feeds(floats(rng, tokens, batch, HIDDEN)), slices * HEAD
     for name in "qkv":
-        feeds[name] = weights(rng, slices, HIDDEN, HEAD)
-        feeds[f"{name}_scale"] = row_scales(rng, slices, 1, HEAD)
+        feeds[name] = weights(rng, HIDDEN, channels)
+        feeds[f"{name}_scale"] = row_scales(rng, channels)
     feeds["q_scale"] /= np.float32(math.sqrt(HEAD))
     for name in ("q_bias", "v_bias"):
-        feeds[name] = floats(rng, slices, 1, HEAD, spread=0.3)
-    return feeds | {"o": weights(rng, slices, HEAD, HIDDEN), "o_scale": row_scales(rng, HIDDEN)}
+        feeds[name] = floats(rng, channels, spread=0.3)
+    feeds |= graph_spec.own_tokens(feeds)
+    return feeds | {"o": weights(rng, channels, HIDDEN), "o_scale": row_scales(rng, HIDDEN)}
 
 
 def ffn_feeds(rng: np.random.Generator, *, batch: int, tokens: int, slices: int = SLICES) -> Feeds:
-    return {
-        "h": floats(rng, batch, tokens, HIDDEN),
-        "up": weights(rng, slices, HIDDEN, NEURONS),
-        "up_scale": row_scales(rng, slices, 1, NEURONS),
-        "up_bias": floats(rng, slices, 1, NEURONS, spread=0.3),
-        "down": weights(rng, slices, NEURONS, HIDDEN),
+    channels = slices * NEURONS
+    return hidden_feeds(floats(rng, tokens, batch, HIDDEN)) | {
+        "up": weights(rng, HIDDEN, channels),
+        "up_scale": row_scales(rng, channels),
+        "up_bias": floats(rng, channels, spread=0.3),
+        "down": weights(rng, channels, HIDDEN),
         "down_scale": row_scales(rng, HIDDEN),
     }
 
@@ -111,8 +131,8 @@ def norm_feeds(rng: np.random.Generator) -> Feeds:
 
 def connect_feeds(rng: np.random.Generator, *, batch: int, tokens: int) -> Feeds:
     return norm_feeds(rng) | {
-        "partial": floats(rng, batch, tokens, HIDDEN),
-        "residual": floats(rng, batch, tokens, HIDDEN),
+        "partial": floats(rng, tokens, batch, HIDDEN),
+        "residual": floats(rng, tokens, batch, HIDDEN),
         "bias": floats(rng, HIDDEN),
     }
 
@@ -135,13 +155,13 @@ def side_feeds(
 
 
 def attention_model(
-    variant: Literal["s8", "u8"] = EXACT, *, masked: bool = False, side: tuple[str, ...] = ()
+    variant: Weights = EXACT, *, masked: bool = False, side: tuple[str, ...] = ()
 ) -> bytes:
     return build_attention(hidden=HIDDEN, head=HEAD, weights=variant, masked=masked, side=side)
 
 
 def ffn_model(
-    variant: Literal["s8", "u8"] = EXACT,
+    variant: Weights = EXACT,
     *,
     activation: Activation = "gelu",
     side: tuple[str, ...] = (),

@@ -1,8 +1,9 @@
 """What the graphs of a pack compute, in NumPy: as integers, and as the floats they represent.
 
-In: the feeds of a graph. Out: its output. ``exact=True`` follows the integer path to the letter
-(scales, rounding, zero points); ``exact=False`` is the block on dequantized weights without any
-quantization of activations, which is what the graph approximates. Knows nothing of ONNX.
+In: the feeds of a graph, ``h`` always among them. Out: its first output. ``exact=True`` follows the
+integer path to the letter (scales, rounding, zero points); ``exact=False`` is the block on
+dequantized weights without any quantization of activations, which is what the graph approximates.
+``unit`` is 2 where weights are halves. Knows nothing of ONNX.
 """
 
 from __future__ import annotations
@@ -29,48 +30,65 @@ def signed(weights: Array) -> Array:
 def quantize(
     x: Array, largest: Array, top: int, zero_point: int, least: float
 ) -> tuple[Array, Array]:
-    """``x [T, n]`` as integers around zero, and the scales ``[T, 1]``."""
-    scale = np.maximum(largest.astype(F) * F(1.0 / top), F(least))[:, None]
-    levels = np.clip(np.rint(x / scale) + zero_point, 0, 255) - zero_point
+    """``x [S, B, n]`` as integers around zero, and the scales ``[S, B, 1]``."""
+    scale = np.maximum(largest.astype(F) * F(1.0 / top), F(least))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        levels = np.clip(np.rint(np.nan_to_num(x / scale)) + zero_point, 0, 255) - zero_point
     return levels.astype(np.int64), scale
 
 
 def quantize_signed(x: Array) -> tuple[Array, Array]:
-    return quantize(x, np.abs(x).max(axis=1), 127, 128, 0.0)
+    return quantize(x, np.abs(x).max(axis=-1, keepdims=True), 127, 128, 0.0)
 
 
 def quantize_activation(x: Array, activation: str) -> tuple[Array, Array]:
+    largest = x.max(axis=-1, keepdims=True)
     if activation == "relu":
-        return quantize(x, x.max(axis=1), 255, 0, 0.0)
+        return quantize(x, largest, 255, 0, 0.0)
     least = 0.17 if activation == "gelu" else 0.1701
-    return quantize(x, x.max(axis=1), 239, 16, least / 16)
+    return quantize(x, largest, 239, 16, least / 16)
 
 
-def inner(feeds: Feeds, name: str, x: Array, xq: tuple[Array, Array] | None) -> Array:
-    """The block's input ``x [T, d]`` times the slices of ``name`` -> ``[m, T, n]``."""
+def quantized_input(h: Array) -> Feeds:
+    """What ``embed`` and ``connect`` give besides ``h [S, B, d]``."""
+    levels, scale = quantize_signed(h)
+    return {"xq": (levels + 128).astype(np.uint8), "xs": scale.astype(F)}
+
+
+def own_tokens(feeds: Feeds, first: int = 0, last: int | None = None) -> Feeds:
+    """The hidden states of the tokens whose attention a call computes: all by default."""
+    return {f"own_{name}": feeds[name][first:last] for name in ("h", "xq", "xs")}
+
+
+def product(feeds: Feeds, name: str, x: Array, xq: tuple[Array, Array] | None, unit: int) -> Array:
+    """``x [S, B, n]`` times a matrix ``[n, m]`` of so many units: 2 for halves of weights."""
     weights, scale = signed(feeds[name]), feeds[f"{name}_scale"]
     if xq is None:
-        y = np.einsum("td,mdn->mtn", x.astype(float), weights * scale.astype(float))
-    else:
-        sums = np.einsum("td,mdn->mtn", xq[0], weights)
-        y = (sums.astype(F) * scale) * xq[1]
+        return np.asarray(x.astype(float) @ (unit * weights * scale.astype(float)))
+    return np.asarray(((xq[0] @ weights).astype(F) * scale) * (xq[1] * F(unit)))
+
+
+def inner(feeds: Feeds, name: str, *, exact: bool, unit: int, own: str = "") -> Array:
+    """The block's input times the matrix of all slices, bias and side input added.
+
+    ``own`` is ``"own_"`` where only the call's own tokens are multiplied.
+    """
+    given = (feeds[f"{own}xq"].astype(np.int64) - 128, feeds[f"{own}xs"]) if exact else None
+    y = product(feeds, name, feeds[f"{own}h"], given, unit)
     if f"{name}_bias" in feeds:
         y = y + feeds[f"{name}_bias"]
     if f"{name}_idx" in feeds:
-        y = y + (x[:, feeds[f"{name}_idx"]] @ feeds[f"{name}_w"]).astype(y.dtype)
+        slices = feeds[f"{name}_w"]  # [m, k, n]
+        joined = slices.transpose(1, 0, 2).reshape(slices.shape[1], len(slices) * slices.shape[2])
+        y = y + (feeds[f"{own}h"][..., feeds[f"{name}_idx"]] @ joined).astype(y.dtype)
     return np.asarray(y)
 
 
-def outer(feeds: Feeds, name: str, x: Array, xq: tuple[Array, Array] | None) -> Array:
-    """Concatenated channels ``x [T, m * n]`` times all slices of ``name`` -> ``[T, d]``."""
-    weights = signed(feeds[name]).reshape(x.shape[1], -1)
-    scale = feeds[f"{name}_scale"]
-    if xq is None:
-        y = x.astype(float) @ (weights * scale.astype(float))
-    else:
-        y = ((xq[0] @ weights).astype(F) * scale) * xq[1]
+def outer(feeds: Feeds, name: str, x: Array, xq: tuple[Array, Array] | None, unit: int) -> Array:
+    """The channels of all slices ``x [S, B, n]`` times the matrix that joins them."""
+    y = product(feeds, name, x, xq, unit)
     if f"{name}_idx" in feeds:
-        y = y + (x[:, feeds[f"{name}_idx"]] @ feeds[f"{name}_w"]).astype(y.dtype)
+        y = y + (x[..., feeds[f"{name}_idx"]] @ feeds[f"{name}_w"]).astype(y.dtype)
     return np.asarray(y)
 
 
@@ -79,21 +97,20 @@ def softmax(x: Array) -> Array:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def attention(feeds: Feeds, *, exact: bool) -> Array:
-    batch, tokens, hidden = feeds["h"].shape
-    x = feeds["h"].reshape(-1, hidden)
-    xq = quantize_signed(x) if exact else None
-    q, k, v = (inner(feeds, name, x, xq) for name in "qkv")
-    slices, _, head = q.shape
-    q, k, v = (part.reshape(slices, batch, tokens, head) for part in (q, k, v))
-    scores = np.einsum("mbsh,mbth->mbst", q.astype(float), k.astype(float))
-    context = softmax(scores + feeds.get("mask", np.zeros((1, 1, 1)))) @ v.astype(float)
-    context = context.reshape(slices, batch * tokens, head).transpose(1, 0, 2)
-    context = context.reshape(batch * tokens, slices * head)
+def attention(feeds: Feeds, *, head: int, exact: bool, unit: int = 1) -> Array:
+    tokens, batch, _ = feeds["own_h"].shape
+    q, k, v = (
+        inner(feeds, name, exact=exact, unit=unit, own=own)
+        .reshape(-1, batch, feeds["o"].shape[0] // head, head)
+        .transpose(1, 2, 0, 3)
+        .astype(float)
+        for name, own in (("q", "own_"), ("k", ""), ("v", ""))
+    )  # [B, m, R or S, head]
+    scores = q @ k.swapaxes(2, 3) + feeds.get("mask", np.zeros((1, 1, 1, 1)))
+    context = (softmax(scores) @ v).transpose(2, 0, 1, 3).reshape(tokens, batch, -1)
     if exact:
         context = context.astype(F)
-    cq = quantize_signed(context) if exact else None
-    return outer(feeds, "o", context, cq).reshape(batch, tokens, hidden)
+    return outer(feeds, "o", context, quantize_signed(context) if exact else None, unit)
 
 
 def activate(x: Array, activation: str) -> Array:
@@ -106,15 +123,11 @@ def activate(x: Array, activation: str) -> Array:
     return np.asarray(0.5 * x * (1 + _erf(x / np.sqrt(2))))
 
 
-def ffn(feeds: Feeds, *, activation: str, exact: bool) -> Array:
-    batch, tokens, hidden = feeds["h"].shape
-    x = feeds["h"].reshape(-1, hidden)
-    u = activate(inner(feeds, "up", x, quantize_signed(x) if exact else None), activation)
-    u = u.transpose(1, 0, 2).reshape(batch * tokens, -1)
+def ffn(feeds: Feeds, *, activation: str, exact: bool, unit: int = 1) -> Array:
+    u = activate(inner(feeds, "up", exact=exact, unit=unit), activation)
     if exact:
         u = u.astype(F)
-    uq = quantize_activation(u, activation) if exact else None
-    return outer(feeds, "down", u, uq).reshape(batch, tokens, hidden)
+    return outer(feeds, "down", u, quantize_activation(u, activation) if exact else None, unit)
 
 
 def layer_norm(x: Array, feeds: Feeds, epsilon: float) -> Array:
@@ -131,9 +144,9 @@ def connect(feeds: Feeds, *, epsilon: float) -> Array:
 def embed(feeds: Feeds, *, epsilon: float) -> Array:
     tokens = feeds["words"].shape[1]
     total = feeds["words"] + feeds["positions"][:tokens] + feeds["types"][feeds["type_ids"]]
-    return layer_norm(total, feeds, epsilon)
+    return layer_norm(total, feeds, epsilon).swapaxes(0, 1)
 
 
 def mean_pool(feeds: Feeds) -> Array:
-    weights = feeds["tokens"].astype(float)[:, :, None]
-    return np.asarray((feeds["h"] * weights).sum(axis=1) / weights.sum(axis=1))
+    weights = feeds["tokens"].astype(float).T[:, :, None]
+    return np.asarray((feeds["h"] * weights).sum(axis=0) / weights.sum(axis=0))

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from shard_tools.quantization.encode import EncodedShard
 from sti.arrays import ByteArray
 from sti.codec.outliers import SEGMENT_WEIGHTS
-from sti.codec.pieces import SHARD
+from sti.codec.pieces import SHARD, OperandRoom
 
 
 class StoredGroup(NamedTuple):
@@ -119,25 +119,68 @@ def random_group(
 AROUND = 64
 """Bytes before and after each operand, to see that none is written."""
 GUARD = 0xA5
-"""What lies there, and in the rows before anything is decoded."""
+"""What lies there, and in the matrices before anything is decoded."""
+
+
+class Layout(NamedTuple):
+    """How an operand is cut: parts of a slice, columns of a part, and where slices lie."""
+
+    parts: int
+    width: int
+    columns: bool = False
+    """Whether slices lie side by side."""
+
+
+def random_layouts(sizes: Sequence[int], *, seed: int) -> list[Layout]:
+    """A layout for each operand of so many weights."""
+    rng = np.random.default_rng(seed)
+
+    def divisor(size: int) -> int:
+        return int(rng.choice([n for n in range(1, min(size, 300) + 1) if size % n == 0]))
+
+    found = []
+    for size in sizes:
+        parts = divisor(size) if rng.random() < 0.5 else 1
+        found.append(Layout(parts, divisor(size // parts), bool(rng.random() < 0.7)))
+    return found
+
+
+def room_in(memory: NDArray[Any], slices: int, layout: Layout | None = None) -> OperandRoom:
+    """An operand's matrix in 1-D memory of its size; without a layout a row for each slice."""
+    size = memory.size // slices
+    parts, width, columns = layout or Layout(1, size)
+    height = size // (parts * width)
+    shape = (height, slices * parts * width) if columns else (slices * parts * height, width)
+    return OperandRoom(memory.reshape(shape), slices, parts, columns)
+
+
+def rooms_for(sizes: Sequence[int], slices: int, dtype: DTypeLike) -> list[OperandRoom]:
+    """Matrices of zeros for operands of so many weights in a slice, a row for each slice."""
+    return [room_in(np.zeros(slices * size, dtype), slices) for size in sizes]
 
 
 def guarded(
-    sizes: Sequence[int], rows: int, dtype: DTypeLike, *, shift: int = 0
-) -> tuple[list[ByteArray], list[NDArray[Any]]]:
-    """For each operand, memory with guards on both sides; and the rows inside of it.
+    sizes: Sequence[int],
+    slices: int,
+    dtype: DTypeLike,
+    *,
+    shift: int = 0,
+    layouts: Sequence[Layout | None] | None = None,
+) -> tuple[list[ByteArray], list[OperandRoom]]:
+    """For each operand, memory with guards on both sides; and the matrix inside of it.
 
     Args:
-        shift: more bytes before the rows, so that they begin at another address.
+        shift: more bytes before the matrix, so that it begins at another address.
+        layouts: of each operand.
     """
-    memory = [np.full(shift + rows * size + 2 * AROUND, GUARD, dtype=np.uint8) for size in sizes]
+    memory = [np.full(shift + slices * size + 2 * AROUND, GUARD, dtype=np.uint8) for size in sizes]
     operands = [
-        part[AROUND + shift : -AROUND].view(dtype).reshape(rows, size)
-        for part, size in zip(memory, sizes, strict=True)
+        room_in(part[AROUND + shift : -AROUND].view(dtype), slices, layout)
+        for part, layout in zip(memory, layouts or [None] * len(sizes), strict=True)
     ]
     return memory, operands
 
 
 def untouched(memory: Sequence[ByteArray]) -> bool:
-    """Whether all of it, guards and rows, is as it was before anything was decoded."""
+    """Whether all of it, guards and matrices, is as it was before anything was decoded."""
     return all(bool((part == GUARD).all()) for part in memory)

@@ -7,7 +7,7 @@ their specification (``tests.support.graph_spec``), with weights decoded by thei
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from sti.arrays import Float32Array, Int64Array
 from sti.backend.interface import ResidentTensors
 from sti.backend.partial_sums import PartialSums
 from sti.backend.resident_inputs import connect_residents, group_residents
-from sti.backend.working_buffer import WorkingBuffer, make_buffers
+from sti.backend.working_buffer import WorkingBuffer, largest_group_bytes
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import NumpyDecoder
 from sti.codec.pieces import GroupDecoder
 from sti.errors import BackendError
 from sti.model.manifest import SliceGroup
+from sti.planning.lane_threads import WHOLE, Share
+from sti.planning.plan import EXACT, NARROW
 from tests.support import graph_spec
 
 EPSILON = 1e-12
@@ -43,35 +45,52 @@ class NumpyState:
         self._source = backend.residents
         present = np.arange(embeddings.shape[1]) < np.asarray(lengths)[:, None]
         self._tokens = present.astype(np.float32)
-        self._mask = np.where(present, 0.0, PADDING_MASK)[:, None, :]
+        self._mask = np.where(present, 0.0, PADDING_MASK)[:, None, None, :]
         feeds = {name: self._source.resident(f"embed.{name}") for name in backend.embed_names}
         feeds |= {"words": embeddings, "type_ids": types}
         self._hidden = graph_spec.embed(feeds, epsilon=EPSILON).astype(np.float32)
         self._sums = PartialSums(lambda _: np.empty_like(self._hidden))
-        self._total = np.zeros_like(self._hidden)
+        self._total: Float32Array | None = None
 
-    def step(self, group: SliceGroup, width: int, *, connects: bool, buffer: int = 0) -> None:
+    def step(
+        self,
+        group: SliceGroup,
+        width: int,
+        *,
+        variant: str = EXACT,
+        buffer: int = 0,
+        lane: int = 0,
+        share: Share = WHOLE,
+    ) -> None:
+        assert 0 <= lane < self._backend.lanes
         self._backend.note("step", group.layer, group.kind)
-        if group.number == 0:
-            self._sums.clear()
         kind = self._source.manifest.kind(group.kind)
-        weights = self._backend.buffers[group.kind][buffer].operands
+        dtype = self._backend.decoder(variant).dtype
+        rooms = self._backend.buffer(buffer).operands(kind, width, dtype)
         feeds: dict[str, Any] = group_residents(self._source, kind, group, width)
-        for operand, array in zip(kind.operands, weights, strict=True):
-            feeds[operand.name] = array[:width].reshape(-1, *operand.shape[-2:])
-        feeds["h"] = self._hidden
-        if group.kind == "attention":
-            feeds["mask"] = self._mask
-            found = graph_spec.attention(feeds, exact=True)
+        for operand, found in zip(kind.operands, rooms, strict=True):
+            feeds[operand.name] = found.matrix
+        feeds |= {"h": self._hidden, **graph_spec.quantized_input(self._hidden)}
+        unit, (first, last) = 2 if variant == NARROW else 1, share.tokens(len(self._hidden))
+        room = self._sums.room(group.number)
+        own = graph_spec.own_tokens(feeds, first, last)
+        if first == last:
+            pass
+        elif group.kind == "attention":
+            feeds |= {"mask": self._mask, **own}
+            head = kind.operands[0].shape[-1]
+            room[first:last] = graph_spec.attention(feeds, head=head, exact=True, unit=unit)
         else:
-            found = graph_spec.ffn(feeds, activation="gelu", exact=True)
-        self._sums.add(found.astype(np.float32))
-        if connects:
-            self._total = self._sums.total()
-            self.connect(group.layer, group.kind)
+            feeds |= {name.removeprefix("own_"): rows for name, rows in own.items()}
+            room[first:last] = graph_spec.ffn(feeds, activation="gelu", exact=True, unit=unit)
+        self._sums.add(group.number, shares=share.of)
 
     def connect(self, layer: int, kind: str) -> None:
         self._backend.note("connect", layer, kind)
+        if self._sums:
+            self._total = self._sums.total()
+        if self._total is None:
+            raise BackendError("no step was computed")
         feeds = connect_residents(self._source, layer, kind)
         feeds |= {"partial": self._total, "residual": self._hidden}
         self._hidden = graph_spec.connect(feeds, epsilon=EPSILON).astype(np.float32)
@@ -82,46 +101,53 @@ class NumpyState:
         return np.asarray(pooled / length, dtype=np.float32)
 
     def hidden(self) -> Float32Array:
-        return self._hidden.copy()
+        return self._hidden.swapaxes(0, 1).copy()
 
     def set_hidden(self, values: Float32Array) -> None:
-        if values.shape != self._hidden.shape:
+        if values.swapaxes(0, 1).shape != self._hidden.shape:
             raise BackendError(f"of another shape: {values.shape}")
-        self._hidden = values.copy()
+        self._sums.clear()
+        self._hidden = values.swapaxes(0, 1).copy()
 
 
 class NumpyBackend:
     """A ``Backend`` for packs of embeddings.
+
+    Args:
+        residents: the pack.
+        lanes: threads that may compute at once.
 
     Attributes:
         asked: what states were asked for, in order: what, layer, block kind.
     """
 
     embed_names = ("positions", "types", "gamma", "beta")
-    threads = 1
+    variants = (EXACT,)
 
-    def __init__(self, residents: ResidentTensors) -> None:
+    def __init__(self, residents: ResidentTensors, *, lanes: int = 1) -> None:
         self.residents = residents
+        self.lanes = lanes
         self.asked: list[tuple[str, int, str]] = []
-        self._decoder = NumpyDecoder(Codebook.from_json(residents.manifest.codebook))
-        self._buffers: dict[str, tuple[WorkingBuffer, ...]] = {}
+        book = Codebook.from_json(residents.manifest.codebook)
+        self._decoders: dict[str, GroupDecoder] = {
+            EXACT: NumpyDecoder(book),
+            NARROW: NumpyDecoder(book, weights="s7"),
+        }
+        self._buffers: dict[int, WorkingBuffer] = {}
 
     def note(self, what: str, layer: int, kind: str) -> None:
         """Remember that a state was asked for this; tests let it fail."""
         self.asked.append((what, layer, kind))
 
-    @property
-    def buffers(self) -> Mapping[str, Sequence[WorkingBuffer]]:
-        if not self._buffers:
-            self._buffers = make_buffers(self.residents.manifest, np.int8)
-        return self._buffers
+    def buffer(self, number: int) -> WorkingBuffer:
+        size = largest_group_bytes(self.residents.manifest)
+        return self._buffers.setdefault(number, WorkingBuffer(size))
 
-    def prepare(self) -> None:
+    def prepare(self, variants: Collection[str] = (EXACT,)) -> None:
         self.residents.resident("embed.gamma")
 
-    @property
-    def decoder(self) -> GroupDecoder:
-        return self._decoder
+    def decoder(self, variant: str) -> GroupDecoder:
+        return self._decoders[variant]
 
     def embedding_buffer(self, batch: int, tokens: int) -> Float32Array:
         shape = (batch, tokens, self.residents.manifest.dimensions.hidden)

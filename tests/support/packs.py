@@ -9,8 +9,15 @@ from tempfile import mkdtemp
 from benchmarks import base_model
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
-from sti.device.lanes import COMPUTE, DECODE, STORAGE
-from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
+from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE
+from sti.device.profile import (
+    THREAD_NAMES,
+    ComputeProfile,
+    DecodeProfile,
+    DeviceProfile,
+    RunProfile,
+    StorageProfile,
+)
 from tests.support.checkpoints import Shape, Task, write_checkpoint
 
 SHAPE = Shape(layers=3, hidden=32, heads=4, inner=64, positions=48)
@@ -26,7 +33,6 @@ TEXTS = ("the dog runs", "a red house", "under the table a cat runs and runs", "
 PROFILE = DeviceProfile(
     device="a made-up machine",
     threads=1,
-    decoders=1,
     lanes={
         STORAGE: StorageProfile(direct=True, request_s=1e-4, bytes_per_s=1e9, row_s=1e-6),
         DECODE: DecodeProfile(shard_s=1e-6, weight_s={2: 1e-9, 3: 2e-9, 4: 3e-9, 6: 8e-9, 8: 9e-9}),
@@ -36,10 +42,11 @@ PROFILE = DeviceProfile(
             )
         ),
     },
+    runs={
+        name: RunProfile(dict.fromkeys(LANES, 1.0), step_s=0.0, fixed_s=1e-4, jitter=1.0)
+        for name in THREAD_NAMES
+    },
     tokenize_s=1e-6,
-    fixed_s=1e-4,
-    contention=1.0,
-    jitter=1.0,
 )
 """Times that make plans on every test machine the same."""
 

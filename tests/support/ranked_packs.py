@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -39,8 +38,7 @@ def _directory() -> Path:
 def with_quality(manifest: Manifest) -> Manifest:
     """Smaller submodels, and a quality that falls with the loss."""
     metric = "spearman" if manifest.task == "regression" else "accuracy"
-    return replace(
-        manifest,
+    return manifest._replace(
         submodels=(*manifest.submodels, *SUBMODELS),
         quality=Quality(metric, 500, 0.01, (0.0, 0.1, 1.0), (0.98, 0.9, 0.4)),
     )

@@ -12,6 +12,7 @@ from sti.codec.decoder import NumpyDecoder
 from sti.codec.pieces import SHARD
 from sti.pack.content_hash import pieces_of
 from sti.pack.pack_reader import PackReader
+from tests.support.groups import rooms_for
 
 
 def shard(reader: PackReader, layer: int, kind: str, slice_: int, planes: int) -> np.ndarray:
@@ -32,14 +33,12 @@ def shard(reader: PackReader, layer: int, kind: str, slice_: int, planes: int) -
             assert crc32(data[piece.start : piece.start + piece.length]) == piece.checksum
             stored = (0, piece.length, piece.start, piece.checksum, 0)
             record["pieces"][0, piece.plane] = stored
-    operands = [
-        np.zeros((1, math.prod(operand.shape)), np.int8)
-        for operand in reader.manifest.kind(kind).operands
-    ]
+    sizes = [math.prod(operand.shape) for operand in reader.manifest.kind(kind).operands]
+    operands = rooms_for(sizes, 1, np.int8)
     decoder = NumpyDecoder(Codebook.from_json(reader.manifest.codebook))
     fault = decoder.decode(data, np.zeros(1, np.uint64), record, operands)
     assert fault is None
-    return np.concatenate(operands, axis=1)[0]
+    return np.concatenate([room.matrix[0] for room in operands])
 
 
 def operand(reader: PackReader, layer: int, kind: str, name: str, planes: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from random import Random
 from typing import Literal, TypedDict
@@ -11,8 +10,14 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from sti.codec.codebook import Codebook
-from sti.device.lanes import COMPUTE, DECODE, STORAGE
-from sti.device.profile import ComputeProfile, DecodeProfile, DeviceProfile, StorageProfile
+from sti.device.lanes import COMPUTE, DECODE, PIPELINED, SEQUENTIAL, STORAGE, LaneThreads
+from sti.device.profile import (
+    ComputeProfile,
+    DecodeProfile,
+    DeviceProfile,
+    RunProfile,
+    StorageProfile,
+)
 from sti.model.manifest import (
     GROUP_ALIGNMENT,
     BlockKind,
@@ -93,7 +98,14 @@ def make_manifest(
     ]
     kinds = tuple(
         BlockKind(
-            name, "head", "tokens", (Operand("w", (1, 8, size // 8)),), (), (), (), shares[name]
+            name,
+            "head",
+            "tokens",
+            (Operand("w", (1, 8, size // 8), "columns"),),
+            (),
+            (),
+            (),
+            shares[name],
         )
         for name, size in weights.items()
     )
@@ -180,46 +192,65 @@ def make_profile(
     rng: Random | None = None,
     *,
     ladder: Sequence[int] = LADDER,
-    decoders: int = 1,
+    kinds: Sequence[LaneThreads] = (PIPELINED,),
     contention: float = 1.1,
     jitter: float = 1.15,
     bytes_per_s: float = 1.2e9,
+    narrow: float | None = None,
 ) -> DeviceProfile:
-    """The profile of a laptop's core on BERT-base shapes, or with ``rng`` something near it."""
+    """The profile of a laptop's core on BERT-base shapes, or with ``rng`` something near it.
+
+    Args:
+        kinds: threads that runs were measured with; all of them sharing as many compute threads.
+        narrow: seconds of narrow products as a share of those of exact ones; None for none.
+    """
 
     def near(value: float, *, spread: float = 1.0) -> float:
         return value * rng.lognormvariate(0.0, spread) if rng else value
 
+    storage = StorageProfile(True, near(6e-5), near(bytes_per_s), near(2e-6))
+    decode = DecodeProfile(
+        near(5e-6), {bits: near(DECODE_NS[bits] * 1e-9, spread=0.3) for bits in ladder}
+    )
+    graphs: dict[str, tuple[float, ...]] = {
+        "embed": (2e-5, 0.0, 1e-6, 0.0, 0.0),
+        "attention": (2e-5, 1e-6, 1e-7, near(6e-7), 1e-9),
+        "ffn": (2e-5, 1e-6, 1e-7, near(1.2e-6), 0.0),
+        "connect": (1e-5, 0.0, 4e-7, 0.0, 0.0),
+        "head": (5e-5, 0.0, 1e-7, 0.0, 0.0),
+    }
+    if narrow is not None:
+        for kind in ("attention", "ffn"):
+            graphs[f"{kind}.narrow"] = tuple(narrow * cost for cost in graphs[kind])
     return DeviceProfile(
         device="made up",
-        threads=1,
-        decoders=decoders,
+        threads=max(threads.compute for threads in kinds),
         lanes={
-            STORAGE: StorageProfile(True, near(6e-5), near(bytes_per_s), near(2e-6)),
-            DECODE: DecodeProfile(
-                near(5e-6), {bits: near(DECODE_NS[bits] * 1e-9, spread=0.3) for bits in ladder}
-            ),
-            COMPUTE: ComputeProfile(
-                {
-                    "embed": (2e-5, 0.0, 1e-6, 0.0, 0.0),
-                    "attention": (2e-5, 1e-6, 1e-7, near(6e-7), 1e-9),
-                    "ffn": (2e-5, 1e-6, 1e-7, near(1.2e-6), 0.0),
-                    "connect": (1e-5, 0.0, 4e-7, 0.0, 0.0),
-                    "head": (5e-5, 0.0, 1e-7, 0.0, 0.0),
-                }
-            ),
+            STORAGE: storage,
+            DECODE: decode,
+            COMPUTE: ComputeProfile(graphs),
         },
         tokenize_s=1e-6,
-        fixed_s=3e-4,
-        contention=contention,
-        jitter=jitter,
+        runs={
+            threads.name: RunProfile(
+                contention={
+                    STORAGE: 1.0,
+                    DECODE: 1.0,
+                    COMPUTE: 1.0 if threads == SEQUENTIAL else contention,
+                },
+                step_s=0.0,
+                fixed_s=3e-4,
+                jitter=jitter,
+            )
+            for threads in kinds
+        },
     )
 
 
-def make_machine(name: str) -> DeviceProfile:
-    """The profile of one of ``MACHINES``."""
+def make_machine(name: str, kinds: Sequence[LaneThreads] = (PIPELINED,)) -> DeviceProfile:
+    """The profile of one of ``MACHINES``, with runs under these threads."""
     bytes_per_s, decode, compute = MACHINES[name]
-    laptop = make_profile(bytes_per_s=bytes_per_s, jitter=1.0)
+    laptop = make_profile(bytes_per_s=bytes_per_s, jitter=1.0, kinds=kinds)
     weight_s = {bits: decode * cost for bits, cost in laptop.decode.weight_s.items()}
     graphs = {
         graph: (compute * a, compute * b, compute * c, compute * d, compute * e)
@@ -238,8 +269,8 @@ def with_equal_gains(manifest: Manifest) -> Manifest:
     groups = []
     for group in manifest.groups:
         planes = (
-            replace(plane, gains=tuple(4.0**-plane.bits for _ in plane.gains))
+            plane._replace(gains=tuple(4.0**-plane.bits for _ in plane.gains))
             for plane in group.planes
         )
-        groups.append(replace(group, planes=tuple(planes)))
-    return replace(manifest, groups=tuple(groups))
+        groups.append(group._replace(planes=tuple(planes)))
+    return manifest._replace(groups=tuple(groups))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 import tracemalloc
@@ -44,8 +43,7 @@ SPEC = TokenizerSpec(
     special_tokens=SPECIAL,
 )
 ALL_OPTIONS = [
-    dataclasses.replace(
-        SPEC,
+    SPEC._replace(
         lowercase=bool(bits & 1),
         strip_accents=bool(bits & 2),
         clean_text=bool(bits & 4),
@@ -186,7 +184,7 @@ def test_the_sentences_meet_whole_words_pieces_and_unknown_ones() -> None:
 
 @pytest.mark.parametrize("limit", [3, 4, 5, 6, 7, 12, 13, 40])
 def test_texts_pairs_and_words_are_truncated_as_the_reference_does(limit: int) -> None:
-    spec = dataclasses.replace(SPEC, max_tokens=limit)
+    spec = SPEC._replace(max_tokens=limit)
     words = sentence_vocabulary()
     for first, second in zip(SENTENCES, reversed(SENTENCES), strict=True):
         assert_same(spec, words, first)
@@ -263,7 +261,7 @@ def vocabularies(draw: st.DrawFn, spec: TokenizerSpec, texts: Sequence[str]) -> 
 def cases(
     draw: st.DrawFn,
 ) -> tuple[TokenizerSpec, tuple[str, ...], str | tuple[str, str] | list[str]]:
-    spec = dataclasses.replace(draw(OPTIONS), max_tokens=draw(LIMITS))
+    spec = draw(OPTIONS)._replace(max_tokens=draw(LIMITS))
     shape = draw(st.sampled_from(["text", "pair", "words"]))
     if shape == "words":
         words = draw(st.lists(TEXTS, max_size=5))
@@ -307,7 +305,7 @@ def test_the_quick_way_to_split_equals_the_definition(spec: TokenizerSpec, text:
 @given(st.lists(st.sampled_from(["<a>", "<a>b", "b", "bc", "<", ">", "c ", "a"])).map("".join))
 def test_special_tokens_that_overlap_are_found_as_the_reference_does(text: str) -> None:
     markers = ("<a>", "<a>b", "bc", ">>")
-    spec = dataclasses.replace(SPEC, special_tokens=(*SPECIAL, *markers))
+    spec = SPEC._replace(special_tokens=(*SPECIAL, *markers))
     assert_same(spec, (*SPECIAL, *markers, *"abc<>", "##b"), text)
 
 
@@ -345,7 +343,7 @@ def normalized_chars(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def test_a_text_far_over_the_limit_is_not_read_to_the_end(
     unit: str, normalized_chars: dict[str, int]
 ) -> None:
-    spec = dataclasses.replace(SPEC, max_tokens=64)
+    spec = SPEC._replace(max_tokens=64)
     ours, theirs = both(spec, sentence_vocabulary())
     long, short = unit * 500_000, unit * 200
     assert rows(ours.encode(long)) == expected_rows(theirs.encode(short))
@@ -359,13 +357,13 @@ def test_a_text_far_over_the_limit_is_not_read_to_the_end(
 def test_of_two_texts_over_the_limit_the_longer_keeps_the_odd_token(
     counts: tuple[int, int], limit: int
 ) -> None:
-    spec = dataclasses.replace(SPEC, max_tokens=limit)
+    spec = SPEC._replace(max_tokens=limit)
     pair = ("the " * counts[0], "dog " * counts[1])
     assert_same(spec, sentence_vocabulary(), pair, chunk_chars=16)
 
 
 def test_of_two_texts_one_read_in_part_keeps_its_share() -> None:
-    spec = dataclasses.replace(SPEC, max_tokens=64)
+    spec = SPEC._replace(max_tokens=64)
     for pair in (("the " * 200, "dog " * 20), ("dog " * 40, "the " * 200)):
         assert_same(spec, sentence_vocabulary(), pair, chunk_chars=16)
 

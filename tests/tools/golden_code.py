@@ -21,7 +21,7 @@ from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import EncodedShard, Encoder
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import NumpyDecoder
-from tests.support.groups import stored_group
+from tests.support.groups import rooms_for, stored_group
 
 OUTPUT = Path(__file__).resolve().parents[1] / "golden" / "nested_code.json"
 SIZES = (1024 + 72, 256)
@@ -69,9 +69,9 @@ def _decoded(codebook: Codebook, shard: EncodedShard) -> dict[str, str]:
     found = {}
     for level, bits in enumerate(codebook.ladder):
         group = stored_group([shard], [level + 1])
-        rows = [np.empty((1, size), dtype=np.int8) for size in SIZES]
-        assert decoder.decode(group.data, group.starts, group.shards, rows) is None
-        found[str(bits)] = np.concatenate(rows, axis=1).tobytes().hex()
+        rooms = rooms_for(SIZES, 1, np.int8)
+        assert decoder.decode(*group, rooms) is None
+        found[str(bits)] = b"".join(room.matrix.tobytes() for room in rooms).hex()
     return found
 
 

@@ -23,27 +23,30 @@ from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import NumpyDecoder
 from sti.codec.native.kernel import FAULTS
 from sti.codec.native.structures import code_of
+from sti.codec.weights import Weights
 from sti.codec.word_rows import portable_rows, row_bytes, row_checksum
 from tests.support.codes import bell_codebook, wild_codebook
-from tests.support.groups import RandomGroup, guarded, random_group
+from tests.support.groups import Layout, RandomGroup, guarded, random_group
 
 OUTPUT = Path(__file__).resolve().parents[1] / "native" / "vectors.h"
-SIZES, SMALL = (1024 + 136, 8), (40, 8)
+SIZES, SMALL = (1024 + 136, 8, 160), (40, 8, 16)
 """Of operands: whole and short records, for every width of vector; and of a damaged group."""
+LAYOUTS = (Layout(1, 8, columns=True), Layout(1, 8), Layout(2, 4, columns=True))
 ROW_COUNT, ROW_HIDDEN, ROW_GROUP = 3, 96, 32
 DAMAGES = ("checksum", "size", "bounds", "outliers")
 
 
-def books() -> list[tuple[Codebook, bool]]:
-    """Codebooks, and whether they decode to uint8: sums, tables, odd ladders."""
+def books() -> list[tuple[Codebook, Weights]]:
+    """Codebooks, and how weights are written: sums, tables, odd ladders."""
     return [
-        (bell_codebook(), False),
-        (bell_codebook(), True),
-        (wild_codebook(DEFAULT_LADDER, seed=1), False),
-        (bell_codebook((2, 3, 5, 6, 8)), False),
-        (wild_codebook((3, 7), seed=2), True),
-        (bell_codebook((4, 5, 7)), False),
-        (wild_codebook(tuple(range(2, 9)), seed=3), False),
+        (bell_codebook(), "s8"),
+        (bell_codebook(), "u8"),
+        (bell_codebook(), "s7"),
+        (wild_codebook(DEFAULT_LADDER, seed=1), "s8"),
+        (bell_codebook((2, 3, 5, 6, 8)), "s8"),
+        (wild_codebook((3, 7), seed=2), "u8"),
+        (bell_codebook((4, 5, 7)), "s8"),
+        (wild_codebook(tuple(range(2, 9)), seed=3), "s8"),
     ]
 
 
@@ -65,18 +68,19 @@ def lines() -> Iterator[str]:
     yield "#define GOLDEN static const __attribute__((unused))"
     yield "struct vector {"
     yield "    uint32_t code, operand_count, shard_count, row, piece, what, decoded;"
-    yield "    uint64_t sizes[4], data_bytes;"
+    yield "    uint64_t data_bytes;"
+    yield "    struct sti_operand operands[4];"
     yield "    const uint8_t *data;"
     yield "    const struct sti_shard *shards;"
     yield "};"
     yield "/* To be copied to a struct sti_code. */"
     yield "GOLDEN uint8_t CODES[][sizeof(struct sti_code)] = {"
-    for book, unsigned in books():
-        yield f"    {{{','.join(map(str, bytes(code_of(book, unsigned=unsigned, features=0))))}}},"
+    for book, weights in books():
+        yield f"    {{{','.join(map(str, bytes(code_of(book, weights=weights, features=0))))}}},"
     yield "};"
     vectors = []
-    for number, (book, unsigned) in enumerate(books()):
-        decoder = NumpyDecoder(book, unsigned=unsigned)
+    for number, (book, weights) in enumerate(books()):
+        decoder = NumpyDecoder(book, weights=weights)
         for damage in (None, *(DAMAGES if number == 0 else ())):
             planes = (2, 3) if damage else range(1, len(book.ladder) + 1)
             sizes = SMALL if damage else SIZES
@@ -129,15 +133,18 @@ def _group(name: str, group: RandomGroup, damage: str | None) -> Iterator[str]:
 
 def _vector(name: str, code: int, decoder: Any, group: RandomGroup, damage: str | None) -> str:
     data, starts, shards = _stored(group, damage)
-    memory, operands = guarded(group.sizes, len(shards), decoder.dtype)
+    memory, operands = guarded(group.sizes, len(shards), decoder.dtype, layouts=LAYOUTS)
     fault = decoder.decode(data, starts, shards, operands)
     row, piece, what = fault or (0, 0, "")
     numbers = {name: number for number, name in FAULTS.items()}
     decoded = crc32(b"".join(part.tobytes() for part in memory))
-    sizes = ", ".join(map(str, group.sizes))
+    rooms = ", ".join(
+        f"{{0, {room.slices}, {room.parts}, {room.shape[0]}, {room.shape[1]}, {room.columns:d}, 0}}"
+        for room in operands
+    )
     return (
-        f"    {{{code}, {len(group.sizes)}, {len(shards)}, {row}, {piece}, {numbers.get(what, 0)},"
-        f" {decoded}u, {{{sizes}}}, {data.size}, DATA_{name}, SHARDS_{name}}},"
+        f"    {{{code}, {len(operands)}, {len(shards)}, {row}, {piece}, {numbers.get(what, 0)},"
+        f" {decoded}u, {data.size}, {{{rooms}}}, DATA_{name}, SHARDS_{name}}},"
     )
 
 

@@ -3,29 +3,31 @@
 In: a pack's graphs and resident tensors, decoded weights in working buffers, a group's token
 embeddings. Out: hidden states and the head's answer. One session per graph, made once; every input
 is bound to memory that is already there, so that a run copies no weights and allocates nothing of
-their size. Knows nothing of texts, storage, fidelities or lanes.
+their size. Knows nothing of texts, storage, fidelities or lanes of a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from sti.arrays import Float32Array, Int64Array
 from sti.backend.interface import ResidentTensors
-from sti.backend.onnxruntime.block_inputs import BlockInputs
+from sti.backend.onnxruntime.block_inputs import BlockInputs, StepInputs
 from sti.backend.onnxruntime.graph_sessions import GraphSessions
-from sti.backend.onnxruntime.hidden_memory import HiddenMemory
+from sti.backend.onnxruntime.hidden_memory import HiddenMemory, StateMemory
 from sti.backend.onnxruntime.session import ort_value
 from sti.backend.partial_sums import PartialSums
+from sti.backend.quantized import quantize_tokens
 from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.codebook import Codebook
 from sti.codec.decoders import make_decoder
 from sti.codec.pieces import GroupDecoder
 from sti.errors import BackendError
 from sti.model.manifest import SliceGroup
+from sti.planning.lane_threads import WHOLE, Share
+from sti.planning.plan import EXACT, NARROW
 
 PADDING_MASK = -10000.0
 """Added to the attention score of a padding token; finite, so that no row becomes NaN."""
@@ -36,43 +38,56 @@ class OrtBackend:
 
     Args:
         residents: the opened pack; its resident arrays are used in place and must stay open.
-        threads: compute threads of each session.
-        unsigned: use the graphs with unsigned weights; None lets a self-test product decide
-            whether this processor multiplies u8 by s8 exactly (x86 without VNNI does not).
+        lanes: threads that may compute steps at once.
+        threads: threads of each product: for measuring, which computes in one lane.
+        saturates: whether this processor's product of u8 by s8 overflows where it is large; None
+            lets a self-test product decide (it does on x86 without VNNI).
 
     Attributes:
-        threads: as given.
-        unsigned: whether the graphs with unsigned weights are in use.
+        lanes: as given.
+        saturates: as given or found.
+        variants: how products may be computed.
 
     Raises:
         BackendError: ONNX Runtime refuses the self-test.
+        ValueError: several lanes and several threads: a session serves one caller at a time then.
     """
 
     def __init__(
-        self, residents: ResidentTensors, *, threads: int, unsigned: bool | None = None
+        self,
+        residents: ResidentTensors,
+        *,
+        lanes: int,
+        threads: int = 1,
+        saturates: bool | None = None,
     ) -> None:
+        if lanes > 1 and threads > 1:
+            raise ValueError(f"{lanes} lanes of {threads} threads: one of them must be 1")
         self._manifest = residents.manifest
-        self._sessions = GraphSessions(residents, threads=threads, unsigned=unsigned)
-        self.threads = threads
-        self.unsigned = self._sessions.unsigned
-        codebook = Codebook.from_json(self._manifest.codebook)
-        self._decoder = make_decoder(codebook, unsigned=self.unsigned)
-        self._inputs = BlockInputs(residents, self._decoder.dtype)
-        self._memory = HiddenMemory()
+        self._sessions = GraphSessions(residents, threads=threads, saturates=saturates)
+        self.lanes = lanes
+        self.saturates = self._sessions.saturates
+        self.variants = (EXACT, NARROW) if self.saturates else (EXACT,)
+        self._decoders: dict[str, GroupDecoder] = {}
+        self._inputs = BlockInputs(residents, self._sessions)
+        self._memory = HiddenMemory(self._inputs.unbind)
 
-    def prepare(self) -> None:
-        """Make the sessions that every run needs."""
-        self._sessions.prepare()
+    def prepare(self, variants: Collection[str] = (EXACT,)) -> None:
+        """Make the sessions that every run of these variants needs."""
+        self._sessions.prepare(variants)
 
-    @property
-    def buffers(self) -> Mapping[str, Sequence[WorkingBuffer]]:
-        """Working buffers by block kind."""
-        return self._inputs.buffers
+    def buffer(self, number: int) -> WorkingBuffer:
+        """A working buffer, large enough for any slice group."""
+        return self._inputs.buffer(number)
 
-    @property
-    def decoder(self) -> GroupDecoder:
-        """What fills the buffers, safe to share between threads."""
-        return self._decoder
+    def decoder(self, variant: str) -> GroupDecoder:
+        """What fills working buffers for a variant, safe to share between threads."""
+        found = self._decoders.get(variant)
+        if found is None:
+            codebook = Codebook.from_json(self._manifest.codebook)
+            made = make_decoder(codebook, weights=self._sessions.weights[variant])
+            found = self._decoders.setdefault(variant, made)
+        return found
 
     def embedding_buffer(self, batch: int, tokens: int) -> Float32Array:
         """Where the token embeddings of a group go, ``[batch, tokens, hidden]``."""
@@ -87,11 +102,10 @@ class OrtBackend:
         place: int | None = None,
     ) -> OrtSentenceState:
         """Embed a group of sentences."""
-        shape = embeddings.shape
-        hidden = self._memory.hidden(place, shape)
-        sums = PartialSums(lambda number: self._memory.partial(place, number, shape))
-        state = OrtSentenceState(self._sessions, self._inputs, embeddings, hidden, sums, lengths)
-        state.embed(types)
+        batch, tokens, hidden = embeddings.shape
+        memory = self._memory.state(place, (tokens, batch, hidden))
+        state = OrtSentenceState(self._inputs, memory, lengths)
+        state.embed(embeddings, types)
         return state
 
     def close(self) -> None:
@@ -105,111 +119,99 @@ class OrtSentenceState:
     """A group of sentences on its way (``sti.backend.interface.SentenceState``).
 
     Args:
-        sessions: the pack's.
-        inputs: what its graphs are fed besides.
-        embeddings: token embeddings, ``[B, S, hidden]``; their memory is used for the sums of
-            blocks of a single slice group.
-        hidden: memory for the hidden states, ``[B, S, hidden]``.
-        sums: adds the groups of other blocks.
+        inputs: makes the pack's graphs ready.
+        memory: for the hidden states.
         lengths: tokens of each sentence.
     """
 
-    __slots__ = (
-        "_array",
-        "_hidden",
-        "_inputs",
-        "_mask",
-        "_present",
-        "_sessions",
-        "_single",
-        "_sums",
-        "_total",
-        "_values",
-    )
+    __slots__ = ("_inputs", "_mask", "_memory", "_present", "_sums", "_total")
 
-    def __init__(
-        self,
-        sessions: GraphSessions,
-        inputs: BlockInputs,
-        embeddings: Float32Array,
-        hidden: Float32Array,
-        sums: PartialSums,
-        lengths: Sequence[int],
-    ) -> None:
-        tokens = embeddings.shape[1]
-        self._sessions, self._inputs = sessions, inputs
+    def __init__(self, inputs: BlockInputs, memory: StateMemory, lengths: Sequence[int]) -> None:
+        tokens = memory.shape[0]
+        self._inputs, self._memory = inputs, memory
         # [B, S]: 1 for a token, 0 for padding.
         self._present = (np.arange(tokens) < np.asarray(lengths)[:, None]).astype(np.float32)
-        # [B, 1, S]; None where no sentence is padded.
+        # [B, 1, 1, S]; None where no sentence is padded.
         self._mask = None
         if min(lengths) < tokens:
-            mask = (self._present[:, None, :] - 1.0) * np.float32(-PADDING_MASK)
+            mask = (self._present[:, None, None, :] - 1.0) * np.float32(-PADDING_MASK)
             self._mask = ort_value(mask)
-        self._array = hidden
-        self._hidden, self._single = ort_value(hidden), ort_value(embeddings)
-        self._total, self._sums = self._single, sums
-        self._values: dict[int, Any] = {}
+        self._sums = PartialSums(memory.partial)
+        self._total: Float32Array | None = None
 
-    def embed(self, types: Int64Array) -> None:
+    def embed(self, embeddings: Float32Array, types: Int64Array) -> None:
         """Make the hidden states in front of the first block from the token embeddings."""
-        graph = self._sessions.graph("embed")
-        self._inputs.bind_end(graph, "embed")
-        graph.bind("words", self._single)
+        graph = self._inputs.end("embed")
+        graph.bind("words", ort_value(embeddings))
         graph.bind("type_ids", ort_value(types))
-        graph.bind_output(self._hidden)
+        graph.bind_output("h", self._memory.hidden.value)
+        graph.bind_output("xq", self._memory.values.value)
+        graph.bind_output("xs", self._memory.scales.value)
         graph.run()
 
-    def step(self, group: SliceGroup, width: int, *, connects: bool, buffer: int = 0) -> None:
-        """Compute a slice group, and with the last one of a block its ``connect``."""
-        if group.number == 0:
-            self._sums.clear()  # a block that failed may have left some
-        graph = self._sessions.graph(group.kind, masked=self._mask is not None)
-        self._inputs.bind_group(graph, group, width, buffer=buffer)
-        if self._mask is not None and "mask" in graph.inputs:
-            graph.bind("mask", self._mask)
-        graph.bind("h", self._hidden)
-        alone = connects and group.number == 0
-        graph.bind_output(self._single if alone else self._value(self._sums.room()))
-        graph.run()
-        if not alone:
-            self._sums.push()
-        if connects:
-            self._total = self._single if alone else self._value(self._sums.total())
-            self.connect(group.layer, group.kind)
-
-    def _value(self, array: Float32Array) -> Any:
-        """The OrtValue of one of the arrays that sums are made in."""
-        if id(array) not in self._values:
-            self._values[id(array)] = ort_value(array)
-        return self._values[id(array)]
+    def step(
+        self,
+        group: SliceGroup,
+        width: int,
+        *,
+        variant: str = EXACT,
+        buffer: int = 0,
+        lane: int = 0,
+        share: Share = WHOLE,
+    ) -> None:
+        """Compute a share of a slice group, and keep its partial sum."""
+        memory = self._memory
+        first, last = share.tokens(memory.shape[0])
+        partial = self._sums.room(group.number)
+        if first < last:
+            masked = self._mask is not None
+            graph = self._inputs.block(StepInputs(group, width, variant, masked, buffer, lane))
+            own, every = memory.rows(first, last), memory.rows(0, memory.shape[0])
+            for name, rows in (("own_", own), ("", every if "own_xq" in graph.inputs else own)):
+                for item, value in zip(("h", "xq", "xs"), rows, strict=True):
+                    if name + item in graph.inputs:
+                        graph.bind(name + item, value)
+            if "mask" in graph.inputs:
+                graph.bind("mask", self._mask)
+            graph.bind_output("partial", memory.value(partial, first, last))
+            graph.run()
+        self._sums.add(group.number, shares=share.of)
 
     def connect(self, layer: int, kind: str) -> None:
-        """Add bias and residual to the sum of the block that was computed last, and normalize."""
-        graph = self._sessions.graph("connect")
-        self._inputs.bind_connect(graph, layer, kind)
-        graph.bind("partial", self._total)
-        graph.bind("residual", self._hidden)
+        """Add bias and residual to the sum of a block, and normalize."""
+        if self._sums:
+            self._total = self._sums.total()
+        if self._total is None:
+            raise BackendError(f"layer {layer} {kind}: no slice group was computed")
+        graph = self._inputs.connect(layer, kind)
+        graph.bind("partial", self._memory.value(self._total))
+        graph.bind("residual", self._memory.hidden.value)
         # In place: the graph reads the residual before it writes, node after node.
-        graph.bind_output(self._hidden)
+        graph.bind_output("h", self._memory.hidden.value)
+        graph.bind_output("xq", self._memory.values.value)
+        graph.bind_output("xs", self._memory.scales.value)
         graph.run()
 
     def finish(self) -> Float32Array:
         """The head's answer; a new array."""
-        graph = self._sessions.graph("head")
-        self._inputs.bind_end(graph, "head")
-        graph.bind("h", self._hidden)
+        graph = self._inputs.end("head")
+        graph.bind("h", self._memory.hidden.value)
         if "tokens" in graph.inputs:
             graph.bind("tokens", ort_value(self._present))
         return graph.run_to_new()
 
     def hidden(self) -> Float32Array:
         """The hidden states; a new array."""
-        return self._array.copy()
+        return self._memory.hidden.array.swapaxes(0, 1).copy()
 
     def set_hidden(self, values: Float32Array) -> None:
         """Go on from other hidden states; copied."""
-        if values.shape != self._array.shape:
+        memory, (tokens, batch, hidden) = self._memory, self._memory.shape
+        if values.shape != (batch, tokens, hidden):
             raise BackendError(
-                f"hidden states of a group are of shape {self._array.shape}; found {values.shape}"
+                f"hidden states of a group are of shape {(batch, tokens, hidden)}; "
+                f"found {values.shape}"
             )
-        np.copyto(self._array, values)
+        self._sums.clear()
+        np.copyto(memory.hidden.array, values.swapaxes(0, 1))
+        quantize_tokens(memory.hidden.array, memory.values.array, memory.scales.array)

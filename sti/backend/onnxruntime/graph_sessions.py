@@ -1,59 +1,101 @@
-"""A pack's sessions by the names of its graphs.
+"""A pack's sessions by the names of its graphs, and the kind of weights that each variant takes.
 
-In: a pack's graphs, and whether this processor needs those with unsigned weights. Out: a ``Graph``
+In: a pack's graphs, and whether this processor's product of u8 by s8 saturates. Out: a ``Graph``
 for a name, made on first use and kept. Knows nothing of what graphs are fed.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Collection, Mapping
+
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.session import Graph, saturates, session_options
+from sti.codec.weights import Weights
+from sti.errors import BackendError
+from sti.planning.plan import EXACT, NARROW
 
 
 class GraphSessions:
-    """The sessions of one pack. Not thread-safe.
+    """The sessions of one pack. Threads may share it, each with a lane of its own.
 
     Args:
         residents: where the graphs' bytes lie; must stay open.
-        threads: compute threads of each session.
-        unsigned: use the graphs with unsigned weights; None lets a product decide whether this
-            processor multiplies u8 by s8 exactly (x86 without VNNI does not).
+        threads: threads of each product. Sessions with one serve any number of callers at once.
+        saturates: whether products of u8 by s8 are wrong where they are large; None lets a product
+            decide (they are on x86 without VNNI).
+
+    Attributes:
+        saturates: as given or found.
+        weights: how weights are written for each variant; graphs are named after it.
     """
 
-    def __init__(self, residents: ResidentTensors, *, threads: int, unsigned: bool | None) -> None:
+    def __init__(
+        self,
+        residents: ResidentTensors,
+        *,
+        threads: int,
+        saturates: bool | None,
+    ) -> None:
         self._residents = residents
         self._listed = residents.manifest.graphs
         self._options = session_options(threads)
+        self._lock = threading.Lock()
         self._made: dict[str, Graph] = {}
-        self.unsigned = saturates(self._options) if unsigned is None else unsigned
+        self.saturates = _saturates(self._options) if saturates is None else saturates
+        self.weights: Mapping[str, Weights] = {
+            EXACT: "u8" if self.saturates else "s8",
+            NARROW: "s7",
+        }
 
-    def prepare(self) -> None:
-        """Make the sessions that every run needs; others are made on first use."""
+    def prepare(self, variants: Collection[str]) -> None:
+        """Make the sessions that every run of these variants needs; others on first use."""
         for name in ("embed", "connect", "head"):
             self.graph(name)
         for kind in self._residents.manifest.kinds:
-            self.graph(kind.name)
+            for variant in variants:
+                self.block(kind.name, variant=variant, masked=False)
 
-    def graph(self, name: str, *, masked: bool = False) -> Graph:
-        """The session of a graph, in the variant that this processor needs.
+    def block(self, kind: str, *, variant: str, masked: bool) -> Graph:
+        """The session of a block kind's graph. Its binding is nobody's: take ``another``.
 
         Args:
-            masked: prefer the variant for groups with padding, where there is one.
+            variant: how products are computed.
+            masked: prefer the graph for groups with padding, where there is one.
 
         Raises:
             BackendError: ONNX Runtime refuses the graph.
         """
-        suffix = ".u8" if self.unsigned else ".s8"
-        if masked and f"{name}_masked{suffix}" in self._listed:
-            return self._session(f"{name}_masked{suffix}")
-        return self._session(name if name in self._listed else name + suffix)
+        suffix = f".{self.weights[variant]}"
+        name = f"{kind}_masked{suffix}"
+        if not masked or name not in self._listed:
+            name = kind + suffix
+        return self.graph(name)
 
-    def _session(self, key: str) -> Graph:
-        if key not in self._made:
-            model = self._residents.resident(self._listed[key]).tobytes()
-            self._made[key] = Graph(key, model, self._options)
-        return self._made[key]
+    def graph(self, name: str) -> Graph:
+        """The session of a graph, with a binding.
+
+        Raises:
+            BackendError: ONNX Runtime refuses the graph, or the pack does not have it.
+        """
+        found = self._made.get(name)
+        if found is None:
+            with self._lock:
+                found = self._made.get(name)
+                if found is None:
+                    found = self._made[name] = Graph(name, self._model(name), self._options)
+        return found
+
+    def _model(self, name: str) -> bytes:
+        tensor = self._listed.get(name)
+        if tensor is None:
+            raise BackendError(f"the pack has no graph {name!r}; rebuild or fetch it again")
+        return self._residents.resident(tensor).tobytes()
 
     def close(self) -> None:
         """Give back the sessions. Idempotent."""
         self._made.clear()
+
+
+_saturates = saturates
+"""Under a name that arguments do not hide."""

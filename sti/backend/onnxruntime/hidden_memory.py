@@ -1,59 +1,130 @@
 """Memory for token embeddings and hidden states, kept between runs.
 
-In: sizes of groups. Out: arrays over memory that grows to the largest group and stays, so that
-repeated runs allocate nothing. Knows nothing of graphs.
+In: sizes of groups. Out: arrays, and OrtValues over them, in memory that grows to the largest group
+and stays, so that repeated runs allocate nothing. Knows nothing of graphs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-from sti.arrays import Float32Array
+from sti.arrays import ByteArray, Float32Array
+from sti.backend.onnxruntime.session import ort_value
+
+_EMBEDDINGS, _HIDDEN, _VALUES, _SCALES, _PARTIAL = range(5)
+"""What memory is for; partial sums are numbered from the last on."""
+
+
+class Held(NamedTuple):
+    """An array and an OrtValue over it."""
+
+    array: NDArray[Any]
+    value: Any
+
+
+class Rows(NamedTuple):
+    """OrtValues over the hidden states of some tokens, ``[R, B, hidden]``."""
+
+    hidden: Any
+    values: Any
+    scales: Any
+
+
+class StateMemory:
+    """The arrays of one group of B sentences of S tokens, token-major.
+
+    Args:
+        shape: ``[S, B, hidden]``.
+        take: gives memory of some bytes for a purpose.
+
+    Attributes:
+        hidden: float32 ``[S, B, hidden]``.
+        values, scales: the same quantized, uint8 ``[S, B, hidden]`` and float32 ``[S, B, 1]``.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], take: Callable[[int, int], ByteArray]) -> None:
+        self.shape, self._take = shape, take
+        self.hidden = self._held(_HIDDEN, shape, np.float32)
+        self.values = self._held(_VALUES, shape, np.uint8)
+        self.scales = self._held(_SCALES, (*shape[:2], 1), np.float32)
+        self._partials: list[Held] = []
+        self._rows: dict[tuple[int, int], Rows] = {}
+        self._partial_rows: dict[tuple[int, int, int], Any] = {}
+
+    def partial(self, number: int) -> Float32Array:
+        """Memory for a partial sum, the same for a number; numbers are asked for from 0 on."""
+        if number == len(self._partials):
+            self._partials.append(self._held(_PARTIAL + number, self.shape, np.float32))
+        return self._partials[number].array
+
+    def value(self, partial: Float32Array, first: int = 0, last: int | None = None) -> Any:
+        """The OrtValue over a partial sum's array, or over some of its tokens."""
+        number = next(n for n, held in enumerate(self._partials) if held.array is partial)
+        if last is None or last - first == self.shape[0]:
+            return self._partials[number].value
+        key = (number, first, last)
+        found = self._partial_rows.get(key)
+        return found or self._partial_rows.setdefault(key, ort_value(partial[first:last]))
+
+    def rows(self, first: int, last: int) -> Rows:
+        """The hidden states of tokens ``first`` to ``last - 1``."""
+        found = self._rows.get((first, last))
+        if found is None:
+            every = (self.hidden, self.values, self.scales)
+            made = Rows(*(ort_value(held.array[first:last]) for held in every))
+            found = self._rows.setdefault((first, last), made)
+        return found
+
+    def _held(self, purpose: int, shape: tuple[int, ...], dtype: DTypeLike) -> Held:
+        size = prod(shape) * np.dtype(dtype).itemsize
+        array = self._take(purpose, size)[:size].view(dtype).reshape(shape)
+        return Held(array, ort_value(array))
 
 
 class HiddenMemory:
-    """The memory of one back end. Not thread-safe."""
+    """The memory of one back end. Not thread-safe, but for partial sums of one state.
 
-    def __init__(self) -> None:
-        self._embeddings: Float32Array = np.empty(0, dtype=np.float32)
-        self._states: list[Float32Array] = []
-        self._partials: dict[tuple[int, int], Float32Array] = {}
+    Args:
+        grown: called when memory was replaced by more: what still refers to it keeps it alive.
+    """
 
-    def embeddings(self, shape: tuple[int, ...]) -> Float32Array:
-        """Memory that all groups share.
+    def __init__(self, grown: Callable[[], None]) -> None:
+        self._grown = grown
+        self._memory: dict[tuple[int, int], ByteArray] = {}
+        self._states: dict[int, StateMemory] = {}
 
-        Groups follow one another: first it holds a group's token embeddings, then the sums of every
-        block of a single slice group.
-        """
-        size = prod(shape)
-        if self._embeddings.size < size:
-            self._embeddings = np.empty(size, dtype=np.float32)
-        return self._embeddings[:size].reshape(shape)
+    def embeddings(self, shape: tuple[int, int, int]) -> Float32Array:
+        """Memory that all groups share for token embeddings, ``[B, S, hidden]``."""
+        size = 4 * prod(shape)
+        return self._taken(0, _EMBEDDINGS, size)[:size].view(np.float32).reshape(shape)
 
-    def hidden(self, place: int | None, shape: tuple[int, ...]) -> Float32Array:
-        """Memory for the hidden states of the group with this number; None: new memory."""
+    def state(self, place: int | None, shape: tuple[int, int, int]) -> StateMemory:
+        """Memory for the group with this number; None: new memory."""
         if place is None:
-            return np.empty(shape, dtype=np.float32)
-        while len(self._states) <= place:
-            self._states.append(np.empty(0, dtype=np.float32))
-        size = prod(shape)
-        if self._states[place].size < size:
-            self._states[place] = np.empty(size, dtype=np.float32)
-        return self._states[place][:size].reshape(shape)
+            return StateMemory(shape, lambda _, size: np.empty(size, np.uint8))
+        found = self._states.get(place)
+        if found is None or found.shape != shape:
+            found = StateMemory(shape, lambda purpose, size: self._taken(place, purpose, size))
+            self._states[place] = found
+        return found
 
-    def partial(self, place: int | None, number: int, shape: tuple[int, ...]) -> Float32Array:
-        """Memory for partial sums of the group with this number; None: new memory."""
-        if place is None:
-            return np.empty(shape, dtype=np.float32)
-        size, key = prod(shape), (place, number)
-        if key not in self._partials or self._partials[key].size < size:
-            self._partials[key] = np.empty(size, dtype=np.float32)
-        return self._partials[key][:size].reshape(shape)
+    def _taken(self, place: int, purpose: int, size: int) -> ByteArray:
+        if (place, purpose) == (0, _PARTIAL):
+            purpose = _EMBEDDINGS  # no longer needed when the first block is computed
+        found = self._memory.get((place, purpose))
+        if found is None or found.size < size:
+            if found is not None:
+                self._states.pop(place, None)
+                self._grown()
+            found = self._memory[place, purpose] = np.empty(size, np.uint8)
+        return found
 
     def close(self) -> None:
         """Let go of the memory; arrays already given out stay valid. Idempotent."""
-        self._embeddings = np.empty(0, dtype=np.float32)
+        self._memory.clear()
         self._states.clear()
-        self._partials.clear()

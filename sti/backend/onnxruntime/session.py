@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from functools import cache
 from time import perf_counter
 from typing import Any
@@ -25,11 +26,10 @@ _PROBE = base64.b64decode(
     "EAoOCAMSCgoDEgFrCgMSAW1iFQoBeRIQCg4IBhIKCgMSAW4KAxIBbUIECgAQEQ=="
 )
 """An ONNX graph of one MatMulInteger: u8 ``a [n, k]`` by s8 ``b [k, m]`` -> s32 ``y``."""
-
+_PROBE_U8 = _PROBE.replace(b"\x08\x03", b"\x08\x02")
+"""The same for u8 ``b``."""
 
 _RATE_REPEATS = 12
-_PROBE_UNSIGNED = _PROBE.replace(b"\x08\x03", b"\x08\x02")
-"""The same for u8 ``b``."""
 
 
 def ort_version() -> str:
@@ -38,7 +38,13 @@ def ort_version() -> str:
 
 
 class Graph:
-    """One session with its binding. Inputs stay bound until they are bound anew."""
+    """A session with a binding. Inputs and outputs stay bound until they are bound anew.
+
+    Not thread-safe, but ``another`` may be used by another thread at the same time.
+
+    Raises:
+        BackendError: ONNX Runtime refuses the graph.
+    """
 
     __slots__ = ("_bound", "binding", "inputs", "name", "outputs", "session")
 
@@ -51,15 +57,27 @@ class Graph:
                 f"graph {name!r} is refused by onnxruntime {ort.__version__}: {error}; "
                 "STI needs onnxruntime 1.21 or later"
             ) from error
+        self.inputs = frozenset(item.name for item in self.session.get_inputs())
+        self.outputs = tuple(item.name for item in self.session.get_outputs())
+        self._unbind()
+
+    def another(self) -> Graph:
+        """The same session with a binding of its own, to which nothing is bound yet."""
+        made = copy(self)
+        made._unbind()
+        return made
+
+    def _unbind(self) -> None:
         self.binding = self.session.io_binding()
-        self.inputs = {item.name: item for item in self.session.get_inputs()}
-        self.outputs = [item.name for item in self.session.get_outputs()]
         self._bound: dict[str, Any] = {}
 
     def bind(self, name: str, value: Any) -> None:
-        """Bind an input; a value already bound is left alone."""
+        """Bind an input to an OrtValue; one that is bound already is left alone."""
         if self._bound.get(name) is not value:
+            # Forgotten first: an interrupt must not leave it noted where another one is bound.
+            before = self._bound.pop(name, None)
             self.binding.bind_ortvalue_input(name, value)
+            del before
             self._bound[name] = value
 
     def bind_array(self, name: str, array: NDArray[Any]) -> None:
@@ -67,9 +85,13 @@ class Graph:
         self._bound.pop(name, None)
         self.binding.bind_cpu_input(name, array)
 
-    def bind_output(self, value: Any) -> None:
-        """Bind the first output to memory that is already there."""
-        self.binding.bind_ortvalue_output(self.outputs[0], value)
+    def bind_output(self, name: str, value: Any) -> None:
+        """Bind an output to memory that is already there, as ``bind`` does an input."""
+        if self._bound.get(name) is not value:
+            before = self._bound.pop(name, None)
+            self.binding.bind_ortvalue_output(name, value)
+            del before
+            self._bound[name] = value
 
     def answer(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for given inputs, in new arrays; bindings are left alone.
@@ -84,7 +106,7 @@ class Graph:
         return found
 
     def run_to_new(self) -> Float32Array:
-        """Compute the first output, of float32, into a new array."""
+        """Compute the only output, of float32, into a new array."""
         self.binding.bind_output(self.outputs[0], "cpu")
         self.run()
         return np.asarray(self.binding.copy_outputs_to_cpu()[0], dtype=np.float32)
@@ -114,20 +136,23 @@ def saturates(options: ort.SessionOptions) -> bool:
     return bool((found != 255 * 127 * size).any())
 
 
-def product_rate(rows: int, inner: int, outer: int, *, threads: int) -> float:
-    """Products a second of ``[rows, inner]`` by ``[inner, outer]``, at best.
+def product_rate(rows: int, inner: int, outer: int, *, narrow: bool) -> float:
+    """Products a second of ``[rows, inner]`` by ``[inner, outer]``, at best, by one thread.
 
     The kernel is the one that this processor multiplies blocks with: weights are an input.
+
+    Args:
+        narrow: the kernel of weights of 7 bits, which is another one where products saturate.
     """
-    options = session_options(threads)
-    unsigned = saturates(options)
-    graph = Graph("probe", _PROBE_UNSIGNED if unsigned else _PROBE, options)
+    options = session_options(1)
+    shifted = not narrow and saturates(options)
+    graph = Graph("probe", _PROBE_U8 if shifted else _PROBE, options)
     a = np.full((rows, inner), 3, dtype=np.uint8)
-    b = np.full((inner, outer), 3, dtype=np.uint8 if unsigned else np.int8)
+    b = np.full((inner, outer), 3, dtype=np.uint8 if shifted else np.int8)
     y = np.empty((rows, outer), dtype=np.int32)
     graph.bind("a", ort_value(a))
     graph.bind("b", ort_value(b))
-    graph.bind_output(ort_value(y))
+    graph.bind_output("y", ort_value(y))
     best = float("inf")
     for _ in range(_RATE_REPEATS):
         start = perf_counter()

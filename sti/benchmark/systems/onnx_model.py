@@ -9,10 +9,8 @@ actively; left out, it is ONNX Runtime's default.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sti.arrays import Float32Array
 from sti.backend.onnxruntime.whole_model import WholeModel
@@ -22,17 +20,7 @@ from sti.errors import BackendError
 
 def prepare(spec: Spec) -> Opener:
     """Token ids are padded beforehand."""
-    longest = max(map(len, spec.ids))
-    ids = np.zeros((len(spec.ids), longest), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for line, row in enumerate(spec.ids):
-        ids[line, : len(row)] = row
-        mask[line, : len(row)] = 1
-    given: dict[str, NDArray[Any]] = {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "token_type_ids": np.zeros_like(ids),
-    }
+    given = spec.feeds()
 
     def opener() -> Opened:
         model = WholeModel(spec.file, threads=spec.threads, spinning=spec.options.get("spinning"))

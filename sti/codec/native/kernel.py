@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import byref, c_uint64
-from math import prod
 from typing import Any
 from weakref import ref
 
@@ -26,17 +25,19 @@ from sti.codec.pieces import (
     OUTLIERS,
     SIZE,
     Fault,
+    OperandRoom,
     check_stored,
     operand_sizes,
 )
+from sti.codec.weights import DTYPES, Weights
 from sti.errors import BackendError, PackFormatError
 
 FAULTS = {1: CHECKSUM, 2: SIZE, 3: BOUNDS, 4: OUTLIERS}
 """What the kernel calls by number."""
 
-_OPERANDS_KEPT = 32
-"""Sets of operands that a decoder remembers. A run has four: two working buffers for each kind of
-block. The limit is for callers that come with new arrays each time.
+_OPERANDS_KEPT = 64
+"""Sets of operands that a decoder remembers. A run has one for each working buffer and kind of
+block, and more for blocks in part. The limit is for callers that come with new arrays each time.
 """
 
 
@@ -47,11 +48,11 @@ def available_paths() -> tuple[str, ...]:
 
 
 class NativeDecoder:
-    """A ``GroupDecoder`` on one path of the kernel. Threads may share it, on different rows.
+    """A ``GroupDecoder`` on one path of the kernel. Threads may share it, on different matrices.
 
     Args:
         codebook: the codebook of the pack.
-        unsigned: write uint8 with zero point 128 instead of int8.
+        weights: how weights are written.
         path: one of ``available_paths()``; by default the first.
 
     Attributes:
@@ -63,14 +64,14 @@ class NativeDecoder:
     """
 
     def __init__(
-        self, codebook: Codebook, *, unsigned: bool = False, path: str | None = None
+        self, codebook: Codebook, *, weights: Weights = "s8", path: str | None = None
     ) -> None:
         kernel = _loaded()
         self.path = path or next(iter(kernel.paths))
         features = _features(kernel, self.path)
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8 if unsigned else np.int8)
+        self.dtype: np.dtype[Any] = DTYPES[weights]
         self._decode = kernel.decode
-        self._code = byref(code_of(codebook, unsigned=unsigned, features=features))
+        self._code = byref(code_of(codebook, weights=weights, features=features))
         self._levels = len(codebook.ladder)
         self._kept: dict[tuple[int, ...], _Operands] = {}
 
@@ -79,23 +80,18 @@ class NativeDecoder:
         data: ByteArray,
         starts: NDArray[np.uint64],
         shards: NDArray[Any],
-        operands: Sequence[NDArray[Any]],
+        operands: Sequence[OperandRoom],
         *,
         check: bool = True,
-        first: int = 0,
-        stride: int = 1,
     ) -> Fault | None:
         """See ``GroupDecoder.decode``."""
-        check_stored(data, starts, shards, first=first, stride=stride)
-        given = self._operands(operands)
-        if given is None:
-            operand_sizes(shards, operands, self.dtype, self._levels)
-            raise AssertionError("operands are right after all")
-        fault, count = FoundFault(), shards.size
+        check_stored(data, starts, shards)
+        given = self._operands(shards, operands)
+        fault = FoundFault()
         ended = self._decode(
             *(self._code, _address(data), data.size, _address(starts), starts.size),
-            *(_address(shards), count, min(first, count), min(stride, count + 1)),
-            *(given.array, given.count, CHECK if check else 0, byref(fault)),
+            *(_address(shards), shards.size, given.array, given.count),
+            *(CHECK if check else 0, byref(fault)),
         )
         if ended == FAULTY:
             return Fault(fault.row, fault.piece, FAULTS[fault.what])
@@ -104,18 +100,13 @@ class NativeDecoder:
             raise AssertionError("the kernel refused what its specification takes")
         return None
 
-    def _operands(self, operands: Sequence[NDArray[Any]]) -> _Operands | None:
-        """The operands as the kernel takes them, kept for the next call; None if they are wrong."""
-        key = tuple(map(id, operands))
+    def _operands(self, shards: NDArray[Any], operands: Sequence[OperandRoom]) -> _Operands:
+        """The operands as the kernel takes them, kept for the next call; refused if wrong."""
+        key = tuple(id(room.matrix) for room in operands)
         kept = self._kept.get(key)
         if kept is not None and kept.are(operands):
             return kept
-        if any(
-            operand.dtype != self.dtype
-            or not (operand.flags.c_contiguous and operand.flags.writeable and operand.ndim)
-            for operand in operands
-        ):
-            return None
+        operand_sizes(shards, operands, self.dtype, self._levels)
         if len(self._kept) >= _OPERANDS_KEPT:
             self._kept.clear()
         made = self._kept[key] = _Operands(operands)
@@ -125,18 +116,24 @@ class NativeDecoder:
 class _Operands:
     """Operands as the kernel takes them; does not keep their memory."""
 
-    __slots__ = ("_arrays", "array", "count")
+    __slots__ = ("_kept", "array", "count")
 
-    def __init__(self, operands: Sequence[NDArray[Any]]) -> None:
-        self._arrays = [ref(operand) for operand in operands]
+    def __init__(self, operands: Sequence[OperandRoom]) -> None:
+        self._kept = [(ref(room.matrix), room[1:]) for room in operands]
         self.count = len(operands)
         self.array = (Operand * self.count)(
-            *(Operand(_address(o), len(o), prod(o.shape[1:])) for o in operands)
+            *(
+                Operand(_address(room.matrix), room.slices, room.parts, *room.shape, room.columns)
+                for room in operands
+            )
         )
 
-    def are(self, operands: Sequence[NDArray[Any]]) -> bool:
-        """Whether they are these very arrays, and not others in the place of arrays now gone."""
-        return all(kept() is operand for kept, operand in zip(self._arrays, operands, strict=True))
+    def are(self, operands: Sequence[OperandRoom]) -> bool:
+        """Whether they are these very ones, and not others in the place of matrices now gone."""
+        return all(
+            matrix() is room.matrix and how == room[1:]
+            for (matrix, how), room in zip(self._kept, operands, strict=True)
+        )
 
 
 def native_rows(

@@ -125,7 +125,7 @@ class LoadedLibrary:
         """
         values = {bits: np.arange(1 << bits) * 3 - 96 for bits in DEFAULT_LADDER}
         book = Codebook(DEFAULT_LADDER, {b: v.astype(np.int8) for b, v in values.items()})
-        code = code_of(book, unsigned=False, features=0)
+        code = code_of(book, weights="s8", features=0)
         sizes = [_WEIGHTS * width // 8 for width in (2, 1, 1, 2)]
         data = bytes(i * i // 7 & 255 for i in range(sum(sizes))) + _OUTLIERS
         shard, start = np.zeros(1, dtype=SHARD), 0
@@ -139,7 +139,7 @@ class LoadedLibrary:
             out = create_string_buffer(_WEIGHTS)
             ended = self.decode(
                 *(byref(code), c_char_p(data), len(data), starts.ctypes.data, 1),
-                *(shard.ctypes.data, 1, 0, 1, byref(Operand(addressof(out), 1, _WEIGHTS)), 1),
+                *(shard.ctypes.data, 1, byref(Operand(addressof(out), 1, 1, 1, _WEIGHTS)), 1),
                 *(CHECK, byref(FoundFault())),
             )
             if ended != FINE or crc32(out.raw) != _DECODED:

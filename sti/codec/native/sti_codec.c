@@ -161,12 +161,19 @@ static uint64_t segments_of(uint64_t size)
     return size / STI_SEGMENT + (size % STI_SEGMENT != 0);
 }
 
+/* Weights of an operand in one shard; 0 for more than an operand may have. */
+static uint64_t weights_of(const struct sti_operand *operand)
+{
+    uint64_t rows = (uint64_t)operand->parts * operand->rows;
+    return rows > UINT32_MAX || rows * operand->columns > UINT32_MAX ? 0 : rows * operand->columns;
+}
+
 /* Bytes of the counts of a shard's list. */
 static uint64_t head_of(const struct sti_operand *operands, uint32_t operand_count)
 {
     uint64_t head = 0;
     for (uint32_t i = 0; i < operand_count; i++)
-        head += 4 * segments_of(operands[i].row_bytes);
+        head += 4 * segments_of(weights_of(&operands[i]));
     return head;
 }
 
@@ -193,7 +200,7 @@ static int outliers_fit(const uint8_t *list, uint64_t length, const struct sti_o
             return 0;
     const uint8_t *position = list + head;
     for (uint32_t i = 0; i < operand_count; i++)
-        for (uint64_t left = operands[i].row_bytes; left; list += 4) {
+        for (uint64_t left = weights_of(&operands[i]); left; list += 4) {
             uint64_t size = left < STI_SEGMENT ? left : STI_SEGMENT;
             uint32_t count = u32_at(list), wrong = 0;
             for (uint32_t k = 1; k < count; k++)
@@ -219,14 +226,15 @@ static struct outliers first_outlier(const uint8_t *list, const struct sti_opera
     return (struct outliers){list, position, position + 2 * total_of(list, head)};
 }
 
-/* Place the outliers of positions below `end`, of `left` in the segment at `out`. */
-INLINE uint32_t put_outliers(struct outliers *next, uint32_t left, uint64_t end, uint8_t *out,
-                             uint8_t flip)
+/* Place the outliers of positions from `begin` to below `end`, whose weights begin at `out`; `left`
+   are left in the segment. */
+INLINE uint32_t put_outliers(struct outliers *next, uint32_t left, uint64_t begin, uint64_t end,
+                             uint8_t *out, const uint8_t *exact)
 {
     /* Locals, because `out` might alias `*next`. */
     const uint8_t *position = next->position, *value = next->value;
     for (; left && u16_at(position) < end; left--, position += 2)
-        out[u16_at(position)] = *value++ ^ flip;
+        out[u16_at(position) - begin] = exact[*value++];
     next->position = position, next->value = value;
     return left;
 }
@@ -261,20 +269,72 @@ static void decode_weights(const struct sti_code *code, const struct sti_level *
     }
 }
 
+/* Copy `count` rows of `size` bytes that lie together to rows that are `apart`. */
+INLINE void copy_rows(uint8_t *to, uint64_t apart, const uint8_t *from, size_t size, uint64_t count)
+{
+    for (; count; count--, to += apart, from += size) {
+        size_t i = 0;
+        for (; i + 16 <= size; i += 16)
+            __builtin_memcpy(to + i, from + i, 16);
+        for (; i < size; i++)
+            to[i] = from[i];
+    }
+}
+
+/* As the function above, quickly for usual sizes of a head. */
+static void copy_whole_rows(uint8_t *to, uint64_t apart, const uint8_t *from, size_t size,
+                            uint64_t count)
+{
+    if (size == 32)
+        copy_rows(to, apart, from, 32, count);
+    else if (size == 64)
+        copy_rows(to, apart, from, 64, count);
+    else
+        copy_rows(to, apart, from, size, count);
+}
+
+/* Copy decoded weights of a slice, the first of which is its number `done`, to their columns. */
+static void to_columns(const struct sti_operand *operand, uint32_t slice, uint64_t done,
+                       const uint8_t *from, uint64_t size)
+{
+    const uint64_t columns = operand->columns, rows = operand->rows;
+    const uint64_t apart = (uint64_t)operand->slices * operand->parts * columns;
+    while (size) {
+        const uint64_t row = done / columns, column = done % columns, left = columns - column;
+        const uint64_t part = (uint64_t)slice * operand->parts + row / rows, place = row % rows;
+        uint8_t *to = operand->at + place * apart + part * columns + column;
+        uint64_t copied = left < size ? left : size;
+        if (column || copied < columns) {
+            copy_rows(to, apart, from, copied, 1);
+        } else {
+            uint64_t count = size / columns < rows - place ? size / columns : rows - place;
+            copy_whole_rows(to, apart, from, columns, count);
+            copied = count * columns;
+        }
+        done += copied, from += copied, size -= copied;
+    }
+}
+
 /* Decode one operand of a shard, whose first weight is number `place` of the shard. */
 static void decode_operand(const struct sti_code *code, const struct sti_level *level,
-                           const uint8_t *const *planes, uint64_t place, uint8_t *out, uint64_t size,
-                           struct outliers *next)
+                           const uint8_t *const *planes, uint64_t place,
+                           const struct sti_operand *operand, uint32_t slice, struct outliers *next)
 {
+    const uint64_t size = weights_of(operand);
+    const int joined = operand->joined == STI_COLUMNS && operand->slices * (uint64_t)operand->parts > 1;
+    uint8_t near[TILE], *out = operand->at + slice * size;
     uint32_t left = 0;
     for (uint64_t done = 0; done < size; done += TILE) {
         uint64_t tile = size - done < TILE ? size - done : TILE, inside = done % STI_SEGMENT;
+        uint8_t *to = joined ? near : out + done;
         if (!inside) {
             left = u32_at(next->count);
             next->count += 4;
         }
-        decode_weights(code, level, planes, place + done, out + done, tile);
-        left = put_outliers(next, left, inside + tile, out + done - inside, (uint8_t)code->flip);
+        decode_weights(code, level, planes, place + done, to, tile);
+        left = put_outliers(next, left, inside, inside + tile, to, code->exact);
+        if (joined)
+            to_columns(operand, slice, done, near, tile);
     }
 }
 
@@ -307,23 +367,23 @@ static uint32_t check_shard(const struct sti_code *code, const uint8_t *data, ui
 
 int32_t sti_decode(const struct sti_code *code, const uint8_t *data, uint64_t data_bytes,
                    const uint64_t *starts, uint32_t start_count, const struct sti_shard *shards,
-                   uint32_t shard_count, uint32_t first, uint32_t stride,
-                   const struct sti_operand *operands, uint32_t operand_count, uint32_t flags,
-                   struct sti_fault *fault)
+                   uint32_t shard_count, const struct sti_operand *operands, uint32_t operand_count,
+                   uint32_t flags, struct sti_fault *fault)
 {
-    uint64_t weights = 0, rows = UINT64_MAX;
+    uint64_t weights = 0, slices = UINT64_MAX;
     for (uint32_t i = 0; i < operand_count; i++) {
-        if (operands[i].row_bytes % 8 || !operands[i].row_bytes || operands[i].row_bytes > UINT32_MAX)
+        const uint64_t size = weights_of(&operands[i]);
+        if (!size || size % 8 || operands[i].joined > STI_COLUMNS)
             return STI_MISUSED;
-        weights += operands[i].row_bytes;
-        rows = operands[i].rows < rows ? operands[i].rows : rows;
+        weights += size;
+        slices = operands[i].slices < slices ? operands[i].slices : slices;
     }
-    if (!stride || !operand_count)
+    if (!operand_count)
         return STI_MISUSED;
     for (uint32_t s = 0; s < shard_count; s++)
-        if (shards[s].row >= rows || shards[s].planes < 1 || shards[s].planes > code->levels)
+        if (shards[s].row >= slices || shards[s].planes < 1 || shards[s].planes > code->levels)
             return STI_MISUSED;
-    for (uint64_t s = first; s < shard_count; s += stride) {
+    for (uint32_t s = 0; s < shard_count; s++) {
         const struct sti_shard *shard = &shards[s];
         const uint8_t *at[1 + STI_LEVELS];
         uint32_t piece = 0;
@@ -337,10 +397,8 @@ int32_t sti_decode(const struct sti_code *code, const uint8_t *data, uint64_t da
         struct outliers next = first_outlier(at[0], operands, operand_count);
         uint64_t place = 0;
         for (uint32_t i = 0; i < operand_count; i++) {
-            uint64_t size = operands[i].row_bytes;
-            uint8_t *out = operands[i].at + shard->row * size;
-            decode_operand(code, level, at + 1, place, out, size, &next);
-            place += size;
+            decode_operand(code, level, at + 1, place, &operands[i], shard->row, &next);
+            place += weights_of(&operands[i]);
         }
     }
     return STI_FINE;

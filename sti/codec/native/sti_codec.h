@@ -3,14 +3,14 @@ mirror the structures here.
 
 Bytes are laid out as sti/codec/codebook.py and FORMAT.md say; NumPy code in sti/codec/decoder.py is
 the specification. The library needs nothing else: no C library, no Python, no memory of its own.
-All functions may run in several threads at once, on different rows. */
+All functions may run in several threads at once, on different slices. */
 
 #ifndef STI_CODEC_H
 #define STI_CODEC_H
 
 #include <stdint.h>
 
-#define STI_ABI 1
+#define STI_ABI 2
 
 #define STI_LEVELS 7 /* fidelities at most: 2, 3, .., 8 bits */
 #define STI_FIELDS 4 /* of two bits each: a code has 8 at most */
@@ -46,10 +46,14 @@ struct sti_shard {
     struct sti_piece pieces[1 + STI_LEVELS];
 };
 
-/* rows * row_bytes bytes at `at`; row_bytes is a multiple of 8. */
+/* A matrix of bytes at `at` that holds one operand of all slices in use. Of each slice it has `parts`
+   matrices of rows x columns, together a multiple of 8 weights: all of them side by side, so that a
+   row of the matrix has slices * parts * columns bytes (STI_COLUMNS), or one below the other
+   (STI_ROWS). */
+enum { STI_ROWS = 0, STI_COLUMNS = 1 };
 struct sti_operand {
     uint8_t *at;
-    uint64_t rows, row_bytes;
+    uint32_t slices, parts, rows, columns, joined, zero;
 };
 
 /* A component: bits of a plane's record that begin start * n / 8 bytes into it (n weights). */
@@ -75,8 +79,9 @@ struct sti_level {
 
 /* A codebook. Trusted, unlike all data: the caller makes it. */
 struct sti_code {
-    uint32_t features, levels, flip; /* flip: exact values are xored with it */
-    uint8_t widths[STI_LEVELS + 1];  /* bits of each plane */
+    uint32_t features, levels;
+    uint8_t exact[256];             /* how each int8 value of a list of outliers is written */
+    uint8_t widths[STI_LEVELS + 1]; /* bits of each plane */
     struct sti_level level[STI_LEVELS];
 };
 
@@ -99,7 +104,7 @@ STI_API uint32_t sti_features(void);
 /* Go on with the CRC-32 of zlib: of nothing it is 0. */
 STI_API uint32_t sti_crc32(const uint8_t *data, uint64_t length, uint32_t crc, uint32_t features);
 
-/* Decode shards first, first + stride, .. into the row of each in all operands.
+/* Decode shards, each into its slice of all operands.
 
    All pieces of a shard are checked before any of its weights is written; shards before a faulty one
    are written. Checked of each piece, in this order: that it lies in the data, that it fits the shard,
@@ -107,9 +112,9 @@ STI_API uint32_t sti_crc32(const uint8_t *data, uint64_t length, uint32_t crc, u
    fault, and STI_MISUSED for arguments that no data can cause. */
 STI_API int32_t sti_decode(const struct sti_code *code, const uint8_t *data, uint64_t data_bytes,
                            const uint64_t *starts, uint32_t start_count,
-                           const struct sti_shard *shards, uint32_t shard_count, uint32_t first,
-                           uint32_t stride, const struct sti_operand *operands,
-                           uint32_t operand_count, uint32_t flags, struct sti_fault *fault);
+                           const struct sti_shard *shards, uint32_t shard_count,
+                           const struct sti_operand *operands, uint32_t operand_count,
+                           uint32_t flags, struct sti_fault *fault);
 
 /* Decode rows of a word table, `count` times `row_bytes` bytes at `raw`, to float [count][hidden].
    Returns STI_FAULTY and the place of the first row that does not match its checksum. */

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 from sti.arrays import ByteArray
 from sti.codec.codebook import Codebook
-from sti.codec.tables import SIGN, Component, Places, components
+from sti.codec.tables import Component, Places, components
+from sti.codec.weights import Weights, written, written_codes
 
-ABI = 1
+ABI = 2
 
 SSSE3, AVX2, CLMUL, NEON, ARM_CRC, WIDE_CLMUL = 1, 2, 4, 8, 16, 32
 """Bits of ``sti_features`` and of ``Code.features``."""
@@ -64,7 +65,8 @@ class Code(Structure):
     """``struct sti_code``."""
 
     _fields_ = (
-        *((name, c_uint32) for name in ("features", "levels", "flip")),
+        *((name, c_uint32) for name in ("features", "levels")),
+        ("exact", c_uint8 * 256),
         ("widths", c_uint8 * (_LEVELS + 1)),
         ("level", Level * _LEVELS),
     )
@@ -73,7 +75,10 @@ class Code(Structure):
 class Operand(Structure):
     """``struct sti_operand``."""
 
-    _fields_ = (("at", c_void_p), ("rows", c_uint64), ("row_bytes", c_uint64))
+    _fields_ = (
+        ("at", c_void_p),
+        *((name, c_uint32) for name in ("slices", "parts", "rows", "columns", "joined", "zero")),
+    )
 
 
 class FoundFault(Structure):
@@ -90,7 +95,7 @@ SIGNATURES = {
         c_int32,
         (
             *(POINTER(Code), c_void_p, c_uint64, c_void_p, c_uint32, c_void_p, c_uint32),
-            *(c_uint32, c_uint32, POINTER(Operand), c_uint32, c_uint32, POINTER(FoundFault)),
+            *(POINTER(Operand), c_uint32, c_uint32, POINTER(FoundFault)),
         ),
     ),
     "sti_rows": (
@@ -104,11 +109,11 @@ SIGNATURES = {
 """What each function returns and takes."""
 
 
-def code_of(codebook: Codebook, *, unsigned: bool, features: int) -> Code:
-    """The code of a codebook: for int8 weights, or for uint8 with zero point 128."""
-    ladder = codebook.ladder
-    flip = SIGN if unsigned else 0
-    code = Code(features, len(ladder), flip)
+def code_of(codebook: Codebook, *, weights: Weights, features: int) -> Code:
+    """The code of a codebook, for weights written in one way."""
+    ladder, values = codebook.ladder, written_codes(codebook, weights)
+    code = Code(features, len(ladder))
+    code.exact[:] = written(weights).tolist()
     places: Places = {}
     left = 8
     for plane, (bits, parts) in enumerate(zip(ladder, components(ladder), strict=True)):
@@ -116,8 +121,7 @@ def code_of(codebook: Codebook, *, unsigned: bool, features: int) -> Code:
         for part in parts:
             left -= part.bits
             places[part] = left
-        values = codebook.values[bits].view(np.uint8) ^ np.uint8(flip)
-        _fill(code.level[plane], places, values)
+        _fill(code.level[plane], places, values[bits])
     return code
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shard_tools.evaluation.baselines import Baseline, Baselines, Contender, memory_bytes, planned
-from sti.device.lanes import DECODE
+from sti.device.lanes import DECODE, PIPELINED, SEQUENTIAL, shared
 from sti.device.profile import DeviceProfile
 from sti.model.fidelity import fidelities
 from sti.model.group_layout import group_ranges
@@ -28,6 +28,7 @@ from tests.support.synthetic import make_manifest, make_profile
 
 PACK = "pack"
 WORKLOAD = Workload(1, 16)
+KINDS = (SEQUENTIAL, PIPELINED, shared(2))
 SMALLER = ((2, 2, 0.4), (1, 3, 0.9), (1, 1, 2.5))
 
 
@@ -36,7 +37,7 @@ def manifest_of(seed: int) -> Manifest:
 
 
 def profile_of(seed: int) -> DeviceProfile:
-    return make_profile(Random(seed), ladder=(2, 4, 8), decoders=2)
+    return make_profile(Random(seed), ladder=(2, 4, 8), kinds=KINDS)
 
 
 def uniform(manifest: Manifest, profile: DeviceProfile, bits: int, preload: int) -> list[Plan]:
@@ -78,7 +79,11 @@ def around_s(profile: DeviceProfile, plan: Plan) -> tuple[float, float, float]:
     """Seconds before the embedding, of it, and behind the last layer."""
     tokens = WORKLOAD.batch * WORKLOAD.tokens
     embed, head = (profile.compute_s(name, WORKLOAD, plan.width) for name in ("embed", "head"))
-    return (profile.tokenize_s + profile.storage.row_s) * tokens, embed, head + profile.fixed_s
+    return (
+        (profile.tokenize_s + profile.storage.row_s) * tokens,
+        embed,
+        head + profile.run(SEQUENTIAL).fixed_s,
+    )
 
 
 def serial_s(manifest: Manifest, profile: DeviceProfile, plan: Plan) -> float:
@@ -103,7 +108,7 @@ def brute_force(
 ) -> dict[str, tuple[float, int] | None]:
     """Least loss and then fewest bytes of each baseline; None where nothing of it fits."""
     assert target.latency_s is not None
-    limit = target.latency_s / profile.jitter
+    limit = target.latency_s / profile.run(SEQUENTIAL).jitter  # that of all threads
     options: dict[str, list[tuple[float, Plan]]] = {"load then execute": []}
     for bits in manifest.ladder:
         streamed = uniform(manifest, profile, bits, 0)
@@ -165,7 +170,8 @@ def test_load_then_execute_takes_the_sum_of_its_steps(seed: int) -> None:
             plan = item.best.plan
             assert item.name == "load then execute"
             assert item.best.total_s == pytest.approx(serial_s(manifest, profile, plan), rel=1e-12)
-            assert item.best.total_s > total_of(replace(plan, decode_threads=1))
+            assert plan.threads == SEQUENTIAL
+            assert item.best.total_s == total_of(plan)
             return
     pytest.fail("nothing was executed one step after the other")
 
@@ -173,13 +179,12 @@ def test_load_then_execute_takes_the_sum_of_its_steps(seed: int) -> None:
 def test_of_equally_good_ones_the_one_with_fewer_bytes_is_chosen_even_if_slower() -> None:
     manifest, profile = manifest_of(0), profile_of(0)
     groups = tuple(
-        replace(
-            group,
-            planes=tuple(replace(p, gains=(0.0,) * group.slices) for p in group.planes),
+        group._replace(
+            planes=tuple(p._replace(gains=(0.0,) * group.slices) for p in group.planes),
         )
         for group in manifest.groups
     )
-    manifest = replace(manifest, groups=groups)
+    manifest = manifest._replace(groups=groups)
     slow_at_two = replace(profile.decode, weight_s={2: 1e-7, 4: 1e-9, 8: 1e-9})
     found = Baselines(manifest, PACK, profile.with_lanes({DECODE: slow_at_two}), WORKLOAD)
     (serial,) = (i.best for i in found.under(Target(10.0, 0)) if i.name == "load then execute")
@@ -245,15 +250,16 @@ def test_the_plan_expects_no_more_loss_than_any_baseline(
 def test_memory_is_what_is_held_read_ahead_and_decoded() -> None:
     manifest, profile = manifest_of(0), profile_of(0)
     sizes = [group.length for group in manifest.groups]  # attention, ffn 0, ffn 1, and again
-    buffers = 3 * 65536 + 2 * 131072  # of the largest group of each kind
+    buffer = max(3 * 65536, 2 * 131072)  # of the largest group
     whole, half = uniform(manifest, profile, 8, 0)[0], uniform(manifest, profile, 8, sizes[0])[0]
     assert READ_AHEAD == 3
     streamed = memory_bytes(manifest, planned(whole))
     most = max(sum(sizes[:4]), sum(sizes[1:5]), sum(sizes[2:]))  # what is read ahead
-    assert streamed == most + 2 * buffers
+    assert streamed == most + whole.threads.buffers * buffer
     assert memory_bytes(manifest, planned(half)) == streamed + sizes[0]
+    alone = replace(whole, threads=SEQUENTIAL)
     for mode in ("sequential", "layerwise"):  # of two layers, both are held
-        assert memory_bytes(manifest, Contender(whole, mode, 1.0)) == sum(sizes) + buffers
+        assert memory_bytes(manifest, Contender(alone, mode, 1.0)) == sum(sizes) + buffer
 
 
 def test_bits_are_averaged_over_weights_in_use() -> None:

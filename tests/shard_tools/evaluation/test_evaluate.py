@@ -264,7 +264,7 @@ def test_texts_out_of_scope_are_rejected_as_the_engine_rejects_them(
     place: Path, tmp_path: Path
 ) -> None:
     def rejecting(manifest: Manifest) -> Manifest:
-        return replace(manifest, rejection=Rejection("other", 0.5, 0.95, (0.0, 1.0), (0.6, 0.5)))
+        return manifest._replace(rejection=Rejection("other", 0.5, 0.95, (0.0, 1.0), (0.6, 0.5)))
 
     pack = edited(ranked_pack(), tmp_path / "rejecting.sti.safetensors", rejecting)
     others = [f"{text} {text}" for text in texts(30, seed=5)]

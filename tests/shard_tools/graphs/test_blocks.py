@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -26,6 +28,8 @@ from tests.support.graph_cases import (
     Activation,
     Array,
     Feeds,
+    answer,
+    answers,
     attention_feeds,
     attention_model,
     connect_feeds,
@@ -34,6 +38,7 @@ from tests.support.graph_cases import (
     ffn_model,
     flipped,
     floats,
+    hidden_feeds,
     run,
     session,
     side_feeds,
@@ -64,12 +69,12 @@ def test_attention_computes_its_integers_and_approximates_its_floats(
     rng = np.random.default_rng(slices)
     feeds = attention_feeds(rng, batch=3, tokens=7, slices=slices)
     if masked:
-        feeds["mask"] = np.zeros((3, 1, 7), dtype=np.float32)
-        feeds["mask"][1, 0, 5:] = -10000
+        feeds["mask"] = np.zeros((3, 1, 1, 7), dtype=np.float32)
+        feeds["mask"][1, ..., 5:] = -10000
     found = run(attention_model(masked=masked), feeds)
     assert found.dtype == np.float32
-    assert_integer_path(found, spec.attention(feeds, exact=True))
-    assert_close_to_float(found, spec.attention(feeds, exact=False), share=0.015)
+    assert_integer_path(found, spec.attention(feeds, head=HEAD, exact=True))
+    assert_close_to_float(found, spec.attention(feeds, head=HEAD, exact=False), share=0.015)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -100,15 +105,15 @@ def test_all_extents_and_side_channels_are_symbolic(
     feeds = ffn_feeds(rng, batch=batch, tokens=tokens, slices=slices)
     feeds |= side_feeds(rng, "up", HIDDEN, (slices, NEURONS), count)
     feeds |= side_feeds(rng, "down", slices * NEURONS, (HIDDEN,), count)
-    found = FFN_SIDES.run(None, feeds)[0]
+    found = answer(FFN_SIDES, feeds)
     assert_integer_path(found, spec.ffn(feeds, activation="gelu", exact=True))
 
     feeds = attention_feeds(rng, batch=batch, tokens=tokens, slices=slices)
     for name in "qkv":
         feeds |= side_feeds(rng, name, HIDDEN, (slices, HEAD), count)
     feeds |= side_feeds(rng, "o", slices * HEAD, (HIDDEN,), count)
-    found = ATTENTION_SIDES.run(None, feeds)[0]
-    assert_integer_path(found, spec.attention(feeds, exact=True))
+    found = answer(ATTENTION_SIDES, feeds)
+    assert_integer_path(found, spec.attention(feeds, head=HEAD, exact=True))
 
 
 FFN_SIDES = session(ffn_model(side=("up", "down")))
@@ -125,13 +130,46 @@ def test_signed_and_unsigned_weights_give_the_same_bits() -> None:
     assert np.array_equal(run(ffn_model("s8"), ffn), run(ffn_model("u8"), flipped(ffn)))
 
 
+def test_halves_of_weights_give_what_twice_their_values_give() -> None:
+    rng = np.random.default_rng(5)
+    attention, ffn = (make(rng, batch=2, tokens=6) for make in (attention_feeds, ffn_feeds))
+    attention |= side_feeds(rng, "k", HIDDEN, (SLICES, HEAD), 3)
+    for variant, feeds, model in (
+        ("att", attention, partial(attention_model, side=("k",))),
+        ("ffn", ffn, ffn_model),
+    ):
+        halves = {
+            name: rng.integers(-64, 64, value.shape).astype(np.int8)
+            for name, value in feeds.items()
+            if value.ndim == 2 and value.dtype != np.float32
+        }
+        twice = {name: 2 * value.astype(np.int16) for name, value in halves.items()}
+        zero = 128 if EXACT == "u8" else 0
+        whole = {name: (value + zero).astype(feeds[name].dtype) for name, value in twice.items()}
+        assert len(halves) == (4 if variant == "att" else 2)
+        assert np.array_equal(run(model("s7"), feeds | halves), run(model(), feeds | whole))
+
+
+@pytest.mark.parametrize("tokens", [2, 9])
+def test_halves_never_saturate(tokens: int) -> None:
+    """On any processor: sums of two products of 255 and 64 fit 16 bits."""
+    rng = np.random.default_rng(6)
+    feeds = ffn_feeds(rng, batch=1, tokens=tokens)
+    for name in ("up", "down"):
+        feeds[name] = np.full(feeds[name].shape, -64, np.int8)
+    feeds["up"][:, ::2] = 63
+    feeds |= hidden_feeds(np.full((tokens, 1, HIDDEN), 3.0, np.float32))
+    expected = spec.ffn(feeds, activation="gelu", exact=False, unit=2)
+    assert_close_to_float(run(ffn_model("s7"), feeds), expected, share=0.01)
+
+
 def test_extreme_weights_and_activations_do_not_saturate() -> None:
     # Pairs of 255 x 127 are what overflows the 16-bit sums of processors without VNNI.
     rng = np.random.default_rng(6)
     feeds = ffn_feeds(rng, batch=1, tokens=4)
-    extreme = np.full((SLICES, HIDDEN, NEURONS), 127, np.int8)
+    extreme = np.full((HIDDEN, SLICES * NEURONS), 127, np.int8)
     feeds["up"] = extreme.view(np.uint8) ^ 0x80 if EXACT == "u8" else extreme
-    feeds["h"] = np.full((1, 4, HIDDEN), 3.0, np.float32)
+    feeds |= hidden_feeds(np.full((4, 1, HIDDEN), 3.0, np.float32))
     assert_close_to_float(
         run(ffn_model(), feeds), spec.ffn(feeds, activation="gelu", exact=False), share=0.01
     )
@@ -155,7 +193,8 @@ def test_a_batch_gives_each_sentence_the_bits_it_has_alone(tokens: int, threads:
         "pooler_w": floats(rng, HIDDEN, HIDDEN),
         "pooler_b": floats(rng, HIDDEN),
     }
-    of_sentence = {"h", "words", "type_ids", "partial", "residual", "tokens", "mask"}
+    by_sentence = {"words", "type_ids", "tokens", "mask"}
+    by_token = {"h", "xq", "xs", "own_h", "own_xq", "own_xs", "partial", "residual"}
     side = attention_feeds(rng, batch=batch, tokens=tokens)
     for name in "qkv":
         side |= side_feeds(rng, name, HIDDEN, (SLICES, HEAD), 3)
@@ -163,7 +202,7 @@ def test_a_batch_gives_each_sentence_the_bits_it_has_alone(tokens: int, threads:
     ffn_side = ffn_feeds(rng, batch=batch, tokens=tokens)
     ffn_side |= side_feeds(rng, "up", HIDDEN, (SLICES, NEURONS), 3)
     ffn_side |= side_feeds(rng, "down", SLICES * NEURONS, (HIDDEN,), 3)
-    mask = {"mask": np.zeros((batch, 1, tokens), np.float32)}
+    mask = {"mask": np.zeros((batch, 1, 1, tokens), np.float32)}
     cases: list[tuple[bytes, Feeds]] = [
         (attention_model(), attention_feeds(rng, batch=batch, tokens=tokens)),
         (attention_model(masked=True), attention_feeds(rng, batch=batch, tokens=tokens) | mask),
@@ -183,20 +222,18 @@ def test_a_batch_gives_each_sentence_the_bits_it_has_alone(tokens: int, threads:
         ),
     ]
     for head in heads.values():
-        model = build_head(hidden=HIDDEN, head=head)
-        feeds = fixed | {"h": floats(rng, batch, tokens, HIDDEN)}
+        feeds = fixed | {"h": floats(rng, tokens, batch, HIDDEN)}
         feeds["tokens"] = np.ones((batch, tokens), np.float32)
-        names = {item.name for item in session(model).get_inputs()}
-        cases.append((model, {name: value for name, value in feeds.items() if name in names}))
+        cases.append((build_head(hidden=HIDDEN, head=head), feeds))
     for model, feeds in cases:
         made = session(model, threads=threads)
-        together = made.run(None, feeds)[0]
+        token_major = made.get_outputs()[0].name in ("h", "partial")
         for index in range(batch):
-            alone = {
-                name: value[index : index + 1] if name in of_sentence else value
-                for name, value in feeds.items()
-            }
-            assert np.array_equal(made.run(None, alone)[0][0], together[index])
+            alone = feeds | {name: feeds[name][index, None] for name in by_sentence & feeds.keys()}
+            alone |= {name: feeds[name][:, index, None] for name in by_token & feeds.keys()}
+            for one, all_of_them in zip(answers(made, alone), answers(made, feeds), strict=True):
+                place = np.s_[:, index, None] if token_major else np.s_[index, None]
+                assert np.array_equal(one, all_of_them[place])
 
 
 def test_padding_moves_the_answer_of_a_sentence_by_next_to_nothing() -> None:
@@ -215,20 +252,21 @@ def test_padding_moves_the_answer_of_a_sentence_by_next_to_nothing() -> None:
         layers.append((blocks, joins))
 
     def encode(h: Array, tokens: Array, mask: Array | None) -> Array:
+        given = hidden_feeds(h)
         for (attention, feed_forward), joins in layers:
-            first = attention | {"h": h} | ({} if mask is None else {"mask": mask})
-            made = plain if mask is None else masked
-            partial = made.run(None, first)[0]
-            h = connect.run(None, joins[0] | {"partial": partial, "residual": h})[0]
-            partial = ffn.run(None, feed_forward | {"h": h})[0]
-            h = connect.run(None, joins[1] | {"partial": partial, "residual": h})[0]
-        return np.asarray(head.run(None, {"h": h, "tokens": tokens})[0])
+            first = attention | ({} if mask is None else {"mask": mask})
+            blocks = ((plain if mask is None else masked, first), (ffn, feed_forward))
+            for (made, feeds), join in zip(blocks, joins, strict=True):
+                feeds = feeds | given | spec.own_tokens(given)
+                residual = {"partial": answer(made, feeds), "residual": given["h"]}
+                given = dict(zip(("h", "xq", "xs"), answers(connect, join | residual), strict=True))
+        return answer(head, given | {"tokens": tokens})
 
-    h = floats(rng, len(lengths), longest, HIDDEN)
-    together = encode(h, present, (present[:, None] - 1) * np.float32(10000))
+    h = floats(rng, longest, len(lengths), HIDDEN)
+    together = encode(h, present, (present[:, None, None] - 1) * np.float32(10000))
     gaps, cosines = [], []
     for index, length in enumerate(lengths):
-        alone = encode(h[index : index + 1, :length], np.ones((1, length), np.float32), None)[0]
+        alone = encode(h[:length, index, None], np.ones((1, length), np.float32), None)[0]
         gaps.append(np.abs(alone - together[index]))
         cosines.append(float(alone @ together[index]))
     assert np.median(gaps) <= 1e-6
@@ -253,7 +291,7 @@ def test_side_weights_are_exact() -> None:
     feeds |= side_feeds(rng, "o", SLICES * HEAD, (HIDDEN,), 5)
     feeds["o"][:] = nothing
     found = run(attention_model(side=("q", "k", "v", "o")), feeds)
-    expected = spec.attention(feeds, exact=False)
+    expected = spec.attention(feeds, head=HEAD, exact=False)
     np.testing.assert_allclose(found, expected, atol=2e-5 * expected.std())
 
 
@@ -271,26 +309,24 @@ def test_partial_sums_of_slice_groups_add_up() -> None:
     rng = np.random.default_rng(11)
     feeds = ffn_feeds(rng, batch=2, tokens=5)
     whole = run(ffn_model(), feeds)
-    sliced = {"up", "up_scale", "up_bias", "down"}
-    parts = sum(
-        run(
-            ffn_model(),
-            {name: value[group] if name in sliced else value for name, value in feeds.items()},
-        )
-        for group in (slice(0, 1), slice(1, SLICES))
-    )
-    assert_close_to_float(np.asarray(parts), whole, share=0.01)
+    parts = np.zeros_like(whole)
+    for group in (np.s_[:NEURONS], np.s_[NEURONS:]):
+        part = {name: feeds[name][..., group] for name in ("up", "up_scale", "up_bias")}
+        parts += run(ffn_model(), feeds | part | {"down": feeds["down"][group]})
+    assert_close_to_float(parts, whole, share=0.01)
 
 
 def test_a_token_of_zeros_stays_finite() -> None:
     rng = np.random.default_rng(12)
     attention, ffn = (make(rng, batch=1, tokens=3) for make in (attention_feeds, ffn_feeds))
     for model, feeds in ((attention_model(), attention), (ffn_model(activation="relu"), ffn)):
-        feeds["h"][:] = 0
-        for name in ("q_bias", "v_bias", "up_bias"):
-            feeds[name] = np.zeros_like(feeds[name]) if name in feeds else np.zeros(0)
-        used = {item.name for item in session(model).get_inputs()}
-        found = run(model, {name: value for name, value in feeds.items() if name in used})
+        feeds |= {name: np.zeros_like(feeds[name]) for name in feeds if name.endswith("_bias")}
+        zeros = {"partial": np.zeros_like(feeds["h"]), "residual": np.zeros_like(feeds["h"])}
+        zeros |= {name: np.zeros(HIDDEN, np.float32) for name in ("bias", "gamma", "beta")}
+        connect = session(build_connect(hidden=HIDDEN, epsilon=EPSILON))
+        made = dict(zip(("h", "xq", "xs"), answers(connect, zeros), strict=True))
+        assert not made["xs"].any()
+        found = run(model, feeds | made | spec.own_tokens(made))
         assert np.array_equal(found, np.zeros_like(found))
 
 
@@ -299,6 +335,19 @@ def test_connect_adds_and_normalizes() -> None:
     feeds = connect_feeds(rng, batch=2, tokens=4)
     found = run(build_connect(hidden=HIDDEN, epsilon=EPSILON), feeds)
     np.testing.assert_allclose(found, spec.connect(feeds, epsilon=EPSILON), atol=2e-6)
+
+
+def test_connect_and_embed_quantize_the_hidden_states_for_the_next_block() -> None:
+    rng = np.random.default_rng(14)
+    connect, embed = (make(rng, batch=3, tokens=9) for make in (connect_feeds, embed_feeds))
+    for model, feeds in (
+        (build_connect(hidden=HIDDEN, epsilon=EPSILON), connect),
+        (build_embed(hidden=HIDDEN, epsilon=EPSILON), embed),
+    ):
+        h, xq, xs = answers(session(model), feeds)
+        assert h.shape == (9, 3, HIDDEN)
+        expected = spec.quantized_input(h)
+        assert np.array_equal(xq, expected["xq"]) and np.array_equal(xs, expected["xs"])
 
 
 def test_graphs_are_the_same_bytes_every_time_and_load_on_old_versions() -> None:
@@ -314,25 +363,55 @@ def test_graphs_are_the_same_bytes_every_time_and_load_on_old_versions() -> None
 
 
 def test_inputs_are_named_and_shaped_as_the_engine_feeds_them() -> None:
-    model = onnx.load_from_string(attention_model(masked=True, side=("q", "o")))
+    model = onnx.load_from_string(attention_model(masked=True, side=("q", "k", "o")))
     found = {
         item.name: [d.dim_param or d.dim_value for d in item.type.tensor_type.shape.dim]
         for item in model.graph.input
     }
     assert found == {
-        "h": ["B", "S", HIDDEN],
-        "mask": ["B", 1, "S"],
-        **{name: ["m", HIDDEN, HEAD] for name in "qkv"},
-        "o": ["m", HEAD, HIDDEN],
-        **{f"{name}_scale": ["m", 1, HEAD] for name in "qkv"},
-        "q_bias": ["m", 1, HEAD],
-        "v_bias": ["m", 1, HEAD],
+        "xq": ["S", "B", HIDDEN],
+        "xs": ["S", "B", 1],
+        "h": ["S", "B", HIDDEN],
+        "own_xq": ["R", "B", HIDDEN],
+        "own_xs": ["R", "B", 1],
+        "own_h": ["R", "B", HIDDEN],
+        "mask": ["B", 1, 1, "S"],
+        **{name: [HIDDEN, "n"] for name in "qkv"},
+        "o": ["n", HIDDEN],
+        **{f"{name}_scale": ["n"] for name in "qkv"},
+        "q_bias": ["n"],
+        "v_bias": ["n"],
         "o_scale": [HIDDEN],
         "q_idx": ["k_q"],
         "q_w": ["m", "k_q", HEAD],
+        "k_idx": ["k_k"],
+        "k_w": ["m", "k_k", HEAD],
         "o_idx": ["k_o"],
         "o_w": ["k_o", HIDDEN],
     }
+    for made in (attention_model(side=("o",)), ffn_model(side=("down",)), ffn_model()):
+        names = {item.name for item in onnx.load_from_string(made).graph.input}
+        assert names.isdisjoint({"h", "own_h"})
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("cuts", [(0, 9, 40), (0, 20, 40), (0, 8, 17, 32, 40)])
+def test_shares_of_the_tokens_together_are_the_whole_to_the_bit(
+    cuts: tuple[int, ...], masked: bool
+) -> None:
+    rng = np.random.default_rng(15)
+    attention, ffn = (make(rng, batch=2, tokens=40) for make in (attention_feeds, ffn_feeds))
+    if masked:
+        attention["mask"] = np.zeros((2, 1, 1, 40), np.float32)
+        attention["mask"][1, ..., 33:] = -10000
+    for model, feeds in ((attention_model(masked=masked), attention), (ffn_model(), ffn)):
+        whole, parts = run(model, feeds), []
+        for first, last in pairwise(cuts):
+            own = spec.own_tokens(feeds, first, last)
+            if "own_xq" not in feeds:
+                own = {name.removeprefix("own_"): rows for name, rows in own.items()}
+            parts.append(run(model, feeds | own))
+        assert np.array_equal(np.concatenate(parts), whole)
 
 
 def test_an_unknown_product_has_no_side_input() -> None:

@@ -26,8 +26,8 @@ def test_embedding_heads_pool(pooling: Literal["mean", "cls"], normalize: bool) 
     rng = np.random.default_rng(15)
     tokens = np.ones((3, 5), np.float32)
     tokens[1, 3:] = 0
-    feeds = {"h": floats(rng, 3, 5, HIDDEN), "tokens": tokens}
-    expected = spec.mean_pool(feeds) if pooling == "mean" else feeds["h"][:, 0].astype(float)
+    feeds = {"h": floats(rng, 5, 3, HIDDEN), "tokens": tokens}
+    expected = spec.mean_pool(feeds) if pooling == "mean" else feeds["h"][0].astype(float)
     if normalize:
         expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     if pooling == "cls":
@@ -41,11 +41,11 @@ def test_embedding_heads_pool(pooling: Literal["mean", "cls"], normalize: bool) 
 def test_sequence_heads_classify(pooling: Literal["mean", "cls", "pooler"]) -> None:
     rng = np.random.default_rng(16)
     feeds = {
-        "h": floats(rng, 3, 5, HIDDEN),
+        "h": floats(rng, 5, 3, HIDDEN),
         "classifier_w": floats(rng, HIDDEN, 7),
         "classifier_b": floats(rng, 7),
     }
-    pooled = feeds["h"][:, 0].astype(float)
+    pooled = feeds["h"][0].astype(float)
     if pooling == "mean":
         feeds["tokens"] = np.ones((3, 5), np.float32)
         pooled = spec.mean_pool(feeds)
@@ -61,14 +61,13 @@ def test_sequence_heads_classify(pooling: Literal["mean", "cls", "pooler"]) -> N
 def test_token_head_classifies_every_token() -> None:
     rng = np.random.default_rng(17)
     feeds = {
-        "h": floats(rng, 2, 4, HIDDEN),
+        "h": floats(rng, 4, 2, HIDDEN),
         "classifier_w": floats(rng, HIDDEN, 3),
         "classifier_b": floats(rng, 3),
     }
     found = run(build_head(hidden=HIDDEN, head=HeadSpec("tokens")), feeds)
-    np.testing.assert_allclose(
-        found, feeds["h"] @ feeds["classifier_w"] + feeds["classifier_b"], atol=1e-4
-    )
+    expected = feeds["h"] @ feeds["classifier_w"] + feeds["classifier_b"]
+    np.testing.assert_allclose(found, expected.swapaxes(0, 1), atol=1e-4)
 
 
 def test_an_embedding_has_no_pooler() -> None:

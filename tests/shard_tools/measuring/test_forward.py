@@ -11,6 +11,7 @@ import pytest
 
 import sti
 from shard_tools.measuring.forward import Forward, Precision, precision_of, uniform_precision
+from sti.device.lanes import PIPELINED
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -31,7 +32,7 @@ def random_plan(manifest: Manifest, pack_id: str, seed: int) -> Plan:
         counts[0] = group.slices
         read = tuple(map(int, counts))
         steps.append(PlanStep(group.layer, group.kind, group.number, read, 0))
-    sizes = (dims.layers, dims.slices, 1, 1)
+    sizes = (dims.layers, dims.slices, PIPELINED, 1)
     return Plan(pack_id, Workload(1, 8), Target(), *sizes, tuple(steps), None)
 
 
@@ -86,10 +87,10 @@ def without_last(setting: Precision) -> tuple[Precision, Precision]:
     return narrow, tuple(replace(item, bits=(*item.bits[:-1], 0)) for item in setting)
 
 
-@pytest.mark.parametrize("unsigned", [False, True])
-def test_an_absent_slice_is_as_if_it_were_not_there(unsigned: bool) -> None:
+@pytest.mark.parametrize("saturates", [False, True])
+def test_an_absent_slice_is_as_if_it_were_not_there(saturates: bool) -> None:
     reader = PackReader.open(tiny_pack("classification"))
-    with reader, Forward(reader, threads=1, unsigned=unsigned) as forward:
+    with reader, Forward(reader, threads=1, saturates=saturates) as forward:
         batches, setting = forward.batches(MANY), whole(reader.manifest, 6)
         before = forward.logits(batches, setting)
         narrow, left_out = without_last(setting)

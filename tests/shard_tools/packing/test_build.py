@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -326,14 +325,14 @@ def test_a_failure_halfway_leaves_an_older_pack_untouched(tmp_path: Path) -> Non
 
 def test_a_header_longer_than_headers_may_be_is_refused_before_anything_is_written() -> None:
     with PackReader.open(tiny_pack("classification")) as reader:
-        manifest = replace(reader.manifest, groups=())
+        manifest = reader.manifest._replace(groups=())
         gamma = reader.resident("embed.gamma")
     stream = io.BytesIO()
-    long = replace(manifest, notes={"said": "a" * MOST_HEADER_BYTES})
+    long = manifest._replace(notes={"said": "a" * MOST_HEADER_BYTES})
     with pytest.raises(InputError, match=r"header .* bytes, more than 4194304; .* notes"):
         PackWriter(stream, long, {"embed.gamma": gamma})
     assert not stream.getvalue() and not stream.tell()
-    short = replace(manifest, notes={"said": "a" * (MOST_HEADER_BYTES - 32768)})
+    short = manifest._replace(notes={"said": "a" * (MOST_HEADER_BYTES - 32768)})
     PackWriter(stream, short, {"embed.gamma": gamma})
 
 

@@ -20,7 +20,7 @@ from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import NumpyDecoder
 from sti.errors import CheckpointError, InputError, PackFormatError
 from tests.support.codes import ladders, wild_codebook
-from tests.support.groups import stored_group
+from tests.support.groups import rooms_for, stored_group
 
 
 def bell(*shape: int, seed: int = 0) -> Float32Array:
@@ -286,11 +286,10 @@ def test_fidelity_values_are_what_decodes(ladder: tuple[int, ...], seed: int, cu
     found = fidelity_values(encoder)
     assert tuple(found) == ladder
     for planes, bits in enumerate(ladder, 1):
-        group, out = stored_group([shard], [planes]), np.empty((1, 256), dtype=np.int8)
-        decoder = NumpyDecoder(codebook)
-        assert decoder.decode(group.data, group.starts, group.shards, [out]) is None
+        (out,) = rooms = rooms_for([256], 1, np.int8)
+        assert NumpyDecoder(codebook).decode(*stored_group([shard], [planes]), rooms) is None
         assert found[bits].dtype == np.float32
-        np.testing.assert_array_equal(found[bits], out[0])
+        np.testing.assert_array_equal(found[bits], out.matrix[0])
 
 
 @pytest.mark.parametrize("cut", [0, 128, -1])

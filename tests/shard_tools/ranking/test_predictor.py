@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,6 +22,7 @@ from shard_tools.ranking.predictor import MOST_KNOTS, draw_mixed, fit_curve, poo
 from shard_tools.ranking.stability import stability
 from shard_tools.ranking.submodels import Measured, with_curve, worthwhile
 from sti.arrays import Float32Array
+from sti.device.lanes import PIPELINED
 from sti.errors import RunError
 from sti.model.fidelity import groups_of, loss_of, uniform_counts
 from sti.model.manifest import Manifest, Submodel
@@ -43,7 +42,7 @@ def manifest(seed: int = 0) -> Manifest:
     rng = np.random.default_rng(seed)
     gains = by_block(rng.exponential(size=stored_gains(found).shape), found)
     submodels = (*found.submodels, Submodel(2, 3, (0, 2), 0.1), Submodel(1, 1, (1,), 0.5))
-    return replace(found, groups=ranked_groups(found.groups, gains), submodels=submodels)
+    return found._replace(groups=ranked_groups(found.groups, gains), submodels=submodels)
 
 
 @given(MANY)
@@ -93,7 +92,7 @@ def test_drawn_plans_fit_the_pack() -> None:
             PlanStep(group.layer, group.kind, group.number, counts, 0)
             for group, counts in zip(groups, mixed.counts, strict=True)
         )
-        sizes = (mixed.submodel.depth, mixed.submodel.width, 1, 1)
+        sizes = (mixed.submodel.depth, mixed.submodel.width, PIPELINED, 1)
         check_plan(Plan("x", Workload(1, 8), Target(), *sizes, items, None), pack, "x", where="x")
     assert {mixed.submodel.depth for mixed in drawn} == {1, 2, 3}
     losses = [loss_of(m.submodel, groups_of(pack, m.submodel), m.counts) for m in drawn]
@@ -155,7 +154,7 @@ def test_gains_go_into_a_manifest_and_come_out_of_it() -> None:
     pack = manifest()
     gains = np.random.default_rng(1).random((5, 6, 4))
     groups = ranked_groups(pack.groups, by_block(gains, pack))
-    assert np.allclose(stored_gains(replace(pack, groups=groups)), gains, rtol=1e-3)
+    assert np.allclose(stored_gains(pack._replace(groups=groups)), gains, rtol=1e-3)
 
 
 def cross_entropy(base: Float32Array, logits: Float32Array) -> float:
@@ -238,7 +237,7 @@ def test_a_curve_goes_through_the_uniform_fidelities() -> None:
 def test_planes_without_gains_leave_no_curve() -> None:
     pack = manifest()
     nothing = by_block(np.zeros((5, 6, 4)), pack)
-    pack = replace(pack, groups=ranked_groups(pack.groups, nothing))
+    pack = pack._replace(groups=ranked_groups(pack.groups, nothing))
     found = np.zeros((5, 3, 4), dtype=np.float32)
     found[:, LOSS] = 0.2
     item = with_curve(Measured(pack.submodels[1], found), pack)

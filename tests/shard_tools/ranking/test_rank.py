@@ -21,6 +21,7 @@ from shard_tools.packing.repack import ranked_groups
 from shard_tools.ranking.gains import by_block, stored_gains
 from shard_tools.ranking.rank import RankOptions, journal_path, rank
 from sti.arrays import Float32Array
+from sti.device.lanes import PIPELINED
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -45,7 +46,7 @@ def elastic_pack() -> Path:
 
     def trained(manifest: Manifest) -> Manifest:
         full, notes = manifest.submodels[:1], manifest.notes | TRAINED
-        return replace(manifest, submodels=full, quality=None, notes=notes)
+        return manifest._replace(submodels=full, quality=None, notes=notes)
 
     return edited(ranked_pack(), place() / "elastic", trained)
 
@@ -83,7 +84,7 @@ def lowered(pack: Path, target: Path, number: int, slice_number: int) -> Callabl
     rows = [[0.0 if s == slice_number else 1.0 for s in range(4)] for _ in manifest.ladder]
     block = list(gains)[number]
     gains |= {block: rows}
-    edited(pack, target, lambda m: replace(m, groups=ranked_groups(m.groups, gains)))
+    edited(pack, target, lambda m: m._replace(groups=ranked_groups(m.groups, gains)))
     with PackReader.open(target) as reader:
         pack_id = reader.pack_id
 
@@ -102,7 +103,7 @@ def lowered(pack: Path, target: Path, number: int, slice_number: int) -> Callabl
             for item in manifest.groups
             for own in [item.number == slice_number // 2]
         )
-        return Plan(pack_id, Workload(1, 8), Target(), 3, 4, 1, 1, items, None)
+        return Plan(pack_id, Workload(1, 8), Target(), 3, 4, PIPELINED, 1, items, None)
 
     return plan
 
@@ -362,7 +363,7 @@ def test_a_users_mistake_is_one_line(
 
 def test_notes_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
     def change(manifest: Manifest) -> Manifest:
-        return replace(manifest, notes={"depths": {"9": list(range(9))}, "widths": [1]})
+        return manifest._replace(notes={"depths": {"9": list(range(9))}, "widths": [1]})
 
     pack = edited(tiny_pack("classification"), tmp_path / "pack", change)
     with pytest.raises(sti.PackFormatError, match=r"notes: depths\['9'\]"):

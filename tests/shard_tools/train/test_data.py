@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -170,7 +169,7 @@ def test_batches_hold_texts_of_like_length_in_an_order_that_changes() -> None:
 
 def test_long_texts_are_cut_as_the_tokenizer_cuts_them(tmp_path: Path) -> None:
     spec, vocabulary = load_tokenizer(write_checkpoint(tmp_path))
-    short = replace(spec, max_tokens=7)
+    short = spec._replace(max_tokens=7)
     rows = [Row("the dog runs " * 9, "", 2), Row(("the dog " * 5, "a cat"), "", 3)]
     found = encode_rows(rows, [0.0, 1.0], Tokenizer(short, vocabulary))
     ends = vocabulary.decode().split("\n").index("[SEP]")
