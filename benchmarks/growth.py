@@ -144,7 +144,7 @@ def measure_axis(name: str, unit: str, cases: Sequence[Case], repeats: int) -> A
         for turn in range(-_WARM_UPS, repeats):
             for case, kept in zip(cases, runs, strict=True):
                 case.engine.preloaded(_PRELOAD_WAIT_S)
-                found, _ = sample(case.engine, case.texts, "pipelined")
+                found, _ = sample(case.engine, case.texts, "planned")
                 if turn >= 0:
                     kept.append(found)
                 line.step(1, f"{name}: {case.x:g} {unit}")

@@ -151,6 +151,7 @@ def measure(asked: Asked) -> Report:
         notes += [f"{name}: left out: {reason}" for reason in left_out]
         notes += [f"{name}: no figures: {item.failed}" for item in found if item.failed]
         if name == "base" and asked.plots is not None:
+            asked.plots.mkdir(parents=True, exist_ok=True)
             (asked.plots / "side_by_side.svg").write_text(as_svg(found), encoding="utf-8")
         limited = within_limits(found, asked.memory_limits)
         if limited.found:

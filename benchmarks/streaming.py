@@ -4,13 +4,13 @@
 
 PACK is a pack of a model of BERT-base's shape (`base_model`, then `sti-shard build`). Every
 fidelity is uniform; every run reads from storage whatever the preload buffer does not hold.
-Pipelined and sequential runs take turns, and their answers must be equal to the bit.
+Planned and sequential runs take turns, and their answers must be equal to the bit.
 
 Storage, decode and compute are the times of each kind of work in that run, on all of its threads
 together, from its trace. Ideal is what they would have taken had no thread waited
 (`LaneThreads.ideal_s`); the ideal schedule is what the run's own step times would have taken had
 nothing been lost between them (`ideal`). Threads that work side by side slow each other (memory,
-shared cores), so times of a pipelined run are larger than those of a sequential one, where each
+shared cores), so times of a planned run are larger than those of a sequential one, where each
 kind of work has the machine for itself; the ratio to the ideal of the latter is printed as well.
 Compute includes tokenizing, embedding and the head. Decoding's share of processor time is that of
 what is decoded and computed: reads wait.
@@ -49,7 +49,7 @@ _WARM_UPS = 3
 _PRELOAD_WAIT_S = 10.0
 
 _CASE = (Column("bits"), Column("tokens"))
-_PIPELINED = (
+_PLANNED = (
     *_CASE,
     Column("end to end ms", ".1f"),
     Column("p95", ".1f"),
@@ -70,8 +70,8 @@ _ALONE = (
     Column("storage", ".1f"),
     Column("decode", ".1f"),
     Column("compute", ".1f"),
-    Column("pipelined / ideal, each alone", ".3f"),
-    Column("pipelining gains", ".2f"),
+    Column("planned / ideal, each alone", ".3f"),
+    Column("gain of lanes", ".2f"),
 )
 _ROOFLINE = (
     *_CASE,
@@ -118,7 +118,7 @@ class Case:
 
     bits: int
     tokens: int
-    pipelined: list[Sample]
+    planned: list[Sample]
     sequential: list[Sample]
     plan: Plan
 
@@ -141,7 +141,7 @@ def sample(engine: Engine, texts: Sequence[str], mode: Mode) -> tuple[Sample, ND
 
 
 def run_case(engine: Engine, text: str, bits: int, tokens: int, repeats: int, preload: str) -> Case:
-    """Interleaved pipelined and sequential runs at one fidelity.
+    """Interleaved planned and sequential runs at one fidelity.
 
     Raises:
         RuntimeError: two runs gave different answers.
@@ -150,8 +150,8 @@ def run_case(engine: Engine, text: str, bits: int, tokens: int, repeats: int, pr
     _, expected = sample(engine, [text], "sequential")
     for _ in range(_WARM_UPS):
         engine.preloaded(_PRELOAD_WAIT_S)
-        sample(engine, [text], "pipelined")
-    samples: dict[Mode, list[Sample]] = {"pipelined": [], "sequential": []}
+        sample(engine, [text], "planned")
+    samples: dict[Mode, list[Sample]] = {"planned": [], "sequential": []}
     for _ in range(repeats):
         for mode, kept in samples.items():
             taken, answer = sample(engine, [text], mode)
@@ -159,18 +159,18 @@ def run_case(engine: Engine, text: str, bits: int, tokens: int, repeats: int, pr
                 raise RuntimeError(f"{bits} bits, {tokens} tokens: a {mode} run differs")
             kept.append(taken)
     plan = engine.plan_for(tokens=tokens)
-    return Case(bits, tokens, samples["pipelined"], samples["sequential"], plan)
+    return Case(bits, tokens, samples["planned"], samples["sequential"], plan)
 
 
 def _work_ms(samples: Sequence[Sample]) -> tuple[float, ...]:
     return tuple(median([s.work_s[work] * 1e3 for s in samples]) for work in LANES)
 
 
-def pipelined_table(cases: Sequence[Case]) -> Table:
-    """Pipelined runs; times of work are of the same runs."""
-    table = Table("Pipelined: medians, times of work in the same run", _PIPELINED)
+def planned_table(cases: Sequence[Case]) -> Table:
+    """Runs as planned; times of work are of the same runs."""
+    table = Table("As planned: medians, times of work in the same run", _PLANNED)
     for case in cases:
-        runs = case.pipelined
+        runs = case.planned
         totals = [s.total_s * 1e3 for s in runs]
         predicted = case.plan.predicted
         bytes_read = median([float(s.bytes_read) for s in runs])
@@ -198,8 +198,8 @@ def alone_table(cases: Sequence[Case]) -> Table:
     table = Table("Sequential: medians, each kind of work alone on the machine", _ALONE)
     for case in cases:
         total = median([s.total_s for s in case.sequential])
-        pipelined = median([s.total_s for s in case.pipelined])
-        threads = case.pipelined[0].threads
+        planned = median([s.total_s for s in case.planned])
+        threads = case.planned[0].threads
         best = median([threads.ideal_s(s.work_s) for s in case.sequential])
         table.rows.append(
             (
@@ -207,8 +207,8 @@ def alone_table(cases: Sequence[Case]) -> Table:
                 case.tokens,
                 total * 1e3,
                 *_work_ms(case.sequential),
-                pipelined / best,
-                total / pipelined,
+                planned / best,
+                total / planned,
             )
         )
     return table
@@ -218,10 +218,10 @@ def roof_table(cases: Sequence[Case], roofline: Roofline, manifest: Manifest) ->
     """What each kind of work, and the run, would take at this machine's best rates."""
     table = Table("Roofline: what the same work takes at this machine's best rates", _ROOFLINE)
     for case in cases:
-        bytes_read = round(median([float(s.bytes_read) for s in case.pipelined]))
+        bytes_read = round(median([float(s.bytes_read) for s in case.planned]))
         least = roofline.seconds(case.plan, manifest, bytes_read)
-        run_s = case.pipelined[0].threads.ideal_s(least)
-        total = median([s.total_s for s in case.pipelined])
+        run_s = case.planned[0].threads.ideal_s(least)
+        total = median([s.total_s for s in case.planned])
         floors = (least[work] * 1e3 for work in LANES)
         table.rows.append((case.bits, case.tokens, *floors, run_s * 1e3, total / run_s))
     return table
@@ -236,11 +236,11 @@ def limit_table(cases: Sequence[Case]) -> Table:
             continue
         where = f"{case.bits} bits, {case.tokens} tokens"
         if least <= case.tokens <= most:
-            ratio = median([s.over_schedule for s in case.pipelined])
+            ratio = median([s.over_schedule for s in case.planned])
             name = f"end to end / ideal schedule, {where}"
             table.rows.append(common.at_most(name, ratio, RATIO_LIMIT))
         if case.tokens == _DECODE_TOKENS:
-            share = median([s.decode_share for s in case.pipelined])
+            share = median([s.decode_share for s in case.planned])
             name = f"decoding's share of processor time, {where}"
             table.rows.append(common.at_most(name, share, DECODE_LIMIT))
     return table
@@ -279,13 +279,13 @@ def measure(
             roofline = measure_roofline(engine.reader, storage)
         tables = [
             limit_table(cases),
-            pipelined_table(cases),
+            planned_table(cases),
             alone_table(cases),
             roof_table(cases, roofline, engine.manifest),
         ]
     report = Report("Streaming", about, [table for table in tables if table.rows])
     report.notes += [
-        "pipelined and sequential answers were equal to the bit in every run",
+        "planned and sequential answers were equal to the bit in every run",
         f"roofline: {roofline}; attention's own are not counted; a run's: on its threads, if none "
         "waited",
     ]

@@ -97,10 +97,8 @@ def main() -> int:
             engine.preloaded()
             runs = [engine.run([options.text]) for _ in range(options.runs)]
             result = sorted(runs, key=lambda run: run.timing.total_s)[options.runs // 2]
-            busiest_s = max(result.timing.busy_s.values())
             title = (
                 f"{engine.manifest.name}: {result.timing.total_s * 1e3:.1f} ms in all, "
-                f"{busiest_s * 1e3:.1f} ms on the busiest lane, "
                 f"{result.bytes_read / 1e6:.1f} MB read"
             )
         options.output.write_text(draw(result.trace, title), encoding="utf-8")

@@ -44,7 +44,7 @@ from sti.planning.uniform import uniform_plan
 from sti.storage.byte_ranges import total_bytes
 from sti.units import format_size, format_time
 
-Mode = Literal["pipelined", "sequential", "layerwise"]
+Mode = Literal["planned", "sequential", "layerwise"]
 """As the engine's ``run`` takes it, which knows no ``layerwise``."""
 
 
@@ -196,7 +196,7 @@ class Baselines:
 def planned(plan: Plan) -> Contender:
     """A plan that is executed as it is meant to be. It must have a prediction."""
     assert plan.predicted is not None
-    return Contender(plan, "pipelined", plan.predicted.total_s)
+    return Contender(plan, "planned", plan.predicted.total_s)
 
 
 def layerwise_s(

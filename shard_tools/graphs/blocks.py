@@ -37,7 +37,7 @@ from shard_tools.graphs.writer import (
     quantize_above,
     quantize_signed,
 )
-from sti.codec.weights import Weights
+from sti.codec.weights import WeightForm
 from sti.errors import InputError
 
 Activation = Literal["gelu", "gelu_new", "relu"]
@@ -51,7 +51,7 @@ _ZERO_POINTS: dict[Activation, int] = {"gelu": 16, "gelu_new": 16, "relu": 0}
 
 
 def build_attention(
-    *, hidden: int, head: int, weights: Weights, masked: bool, side: Collection[str] = ()
+    *, hidden: int, head: int, weights: WeightForm, masked: bool, side: Collection[str] = ()
 ) -> bytes:
     """Self-attention over the heads given -> ``partial`` of the call's own tokens.
 
@@ -83,7 +83,7 @@ def build_ffn(
     *,
     hidden: int,
     neurons: int,
-    weights: Weights,
+    weights: WeightForm,
     activation: Activation,
     side: Collection[str] = (),
 ) -> bytes:
@@ -147,7 +147,7 @@ def _operand(
     g: GraphWriter,
     name: str,
     shape: tuple[int | str, int | str],
-    weights: Weights,
+    weights: WeightForm,
     *,
     biased: bool = False,
 ) -> None:
@@ -188,7 +188,7 @@ def _inner(
     g: GraphWriter,
     name: str,
     x: Quantized,
-    weights: Weights,
+    weights: WeightForm,
     *,
     biased: bool,
     side: Collection[str],
@@ -239,7 +239,7 @@ def _close(
     x: str,
     xq: Quantized,
     hidden: int,
-    weights: Weights,
+    weights: WeightForm,
     *,
     side: Collection[str],
     tokens: str = "S",

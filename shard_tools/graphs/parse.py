@@ -20,7 +20,7 @@ from shard_tools.graphs.spec import ATTENTION, FFN, GraphSpec
 from sti.errors import PackFormatError
 
 _ACTIVATIONS: Mapping[str, Activation] = {"Gelu": "gelu", "FastGelu": "gelu_new", "Relu": "relu"}
-_VARIANTS = ("s8", "u8")
+_FORMS = ("s8", "u8")
 _MASKED = f"{ATTENTION}_masked"
 _PRODUCT = {
     *("Abs", "Add", "Concat", "Gather", "MatMul", "MatMulIntegerToFloat", "Mul"),
@@ -47,7 +47,7 @@ def parse_graphs(graphs: Mapping[str, bytes], *, where: str) -> GraphSpec:
         PackFormatError: they are not those of the first edition; names a graph.
     """
     ends = ("embed", "connect", "head")
-    names = [*ends, *(f"{name}.{v}" for v in _VARIANTS for name in (ATTENTION, _MASKED, FFN))]
+    names = [*ends, *(f"{name}.{v}" for v in _FORMS for name in (ATTENTION, _MASKED, FFN))]
     for name in sorted({*names} ^ graphs.keys()):
         raise _unknown(where, f"graph {name!r} is {'missing' if name in names else 'unknown'}")
     try:
@@ -59,7 +59,7 @@ def parse_graphs(graphs: Mapping[str, bytes], *, where: str) -> GraphSpec:
         found = [
             _parsed(models, attention, variant)
             for attention in (ATTENTION, _MASKED)
-            for variant in _VARIANTS
+            for variant in _FORMS
         ]
         GraphSpec.from_json(found[0].to_json(), where=where)
     except (DecodeError, LookupError, TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ from shard_tools.graphs.blocks import (
     build_ffn,
 )
 from shard_tools.graphs.embed_head import HEAD_KINDS, POOLINGS, HeadSpec, build_embed, build_head
-from sti.codec.weights import Weights
+from sti.codec.weights import WeightForm
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 
@@ -28,7 +28,7 @@ ATTENTION, FFN = "attention", "ffn"
 POST_NORM = "post_norm"
 """The only family of graphs so far."""
 
-_VARIANTS: tuple[Weights, ...] = ("s8", "u8", "s7")
+_FORMS: tuple[WeightForm, ...] = ("s8", "u8", "s7")
 _SIDES = {ATTENTION: ATTENTION_SIDES, FFN: FFN_SIDES}
 
 
@@ -49,7 +49,7 @@ class GraphSpec:
     def names(self) -> list[str]:
         """The graphs, in their order."""
         found = ["embed", "connect", "head"]
-        for weights in _VARIANTS:
+        for weights in _FORMS:
             found += [f"{name}.{weights}" for name in (ATTENTION, f"{ATTENTION}_masked", FFN)]
         return found
 
@@ -60,7 +60,7 @@ class GraphSpec:
             "connect": build_connect(hidden=self.hidden, epsilon=self.epsilon),
             "head": build_head(hidden=self.hidden, head=self.head),
         }
-        for weights in _VARIANTS:
+        for weights in _FORMS:
             for name, masked in ((ATTENTION, False), (f"{ATTENTION}_masked", True)):
                 found[f"{name}.{weights}"] = build_attention(
                     hidden=self.hidden,

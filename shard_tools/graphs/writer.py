@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from sti.codec.weights import Weights
+from sti.codec.weights import WeightForm
 
 OPSET = 18
 IR_VERSION = 8
@@ -31,7 +31,7 @@ FLOAT = TensorProto.FLOAT
 HALF = TensorProto.FLOAT16
 INT64 = TensorProto.INT64
 UINT8 = TensorProto.UINT8
-WEIGHT_TYPES: dict[Weights, int] = {
+WEIGHT_TYPES: dict[WeightForm, int] = {
     "s8": TensorProto.INT8,
     "u8": TensorProto.UINT8,
     "s7": TensorProto.INT8,
@@ -151,7 +151,7 @@ def product(
     x: Quantized,
     name: str,
     *,
-    weights: Weights,
+    weights: WeightForm,
     out: str | None = None,
 ) -> str:
     """``[S, B, n]`` times the matrix ``name [n, m]``, in integers -> ``[S, B, m]``.

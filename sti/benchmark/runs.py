@@ -22,10 +22,11 @@ from sti.device.lanes import LANES, LaneThreads, by_work
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
 from sti.errors import RunError
+from sti.pipeline.runner import Mode
 from sti.planning.plan import Plan
 from sti.storage.file_reader import drop_cache
 
-Kind = Literal["cold", "pipelined", "sequential"]
+Kind = Literal["cold", "warm", "sequential"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,20 +150,20 @@ def measure_cold(
 def measure_warm(
     engine: Engine, cases: Sequence[BenchCase], texts: Sequence[str], *, repeats: int
 ) -> list[Measurement]:
-    """Run every case pipelined and sequentially, in turns, after one run each to warm up.
+    """Run every case as planned and sequentially, in turns, after one run each to warm up.
 
     The engine is left with the last case as its target.
     """
-    kinds: tuple[Literal["pipelined", "sequential"], ...] = ("pipelined", "sequential")
+    modes: dict[Kind, Mode] = {"warm": "planned", "sequential": "sequential"}
     plans: dict[tuple[str, Kind], Plan] = {}
     samples: dict[tuple[str, Kind], list[Sample]] = {
-        (case.name, kind): [] for case in cases for kind in kinds
+        (case.name, kind): [] for case in cases for kind in modes
     }
     for turn in range(repeats + 1):
         for case in cases:
             aim(engine, case.target)
-            for kind in kinds:
-                result = engine.run(texts, mode=kind)
+            for kind, mode in modes.items():
+                result = engine.run(texts, mode=mode)
                 if not turn:
                     continue
                 timing = result.timing

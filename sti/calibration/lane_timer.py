@@ -217,7 +217,7 @@ class LaneTimer:
             jobs,
             plan,
             encodings,
-            mode="pipelined",
+            mode="planned",
             recorder=Recorder(perf_counter()),
             adapt=True,  # what a run may answer with must not keep the machine from being measured
         )

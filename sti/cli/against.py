@@ -1,8 +1,8 @@
 """``sti bench --against``: this pack compared with whole ONNX models, cold and warm, in one run.
 
 In: parsed arguments. Out: a report as Markdown, CSV or JSON. Every system answers the same texts in
-processes of its own, and they take turns. The pack runs pipelined and sequentially; each model runs
-with the same number of compute threads, and with ONNX Runtime's default.
+processes of its own, and they take turns. The pack runs as planned and sequentially; each model
+runs with the same number of compute threads, and with ONNX Runtime's default.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def _cases(asked: TargetSpec, ladder: tuple[int, ...]) -> list[BenchCase]:
 
 def _tables(rows: list[dict[str, Any]]) -> str:
     """The tables of a report in Markdown, and how to read them."""
-    below = [_roofline_row(row) for row in rows if row["kind"] == "pipelined"]
+    below = [_roofline_row(row) for row in rows if row["kind"] == "warm"]
     return (
         "\n" + markdown(HEADER, [_row(row) for row in rows]) + "\n"
         "storage, decode, compute: work on all threads together. ideal: what it would take if no "

@@ -279,7 +279,7 @@ _COMMANDS: Mapping[str, tuple[str, str, Callable[[Parser], None]]] = {
         _add_plan,
     ),
     "bench": (
-        "measure runs, cold and warm, pipelined and sequential",
+        "measure runs, cold and warm, as planned and sequential",
         _BENCH_HELP + _TARGET_HELP,
         _add_bench,
     ),

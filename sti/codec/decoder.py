@@ -29,7 +29,7 @@ from sti.codec.pieces import (
     operand_sizes,
 )
 from sti.codec.tables import Recipes, plane_bits
-from sti.codec.weights import DTYPES, Weights, written, written_codes
+from sti.codec.weights import DTYPES, WeightForm, written, written_codes
 
 PORTABLE = "portable"
 
@@ -72,7 +72,7 @@ class NumpyDecoder:
 
     path = PORTABLE
 
-    def __init__(self, codebook: Codebook, *, weights: Weights = "s8") -> None:
+    def __init__(self, codebook: Codebook, *, weights: WeightForm = "s8") -> None:
         self.dtype: np.dtype[Any] = DTYPES[weights]
         self._written = written(weights)
         self._bits = plane_bits(codebook.ladder)

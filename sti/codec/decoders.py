@@ -14,7 +14,7 @@ from types import ModuleType
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import PORTABLE, NumpyDecoder
 from sti.codec.pieces import GroupDecoder
-from sti.codec.weights import Weights
+from sti.codec.weights import WeightForm
 from sti.errors import BackendError
 
 VARIABLE = "STI_KERNEL"
@@ -26,7 +26,9 @@ def available_paths() -> tuple[str, ...]:
     return (*(native.available_paths() if native else ()), PORTABLE)
 
 
-def make_decoder(codebook: Codebook, *, weights: Weights, path: str | None = None) -> GroupDecoder:
+def make_decoder(
+    codebook: Codebook, *, weights: WeightForm, path: str | None = None
+) -> GroupDecoder:
     """A decoder for packs with this codebook; threads may share it.
 
     Args:

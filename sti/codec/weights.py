@@ -17,9 +17,10 @@ from sti.arrays import ByteArray
 from sti.codec.codebook import Codebook
 from sti.codec.halves import LEAST_HALF, MOST_HALF, bell_of, halves_of
 
-Weights = Literal["s8", "u8", "s7"]
+WeightForm = Literal["s8", "u8", "s7"]
+"""How weights are written: int8, uint8 with zero point 128, halves in int8."""
 
-DTYPES: Mapping[Weights, np.dtype[Any]] = {
+DTYPES: Mapping[WeightForm, np.dtype[Any]] = {
     "s8": np.dtype(np.int8),
     "u8": np.dtype(np.uint8),
     "s7": np.dtype(np.int8),
@@ -29,7 +30,7 @@ _SIGN = 0x80
 """Xor turns an int8 into a uint8 with zero point 128."""
 
 
-def written(weights: Weights) -> ByteArray:
+def written(weights: WeightForm) -> ByteArray:
     """The bytes that stand for outliers, uint8 ``[256]``, indexed by a value's own byte."""
     values = np.arange(256, dtype=np.uint8)
     if weights == "s8":
@@ -40,7 +41,7 @@ def written(weights: Weights) -> ByteArray:
     return halves.astype(np.int8).view(np.uint8)
 
 
-def written_codes(codebook: Codebook, weights: Weights) -> dict[int, ByteArray]:
+def written_codes(codebook: Codebook, weights: WeightForm) -> dict[int, ByteArray]:
     """For each fidelity the bytes that stand for its codes, uint8 ``[2**bits]``."""
     if weights == "s7":
         bell = bell_of(codebook)

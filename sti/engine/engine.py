@@ -236,7 +236,7 @@ class Engine:
         """
         return self._core.tokenize(texts)
 
-    def run(self, texts: Sequence[Text], *, mode: Mode = "pipelined") -> Result:
+    def run(self, texts: Sequence[Text], *, mode: Mode = "planned") -> Result:
         """Answer a batch of texts (or of pairs, as tuples).
 
         Args:
@@ -261,7 +261,7 @@ class Engine:
             raise InputError(f"mode must be one of {', '.join(get_args(Mode))}; found {mode!r:.40}")
         return self._answer(texts, mode)
 
-    def _answer(self, texts: Sequence[Text], mode: Mode = "pipelined") -> Result:
+    def _answer(self, texts: Sequence[Text], mode: Mode = "planned") -> Result:
         """Run, and warn of damage and of texts that were cut, at the line that called."""
         result = self._core.run(texts, mode)
         for notice in result.notices:

@@ -37,7 +37,7 @@ from sti.storage.reader import Reader, aligned_buffer
 from sti.text.batching import group_by_length
 from sti.text.encoding import Encoding
 
-Mode = Literal["pipelined", "sequential"]
+Mode = Literal["planned", "sequential"]
 """On the threads of the plan, or on the caller's alone."""
 
 

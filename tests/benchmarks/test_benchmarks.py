@@ -182,12 +182,12 @@ def streamed(bits: int, tokens: int, *, total_s: float, decode_s: float) -> stre
 
 def test_threads_that_share_steps_are_held_against_their_part_of_the_work() -> None:
     case = streamed(4, 128, total_s=6.0, decode_s=2.0)
-    (pipelined,) = streaming.pipelined_table([case]).to_json()["rows"]
-    assert pipelined["end to end / ideal"] == pytest.approx(6.0 / 5.0)
-    assert pipelined["decode share"] == pytest.approx(0.2)
+    (planned,) = streaming.planned_table([case]).to_json()["rows"]
+    assert planned["end to end / ideal"] == pytest.approx(6.0 / 5.0)
+    assert planned["decode share"] == pytest.approx(0.2)
     (alone,) = streaming.alone_table([case]).to_json()["rows"]
-    assert alone["pipelined / ideal, each alone"] == pytest.approx(6.0 / 5.0)
-    shorter = replace(case.pipelined[0], work_s={"storage": 5.9, "decode": 1.0, "compute": 9.0})
+    assert alone["planned / ideal, each alone"] == pytest.approx(6.0 / 5.0)
+    shorter = replace(case.planned[0], work_s={"storage": 5.9, "decode": 1.0, "compute": 9.0})
     assert shorter.ideal_s == 5.9
 
 

@@ -217,7 +217,7 @@ def test_the_trace_of_another_run_is_refused() -> None:
 
 def test_no_run_is_faster_than_its_ideal() -> None:
     with Engine.open(tiny_pack(), fidelity=4, preload="1KB") as engine:
-        for mode in ("sequential", "pipelined", "pipelined"):
+        for mode in ("sequential", "planned", "planned"):
             result = engine.run(TEXTS, mode=mode)
             found = ideal(result.plan, result.trace)
             ended = result.trace.end_s

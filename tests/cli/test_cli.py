@@ -405,7 +405,7 @@ def test_bench_measures_cold_and_warm_runs(cli: Cli, tiny_pack: Path) -> None:
     assert found["machine"] == machine_line()
     assert [(row["case"], row["kind"]) for row in found["rows"]] == [
         ("4 bits", "cold"),
-        ("4 bits", "pipelined"),
+        ("4 bits", "warm"),
         ("4 bits", "sequential"),
     ]
     for row in found["rows"]:
@@ -425,7 +425,7 @@ def test_bench_measures_cold_and_warm_runs(cli: Cli, tiny_pack: Path) -> None:
 
 def test_bench_on_emulated_storage_measures_warm_runs_only(cli: Cli, tiny_pack: Path) -> None:
     found = cli("bench", tiny_pack, "--repeat", 1, "--storage", "2MB/s:1ms", "--json").json
-    assert {row["kind"] for row in found["rows"]} == {"pipelined", "sequential"}
+    assert {row["kind"] for row in found["rows"]} == {"warm", "sequential"}
     assert found["storage"].endswith("slowed down to 2.00 MB/s and 1.00 ms per request")
     for row in found["rows"]:
         assert row["busy_ms"]["storage"] >= row["bytes_read"] / 2e6 * 1e3 * 0.9
@@ -449,7 +449,7 @@ def test_bench_prints_a_table_under_a_machine_line(cli: Cli, tiny_pack: Path) ->
     assert "roofline of the run ms" in roofs and "2 bits |" in roofs
     assert [line.split("|")[2].strip() for line in first.splitlines() if "2 bits |" in line] == [
         "cold",
-        "pipelined",
+        "warm",
         "sequential",
     ]
 

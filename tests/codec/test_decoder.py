@@ -22,7 +22,7 @@ from sti.codec.decoders import make_decoder
 from sti.codec.halves import bell_of, halves_of
 from sti.codec.pieces import GroupDecoder, OperandRoom
 from sti.codec.tables import Recipes
-from sti.codec.weights import Weights, written_codes
+from sti.codec.weights import WeightForm, written_codes
 from tests.support.codes import (
     CUT,
     Int8,
@@ -49,7 +49,7 @@ shares = st.sampled_from([0.0, 0.01, 1.0])
 
 
 def weights_of(count: int, *, seed: int, share: float) -> Int8:
-    """Weights of which about this share are outliers."""
+    """WeightForm of which about this share are outliers."""
     rng = np.random.default_rng(seed)
     inside = rng.integers(-CUT, CUT + 1, count)
     beyond = rng.choice([-127, -CUT - 1, CUT + 1, 127], count)
@@ -116,7 +116,12 @@ def test_golden_file_still_encodes_and_decodes_to_the_same_bytes(path: str) -> N
     weights=st.sampled_from(["s8", "u8", "s7"]),
 )
 def test_any_book_over_any_ladder_decodes_as_it_is_written_down(
-    path: str, ladder: tuple[int, ...], sizes: list[int], seed: int, share: float, weights: Weights
+    path: str,
+    ladder: tuple[int, ...],
+    sizes: list[int],
+    seed: int,
+    share: float,
+    weights: WeightForm,
 ) -> None:
     codebook = wild_codebook(ladder, seed=seed)
     q = weights_of(sum(sizes), seed=seed, share=share)
@@ -159,7 +164,7 @@ def test_top_of_eight_bits_is_the_int8_grid_itself(path: str, ladder: tuple[int,
     [(65_536,), (65_544, 8), (196_608, 196_608), (66_000, 131_080, 65_528), (1_048_576 + 8,)],
 )
 def test_operands_longer_than_a_segment_decode(
-    path: str, sizes: tuple[int, ...], weights: Weights
+    path: str, sizes: tuple[int, ...], weights: WeightForm
 ) -> None:
     q = bell(sum(sizes))
     for codebook in (bell_codebook(), wild_codebook((2, 3, 5, 8), seed=1)):

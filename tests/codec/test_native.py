@@ -24,7 +24,7 @@ from sti.codec.native import library
 from sti.codec.native.kernel import NativeDecoder, available_paths, native_rows
 from sti.codec.outliers import SEGMENT_WEIGHTS
 from sti.codec.pieces import Fault, OperandRoom
-from sti.codec.weights import Weights
+from sti.codec.weights import WeightForm
 from sti.codec.word_rows import portable_rows, row_bytes, row_checksum
 from sti.errors import PackFormatError
 from tests.support.codes import bell_codebook, ladders, wild_codebook
@@ -96,7 +96,7 @@ def groups(draw: st.DrawFn) -> tuple[Codebook, RandomGroup]:
 
 @given(groups(), st.sampled_from(["s8", "u8", "s7"]), st.booleans(), st.integers(0, 999))
 def test_every_path_decodes_to_the_bits_of_the_specification(
-    given_group: tuple[Codebook, RandomGroup], weights: Weights, check: bool, seed: int
+    given_group: tuple[Codebook, RandomGroup], weights: WeightForm, check: bool, seed: int
 ) -> None:
     book, group = given_group
     stored, layouts = group.stored(), random_layouts(group.sizes, seed=seed)

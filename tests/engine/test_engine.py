@@ -312,7 +312,7 @@ def test_storage_that_fails_stops_the_run_and_the_engine_stays_usable(
         assert (engine.embed(TEXTS) == expected).all()
 
 
-@pytest.mark.parametrize("mode", ["pipelined", "sequential"])
+@pytest.mark.parametrize("mode", ["planned", "sequential"])
 def test_token_rows_that_cannot_be_read_stop_the_run_and_the_engine_stays_usable(
     monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:

@@ -113,7 +113,7 @@ def plan_of(reader: PackReader, threads: LaneThreads = PIPELINED) -> Plan:
 def run(
     runner: Runner,
     reader: PackReader,
-    mode: Mode = "pipelined",
+    mode: Mode = "planned",
     *,
     adapt: bool = False,
     plan: Plan | None = None,

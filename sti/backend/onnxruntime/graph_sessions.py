@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.session import Graph, saturates, session_options
-from sti.codec.weights import Weights
+from sti.codec.weights import WeightForm
 from sti.errors import BackendError
 from sti.planning.plan import EXACT, NARROW
 
@@ -43,7 +43,7 @@ class GraphSessions:
         self._lock = threading.Lock()
         self._made: dict[str, Graph] = {}
         self.saturates = _saturates(self._options) if saturates is None else saturates
-        self.weights: Mapping[str, Weights] = {
+        self.weights: Mapping[str, WeightForm] = {
             EXACT: "u8" if self.saturates else "s8",
             NARROW: "s7",
         }

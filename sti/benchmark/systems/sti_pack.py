@@ -24,7 +24,7 @@ class _Pack:
 
     def __init__(self, engine: Engine, spec: Spec) -> None:
         self._engine, self._texts = engine, list(spec.texts)
-        self._mode: Mode = "sequential" if spec.options.get("mode") == "sequential" else "pipelined"
+        self._mode: Mode = "sequential" if spec.options.get("mode") == "sequential" else "planned"
 
     def run(self) -> Float32Array:
         """As ``Opened.run``."""

@@ -29,7 +29,7 @@ from sti.codec.pieces import (
     check_stored,
     operand_sizes,
 )
-from sti.codec.weights import DTYPES, Weights
+from sti.codec.weights import DTYPES, WeightForm
 from sti.errors import BackendError, PackFormatError
 
 FAULTS = {1: CHECKSUM, 2: SIZE, 3: BOUNDS, 4: OUTLIERS}
@@ -64,7 +64,7 @@ class NativeDecoder:
     """
 
     def __init__(
-        self, codebook: Codebook, *, weights: Weights = "s8", path: str | None = None
+        self, codebook: Codebook, *, weights: WeightForm = "s8", path: str | None = None
     ) -> None:
         kernel = _loaded()
         self.path = path or next(iter(kernel.paths))

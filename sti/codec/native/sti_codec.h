@@ -33,6 +33,8 @@ enum { STI_FINE = 0, STI_FAULTY = 1, STI_MISUSED = -1 }; /* what sti_decode and 
 
 enum { STI_BAD_CHECKSUM = 1, STI_BAD_SIZE = 2, STI_BAD_BOUNDS = 3, STI_BAD_OUTLIERS = 4 };
 
+/* In what follows, `zero` fills a structure up to its alignment; nothing reads it. */
+
 /* Length bytes at starts[part] + start of the data. */
 struct sti_piece {
     uint32_t part, length;

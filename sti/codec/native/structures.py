@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from sti.arrays import ByteArray
 from sti.codec.codebook import Codebook
 from sti.codec.tables import Component, Places, components
-from sti.codec.weights import Weights, written, written_codes
+from sti.codec.weights import WeightForm, written, written_codes
 
 ABI = 2
 
@@ -109,7 +109,7 @@ SIGNATURES = {
 """What each function returns and takes."""
 
 
-def code_of(codebook: Codebook, *, weights: Weights, features: int) -> Code:
+def code_of(codebook: Codebook, *, weights: WeightForm, features: int) -> Code:
     """The code of a codebook, for weights written in one way."""
     ladder, values = codebook.ladder, written_codes(codebook, weights)
     code = Code(features, len(ladder))

@@ -240,7 +240,7 @@ def test_the_plan_expects_no_more_loss_than_any_baseline(
     baselines = [
         item.best
         for item in Baselines(manifest, PACK, profile, WORKLOAD).under(target)
-        if item.best is not None and item.best.mode == "pipelined"
+        if item.best is not None and item.best.mode == "planned"
     ]
     if baselines:
         plan = planned(make_plan(PlanRequest(manifest, PACK, WORKLOAD, target), profile))
