@@ -23,7 +23,7 @@ from sti.pipeline.preload_buffer import Preload, load_step
 from sti.planning.step_jobs import StepJob
 from sti.planning.step_jobs import prepare as prepare_jobs
 from sti.storage.file_reader import FileReader
-from sti.storage.reader import aligned_buffer
+from sti.storage.reader import HUGE_PAGE, aligned_buffer
 
 
 class _Reads:
@@ -35,7 +35,7 @@ class _Reads:
             self._base = reader.embeddings_offset
             row_bytes = reader.manifest.embeddings.row_bytes
         self._raw = np.empty((len(rows), row_bytes), dtype=np.uint8)
-        self._slot = aligned_buffer(max(job.slot_bytes for job in jobs))
+        self._slot = aligned_buffer(max(HUGE_PAGE, *(job.slot_bytes for job in jobs)))
         self._preload = Preload()
         self._reader = FileReader(pack)
 

@@ -24,7 +24,7 @@ from sti.model.manifest import Manifest
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import EXACT, NARROW, VARIANTS, Plan
 from sti.storage.byte_ranges import SECTOR, ByteRange
-from sti.storage.reader import Reader, aligned_buffer
+from sti.storage.reader import HUGE_PAGE, Reader, aligned_buffer
 
 READ_BYTES = 1 << 20
 """Of one read: large enough that the time of a request does not show."""
@@ -89,7 +89,7 @@ def measure_roofline(reader: PackReader, storage: Reader) -> Roofline:
 
 def read_rate(storage: Reader, file_bytes: int) -> float:
     """Bytes a second of large reads in a row, the best of a few passes."""
-    buffer = aligned_buffer(READ_BYTES)
+    buffer = aligned_buffer(max(READ_BYTES, HUGE_PAGE))
     end = min(file_bytes, MOST_BYTES) // SECTOR * SECTOR
     best = 0.0
     for _ in range(_PASSES):

@@ -7,6 +7,7 @@ slices or plans: a reader may be a file or an emulated slower device.
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -14,12 +15,31 @@ from numpy.typing import NDArray
 
 from sti.storage.byte_ranges import SECTOR, ByteRange
 
+HUGE_PAGE = 2 << 20
+"""Bytes. Direct reads into so much contiguous memory are up to twice as fast as into small pages:
+the system hands the device one address instead of hundreds.
+"""
+
 
 def aligned_buffer(size: int) -> NDArray[np.uint8]:
-    """A zeroed, page-aligned uint8 array of at least ``size`` bytes, freed with its last view."""
+    """A zeroed, page-aligned uint8 array of at least ``size`` bytes, freed with its last view.
+
+    As much of it as fills huge pages lies in them where the system has them; what is left over lies
+    in small ones, so that no more memory is taken than was asked for.
+    """
     rounded = max(SECTOR, -(-size // SECTOR) * SECTOR)
+    huge = rounded // HUGE_PAGE * HUGE_PAGE
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared pages would be slower to touch
-    return np.frombuffer(mmap.mmap(-1, rounded, flags=flags), dtype=np.uint8)
+    mapped = mmap.mmap(-1, rounded + HUGE_PAGE if huge else rounded, flags=flags)
+    memory = np.frombuffer(mapped, dtype=np.uint8)
+    if huge:
+        start = -memory.ctypes.data % HUGE_PAGE
+        memory = memory[start : start + rounded]
+        advice = getattr(mmap, "MADV_HUGEPAGE", None)
+        if advice is not None:
+            with suppress(OSError):  # a system built without them
+                mapped.madvise(advice, start, huge)
+    return memory
 
 
 class Reader(Protocol):

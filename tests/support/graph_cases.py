@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from shard_tools.graphs.blocks import build_attention, build_ffn
-from sti.codec.weights import Weights
+from sti.codec.weights import WeightForm
 from tests.support import graph_spec
 
 Array = NDArray[Any]
@@ -155,13 +155,13 @@ def side_feeds(
 
 
 def attention_model(
-    variant: Weights = EXACT, *, masked: bool = False, side: tuple[str, ...] = ()
+    variant: WeightForm = EXACT, *, masked: bool = False, side: tuple[str, ...] = ()
 ) -> bytes:
     return build_attention(hidden=HIDDEN, head=HEAD, weights=variant, masked=masked, side=side)
 
 
 def ffn_model(
-    variant: Weights = EXACT,
+    variant: WeightForm = EXACT,
     *,
     activation: Activation = "gelu",
     side: tuple[str, ...] = (),

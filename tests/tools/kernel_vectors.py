@@ -23,7 +23,6 @@ from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import NumpyDecoder
 from sti.codec.native.kernel import FAULTS
 from sti.codec.native.structures import code_of
-from sti.codec.weights import Weights
 from sti.codec.word_rows import portable_rows, row_bytes, row_checksum
 from tests.support.codes import bell_codebook, wild_codebook
 from tests.support.groups import Layout, RandomGroup, guarded, random_group
@@ -36,7 +35,7 @@ ROW_COUNT, ROW_HIDDEN, ROW_GROUP = 3, 96, 32
 DAMAGES = ("checksum", "size", "bounds", "outliers")
 
 
-def books() -> list[tuple[Codebook, Weights]]:
+def books() -> list[tuple[Codebook, WeightForm]]:
     """Codebooks, and how weights are written: sums, tables, odd ladders."""
     return [
         (bell_codebook(), "s8"),
