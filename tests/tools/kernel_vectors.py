@@ -23,6 +23,7 @@ from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import NumpyDecoder
 from sti.codec.native.kernel import FAULTS
 from sti.codec.native.structures import code_of
+from sti.codec.weights import WeightForm
 from sti.codec.word_rows import portable_rows, row_bytes, row_checksum
 from tests.support.codes import bell_codebook, wild_codebook
 from tests.support.groups import Layout, RandomGroup, guarded, random_group
