@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 from benchmarks.common import LIMITS, Column, Report, Table, about_machine, at_most, parser
 from benchmarks.ort_layer import EPSILON, Shape, exported, quantized
 from shard_tools.graphs.blocks import build_attention, build_connect, build_ffn
-from sti.codec.weights import DTYPES, Weights
+from sti.codec.weights import DTYPES, WeightForm
 
 Array = NDArray[Any]
 Feeds = dict[str, Array]
@@ -69,7 +69,7 @@ _RUNS_A_TURN = 2
 class Settings:
     """What all rows share."""
 
-    weights: Weights
+    weights: WeightForm
     threads: int
     repeats: int
 
@@ -113,7 +113,7 @@ def bound(
     return run
 
 
-def streamed_feeds(shape: Shape, weights: Weights) -> dict[str, Feeds]:
+def streamed_feeds(shape: Shape, weights: WeightForm) -> dict[str, Feeds]:
     """Random inputs of each graph of a layer."""
     rng = np.random.default_rng(1)
     d, m, n, f = shape.hidden, shape.heads, shape.head, shape.neurons
