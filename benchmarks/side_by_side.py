@@ -54,6 +54,7 @@ from benchmarks.side_by_side_systems import (
     spec_of,
 )
 from benchmarks.systems.other_systems import other_systems
+from sti.backend.onnxruntime.session import saturates, session_options
 from sti.benchmark.comparison import IN_A_ROW, Figures, compare
 from sti.benchmark.comparison_rows import HEADER, cells_of, rows_of
 from sti.benchmark.system_child import System
@@ -168,7 +169,8 @@ def measure(asked: Asked) -> Report:
             tables.append(table_of(size, few))
             if (batch, tokens) == SHORT_TEXT:
                 short = few
-        verdicts = limits_of(name, found, limited, instruction_set(), short)
+        slow = saturates(session_options(1))
+        verdicts = limits_of(name, found, limited, instruction_set(), short, saturates=slow)
         limits += [] if verdicts is None else [verdicts]
     notes += [
         "cold: a fresh process, imports done, the files not in the page cache: opening and the "

@@ -3,7 +3,8 @@
 In: the figures of a compare, and those within memory limits. Out: a table of limits for the shapes
 that have any. Cold means that imports are off the clock. How fast int8 products are depends on
 whether the processor adds up products of bytes in one instruction (VNNI; on ARM, dot products), so
-some limits do, too; `sti.device.identity` says which kind it is.
+some limits do, too. `sti.device.identity` says which kind it is; an ONNX Runtime whose products
+saturate does not use those instructions.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ def limits_of(
     limited: Limited,
     instructions: str,
     short: Sequence[Figures] = (),
+    *,
+    saturates: bool = False,
 ) -> Table | None:
     """The limits of a model, with verdicts; None where it has none.
 
@@ -104,8 +107,9 @@ def limits_of(
         limited: figures within memory limits; may be empty.
         instructions: of this processor, as ``instruction_set`` names them.
         short: figures for ``SHORT_TEXT``; may be empty.
+        saturates: whether ONNX Runtime's 8-bit products do.
     """
-    has_dot = any(part in instructions for part in DOT_PRODUCTS)
+    has_dot = not saturates and any(part in instructions for part in DOT_PRODUCTS)
     rows = _Rows(found)
     makers = {"base": _base, "minilm": _minilm, "large": _large}
     if name not in makers:

@@ -33,7 +33,7 @@ from sti.planning.lane_threads import Share
 from sti.planning.plan import Plan, connect_name
 from sti.planning.step_jobs import StepJob
 from sti.storage.file_reader import FileReader
-from sti.storage.reader import Reader, aligned_buffer
+from sti.storage.reader import HUGE_PAGE, Reader, aligned_buffer
 from sti.text.batching import group_by_length
 from sti.text.encoding import Encoding
 
@@ -218,8 +218,11 @@ class Runner:
         return nullcontext() if thread is None else apart(self._cores, thread)
 
     def _make_room(self, jobs: Sequence[StepJob], plan: Plan) -> None:
-        """Grow the ring to the plan's steps. No lane may be at work."""
-        size = ring_bytes([job.slot_bytes for job in jobs], plan.read_ahead + 1)
+        """Grow the ring to the plan's steps. No lane may be at work.
+
+        It is no smaller than a huge page: reads into one are faster.
+        """
+        size = max(HUGE_PAGE, ring_bytes([job.slot_bytes for job in jobs], plan.read_ahead + 1))
         if self._ring.size < size:
             self._filled.wait()
             self._ring = aligned_buffer(size)

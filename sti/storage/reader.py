@@ -24,21 +24,21 @@ the system hands the device one address instead of hundreds.
 def aligned_buffer(size: int) -> NDArray[np.uint8]:
     """A zeroed, page-aligned uint8 array of at least ``size`` bytes, freed with its last view.
 
-    As much of it as fills huge pages lies in them where the system has them; what is left over lies
-    in small ones, so that no more memory is taken than was asked for.
+    As much of it as fills huge pages is to lie in them, where the system has them; what is left
+    over is not, so that no more memory is taken than was asked for, but up to 2 MiB of addresses.
     """
     rounded = max(SECTOR, -(-size // SECTOR) * SECTOR)
-    huge = rounded // HUGE_PAGE * HUGE_PAGE
+    huge_bytes = rounded // HUGE_PAGE * HUGE_PAGE
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared pages would be slower to touch
-    mapped = mmap.mmap(-1, rounded + HUGE_PAGE if huge else rounded, flags=flags)
+    mapped = mmap.mmap(-1, rounded + HUGE_PAGE if huge_bytes else rounded, flags=flags)
     memory = np.frombuffer(mapped, dtype=np.uint8)
-    if huge:
+    if huge_bytes:
         start = -memory.ctypes.data % HUGE_PAGE
         memory = memory[start : start + rounded]
         advice = getattr(mmap, "MADV_HUGEPAGE", None)
         if advice is not None:
             with suppress(OSError):  # a system built without them
-                mapped.madvise(advice, start, huge)
+                mapped.madvise(advice, start, huge_bytes)
     return memory
 
 

@@ -103,6 +103,9 @@ def test_processors_without_dot_products_have_limits_of_their_own() -> None:
     for name in ("neon+dotprod", "neon+i8mm", "amx", "avx2+vnni"):
         table = limits_of("base", all_figures(), Limited(), name)
         assert table is not None and "with int8 dot products" in table.title
+    table = limits_of("base", all_figures(), Limited(), VNNI, saturates=True)
+    assert table is not None and "without int8 dot products" in table.title
+    assert [row[2] for row in table.rows] == limits
 
 
 def test_a_short_text_is_held_against_the_reads_alone() -> None:

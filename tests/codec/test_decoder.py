@@ -49,7 +49,7 @@ shares = st.sampled_from([0.0, 0.01, 1.0])
 
 
 def weights_of(count: int, *, seed: int, share: float) -> Int8:
-    """WeightForm of which about this share are outliers."""
+    """Weights of which about this share are outliers."""
     rng = np.random.default_rng(seed)
     inside = rng.integers(-CUT, CUT + 1, count)
     beyond = rng.choice([-127, -CUT - 1, CUT + 1, 127], count)
