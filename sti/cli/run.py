@@ -68,6 +68,10 @@ def execute(args: argparse.Namespace) -> None:
         print("\n" + _similarities(result.answer.embeddings), end="")
     sys.stdout.flush()  # so that the cost follows the answers where both go to one terminal
     say("\n" + _cost(result, opened - start))
+    if result.late_s:
+        from sti.engine.lateness import describe_lateness  # most runs are in time
+
+        say(str(describe_lateness(result)))
 
 
 def _process(engine: Engine, before: int | None, open_s: float) -> dict[str, Any]:

@@ -105,6 +105,17 @@ class Result:
     """What else was warned of: that the pack's file was replaced or deleted."""
 
     @property
+    def met(self) -> bool | None:
+        """Whether the call took no longer than the target's latency; None where there is none."""
+        return None if self.plan.target.latency_s is None else self.late_s == 0
+
+    @property
+    def late_s(self) -> float:
+        """Seconds beyond the target's latency; 0 where it was met, or where there is none."""
+        latency_s = self.plan.target.latency_s
+        return 0.0 if latency_s is None else max(0.0, self.timing.total_s - latency_s)
+
+    @property
     def downgrades(self) -> tuple[Downgrade, ...]:
         """Planes that were left out because they are damaged."""
         return self.trace.downgrades
@@ -170,6 +181,8 @@ class Result:
         return {
             **self.answer.to_json(),
             "timing": self.timing.to_json(),
+            "met": self.met,
+            "late_s": round(self.late_s, 6),
             "bytes_read": self.bytes_read,
             "truncated": self.truncated,
             "quality": None if self.quality is None else self.quality._asdict(),

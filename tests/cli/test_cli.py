@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from sti.cli.calibrate import choose
 from sti.codec.decoders import kernel_path
 from sti.device import host
 from sti.device.identity import machine_line
+from sti.engine.results import make_result
 from sti.errors import BackendError, StorageError
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
@@ -59,6 +61,22 @@ def test_run_prints_one_json_document_and_nothing_else(cli: Cli, tiny_pack: Path
     assert set(found["timing"]) == {"total_s", "plan_s", "stall_s", "busy_s", "lanes"}
     assert set(found["timing"]["lanes"]) == set(found["timing"]["busy_s"]) == lanes
     assert Plan.from_json(found["plan"], where="test").depth == 2
+
+
+def test_run_tells_of_a_target_that_was_missed(
+    cli: Cli, tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "late by" not in cli("run", tiny_pack, "the dog", "--latency", "5s").err
+
+    def slow(*args: Any, total_s: float, **kwargs: Any) -> sti.Result:
+        return make_result(*args, total_s=total_s + 7, **kwargs)
+
+    monkeypatch.setattr("sti.engine.core.make_result", slow)
+    answer = cli("run", tiny_pack, "the dog", "--latency", "5s")
+    assert answer.code == 0
+    assert "\nlate by 2" in answer.err
+    found = cli("run", tiny_pack, "the dog", "--latency", "5s", "--json").json
+    assert found["met"] is False and 2 <= found["late_s"] < 4
 
 
 def test_labels_are_printed_best_first(cli: Cli, pack_for: PackFor) -> None:
