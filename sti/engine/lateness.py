@@ -23,10 +23,8 @@ def describe_lateness(result: Result) -> str | None:
         return None
     said = f"late by {format_time(result.late_s)}"
     excess = _excess(result)
-    if not excess:
-        return said
-    cause = max(excess, key=lambda name: excess[name])
-    if excess[cause] <= 0:
+    cause = max(excess, key=excess.__getitem__, default=None)
+    if cause is None or excess[cause] <= 0:
         return said
     took = format_time(excess[cause])
     return f"{said}: {cause} took {took}" + ("" if cause == _PLANNING else " more than predicted")
@@ -40,11 +38,10 @@ def _excess(result: Result) -> dict[str, float]:
     predicted = result.plan.predicted
     if predicted is None:
         return {}
-    threads = result.plan.threads
     measured, expected = by_work(result.timing.busy_s), by_work(predicted.busy_s)
     excess = {}
     for work, name in _WORK.items():
-        workers = 1 if work == STORAGE or threads.decode else threads.compute
+        workers = 1 if work == STORAGE else result.plan.threads.compute
         excess[name] = (measured[work] - expected[work]) / workers
     excess[_PLANNING] = result.timing.plan_s
     excess[_WAITING] = result.timing.stall_s - predicted.stall_s

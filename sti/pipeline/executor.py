@@ -74,7 +74,7 @@ def run_sequential(
     bytes_read = 0
     work.begin()
     for job in jobs:
-        data, read = load(job, resources, resources.ring, recorder)
+        data, read = load(job, resources, lambda _: resources.ring, recorder)
         bytes_read += read
         decode_step(job, data, 0, resources, recorder)
         work.step(job, 0, 0, WHOLE)
@@ -105,16 +105,19 @@ def decode_step(
 
 
 def load(
-    job: StepJob, resources: RunResources, slot: ByteArray | None, recorder: Recorder
+    job: StepJob,
+    resources: RunResources,
+    room: Callable[[int], ByteArray],
+    recorder: Recorder,
 ) -> tuple[StepBytes, int]:
     """The step's bytes and how many of them were read.
 
-    ``slot`` may be None where the preload buffer holds the whole step.
+    ``room`` gives memory for so many bytes; it is not asked where all of them are preloaded.
     """
     data = resources.preload.whole(job)
     if data is not None:
         return data, 0
-    assert slot is not None
+    slot = room(job.slot_bytes)
     start = perf_counter()
     read = load_step(job, resources.preload, resources.reader, slot)
     recorder.add(STORAGE, job.name, start, perf_counter())

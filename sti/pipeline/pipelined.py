@@ -95,9 +95,7 @@ class _Lanes:
     def _store(self) -> None:
         try:
             for job in self._jobs:
-                held = self._resources.preload.holds(job)
-                slot = None if held else self._ring.take(job.slot_bytes)
-                data, read = load(job, self._resources, slot, self._recorder)
+                data, read = load(job, self._resources, self._ring.take, self._recorder)
                 self.bytes_read += read
                 self._loaded.put(data)
         except BaseException as error:

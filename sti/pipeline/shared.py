@@ -186,9 +186,7 @@ class _Threads:
     def _store(self) -> None:
         try:
             for step in self._steps:
-                held = self._resources.preload.holds(step.job)
-                slot = None if held else self._ring.take(step.job.slot_bytes)
-                step.data, read = load(step.job, self._resources, slot, self._recorder)
+                step.data, read = load(step.job, self._resources, self._ring.take, self._recorder)
                 self.bytes_read += read
                 for share in step.shares:
                     self._loaded.put((step, share))
