@@ -5,7 +5,8 @@
 On random small models, most of them with curves from missing gains to loss, the best plan is known:
 brute force is the planner's specification. On the shapes of real models it is not; there the
 reference is the same search with far more labels, which takes minutes where the planner takes
-milliseconds. Everything is made up: no pack, no file.
+milliseconds. Plans picked without a search (``benchmarks.picked_plans``) are compared with
+those of the planner, on a pack that ships too. All else is made up.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import replace
 from random import Random
 from unittest.mock import patch
 
+from benchmarks import picked_plans
 from benchmarks.common import LIMITS, Column, Report, Table, about_machine, at_most, parser
 from sti.device.lanes import PIPELINED, SEQUENTIAL, shared
 from sti.model.manifest import Manifest
@@ -184,19 +186,29 @@ def main(arguments: list[str] | None = None) -> None:
     made.add_argument("--seed", type=int, default=0, help="default: 0")
     made.add_argument("--repeats", type=int, default=7, help="of each plan; the least counts")
     made.add_argument("--no-wide", action="store_true", help="leave the wide search out")
+    made.add_argument(
+        "--machines", type=int, default=16, help="made-up machines that plans are picked for"
+    )
     options = made.parse_args(arguments)
     small, largest = small_models(options.instances, options.seed)
     shapes, longest = real_shapes(options.repeats, wide=not options.no_wide)
     many, elastic_s = elastic(options.repeats)
+    lost, taken, worst = picked_plans.picked(options.repeats, options.machines)
     limits = Table("Limits", LIMITS)
     limits.rows.append(at_most("largest gap to brute force, %", 100.0 * largest, 100.0 * MOST_GAP))
     for name, limit in {**MOST_S, "everything fits": WHOLE_S}.items():
         limits.rows.append(at_most(f"planning, {name}, ms", longest[name] * 1e3, limit * 1e3))
     limits.rows.append(at_most("planning, 72 submodels, ms", elastic_s * 1e3, ELASTIC_S * 1e3))
+    for name, key, scale, limit in (
+        ("metric lost by picking, points", "lost", 1e2, picked_plans.MOST_LOST),
+        ("pricing, ms", "pricing", 1e3, picked_plans.MOST_PRICING_S),
+        ("choosing and its plan, intents, ms", "choosing", 1e3, picked_plans.MOST_CHOOSING_S),
+    ):
+        limits.rows.append(at_most(name, worst[key] * scale, limit * scale))
     report = Report(
         "Planner",
         about_machine(),
-        [small, shapes, many, limits],
+        [small, shapes, many, lost, taken, limits],
         ["planning times are processor time of one thread, the least of the repeats"],
     )
     report.print(options.output)

@@ -47,8 +47,9 @@ if TYPE_CHECKING:
         ValueAnswer,
     )
     from sti.engine.engine import Engine
-    from sti.engine.results import Result, Timing
+    from sti.engine.results import Result
     from sti.engine.targets import TargetSpec
+    from sti.engine.timing import Timing
     from sti.pipeline.runner import Mode
     from sti.planning.plan import Plan
     from sti.planning.span import Span
@@ -111,7 +112,7 @@ _HOMES = {
     "TargetSpec": "sti.engine.targets",
     "Text": "sti.text.encoding",
     "TextSpan": "sti.engine.answers",
-    "Timing": "sti.engine.results",
+    "Timing": "sti.engine.timing",
     "Value": "sti.engine.answers",
     "ValueAnswer": "sti.engine.answers",
 }

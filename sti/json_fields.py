@@ -59,14 +59,16 @@ class JsonFields:
                 f"reads version {readable}; {remedy}"
             )
 
-    def number(self, key: str, *, least: float = -math.inf) -> float:
-        """A finite float of at least ``least``."""
+    def number(self, key: str, *, least: float = -math.inf, most: float = math.inf) -> float:
+        """A finite float from ``least`` to ``most``."""
         value = self._value.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.fail(key, "a number")
         found = _floats((value,))
         if found is None or found[0] < least:
             raise self.fail(key, f"a finite number of at least {least}")
+        if found[0] > most:
+            raise self.fail(key, f"a number of at most {most}")
         return found[0]
 
     def text(self, key: str) -> str:

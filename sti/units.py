@@ -23,6 +23,7 @@ SIZE_UNITS = {
     "mib": 2**20,
     "gib": 2**30,
 }
+_SHARE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*%\s*", re.ASCII)
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
@@ -80,6 +81,34 @@ def _refuse_integer(value: object, hint: str) -> None:
 def _with_unit(size: int) -> str:
     spelled = dict.fromkeys((f"{size}B", exact_size(size)))
     return "it has no unit; write " + " or ".join(f'"{text:.40}"' for text in spelled)
+
+
+def parse_share(value: object, *, name: str = "share") -> float:
+    """A share of one, from a number with a percent sign: ``"98%"`` is 0.98.
+
+    Raises:
+        InputError: not such a number, or not above 0 % and at most 100 %.
+    """
+    hint = f"{name} must be a share in percent, such as 95%"
+    match = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        spelled = ""
+        if isinstance(value, int | float) and value is not True and 0.0 < value <= 1.0:
+            spelled = f': write "{exact_share(value)}"'
+        raise InputError(f"{hint}; found {_shown(value)}{spelled}")
+    share = float(f"{match[1]}e-2")
+    if not 0.0 < share <= 1.0:
+        raise InputError(f"{hint}, above 0 and at most 100; found {_shown(value)}")
+    return share
+
+
+def exact_share(share: float) -> str:
+    """A share above 0 and up to 1 as ``parse_share`` reads it back: ``95%``, ``99.9%``."""
+    shortest = repr(float(share))
+    whole, _, digits = (f"{share:.40f}" if "e" in shortest else shortest).partition(".")
+    digits = digits.ljust(2, "0")  # the point moves two places to the right
+    number = f"{int(whole + digits[:2])}.{digits[2:]}".rstrip("0").rstrip(".")
+    return f"{number}%"
 
 
 def exact_time(seconds: float) -> str:

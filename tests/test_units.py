@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sti.errors import InputError
-from sti.units import exact_size, exact_time, format_size, format_time, parse_size, parse_time
+from sti.units import (
+    exact_share,
+    exact_size,
+    exact_time,
+    format_size,
+    format_time,
+    parse_share,
+    parse_size,
+    parse_time,
+)
 
 
 @pytest.mark.parametrize(
@@ -148,3 +157,29 @@ def test_a_shown_time_is_read_back_within_its_digits(seconds: float) -> None:
 @given(st.integers(0, 10**14))
 def test_a_shown_size_is_read_back_within_its_digits(size: int) -> None:
     assert parse_size(format_size(size)) == pytest.approx(size, rel=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("98%", 0.98), (" 99.9 % ", 0.999), ("100%", 1.0), (".5%", 0.005)]
+)
+def test_shares_have_a_percent_sign(text: str, share: float) -> None:
+    assert parse_share(text) == share
+    assert parse_share(exact_share(share)) == share
+
+
+@pytest.mark.parametrize(
+    "value", ["98", 0.98, True, None, "0%", "101%", "-1%", "nan%", "1e1%", "%"]
+)
+def test_what_is_no_share_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match="floor must be a share in percent, such as 95%"):
+        parse_share(value, name="floor")
+
+
+def test_a_number_is_refused_with_the_right_spelling() -> None:
+    with pytest.raises(InputError, match='write "95%"'):
+        parse_share(0.95, name="floor")
+
+
+@given(st.floats(1e-6, 1.0))
+def test_shares_read_back_to_the_bit(share: float) -> None:
+    assert parse_share(exact_share(share)) == share

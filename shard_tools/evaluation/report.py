@@ -63,7 +63,7 @@ def _preamble(found: Evaluation) -> str:
         f"times are {how}. "
         f"The full model, every shard at {full.bits:.0f} bits: "
         f"{show_metric(found.metric, full.measured)} in {format_time(full.latency.median_s)}, "
-        f"reading {format_size(full.bytes_read)}. Targets are for 95 of 100 runs, so a median may "
+        f"reading {format_size(full.bytes_read)}. Targets are for 98 of 100 runs, so a median may "
         f"take at most the target divided by up to {found.jitter:.2f}. Memory is calculated: the "
         "lanes' buffers, the preload buffer and, for baselines, the weights held in memory."
     )

@@ -35,6 +35,7 @@ from sti.pack.header import (
     HEADER_START,
     MOST_HEADER_BYTES,
     PAD,
+    STAIRCASES,
     WORDS,
     header_checksum,
     padded,
@@ -155,7 +156,7 @@ class PackWriter:
             data = array.tobytes()
             region += data
             self._place(name, _TYPE_NAMES[array.dtype], array.shape, len(data))
-            if name not in INDEX:
+            if name not in (*INDEX, STAIRCASES):
                 self._content.update(name.encode("utf-8") + b"\0" + data)
         rest = padded(len(region)) - len(region)
         self._place(PAD, "U8", (rest,), rest)

@@ -2,7 +2,7 @@
 
 In: an open pack, the manifest it is to have, and perhaps other graphs. Out: a pack in which each
 plane's shards lie in the order of the new manifest and are the same to the bit, as are the
-embedding table and the residents but for graphs that were replaced.
+embedding table and the residents but for graphs and staircases that were replaced.
 Every byte that is copied is compared with its checksum. Knows nothing of how gains are measured.
 """
 
@@ -27,7 +27,7 @@ from shard_tools.packing.pack_writer import (
 from sti.errors import PackCorruptError
 from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.content_hash import bad_rows, pieces_of, word_chunks
-from sti.pack.header import PAD, WORDS
+from sti.pack.header import PAD, STAIRCASES, WORDS
 from sti.pack.index import INDEX
 from sti.pack.pack_reader import PackReader
 
@@ -51,6 +51,7 @@ def repack(
     manifest: Manifest,
     *,
     graphs: Mapping[str, bytes] | None = None,
+    staircases: bytes | None = None,
 ) -> Manifest:
     """Write the pack with another manifest.
 
@@ -62,6 +63,8 @@ def repack(
             operands are joined); its own list of graphs is replaced.
         graphs: ONNX models by name, which take the place of the pack's. The content is another one
             then, so its hash is not compared with the pack's; without them it is.
+        staircases: of the new manifest, as ``Staircases.to_bytes`` gives them. Without them the
+            pack gets none: its own may be of another ranking.
 
     Returns:
         The manifest as written.
@@ -76,6 +79,8 @@ def repack(
         if graphs is not None:
             manifest = manifest._replace(graphs={name: graph_tensor(name) for name in graphs})
             residents = _with_graphs(residents, {*old.graphs.values()}, graphs)
+        if staircases is not None:
+            residents[STAIRCASES] = np.frombuffer(staircases, np.uint8)
         writer = PackWriter(target, manifest._replace(groups=()), residents)
         writer.words(_words(reader))
         for before, after in zip(old.groups, manifest.groups, strict=True):
@@ -89,7 +94,7 @@ def repack(
 
 def _residents(reader: PackReader) -> dict[str, NDArray[Any]]:
     names = [name for name in reader.tensors() if reader.has_resident(name)]
-    left_out = (PAD, WORDS, *INDEX)
+    left_out = (PAD, STAIRCASES, WORDS, *INDEX)
     return {name: reader.resident(name) for name in names if name not in left_out}
 
 

@@ -2,8 +2,9 @@
 
 In: a pack, a file of labelled texts that training has not seen, options. Out: the pack again, its
 gains, plane orders, submodels, quality and rejection measured through the engine's own graphs, with
-notes on how far they can be trusted. What has been measured is kept beside the output until all is
-done, so a job that is killed continues where it stopped. Knows no architecture.
+notes on how far they can be trusted, and with the fidelities worth running that follow from them.
+What has been measured is kept beside the output until all is done, so a job that is killed
+continues where it stopped. Knows no architecture.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from shard_tools.ranking.submodels import (
 from sti.errors import InputError
 from sti.model.manifest import Manifest, Submodel
 from sti.pack.pack_reader import PackReader
+from sti.planning.staircase_making import make_staircases
 from sti.version import __version__
 
 Measure = Literal["auto", "exhaustive", "proxy"]
@@ -119,7 +121,8 @@ def rank(
             ):
                 bench = _bench(forward, calibration, journal, line)
                 ranked = _rank(bench, sizes, calibration, out_of_scope, options)
-            written = repack(reader, output, ranked)
+            found = make_staircases(ranked)
+            written = repack(reader, output, ranked, staircases=found.to_bytes(ranked))
         except BaseException:
             journal.save()
             raise

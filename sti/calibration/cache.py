@@ -1,7 +1,8 @@
-"""Device profiles, thread counts and plans kept between runs, in the user's cache directory.
+"""Device profiles, thread counts, staircases and plans, kept in the user's cache directory.
 
-In: a key with everything that an entry depends on: machine, software, graphs and storage for
-measurements; pack, profile, workload and target for plans. Out: the entry, or None. A cache that
+In: a key with everything that an entry depends on: machine and software for all measurements,
+shapes and graphs for profiles, the device for storage; pack, profile, workload and target for
+plans. Out: the entry, and for measurements when they were made, or None. A cache that
 cannot be read or written causes a warning (for plans, not even that) and nothing else. Files are
 written under a temporary name and renamed, so that a reader never sees half of one.
 """
@@ -9,12 +10,16 @@ written under a temporary name and renamed, so that a reader never sees half of 
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from sti.calibration.kept import Kept, StoragePart
 from sti.device.profile import PROFILE_VERSION, DeviceProfile
 from sti.errors import PlanError, ProfileError, StiWarning
 from sti.planning.plan import Plan
@@ -23,14 +28,25 @@ from sti.storage.digest import sha256
 
 Key = Mapping[str, Any]
 
+T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+
 MOST_PLANS = 256
 """Plans kept; beyond that, the oldest are deleted."""
+MOST_CORRECTIONS = 64
+"""Corrections kept, likewise."""
+MOST_STAIRCASES = 32
+"""Packs whose staircases are kept, likewise."""
 
 
 def cache_directory() -> Path:
     """``$XDG_CACHE_HOME/sti``, else ``~/.cache/sti``; it need not exist."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~/.cache"))) / "sti"
+
+
+class _Parser(Protocol[R_co]):
+    def __call__(self, value: object, /, *, where: str) -> R_co: ...
 
 
 class Cache:
@@ -48,19 +64,26 @@ class Cache:
         digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return self.directory / f"{kind}-{digest[:16]}.json"
 
-    def load_profile(self, key: Key) -> DeviceProfile | None:
+    def load_profile(self, key: Key) -> Kept[DeviceProfile] | None:
         """The profile stored under ``key``; None, with a warning, for a file that is damaged."""
-        path = self.path("profile", key)
-        value = self._load(path)
-        try:
-            return None if value is None else DeviceProfile.from_json(value, where=str(path))
-        except ProfileError as error:
-            _warn_damaged(path, error)
-            return None
+        return self._load_kept(self.path("profile", key), DeviceProfile.from_json)
 
     def store_profile(self, key: Key, profile: DeviceProfile) -> Path | None:
         """Store a profile; returns its file, or None, with a warning, where that failed."""
         return self._store(self.path("profile", key), key, profile.to_json())
+
+    def load_storage(self, key: Key) -> Kept[StoragePart] | None:
+        """The storage lane stored under ``key``, as ``load_profile`` does a profile."""
+        return self._load_kept(self.path("storage", key), StoragePart.from_json)
+
+    def store_storage(self, key: Key, part: StoragePart) -> Path | None:
+        """Store a storage lane, as ``store_profile`` does a profile."""
+        return self._store(self.path("storage", key), key, part.to_json())
+
+    def tried(self, path: Path) -> None:
+        """Note that an entry was measured again now and not replaced."""
+        with suppress(OSError):
+            os.utime(path)
 
     def load_threads(self, key: Key) -> int | None:
         """The thread count stored under ``key``; None, with a warning, for a damaged file."""
@@ -75,6 +98,28 @@ class Cache:
         """Store a thread count, as ``store_profile`` does a profile."""
         return self._store(self.path("threads", key), key, threads)
 
+    def load_staircases(self, key: Key) -> bytes | None:
+        """The bytes stored under ``key``, which whoever asks has to check; None where there are
+        none that can be read.
+        """
+        try:
+            return self.path("staircases", key).with_suffix(".bin").read_bytes()
+        except OSError:
+            return None
+
+    def store_staircases(self, key: Key, raw: bytes) -> None:
+        """Store bytes. Silent where that fails, as ``store_plan``."""
+        path = self.path("staircases", key).with_suffix(".bin")
+        with suppress(OSError):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as stream:
+                stream.write(raw)
+            found = sorted(
+                self.directory.glob("staircases-*.bin"), key=lambda p: p.stat().st_mtime_ns
+            )
+            for old in found[:-MOST_STAIRCASES]:
+                old.unlink(missing_ok=True)
+
     def load_plan(self, key: Key) -> Plan | None:
         """The plan stored under ``key``; None, without a warning, for a damaged file."""
         path = self.path("plan", key)
@@ -85,28 +130,54 @@ class Cache:
 
     def store_plan(self, key: Key, plan: Plan) -> None:
         """Store a plan. Silent where that fails: ``store_profile`` has warned already."""
-        path = self.path("plan", key)
-        try:
-            self._write(path, key, plan.to_json())
-            found = sorted(self.directory.glob("plan-*.json"), key=lambda p: p.stat().st_mtime_ns)
-            for old in found[:-MOST_PLANS]:
-                old.unlink(missing_ok=True)
-        except OSError:
-            return
+        self._store_silently("plan", key, plan.to_json(), most=MOST_PLANS)
 
-    def profiles(self) -> Iterator[tuple[Path, DeviceProfile]]:
-        """Every readable profile and its file, sorted by file name; older versions are skipped."""
+    def load_corrections(self, key: Key) -> object | None:
+        """The corrections stored under ``key``; None, without a warning, for a damaged file."""
         try:
-            paths = sorted(self.directory.glob("profile-*.json"))
+            return self._read(self.path("corrections", key))
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def store_corrections(self, key: Key, value: object) -> None:
+        """Store corrections; silent where that fails, and oldest first out, as ``store_plan``."""
+        self._store_silently("corrections", key, value, most=MOST_CORRECTIONS)
+
+    def profiles(self) -> Iterator[Kept[DeviceProfile]]:
+        """Every readable profile, sorted by file name; older versions are skipped."""
+        yield from self._all("profile", DeviceProfile.from_json)
+
+    def storages(self) -> Iterator[Kept[StoragePart]]:
+        """Every readable storage lane, as ``profiles``."""
+        yield from self._all("storage", StoragePart.from_json)
+
+    def _all(self, kind: str, parse: _Parser[T]) -> Iterator[Kept[T]]:
+        try:
+            paths = sorted(self.directory.glob(f"{kind}-*.json"))
         except OSError:
             return
         for path in paths:
-            value = self._load(path)
-            try:
-                if value is not None and not _is_older(value):
-                    yield path, DeviceProfile.from_json(value, where=str(path))
-            except ProfileError as error:
-                _warn_damaged(path, error)
+            found = self._load_kept(path, parse, skip_older=True)
+            if found is not None:
+                yield found
+
+    def _load_kept(
+        self, path: Path, parse: _Parser[T], *, skip_older: bool = False
+    ) -> Kept[T] | None:
+        """An entry with its times."""
+        try:
+            document = json.loads(path.read_bytes())
+            value = document.get("value") if isinstance(document, dict) else None
+            if value is None or (skip_older and _is_older(value)):
+                return None
+            measured_at, found = document.get("measured_at"), parse(value, where=str(path))
+            is_time = isinstance(measured_at, int | float) and math.isfinite(measured_at)
+            return Kept(path, found, measured_at if is_time else 0.0, path.stat().st_mtime)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, OverflowError, RecursionError, ProfileError) as error:
+            _warn_damaged(path, error)
+            return None
 
     def _load(self, path: Path) -> Any | None:
         try:
@@ -134,12 +205,27 @@ class Cache:
             return None
         return path
 
+    def _store_silently(self, kind: str, key: Key, value: object, *, most: int) -> None:
+        """Store an entry and delete the oldest beyond ``most``."""
+        try:
+            self._write(self.path(kind, key), key, value)
+            found = sorted(
+                self.directory.glob(f"{kind}-*.json"), key=lambda p: p.stat().st_mtime_ns
+            )
+            for old in found[:-most]:
+                old.unlink(missing_ok=True)
+        except OSError:
+            return
+
     def _write(self, path: Path, key: Key, value: object) -> None:
         """Replace a file as a whole; nothing is left where that fails."""
-        text = json.dumps({"key": key, "value": value}, allow_nan=False)
+        now = time.time()
+        text = json.dumps({"key": key, "measured_at": now, "value": value}, allow_nan=False)
         self.directory.mkdir(parents=True, exist_ok=True)
         with replacing(path) as stream:
             stream.write(text.encode("utf-8") + b"\n")
+        with suppress(OSError):
+            os.utime(path, (now, now))  # a later time says that it was tried to replace it
 
 
 def _is_older(profile: object) -> bool:

@@ -1,57 +1,49 @@
 """Timing the lanes of this machine with the executors that will run on it.
 
 In: a pack, a back end for it, and how long measuring may take. Out: ``Observations``: how long
-reads, decodes, graphs and whole runs took. Short sequential runs over the pack's first layers time
-each lane alone; whole runs under each kind of threads show how much the lanes slow one another
-down. The executors that answer texts are timed themselves, so no cost is left out. Knows nothing of
-fits or caches.
+reads, decodes, graphs and whole runs took, and what share of it they waited for a core. Short
+sequential runs over the pack's first layers time each lane alone; whole runs under each kind of
+threads show how much the lanes slow one another down. They take turns, so that a machine that is
+slower for a while is slower for all of them. The executors that answer texts are timed themselves,
+so no cost is left out. Knows nothing of fits or caches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import cycle, islice
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from time import perf_counter
-from typing import NamedTuple
 
 from sti.backend.interface import Backend
-from sti.calibration.observations import Observations, StepTime, TimedRun
-from sti.calibration.read_timer import time_reads
+from sti.calibration.disturbance import Watch
+from sti.calibration.observations import EndTime, Observations, Sized, StepTime, TimedRun
+from sti.calibration.read_timer import LEAST_ROUNDS, ReadTimer
+from sti.calibration.sample_plans import SamplePlans, Shot
 from sti.calibration.sample_texts import SampleTexts
 from sti.device.lanes import COMPUTE, DECODE, SEQUENTIAL, STORAGE, LaneThreads, by_work
-from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.pipeline.runner import Outcome, Runner
-from sti.pipeline.trace import Recorder
-from sti.planning.plan import Plan, PlanRequest, connect_name
+from sti.pipeline.runner import Runner
+from sti.pipeline.trace import Recorder, Trace
+from sti.planning.downgrade import Adapt
+from sti.planning.plan import Plan, connect_name
 from sti.planning.step_jobs import StepJob, prepare
-from sti.planning.uniform import uniform_plan
 from sti.storage.file_reader import FileReader
 
-WORKLOADS = ((1, 16), (1, 128), (4, 16), (1, 64), (1, 32), (2, 64), (1, 256))
-"""Batch and tokens of the runs that graphs are timed with, the most informative first."""
-
-ESSENTIAL_WORKLOADS = 4
-RUN_WORKLOAD = (1, 64)
 LONGEST_SHOT_S = 0.03
 """Seconds of a sequential run: it covers as many layers as fit, from 1 to ``MOST_LAYERS``."""
 MOST_LAYERS = 3
 LONGEST_RUN_S = 0.06
 """Seconds of a whole run: one over more steps would show nothing new."""
-_ALONE_SHARE = 0.5
-"""How much of the time is for reads and sequential runs."""
-
-
-class _Shot(NamedTuple):
-    """A sequential run of a uniform plan."""
-
-    bits: int
-    variants: Sequence[str]
-    """How its products may be computed."""
-    workload: Workload
-    depth: int
-    width: int
+LEAST_RUNS_S, MOST_REPEATS = 0.008, 5
+"""Short whole runs are repeated for so many seconds, so that there are enough of them."""
+LONGEST_S = 60.0
+"""What took longer was not work: the clock was set, or the machine slept."""
+_SHARES = {"reads": 0.12, "shots": 0.43, "runs": 0.45}
+"""Of the time, for each kind of sample."""
+_LEAST_S = 1e-4
+_MOST_TURNS = 20_000
+"""Ends measuring where the clock stands still."""
 
 
 class LaneTimer:
@@ -61,94 +53,112 @@ class LaneTimer:
         reader: the open pack.
         backend: computes the pack; nobody else may use it meanwhile.
         choices: threads that whole runs are timed under.
+        storage: time reads.
+        runs: time whole runs, and shots enough for all costs; else just enough for token
+            embeddings.
     """
 
     def __init__(
-        self, reader: PackReader, backend: Backend, choices: Sequence[LaneThreads]
+        self,
+        reader: PackReader,
+        backend: Backend,
+        choices: Sequence[LaneThreads],
+        *,
+        storage: bool = True,
+        runs: bool = True,
     ) -> None:
         self._reader = reader
         self._manifest = reader.manifest
-        self._variants, self._choices = backend.variants, choices
+        self._before = set(threading.enumerate())
+        self._choices = choices
         self._samples = SampleTexts(reader)
+        self._plans = SamplePlans(reader.manifest, reader.pack_id, backend.variants)
         self._runner = Runner(reader, backend)
+        self._file = FileReader(reader.path, descriptor=reader.descriptor)
         self._seen = Observations()
         self._spoiled: list[StepTime] = []
+        self._storage, self._runs = storage, runs
+        self._work: dict[str, Callable[[], None]] = {}
+        self._alone = Watch()
         self.direct = self._runner.direct
 
     def close(self) -> None:
         """Release threads and file descriptors."""
         self._runner.close()
+        self._file.close()
 
     def observe(self, budget_s: float) -> Observations:
-        """Time everything once, then again until ``budget_s`` seconds are used up.
+        """Time everything once, then again in turns until ``budget_s`` seconds are used up.
 
-        Takes longer than that only where timing everything once does.
+        Takes longer than that only where timing everything once does. Called again, it goes on.
         """
         start = perf_counter()
-        with FileReader(self._reader.path, descriptor=self._reader.descriptor) as storage:
-            self._seen.reads += time_reads(
-                storage, self._reader.file_bytes, budget_s=budget_s * 0.15
-            )
-        shots = list(self._shots())
-        layers = self._warm_up(shots)
-        essential = len(self._variants) * max(len(self._manifest.ladder), ESSENTIAL_WORKLOADS)
-        for count, shot in enumerate(cycle(shots)):
-            if count >= essential and perf_counter() - start >= budget_s * _ALONE_SHARE:
-                break
-            self._sequential(shot, layers=layers)
+        if not self._work:
+            self._work = self._prepare()
+        take_turns(self._work, _SHARES, start + budget_s)
         seen = {time.bits for time in self._seen.steps}
         # Of a fidelity that is damaged wherever it was timed, the one below is the best known.
         self._seen.steps += [time for time in self._spoiled if time.bits not in seen]
-        self._whole_runs(start + budget_s)
         return self._seen
 
-    def _warm_up(self, shots: Sequence[_Shot]) -> int:
+    def _prepare(self) -> dict[str, Callable[[], None]]:
+        """Warm up and time everything once; what is to be timed again, by kind of sample."""
+        work: dict[str, Callable[[], None]] = {}
+        if self._storage:
+            reads = ReadTimer(self._file, self._reader.file_bytes)
+
+            def read() -> None:
+                self._seen.reads += [item for item in reads.once() if _is_time(item.seconds)]
+
+            for _ in range(LEAST_ROUNDS):
+                read()
+            work["reads"] = read
+        shots = list(self._plans.shots())
+        layers = self._warm_up(shots)
+        turns = cycle(shots)
+        for _ in range(self._plans.essential if self._runs else 1):
+            self._shoot(next(turns), layers=layers)
+        work["shots"] = lambda: self._shoot(next(turns), layers=layers)
+        if self._runs:
+            work["runs"] = self._whole_runs()
+        return work
+
+    def _warm_up(self, shots: Sequence[Shot]) -> int:
         """Run once before timing, for what is made at first use.
 
         Returns how many layers a sequential run should cover.
         """
         reads = self._seen.reads
-        self._sequential(shots[0], layers=1)
+        self._shoot(shots[0], layers=1)
         start = perf_counter()
-        self._sequential(shots[1 % len(shots)], layers=1)
-        layers = int(LONGEST_SHOT_S / (perf_counter() - start))
+        self._shoot(shots[1 % len(shots)], layers=1)
+        layers = int(LONGEST_SHOT_S / max(_LEAST_S, perf_counter() - start))
         self._seen = Observations(reads=reads)  # warm-up runs are not samples
-        return max(1, min(layers, MOST_LAYERS, self._manifest.dimensions.layers))
+        most = MOST_LAYERS if self._runs else 1
+        return max(1, min(layers, most, self._manifest.dimensions.layers))
 
-    def _shots(self) -> Iterator[_Shot]:
-        """The sequential runs: few, but varied."""
-        dims = self._manifest.dimensions
-        models = {model.width: model for model in self._manifest.submodels}
-        sizes = [(model.depth, model.width) for model in models.values()]
-        works = [(batch, min(tokens, dims.max_tokens)) for batch, tokens in WORKLOADS]
-        # Exactly first, and then as the machine likes it, where that is another way.
-        ways = [self._variants[:end] for end in range(1, len(self._variants) + 1)]
-        count = max(len(self._manifest.ladder), len(works)) * len(sizes) * len(ways)
-        for bits, way, (batch, tokens), (depth, width) in islice(
-            zip(
-                cycle(self._manifest.ladder), cycle(ways), cycle(works), cycle(sizes), strict=False
-            ),
-            count,
-        ):
-            yield _Shot(bits, way, Workload(batch, tokens), depth, width)
-
-    def _sequential(self, shot: _Shot, *, layers: int) -> None:
+    def _shoot(self, shot: Shot, *, layers: int) -> None:
         """Run the first layers of a uniform plan step by step, and record every time."""
-        bits, variants, workload, depth, width = shot
-        plan = self._plan(bits, workload, depth, width, variants)
-        jobs = self._jobs(plan)[: layers * len(plan.steps) // depth]
-        outcome = self._run(jobs, plan)
+        plan = self._plans.of_shot(shot)
+        jobs = self._jobs(plan)[: layers * len(plan.steps) // shot.depth]
+        workload, texts = shot.workload, self._samples.texts(*shot.workload)
+        self._alone.start()
+        trace, tokens = self._run(jobs, plan, texts)
+        waited = self._alone.share(alone_s=_read_s(trace))
         spans = {
             (lane, span.name): span.duration_s
-            for lane, found in outcome.trace.lanes.items()
+            for lane, found in trace.lanes.items()
             for span in found
         }
-        lessened = {item.step for item in outcome.trace.downgrades}
+        if not all(map(_is_time, (tokens.seconds, *spans.values()))):
+            return
+        self._seen.tokens.append(tokens._replace(waited=waited))
+        lessened = {item.step for item in trace.downgrades}
         for job in jobs:
             (self._spoiled if job.name in lessened else self._seen.steps).append(
                 StepTime(
                     kind=job.group.kind,
-                    bits=bits,
+                    bits=shot.bits,
                     shards=job.used,
                     weights=job.used * job.group.shard_weights,
                     decode_s=spans[DECODE, job.name],
@@ -156,83 +166,118 @@ class LaneTimer:
                     width=job.used,
                     variant=job.variant,
                     compute_s=spans[COMPUTE, job.name],
+                    waited=waited,
                 )
             )
             if job.connects:
                 name = connect_name(job.group.layer, job.group.kind)
-                self._seen.ends.append(("connect", workload, spans[COMPUTE, name]))
+                self._end("connect", shot, spans[COMPUTE, name], waited)
         for end in ("embed", "head"):
-            self._seen.ends.append((end, workload, spans[COMPUTE, end]))
-        self._seen.rows.append((workload.batch * workload.tokens, spans[STORAGE, "embeddings"]))
+            self._end(end, shot, spans[COMPUTE, end], waited)
+        count = workload.batch * workload.tokens
+        self._seen.rows.append(Sized(count, spans[STORAGE, "embeddings"], waited))
 
-    def _whole_runs(self, deadline: float) -> None:
-        """Time runs over the first layers under each kind of threads until the deadline.
+    def _end(self, name: str, shot: Shot, seconds: float, waited: float) -> None:
+        self._seen.ends.append(EndTime(name, shot.workload, seconds, waited))
 
-        Short and long ones in turns, each at least once.
-        """
-        dims, ladder = self._manifest.dimensions, self._manifest.ladder
-        batch, tokens = RUN_WORKLOAD
-        workload = Workload(batch, min(tokens, dims.max_tokens))
-        plan = self._plan(
-            ladder[len(ladder) // 2], workload, dims.layers, dims.slices, self._variants
-        )
-        jobs = self._jobs(plan)
-        layer = len(jobs) // dims.layers
+    def _whole_runs(self) -> Callable[[], None]:
+        """Time one run of each kind, and return what times the next one of them."""
+        middle = self._plans.middle()
+        jobs = self._jobs(middle)[: len(middle.steps) // self._manifest.dimensions.layers]
+        texts = self._samples.texts(*middle.workload)
         start = perf_counter()
-        self._run(jobs[:layer], plan)
-        layers = max(1, min(dims.layers, int(LONGEST_RUN_S / (perf_counter() - start))))
-        plans = [
-            replace(plan, threads=threads, steps=plan.steps[: count * layer])
-            for threads in self._choices
-            for count in sorted({1, layers})
-        ]
-        for each in plans:  # threads are started, and sessions made, at first use
-            self._run(jobs[: len(each.steps)], each)
-        start = perf_counter()
-        round_s = 0.0
-        while not self._seen.runs or perf_counter() + round_s < deadline:
-            for each in plans:
-                self._time_run(jobs[: len(each.steps)], each)
-            if not round_s:
-                round_s = perf_counter() - start
+        self._run(jobs, middle, texts)
+        layers = max(1, int(LONGEST_RUN_S / max(_LEAST_S, perf_counter() - start)))
+        runs = [(plan, self._jobs(plan)) for plan in self._plans.whole_runs(self._choices, layers)]
+        for plan, jobs in runs:  # threads are started, and sessions made, at first use
+            self._run(jobs, plan, self._samples.texts(*plan.workload))
+        together = self._watch_threads()
+        turns = cycle(runs)
 
-    def _time_run(self, jobs: Sequence[StepJob], plan: Plan) -> None:
+        def once() -> None:
+            plan, jobs = next(turns)
+            start = perf_counter()
+            for _ in range(MOST_REPEATS):
+                self._time_run(jobs, plan, together)
+                if not 0.0 <= perf_counter() - start < LEAST_RUNS_S:
+                    return
+
+        for _ in runs:
+            once()
+        return once
+
+    def _watch_threads(self) -> Watch:
+        """Watches the threads that the runner has started."""
+        started = [each for each in threading.enumerate() if each not in self._before]
+        readers = [each.native_id or 0 for each in started if each.name == "sti-storage"]
+        workers = [each.native_id or 0 for each in started if each.name != "sti-storage"]
+        return Watch(workers, readers)
+
+    def _time_run(self, jobs: Sequence[StepJob], plan: Plan, together: Watch) -> None:
+        alone = plan.threads == SEQUENTIAL
+        watch = self._alone if alone else together
+        texts = self._samples.texts(*plan.workload)
+        watch.start()
         start = perf_counter()
-        trace = self._run(jobs, plan).trace
+        trace, _ = self._run(jobs, plan, texts)
         total_s = perf_counter() - start
+        waited = watch.share(alone_s=_read_s(trace) if alone else None)
         names = plan.work_names
         busy_s = {
             lane: sum(span.duration_s for span in spans if span.name in names)
             for lane, spans in trace.lanes.items()
         }
-        self._seen.runs.append(TimedRun(plan, total_s, by_work(busy_s)))
+        if all(map(_is_time, (total_s, *busy_s.values()))):
+            self._seen.runs.append(TimedRun(plan, total_s, by_work(busy_s), waited))
 
-    def _run(self, jobs: Sequence[StepJob], plan: Plan) -> Outcome:
-        texts = self._samples.texts(plan.workload.batch, plan.workload.tokens)
+    def _run(
+        self, jobs: Sequence[StepJob], plan: Plan, texts: Sequence[str]
+    ) -> tuple[Trace, Sized]:
+        """What a run did, and how long its texts took to tokenize."""
         start = perf_counter()
         encodings = [self._samples.tokenizer.encode(text) for text in texts]
-        count = sum(len(encoding.ids) for encoding in encodings)
-        self._seen.tokens.append((count, perf_counter() - start))
-        return self._runner.run(
+        taken_s = perf_counter() - start
+        outcome = self._runner.run(
             jobs,
             plan,
             encodings,
             mode="planned",
             recorder=Recorder(perf_counter()),
-            adapt=True,  # what a run may answer with must not keep the machine from being measured
+            adapt=Adapt(
+                damaged=True
+            ),  # what a run may answer with must not keep the machine from being measured
         )
-
-    def _plan(
-        self, bits: int, workload: Workload, depth: int, width: int, variants: Sequence[str]
-    ) -> Plan:
-        return uniform_plan(
-            PlanRequest(self._manifest, self._reader.pack_id, workload),
-            bits=bits,
-            threads=SEQUENTIAL,
-            variants=variants,
-            depth=depth,
-            width=width,
-        )
+        return outcome.trace, Sized(sum(len(each.ids) for each in encodings), taken_s)
 
     def _jobs(self, plan: Plan) -> tuple[StepJob, ...]:
         return prepare(plan, self._manifest, self._reader.group_offset)
+
+
+def take_turns(
+    work: Mapping[str, Callable[[], None]], shares: Mapping[str, float], deadline: float
+) -> None:
+    """Do one thing after another until ``deadline`` (``perf_counter``), each for its share of time.
+
+    Nothing begins that is likely to end after it.
+    """
+    spent, longest = dict.fromkeys(work, 0.0), dict.fromkeys(work, 0.0)
+    for _ in range(_MOST_TURNS):
+        start = perf_counter()
+        fitting = [name for name in work if start + longest[name] < deadline]
+        if not fitting:
+            return
+        name = min(fitting, key=lambda name: spent[name] / shares[name])
+        work[name]()
+        taken_s = perf_counter() - start
+        spent[name] += max(_LEAST_S, taken_s)
+        longest[name] = max(longest[name], min(taken_s, LONGEST_S))
+
+
+def _is_time(seconds: float) -> bool:
+    """Whether a clock that is right may have shown this."""
+    return 0.0 < seconds <= LONGEST_S
+
+
+def _read_s(trace: Trace) -> float:
+    """Seconds in which a thread that does everything was reading."""
+    return sum(span.duration_s for span in trace.lanes.get(STORAGE, ()))

@@ -104,8 +104,9 @@ def add_command(commands: Any, name: str, summary: str, epilog: str, **defaults:
 
 
 def wants_json(argv: Sequence[str]) -> bool:
-    """Whether ``--json`` is among the arguments, whatever becomes of the others."""
-    return "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
+    """Whether JSON is asked for by an argument, whatever becomes of the others."""
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    return "--json" in options or "--jsonl" in options
 
 
 def add_pack(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +160,17 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         "--preload",
         metavar="SIZE",
         help="memory for weights that are kept between runs, such as 4MB (default: none)",
+    )
+    group.add_argument(
+        "--quantile",
+        metavar="SHARE",
+        help="share of the runs that are to keep the latency, such as 99%% (default: 98%%)",
+    )
+    group.add_argument(
+        "--floor",
+        metavar="SHARE",
+        help="refuse to answer with less than this share of the full model's metric, such as 90%% "
+        "(default: answer, and warn below 95%%)",
     )
     pinned = group.add_mutually_exclusive_group()
     pinned.add_argument(

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.cache import Cache
 from sti.calibration.calibrate import load_or_measure, remember_threads, thread_choices
+from sti.cli.measured import kept_facts, kept_table, share
 from sti.cli.program import notice, print_json
 from sti.device.host import check_threads
-from sti.device.lanes import COMPUTE
+from sti.device.lanes import COMPUTE, LANES
 from sti.device.profile import THREAD_NAMES, DeviceProfile
 from sti.errors import InputError
 from sti.model.workload import Workload
@@ -54,14 +55,24 @@ def execute(args: argparse.Namespace) -> None:
             for threads, profile in profiles.items()
         }
         best = choose({threads: seconds[-1] for threads, seconds in runs.items()})
-        remember_threads(reader, best)
+        quiet = not any(profile.provisional for profile in profiles.values())
+        if quiet:  # else which number is best is not known
+            remember_threads(reader, best)
     if args.json:
         measured = {str(threads): profile.to_json() for threads, profile in profiles.items()}
-        print_json({"threads": best, "profiles": measured})
+        provisional = {str(threads): found.provisional for threads, found in profiles.items()}
+        print_json({"threads": best, "provisional": provisional, "profiles": measured})
         return
     print(profiles[best].device + "\n")
     print(_table(profiles, runs))
-    print(f"{counted(best, 'compute thread')} will be used with this pack's graphs")
+    threads = counted(best, "compute thread")
+    if quiet:
+        print(f"{threads} will be used with this pack's graphs")
+    else:
+        print(
+            f"{threads} would be used with this pack's graphs, but this machine was busy: what is "
+            "provisional is measured again when it is quiet, or by `sti calibrate`"
+        )
 
 
 def choose(run_s: Mapping[int, float]) -> int:
@@ -92,6 +103,7 @@ def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[fl
     header = ["compute threads", *(str(threads) for threads in profiles)]
     first = next(iter(profiles.values()))
     rows = [
+        ["waited for a core", *(share(p.disturbed) for p in profiles.values())],
         ["direct IO", *("yes" if p.storage.direct else "no" for p in profiles.values())],
         ["storage MB/s", *(f"{p.storage.bytes_per_s / 1e6:.0f}" for p in profiles.values())],
         ["per request", *(format_time(p.storage.request_s) for p in profiles.values())],
@@ -108,6 +120,9 @@ def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[fl
         cells = (format_time(run.step_s) if run else "-" for run in runs_of)
         rows.append([f"waking up, {name}, per step", *cells])
         rows.append([f"jitter, {name}", *(f"{run.jitter:.2f}" if run else "-" for run in runs_of)])
+        for lane in LANES:
+            cells = (f"{run.spread[lane]:.2f}" if run and run.spread else "-" for run in runs_of)
+            rows.append([f"spread of {lane}, {name}", *cells])
     for place, tokens in enumerate(SHOWN_TOKENS):
         cells = (format_time(seconds[place]) for seconds in runs.values())
         rows.append([f"predicted run of {tokens} tokens", *cells])
@@ -116,22 +131,16 @@ def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[fl
 
 def _list(*, as_json: bool) -> None:
     cache = Cache()
-    found = list(cache.profiles())
     if as_json:
-        profiles = [{"file": str(path), **profile.to_json()} for path, profile in found]
+        profiles = [
+            {"file": str(kept.path), "measured_at": kept.measured_at, **kept.value.to_json()}
+            for kept in cache.profiles()
+        ]
         print_json({"cache": str(cache.directory), "profiles": profiles})
         return
+    found = kept_facts(cache)
     if not found:
         print(f"nothing measured yet in {cache.directory}; `sti calibrate PACK` measures")
         return
-    rows = [
-        [
-            path.name,
-            str(profile.threads),
-            f"{profile.storage.bytes_per_s / 1e6:.0f}",
-            profile.device,
-        ]
-        for path, profile in found
-    ]
     print(f"profiles in {cache.directory}:")
-    print(aligned(["file", "threads", "storage MB/s", "device"], rows), end="")
+    print(kept_table(found), end="")

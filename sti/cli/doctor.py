@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from sti.calibration.cache import cache_directory
+from sti.calibration.cache import Cache, cache_directory
 from sti.calibration.read_timer import time_reads
+from sti.cli.measured import PROVISIONAL, kept_facts, kept_table
 from sti.cli.program import print_json
 from sti.codec.decoder import PORTABLE
 from sti.codec.decoders import VARIABLE, kernel_path
@@ -56,8 +57,9 @@ def execute(args: argparse.Namespace) -> None:
         "kernel": _kernel(),
         "versions": _versions(),
         "cache": _cache(),
+        "measured": kept_facts(Cache()),
     }
-    advice = _advise(facts)
+    advice = _advise(facts) + _advise_measured(facts["measured"], args.pack)
     if args.pack is not None:
         with PackReader.open(args.pack) as reader:
             facts["pack"] = _pack(reader)
@@ -78,8 +80,8 @@ def storage_rates(path: Path) -> dict[str, Any]:
     drop_cache(path)
     seconds: defaultdict[int, list[float]] = defaultdict(list)
     with FileReader(path) as reader:
-        for size, taken in time_reads(reader, path.stat().st_size, budget_s=PROBE_S):
-            seconds[size].append(taken)
+        for found in time_reads(reader, path.stat().st_size, budget_s=PROBE_S):
+            seconds[found.size].append(found.seconds)
         direct = reader.direct
     rates = {str(size): round(size / statistics.median(seconds[size])) for size in sorted(seconds)}
     return {"path": str(path), "direct": direct, "bytes_per_s": rates}
@@ -187,6 +189,16 @@ def _advise(facts: dict[str, Any]) -> list[str]:
     return advice
 
 
+def _advise_measured(measured: list[dict[str, Any]], pack: str | None) -> list[str]:
+    provisional = [fact for fact in measured if fact["state"] == PROVISIONAL]
+    if not provisional:
+        return []
+    return [
+        f"{counted(len(provisional), 'measurement')} provisional, made while this machine was "
+        f"busy: run `sti calibrate {pack or 'PACK'}` when it is quiet"
+    ]
+
+
 def _advise_kernel(kernel: dict[str, str | None]) -> list[str]:
     if kernel["error"] is not None:
         return [f"weights cannot be decoded: {kernel['error']}"]
@@ -244,7 +256,10 @@ def _report(facts: dict[str, Any]) -> str:
     ]
     if "pack" in facts:
         lines.append(_pack_line(facts["pack"]))
-    return "\n".join(lines) + "\n" + _storage_table(facts["storage"])
+    measured = "measured  " + ("nothing yet\n" if not facts["measured"] else "before:\n")
+    if facts["measured"]:
+        measured += kept_table(facts["measured"])
+    return "\n".join(lines) + "\n" + measured + _storage_table(facts["storage"])
 
 
 def _pack_line(pack: dict[str, Any]) -> str:

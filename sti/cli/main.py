@@ -31,6 +31,8 @@ targets:
     [targets.voice]
     latency = "150ms"
     preload = "2MB"
+    quantile = "99%"
+    floor = "90%"
 
   sti.toml is looked for in the working directory, then in ~/.config/sti. Options on the command
   line override a named target.
@@ -40,11 +42,17 @@ _RUN_HELP = """\
 examples:
   sti run model.sti.safetensors "a text" "another text"
   sti run model.sti.safetensors --input texts.txt --latency 200ms --preload 4MB
+  sti run model.sti.safetensors --input texts.txt --jsonl > answers.jsonl
   sti run model.sti.safetensors --pair "a premise" "a hypothesis" --json
   cat texts.txt | sti run model.sti.safetensors --target voice
 
   Answers are printed on standard output. What they cost (times, bytes, the plan) is printed on
   standard error; with --json it is part of the document.
+
+  Texts are read, answered and printed in batches of a few, however many there are; --json holds all
+  answers until the end. A latency holds for each batch, from when it begins: it has as many texts
+  as are answered in time without losing quality. A line that cannot be used ends the run when the
+  texts before it are answered, and so does Ctrl-C, after a batch.
 
 """
 
@@ -144,7 +152,7 @@ _PROGRAM = Program(
     "sti",
     _parse,
     _execute,
-    out_of_memory="give fewer texts at once, or ask for a smaller --preload",
+    out_of_memory="ask for a smaller --preload, or with --json give fewer texts at once",
 )
 
 
@@ -164,6 +172,11 @@ def _add_run(parser: Parser) -> None:
     parser.add_argument(
         "--input", metavar="FILE", help="a file with one text per line; - is standard input"
     )
+    parser.add_argument(
+        "--jsonl",
+        action="store_true",
+        help="print a line of JSON for each text as soon as it is answered; also for an error",
+    )
     add_target(parser)
     parser.add_argument(
         "--verify",
@@ -179,11 +192,33 @@ def _add_run(parser: Parser) -> None:
         "--no-comparable",
         dest="comparable",
         action="store_false",
-        help="let embeddings, too, be answered without a part that is damaged: they are then less "
-        "comparable with others",
+        help="let embeddings, too, have a plan for each length of text, and be answered without a "
+        "part that is late or damaged: they are then less comparable with others",
     )
     parser.add_argument(
-        "--trace", metavar="FILE", help="write a trace of the run that Perfetto can open"
+        "--tokens",
+        type=count,
+        metavar="N",
+        help="length of the text that the one plan for embeddings is made for; longer ones may be "
+        "late (default: 128)",
+    )
+    parser.add_argument(
+        "--no-adapt",
+        dest="adapt",
+        action="store_false",
+        help="plan from the device profile alone, and wait for what comes too late for the latency "
+        "instead of leaving it out",
+    )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write a trace of the run that Perfetto can open and --replay can repeat",
+    )
+    parser.add_argument(
+        "--replay",
+        metavar="TRACE",
+        help="repeat the run of a trace with the same texts, to the bit; excludes options that say "
+        "what to run",
     )
     _refuse_device(parser)
 

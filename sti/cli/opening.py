@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 def target_of(args: argparse.Namespace) -> TargetSpec:
     """The target that ``--target`` names, overridden by the other target options."""
     given = TargetSpec(
-        latency=args.latency, preload=args.preload, fidelity=args.fidelity, plan=args.plan
+        latency=args.latency,
+        preload=args.preload,
+        quantile=args.quantile,
+        floor=args.floor,
+        fidelity=args.fidelity,
+        plan=args.plan,
     )
     return resolve(args.target, given, config=args.config)
 
@@ -30,12 +35,13 @@ def open_engine(
     verify: bool = False,
     strict: bool = False,
     comparable: bool = True,
+    adapt: bool = True,
 ) -> Engine:
     """The engine that the options common to ``run`` and ``plan`` ask for.
 
     Args:
         target: instead of the one that the options ask for.
-        verify, strict, comparable: as ``Engine.open`` takes them.
+        verify, strict, comparable, adapt: as ``Engine.open`` takes them.
     """
     from sti.engine.engine import Engine  # plans for other devices are made without onnxruntime
 
@@ -46,5 +52,7 @@ def open_engine(
         verify=verify,
         strict=strict,
         comparable=comparable,
+        tokens=args.tokens,
+        adapt=adapt,
         notify=notice,
     )

@@ -24,10 +24,10 @@ from sti.model.fidelity import fidelities
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest
 from sti.model.quality import Quality
-from sti.model.workload import bucket
+from sti.model.workload import Workload, bucket
 from sti.pack.pack_reader import PackReader
 from sti.planning.cost_model import promised_s
-from sti.planning.plan import NARROW, Plan, PlanRequest, PlanStep, Prediction, Target
+from sti.planning.plan import NARROW, Plan, PlanRequest, PlanStep, Prediction
 from sti.planning.planner import make_plan
 from sti.planning.prediction import mean_bits, predict
 from sti.planning.span import Span
@@ -36,7 +36,7 @@ from sti.report.tables import aligned
 from sti.report.wording import counted, show_metric
 from sti.storage.atomic_file import write_file
 from sti.storage.byte_ranges import total_bytes
-from sti.units import format_size, format_time
+from sti.units import exact_share, format_size, format_time
 
 MORE_TIME = (1.25, 1.5, 2.0, 3.0)
 """Multiples of the latency whose gain in quality is shown."""
@@ -117,15 +117,13 @@ def _planned(
         plan = read_plan(target.plan, manifest, pack_id)
         plan = replace(plan, predicted=predict(manifest, profile, plan))
         return _Made(plan, manifest, profile, free=False)
-    most = manifest.dimensions.max_tokens
-    workload = bucket(args.batch, workload_tokens(args.tokens, manifest), most=most)
-    limits, bits = target.limits(), target.fidelity
+    asked = Workload(args.batch, workload_tokens(args.tokens, manifest))
+    workload = bucket(*asked, most=manifest.dimensions.max_tokens)
+    request = PlanRequest(manifest, pack_id, workload, target.limits(), asked)
+    bits = target.fidelity
     if bits is None:
-        plan = make_plan(PlanRequest(manifest, pack_id, workload, limits), profile)
-        return _Made(plan, manifest, profile, free=True)
-    plan = uniform_plan(
-        PlanRequest(manifest, pack_id, workload, limits), bits=bits, profile=profile
-    )
+        return _Made(make_plan(request, profile), manifest, profile, free=True)
+    plan = uniform_plan(request, bits=bits, profile=profile)
     check_in_time(plan, profile, bits)
     return _Made(plan, manifest, profile, free=False)
 
@@ -202,12 +200,13 @@ def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
     predicted = plan.predicted
     assert predicted is not None
     preload = sum(item.preload_bytes for item in plan.steps)
-    within_s = promised_s(profile, predicted.total_s, plan.threads)
+    quantile = plan.target.quantile
+    within_s = promised_s(profile, predicted.total_s, plan.threads, quantile=quantile)
     busy = ", ".join(f"{lane} {format_time(seconds)}" for lane, seconds in predicted.busy_s.items())
     return (
         f"predicted {format_time(predicted.total_s)}: {busy}, "
         f"stall {format_time(predicted.stall_s)}\n"
-        f"95 of 100 runs within {format_time(within_s)}\n"
+        f"{exact_share(quantile)} of the runs within {format_time(within_s)}\n"
         f"reads {format_size(predicted.bytes_read)} a run, holds {format_size(preload)}; "
         f"{mean_bits(manifest, plan):.2f} bits per weight on average; "
         f"expected loss {predicted.loss:.4g}\n"
@@ -248,7 +247,7 @@ def _gains(made: _Made, quality: Quality) -> list[tuple[float, float]]:
         return []
     best = quality.estimate(predicted.loss).value
     for share in MORE_TIME:
-        target = Target(latency_s * share, plan.target.preload_bytes)
+        target = plan.target._replace(latency_s=latency_s * share)
         longer = make_plan(
             PlanRequest(made.manifest, plan.pack, plan.workload, target), made.profile
         ).predicted

@@ -1,7 +1,8 @@
 """``sti run``: texts in, answers out.
 
-In: parsed arguments. Out: on standard output, the answers for people, with their cost and plan on
-standard error; or all of it as one JSON document.
+In: parsed arguments. Out: on standard output, the answers for people or as lines of JSON, batch by
+batch, with their cost and plan on standard error; or all of it as one JSON document. Only that, a
+trace and a table of similarities hold more than one batch.
 """
 
 from __future__ import annotations
@@ -9,153 +10,193 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from sti.arrays import Float32Array
+from sti.cli.answer_words import answer_words, similarities
 from sti.cli.opening import open_engine
 from sti.cli.program import print_json, say
-from sti.cli.texts import read_texts
+from sti.cli.tally import Tally
+from sti.cli.texts import Texts
 from sti.device import host
-from sti.engine.answers import (
-    Answer,
-    ClassAnswer,
-    EmbeddingAnswer,
-    Label,
-    SpanAnswer,
-    ValueAnswer,
-)
+from sti.engine.answers import EmbeddingAnswer
 from sti.engine.engine import Engine
+from sti.engine.merging import merge_results
 from sti.engine.results import Result
-from sti.report.wording import describe_plan, show_metric
+from sti.errors import InputError, StiError
+from sti.report.wording import counted
 from sti.storage.atomic_file import write_file
-from sti.text.encoding import Text
-from sti.units import format_size
 
-SHOWN_NUMBERS = 6
-SHOWN_LABELS = 5
-SHOWN_CHARACTERS = 48
+if TYPE_CHECKING:
+    from sti.engine.replay import Recording
+
 MOST_COMPARED = 16
 """More texts than this make no similarity table; `--json` has every number."""
 
 
+class _Output(Protocol):
+    """Where results go."""
+
+    def add(self, result: Result) -> None:
+        """Another batch was answered."""
+
+    def end(self) -> None:
+        """There are no more."""
+
+
 def execute(args: argparse.Namespace) -> None:
     """Run the texts of the command line, a file or standard input."""
+    if args.json and args.jsonl:
+        raise InputError("--json and --jsonl exclude each other; leave one out")
     if args.trace is not None:
         from sti.cli.reports import check_writable  # most runs write no trace
 
         check_writable(Path(args.trace))
-    texts = read_texts(args.texts, source=args.input, pair=args.pair)
-    before = host.rss_bytes()
-    start = perf_counter()
-    opening = {"verify": args.verify, "strict": args.strict, "comparable": args.comparable}
-    with open_engine(args, **opening) as engine:
-        opened = perf_counter()
-        result = engine.run(texts)
-        process = _process(engine, before, opened - start)
-        manifest = engine.manifest
-    if args.trace is not None:
-        write_file(args.trace, json.dumps(result.trace.to_chrome(result.plan)) + "\n")
-    if args.json:
-        document = {"pack": str(args.pack), "name": manifest.name, "task": manifest.task}
-        print_json({**document, "texts": texts, **result.to_json(), "process": process})
-        return
-    for index, text in enumerate(texts):
-        print(_answer(index, text, result.answer))
-    if isinstance(result.answer, EmbeddingAnswer) and 1 < len(texts) <= MOST_COMPARED:
-        print("\n" + _similarities(result.answer.embeddings), end="")
+    with closing(Texts(args.texts, source=args.input, pair=args.pair)) as texts:
+        before = host.rss_bytes()
+        start = perf_counter()
+        replay, target, strict = None, None, args.strict
+        if args.replay is not None:
+            from sti.cli.replay import recording_of  # few runs repeat others
+
+            (replay, target), strict = recording_of(args), True
+        opening = {"verify": args.verify, "strict": strict, "comparable": args.comparable}
+        with open_engine(args, target, **opening, adapt=args.adapt) as engine:
+            tally = Tally(perf_counter() - start)
+            output: _Output = _Lines() if args.jsonl else _People()
+            if args.json:
+                output = _Document(args.pack, engine, before, tally.open_s)
+            # Answers that are seen are progress enough.
+            shown = None if args.json or not sys.stdout.isatty() else False
+            kept: list[Result] = []
+            try:
+                with closing(_answered(engine, texts, tally, replay, shown=shown)) as results:
+                    for result in results:
+                        output.add(result)
+                        sys.stdout.flush()
+                        if args.trace is not None:
+                            kept.append(result)
+                    tally.health = engine.health()
+            except (StiError, KeyboardInterrupt):
+                if tally.batches:
+                    _tell(tally, args)
+                raise
+            if args.trace is not None:
+                _write_trace(args.trace, engine.pack_id, kept)
+            output.end()
     sys.stdout.flush()  # so that the cost follows the answers where both go to one terminal
-    say("\n" + _cost(result, opened - start))
-    if result.late_s:
-        from sti.engine.lateness import describe_lateness  # most runs are in time
-
-        say(str(describe_lateness(result)))
+    _tell(tally, args)
 
 
-def _process(engine: Engine, before: int | None, open_s: float) -> dict[str, Any]:
-    """What the process used; ``before`` is its memory before opening, libraries included."""
-    return {
-        "open_ms": round(open_s * 1e3, 3),
-        "rss_before_bytes": before,
-        "peak_rss_bytes": host.peak_rss_bytes(),
-        "threads": engine.threads,
-        "direct": engine.direct,
-    }
+def _answered(
+    engine: Engine, texts: Texts, tally: Tally, replay: Recording | None, *, shown: bool | None
+) -> Generator[Result, None, None]:
+    """The results of all batches, counted. Of many, Ctrl-C ends them after the next one."""
+    if replay is not None or not texts.from_file:
+        found = engine.stream(texts) if replay is None else replay.replay(engine, list(texts))
+        for result in found:
+            tally.add(result)
+            yield result
+        return
+    from sti.cli.interrupts import between_batches
+    from sti.cli.progress import Progress
+
+    with between_batches(lambda: texts.waiting) as pressed, Progress(shown=shown) as progress:
+        for result in engine.stream(texts):
+            tally.add(result)
+            yield result
+            progress.step(tally.texts, texts.share)
+            if pressed():
+                raise KeyboardInterrupt(f"{counted(tally.texts, 'text')} answered")
 
 
-def _answer(index: int, text: Text, answer: Answer) -> str:
-    """One text and what was found."""
-    match answer:
-        case EmbeddingAnswer():
-            row = answer.embeddings[index]
-            numbers = " ".join(f"{value:.4f}" for value in row[:SHOWN_NUMBERS])
-            lines = [f"[{numbers} ...] ({len(row)} numbers)"]
-        case ClassAnswer():
-            lines = _classes(answer, index)
-        case ValueAnswer():
-            lines = [f"{item.value:7.4f}  {item.name}" for item in answer.values[index]]
-        case SpanAnswer():
-            lines = [
-                f"{item.score:7.4f}  {item.label}  {item.text}  ({item.start}-{item.end})"
-                for item in answer.spans[index]
-            ] or ["nothing found"]
-    return "\n".join([f"{index + 1}  {_shorten(text)}", *(f"   {line}" for line in lines)])
+def _tell(tally: Tally, args: argparse.Namespace) -> None:
+    """What it cost; a document has that in it. How the target was kept belongs here."""
+    if not args.json:
+        say(("" if args.jsonl else "\n") + tally.words())
 
 
-def _classes(answer: ClassAnswer, index: int) -> list[str]:
-    """The best classes; of a pack that can reject a text the best one alone, or the rejection."""
-    best, *_ = row = answer.classes[index]
-    if not answer.accepted[index]:
-        return [f"{answer.rejection} ({_guess(best, answer.threshold)})"]
-    shown = SHOWN_LABELS if answer.rejection is None else 1
-    return [f"{item.score:7.4f}  {item.name}" for item in row[:shown]]
+def _write_trace(path: str, pack_id: str, results: Sequence[Result]) -> None:
+    """All batches one after another, and what it takes to replay them."""
+    from sti.engine.replay import trace_document  # most runs write no trace
+
+    write_file(path, json.dumps(trace_document(pack_id, results)) + "\n")
 
 
-def _guess(best: Label, threshold: float) -> str:
-    """Why a text is out of scope; with enough digits to show that the score is too low."""
-    digits = next((n for n in (2, 4) if f"{best.score:.{n}f}" != f"{threshold:.{n}f}"), 6)
-    return f"best guess {best.name} {best.score:.{digits}f}, below {threshold:.{digits}f}"
+class _People:
+    """Answers in words, and a table of similarities where there are few embeddings."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._compared: list[Float32Array] = []
+
+    def add(self, result: Result) -> None:
+        for index, text in enumerate(result.texts):
+            self._count += 1
+            print(answer_words(self._count, index, text, result.answer))
+        if isinstance(result.answer, EmbeddingAnswer) and self._count <= MOST_COMPARED:
+            self._compared.append(result.answer.embeddings)
+
+    def end(self) -> None:
+        if self._compared and 1 < self._count <= MOST_COMPARED:
+            print("\n" + similarities(np.concatenate(self._compared)), end="")
 
 
-def _shorten(text: Text) -> str:
-    joined = text if isinstance(text, str) else " | ".join(text)
-    joined = " ".join(joined.split())
-    if len(joined) <= SHOWN_CHARACTERS:
-        return joined
-    return joined[: SHOWN_CHARACTERS - 3] + "..."
+class _Lines:
+    """A line of JSON for each text, with the members that the document has for it."""
+
+    def __init__(self) -> None:
+        self._count = self._batches = 0
+
+    def add(self, result: Result) -> None:
+        self._batches += 1
+        answers = result.answer.to_json()
+        of_batch = {"batch": self._batches, "met": result.met, "late_s": round(result.late_s, 6)}
+        for index, text in enumerate(result.texts):
+            self._count += 1
+            row = {
+                name: value[index] if isinstance(value, list) else value
+                for name, value in answers.items()
+            }
+            print_json({"number": self._count, "text": text, **row, **of_batch})
+
+    def end(self) -> None:
+        """Every line was printed."""
 
 
-def _similarities(embeddings: np.ndarray[Any, np.dtype[np.float32]]) -> str:
-    """Cosines of every two texts, as a table."""
-    size = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit = embeddings / np.maximum(size, 1e-12)
-    cosines = unit @ unit.T
-    names = [str(number + 1) for number in range(len(embeddings))]
-    rows = [
-        [name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, cosines, strict=True)
-    ]
-    from sti.report.tables import aligned  # one text needs no table
+class _Document:
+    """Everything as one document, which is held until the end."""
 
-    return aligned(["cosine", *names], rows)
+    def __init__(self, pack: str, engine: Engine, before: int | None, open_s: float) -> None:
+        self._pack, self._engine, self._open_s = pack, engine, open_s
+        self._before = before
+        """Memory before opening, libraries included."""
+        self._results: list[Result] = []
 
+    def add(self, result: Result) -> None:
+        self._results.append(result)
 
-def _cost(result: Result, open_s: float) -> str:
-    timing, plan, expected = result.timing, describe_plan(result.plan), result.quality
-    if result.plan.predicted is None and expected is not None:
-        # A pinned plan may lack a timeline; how good it is the pack knows all the same.
-        plan += f", expected {expected.metric} {show_metric(expected.metric, expected.value)}"
-    parts = ", ".join(
-        f"{name} {seconds * 1e3:.1f}"
-        for name, seconds in (
-            ("plan", timing.plan_s),
-            *timing.busy_s.items(),
-            ("stall", timing.stall_s),
+    def end(self) -> None:
+        whole, engine = merge_results(self._results), self._engine
+        print_json(
+            {
+                "pack": str(self._pack),
+                "name": engine.manifest.name,
+                "task": engine.task,
+                "texts": whole.texts,
+                **whole.to_json(),
+                "process": {
+                    "open_ms": round(self._open_s * 1e3, 3),
+                    "rss_before_bytes": self._before,
+                    "peak_rss_bytes": host.peak_rss_bytes(),
+                    "threads": engine.threads,
+                    "direct": engine.direct,
+                },
+            }
         )
-    )
-    return (
-        f"{timing.total_s * 1e3:.1f} ms ({parts}) "
-        f"after opening in {open_s * 1e3:.0f} ms; read {format_size(result.bytes_read)}\n"
-        f"plan: {plan}"
-    )

@@ -1,20 +1,25 @@
 """Texts for ``sti run``: from the command line, a file, or standard input.
 
-In: raw arguments or files. Out: texts, or pairs of texts, none of them empty. What cannot be used
-raises ``InputError`` that names the text by its number or the line of its file.
+In: raw arguments or files. Out: texts, or pairs of texts, none of them empty, one after another: a
+file is read no further than that. What cannot be used raises ``InputError`` that names the text by
+its number or the line of its file.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO
 
 from sti.errors import InputError
 from sti.text.encoding import Text
 
 
-def read_texts(given: Sequence[str], *, source: str | None, pair: bool) -> list[Text]:
-    """The texts to run.
+class Texts:
+    """The texts to run, one after another. An iterator; ``close`` closes their file.
 
     Args:
         given: texts of the command line.
@@ -23,17 +28,77 @@ def read_texts(given: Sequence[str], *, source: str | None, pair: bool) -> list[
         pair: texts come in pairs.
 
     Raises:
-        InputError: none, both, an odd number of halves, an empty text, or an unreadable file.
+        InputError: none, both, an odd number of halves, an empty text, or an unreadable file; of a
+            file's lines only the first is looked at here, each other one when it is asked for.
     """
-    if source is not None and given:
-        raise InputError("give texts or --input, not both")
-    if given:
-        return _from_arguments(given, pair)
-    if source is None:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise InputError("no text given; add one, or name a file with --input")
-        source = "-"
-    return _from_lines(source, pair)
+
+    def __init__(self, given: Sequence[str], *, source: str | None, pair: bool) -> None:
+        if source is not None and given:
+            raise InputError("give texts or --input, not both")
+        if source is None and not given:
+            if sys.stdin is None or sys.stdin.isatty():
+                raise InputError("no text given; add one, or name a file with --input")
+            source = "-"
+        self.from_file = source is not None
+        """Whether there may be many, and each is read when it is asked for."""
+        self.waiting = False
+        """Whether one was asked for that is not there yet."""
+        self._read_bytes = self._size_bytes = 0
+        self._texts: Generator[Text, None, None]
+        if source is None:
+            self._texts = (text for text in _from_arguments(given, pair))
+        else:
+            self._texts = self._lines(source, pair)
+        self._first: Text | None = next(self._texts)
+
+    def __iter__(self) -> Iterator[Text]:
+        return self
+
+    def __next__(self) -> Text:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        self.waiting = True
+        try:
+            return next(self._texts)
+        finally:
+            self.waiting = False
+
+    @property
+    def share(self) -> float | None:
+        """How much of the file was read, from 0 to 1; None where its size is not known."""
+        return self._read_bytes / self._size_bytes if self._size_bytes else None
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._texts.close()
+
+    def _lines(self, source: str, pair: bool) -> Generator[Text, None, None]:
+        name = "standard input" if source == "-" else source
+        number = 0
+        try:
+            with _opened(source) as file:
+                self._size_bytes = _size(file)
+                for number, raw in enumerate(file, 1):
+                    self._read_bytes += len(raw)
+                    yield _line(raw.removesuffix(b"\n"), f"{name}, line {number}", pair)
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+        if not number:
+            raise InputError(f"{name}: no text in it")
+
+
+def _opened(source: str) -> AbstractContextManager[BinaryIO]:
+    return nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb")
+
+
+def _size(file: BinaryIO) -> int:
+    """Bytes of a file; 0 for what has no size, such as a pipe."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:  # not one of the system's
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _from_arguments(given: Sequence[str], pair: bool) -> list[Text]:
@@ -49,26 +114,6 @@ def _from_arguments(given: Sequence[str], pair: bool) -> list[Text]:
     if len(given) % 2:
         raise InputError(f"--pair needs texts two by two; found {len(given)}")
     return list(zip(given[::2], given[1::2], strict=True))
-
-
-def _from_lines(source: str, pair: bool) -> list[Text]:
-    name = "standard input" if source == "-" else source
-    lines = _read(source, name).split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    if not lines:
-        raise InputError(f"{name}: no text in it")
-    return [_line(raw, f"{name}, line {number}", pair) for number, raw in enumerate(lines, 1)]
-
-
-def _read(source: str, name: str) -> bytes:
-    try:
-        if source == "-":
-            return sys.stdin.buffer.read()
-        with open(source, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
 
 
 def _line(raw: bytes, where: str, pair: bool) -> Text:

@@ -3,7 +3,9 @@
 In: two cores and a thread. Out: nothing; the threads are bound for the duration of a run. Threads
 that slept are often woken on the same core and share it for many milliseconds, which on two cores
 costs a fifth of a run's time (docs/experiments.md); with more cores than busy threads the scheduler
-does well by itself. Nothing here raises: Android may refuse, and some systems have no such call.
+does well by itself. Beside busy processes a bound thread waits for its core while the other one is
+free: runs then took two to three times as long as unbound ones, so ``Binding`` stops for a while.
+Nothing here raises: Android may refuse, and some systems have no such call.
 """
 
 from __future__ import annotations
@@ -19,12 +21,45 @@ _BOUND = threading.Lock()
 """Held while a run in this process has its threads bound."""
 
 
+DISTURBED = 0.05
+"""Share of a run: from then on waits for a core say that others use the machine."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 8, 128
+"""Runs without binding after the first one, and after many, that waited although it was bound."""
+
+
+class Binding:
+    """Whether the next run is worth binding; learns from how long bound runs waited for a core.
+
+    Unbound threads may wait for one another, which says nothing of other processes; so binding is
+    tried again now and then, after pauses that double each time that it still waits.
+    """
+
+    def __init__(self) -> None:
+        self._pause, self._left = _FIRST_PAUSE, 0
+
+    def wanted(self) -> bool:
+        """Whether to bind the next run; called once for each."""
+        self._left -= 1
+        return self._left < 0
+
+    def learn(self, waited_share: float | None) -> None:
+        """A bound run is over.
+
+        Args:
+            waited_share: of it the thread waited that waited longer; None: the system does not say.
+        """
+        if waited_share is None or waited_share <= DISTURBED:
+            self._pause, self._left = _FIRST_PAUSE, 0
+            return
+        self._left, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+
+
 @contextmanager
-def apart(cores: Sequence[int], thread: int) -> Iterator[None]:
+def apart(cores: Sequence[int], thread: int) -> Iterator[bool]:
     """Keep the calling thread on the first of two cores, and ``thread`` on the second.
 
     Afterwards both may run on either core again. Only one run in a process is bound at a time; two
-    runs bound to the same cores would be slower than unbound ones.
+    runs bound to the same cores would be slower than unbound ones. Gives whether they are bound.
 
     Args:
         cores: two cores. Nothing is done unless the calling thread may run on exactly these: if
@@ -33,13 +68,15 @@ def apart(cores: Sequence[int], thread: int) -> Iterator[None]:
     """
     usual = hasattr(os, "sched_setaffinity") and os.sched_getaffinity(_CALLER) == set(cores)
     if not (usual and _BOUND.acquire(blocking=False)):
-        yield
+        yield False
         return
+    done = False
     try:
         with suppress(OSError):
             os.sched_setaffinity(thread, {cores[1]})
             os.sched_setaffinity(_CALLER, {cores[0]})
-        yield
+            done = True
+        yield done
     finally:
         for bound in (thread, _CALLER):
             with suppress(OSError):

@@ -8,7 +8,7 @@ times.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from sti.device.lanes import (
@@ -25,11 +25,20 @@ from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.workload import Workload
 
-PROFILE_VERSION = 4
+PROFILE_VERSION = 5
+MOST_DISTURBED = 0.05
+"""Share of the time that what was measured may have waited for a core; beyond it a profile is
+provisional."""
+LEAST_JITTER, MOST_JITTER = 1.02, 3.0
+"""Bounds of the jitter of measured runs, so that a few samples neither promise nor refuse all."""
 THREAD_NAMES = (SEQUENTIAL.name, PIPELINED.name, shared(1).name)
 """The kinds of ``LaneThreads``, as ``DeviceProfile.runs`` names them."""
 UNKNOWN = "unknown"
 """Instructions and kernel of a machine that was not measured, only described."""
+_LEAST_S, _MOST_S = 1e-18, 1e3
+"""Bounds of what one piece of work takes, a weight or a request; what lies outside is no time."""
+_PLAUSIBLE = f"0, or seconds between {_LEAST_S:g} and {_MOST_S:g}"
+_MOST_FACTOR = 1e4
 COMPUTE_TERMS = 5
 """Terms of the compute model: 1, m, T, m T, m T S (T tokens in the batch, S in a sentence)."""
 
@@ -77,7 +86,10 @@ class RunProfile:
     fixed_s: float
     """Seconds outside the lanes (thread start, collecting the answer)."""
     jitter: float
-    """95th percentile of a run's time over its typical time, at least 1."""
+    """98th percentile of a run's time over its typical time, at least 1: what is assumed until runs
+    show how much they differ."""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """Lane to the same ratio of the time that it works in such a run; empty where unknown."""
 
 
 LaneProfile = StorageProfile | DecodeProfile | ComputeProfile
@@ -102,6 +114,13 @@ class DeviceProfile:
     """The processor's int8 instructions, as ``sti.device.identity`` names them."""
     kernel: str = UNKNOWN
     """How weights were decoded: the path of the decoder, e.g. ``avx2`` or ``portable``."""
+    disturbed: float = 0.0
+    """Share of the time that what was measured waited for a core, 0 to 1."""
+
+    @property
+    def provisional(self) -> bool:
+        """Whether the machine was so busy meanwhile that it should be measured again."""
+        return self.disturbed > MOST_DISTURBED
 
     @property
     def storage(self) -> StorageProfile:
@@ -137,6 +156,35 @@ class DeviceProfile:
         """The same machine with some lanes replaced."""
         return replace(self, lanes={**self.lanes, **lanes})
 
+    def slowed(self, lanes: Mapping[str, float]) -> DeviceProfile:
+        """The same machine with every time of a lane multiplied by its factor.
+
+        Args:
+            lanes: name of a lane to its factor, above 0; lanes left out are as they were.
+        """
+        storage, decode, compute = (lanes.get(lane, 1.0) for lane in LANES)
+        read, decoded = self.storage, self.decode
+        return self.with_lanes(
+            {
+                STORAGE: replace(
+                    read,
+                    request_s=read.request_s * storage,
+                    bytes_per_s=read.bytes_per_s / storage,
+                    row_s=read.row_s * storage,
+                ),
+                DECODE: DecodeProfile(
+                    decoded.shard_s * decode,
+                    {bits: cost * decode for bits, cost in decoded.weight_s.items()},
+                ),
+                COMPUTE: ComputeProfile(
+                    {
+                        graph: tuple(factor * compute for factor in factors)
+                        for graph, factors in self.compute.graphs.items()
+                    }
+                ),
+            }
+        )
+
     def compute_s(self, graph: str, workload: Workload, width: int) -> float:
         """Seconds that one run of ``graph`` takes on ``width`` slices, other lanes being idle."""
         tokens = workload.batch * workload.tokens
@@ -168,9 +216,10 @@ class DeviceProfile:
             threads=fields.integer("threads", least=1),
             lanes=_lanes(lanes),
             runs=_runs(fields.object("runs")),
-            tokenize_s=fields.number("tokenize_s", least=0.0),
+            tokenize_s=_seconds(fields, "tokenize_s"),
             instructions=fields.text("instructions"),
             kernel=fields.text("kernel"),
+            disturbed=fields.number("disturbed", least=0.0, most=1.0),
         )
 
     def _lane(self, name: str, kind: type[Lane]) -> Lane:
@@ -210,24 +259,26 @@ def _runs(fields: JsonFields) -> dict[str, RunProfile]:
 
 def _run(fields: JsonFields) -> RunProfile:
     contention = fields.object("contention")
-    factors = {lane: contention.number(lane, least=0.0) for lane in LANES}
-    for lane, factor in factors.items():
-        if not factor:
-            raise contention.fail(lane, "above zero")
+    spread = fields.object("spread")
     return RunProfile(
-        contention=factors,
-        step_s=fields.number("step_s", least=0.0),
-        fixed_s=fields.number("fixed_s", least=0.0),
-        jitter=fields.number("jitter", least=1.0),
+        contention={
+            lane: contention.number(lane, least=1 / _MOST_FACTOR, most=_MOST_FACTOR)
+            for lane in LANES
+        },
+        step_s=_seconds(fields, "step_s"),
+        fixed_s=_seconds(fields, "fixed_s"),
+        jitter=fields.number("jitter", least=1.0, most=_MOST_FACTOR),
+        spread={lane: spread.number(lane, least=1.0, most=_MOST_FACTOR) for lane in spread.keys()},
     )
 
 
-def _storage(fields: JsonFields) -> StorageProfile:
+def read_storage(fields: JsonFields) -> StorageProfile:
+    """Parse the storage lane of a profile; raises what ``fields`` does."""
     return StorageProfile(
         direct=fields.flag("direct"),
-        request_s=fields.number("request_s", least=0.0),
-        bytes_per_s=fields.number("bytes_per_s", least=1.0),
-        row_s=fields.number("row_s", least=0.0),
+        request_s=_seconds(fields, "request_s"),
+        bytes_per_s=fields.number("bytes_per_s", least=1.0, most=1e15),
+        row_s=_seconds(fields, "row_s"),
     )
 
 
@@ -236,8 +287,8 @@ def _decode(fields: JsonFields) -> DecodeProfile:
     if not all(key.isascii() and key.isdigit() and len(key) < 3 for key in weight_s.keys()):
         raise ProfileError(f"{fields.where}: weight_s must be keyed by bits")
     return DecodeProfile(
-        shard_s=fields.number("shard_s", least=0.0),
-        weight_s={int(key): weight_s.number(key, least=0.0) for key in weight_s.keys()},
+        shard_s=_seconds(fields, "shard_s"),
+        weight_s={int(key): _seconds(weight_s, key) for key in weight_s.keys()},
     )
 
 
@@ -246,11 +297,26 @@ def _compute(fields: JsonFields) -> ComputeProfile:
     terms = {key: graphs.numbers(key) for key in graphs.keys()}
     if any(len(found) != COMPUTE_TERMS for found in terms.values()):
         raise ProfileError(f"{fields.where}: compute needs {COMPUTE_TERMS} terms per graph")
+    for key, found in terms.items():
+        if not all(_is_plausible(cost) for cost in found):
+            raise graphs.fail(key, _PLAUSIBLE)
     return ComputeProfile(terms)
 
 
+def _seconds(fields: JsonFields, key: str) -> float:
+    """Seconds of one piece of work: nothing, or what a machine may take."""
+    found = fields.number(key)
+    if not _is_plausible(found):
+        raise fields.fail(key, _PLAUSIBLE)
+    return found
+
+
+def _is_plausible(seconds: float) -> bool:
+    return seconds == 0.0 or _LEAST_S <= seconds <= _MOST_S
+
+
 _LANE_PARSERS: Mapping[str, Callable[[JsonFields], LaneProfile]] = {
-    STORAGE: _storage,
+    STORAGE: read_storage,
     DECODE: _decode,
     COMPUTE: _compute,
 }

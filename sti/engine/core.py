@@ -2,7 +2,7 @@
 
 In: an open pack, a target, options, texts. Out: ``Result``. Owns the back end, the lanes, the plans
 and the tokenizer, from opening to closing. Texts are checked in ``inputs``, plans chosen and held
-in ``plan_store``, answers made in ``answers``; what runs is in ``sti.pipeline``.
+in ``current_plans``, answers made in ``answers``; what runs is in ``sti.pipeline``.
 """
 
 from __future__ import annotations
@@ -13,23 +13,29 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
 from sti.device.lanes import COMPUTE
+from sti.engine.current_plans import CurrentPlans
+from sti.engine.health import Health
 from sti.engine.inputs import Batch, check_room, check_texts
+from sti.engine.machine import Machine
 from sti.engine.options import EngineOptions
-from sti.engine.plan_store import CurrentPlans, ProfileSource
 from sti.engine.results import Result, make_result
 from sti.engine.targets import TargetSpec
 from sti.errors import ClosedError, PackCorruptError, RunError
+from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.runner import Mode, Runner
 from sti.pipeline.trace import PLAN, TOKENIZE, Recorder
+from sti.planning.plan import Plan
 from sti.text.encoding import Encoding, Text
+from sti.units import format_size
 
 
 class EngineCore:
@@ -51,27 +57,52 @@ class EngineCore:
             from sti.pack.verify import verify_content  # rarely asked for
 
             verify_content(reader)
-        self._adapt = options.may_adapt(reader.manifest.task)
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
+        self.plans_once = not options.may_differ(reader.manifest.task)
+        """Whether plans for all lengths are one, so that a batch may be late under its plan."""
         self.closed = False
         self._untold: list[str] = []
+        self._told: set[tuple[Workload, Workload]] = set()
+        """For which sizes it was said that a pinned plan was made for another one."""
         self._lock = threading.RLock()
         self._process = os.getpid()
         backend = OrtBackend(reader, lanes=self.threads)
-        self.profiles = ProfileSource(reader, backend, options, threads=self.threads)
+        self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
         self._forgotten = weakref.finalize(self, _end_forgotten, self.runner, reader.path)
         self._forgotten.atexit = False
-        self.plans = CurrentPlans(reader, self.profiles, self.runner)
+        self.plans = CurrentPlans(reader, self.machine, self.runner, options)
         try:
             # First what lets the preload buffer fill while sessions and tokenizer are made.
-            opening = self.plans.aim(target)
+            opening = self.aim(target)
             backend.prepare({step.variant for step in opening.steps})
             self._tokenizer = pack_tokenizer(reader)
         except BaseException:
             self.close()
             raise
+
+    def aim(self, target: TargetSpec) -> Plan:
+        """Plan for another target from now on; tell where it preloads more than there is.
+
+        Returns:
+            The plan to prepare for.
+
+        Raises:
+            InfeasibleError, PlanError, InputError: as ``CurrentPlans.aim``.
+        """
+        with self._lock:
+            plan = self.plans.aim(target)
+        asked = plan.target.preload_bytes
+        whole = asked and sum(group.length for group in self.reader.manifest.groups)
+        if asked > whole:
+            held = sum(step.preload_bytes for step in plan.steps)
+            self.options.notify(
+                f"a preload of {format_size(asked)} is more than there is: at most "
+                f"{format_size(whole)} of the pack can be held, and its plan for "
+                f"{plan.workload.words} holds {format_size(held)}"
+            )
+        return plan
 
     def close(self) -> None:
         """End the threads and give back memory and descriptors. Idempotent, thread-safe."""
@@ -79,6 +110,7 @@ class EngineCore:
             if not self.closed:
                 self.closed = True
                 self._forgotten.detach()
+                self.machine.save()
                 self.runner.close()
                 self.reader.close()
 
@@ -105,30 +137,74 @@ class EngineCore:
         with self.use():
             return [self._tokenizer.encode_text(text) for text in texts]
 
+    def encode(self, text: Text) -> Encoding:
+        """The tokens of a text that was checked."""
+        with self.use():
+            return self._tokenizer.encode_text(text)
+
     def run(self, texts: Sequence[Text], mode: Mode) -> Result:
-        """Plan for the texts, run them, and let the preload buffer follow; as ``Engine.run``."""
-        arrived = perf_counter()
+        """Answer texts as one batch; as ``Engine.run`` where there is no latency."""
+        with self.use():
+            arrived = perf_counter()
+            batch = Batch(texts, self.tokenize(texts))
+            return self.answer(batch, mode, tokenize_s=perf_counter() - arrived)
+
+    def answer(self, batch: Batch, mode: Mode, *, tokenize_s: float, plan_s: float = 0.0) -> Result:
+        """Plan for a batch, run it, and let the preload buffer follow.
+
+        Args:
+            tokenize_s, plan_s: seconds that were spent on the batch before, which count.
+        """
+        tokenized = perf_counter() - plan_s
+        arrived = tokenized - tokenize_s
         manifest = self.reader.manifest
         with self.use():
-            batch = Batch(texts, self.tokenize(texts))
             check_room(batch, manifest.dimensions.hidden)
             recorder = Recorder(arrived)
-            tokenized = perf_counter()
             recorder.add(COMPUTE, TOKENIZE, arrived, tokenized)
-            prepared = self.plans.plan_for(batch=len(texts), tokens=batch.mean_tokens)
+            prepared = self.plans.plan_for(
+                batch=len(batch.texts), tokens=batch.mean_tokens, running=True
+            )
             recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
-            plan, jobs = prepared
+            plan, jobs = prepared.plan, prepared.jobs
+            self._tell_longer(plan, batch)
+            # A plan that was given is run as it is, so that it gives its answer again.
+            due, given = None, self.plans.target.plan is not None
+            if plan.target.latency_s is not None and not given:
+                due = arrived + plan.target.latency_s
+            adapt = self.options.adaptation(manifest.task, due, plan.target.floor)
             with self._watching() as notices:
                 outcome = self.runner.run(
-                    jobs, plan, batch.encodings, mode=mode, recorder=recorder, adapt=self._adapt
+                    jobs, plan, batch.encodings, mode=mode, recorder=recorder, adapt=adapt
                 )
-            total_s = perf_counter() - arrived
+            ended = perf_counter()
             result = make_result(
-                manifest, batch, plan, outcome, total_s=total_s, notices=tuple(notices)
+                manifest, batch, plan, outcome, total_s=ended - arrived, notices=tuple(notices)
             )
             notices.clear()
+            told = self.plans.told_of(prepared)
+            if mode == "planned":
+                run_s = ended - arrived - result.timing.plan_s
+                told += self.plans.learn(prepared, result, run_s)
+            result = replace(result, notices=(*result.notices, *told))
             self.plans.hold(prepared)
         return result
+
+    def health(self) -> Health:
+        """How runs under the current target went."""
+        with self.use():
+            return self.plans.health()
+
+    def _tell_longer(self, plan: Plan, batch: Batch) -> None:
+        """Say once for each size that texts are longer than a pinned plan was made for."""
+        if self.plans.target.plan is not None:
+            from sti.engine.pinned_plan import longer_than_planned  # few targets bring a plan
+
+            most = self.reader.manifest.dimensions.max_tokens
+            found = longer_than_planned(plan, batch, most=most)
+            if found is not None and (plan.workload, found[0]) not in self._told:
+                self._told.add((plan.workload, found[0]))
+                self._untold.append(found[1])
 
     @contextmanager
     def _watching(self) -> Iterator[list[str]]:

@@ -7,17 +7,20 @@ In: a pack's path, a target, texts. Out: ``Result``, or plain answers. The publi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from sti.arrays import Float32Array
 from sti.device.profile import DeviceProfile
 from sti.engine.answers import Label, TextSpan, Value
+from sti.engine.batches import Batches
 from sti.engine.core import EngineCore
+from sti.engine.health import Health
 from sti.engine.inputs import check_task
 from sti.engine.options import EngineOptions
-from sti.engine.results import Result, describe_downgrades
+from sti.engine.result_warnings import warnings_of
+from sti.engine.results import Result
 from sti.engine.targets import TargetSpec, resolve
 from sti.errors import InputError, StiWarning
 from sti.model.manifest import Manifest
@@ -47,6 +50,7 @@ class Engine:
     def __init__(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
         try:
             self._core = EngineCore(reader, target, options)
+            self._batches = Batches(self._core)
         except BaseException:
             reader.close()
             raise
@@ -59,6 +63,8 @@ class Engine:
         *,
         latency: str | timedelta | None = None,
         preload: str | None = None,
+        quantile: str | None = None,
+        floor: str | None = None,
         fidelity: int | None = None,
         plan: Plan | str | Path | None = None,
         config: str | Path | None = None,
@@ -66,6 +72,8 @@ class Engine:
         verify: bool = False,
         strict: bool = False,
         comparable: bool = True,
+        tokens: int | None = None,
+        adapt: bool = True,
         profile: DeviceProfile | None = None,
         storage: Reader | None = None,
         notify: Callable[[str], None] | None = None,
@@ -77,16 +85,24 @@ class Engine:
         Args:
             path: the pack.
             target: what to aim at, or the name of a target in ``config``.
-            latency, preload, fidelity, plan: as ``TargetSpec`` takes them; they override
-            ``target``.
+            latency, preload, quantile, floor, fidelity, plan: as ``TargetSpec`` takes them; they
+                override ``target``.
             config: the ``sti.toml`` that names targets; None: the one in the working directory,
                 else the user's.
             threads: compute threads; None: chosen for this machine.
             verify: compare the whole pack with its SHA-256 now, which reads all of it. (Every read
                 of every run is compared with a checksum anyway.)
             strict: fail where a damaged plane could be left out.
-            comparable: for embedding packs: fail there as well, because vectors of another fidelity
-                compare less well with those of the plan.
+            comparable: for embedding packs: one plan for texts of every length, which does not
+                change, and fail where a damaged plane could be left out: vectors of other
+                submodels or fidelities compare less well. False: plan for every length, and as the
+                machine changes, as for other tasks.
+            tokens: of the text that this one plan is made for; None: 128. Shorter texts take less
+                time; longer ones run under it as well, and may be late.
+            adapt: let plans follow what runs show of the machine and, while a run is under way,
+                leave out planes that would come too late for the latency. False: plans are made
+                from the device profile alone, and run exactly. Plans of comparable embeddings
+                never change.
             profile: what this machine can do; None: the cached profile, measured if there is none.
             storage: what slice groups and token embeddings are read from, closed with the engine
                 once that is open; None: the pack's own file. Needs a ``profile`` of it
@@ -100,13 +116,22 @@ class Engine:
             InputError, ConfigError: arguments that cannot be used.
             InfeasibleError: the target cannot be met; says which limit, and by how much.
         """
-        given = TargetSpec(latency=latency, preload=preload, fidelity=fidelity, plan=plan)
+        given = TargetSpec(
+            latency=latency,
+            preload=preload,
+            quantile=quantile,
+            floor=floor,
+            fidelity=fidelity,
+            plan=plan,
+        )
         aim = resolve(target, given, config=config)
         options = EngineOptions(
             threads=threads,
             verify=verify,
             strict=strict,
             comparable=comparable,
+            tokens=tokens,
+            adapt=adapt,
             profile=profile,
             storage=storage,
             notify=notify or log_notice,
@@ -191,7 +216,7 @@ class Engine:
     def profile(self) -> DeviceProfile:
         """What this machine can do; measured and cached when first asked for."""
         with self._core.use():
-            return self._core.profiles.get()
+            return self._core.machine.speeds.profile
 
     def set_target(
         self,
@@ -199,6 +224,8 @@ class Engine:
         *,
         latency: str | timedelta | None = None,
         preload: str | None = None,
+        quantile: str | None = None,
+        floor: str | None = None,
         fidelity: int | None = None,
         plan: Plan | str | Path | None = None,
     ) -> None:
@@ -208,10 +235,17 @@ class Engine:
         name is looked up in the ``config`` given there. Errors leave the engine as it was.
         """
         config = self._core.options.config if isinstance(target, str) else None
-        given = TargetSpec(latency=latency, preload=preload, fidelity=fidelity, plan=plan)
+        given = TargetSpec(
+            latency=latency,
+            preload=preload,
+            quantile=quantile,
+            floor=floor,
+            fidelity=fidelity,
+            plan=plan,
+        )
         aim = resolve(target, given, config=config)
         with self._core.use():
-            self._core.plans.aim(aim)
+            self._core.aim(aim)
 
     def preloaded(self, timeout_s: float | None = None) -> bool:
         """Wait until the preload buffer is filled; False if it is not within ``timeout_s``."""
@@ -220,13 +254,16 @@ class Engine:
     def plan_for(self, *, tokens: int, batch: int = 1) -> Plan:
         """The plan a batch of ``batch`` sentences of ``tokens`` tokens would run under.
 
-        The first run of every bucket of lengths makes its plan, which can cost it a few
-        milliseconds if the pack has many submodels; call this first to avoid that.
+        Later runs may be under another one, as the machine changes.
         """
         if tokens < 2 or batch < 1:
             raise InputError("a workload has at least 1 sentence of at least 2 tokens")
         with self._core.use():
             return self._core.plans.plan_for(batch=batch, tokens=tokens)[0]
+
+    def health(self) -> Health:
+        """How runs have kept the target since the engine was opened or aimed at another one."""
+        return self._core.health()
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
         """The tokens of each text, as a run sees them; ``truncated`` tells which were cut.
@@ -237,46 +274,80 @@ class Engine:
         return self._core.tokenize(texts)
 
     def run(self, texts: Sequence[Text], *, mode: Mode = "planned") -> Result:
-        """Answer a batch of texts (or of pairs, as tuples).
+        """Answer texts (or pairs, as tuples) together.
+
+        A latency holds for each answer: several texts are answered in as many batches as that takes
+        (as ``stream`` cuts them), each in time and none at the expense of quality. The result has a
+        part for each batch (``Result.parts``). Without a latency all texts are one batch.
 
         Args:
             texts: at least one; none may be empty. Texts that are too long are cut, with a warning.
             mode: ``"sequential"`` runs one lane after the other, with the same result to the bit.
 
         Where a plane above the lowest is damaged, the run answers at the fidelity below, warns, and
-        says so in the result (not with ``strict``, nor for comparable embeddings).
+        says so in the result (not with ``strict``, nor for comparable embeddings). Planes that
+        would come too late for the latency are left out in the same way, without a warning
+        (``adapt``).
 
         Returns:
             The answers in the order of ``texts``, with timing and the plan as used.
 
         Raises:
             InputError: no texts, an empty text, or not a sequence of texts.
-            InfeasibleError: the target cannot be met for this many tokens, or memory does not hold
-                so many texts at once.
+            InfeasibleError: the target cannot be met for a text of so many tokens, or memory does
+                not hold so many texts at once.
             StorageError, BackendError, PackCorruptError: storage or computation failed, or the pack
                 is damaged or was changed since it was opened; the engine stays usable.
             ClosedError: the engine was closed.
         """
-        if mode not in get_args(Mode):
-            raise InputError(f"mode must be one of {', '.join(get_args(Mode))}; found {mode!r:.40}")
+        _check_mode(mode)
         return self._answer(texts, mode)
+
+    def stream(self, texts: Iterable[Text], *, mode: Mode = "planned") -> Iterator[Result]:
+        """Answer texts (or pairs) as they come, in batches, in bounded memory.
+
+        A batch is a few neighbouring texts. With a latency it is as many as are answered within it,
+        from when the batch begins, without losing quality over a text alone; often that is one.
+        Without a latency it is up to 32. A batch begins when its texts are there, so texts that
+        come slowly are better given to ``run`` one by one.
+
+        Args:
+            texts: any iterable; no more is taken from it than the next batch needs.
+            mode: as for ``run``.
+
+        Returns:
+            An iterator over the results of the batches, in order: ``Result.texts`` are the texts
+            that each answers. Other calls, and other targets, may come between two of them. What
+            is to be warned of (as by ``run``) is so once, at the line that takes the result.
+
+        Raises:
+            InputError: ``texts`` is no iterable of texts.
+            StiError: as ``run``, from the iterator, when the texts before were answered. So is
+                what ``texts`` raises. The iterator has ended then; the engine stays usable.
+        """
+        _check_mode(mode)
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise InputError(f"texts must be an iterable of texts; found {texts!r:.60}")
+        return self._streamed(texts, mode)
+
+    def _streamed(self, texts: Iterable[Text], mode: Mode) -> Iterator[Result]:
+        told: set[str] = set()
+        for result in self._batches.results(texts, mode):
+            for kind, warning in self._warnings(result):
+                if kind not in told:
+                    told.add(kind)
+                    warnings.warn(warning, StiWarning, stacklevel=2)
+            yield result
 
     def _answer(self, texts: Sequence[Text], mode: Mode = "planned") -> Result:
         """Run, and warn of damage and of texts that were cut, at the line that called."""
-        result = self._core.run(texts, mode)
-        for notice in result.notices:
-            warnings.warn(notice, StiWarning, stacklevel=3)
-        if result.downgrades:
-            notice = describe_downgrades(result.downgrades, result.quality)
-            warnings.warn(f"{self._core.reader.path}: {notice}", StiWarning, stacklevel=3)
-        if result.truncated:
-            warnings.warn(
-                f"{result.truncated} of {len(texts)} texts were cut to {self.max_tokens} tokens, "
-                "the most this model takes",
-                StiWarning,
-                stacklevel=3,
-            )
+        result = self._batches.run(texts, mode)
+        for _, warning in self._warnings(result):
+            warnings.warn(warning, StiWarning, stacklevel=3)
         return result
+
+    def _warnings(self, result: Result) -> Iterator[tuple[str, str]]:
+        return warnings_of(result, path=self._core.reader.path, max_tokens=self.max_tokens)
 
     def embed(self, texts: Sequence[Text]) -> Float32Array:
         """Sentence embeddings, float32 ``[n, dimension]``; a new array."""
@@ -303,3 +374,8 @@ class Engine:
         """For each text its labelled spans, in order."""
         check_task(self._core.reader.path, self.task, "tag")
         return [list(row) for row in self._answer(texts).spans]
+
+
+def _check_mode(mode: Mode) -> None:
+    if mode not in get_args(Mode):
+        raise InputError(f"mode must be one of {', '.join(get_args(Mode))}; found {mode!r:.40}")

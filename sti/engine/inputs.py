@@ -63,19 +63,28 @@ def check_texts(texts: Sequence[Text], *, pairs: bool) -> None:
     if not texts:
         raise InputError("no texts were given")
     for index, text in enumerate(texts):
-        parts = text if isinstance(text, tuple) else (text, text)
-        if len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-            raise InputError(f"text {index} must be a text or a pair of texts, found {text!r:.60}")
-        if isinstance(text, tuple) and not pairs:
-            raise InputError(f"text {index} is a pair; this pack labels single texts")
-        if not all(part.strip() for part in parts):
-            raise InputError(f"text {index} is empty; leave it out")
-        try:
-            "".join(parts).encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"text {index} is not valid Unicode: it contains a lone surrogate"
-            ) from error
+        check_text(index, text, pairs=pairs)
+
+
+def check_text(index: int, text: Text, *, pairs: bool) -> None:
+    """Refuse what is no text, or cannot be used as one; names it by its ``index``.
+
+    Raises:
+        InputError: as ``check_texts``.
+    """
+    parts = text if isinstance(text, tuple) else (text, text)
+    if len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+        raise InputError(f"text {index} must be a text or a pair of texts, found {text!r:.60}")
+    if isinstance(text, tuple) and not pairs:
+        raise InputError(f"text {index} is a pair; this pack labels single texts")
+    if not all(part.strip() for part in parts):
+        raise InputError(f"text {index} is empty; leave it out")
+    try:
+        "".join(parts).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"text {index} is not valid Unicode: it contains a lone surrogate"
+        ) from error
 
 
 def check_task(path: Path, task: str, method: str) -> None:

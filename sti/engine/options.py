@@ -9,6 +9,7 @@ from sti.device.host import check_threads
 from sti.device.profile import DeviceProfile
 from sti.errors import InputError
 from sti.notices import Notify, log_notice
+from sti.planning.downgrade import AS_PLANNED, Adapt
 from sti.storage.reader import Reader
 
 
@@ -20,6 +21,8 @@ class EngineOptions(NamedTuple):
     verify: bool = False
     strict: bool = False
     comparable: bool = True
+    tokens: int | None = None
+    adapt: bool = True
     profile: DeviceProfile | None = None
     storage: Reader | None = None
     """Closed with the engine."""
@@ -29,9 +32,15 @@ class EngineOptions(NamedTuple):
     check: bool = True
     """Compare what is read with its checksum. Benchmarks alone go without, to price it."""
 
-    def may_adapt(self, task: str) -> bool:
-        """Whether a run of such a pack may answer with less than its plan."""
-        return not self.strict and (task != "embedding" or not self.comparable)
+    def may_differ(self, task: str) -> bool:
+        """Whether plans of such a pack may differ with the length of texts, and change."""
+        return task != "embedding" or not self.comparable
+
+    def adaptation(self, task: str, due: float | None, floor: float) -> Adapt:
+        """What a run of such a pack may leave out, whose answer is due at ``perf_counter`` time."""
+        if self.strict or not self.may_differ(task):
+            return AS_PLANNED
+        return Adapt(damaged=True, deadline=due if self.adapt else None, floor=floor)
 
     def validate(self) -> None:
         """Refuse what cannot be used.
@@ -41,6 +50,8 @@ class EngineOptions(NamedTuple):
                 value of the wrong type.
         """
         check_threads(self.threads)
+        if self.tokens is not None and not (type(self.tokens) is int and self.tokens >= 2):
+            raise InputError(f"tokens must be a number of at least 2; found {self.tokens!r:.60}")
         if not isinstance(self.profile, DeviceProfile | None):
             raise InputError(f"profile must be a DeviceProfile; found {self.profile!r:.60}")
         if not callable(self.notify):

@@ -1,66 +1,53 @@
-"""Chooses each workload's plan (planned, uniform, pinned or remembered), and what to preload.
+"""The plans of one target, with the jobs of their steps.
 
-In: what the caller asked for (``TargetSpec``), the pack's manifest, a source of the device profile.
-Out: plans and their step jobs; and what the preload buffer should hold for the next run (the last
-plan's leading steps). What the planner made is remembered between runs
-(``sti.calibration.cache``): on a small machine planning can take longer than answering. Every
-target gets a ``PlanStore`` of its own, so that an infeasible one leaves the engine unchanged. Not
-thread-safe.
+In: what the caller asked for (``TargetSpec``), the pack, the machine. Out: plans and their step
+jobs, from one of three sources: plans that change with the machine (``elastic_plans``), plans that
+stay (``fixed_plans``), or the one that was given. Every target gets a ``PlanStore`` of its own, so
+that an infeasible one leaves the engine unchanged. Not thread-safe.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
-from sti.backend.interface import Backend
-from sti.calibration.cache import Cache
-from sti.calibration.calibrate import load_or_measure
-from sti.device import host
-from sti.device.lanes import shared
 from sti.device.memory_limit import check_memory
-from sti.device.profile import DeviceProfile
+from sti.engine.fixed_plans import ComparableMaker, FixedPlans, PinnedPlan, UniformMaker
+from sti.engine.machine import Machine
 from sti.engine.options import EngineOptions
+from sti.engine.prepared import Chosen, PreparedPlan
 from sti.engine.targets import TargetSpec
-from sti.errors import InfeasibleError, PlanError
+from sti.errors import InfeasibleError, InputError
 from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
-from sti.pipeline.runner import Runner
-from sti.planning.check import check_plan
-from sti.planning.lane_threads import usual_threads
-from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanRequest, PlanStep
+from sti.planning.plan import PlanStep
 from sti.planning.step_jobs import StepJob, prepare_step
-from sti.version import __version__
+
+if TYPE_CHECKING:
+    from sti.planning.pricing import PriceList
 
 _OPENING_TOKENS = 32
+_MOST_JOBS = 4096
+"""Jobs of steps that are kept; more than any pack has in all of the plans it is likely to use."""
 
-PreparedPlan = tuple[Plan, tuple[StepJob, ...]]
 
+class _Source(Protocol):
+    """Where the plans of a target come from."""
 
-class ProfileSource:
-    """The device profile of one engine: given, or measured when it is first asked for.
+    @property
+    def replans(self) -> int:
+        """How often a workload went over to another plan."""
 
-    Not thread-safe, and not to be asked while ``backend`` computes.
-    """
+    @property
+    def changes(self) -> bool:
+        """Whether plans follow the machine."""
 
-    def __init__(
-        self, reader: PackReader, backend: Backend, options: EngineOptions, *, threads: int
-    ) -> None:
-        self._reader, self._backend, self.notify = reader, backend, options.notify
-        self.variants = backend.variants
-        """How products may be computed where no profile says it."""
-        self.threads = threads
-        """Compute threads in use; the profile is one for this many."""
-        self.known = options.profile
-        """The profile, if there is one already."""
+    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> Chosen:
+        """The plan for a run of this workload now."""
 
-    def get(self) -> DeviceProfile:
-        """The profile, from the cache or measured if need be."""
-        if self.known is None:
-            self.known = load_or_measure(
-                self._reader, self._backend, threads=self.threads, notify=self.notify
-            )
-        return self.known
+    def price_ahead(self, workload: Workload) -> None:
+        """Make ready for a run of this workload, where plans follow the machine."""
 
 
 class PlanStore:
@@ -69,42 +56,72 @@ class PlanStore:
     Args:
         reader: the pack.
         target: what the caller asked for.
-        profiles: the device profile, and the compute threads in use.
+        machine: what it is to run on.
+        options: whether plans may differ with the length of texts.
+        prices: gives a list of the pack's staircases up to an expected loss, to be priced.
 
     Raises:
         InfeasibleError: the preload buffer is larger than memory allows.
+        InputError: a floor is asked for, and the pack does not state its quality.
         PlanError: a pinned plan cannot be read or does not fit the pack.
     """
 
-    def __init__(self, reader: PackReader, target: TargetSpec, profiles: ProfileSource) -> None:
+    def __init__(
+        self,
+        reader: PackReader,
+        target: TargetSpec,
+        machine: Machine,
+        options: EngineOptions,
+        prices: Callable[[float], PriceList],
+    ) -> None:
         self.target = target
         """What the caller asked for."""
         self._reader = reader
-        self._profiles = profiles
-        self._made: dict[Workload, PreparedPlan] = {}
         self._jobs: dict[tuple[PlanStep, int], StepJob] = {}
-        self._limits = target.limits()
-        _check_preload(self._limits.preload_bytes)
-        self._pinned = None
-        if target.plan is not None:
-            from sti.engine.pinned_plan import read_plan  # few targets bring a plan
+        self.limits = target.limits()
+        """What it comes to."""
+        _check_preload(self.limits.preload_bytes)
+        if self.limits.floor_is_limit and reader.manifest.quality is None:
+            raise InputError(
+                f"{reader.path}: the pack does not state its quality, so no floor can be kept; "
+                "leave the floor out, or measure it with `sti-shard rank`"
+            )
+        self._source = self._source_of(target, machine, options, prices)
 
-            pinned = read_plan(target.plan, reader.manifest, reader.pack_id)
-            self._pinned = _with_threads(pinned, profiles)
-            _check_preload(self._pinned.target.preload_bytes)
+    @property
+    def replans(self) -> int:
+        """How often a workload went over to another plan."""
+        return self._source.replans
 
-    def plan_for(self, *, batch: int, tokens: int) -> PreparedPlan:
+    @property
+    def changes(self) -> bool:
+        """Whether plans are picked to keep a latency, and may change."""
+        return self._source.changes and self.limits.latency_s is not None
+
+    def price_ahead(self) -> Iterator[None]:
+        """Make ready, step by step, for texts of every length; on whichever thread goes on."""
+        most = self._reader.manifest.dimensions.max_tokens
+        for tokens in sorted({min(tokens, most) for tokens in TOKEN_BUCKETS}):
+            self._source.price_ahead(Workload(1, tokens))
+            yield
+
+    def plan_for(self, *, batch: int, tokens: int, running: bool = False) -> PreparedPlan:
         """The plan for ``batch`` sentences of ``tokens`` tokens, and its jobs.
+
+        Args:
+            running: it is for a run now, which takes longer where it is the first one.
 
         Raises:
             InfeasibleError: the target cannot be met for them.
         """
         workload = bucket(batch, tokens, most=self._reader.manifest.dimensions.max_tokens)
-        if workload not in self._made:
-            plan = self._make(workload)
-            jobs = tuple(self._job(item, plan.width) for item in plan.steps)
-            self._made[workload] = plan, jobs
-        return self._made[workload]
+        plan, basis, notice = self._source.prepare(
+            workload, Workload(batch, tokens), running=running
+        )
+        if len(self._jobs) > _MOST_JOBS:
+            self._jobs.clear()
+        jobs = tuple(self._job(item, plan.width) for item in plan.steps)
+        return PreparedPlan(plan, jobs, basis, notice)
 
     def opening(self) -> PreparedPlan:
         """The plan to prepare for before any text is known: one sentence of usual length.
@@ -115,8 +132,10 @@ class PlanStore:
         most = self._reader.manifest.dimensions.max_tokens
         try:
             return self.plan_for(batch=1, tokens=min(_OPENING_TOKENS, most))
-        except InfeasibleError:
-            return self.plan_for(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
+        except InfeasibleError as error:
+            with suppress(InfeasibleError):
+                return self.plan_for(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
+            raise error from None  # it speaks of texts as they are
 
     def _job(self, item: PlanStep, width: int) -> StepJob:
         """A step's job; plans for different workloads share those they have in common."""
@@ -127,125 +146,30 @@ class PlanStore:
             self._jobs[key] = prepare_step(item, group, offset, width=width)
         return self._jobs[key]
 
-    def _make(self, workload: Workload) -> Plan:
-        if self._pinned is not None:
-            return self._pinned
-        if self.target.fidelity is not None:
-            return self._uniform(workload, self.target.fidelity)
-        return self._planned(workload)
+    def _source_of(
+        self,
+        target: TargetSpec,
+        machine: Machine,
+        options: EngineOptions,
+        prices: Callable[[float], PriceList],
+    ) -> _Source:
+        reader, limits = self._reader, self.limits
+        if target.plan is not None:
+            from sti.engine.pinned_plan import read_plan  # few targets bring a plan
 
-    def _planned(self, workload: Workload) -> Plan:
-        """The planner's choice, remembered or made now."""
-        reader, profile = self._reader, self._profiles.get()
-        key = {
-            "plan": [PLAN_VERSION, PLANNING],
-            "version": __version__,
-            "pack": reader.pack_id,
-            "profile": profile.to_json(),
-            "workload": workload._asdict(),
-            "target": self._limits._asdict(),
-        }
-        cache = Cache()
-        plan = cache.load_plan(key)
-        if plan is not None and (plan.workload, plan.target) == (workload, self._limits):
-            with suppress(PlanError):  # a file that was changed: plan again
-                check_plan(plan, reader.manifest, reader.pack_id, where="cached plan")
-                return plan
-        # Most starts find their plan, and need none of this.
-        from sti.planning.planner import make_plan
+            pinned = read_plan(target.plan, reader.manifest, reader.pack_id)
+            self.limits = pinned.target
+            _check_preload(self.limits.preload_bytes)
+            return PinnedPlan(pinned, machine)
+        if target.fidelity is not None:
+            make = UniformMaker(reader, limits, machine, target.fidelity)
+            return FixedPlans(reader.manifest, machine, make)
+        if not options.may_differ(reader.manifest.task):
+            one = ComparableMaker(reader, limits, machine, options.tokens)
+            return FixedPlans(reader.manifest, machine, one)
+        from sti.engine.elastic_plans import ElasticPlans  # embeddings need no prices
 
-        plan = make_plan(
-            PlanRequest(reader.manifest, reader.pack_id, workload, self._limits), profile
-        )
-        cache.store_plan(key, plan)
-        return plan
-
-    def _uniform(self, workload: Workload, bits: int) -> Plan:
-        """Every shard at ``bits``; measures the machine only where a latency has to be kept."""
-        timed = self._limits.latency_s is not None
-        profile = self._profiles.get() if timed else self._profiles.known
-        from sti.planning.uniform import uniform_plan  # not needed by planned targets
-
-        manifest = self._reader.manifest
-        usual = usual_threads(
-            manifest, workload.tokens, compute=self._profiles.threads, cores=host.core_count()
-        )
-        plan = uniform_plan(
-            PlanRequest(manifest, self._reader.pack_id, workload, self._limits),
-            bits=bits,
-            profile=profile,
-            threads=usual if profile is None else None,
-            variants=self._profiles.variants if profile is None else None,
-        )
-        if profile is not None and timed:
-            from sti.engine.pinned_plan import check_in_time
-
-            check_in_time(plan, profile, bits)
-        return plan
-
-
-class CurrentPlans:
-    """The plans of the target an engine aims at now, and the preload buffer that follows them.
-
-    Args:
-        reader: the pack.
-        profiles: the device profile.
-        runner: has the preload buffer.
-    """
-
-    def __init__(self, reader: PackReader, profiles: ProfileSource, runner: Runner) -> None:
-        self._reader, self._profiles, self._runner = reader, profiles, runner
-        self._held: Plan | None = None
-        self._store: PlanStore | None = None
-
-    def aim(self, target: TargetSpec) -> Plan:
-        """Plan for another target from now on; begins to fill the preload buffer.
-
-        Returns:
-            The plan to prepare for.
-
-        Raises:
-            InfeasibleError, PlanError, InputError: as ``PlanStore``; everything is as it was.
-        """
-        store = PlanStore(self._reader, target, self._profiles)
-        prepared = store.opening()
-        self.hold(prepared)
-        self._store = store
-        return prepared[0]
-
-    @property
-    def target(self) -> TargetSpec:
-        """What is aimed at."""
-        return self._current.target
-
-    def plan_for(self, *, batch: int, tokens: int) -> PreparedPlan:
-        """As ``PlanStore.plan_for``, for the current target."""
-        return self._current.plan_for(batch=batch, tokens=tokens)
-
-    def hold(self, prepared: PreparedPlan) -> None:
-        """Let the preload buffer follow a plan, if that changes anything."""
-        plan, jobs = prepared
-        wanted = plan.target.preload_bytes or self._held is not None
-        if wanted and (plan is not self._held or self._runner.hold_failed):
-            self._held = plan
-            self._runner.hold(jobs, plan)
-
-    @property
-    def _current(self) -> PlanStore:
-        assert self._store is not None, "nothing was aimed at"
-        return self._store
-
-
-def _with_threads(plan: Plan, profiles: ProfileSource) -> Plan:
-    """The plan on at most the engine's threads, which changes no answer; told where it is fewer."""
-    wanted, most = plan.threads.compute, profiles.threads
-    if wanted <= most:
-        return plan
-    profiles.notify(
-        f"the plan computes on {wanted} threads and this engine on {most}: it takes longer than "
-        f"predicted; open it with threads={wanted} (--threads {wanted})"
-    )
-    return replace(plan, threads=shared(most), predicted=None)
+        return ElasticPlans(reader, limits, machine, prices)
 
 
 def _check_preload(preload_bytes: int) -> None:

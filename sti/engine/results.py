@@ -1,14 +1,14 @@
-"""What a run answers and what it cost.
+"""What a call answers and what it cost.
 
 In: a run's outcome, its batch and its plan. Out: ``Result``, which gives its own JSON. Knows
-nothing of files, planning or threads; the answers themselves are made in ``sti.engine.answers``.
+nothing of files, planning or threads; the answers themselves are made in ``sti.engine.answers``,
+and the results of several batches become one in ``sti.engine.merging``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from sti.arrays import Float32Array
 from sti.engine.answers import (
@@ -23,102 +23,93 @@ from sti.engine.answers import (
     make_answer,
 )
 from sti.engine.inputs import Batch
+from sti.engine.timing import Timing
 from sti.errors import InputError
 from sti.model.manifest import Manifest
 from sti.model.quality import Estimate
+from sti.model.workload import Workload, bucket
 from sti.pipeline.runner import Outcome
-from sti.pipeline.trace import PLAN, Trace
+from sti.pipeline.trace import Trace
 from sti.planning.downgrade import Downgrade, downgraded
 from sti.planning.expected_loss import expected_loss
 from sti.planning.plan import Plan
-from sti.planning.span import Span, busy_s
-from sti.report.wording import show_metric
+from sti.text.encoding import Text
 from sti.units import format_size
 
 AnswerT = TypeVar("AnswerT", EmbeddingAnswer, ClassAnswer, ValueAnswer, SpanAnswer)
 
 
-class Timing(NamedTuple):
-    """What a call took, in seconds. Lanes overlap, so they add up to more than the total."""
-
-    total_s: float
-    """From texts in to answers out."""
-    plan_s: float
-    """Making the plan, for the first texts of their length."""
-    stall_s: float
-    """The calling thread having nothing to do, from the embedding of the texts on."""
-    lanes: Mapping[str, tuple[Span, ...]]
-    """Lane to its work, in order: ``storage``, ``decode`` and ``compute``, and those of further
-    threads that share the steps, ``decode 1``, ``compute 1`` and so on."""
-
-    @property
-    def busy_s(self) -> dict[str, float]:
-        """Lane to the seconds in which it worked, planning aside."""
-        return {
-            lane: busy_s(span for span in spans if span.name != PLAN)
-            for lane, spans in self.lanes.items()
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; seconds, to the microsecond."""
-        return {
-            "total_s": round(self.total_s, 6),
-            "plan_s": round(self.plan_s, 6),
-            "stall_s": round(self.stall_s, 6),
-            "busy_s": {lane: round(busy, 6) for lane, busy in self.busy_s.items()},
-            "lanes": {
-                lane: [
-                    {
-                        "name": span.name,
-                        "start_s": round(span.start_s, 6),
-                        "end_s": round(span.end_s, 6),
-                    }
-                    for span in spans
-                ]
-                for lane, spans in self.lanes.items()
-            },
-        }
-
-
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
-    """The answer to one call.
+    """The answer to one call, or to one batch of a stream.
 
     ``answer`` is of a type for each task. The properties reach into it and never give None: what a
     task does not have raises ``InputError``, which names the task and what to use instead.
+
+    A call whose texts were answered in several batches has a part for each. What it cost is that of
+    all of them; ``plan``, ``workload`` and ``quality`` are those of the part with the least
+    expected quality.
     """
 
     task: str
     """The pack's: ``embedding``, ``classification``, ``regression`` or ``tagging``."""
+    texts: tuple[Text, ...]
+    """What was answered, in the order of the answers."""
     answer: Answer
     timing: Timing
     bytes_read: int
     """Bytes read from storage in this call, token embeddings included."""
     plan: Plan
     """The plan as used: without planes that were left out. Pinned, it gives the same answer."""
+    workload: Workload
+    """Size of the batch, rounded up. A pinned plan may be made, and predict, for another one."""
     quality: Estimate | None
     """The metric to expect of the plan as used; None for packs that have not measured theirs."""
     trace: Trace
+    tokens: int
+    """Of all texts, special ones included."""
     truncated: int
     """How many texts were cut to the model's token limit."""
     notices: tuple[str, ...]
-    """What else was warned of: that the pack's file was replaced or deleted."""
+    """What else was warned of: that the pack's file was replaced or deleted, or that a pinned plan
+    was made for shorter texts."""
+    merged: tuple[Result, ...] = ()
+    """The results of several batches that this one is made of; none for one batch."""
+
+    @property
+    def parts(self) -> tuple[Result, ...]:
+        """The result of each batch, in order: where there was one, this result itself."""
+        return self.merged or (self,)
 
     @property
     def met(self) -> bool | None:
-        """Whether the call took no longer than the target's latency; None where there is none."""
+        """Whether no batch took longer than the target's latency; None where there is none."""
         return None if self.plan.target.latency_s is None else self.late_s == 0
 
     @property
     def late_s(self) -> float:
-        """Seconds beyond the target's latency; 0 where it was met, or where there is none."""
+        """Seconds beyond the target's latency, of the latest batch.
+
+        0 where it was met, or where there is none.
+        """
+        if self.merged:
+            return max(part.late_s for part in self.merged)
         latency_s = self.plan.target.latency_s
         return 0.0 if latency_s is None else max(0.0, self.timing.total_s - latency_s)
 
     @property
+    def outgrown(self) -> bool:
+        """Whether the plan, being pinned, was made for less: it takes longer than predicted."""
+        return not self.workload.within(self.plan.workload)
+
+    @property
     def downgrades(self) -> tuple[Downgrade, ...]:
-        """Planes that were left out because they are damaged."""
+        """Planes that were left out: damaged ones, and those that would have come too late."""
         return self.trace.downgrades
+
+    def left_out(self, reason: str) -> tuple[Downgrade, ...]:
+        """Those of ``downgrades`` with this reason: ``damaged`` or ``late``."""
+        return tuple(item for item in self.downgrades if item.reason == reason)
 
     @property
     def embeddings(self) -> Float32Array:
@@ -177,7 +168,10 @@ class Result:
         return self._answer(ClassAnswer, "threshold").threshold
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: the answer, timing, bytes, the plan and what was left out of it."""
+        """A JSON object: the answer, timing, bytes, the plan and what was left out of it.
+
+        ``batches`` has a summary of each part, with its ``texts`` counted.
+        """
         return {
             **self.answer.to_json(),
             "timing": self.timing.to_json(),
@@ -188,7 +182,23 @@ class Result:
             "quality": None if self.quality is None else self.quality._asdict(),
             "downgrades": [item.to_json() for item in self.downgrades],
             "notices": list(self.notices),
+            "batches": [part.summary() for part in self.parts],
             "plan": self.plan.to_json(),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """A short JSON object: how many texts there were, what they cost, and by which plan."""
+        plan, quality = self.plan, self.quality
+        return {
+            "texts": len(self.texts),
+            "workload": self.workload._asdict(),
+            "total_s": round(self.timing.total_s, 6),
+            "met": self.met,
+            "late_s": round(self.late_s, 6),
+            "bytes_read": self.bytes_read,
+            "depth": plan.depth,
+            "width": plan.width,
+            "expected": None if quality is None else quality.value,
         }
 
     def __repr__(self) -> str:
@@ -224,14 +234,18 @@ def make_result(
     plan = downgraded(plan, manifest, trace.downgrades)
     if plan.threads != trace.threads:
         plan = replace(plan, threads=trace.threads)
+    most = manifest.dimensions.max_tokens
     return Result(
         task=manifest.task,
+        texts=tuple(batch.texts),
         answer=make_answer(manifest, batch, outcome.outputs, plan),
-        timing=Timing(total_s, trace.plan_s, trace.stall_s(), trace.lanes),
+        timing=Timing(total_s, trace.plan_s, trace.stall_s(), trace.lanes, trace.waits_s),
         bytes_read=outcome.bytes_read,
         plan=plan,
+        workload=bucket(len(batch.texts), batch.mean_tokens, most=most),
         quality=_quality(manifest, plan),
         trace=trace,
+        tokens=batch.tokens,
         truncated=batch.truncated,
         notices=notices,
     )
@@ -241,17 +255,3 @@ def _quality(manifest: Manifest, plan: Plan) -> Estimate | None:
     if plan.predicted is not None or manifest.quality is None:
         return None if plan.predicted is None else plan.predicted.quality
     return manifest.quality.estimate(expected_loss(manifest, plan))
-
-
-def describe_downgrades(downgrades: Sequence[Downgrade], quality: Estimate | None) -> str:
-    """One line on what was left out of a run, and what to do."""
-    first, *others = downgrades
-    text = (
-        f"damaged: layer {first.layer} {first.kind}, group {first.group}, slice {first.slice}, "
-        f"plane of {first.bits} bits"
-    )
-    text += f", and {len(others)} more; " if others else "; "
-    text += "answered at the fidelity below"
-    if quality is not None:
-        text += f", expected {quality.metric} {show_metric(quality.metric, quality.value)}"
-    return f"{text}; fetch the pack again (`sti-shard verify` lists all damage)"

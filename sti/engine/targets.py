@@ -1,4 +1,4 @@
-"""Targets: a latency, a preload buffer, a fidelity or a plan.
+"""Targets: a latency, a preload buffer, a quality floor, a fidelity or a plan.
 
 In: what people write, in Python or in a configuration (``sti.engine.config``). Out: ``TargetSpec``,
 with units parsed and values checked; ``resolve`` applies the caller's arguments on top of a target.
@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sti.errors import ConfigError, InputError
-from sti.planning.plan import Plan, Target
-from sti.units import exact_size, exact_time, parse_size, parse_time
+from sti.planning.plan import DEFAULT_FLOOR, DEFAULT_QUANTILE, Plan, Target
+from sti.units import exact_share, exact_size, exact_time, parse_share, parse_size, parse_time
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from sti.engine.config import Config
+
+
+LEAST_QUANTILE, MOST_QUANTILE = 0.5, 0.999
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -31,6 +34,9 @@ class TargetSpec:
         latency: what a run may take, text in to answer out: ``"30ms"``, ``"1.5s"`` or a
             ``datetime.timedelta``. None: the best quality the pack has.
         preload: compressed bytes held between runs: ``"2MB"``, ``"512KB"``. None: none.
+        quantile: share of the runs that shall keep the latency: ``"99%"``. None: 98 %.
+        floor: the least metric to expect, as a share of the full model's: ``"90%"``; a latency that
+            takes less is refused. None: one that takes less than 95 % is kept, with a warning.
         fidelity: bits of every shard, instead of planning.
         plan: a plan to follow, or the file that holds one, instead of planning. It brings its own
             target and fidelities, so it stands alone.
@@ -41,12 +47,15 @@ class TargetSpec:
     Attributes:
         latency_s: seconds, or None.
         preload_bytes: bytes, or None.
+        quantile_share, floor_share: shares of one, or None.
         fidelity: bits, or None.
         plan: a plan or the path of its file, or None.
     """
 
     latency_s: float | None
     preload_bytes: int | None
+    quantile_share: float | None
+    floor_share: float | None
     fidelity: int | None
     plan: Plan | Path | None = field(hash=False)
 
@@ -55,10 +64,18 @@ class TargetSpec:
         *,
         latency: str | timedelta | None = None,
         preload: str | None = None,
+        quantile: str | None = None,
+        floor: str | None = None,
         fidelity: int | None = None,
         plan: Plan | str | Path | None = None,
     ) -> None:
-        others = {"latency": latency, "preload": preload, "fidelity": fidelity}
+        others = {
+            "latency": latency,
+            "preload": preload,
+            "quantile": quantile,
+            "floor": floor,
+            "fidelity": fidelity,
+        }
         given = [name for name, value in others.items() if value is not None]
         if plan is not None and given:
             raise InputError(
@@ -69,6 +86,8 @@ class TargetSpec:
         values = {
             "latency_s": None if latency is None else _latency_s(latency),
             "preload_bytes": None if preload is None else parse_size(preload, name="preload"),
+            "quantile_share": None if quantile is None else _quantile(quantile),
+            "floor_share": None if floor is None else parse_share(floor, name="floor"),
             "fidelity": fidelity,
             "plan": None if plan is None else _plan(plan),
         }
@@ -103,9 +122,25 @@ class TargetSpec:
         """The preload as text that reads back the same, e.g. ``"2MB"``."""
         return None if self.preload_bytes is None else exact_size(self.preload_bytes)
 
+    @property
+    def quantile(self) -> str | None:
+        """The quantile as text that reads back the same, e.g. ``"99%"``."""
+        return None if self.quantile_share is None else exact_share(self.quantile_share)
+
+    @property
+    def floor(self) -> str | None:
+        """The quality floor as text that reads back the same, e.g. ``"90%"``."""
+        return None if self.floor_share is None else exact_share(self.floor_share)
+
     def limits(self) -> Target:
         """What the planner has to keep; not for a target that brings its own plan."""
-        return Target(self.latency_s, self.preload_bytes or 0)
+        return Target(
+            self.latency_s,
+            self.preload_bytes or 0,
+            self.quantile_share or DEFAULT_QUANTILE,
+            self.floor_share or DEFAULT_FLOOR,
+            floor_is_limit=self.floor_share is not None,
+        )
 
     def overridden(self, given: TargetSpec) -> TargetSpec:
         """The target with the values of another one, where that has any.
@@ -119,11 +154,19 @@ class TargetSpec:
         return TargetSpec(
             latency=given.latency or self.latency,
             preload=given.preload or self.preload,
+            quantile=given.quantile or self.quantile,
+            floor=given.floor or self.floor,
             fidelity=given.fidelity or self.fidelity,
         )
 
     def __repr__(self) -> str:
-        parts = {"latency": self.latency, "preload": self.preload, "fidelity": self.fidelity}
+        parts = {
+            "latency": self.latency,
+            "preload": self.preload,
+            "quantile": self.quantile,
+            "floor": self.floor,
+            "fidelity": self.fidelity,
+        }
         shown = [f"{name}={value!r}" for name, value in parts.items() if value is not None]
         if isinstance(self.plan, Plan):
             shown.append(f"plan=<{self.plan.depth} x {self.plan.width} of pack {self.plan.pack}>")
@@ -148,6 +191,16 @@ def _latency_s(latency: object) -> float:
     raise InputError(f"{hint}; found {latency!r:.60}")
 
 
+def _quantile(value: str) -> float:
+    share = parse_share(value, name="quantile")
+    if not LEAST_QUANTILE <= share <= MOST_QUANTILE:
+        raise InputError(
+            f"quantile must lie from {exact_share(LEAST_QUANTILE)} to "
+            f"{exact_share(MOST_QUANTILE)}; found {value!r:.60}"
+        )
+    return share
+
+
 def _check_fidelity(fidelity: int | None) -> None:
     if fidelity is not None and (type(fidelity) is not int or fidelity < 1):
         raise InputError(f"fidelity must be a number of bits such as 4; found {fidelity!r:.60}")
@@ -167,6 +220,8 @@ def _from_table(config: Config, name: str, table: Mapping[str, Any]) -> TargetSp
         return TargetSpec(
             latency=latency,
             preload=table.get("preload"),
+            quantile=table.get("quantile"),
+            floor=table.get("floor"),
             fidelity=table.get("fidelity"),
             plan=None if plan is None else config.path.parent / plan,
         )

@@ -95,6 +95,17 @@ class Rejection(NamedTuple):
         return interpolate(self.losses, self.thresholds, loss)
 
 
+def loss_at(quality: Quality, share: float) -> float:
+    """The largest loss whose expected metric is at least this share of the full model's.
+
+    The full model's is the metric at a loss of zero. Infinite where the curve never falls below.
+    """
+    enough = share * interpolate(quality.losses, quality.values, 0.0)
+    if quality.values[-1] >= enough:
+        return math.inf
+    return reach(quality.losses, tuple(-value for value in quality.values), -enough)
+
+
 def least_of(metric: str) -> float:
     """The lowest value of a metric; the highest is 1."""
     return 0.0 if metric == "accuracy" else -1.0

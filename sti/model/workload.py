@@ -1,4 +1,4 @@
-"""The size of a run: sentences and tokens, rounded up to one of a few buckets. Pure."""
+"""The size of a run: sentences and tokens, and which of a few buckets it is rounded up to. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,34 @@ from typing import NamedTuple
 
 
 class Workload(NamedTuple):
-    """Sentences in a run, and tokens per sentence (padded length), both already rounded up."""
+    """Sentences in a run, and tokens per sentence (padded length).
+
+    Both are rounded up (``bucket``), except where it says what was asked for.
+    """
 
     batch: int
     tokens: int
 
+    @property
+    def words(self) -> str:
+        """For people: ``1 text of 32 tokens``, ``40 texts of up to 57 tokens``."""
+        if self.batch == 1:
+            return f"1 text of {self.tokens} token{'s' * (self.tokens != 1)}"
+        return f"{self.batch} texts of up to {self.tokens} tokens"
 
-TOKEN_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Token counts that plans are made for: a batch's mean length is rounded up to one of them."""
+    def within(self, other: Workload) -> bool:
+        """Whether it is no larger than another one, in texts and in tokens of each."""
+        return self.batch <= other.batch and self.tokens <= other.tokens
+
+
+TOKEN_BUCKETS = (
+    *(8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128),
+    *(144, 160, 176, 192, 208, 232, 256, 288, 320, 360, 400, 448, 480, 512),
+)
+"""Token counts that plans are made for: a batch's mean length is rounded up to one of them.
+
+From 64 on they are an eighth apart at most, so that no text is planned as a much longer one.
+"""
 
 
 def bucket(batch: int, tokens: int, *, most: int) -> Workload:

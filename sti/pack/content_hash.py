@@ -15,7 +15,7 @@ import numpy as np
 
 from sti.codec.word_rows import CHECKSUM, row_checksum
 from sti.model.manifest import EmbeddingTable, SliceGroup
-from sti.pack.header import PAD
+from sti.pack.header import PAD, STAIRCASES
 from sti.pack.index import INDEX
 from sti.pack.pack_reader import PackReader
 
@@ -86,7 +86,7 @@ class ContentHash:
     def __init__(self, reader: PackReader) -> None:
         self._found = hashlib.sha256()
         for name in reader.tensors():
-            if reader.has_resident(name) and name not in (*INDEX, PAD):
+            if reader.has_resident(name) and name not in (*INDEX, STAIRCASES, PAD):
                 self._found.update(name.encode("utf-8") + b"\0")
                 self._found.update(reader.resident(name).tobytes())
 

@@ -31,6 +31,10 @@ VOCABULARY = "tokenizer.vocab"
 PAD = "resident.pad"
 """Fills the resident region up to the alignment."""
 
+STAIRCASES = "staircases"
+"""Optional: fidelities worth running (``sti.planning.staircases``). They follow from a ranking, and
+are no part of the content."""
+
 HEADER_START = b'{"__metadata__":{"format":"sti","crc32":"'
 """How the header of every pack starts; eight hexadecimal digits follow."""
 

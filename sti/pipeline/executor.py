@@ -2,9 +2,9 @@
 
 In: step jobs, compressed bytes (storage or preload), and what to compute for a step. Effect: calls
 that for every step of a block, with the step's decoded weights, and then for the block as a whole.
-Executors decide nothing: order, fidelities, threads and read-ahead are the plan's, and what is
-damaged is left to ``sti.pipeline.decoding``. Answers of all of them are equal to the bit. They know
-nothing of what a step computes, or of texts.
+Executors decide nothing: order, fidelities, threads and read-ahead are the plan's, and what is late
+or damaged is left to ``sti.pipeline.loading`` and ``decoding``. Answers of all of them are equal to
+the bit. They know nothing of what a step computes, or of texts.
 
 ``sti.pipeline.pipelined`` gives each lane a thread; ``sti.pipeline.shared`` lets several threads
 compute, each of which decodes what it computes.
@@ -18,15 +18,14 @@ from typing import NamedTuple
 
 from sti.arrays import ByteArray
 from sti.backend.working_buffer import WorkingBuffer
-from sti.device.lanes import DECODE, STORAGE
+from sti.device.lanes import DECODE
 from sti.model.manifest import BlockKind
 from sti.pipeline.decoding import DecodePolicy, DecodeTask, decode, decode_again
-from sti.pipeline.preload_buffer import Preload, StepBytes, load_step
+from sti.pipeline.loading import LoadedStep, Loader
 from sti.pipeline.trace import Recorder
 from sti.pipeline.workers import Worker
 from sti.planning.lane_threads import WHOLE, Share
 from sti.planning.step_jobs import StepJob
-from sti.storage.reader import Reader
 
 
 class Computation(NamedTuple):
@@ -43,8 +42,7 @@ class Computation(NamedTuple):
 class RunResources(NamedTuple):
     """What executors need of a machine and a pack; owned by the engine, one run at a time."""
 
-    reader: Reader
-    preload: Preload
+    loader: Loader
     ring: ByteArray
     """Memory of the ring."""
     buffers: Sequence[WorkingBuffer]
@@ -55,9 +53,10 @@ class RunResources(NamedTuple):
     workers: Sequence[Worker]
     """The decode thread of a pipelined run; the compute threads of a shared one but the caller."""
 
-    def task(self, job: StepJob, data: StepBytes, buffer: int) -> DecodeTask:
+    def task(self, step: LoadedStep, buffer: int) -> DecodeTask:
         """To decode a step into the working buffer of this number."""
-        return DecodeTask(job, data, self.buffers[buffer], self.kinds[job.group.kind])
+        kind = self.kinds[step.job.group.kind]
+        return DecodeTask(step.job, step.data, self.buffers[buffer], kind)
 
 
 def run_sequential(
@@ -73,52 +72,28 @@ def run_sequential(
     """
     bytes_read = 0
     work.begin()
-    for job in jobs:
-        data, read = load(job, resources, lambda _: resources.ring, recorder)
-        bytes_read += read
-        decode_step(job, data, 0, resources, recorder)
+    for number, job in enumerate(jobs):
+        step = resources.loader.load(number, job, lambda _: resources.ring)
+        bytes_read += step.bytes_read
+        decode_step(step, 0, resources, recorder)
         work.step(job, 0, 0, WHOLE)
         if job.connects:
             work.connect(job, 0)
     return bytes_read
 
 
-def decode_step(
-    job: StepJob,
-    data: StepBytes,
-    buffer: int,
-    resources: RunResources,
-    recorder: Recorder,
-) -> None:
+def decode_step(step: LoadedStep, buffer: int, resources: RunResources, recorder: Recorder) -> None:
     """Decode a step into a working buffer, which nobody else uses; note what was left out of it.
 
     Raises:
         PackCorruptError: it is damaged, and the plan may not be changed, or not so far.
     """
-    task = resources.task(job, data, buffer)
+    task = resources.task(step, buffer)
     start = perf_counter()
+    if step.late is not None:
+        recorder.leave_out(step.late)
     if decode(task, resources.decoding) is not None:
         downgrade = decode_again(task, resources.decoding)
         if downgrade is not None:
             recorder.leave_out(downgrade)
-    recorder.add(DECODE, job.name, start, perf_counter())
-
-
-def load(
-    job: StepJob,
-    resources: RunResources,
-    room: Callable[[int], ByteArray],
-    recorder: Recorder,
-) -> tuple[StepBytes, int]:
-    """The step's bytes and how many of them were read.
-
-    ``room`` gives memory for so many bytes; it is not asked where all of them are preloaded.
-    """
-    data = resources.preload.whole(job)
-    if data is not None:
-        return data, 0
-    slot = room(job.slot_bytes)
-    start = perf_counter()
-    read = load_step(job, resources.preload, resources.reader, slot)
-    recorder.add(STORAGE, job.name, start, perf_counter())
-    return StepBytes(slot, job.slot_starts, from_ring=True), read
+    recorder.add(DECODE, step.job.name, start, perf_counter())

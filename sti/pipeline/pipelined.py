@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sti.pipeline.executor import Computation, RunResources, decode_step, load
-from sti.pipeline.preload_buffer import StepBytes
+from sti.pipeline.executor import Computation, RunResources, decode_step
+from sti.pipeline.loading import LoadedStep
 from sti.pipeline.ring_buffer import Ring
 from sti.pipeline.trace import Recorder
 from sti.pipeline.workers import Channel, Latch, Stopped, wait_for_all
@@ -72,7 +72,7 @@ class _Lanes:
         self.error: BaseException | None = None
         """What ended the run, if anything did."""
         self._ring = Ring(resources.ring, most=read_ahead + 1)
-        self._loaded: Channel[StepBytes] = Channel()
+        self._loaded: Channel[LoadedStep] = Channel()
         self.decoded: Channel[None] = Channel()
         self.free: Channel[None] = Channel()
         """Working buffers that may be written again, the one that was used longest ago first."""
@@ -94,22 +94,22 @@ class _Lanes:
 
     def _store(self) -> None:
         try:
-            for job in self._jobs:
-                data, read = load(job, self._resources, self._ring.take, self._recorder)
-                self.bytes_read += read
-                self._loaded.put(data)
+            for number, job in enumerate(self._jobs):
+                step = self._resources.loader.load(number, job, self._ring.take)
+                self.bytes_read += step.bytes_read
+                self._loaded.put(step)
         except BaseException as error:
             self.stop(error)
 
     def _decode(self) -> None:
         try:
-            for index, job in enumerate(self._jobs):
-                data = self._loaded.get()
+            for index in range(len(self._jobs)):
+                step = self._loaded.get()
                 self.free.get()
                 buffer = index % len(self._resources.buffers)
-                decode_step(job, data, buffer, self._resources, self._recorder)
+                decode_step(step, buffer, self._resources, self._recorder)
                 self.decoded.put(None)
-                if data.from_ring:
+                if step.data.from_ring:
                     self._ring.give_back()
         except BaseException as error:
             self.stop(error)

@@ -10,7 +10,7 @@ that lane is idle).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -108,20 +108,28 @@ def load_step(job: StepJob, preload: Preload, reader: Reader, slot: ByteArray) -
     Returns:
         The bytes read from storage.
     """
-    held = preload.copy_into(job, slot)
-    missing = skip(job.ranges, held)
     read = 0
+    for _, item, place in missing_reads(job, preload.copy_into(job, slot)):
+        reader.read(item, slot[place : place + item.length])
+        read += item.length
+    return read
+
+
+def missing_reads(job: StepJob, held: int) -> Iterator[tuple[int, ByteRange, int]]:
+    """What is to be read of a step whose first ``held`` bytes are in its slot, in this order.
+
+    Yields:
+        The number of the range, what is read of it, in whole sectors, and its place in the slot.
+    """
+    missing = skip(job.ranges, held)
     position = 0
-    for wanted, whole in zip(job.ranges, job.covers, strict=True):
+    for number, (wanted, whole) in enumerate(zip(job.ranges, job.covers, strict=True)):
         for item in missing:
             if wanted.offset <= item.offset < wanted.end:
                 aligned = cover(item)
                 # The aligned read may write again over the end of what was copied: same bytes.
-                place = position + aligned.offset - whole.offset
-                reader.read(aligned, slot[place : place + aligned.length])
-                read += aligned.length
+                yield number, aligned, position + aligned.offset - whole.offset
         position += whole.length
-    return read
 
 
 def _key(job: StepJob) -> _Key:

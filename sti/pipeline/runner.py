@@ -8,37 +8,44 @@ compute library.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from time import perf_counter
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sti.arrays import ByteArray, Float32Array, Int64Array
-from sti.backend.interface import Backend, SentenceState
+from sti.backend.interface import Backend
 from sti.device import host
-from sti.device.affinity import apart
-from sti.device.lanes import COMPUTE, SEQUENTIAL, STORAGE, LaneThreads, lane_of
+from sti.device.affinity import Binding, apart
+from sti.device.lanes import SEQUENTIAL, LaneThreads
 from sti.errors import RunError
 from sti.pack.pack_reader import PackReader
+from sti.pipeline.batch_work import BatchWork
 from sti.pipeline.decoding import DecodePolicy
-from sti.pipeline.executor import Computation, RunResources, run_sequential
+from sti.pipeline.executor import RunResources, run_sequential
+from sti.pipeline.loading import Loader
 from sti.pipeline.pipelined import run_pipelined
 from sti.pipeline.preload_buffer import Preload
 from sti.pipeline.ring_buffer import ring_bytes
+from sti.pipeline.run_waits import RunWaits
 from sti.pipeline.shared import run_shared
 from sti.pipeline.token_embeddings import Embedder
-from sti.pipeline.trace import EMBED, Recorder, Trace
+from sti.pipeline.trace import Recorder, Trace
 from sti.pipeline.workers import Latch, Worker
-from sti.planning.lane_threads import Share
-from sti.planning.plan import Plan, connect_name
+from sti.planning.downgrade import AS_PLANNED, Adapt
+from sti.planning.plan import Plan
 from sti.planning.step_jobs import StepJob
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import HUGE_PAGE, Reader, aligned_buffer
-from sti.text.batching import group_by_length
 from sti.text.encoding import Encoding
+
+if TYPE_CHECKING:
+    from sti.planning.deadlines import Watch
+    from sti.planning.remainder import Remainder
 
 Mode = Literal["planned", "sequential"]
 """On the threads of the plan, or on the caller's alone."""
+_KNOWN_PLANS = 8
+"""Plans of which the runner remembers what is left to do from each step on."""
 
 
 class Outcome(NamedTuple):
@@ -81,6 +88,8 @@ class Runner:
         self._embedder = Embedder(
             pack.manifest.embeddings, self._read_rows, backend, where=str(pack.path), check=check
         )
+        self._binding = Binding()
+        self._remainders: list[Remainder] = []
         self._cores = [core.index for core in host.cores()]
         self._filled = Latch()
         self._filled.open()
@@ -114,6 +123,13 @@ class Runner:
 
         self._filled = self._storage_worker.submit(fill)
 
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Do something short on the storage thread, after what it has to do already.
+
+        ``work`` handles its own errors; what is asked for after ``close`` is not done.
+        """
+        self._storage_worker.submit(work)
+
     def wait_held(self, timeout_s: float | None) -> bool:
         """Wait until the last ``hold`` is through; False if it fails or takes longer than asked."""
         return self._filled.wait(timeout_s) and not self.hold_failed
@@ -126,12 +142,13 @@ class Runner:
         *,
         mode: Mode,
         recorder: Recorder,
-        adapt: bool = False,
+        adapt: Adapt = AS_PLANNED,
     ) -> Outcome:
         """Run one batch through the plan's steps.
 
         Args:
-            adapt: leave out planes that are damaged, rather than fail; the trace lists them.
+            adapt: which planes may be left out; the trace lists those that were. None is for its
+                lateness where the plan has no prediction, or the run is not on its threads.
 
         Raises:
             PackCorruptError: the pack is damaged.
@@ -145,57 +162,26 @@ class Runner:
                 f"{self._backend.lanes}; open the engine with as many"
             )
         self._make_room(jobs, plan)
-        resources = self._resources(threads, adapt=adapt)
-        states: list[SentenceState] = []
-        groups = group_by_length([len(encoding.ids) for encoding in encodings])
-        row_bytes = 0
-
-        def begin() -> None:
-            nonlocal row_bytes
-            start = perf_counter()
-            rows = self._embedder.read(encodings)
-            row_bytes = rows.raw.nbytes
-            read = perf_counter()
-            recorder.add(STORAGE, "embeddings", start, read)
-            states.extend(self._embedder.start(encodings, groups, rows))
-            recorder.add(COMPUTE, EMBED, read, perf_counter())
-
-        def step(job: StepJob, buffer: int, thread: int, share: Share) -> None:
-            start = perf_counter()
-            for state in states:
-                state.step(
-                    job.group,
-                    job.used,
-                    variant=job.variant,
-                    buffer=buffer,
-                    lane=thread,
-                    share=share,
-                )
-            recorder.add(lane_of(COMPUTE, thread), job.name, start, perf_counter())
-
-        def connect(job: StepJob, thread: int) -> None:
-            start = perf_counter()
-            for state in states:
-                state.connect(job.group.layer, job.group.kind)
-            name = connect_name(job.group.layer, job.group.kind)
-            recorder.add(lane_of(COMPUTE, thread), name, start, perf_counter())
-
-        work = Computation(begin, step, connect)
-        if threads == SEQUENTIAL:
-            self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
-            read = run_sequential(jobs, resources, work, recorder)
-        else:
-            execute = run_pipelined if threads.decode else run_shared
-            with self._apart(threads):
-                read = execute(jobs, resources, work, recorder, read_ahead=plan.read_ahead)
-        start = perf_counter()
-        outputs: list[Float32Array | None] = [None] * len(encodings)
-        for group, state in zip(groups, states, strict=True):
-            for member, row in zip(group.members, state.finish(), strict=True):
-                outputs[member] = row
-        recorder.add(COMPUTE, "head", start, perf_counter())
-        answers = tuple(row for row in outputs if row is not None)
-        return Outcome(answers, read + row_bytes, recorder.trace(threads))
+        watch = self._watch(plan, threads, adapt)
+        loader = Loader(self._storage, self._preload, recorder, watch)
+        resources = self._resources(threads, loader, damaged=adapt.damaged)
+        work = BatchWork(encodings, self._embedder, recorder, watch)
+        bound = False
+        with RunWaits(threads, self._storage_worker, resources.workers) as waits:
+            if threads == SEQUENTIAL:
+                self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
+                read = run_sequential(jobs, resources, work.computation, recorder)
+            else:
+                execute = run_pipelined if threads.decode else run_shared
+                with self._apart(threads) as bound:
+                    read = execute(
+                        jobs, resources, work.computation, recorder, read_ahead=plan.read_ahead
+                    )
+            answers = work.finish()
+            trace = recorder.trace(threads, waits.so_far())
+        if bound:
+            self._binding.learn(trace.waited_share)
+        return Outcome(answers, read + work.row_bytes, trace)
 
     def close(self) -> None:
         """End the threads, give back descriptors and memory. Idempotent."""
@@ -207,15 +193,32 @@ class Runner:
         self._embedder.close()
         self._backend.close()
 
-    def _apart(self, threads: LaneThreads) -> AbstractContextManager[None]:
+    @contextmanager
+    def _apart(self, threads: LaneThreads) -> Iterator[bool]:
         """The caller and the other thread that is always busy on cores of their own, if there are
-        just two cores for just the two of them.
+        just two cores for just the two of them, and nobody else wants them. Gives whether they are.
         """
-        if not len(self._cores) == threads.decode + threads.compute == 2:
-            return nullcontext()
+        two = len(self._cores) == threads.decode + threads.compute == 2
+        if not two or not self._binding.wanted():
+            yield False
+            return
         self._storage_worker.start()  # now, or it would be born bound to the caller's core
         thread = self._workers[0].start()
-        return nullcontext() if thread is None else apart(self._cores, thread)
+        with nullcontext(False) if thread is None else apart(self._cores, thread) as bound:
+            yield bound
+
+    def _watch(self, plan: Plan, threads: LaneThreads, adapt: Adapt) -> Watch | None:
+        """Who tells which planes come too late, if that may be and can be told."""
+        if adapt.deadline is None or plan.predicted is None or threads != plan.threads:
+            return None
+        from sti.planning.deadlines import Watch  # many runs have no deadline
+        from sti.planning.remainder import Remainder
+
+        known = next((found for found in self._remainders if found.is_of(plan)), None)
+        if known is None:
+            known = Remainder(plan, self._pack.manifest)
+            self._remainders = [known, *self._remainders[: _KNOWN_PLANS - 1]]
+        return Watch(known, adapt.deadline, floor=adapt.floor)
 
     def _make_room(self, jobs: Sequence[StepJob], plan: Plan) -> None:
         """Grow the ring to the plan's steps. No lane may be at work.
@@ -230,19 +233,18 @@ class Runner:
     def _read_rows(self, rows: Int64Array, out: ByteArray) -> None:
         self._storage.read_rows(self._pack.embeddings_offset, rows, out)
 
-    def _resources(self, threads: LaneThreads, *, adapt: bool) -> RunResources:
+    def _resources(self, threads: LaneThreads, loader: Loader, *, damaged: bool) -> RunResources:
         """What the executors work with, workers for these threads included."""
         count = threads.decode + threads.compute - 1
         for number in range(len(self._workers), count):
             self._workers.append(Worker(f"sti-worker-{number + 1}"))
         backend, where = self._backend, str(self._pack.path)
         return RunResources(
-            reader=self._storage,
-            preload=self._preload,
+            loader=loader,
             ring=self._ring,
             buffers=[backend.buffer(number) for number in range(threads.buffers)],
             kinds={kind.name: kind for kind in self._pack.manifest.kinds},
-            decoding=DecodePolicy(backend.decoder, where, check=self._check, adapt=adapt),
+            decoding=DecodePolicy(backend.decoder, where, check=self._check, adapt=damaged),
             storage_worker=self._storage_worker,
             workers=self._workers[:count],
         )

@@ -24,8 +24,8 @@ from time import perf_counter
 
 from sti.device.lanes import DECODE, lane_of
 from sti.pipeline.decoding import decode, decode_again
-from sti.pipeline.executor import Computation, RunResources, load
-from sti.pipeline.preload_buffer import StepBytes
+from sti.pipeline.executor import Computation, RunResources
+from sti.pipeline.loading import LoadedStep
 from sti.pipeline.ring_buffer import Ring
 from sti.pipeline.trace import Recorder
 from sti.pipeline.workers import Channel, Latch, Stopped, wait_for_all
@@ -71,7 +71,7 @@ class _Step:
 
     def __init__(self, number: int, job: StepJob, block: int, shares: tuple[Share, ...]) -> None:
         self.number, self.job, self.block, self.shares = number, job, block, shares
-        self.data: StepBytes | None = None
+        self.loaded: LoadedStep | None = None
         """Its bytes, once they are read."""
         self.buffer: int | None = None
         """Number of its working buffer, once a thread has begun with it."""
@@ -139,8 +139,10 @@ class _Threads:
         if self._errors:
             raise min(self._errors, key=lambda item: item[0])[1]
         for step in self._steps:
-            if step.downgrade is not None:
-                self._recorder.leave_out(step.downgrade)
+            late = None if step.loaded is None else step.loaded.late
+            for downgrade in (late, step.downgrade):
+                if downgrade is not None:
+                    self._recorder.leave_out(downgrade)
 
     def stop(self, error: BaseException, number: int = -1) -> None:
         """Break every channel, so that all threads end.
@@ -186,8 +188,9 @@ class _Threads:
     def _store(self) -> None:
         try:
             for step in self._steps:
-                step.data, read = load(step.job, self._resources, self._ring.take, self._recorder)
-                self.bytes_read += read
+                loaded = self._resources.loader.load(step.number, step.job, self._ring.take)
+                step.loaded = loaded
+                self.bytes_read += loaded.bytes_read
                 for share in step.shares:
                     self._loaded.put((step, share))
             for _ in range(1 + len(self._resources.workers)):
@@ -200,8 +203,8 @@ class _Threads:
         with self._lock:
             if step.buffer is None:
                 step.buffer = self._free.pop()  # a step under way has a thread to itself, or more
-        assert step.data is not None
-        task = self._resources.task(step.job, step.data, step.buffer)
+        assert step.loaded is not None
+        task = self._resources.task(step.loaded, step.buffer)
         start = perf_counter()
         fault = decode(task, self._resources.decoding, share)
         with self._lock:
@@ -223,8 +226,8 @@ class _Threads:
         with self._lock:
             step.released = True
             while self._kept < len(self._steps) and self._steps[self._kept].released:
-                data = self._steps[self._kept].data
-                if data is not None and data.from_ring:
+                loaded = self._steps[self._kept].loaded
+                if loaded is not None and loaded.data.from_ring:
                     self._ring.give_back()
                 self._kept += 1
 

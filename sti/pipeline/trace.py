@@ -16,6 +16,8 @@ from sti.planning.downgrade import Downgrade
 from sti.planning.plan import Plan
 from sti.planning.span import Span, busy_s
 
+_LEAST_S = 1e-9
+"""What a run takes at least, by whichever clock."""
 TOKENIZE, PLAN = "tokenize", "plan"
 """Names of what is done on the compute lane before anything can be read."""
 EMBED = "embed"
@@ -40,17 +42,18 @@ class Recorder:
         """Note that planes were left out."""
         self._downgrades.append(downgrade)
 
-    def trace(self, threads: LaneThreads) -> Trace:
+    def trace(self, threads: LaneThreads, waits_s: Mapping[str, float] | None = None) -> Trace:
         """What was noted so far, by lane, each in order of its start, relative to the origin.
 
         Args:
             threads: that the run had.
+            waits_s: as ``Trace.waits_s``.
         """
         lanes: dict[str, list[Span]] = {lane: [] for lane in LANES}
         for lane, name, start, end in sorted(self._spans, key=lambda item: item[2]):
             lanes.setdefault(lane, []).append(Span(start - self._origin, end - self._origin, name))
         filled = {lane: tuple(spans) for lane, spans in lanes.items() if spans}
-        return Trace(filled, threads, tuple(self._downgrades))
+        return Trace(filled, threads, tuple(self._downgrades), waits_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,36 @@ class Trace:
     """That the run had."""
     downgrades: tuple[Downgrade, ...] = ()
     """Planes that the plan asked for and the run left out, in order of execution."""
+    waits_s: Mapping[str, float] | None = None
+    """Seconds that each thread was ready to work and another one had the core, by the lane that it
+    works last: ``compute`` is the caller's. None where the system does not say."""
+
+    @property
+    def waited_s(self) -> float | None:
+        """Seconds that all threads of the run together waited for a core."""
+        return None if self.waits_s is None else sum(self.waits_s.values())
+
+    @property
+    def waited_share(self) -> float | None:
+        """The part of the run that a thread which computes or decodes waited for a core.
+
+        Of the one that waited longest, because waits of several threads overlap; less what the
+        storage lane worked, which may have had the core of a thread other than the caller's. Above
+        ``sti.device.affinity.DISTURBED`` the machine took the processor away. None where the
+        system does not say.
+        """
+        if self.waits_s is None:
+            return None
+        read_s = busy_s(self.lanes.get(STORAGE, ())) if self.threads.storage else 0.0
+        longest_s = max(
+            (
+                waited_s - (0.0 if lane == COMPUTE else read_s)
+                for lane, waited_s in self.waits_s.items()
+                if lane != STORAGE
+            ),
+            default=0.0,
+        )
+        return max(0.0, longest_s) / max(self.end_s, _LEAST_S) if self.lanes else 0.0
 
     @property
     def busy_s(self) -> dict[str, float]:

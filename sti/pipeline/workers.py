@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from time import perf_counter, sleep
 from typing import Generic, TypeVar
 
+from sti.device.run_queue import WaitCounter
+
 T = TypeVar("T")
 
 _SPIN_S = 2e-4
@@ -134,6 +136,7 @@ class Worker:
         self._claim = threading.Lock()
         self._working = Latch()
         self._thread: threading.Thread | None = None
+        self._waits: WaitCounter | None = None
         self._asked = False
 
     def submit(self, job: Callable[[], None]) -> Latch:
@@ -158,6 +161,10 @@ class Worker:
             self._working.wait()
         return None if self._thread is None else self._thread.native_id
 
+    def waited_s(self) -> float | None:
+        """Seconds that the thread waited for a core so far; None where the system does not say."""
+        return 0.0 if self._waits is None else self._waits.read()
+
     def close(self) -> None:
         """End the thread after the jobs already submitted. Idempotent."""
         if self._asked:
@@ -171,6 +178,8 @@ class Worker:
         if not self._claim.acquire(blocking=False):
             return
         self._thread = threading.current_thread()
+        self._waits = WaitCounter(threading.get_native_id())
         self._working.open()
         while (job := self._jobs.get()) is not None:
             job()
+        self._waits.close()

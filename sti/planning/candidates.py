@@ -71,7 +71,7 @@ class Candidates:
         Raises:
             ProfileError: the profile lacks a graph or a fidelity of the pack.
         """
-        manifest, _, workload, _ = self.request
+        manifest, workload = self.request.manifest, self.request.workload
         return run_costs(manifest, self.profile, workload, submodel.width, threads=threads)
 
     def of(self, submodel: Submodel, counts: Sequence[Counts]) -> Candidate:
@@ -92,8 +92,9 @@ class Candidates:
         return deadline is None or run.total_s <= deadline
 
     def promised_s(self, run: Run) -> float:
-        """Seconds within which 95 of 100 runs end."""
-        return promised_s(self.profile, run.total_s, run.costs.threads)
+        """Seconds within which as many runs end as the target asks for."""
+        quantile = self.request.target.quantile
+        return promised_s(self.profile, run.total_s, run.costs.threads, quantile=quantile)
 
     def _uniform_runs(
         self, submodel: Submodel, bits: int

@@ -75,9 +75,13 @@ def check_target(target: Target) -> None:
     """Refuse a target without a meaning.
 
     Raises:
-        InputError: a latency that is not above zero, or a preload below zero.
+        InputError: a latency that is not above zero, a preload below zero, or a share that is none.
     """
     if target.latency_s is not None and not target.latency_s > 0.0:
         raise InputError(f"latency must be above zero, found {target.latency_s} s")
     if target.preload_bytes < 0:
         raise InputError(f"preload must not be below zero, found {target.preload_bytes} bytes")
+    if not 0.0 < target.quantile < 1.0:
+        raise InputError(f"quantile must lie between 0 and 1, found {target.quantile}")
+    if not 0.0 <= target.floor <= 1.0:
+        raise InputError(f"floor must lie between 0 and 1, found {target.floor}")

@@ -20,7 +20,8 @@ from sti.model.fidelity import groups_in_use
 from sti.model.manifest import Manifest, SliceGroup
 from sti.model.workload import Workload
 from sti.planning.lane_threads import shares_of
-from sti.planning.plan import EXACT, Target, connect_name
+from sti.planning.normal import normal_quantile
+from sti.planning.plan import DEFAULT_QUANTILE, EXACT, Target, connect_name
 from sti.planning.timeline import TimelineStep
 from sti.planning.variants import graph_name, variants_of
 
@@ -164,18 +165,37 @@ def run_costs(
     )
 
 
-def deadline_s(profile: DeviceProfile, target: Target, threads: LaneThreads) -> float | None:
-    """How long a median run may take so that 95 of 100 runs meet the target; None: any time.
+def spread(profile: DeviceProfile, quantile: float, threads: str) -> float:
+    """What that share of runs take at most, over what they take in the median; at least 1.
 
-    Predictions are medians, and the profile's jitter is the 95th percentile over the median. Only
-    this and ``promised_s`` turn one into the other.
+    ``threads`` is the name of a kind that was measured.
+
+    The profile's jitter is stated for ``DEFAULT_QUANTILE``; other quantiles follow from it as they
+    do for times whose logarithm is normal.
     """
-    return None if target.latency_s is None else target.latency_s / profile.run(threads).jitter
+    share = normal_quantile(quantile) / normal_quantile(DEFAULT_QUANTILE)
+    return float(profile.runs[threads].jitter ** max(0.0, share))
 
 
-def promised_s(profile: DeviceProfile, total_s: float, threads: LaneThreads) -> float:
-    """Seconds within which 95 of 100 runs end that take ``total_s`` in the median."""
-    return total_s * profile.run(threads).jitter
+def deadline_s(profile: DeviceProfile, target: Target, threads: LaneThreads) -> float | None:
+    """How long a median run may take so that the target is met; None: any time.
+
+    Predictions are medians. Only this and ``promised_s`` turn one into the other.
+    """
+    if target.latency_s is None:
+        return None
+    return target.latency_s / spread(profile, target.quantile, threads.name)
+
+
+def promised_s(
+    profile: DeviceProfile,
+    total_s: float,
+    threads: LaneThreads,
+    *,
+    quantile: float = DEFAULT_QUANTILE,
+) -> float:
+    """Seconds within which that share of runs end that take ``total_s`` in the median."""
+    return total_s * spread(profile, quantile, threads.name)
 
 
 def run_steps(costs: RunCosts, works: Sequence[StepWork], *, read_ahead: int) -> list[TimelineStep]:

@@ -1,7 +1,8 @@
 """Downgrades: planes of a slice group that a run left out. Pure.
 
 In: a plan, and what its run left out. Out: the plan as it was really run, which gives the same
-answer again, to the bit, and what to expect of it. Knows nothing of how damage is found.
+answer again, to the bit, and what to expect of it. Knows nothing of how damage is found, or how
+lateness is foreseen (``sti.planning.deadlines``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,27 @@ from sti.storage.byte_ranges import total_bytes
 
 DAMAGED = "damaged"
 """Reason: a shard of the plane does not match its checksum."""
+LATE = "late"
+"""Reason: the answer would have come too late for its target with the plane."""
+USUAL_FLOOR = 0.95
+"""Share of the full model's metric below which planes are waited for, however late they are."""
+
+
+class Adapt(NamedTuple):
+    """What a run may leave out of its plan."""
+
+    damaged: bool = False
+    """Planes above the lowest that are damaged; else the run fails."""
+    deadline: float | None = None
+    """When the answer is due, in seconds of ``time.perf_counter``: planes above the lowest that
+    would come too late are left out. None: they are waited for."""
+    floor: float = USUAL_FLOOR
+    """Planes are left out for lateness only as far as this share of the full model's metric is to
+    be expected, if the pack knows it."""
+
+
+AS_PLANNED = Adapt()
+"""Nothing may be left out."""
 
 
 class Downgrade(NamedTuple):
@@ -30,7 +52,7 @@ class Downgrade(NamedTuple):
     bits: int
     """The plane, by the fidelity that it raises a shard to."""
     slice: int | None
-    """The slice, counted in the block, whose shard was the reason, if it was one."""
+    """The slice, counted in the block, whose shard was the reason; None where it was the time."""
     reason: str = DAMAGED
 
     @property
@@ -48,7 +70,10 @@ def downgraded(plan: Plan, manifest: Manifest, downgrades: Iterable[Downgrade]) 
 
     Bytes and times of the prediction stay those of the whole plan.
     """
-    least = {(item.layer, item.kind, item.group): item.bits for item in downgrades}
+    least: dict[tuple[int, str, int], int] = {}
+    for item in downgrades:
+        key = item.layer, item.kind, item.group
+        least[key] = min(item.bits, least.get(key, item.bits))
     if not least:
         return plan
     submodel = submodel_of(manifest, plan)

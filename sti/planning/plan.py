@@ -19,7 +19,7 @@ from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.planning.span import Span
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 PLANNING = 5
 """Raised with every change that makes the planner choose differently, so that remembered plans are
 made again; ``tests/planning/test_planner.py`` fails when it is due."""
@@ -33,11 +33,21 @@ LOCAL = "local"
 """Device: this machine."""
 
 
+DEFAULT_QUANTILE = 0.98
+DEFAULT_FLOOR = 0.95
+
+
 class Target(NamedTuple):
     """What the caller asks for. ``latency_s`` None means: best quality, whatever it takes."""
 
     latency_s: float | None = None
     preload_bytes: int = 0
+    quantile: float = DEFAULT_QUANTILE
+    """Share of runs that shall take no longer than ``latency_s``."""
+    floor: float = DEFAULT_FLOOR
+    """The least metric to expect, as a share of the full model's."""
+    floor_is_limit: bool = False
+    """Whether a plan below the floor is refused; else it is told."""
 
 
 class PlanRequest(NamedTuple):
@@ -49,6 +59,8 @@ class PlanRequest(NamedTuple):
     workload: Workload
     """Sentences and tokens of the longest, rounded up to a bucket."""
     target: Target = Target()
+    asked: Workload | None = None
+    """What ``workload`` was rounded up from, for messages; None: it is what was asked for."""
 
 
 class PlanStep(NamedTuple):
@@ -202,6 +214,9 @@ class Plan:
             target=Target(
                 target.number("latency_s", least=0.0) if target.has("latency_s") else None,
                 target.integer("preload_bytes"),
+                target.number("quantile", least=0.01, most=0.9999),
+                target.number("floor", least=0.0, most=1.0),
+                target.flag("floor_is_limit"),
             ),
             depth=fields.integer("depth", least=1),
             width=fields.integer("width", least=1),
@@ -228,7 +243,7 @@ class Plan:
 def _prediction(fields: JsonFields) -> Prediction:
     lanes = fields.object("lanes")
     return Prediction(
-        total_s=fields.number("total_s", least=0.0),
+        total_s=fields.number("total_s", least=1e-9),
         stall_s=fields.number("stall_s", least=0.0),
         bytes_read=fields.integer("bytes_read"),
         loss=fields.number("loss"),

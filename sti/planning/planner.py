@@ -3,8 +3,8 @@
 Pure: no clock, file, thread or session. In: manifest, device profile, workload, target. Out: a
 frozen plan with its predicted timeline. Improves on the planner of the STI paper: every step may
 finish as late as the latest start that still meets the deadline; start-up, embedding and head are
-counted; a deadline is met in 95 of 100 runs. Costs come from ``cost_model``, timelines from
-``timeline``, fidelities from ``beam_search``.
+counted; a deadline is met in the share of runs that is asked for. Costs come from ``cost_model``,
+timelines from ``timeline``, fidelities from ``beam_search``.
 
 Candidates are ordered by loss, then bytes read, then finish time. Within the submodel found, planes
 whose absence made no measurable difference are left out (``fewest_bytes``). If no latency is asked
@@ -38,7 +38,7 @@ from sti.planning.plan import Plan, PlanRequest
 from sti.planning.prediction import loads_of, predict_run, simulate_run
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
 from sti.storage.byte_ranges import total_bytes
-from sti.units import format_size, format_time
+from sti.units import exact_share, format_size, format_time
 
 _LEAST_S = 1e-6
 """Seconds between two fidelities that tell threads apart."""
@@ -223,16 +223,17 @@ class _Planner:
         """Says what would do: a longer latency, or a larger preload where that is enough."""
         total_s, submodel = fastest.run.total_s, fastest.submodel
         needed = self.candidates.promised_s(fastest.run)
-        workload = self.request.workload
+        workload = self.request.asked or self.request.workload
         preload = self._least_preload(fastest)
+        quantile = exact_share(self.request.target.quantile)
         remedy = f"raise the latency to {format_time(_upwards(needed))}"
         if preload is not None:
             remedy += f", or the preload to {format_size(round(_upwards(preload)))}"
         return InfeasibleError(
-            f"a latency of {format_time(asked)} cannot be met with {workload.batch} x "
-            f"{workload.tokens} tokens: depth {submodel.depth} x width {submodel.width} takes "
-            f"at least {format_time(total_s)} ({format_time(needed)} in the slowest of 20 runs), "
-            f"most of it {fastest.run.limiting_lane}; {remedy}",
+            f"a latency of {format_time(asked)} cannot be met with {workload.words}: depth "
+            f"{submodel.depth} x width {submodel.width} takes at least {format_time(total_s)} "
+            f"({format_time(needed)} in {quantile} of the runs), most of it "
+            f"{fastest.run.limiting_lane}; {remedy}",
             limit="latency",
             asked=asked,
             needed=needed,

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.codec.pieces import PIECE, SHARD
-from sti.model.group_layout import group_ranges
+from sti.model.group_layout import group_ranges, prefixes
 from sti.model.manifest import Manifest, SliceGroup
 from sti.planning.plan import Plan, PlanStep, step_name
-from sti.storage.byte_ranges import ByteRange, cover
+from sti.storage.byte_ranges import ByteRange, cover, total_bytes
 
 Starts = NDArray[np.uint64]
 _Piece = tuple[int, int, int, int, int]
@@ -44,6 +44,8 @@ class StepJob(NamedTuple):
     """Where it lies when the ranges are stored end to end, as in the preload buffer."""
     shards: NDArray[Any]
     """``SHARD [width]``: the shards in use; the parts of their pieces are ``ranges``."""
+    plane_ends: tuple[int, ...]
+    """Of each plane that is read, from the lowest on, the offset after its last byte."""
 
     @property
     def name(self) -> str:
@@ -60,6 +62,29 @@ class StepJob(NamedTuple):
         shards = self.shards.copy()
         np.minimum(shards["planes"], planes, out=shards["planes"])
         return shards
+
+    def lowered(self, planes: int) -> StepJob:
+        """The job of the same step with the first ``planes`` planes alone, at least one.
+
+        What it reads lies in a slot where it lies for the whole step.
+        """
+        if planes >= len(self.plane_ends):
+            return self
+        end = self.plane_ends[planes - 1]
+        ranges = tuple(
+            ByteRange(item.offset, min(item.end, end) - item.offset)
+            for item in self.ranges
+            if item.offset < end
+        )
+        return self._replace(
+            preload_bytes=min(self.preload_bytes, total_bytes(ranges)),
+            ranges=ranges,
+            covers=tuple(cover(item) for item in ranges),
+            slot_starts=self.slot_starts[: len(ranges)],
+            packed_starts=self.packed_starts[: len(ranges)],
+            shards=self.limited(planes),
+            plane_ends=self.plane_ends[:planes],
+        )
 
 
 def prepare(
@@ -79,6 +104,7 @@ def prepare_step(item: PlanStep, group: SliceGroup, offset: int, *, width: int) 
     ``width`` is the plan's: how many slices of the whole block are in use.
     """
     inside = group_ranges(group, item.counts)
+    _, *planes = prefixes(group, item.counts)
     covers = tuple(cover(ByteRange(offset + r.offset, r.length)) for r in inside)
     slot_starts, packed_starts = [], []
     slot = packed = 0
@@ -99,6 +125,7 @@ def prepare_step(item: PlanStep, group: SliceGroup, offset: int, *, width: int) 
         slot_starts=np.array(slot_starts, np.uint64),
         packed_starts=np.array(packed_starts, np.uint64),
         shards=_shards(group, item.counts, inside),
+        plane_ends=tuple(offset + plane.end for plane in planes if plane.length),
     )
 
 

@@ -67,7 +67,8 @@ def uniform_plan(
 
     def promised(plan: Plan) -> float:
         assert plan.predicted is not None
-        return promised_s(profile, plan.predicted.total_s, plan.threads)
+        total_s = plan.predicted.total_s
+        return promised_s(profile, total_s, plan.threads, quantile=target.quantile)
 
     plans = (bare_plan(request, submodel, placed, choice, read_ahead) for choice in choices)
     return min(

@@ -5,6 +5,7 @@ In: numbers and plans. Out: phrases and lines for people. Knows nothing of where
 
 from __future__ import annotations
 
+from sti.model.workload import Workload
 from sti.planning.plan import Plan
 from sti.units import format_size, format_time
 from sti.version import __version__
@@ -26,8 +27,12 @@ def show_metric(metric: str, value: float, *, difference: bool = False) -> str:
     return f"{value * 100:.1f} {'points' if difference else '%'}"
 
 
-def describe_plan(plan: Plan) -> str:
-    """One line: submodel, target, predicted time, what limits, and the quality to expect."""
+def describe_plan(plan: Plan, *, of: Workload | None = None) -> str:
+    """One line: submodel, target, predicted time, what limits, and the quality to expect.
+
+    Args:
+        of: what is run; where the prediction is for another workload, that is named.
+    """
     parts = [counted(plan.depth, "layer"), counted(plan.width, "slice")]
     asked = []
     if plan.target.latency_s is not None:
@@ -37,7 +42,8 @@ def describe_plan(plan: Plan) -> str:
     if asked:
         parts.append("asked for " + ", ".join(asked))
     if plan.predicted is not None:
-        parts.append(f"predicted {format_time(plan.predicted.total_s)}")
+        other = "" if of in (None, plan.workload) else f" for {plan.workload.words}"
+        parts.append(f"predicted {format_time(plan.predicted.total_s)}{other}")
         parts.append(f"limited by {plan.predicted.limited_by}")
         if (quality := plan.predicted.quality) is not None:
             shown = show_metric(quality.metric, quality.value)

@@ -64,7 +64,7 @@ def test_a_model_that_cannot_answer_is_refused_before_anything_is_measured(
         raise AssertionError("measured")
 
     monkeypatch.setattr("sti.cli.against.compare", measuring)
-    monkeypatch.setattr("sti.engine.plan_store.load_or_measure", measuring)
+    monkeypatch.setattr("sti.engine.machine.load_or_measure", measuring)
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     models = ["--against", str(place / "models" / "fp32.onnx"), "--against", str(broken)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from math import inf
 from pathlib import Path
 
 import pytest
 
 from sti.calibration.cache import Cache, cache_directory
+from sti.calibration.kept import StoragePart
 from sti.device.lanes import COMPUTE, DECODE, PIPELINED, STORAGE
 from sti.device.profile import (
     ComputeProfile,
@@ -43,8 +45,51 @@ def cache(tmp_path: Path) -> Cache:
 def test_a_stored_profile_is_loaded_again(cache: Cache) -> None:
     assert cache.load_profile(KEY) is None
     path = cache.store_profile(KEY, PROFILE)
-    assert cache.load_profile(KEY) == PROFILE
-    assert list(cache.profiles()) == [(path, PROFILE)]
+    kept = cache.load_profile(KEY)
+    assert kept is not None and (kept.path, kept.value) == (path, PROFILE)
+    assert 0.0 <= kept.age_s < 60.0
+    assert list(cache.profiles()) == [kept]
+
+
+def test_a_stored_storage_lane_is_loaded_again(cache: Cache) -> None:
+    part = StoragePart(PROFILE.storage, device="a test", disturbed=0.2)
+    assert cache.load_storage(KEY) is None
+    cache.store_storage(KEY, part)
+    kept = cache.load_storage(KEY)
+    assert kept is not None and kept.value == part and kept.value.provisional
+    assert list(cache.storages()) == [kept] and list(cache.profiles()) == []
+
+
+@pytest.mark.parametrize("path", ["lane.request_s", "lane.bytes_per_s", "disturbed"])
+def test_a_storage_lane_with_an_absurd_value_is_told_and_left_out(cache: Cache, path: str) -> None:
+    part = StoragePart(PROFILE.storage, device="a test", disturbed=0.0)
+    file = cache.store_storage(KEY, part)
+    assert file is not None
+    document = json.loads(file.read_text(encoding="utf-8"))
+    *way, last = path.split(".")
+    place = document["value"]
+    for key in way:
+        place = place[key]
+    place[last] = 1e300
+    file.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.warns(StiWarning, match=f"ignored: .*'{last}'"):
+        assert cache.load_storage(KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("measured_at", "age_s"),
+    [(1_000.0, 500.0), (1_501.0, inf), (None, inf), ("noon", inf), (0, inf), (True, 1_499.0)],
+)
+def test_the_age_of_what_is_kept_is_unknown_where_the_file_makes_no_sense(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, measured_at: object, age_s: float
+) -> None:
+    file = cache.store_profile(KEY, PROFILE)
+    assert file is not None
+    document = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**document, "measured_at": measured_at}), encoding="utf-8")
+    monkeypatch.setattr("time.time", lambda: 1_500.0)
+    kept = cache.load_profile(KEY)
+    assert kept is not None and kept.age_s == age_s
 
 
 def test_profiles_are_kept_apart_by_key(cache: Cache) -> None:
@@ -149,7 +194,8 @@ def test_old_plans_go(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         cache.store_plan({"number": number}, plan())
         os.utime(cache.path("plan", {"number": number}), (number, number))
     kept = [number for number in range(5) if cache.load_plan({"number": number})]
-    assert kept == [2, 3, 4] and cache.load_profile(KEY) == PROFILE
+    assert kept == [2, 3, 4]
+    assert [found.value for found in cache.profiles()] == [PROFILE]
 
 
 def test_a_plan_that_cannot_be_kept_is_no_failure(tmp_path: Path) -> None:
@@ -157,3 +203,30 @@ def test_a_plan_that_cannot_be_kept_is_no_failure(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "file" / "sti")
     cache.store_plan(KEY, plan())
     assert cache.load_plan(KEY) is None
+
+
+def test_staircases_are_bytes_that_are_kept_apart_by_key(cache: Cache) -> None:
+    assert cache.load_staircases(KEY) is None
+    cache.store_staircases(KEY, b"some")
+    cache.store_staircases({**KEY, "threads": 3}, b"others")
+    assert cache.load_staircases(KEY) == b"some"
+    cache.store_staircases(KEY, b"newer")
+    assert cache.load_staircases(KEY) == b"newer"
+    assert list(cache.profiles()) == []
+
+
+def test_old_staircases_go(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sti.calibration.cache.MOST_STAIRCASES", 2)
+    for number in range(4):
+        cache.store_staircases({"number": number}, b"some")
+        path = cache.path("staircases", {"number": number}).with_suffix(".bin")
+        os.utime(path, (number, number))
+    found = [cache.load_staircases({"number": number}) for number in range(4)]
+    assert found == [None, None, b"some", b"some"]
+
+
+def test_staircases_that_cannot_be_kept_are_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cache = Cache(tmp_path / "file" / "below")
+    cache.store_staircases(KEY, b"some")
+    assert cache.load_staircases(KEY) is None

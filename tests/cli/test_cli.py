@@ -58,7 +58,8 @@ def test_run_prints_one_json_document_and_nothing_else(cli: Cli, tiny_pack: Path
     assert found["task"] == "embedding"
     assert found["bytes_read"] > 0
     lanes = {"storage", "decode", "compute"}
-    assert set(found["timing"]) == {"total_s", "plan_s", "stall_s", "busy_s", "lanes"}
+    told = {"total_s", "plan_s", "stall_s", "waited_s", "waits_s", "busy_s", "lanes"}
+    assert set(found["timing"]) == told
     assert set(found["timing"]["lanes"]) == set(found["timing"]["busy_s"]) == lanes
     assert Plan.from_json(found["plan"], where="test").depth == 2
 
@@ -138,10 +139,11 @@ def test_a_target_of_the_configuration_is_used_and_overridden(
     monkeypatch.chdir(tmp_path)
     Path("sti.toml").write_text('[targets.voice]\nlatency="5s"\npreload="1KB"\n', encoding="utf-8")
     named = cli("run", tiny_pack, "the dog", "--target", "voice", "--json").json["plan"]["target"]
-    assert named == {"latency_s": 5.0, "preload_bytes": 1000}
+    defaults = {"quantile": 0.98, "floor": 0.95, "floor_is_limit": False}
+    assert named == {"latency_s": 5.0, "preload_bytes": 1000, **defaults}
     options = ("--target", "voice", "--preload", "2KB")
     changed = cli("run", tiny_pack, "the dog", *options, "--json").json["plan"]["target"]
-    assert changed == {"latency_s": 5.0, "preload_bytes": 2000}
+    assert changed == {"latency_s": 5.0, "preload_bytes": 2000, **defaults}
 
 
 def test_standard_input_is_run_when_no_text_is_given(tiny_pack: Path) -> None:
@@ -327,7 +329,7 @@ def test_without_memory_it_says_what_would_take_less(
     def fails(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("sti.engine.engine.Engine.run", fails)
+    monkeypatch.setattr("sti.engine.engine.Engine.stream", fails)
     answer = cli("run", tiny_pack, "a", "--fidelity", 4)
     assert (answer.code, answer.out) == (1, "")
     assert "fewer texts at once" in answer.err
@@ -411,7 +413,7 @@ def test_an_impossible_target_says_which_limit_and_by_how_much(cli: Cli, tiny_pa
 
 
 def test_a_plan_that_cannot_be_made_names_the_workload_asked_for(cli: Cli, tiny_pack: Path) -> None:
-    refused(cli("plan", tiny_pack, "--tokens", 32, "--latency", "1us"), "with 1 x 32 tokens")
+    refused(cli("plan", tiny_pack, "--tokens", 32, "--latency", "1us"), "with 1 text of 32 tokens")
 
 
 # ---- bench, calibrate, doctor

@@ -70,7 +70,7 @@ def test_without_memory_there_is_a_document_as_well(
     def fails(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("sti.engine.engine.Engine.run", fails)
+    monkeypatch.setattr("sti.engine.engine.Engine.stream", fails)
     answer = cli("run", tiny_pack, "a", "--fidelity", 4, "--json")
     assert (answer.error["kind"], answer.code) == ("MemoryError", 1)
     assert "smaller --preload" in answer.error["message"]

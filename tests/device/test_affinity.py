@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import sti
-from sti.device.affinity import apart
+from sti.device.affinity import DISTURBED, Binding, apart
 from sti.pipeline.workers import Worker
 
 EVERYWHERE = {3, 7}
@@ -96,3 +97,32 @@ def test_a_worker_tells_its_thread() -> None:
     worker.submit(lambda: seen.append(threading.get_native_id())).wait()
     worker.close()
     assert seen == [number]
+
+
+def bound(binding: Binding, runs: int, share: float | None) -> list[int]:
+    """Which of so many runs are bound, where each that is waits for such a share."""
+    found = []
+    for number in range(runs):
+        if binding.wanted():
+            found.append(number)
+            binding.learn(share)
+    return found
+
+
+@pytest.mark.parametrize("share", [None, 0.0, DISTURBED])
+def test_threads_are_bound_while_nobody_else_wants_the_cores(share: float | None) -> None:
+    assert bound(Binding(), 5, share) == [0, 1, 2, 3, 4]
+
+
+def test_threads_that_wait_although_they_are_bound_are_left_unbound_for_longer_each_time() -> None:
+    found = bound(Binding(), 1000, 0.5)
+    pauses = [later - earlier - 1 for earlier, later in pairwise(found)]
+    assert pauses[:5] == [8, 16, 32, 64, 128] and set(pauses[5:]) == {128}
+
+
+def test_threads_are_bound_again_when_others_are_gone() -> None:
+    binding = Binding()
+    bound(binding, 100, 0.5)
+    found = bound(binding, 200, 0.0)
+    assert found[-50:] == list(range(150, 200))
+    assert bound(binding, 10, 0.5) == [0, 9]  # as the first time

@@ -200,7 +200,7 @@ def test_a_malformed_board_is_refused_with_its_file_and_field(
         ("{}", "neither a board nor"),
         ('{"cache": "here", "profiles": []}', "sti calibrate PACK --json"),
         ('{"profile": 7}', "version 7"),
-        ('{"profile": 4}', "lanes: expected an object"),
+        ('{"profile": 5}', "lanes: expected an object"),
         ('{"threads": 2, "profiles": {"1": {"profile": 1}}}', "profiles: 2"),
         ('{"value": 3}', "value: expected an object"),
     ],
@@ -230,7 +230,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     def measuring(*_: object, **__: object) -> None:
         raise AssertionError("this machine was measured")
 
-    monkeypatch.setattr("sti.engine.plan_store.load_or_measure", measuring)
+    monkeypatch.setattr("sti.engine.machine.load_or_measure", measuring)
 
     def call(*argv: object) -> tuple[int, str, str]:
         capsys.readouterr()

@@ -55,3 +55,9 @@ def test_an_error_counts_relative_to_its_time() -> None:
 def test_one_measurement_is_explained_exactly() -> None:
     terms = np.array([[1.0, 12.0, 16.0]])
     assert terms @ fit_costs(terms, [0.5]) == pytest.approx([0.5])
+
+
+def test_errors_may_be_relative_to_something_else_than_the_seconds() -> None:
+    terms, left, totals = [[1.0], [1.0]], [0.0, 1.0], [1.0, 10.0]
+    # A weight of a hundred for the first, which says 0.
+    assert fit_costs(terms, left, scale=totals) == pytest.approx([0.01 / 1.01])

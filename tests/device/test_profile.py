@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sti.device.lanes import COMPUTE, DECODE, PIPELINED, SEQUENTIAL, STORAGE, shared
+from sti.device.lanes import COMPUTE, DECODE, LANES, PIPELINED, SEQUENTIAL, STORAGE, shared
 from sti.device.profile import COMPUTE_TERMS, DeviceProfile, StorageProfile
 from sti.errors import ProfileError
 from sti.model.workload import Workload
@@ -87,11 +87,59 @@ def test_no_lane_is_lost_on_the_way_through_json() -> None:
         ("runs.pipelined.jitter", 0.9),
         ("runs.pipelined.jitter", float("nan")),
         ("tokenize_s", ...),
+        ("disturbed", ...),
+        ("disturbed", 1.5),
+        ("runs.pipelined.spread", ...),
+        ("runs.pipelined.spread", {"compute": 0.5}),
     ],
 )
 def test_a_malformed_profile_is_refused_with_its_source(path: str, value: object) -> None:
     with pytest.raises(ProfileError, match=r"cache/here\.json"):
         DeviceProfile.from_json(changed(path, value), where="cache/here.json")
+
+
+@pytest.mark.parametrize("value", [1e300, 1e-30, -1e-6])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "lanes.storage.request_s",
+        "lanes.storage.row_s",
+        "lanes.decode.shard_s",
+        "lanes.decode.weight_s.4",
+        "runs.pipelined.step_s",
+        "runs.pipelined.fixed_s",
+        "tokenize_s",
+    ],
+)
+def test_seconds_that_no_machine_takes_are_refused_by_name(path: str, value: float) -> None:
+    with pytest.raises(
+        ProfileError, match=rf"'{path.rsplit('.', maxsplit=1)[-1]}' must be 0, or seconds"
+    ):
+        DeviceProfile.from_json(changed(path, value), where="here")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("lanes.storage.bytes_per_s", 1e300),
+        ("lanes.storage.bytes_per_s", 1e-30),
+        ("lanes.compute.graphs.head", [1e300, 0.0, 0.0, 0.0, 0.0]),
+        ("lanes.compute.graphs.head", [0.0, 0.0, -1.0, 0.0, 0.0]),
+        ("runs.pipelined.jitter", 1e300),
+        ("runs.pipelined.contention.compute", 1e-30),
+        ("runs.pipelined.contention.decode", 1e30),
+        ("runs.pipelined.spread", {"compute": 1e30}),
+    ],
+)
+def test_other_figures_that_no_machine_has_are_refused_by_name(path: str, value: object) -> None:
+    name = "compute" if path.endswith("spread") else path.rsplit(".", maxsplit=1)[-1]
+    with pytest.raises(ProfileError, match=rf"here: .*'{name}' must be"):
+        DeviceProfile.from_json(changed(path, value), where="here")
+
+
+def test_a_profile_that_waited_for_more_than_a_twentieth_of_the_time_is_provisional() -> None:
+    assert not replace(make_profile(), disturbed=0.05).provisional
+    assert replace(make_profile(), disturbed=0.06).provisional
 
 
 @pytest.mark.parametrize("value", [None, [], "profile", 3])
@@ -114,11 +162,11 @@ def test_a_read_costs_its_requests_and_its_bytes() -> None:
 
 def test_compute_grows_with_each_of_its_terms() -> None:
     body = make_profile().to_json()
-    body["lanes"]["compute"]["graphs"]["attention"] = [1.0, 10.0, 100.0, 1000.0, 10000.0]
+    body["lanes"]["compute"]["graphs"]["attention"] = [0.1, 1.0, 10.0, 100.0, 1000.0]
     profile = DeviceProfile.from_json(body, where="here")
     batch, tokens, width = 2, 3, 5
-    expected = 1 + 10 * width + 100 * 6 + 1000 * width * 6 + 10000 * width * 6 * tokens
-    assert profile.compute_s("attention", Workload(batch, tokens), width) == expected
+    expected = 0.1 + width + 10 * 6 + 100 * width * 6 + 1000 * width * 6 * tokens
+    assert profile.compute_s("attention", Workload(batch, tokens), width) == pytest.approx(expected)
 
 
 def test_a_lane_that_a_profile_lacks_is_named() -> None:
@@ -144,3 +192,23 @@ def test_lanes_are_replaced_one_by_one() -> None:
     slower = replace(profile.storage, bytes_per_s=1.0)
     found = profile.with_lanes({STORAGE: slower})
     assert (found.storage, found.decode, found.compute) == (slower, profile.decode, profile.compute)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_slowed_lane_takes_longer_by_its_factor_and_others_as_long(lane: str) -> None:
+    profile, workload = make_profile(), Workload(1, 64)
+    slowed = profile.slowed({lane: 3.0})
+
+    def seconds(found: DeviceProfile) -> dict[str, list[float]]:
+        return {
+            STORAGE: [found.storage.read_s(2, 10**6), found.storage.row_s],
+            DECODE: [found.decode.shard_s, *found.decode.weight_s.values()],
+            COMPUTE: [found.compute_s(graph, workload, 3) for graph in found.compute.graphs],
+        }
+
+    before, after = seconds(profile), seconds(slowed)
+    for each in LANES:
+        factor = 3.0 if each == lane else 1.0
+        assert after[each] == pytest.approx([factor * taken for taken in before[each]])
+    assert slowed.runs == profile.runs and slowed.tokenize_s == profile.tokenize_s
+    assert profile.slowed({}) == profile

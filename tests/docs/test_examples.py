@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -159,6 +160,8 @@ def test_no_lines_give_a_summary_of_none(start: Started) -> None:
         ("classification", ["--latency", "1us"], "cannot be met"),
         ("classification", ["--latency", "soon"], "latency"),
         ("classification", ["--input", "missing.txt"], "missing.txt"),
+        ("classification", ["--beside", "no-such-command"], "no-such-command"),
+        ("classification", ["--beside", "an 'open quote"], "quotation"),
     ],
 )
 def test_the_loop_refuses_in_one_line(
@@ -193,23 +196,67 @@ def test_late_answers_are_told_and_counted(
         if text == "long":
             raise sti.InfeasibleError("too long", limit="latency", asked=1, needed=2)
         spent = next(times)
-        return {"total_ms": spent, "target_ms": 30.0, "in_time": spent <= 30.0, "accepted": True}
+        late = f"late by {spent - 30.0:.1f} ms" if spent > 30.0 else None
+        found = {"total_ms": spent, "target_ms": 30.0, "in_time": late is None}
+        return {**found, "late": late, "accepted": True}
 
     monkeypatch.setattr(module, "answer", answer)
     tally = module.Tally()
     module.loop(None, iter(["a", "b", "long", " ", "c", "d"]), tally, as_json=True)
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 4
-    assert err.splitlines() == ["late: 1.5 ms beyond 30.0 ms", "not answered: too long"]
+    assert err.splitlines() == ["late by 1.5 ms", "not answered: too long"]
+    tally.take(
+        SimpleNamespace(replans=1, adapted=0, causes={"reading": 1}),
+        SimpleNamespace(replans=3, adapted=1, causes={"reading": 2, "decoding": 3}),
+    )
     assert tally.summary() == (
-        "4 answered; 1 not answered; 3 within 30.0 ms (75 %); median 25.0 ms, p95 31.5 ms"
+        "4 answered; 1 not answered; 3 within 30.0 ms (75 %); median 25.0 ms, p95 31.5 ms, "
+        "p99 31.5 ms; plan changed 2 times; planes left out in 1 run; "
+        "late because of decoding (3), reading (1)"
     )
 
 
 @pytest.mark.parametrize(("count", "p95"), [(1, 1), (2, 2), (19, 19), (20, 19), (100, 95)])
 def test_the_95th_percentile_leaves_out_one_in_20(count: int, p95: int) -> None:
     tally = loop_module().Tally(times_ms=[float(value) for value in range(count, 0, -1)])
-    assert tally.summary().endswith(f"p95 {p95}.0 ms")
+    assert f", p95 {p95}.0 ms, p99 " in tally.summary()
+
+
+@pytest.mark.parametrize(("given", "options"), [(True, ["--input", "lines.txt"]), (False, [])])
+def test_so_many_lines_are_answered_beside_a_command(
+    start: Started, tmp_path: Path, given: bool, options: list[str]
+) -> None:
+    (tmp_path / "lines.txt").write_text("the dog\n\na cat\n", encoding="utf-8")
+    argv = [*options, "--lines", "5", "--latency", "10s", "--json", "--beside", "sleep 1000"]
+    code, out, err = ended(start("intent_loop", tiny_pack("classification"), *argv))
+    assert code == 0, err
+    texts = [json.loads(line)["text"] for line in out.splitlines()]
+    assert len(texts) == 5
+    if given:
+        assert texts == ["the dog", "a cat", "the dog", "a cat", "the dog"]
+    else:
+        assert set(texts) == set(loop_module().SAMPLE[:5])
+    assert err.splitlines()[-1].startswith("5 answered; 5 within")
+
+
+def test_a_command_beside_is_kept_running_and_ended(tmp_path: Path) -> None:
+    place = tmp_path / "ran"
+    with loop_module().Neighbour(f"sh -c 'echo >> {place}'") as beside:
+        while beside.ended < 2:
+            beside.keep()
+    assert len(place.read_text().splitlines()) >= 2
+    with loop_module().Neighbour("sleep 1000"):
+        pass  # would not end in the time of a test
+
+
+def test_a_command_that_fails_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with loop_module().Neighbour("sh -c 'exit 3'") as beside:
+        while not beside.ended:
+            beside.keep()
+        beside.keep()
+    assert capsys.readouterr().err == "beside: `sh -c 'exit 3'` failed with code 3\n"
+    assert beside.ended == 1
 
 
 # ---- draw_frontier

@@ -22,7 +22,13 @@ def kept() -> sti.Result:
         return engine.run(TEXTS)
 
 
-def late(result: sti.Result, by_s: float, longer: Mapping[str, float], plan_s: float) -> sti.Result:
+def late(
+    result: sti.Result,
+    by_s: float,
+    longer: Mapping[str, float],
+    plan_s: float,
+    waits_s: Mapping[str, float] | None = None,
+) -> sti.Result:
     """The same run, as late as that: lanes as predicted, but for those that took longer."""
     predicted = result.plan.predicted
     assert predicted is not None
@@ -35,6 +41,7 @@ def late(result: sti.Result, by_s: float, longer: Mapping[str, float], plan_s: f
         plan_s=plan_s,
         stall_s=predicted.stall_s + longer.get("stall", 0.0),
         lanes=lanes,
+        waits_s=waits_s,
     )
     plan = replace(result.plan, target=result.plan.target._replace(latency_s=1.0))
     return replace(result, timing=timing, plan=plan)
@@ -68,7 +75,7 @@ def test_a_target_that_is_met_to_the_instant_is_met(kept: sti.Result) -> None:
         (
             {"stall": 0.05, "storage": 0.009},
             0.0,
-            "waiting for one another, for memory or for a core took 50.0 ms more than predicted",
+            "waiting for one another or for memory took 50.0 ms more than predicted",
         ),
     ],
 )
@@ -79,6 +86,19 @@ def test_what_took_longest_beyond_the_prediction_is_named(
     assert result.met is False and result.late_s == pytest.approx(0.012)
     assert describe_lateness(result) == f"late by 12.0 ms: {told}"
     assert result.to_json()["late_s"] == 0.012
+
+
+def test_waiting_for_a_core_is_a_cause_of_its_own(kept: sti.Result) -> None:
+    longer, waits_s = {"compute": 0.011, "storage": 0.004}, {"compute": 0.009, "storage": 0.001}
+    result = late(kept, 0.012, longer, 0.0, waits_s)
+    told = "late by 12.0 ms: waited 9.00 ms for a core that others used"
+    assert describe_lateness(result) == told
+    plan = replace(result.plan, predicted=None)
+    assert describe_lateness(replace(result, plan=plan)) == told
+    result = late(kept, 0.012, {"compute": 0.02}, 0.0, waits_s)
+    assert describe_lateness(result) == (
+        "late by 12.0 ms: computing took 11.0 ms more than predicted"
+    )
 
 
 def test_threads_that_share_the_work_divide_what_they_took(kept: sti.Result) -> None:

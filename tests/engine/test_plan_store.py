@@ -14,12 +14,14 @@ from sti.backend.onnxruntime.compute import OrtBackend
 from sti.device import host
 from sti.device.lanes import PIPELINED, LaneThreads, shared
 from sti.device.profile import DeviceProfile
+from sti.engine.machine import Machine
 from sti.engine.options import EngineOptions
-from sti.engine.plan_store import PlanStore, ProfileSource
+from sti.engine.plan_store import PlanStore
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning import planner
 from sti.planning.plan import EXACT, NARROW, Plan, PlanRequest
+from sti.planning.pricing import PriceList
 from sti.planning.step_jobs import prepare
 from sti.planning.uniform import uniform_plan
 from sti.planning.variants import NARROW_MOST_BITS
@@ -38,8 +40,12 @@ def store(
     with PackReader.open(pack) as reader:
         options = EngineOptions(profile=profile)
         backend = OrtBackend(reader, lanes=threads, threads=1, saturates=saturates)
-        profiles = ProfileSource(reader, backend, options, threads=threads)
-        yield PlanStore(reader, target, profiles), reader
+        known = Machine(reader, backend, options, threads=threads)
+        yield PlanStore(reader, target, known, options, no_prices), reader
+
+
+def no_prices(most_loss: float) -> PriceList:
+    raise AssertionError(f"plans that stay need no prices up to {most_loss}")
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
@@ -51,7 +57,7 @@ def test_a_pinned_plan_is_taken_as_it_is() -> None:
         request = PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8))
         plan = uniform_plan(request, bits=4)
     with store(tiny_pack(), sti.TargetSpec(plan=plan)) as (plans, reader):
-        found, jobs = plans.plan_for(batch=1, tokens=8)
+        found, jobs, _, _ = plans.plan_for(batch=1, tokens=8)
         assert found is plan
         wanted = prepare(plan, reader.manifest, reader.group_offset)
     assert [job.name for job in jobs] == [step.name for step in plan.steps]
@@ -72,7 +78,7 @@ def test_uniform_plans_of_machines_that_were_not_measured_use_the_usual_threads(
         plans,
         _,
     ):
-        plan, _ = plans.plan_for(batch=1, tokens=8)
+        plan = plans.plan_for(batch=1, tokens=8).plan
     assert plan.threads == expected
 
 
@@ -84,7 +90,7 @@ def test_uniform_plans_are_narrow_where_the_profile_or_else_the_back_end_says_th
     for bits in (2, 8):
         target = sti.TargetSpec(fidelity=bits)
         with store(tiny_pack(), target, profile=profile, saturates=saturates) as (plans, _):
-            plan, _ = plans.plan_for(batch=1, tokens=8)
+            plan = plans.plan_for(batch=1, tokens=8).plan
         narrow = bits <= NARROW_MOST_BITS and profile is None and saturates
         assert {step.variant for step in plan.steps} == {NARROW if narrow else EXACT}
 

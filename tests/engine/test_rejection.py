@@ -79,7 +79,7 @@ def answered(manifest: Manifest, logits: Any, *, loss: float = 0.0) -> sti.Resul
     assert plan.predicted is not None
     plan = replace(plan, predicted=replace(plan.predicted, loss=loss))
     rows = tuple(np.asarray(logits, dtype=np.float32))
-    encoding: Any = SimpleNamespace(truncated=False)
+    encoding: Any = SimpleNamespace(ids=[1, 2, 3], truncated=False)
     batch = Batch(["a text"] * len(rows), [encoding] * len(rows))
     return make_result(manifest, batch, plan, Outcome(rows, 0, Trace({}, PIPELINED)), total_s=0.0)
 

@@ -133,6 +133,8 @@ def main(pack: str) -> list[str]:
         words += [item.name for row in engine.classify(["a"]) for item in row]
         words += [f"{item.name} {item.value}" for row in engine.regress(["a"]) for item in row]
         words += [span.label for row in engine.tag(["a"]) for span in row]
+        for part in engine.stream(line for line in ("a text", "another")):
+            words += [f"{text} {part.met} {part.late_s}" for text in part.texts]
         ids: list[int] = engine.tokenize(["a"])[0].ids.tolist()
         print(size, inside, value, numbers, ids, engine.labels, engine.max_tokens, engine.task)
     return words

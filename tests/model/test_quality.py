@@ -10,7 +10,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sti.model.quality import INDISTINCT, Quality, Rejection, follow, interpolate, reach
+from sti.model.quality import (
+    INDISTINCT,
+    Quality,
+    Rejection,
+    follow,
+    interpolate,
+    loss_at,
+    reach,
+)
 
 STEPS = st.lists(
     st.tuples(st.floats(0.01, 10.0), st.one_of(st.just(0.0), st.floats(0.001, 10.0))), max_size=6
@@ -147,3 +155,15 @@ def test_a_metric_that_hardly_falls_cannot_be_told_from_its_best() -> None:
     curve = Quality("accuracy", 500, 0.02, (0.0, 0.1, 0.3), (0.9, 0.8, 0.7))
     assert curve.indistinct_from(0.1) == pytest.approx(0.1 + 0.2 * INDISTINCT * 0.02 / 0.1)
     assert curve.indistinct_from(0.4) == 0.4
+
+
+def test_a_share_of_the_full_models_metric_is_kept_up_to_some_loss() -> None:
+    curve = Quality("accuracy", 500, 0.02, (0.0, 0.1, 0.3), (0.9, 0.8, 0.7))
+    assert loss_at(curve, 1.0) == pytest.approx(0.0)
+    assert loss_at(curve, 0.85 / 0.9) == pytest.approx(0.05)
+    assert loss_at(curve, 0.75 / 0.9) == pytest.approx(0.2)
+    assert loss_at(curve, 0.7 / 0.9 - 1e-9) == math.inf
+    assert loss_at(curve, 0.0) == math.inf
+    flat = Quality("accuracy", 500, 0.02, (0.0, 0.1, 0.3), (0.9, 0.9, 0.5))
+    assert loss_at(flat, 1.0) == pytest.approx(0.1)
+    assert loss_at(Quality("spearman", 500, 0.02, (0.2,), (0.9,)), 1.0) == math.inf

@@ -141,7 +141,7 @@ class MiniReader:
         for name in self.table:
             if name == "words":
                 break
-            if not name.startswith("index.") and name != "resident.pad":
+            if not name.startswith("index.") and name not in ("staircases", "resident.pad"):
                 text += name.encode() + b"\0" + self.tensor(name)
         words = self.manifest["words"]
         text += self.tensor("words")[: words["rows"] * words["row_bytes"]]

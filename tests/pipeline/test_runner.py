@@ -25,7 +25,7 @@ from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode, Outcome, Runner
 from sti.pipeline.trace import Recorder
-from sti.planning.downgrade import Downgrade, downgraded
+from sti.planning.downgrade import AS_PLANNED, Adapt, Downgrade, downgraded
 from sti.planning.lane_threads import shares_of
 from sti.planning.plan import Plan, PlanRequest, connect_name
 from sti.planning.step_jobs import prepare
@@ -70,13 +70,15 @@ class FailsOnce(NumpyBackend):
 
 
 class Finds(NumpyBackend):
-    """Its decoder finds a fault in the last group whenever it gets to see the piece."""
+    """Its decoder finds a fault in one group whenever it gets to see the piece."""
 
     fault = Fault(1, 2, "checksum")
+    which = -1
+    """The group; the last one."""
 
     def decoder(self, variant: str) -> GroupDecoder:
         sound, fault = super().decoder(variant), self.fault
-        checksum = self.residents.manifest.groups[-1].outlier_checksums[fault.row]
+        checksum = self.residents.manifest.groups[self.which].outlier_checksums[fault.row]
 
         class Decoder(NumpyDecoder):
             def decode(self, data, starts, shards, operands, **rest):  # type: ignore[no-untyped-def]
@@ -115,7 +117,7 @@ def run(
     reader: PackReader,
     mode: Mode = "planned",
     *,
-    adapt: bool = False,
+    adapt: Adapt = AS_PLANNED,
     plan: Plan | None = None,
 ) -> Outcome:
     plan = plan or plan_of(reader)
@@ -249,7 +251,7 @@ def test_a_back_end_that_fails_ends_the_run_and_leaves_the_runner_usable(
 
 
 @every_kind
-@pytest.mark.parametrize("adapt", [False, True])
+@pytest.mark.parametrize("adapt", [AS_PLANNED, Adapt(damaged=True)])
 @pytest.mark.parametrize(
     ("fault", "named"),
     [
@@ -260,7 +262,7 @@ def test_a_back_end_that_fails_ends_the_run_and_leaves_the_runner_usable(
     ],
 )
 def test_what_cannot_be_left_out_is_told_with_pack_and_place(
-    reader: PackReader, threads: LaneThreads, adapt: bool, fault: Fault, named: str
+    reader: PackReader, threads: LaneThreads, adapt: Adapt, fault: Fault, named: str
 ) -> None:
     last = reader.manifest.groups[-1]
     backend = Finds(reader, lanes=LANES)
@@ -277,7 +279,7 @@ def test_a_damaged_plane_is_left_out_where_that_is_allowed(
     last, plan = reader.manifest.groups[-1], plan_of(reader, threads)
     expected = Downgrade(last.layer, last.kind, last.number, 3, last.first + 1)
     with running(reader, Finds(reader, lanes=LANES)) as runner:
-        found = run(runner, reader, plan=plan, adapt=True)
+        found = run(runner, reader, plan=plan, adapt=Adapt(damaged=True))
         with pytest.raises(PackCorruptError, match="plane of 3 bits"):
             run(runner, reader, plan=plan)
     assert found.trace.downgrades == (expected,)

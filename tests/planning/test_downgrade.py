@@ -14,7 +14,7 @@ from sti.model.group_layout import group_ranges
 from sti.model.quality import Quality
 from sti.model.workload import Workload
 from sti.planning.check import check_plan
-from sti.planning.downgrade import Downgrade, downgraded
+from sti.planning.downgrade import LATE, Downgrade, downgraded
 from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.planning.uniform import uniform_plan
@@ -138,3 +138,19 @@ def test_a_downgrade_is_told_as_json(bits: int) -> None:
     assert found.step == "1 ffn 1"
     where = {"layer": 1, "kind": "ffn", "group": 1, "bits": bits, "slice": 3}
     assert found.to_json() == {**where, "reason": "damaged"}
+
+
+def test_of_two_downgrades_of_a_group_the_lower_one_counts_whatever_comes_first() -> None:
+    plan = plan_of(5, 0, share=None)
+    step = plan.steps[2]
+    late = Downgrade(step.layer, step.kind, step.group, 6, None, LATE)
+    damaged = Downgrade(step.layer, step.kind, step.group, 4, 1)
+    found = downgraded(plan, MANIFEST, [damaged])
+    assert downgraded(plan, MANIFEST, [late, damaged]) == found
+    assert downgraded(plan, MANIFEST, [damaged, late]) == found
+    assert late.to_json() == {
+        **damaged.to_json(),
+        "bits": 6,
+        "slice": None,
+        "reason": "late",
+    }

@@ -16,7 +16,7 @@ from random import Random
 import pytest
 
 import sti
-from benchmarks import planner_gap
+from benchmarks import picked_plans, planner_gap
 from sti.device.lanes import (
     COMPUTE,
     DECODE,
@@ -681,12 +681,19 @@ def test_planning_loads_no_run_time_library() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_the_benchmark_reports_gaps_times_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_benchmark_reports_gaps_times_and_limits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picked_plans, "ROOMS", (0.1, 0.9))
+    monkeypatch.setattr(picked_plans, "PRELOADS", (0,))
     arguments = ["--instances", "3", "--seed", "1", "--repeats", "1", "--no-wide"]
+    arguments += ["--machines", "1"]
     planner_gap.main([*arguments, "--output", "json"])
     report = json.loads(capsys.readouterr().out)
-    small, shapes, elastic, limits = (table["rows"] for table in report["tables"])
+    small, shapes, elastic, lost, taken, limits = (table["rows"] for table in report["tables"])
     assert small[0]["problems"] == 3
     assert {row["shape"] for row in shapes} == {"BERT-base", "MiniLM-L6"}
     assert {row["depth"] for row in elastic} > {6}
-    assert len(limits) == 5
+    assert [row["plans"] for row in lost] == [4] * 6
+    assert len({row["pack or shape"] for row in taken}) == 3
+    assert len(limits) == 8

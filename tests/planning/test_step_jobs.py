@@ -173,3 +173,27 @@ def test_a_plan_has_a_job_a_step_and_connects_once_a_block_in_use() -> None:
     narrow = jobs(3)
     assert [job.connects for job in narrow] == [False, True, False, True] * 2
     assert [job.used for job in narrow] == [1, 2, 2, 1] * 2
+
+
+@given(cases(), st.integers(1, 5))
+def test_fewer_planes_are_the_job_of_a_plan_with_fewer_that_lies_where_all_lie(
+    case: tuple[SliceGroup, bytes, PlanStep, int, int], planes: int
+) -> None:
+    group, _, step, offset, width = case
+    whole = prepare_step(step, group, offset, width=width)
+    counts = tuple(count if place < planes else 0 for place, count in enumerate(step.counts))
+    held = min(step.preload_bytes, total_bytes(group_ranges(group, counts)))
+    less = step._replace(counts=counts, preload_bytes=held)
+    expected, found = prepare_step(less, group, offset, width=width), whole.lowered(planes)
+    for name in StepJob._fields:
+        if name.endswith("starts"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        elif name != "shards":
+            assert getattr(found, name) == getattr(expected, name)
+    np.testing.assert_array_equal(found.shards["row"], expected.shards["row"])
+    np.testing.assert_array_equal(found.shards["planes"], expected.shards["planes"])
+    for mine, theirs in zip(found.shards, expected.shards, strict=True):
+        read = int(mine["planes"]) + 1
+        np.testing.assert_array_equal(mine["pieces"][:read], theirs["pieces"][:read])
+    assert (found.slot_starts == whole.slot_starts[: len(found.ranges)]).all()
+    assert found.slot_bytes <= whole.slot_bytes

@@ -72,7 +72,7 @@ class Instance:
         return make_plan(self.request, self.profile, read_ahead=self.read_ahead)
 
     def uniform_s(self, bits: int) -> float:
-        """Seconds within which 95 of 100 runs of the full model end, every shard at ``bits``."""
+        """Seconds within which 98 of 100 runs of the full model end, every shard at ``bits``."""
         plan = uniform_plan(
             self.request, bits=bits, profile=self.profile, read_ahead=self.read_ahead
         )

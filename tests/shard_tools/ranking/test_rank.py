@@ -24,9 +24,11 @@ from sti.arrays import Float32Array
 from sti.device.lanes import PIPELINED
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
+from sti.pack.header import STAIRCASES
 from sti.pack.pack_reader import PackReader
 from sti.pack.verify import verify
 from sti.planning.plan import Plan, PlanStep, Target
+from sti.planning.staircases import Staircases
 from tests.support.edited_packs import edited
 from tests.support.packs import PROFILE, tiny_pack
 from tests.support.ranked_packs import ranked_pack, texts, write_data
@@ -156,6 +158,14 @@ def test_submodels_quality_and_rejection_are_measured() -> None:
     assert manifest.notes["ranking"]["shards"]["spearman_halves"] > 0.5
     assert manifest.rejection.label == "out of scope"
     assert 1 / 3 < manifest.rejection.threshold(0.0) < 1.0
+
+
+def test_a_ranked_pack_brings_the_fidelities_worth_running_along() -> None:
+    with PackReader.open(ranked()) as reader:
+        raw = reader.resident(STAIRCASES).tobytes()
+        found = Staircases.from_bytes(raw, reader.manifest, where="pack")
+        assert found.to_bytes(reader.manifest) == raw
+        assert len(found) > 20 and set(found.submodel.tolist()) >= {0}
 
 
 def test_the_same_again_is_the_same_file(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""One measurement at a time: threads and processes that share a cache directory wait in turn.
+
+In: the cache directory. Out: the right to measure, for as long as the body lasts. Two that measure
+at once would disturb one another, and whoever comes second finds what the first one stored. The
+lock is a file that the system lets go of when its process ends, however it ends. A lock that cannot
+be had (a directory that may not be written, a system without ``flock``, an owner that hangs) stops
+nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sti.notices import Notify
+
+LONGEST_WAIT_S = 30.0
+"""Seconds after which it is measured without the lock."""
+_POLL_S = 0.02
+_NAME = "measuring.lock"
+_HERE = threading.Lock()
+"""Held by the thread of this process that measures."""
+
+
+@contextmanager
+def one_at_a_time(directory: Path, *, notify: Notify) -> Iterator[bool]:
+    """Hold the right to measure; interrupts end the wait.
+
+    Args:
+        directory: the cache directory; made where it does not exist.
+        notify: told when another process, or thread, has to be waited for.
+
+    Yields:
+        Whether somebody else measured meanwhile, so that the cache is worth another look.
+    """
+    deadline = time.monotonic() + LONGEST_WAIT_S
+    told = False
+
+    def wait() -> bool:
+        """Wait a little; False when it has been long enough."""
+        nonlocal told
+        if not told:
+            told = True
+            notify("waiting for another process to measure")
+        time.sleep(_POLL_S)
+        return time.monotonic() < deadline
+
+    mine = _HERE.acquire(blocking=False)
+    try:
+        while not mine and wait():
+            mine = _HERE.acquire(blocking=False)
+        file = _open(directory)
+        try:
+            while file is not None and not _lock(file) and wait():
+                pass
+            yield told
+        finally:
+            if file is not None:
+                os.close(file)
+    finally:
+        if mine:
+            _HERE.release()
+
+
+def _open(directory: Path) -> int | None:
+    with suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+        return os.open(directory / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return None
+
+
+def _lock(file: int) -> bool:
+    """Whether the file is locked now, or cannot be."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows; file systems without locks
+        return True
+    return True

@@ -1,0 +1,49 @@
+"""Where a pack's staircases come from: the pack itself, the cache, or made now and cached.
+
+In: an open pack. Out: ``Staircases``. Only packs that were ranked bring theirs along; those of
+others are made at the first opening, which takes about a tenth of a second.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from sti.calibration.cache import Cache
+from sti.errors import PlanError
+from sti.notices import Notify
+from sti.pack.header import STAIRCASES
+from sti.pack.pack_reader import PackReader
+from sti.planning.staircases import STAIRCASES_VERSION, Staircases
+from sti.version import __version__
+
+
+def staircases_of(reader: PackReader, notify: Notify) -> Staircases:
+    """The staircases of an open pack.
+
+    Args:
+        notify: told where those that the pack brings along cannot be used.
+    """
+    manifest = reader.manifest
+    if reader.has_resident(STAIRCASES):
+        where = f"{reader.path}: {STAIRCASES}"
+        try:
+            stored = reader.resident(STAIRCASES).tobytes()
+            return Staircases.from_bytes(stored, manifest, where=where)
+        except PlanError as error:
+            notify(f"{error}; until then they are made anew")
+    key = {
+        "staircases": STAIRCASES_VERSION,
+        "version": __version__,
+        "pack": reader.pack_id,
+    }
+    cache = Cache()
+    raw = cache.load_staircases(key)
+    if raw is not None:
+        with suppress(PlanError):  # damaged: made again
+            return Staircases.from_bytes(raw, manifest, where="cached staircases")
+    # Rare, and it takes much more of the planner than a run.
+    from sti.planning.staircase_making import make_staircases
+
+    found = make_staircases(manifest)
+    cache.store_staircases(key, found.to_bytes(manifest))
+    return found
