@@ -45,8 +45,16 @@ class Desk:
         self.told: list[str] = []
         self.waited = 0.0
 
+    def _note(self, line: str) -> None:
+        real = "run `sti calibrate` with the pack when this machine is quiet" in line
+        if not real or line.startswith(PROBLEM):
+            self.told.append(line)
+
     def open(self, *, again: bool = False, **options: Any) -> DeviceProfile:
-        """The profile; ``told`` holds the notices of this opening alone."""
+        """The profile; ``told`` holds the notices of this opening alone.
+
+        But for those of costs that make no sense: the machine that tests run on may really be busy.
+        """
         self.told = []
         get = measure_again if again else load_or_measure
         return get(
@@ -54,7 +62,7 @@ class Desk:
             OrtBackend(self.reader, lanes=1),
             threads=1,
             cache_dir=self.cache_dir,
-            notify=self.told.append,
+            notify=self._note,
             **options,
         )
 
