@@ -148,6 +148,12 @@ def format_size(size: int) -> str:
     return f"{size} B"
 
 
+def rounded_up(value: float) -> float:
+    """A number above zero rounded up to three digits: a remedy that is shown must be enough."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / unit) * unit
+
+
 def _split(text: str, hint: str) -> tuple[float, str]:
     match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None:

@@ -15,14 +15,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from sti.device.profile import MOST_DISTURBED
+
 _CALLER = 0
 """The calling thread, for the system call."""
 _BOUND = threading.Lock()
 """Held while a run in this process has its threads bound."""
 
-
-DISTURBED = 0.05
-"""Share of a run: from then on waits for a core say that others use the machine."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 8, 128
 """Runs without binding after the first one, and after many, that waited although it was bound."""
 
@@ -48,7 +47,7 @@ class Binding:
         Args:
             waited_share: of it the thread waited that waited longer; None: the system does not say.
         """
-        if waited_share is None or waited_share <= DISTURBED:
+        if waited_share is None or waited_share <= MOST_DISTURBED:
             self._pause, self._left = _FIRST_PAUSE, 0
             return
         self._left, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)

@@ -27,8 +27,8 @@ from sti.model.workload import Workload
 
 PROFILE_VERSION = 5
 MOST_DISTURBED = 0.05
-"""Share of the time that what was measured may have waited for a core; beyond it a profile is
-provisional."""
+"""Share of the time that threads may wait for a core; beyond it others use the machine, and what
+was measured meanwhile is provisional."""
 LEAST_JITTER, MOST_JITTER = 1.02, 3.0
 """Bounds of the jitter of measured runs, so that a few samples neither promise nor refuse all."""
 THREAD_NAMES = (SEQUENTIAL.name, PIPELINED.name, shared(1).name)

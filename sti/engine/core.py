@@ -59,8 +59,6 @@ class EngineCore:
             verify_content(reader)
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
-        self.plans_once = not options.may_differ(reader.manifest.task)
-        """Whether plans for all lengths are one, so that a batch may be late under its plan."""
         self.closed = False
         self._untold: list[str] = []
         self._told: set[tuple[Workload, Workload]] = set()

@@ -7,7 +7,6 @@ from. Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,8 @@ class CurrentPlans:
         self._prices: dict[float, PriceList] = {}
         self._ahead: DeviceProfile | None = None
         """The machine that lengths are priced ahead for."""
-        self._steps_ahead: Iterator[None] | None = None
+        self._lengths: list[Workload] = []
+        """Those that are still to be priced, the next one last."""
         self._told: set[Workload] = set()
         """Workloads whose notice was told."""
 
@@ -73,7 +73,7 @@ class CurrentPlans:
         self.hold(prepared)
         self._store, self._log = store, HealthLog(store.limits)
         self._told.clear()
-        self._steps_ahead = None
+        self._ahead = None
         return prepared.plan
 
     @property
@@ -131,15 +131,17 @@ class CurrentPlans:
         speeds = self._machine.known
         if speeds is None or not store.changes:
             return
-        if self._steps_ahead is None or speeds.settled is not self._ahead:
-            self._ahead, self._steps_ahead = speeds.settled, store.price_ahead()
-        steps = self._steps_ahead
+        if speeds.settled is not self._ahead:
+            self._ahead, self._lengths = speeds.settled, store.lengths
+        if not self._lengths:
+            return
+        workload = self._lengths.pop()
 
-        def go_on() -> None:
-            with suppress(StopIteration, StiError):
-                next(steps)
+        def price() -> None:
+            with suppress(StiError):  # told where a run is of this length
+                store.price_ahead(workload)
 
-        self._runner.when_idle(go_on)
+        self._runner.when_idle(price)
 
     def _price_list(self, most_loss: float) -> PriceList:
         """The pack's staircases up to a loss, to be priced; made once for each such loss."""

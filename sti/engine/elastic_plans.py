@@ -11,8 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from sti.device.lanes import by_work
 from sti.device.profile import DeviceProfile
 from sti.engine.machine import Machine
@@ -30,7 +28,6 @@ from sti.planning.choice import (
     fastest,
     plan_of,
     steps_of,
-    typical_s,
 )
 from sti.planning.cost_model import spread
 from sti.planning.plan import Plan, PlanRequest, Target
@@ -88,6 +85,8 @@ class ElasticPlans:
         self._steps: dict[tuple[PriceList, int, Sequence[str]], StaircaseSteps] = {}
         self._entries: dict[Workload, _Entry] = {}
         self._known: dict[tuple[PriceList, Workload], tuple[DeviceProfile, Prices]] = {}
+        self._feasible: dict[Workload, tuple[DeviceProfile, bool]] = {}
+        """Whether workloads are in time on the machine as it was measured."""
         self.replans = 0
         """How often a workload went over to another plan."""
 
@@ -106,9 +105,8 @@ class ElasticPlans:
         return Chosen(replace(entry.plan, predicted=predicted), basis, entry.notice)
 
     def _chosen(self, workload: Workload, asked: Workload, *, running: bool) -> _Entry:
-        entry = self._entries.get(workload)
         prices = self._priced(self._prices, workload)
-        kept = entry.choice if entry is not None and entry.list is self._prices else None
+        kept = self._kept(workload, self._prices)
         terms = self._terms(workload, prices)
         first_s = self._machine.first_s(workload) if running else 0.0
         latency_s, choice = self._target.latency_s, None
@@ -119,9 +117,12 @@ class ElasticPlans:
             choice = choose(prices, terms, kept)
         if choice is None:
             return self._lesser(workload, prices, terms, asked)
-        if entry is None or kept is None or not choice.runs_as(kept) or prices is not entry.prices:
-            return self._take(workload, self._prices, prices, choice)
-        return entry
+        return self._take(workload, self._prices, prices, choice)
+
+    def _kept(self, workload: Workload, source: PriceList) -> Choice | None:
+        """What was chosen for a workload before, if it was from this list."""
+        entry = self._entries.get(workload)
+        return entry.choice if entry is not None and entry.list is source else None
 
     def price_ahead(self, workload: Workload) -> None:
         """Price what a run of a workload may choose from, before there is one.
@@ -149,7 +150,10 @@ class ElasticPlans:
     def _take(
         self, workload: Workload, source: PriceList, prices: Prices, choice: Choice
     ) -> _Entry:
-        """Plan for what was chosen."""
+        """Plan for what was chosen, unless nothing has changed."""
+        before = self._entries.get(workload)
+        if before is not None and before.prices is prices and choice.runs_as(before.choice):
+            return before
         speeds, target = self._machine.speeds, self._target
         variants = variants_of(self._manifest, speeds.now)
         key = source, choice.staircase, variants
@@ -163,7 +167,6 @@ class ElasticPlans:
         plan = plan_of(request, speeds.now, choice, self._steps[key])
         assert plan.predicted is not None, "plans that are chosen are predicted"
         lanes_s = by_work(plan.predicted.busy_s)
-        before = self._entries.get(workload)
         self.replans += before is not None and before.plan.steps != plan.steps
         entry = _Entry(source, prices, choice, plan, speeds.lanes, lanes_s)
         self._entries[workload] = entry
@@ -190,8 +193,7 @@ class ElasticPlans:
         source = self._all(math.inf)
         speeds = self._machine.speeds
         whole = self._priced(source, workload)
-        entry = self._entries.get(workload)
-        kept = entry.choice if entry is not None and entry.list is source else None
+        kept = self._kept(workload, source)
         choice = choose(whole, terms._replace(most_loss=math.inf), kept)
         if choice is None or self._target.floor_is_limit:
             late = fastest(prices, terms)
@@ -207,8 +209,7 @@ class ElasticPlans:
         needed_s = _least_s(prices, terms)
         if self._target.floor_is_limit:
             raise refused_below_floor(asked, self._target, quality, loss, needed_s)
-        if entry is None or kept is None or not choice.runs_as(kept) or whole is not entry.prices:
-            entry = self._take(workload, source, whole, choice)
+        entry = self._take(workload, source, whole, choice)
         entry.notice = below_floor(asked, self._target, quality, loss, needed_s)
         return entry
 
@@ -222,11 +223,16 @@ class ElasticPlans:
 
     def _in_time_as_measured(self, workload: Workload) -> bool:
         profile, target = self._machine.speeds.profile, self._target
+        known = self._feasible.get(workload)
+        if known is not None and known[0] is profile:
+            return known[1]
         prices = self._prices.price(profile, workload, target.preload_bytes)
         names = [threads.name for threads in prices.threads]
         spreads = {name: spread(profile, target.quantile, name) for name in names}
         terms = Terms(target.latency_s, {}, spreads, self._most_loss)
-        return choose(prices, terms) is not None
+        found = choose(prices, terms) is not None
+        self._feasible[workload] = profile, found
+        return found
 
     def _too_slow(self, workload: Workload, asked: Workload, needed_s: float) -> InfeasibleError:
         def in_time(preload_bytes: int) -> bool:
@@ -248,8 +254,5 @@ class ElasticPlans:
 
 def _least_s(prices: Prices, terms: Terms) -> float:
     """The least latency that can be promised; infinite where there is nothing to run."""
-    names = [threads.name for threads in prices.threads]
-    extras_s = np.array([[terms.extras_s[name]] for name in names])
-    promised_s = typical_s(prices.total_s, extras_s)
-    promised_s *= np.array([[terms.spreads[name]] for name in names])
-    return float(promised_s.min(initial=math.inf))
+    found = fastest(prices, terms._replace(most_loss=math.inf))
+    return math.inf if found is None else found.promised_s

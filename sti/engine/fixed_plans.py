@@ -19,7 +19,7 @@ from sti.device import host
 from sti.device.lanes import by_work, shared
 from sti.engine.machine import Machine
 from sti.engine.prepared import Chosen
-from sti.engine.speeds import Speeds
+from sti.engine.speeds import Speeds, lanes_differ
 from sti.errors import InfeasibleError, PlanError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
@@ -95,7 +95,7 @@ class FixedPlans(_Unchanging):
         speeds = self._machine.known
         if speeds is None:
             return Chosen(replace(made.plan, predicted=None), None)
-        if not made.lanes or _differ(made.lanes, speeds.lanes):
+        if not made.lanes or lanes_differ(made.lanes, speeds.lanes, _STALE):
             self._predict(made, speeds, workload)
         predicted = made.plan.predicted
         assert predicted is not None, "predicted above"
@@ -227,10 +227,6 @@ def _explained(error: InfeasibleError) -> InfeasibleError:
         asked=error.asked,
         needed=error.needed,
     )
-
-
-def _differ(before: Mapping[str, float], now: Mapping[str, float]) -> bool:
-    return any(abs(math.log(now[name] / before[name])) > _STALE for name in now)
 
 
 def _on_threads(plan: Plan, machine: Machine) -> Plan:

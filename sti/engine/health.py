@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sti.device.affinity import DISTURBED
+from sti.device.profile import MOST_DISTURBED
 from sti.engine.lateness import cause_of_lateness
 from sti.engine.results import Result
 from sti.planning.plan import Target
@@ -102,7 +102,7 @@ class HealthLog:
         self._met.append(result.met is not False)
         self._adapted += bool(result.downgrades)
         share = result.trace.waited_share
-        self._disturbed += share is not None and share > DISTURBED
+        self._disturbed += share is not None and share > MOST_DISTURBED
         if result.met is not False:
             return None
         self._causes[cause_of_lateness(result) or "unknown"] += 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sti.device.profile import DeviceProfile
 from sti.engine.inputs import Batch
+from sti.engine.refusals import floor_value
 from sti.errors import InfeasibleError, PlanError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
@@ -50,7 +51,7 @@ def check_floor(plan: Plan, manifest: Manifest, bits: int) -> None:
     if quality is None:
         return  # refused before
     value = quality.estimate(expected_loss(manifest, plan)).value
-    least = plan.target.floor * quality.estimate(0.0).value
+    least = floor_value(plan.target, quality)
     if value < least:
         name = quality.metric
         raise InfeasibleError(

@@ -8,7 +8,7 @@ that an infeasible one leaves the engine unchanged. Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -98,12 +98,16 @@ class PlanStore:
         """Whether plans are picked to keep a latency, and may change."""
         return self._source.changes and self.limits.latency_s is not None
 
-    def price_ahead(self) -> Iterator[None]:
-        """Make ready, step by step, for texts of every length; on whichever thread goes on."""
+    @property
+    def lengths(self) -> list[Workload]:
+        """A text of every length, the longest first."""
         most = self._reader.manifest.dimensions.max_tokens
-        for tokens in sorted({min(tokens, most) for tokens in TOKEN_BUCKETS}):
-            self._source.price_ahead(Workload(1, tokens))
-            yield
+        sizes = sorted({min(tokens, most) for tokens in TOKEN_BUCKETS}, reverse=True)
+        return [Workload(1, tokens) for tokens in sizes]
+
+    def price_ahead(self, workload: Workload) -> None:
+        """Make ready for a run of this workload, where plans change; on any thread."""
+        self._source.price_ahead(workload)
 
     def plan_for(self, *, batch: int, tokens: int, running: bool = False) -> PreparedPlan:
         """The plan for ``batch`` sentences of ``tokens`` tokens, and its jobs.

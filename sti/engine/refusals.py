@@ -6,7 +6,6 @@ what would do. Pure.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from sti.model.quality import Quality
 from sti.model.workload import Workload
 from sti.planning.plan import Target
 from sti.report.wording import show_metric
-from sti.units import exact_share, format_size, format_time
+from sti.units import exact_share, format_size, format_time, rounded_up
 
 _STEPS = 12
 """Halvings by which the least preload is found: to a few thousandths of the pack."""
@@ -38,9 +37,9 @@ def too_slow(
         measured: whether the machine was measured here, rather than given as a profile.
     """
     assert target.latency_s is not None, "without a latency everything is in time"
-    remedy = f"raise the latency to {format_time(upwards(needed_s))}"
+    remedy = f"raise the latency to {format_time(rounded_up(needed_s))}"
     if preload_bytes is not None:
-        remedy += f", or the preload to {format_size(round(upwards(preload_bytes)))}"
+        remedy += f", or the preload to {format_size(round(rounded_up(preload_bytes)))}"
     if measured:
         remedy += f"; if other programs kept the machine busy, `sti calibrate {path}` measures anew"
     return InfeasibleError(
@@ -58,9 +57,10 @@ def below_floor(
 ) -> str:
     """That a latency leaves time only for less than the floor, and which one does not."""
     assert target.latency_s is not None, "without a latency nothing is left out"
+    kept_s = rounded_up(needed_s)
     return (
         f"a latency of {format_time(target.latency_s)} with {asked.words} leaves an expected "
-        f"{_against_floor(target, quality, loss)}; {format_time(upwards(needed_s))} would keep it"
+        f"{_against_floor(target, quality, loss)}; {format_time(kept_s)} would keep it"
     )
 
 
@@ -91,12 +91,6 @@ def least_preload(most_bytes: int, held_bytes: int, in_time: Callable[[int], boo
         middle = (low + high) // 2
         low, high = (low, middle) if in_time(middle) else (middle, high)
     return high
-
-
-def upwards(value: float) -> float:
-    """Rounded up to three digits: a remedy that is shown must be enough."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return math.ceil(value / unit) * unit
 
 
 def _against_floor(target: Target, quality: Quality, loss: float) -> str:

@@ -13,9 +13,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from sti.calibration.cache import Cache
-from sti.device.affinity import DISTURBED
 from sti.device.lanes import DECODE, STORAGE, by_work
-from sti.device.profile import DeviceProfile
+from sti.device.profile import MOST_DISTURBED, DeviceProfile
 from sti.engine.results import Result
 from sti.errors import ProfileError
 from sti.model.workload import Workload
@@ -47,6 +46,11 @@ class Basis(NamedTuple):
     def total_s(self, seconds: float) -> float:
         """What a run takes that takes so long by its lanes."""
         return max(seconds + self.extra_s, LEAST_OF_PRICE * seconds) + self.first_s
+
+
+def lanes_differ(before: Mapping[str, float], now: Mapping[str, float], most: float) -> bool:
+    """Whether the factor of any lane has changed by more than ``most``, as a logarithm."""
+    return any(abs(math.log(now[name] / before[name])) > most for name in now)
 
 
 class Speeds:
@@ -91,7 +95,7 @@ class Speeds:
         Small changes wait until they add up: predictions are corrected as a whole meanwhile.
         """
         lanes = self.corrections.lanes
-        if any(abs(math.log(lanes[name] / self._lanes[name])) > STALE for name in lanes):
+        if lanes_differ(self._lanes, lanes, STALE):
             self._lanes = lanes
             self._now = self.profile.slowed(lanes)
         return self._now
@@ -104,7 +108,7 @@ class Speeds:
     @property
     def quiet(self) -> bool:
         """Whether the last runs hardly waited for cores, as far as the system tells."""
-        return self._waited <= DISTURBED
+        return self._waited <= MOST_DISTURBED
 
     def learn(self, plan: Plan, basis: Basis, result: Result, run_s: float) -> None:
         """Take note of a run, which took ``run_s``, of a plan predicted on this basis."""
@@ -132,7 +136,7 @@ class Speeds:
             whole=not result.downgrades,
         )
         self.corrections.learn(times, plan.target.quantile)
-        if share is None or share <= DISTURBED:
+        if share is None or share <= MOST_DISTURBED:
             self._steady.learn(times, plan.target.quantile)
         if self._steady.runs - self._saved_runs >= _RUNS_A_SAVE:
             self.save()

@@ -80,7 +80,7 @@ class Trace:
 
         Of the one that waited longest, because waits of several threads overlap; less what the
         storage lane worked, which may have had the core of a thread other than the caller's. Above
-        ``sti.device.affinity.DISTURBED`` the machine took the processor away. None where the
+        ``sti.device.profile.MOST_DISTURBED`` the machine took the processor away. None where the
         system does not say.
         """
         if self.waits_s is None:

@@ -38,7 +38,7 @@ from sti.planning.plan import Plan, PlanRequest
 from sti.planning.prediction import loads_of, predict_run, simulate_run
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
 from sti.storage.byte_ranges import total_bytes
-from sti.units import exact_share, format_size, format_time
+from sti.units import exact_share, format_size, format_time, rounded_up
 
 _LEAST_S = 1e-6
 """Seconds between two fidelities that tell threads apart."""
@@ -226,9 +226,9 @@ class _Planner:
         workload = self.request.asked or self.request.workload
         preload = self._least_preload(fastest)
         quantile = exact_share(self.request.target.quantile)
-        remedy = f"raise the latency to {format_time(_upwards(needed))}"
+        remedy = f"raise the latency to {format_time(rounded_up(needed))}"
         if preload is not None:
-            remedy += f", or the preload to {format_size(round(_upwards(preload)))}"
+            remedy += f", or the preload to {format_size(round(rounded_up(preload)))}"
         return InfeasibleError(
             f"a latency of {format_time(asked)} cannot be met with {workload.words}: depth "
             f"{submodel.depth} x width {submodel.width} takes at least {format_time(total_s)} "
@@ -260,9 +260,3 @@ class _Planner:
             middle = (low + high) // 2
             low, high = (low, middle) if in_time(middle) else (middle, high)
         return high
-
-
-def _upwards(value: float) -> float:
-    """Rounded up to three digits: a remedy that is shown must be enough."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return math.ceil(value / unit) * unit

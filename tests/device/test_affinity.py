@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import sti
-from sti.device.affinity import DISTURBED, Binding, apart
+from sti.device.affinity import Binding, apart
+from sti.device.profile import MOST_DISTURBED
 from sti.pipeline.workers import Worker
 
 EVERYWHERE = {3, 7}
@@ -109,7 +110,7 @@ def bound(binding: Binding, runs: int, share: float | None) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("share", [None, 0.0, DISTURBED])
+@pytest.mark.parametrize("share", [None, 0.0, MOST_DISTURBED])
 def test_threads_are_bound_while_nobody_else_wants_the_cores(share: float | None) -> None:
     assert bound(Binding(), 5, share) == [0, 1, 2, 3, 4]
 
