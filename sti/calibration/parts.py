@@ -29,7 +29,6 @@ from sti.device.lanes import STORAGE
 from sti.device.profile import MOST_DISTURBED, PROFILE_VERSION, DeviceProfile
 from sti.errors import StiWarning
 from sti.pack.pack_reader import PackReader
-from sti.storage.digest import sha256
 
 _COSTS_VERSION = 5
 """Part of the key of cached profiles: raised when a lane's code becomes faster or slower."""
@@ -152,16 +151,12 @@ def joined(profile: DeviceProfile, storage: StoragePart) -> DeviceProfile:
 def shape_key(reader: PackReader) -> Key:
     """What measurements of decoding and computing depend on: machine, software, shapes, graphs."""
     manifest = reader.manifest
-    graphs = sha256()
-    for name, tensor in sorted(manifest.graphs.items()):
-        if name != "head":  # its size depends on the labels, its cost hardly
-            graphs.update(name.encode() + reader.resident(tensor).tobytes())
     shards = [(kind.name, kind.shard_weights, *kind.groups) for kind in manifest.kinds]
     return {
         **_machine_key(),
         "instructions": instruction_set(),
         "kernel": kernel_path(),
-        "graphs": graphs.hexdigest()[:16],
+        "graphs": reader.graphs_digest,
         "model": [manifest.dimensions.hidden, manifest.dimensions.slices, *shards],
         "task": manifest.task,
         "ladder": manifest.ladder,

@@ -16,7 +16,7 @@ from sti.cli.measured import kept_facts, kept_table, share
 from sti.cli.program import notice, print_json
 from sti.device.host import check_threads
 from sti.device.lanes import COMPUTE, LANES
-from sti.device.profile import THREAD_NAMES, DeviceProfile
+from sti.device.profile import THREAD_NAMES, DeviceProfile, RunProfile
 from sti.errors import InputError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
@@ -98,6 +98,11 @@ def _run_s(reader: PackReader, profile: DeviceProfile, tokens: int) -> float:
     return plan.predicted.total_s
 
 
+def _waking(run: RunProfile) -> str:
+    """What steps take for waking threads; a fit that shows nothing is no measurement of 0."""
+    return format_time(run.step_s) if run.step_s > 0.0 else "too little to tell"
+
+
 def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[float]]) -> str:
     """What was measured, with a column per number of threads."""
     header = ["compute threads", *(str(threads) for threads in profiles)]
@@ -117,7 +122,7 @@ def _table(profiles: Mapping[int, DeviceProfile], runs: Mapping[int, Sequence[fl
         runs_of = [p.runs.get(name) for p in profiles.values()]
         cells = (f"{run.contention[COMPUTE]:.2f}" if run else "-" for run in runs_of)
         rows.append([f"contention, {name}", *cells])
-        cells = (format_time(run.step_s) if run else "-" for run in runs_of)
+        cells = (_waking(run) if run else "-" for run in runs_of)
         rows.append([f"waking up, {name}, per step", *cells])
         rows.append([f"jitter, {name}", *(f"{run.jitter:.2f}" if run else "-" for run in runs_of)])
         for lane in LANES:

@@ -36,12 +36,13 @@ def open_engine(
     strict: bool = False,
     comparable: bool = True,
     adapt: bool = True,
+    tokens: int | None = None,
 ) -> Engine:
     """The engine that the options common to ``run`` and ``plan`` ask for.
 
     Args:
         target: instead of the one that the options ask for.
-        verify, strict, comparable, adapt: as ``Engine.open`` takes them.
+        verify, strict, comparable, adapt, tokens: as ``Engine.open`` takes them.
     """
     from sti.engine.engine import Engine  # plans for other devices are made without onnxruntime
 
@@ -52,7 +53,7 @@ def open_engine(
         verify=verify,
         strict=strict,
         comparable=comparable,
-        tokens=args.tokens,
+        tokens=tokens,
         adapt=adapt,
         notify=notice,
     )

@@ -80,7 +80,7 @@ def _here(args: argparse.Namespace) -> _Made:
         InfeasibleError: the target cannot be met for the workload asked for.
     """
     try:
-        with open_engine(args) as engine:
+        with open_engine(args, tokens=_one_length(args)) as engine:
             tokens = workload_tokens(args.tokens, engine.manifest)
             plan = engine.plan_for(tokens=tokens, batch=args.batch)
             manifest, profile, target = engine.manifest, engine.profile, engine.target
@@ -92,6 +92,16 @@ def _here(args: argparse.Namespace) -> _Made:
     if plan.predicted is None:
         plan = replace(plan, predicted=predict(manifest, profile, plan))
     return _Made(plan, manifest, profile, target.plan is None and target.fidelity is None)
+
+
+def _one_length(args: argparse.Namespace) -> int | None:
+    """The length of text that the one plan of comparable embeddings is made for; None for packs
+    that have a plan for each length.
+    """
+    if args.tokens is None:
+        return None
+    with PackReader.open(args.pack) as reader:
+        return args.tokens if reader.manifest.task == "embedding" else None
 
 
 def _elsewhere(args: argparse.Namespace) -> _Made:

@@ -7,6 +7,7 @@ in ``current_plans``, answers made in ``answers``; what runs is in ``sti.pipelin
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import warnings
@@ -25,6 +26,7 @@ from sti.engine.health import Health
 from sti.engine.inputs import Batch, check_room, check_texts
 from sti.engine.machine import Machine
 from sti.engine.options import EngineOptions
+from sti.engine.plans_ahead import PlansAhead
 from sti.engine.results import Result, make_result
 from sti.engine.targets import TargetSpec
 from sti.errors import ClosedError, PackCorruptError, RunError
@@ -36,6 +38,9 @@ from sti.pipeline.trace import PLAN, TOKENIZE, Recorder
 from sti.planning.plan import Plan
 from sti.text.encoding import Encoding, Text
 from sti.units import format_size
+
+_AT_ONCE_S = 3e-3
+"""A caller who comes back within less leaves no time to make plans between runs."""
 
 
 class EngineCore:
@@ -53,6 +58,7 @@ class EngineCore:
 
     def __init__(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
         self.reader, self.options = reader, options
+        options.check_task(reader.manifest.task, where=str(reader.path))
         if options.verify:
             from sti.pack.verify import verify_content  # rarely asked for
 
@@ -63,19 +69,24 @@ class EngineCore:
         self._untold: list[str] = []
         self._told: set[tuple[Workload, Workload]] = set()
         """For which sizes it was said that a pinned plan was made for another one."""
+        self._returned_s = -math.inf
+        """When the last run was through, as ``perf_counter`` tells."""
         self._lock = threading.RLock()
         self._process = os.getpid()
         backend = OrtBackend(reader, lanes=self.threads)
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
-        self._forgotten = weakref.finalize(self, _end_forgotten, self.runner, reader.path)
-        self._forgotten.atexit = False
         self.plans = CurrentPlans(reader, self.machine, self.runner, options)
+        self._forgotten = weakref.finalize(
+            self, _end_forgotten, self.runner, self.plans.ahead, reader.path
+        )
+        self._forgotten.atexit = False
         try:
             # First what lets the preload buffer fill while sessions and tokenizer are made.
             opening = self.aim(target)
             backend.prepare({step.variant for step in opening.steps})
             self._tokenizer = pack_tokenizer(reader)
+            self.plans.make_ahead()
         except BaseException:
             self.close()
             raise
@@ -109,6 +120,7 @@ class EngineCore:
                 self.closed = True
                 self._forgotten.detach()
                 self.machine.save()
+                self.plans.ahead.close()
                 self.runner.close()
                 self.reader.close()
 
@@ -171,6 +183,7 @@ class EngineCore:
             if plan.target.latency_s is not None and not given:
                 due = arrived + plan.target.latency_s
             adapt = self.options.adaptation(manifest.task, due, plan.target.floor)
+            held = self.plans.is_held(plan)
             with self._watching() as notices:
                 outcome = self.runner.run(
                     jobs, plan, batch.encodings, mode=mode, recorder=recorder, adapt=adapt
@@ -183,9 +196,12 @@ class EngineCore:
             told = self.plans.told_of(prepared)
             if mode == "planned":
                 run_s = ended - arrived - result.timing.plan_s
-                told += self.plans.learn(prepared, result, run_s)
+                told += self.plans.learn(prepared, result, run_s, held=held)
             result = replace(result, notices=(*result.notices, *told))
-            self.plans.hold(prepared)
+            self.plans.follow(prepared)
+            at_once = arrived - self._returned_s < _AT_ONCE_S
+            self.plans.make_ahead(result.workload, due if at_once else None)
+            self._returned_s = perf_counter()
         return result
 
     def health(self) -> Health:
@@ -225,7 +241,8 @@ class EngineCore:
         look()
 
 
-def _end_forgotten(runner: Runner, path: Path) -> None:
+def _end_forgotten(runner: Runner, ahead: PlansAhead, path: Path) -> None:
     """End an engine that was dropped without being closed."""
     warnings.warn(f"{path}: an engine was not closed", ResourceWarning, stacklevel=2)
+    ahead.close()
     runner.close()

@@ -2,69 +2,46 @@
 
 In: a pack's staircases, priced for a workload by what the machine does now. Out: the plan of least
 loss that is in time, chosen anew before each run. Nothing is searched for: fidelities worth running
-were found beforehand (``sti.planning.staircases``). Not thread-safe.
+were found beforehand (``sti.planning.staircases``). What takes longer than to choose is done
+between runs where that is soon enough. Not thread-safe, but for the jobs of ``ahead``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
-from sti.device.lanes import by_work
 from sti.device.profile import DeviceProfile
 from sti.engine.machine import Machine
-from sti.engine.prepared import Chosen
+from sti.engine.plan_maker import Made, PlanMaker, Priced
+from sti.engine.prepared import PreparedPlan
 from sti.engine.refusals import below_floor, least_preload, refused_below_floor, too_slow
+from sti.engine.speeds import Slowed
 from sti.errors import InfeasibleError
 from sti.model.quality import loss_at
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.choice import (
-    Choice,
-    StaircaseSteps,
-    Terms,
-    choose,
-    fastest,
-    plan_of,
-    steps_of,
-)
+from sti.planning.choice import Choice, Terms, choose, fastest, in_time
 from sti.planning.cost_model import spread
-from sti.planning.plan import Plan, PlanRequest, Target
-from sti.planning.pricing import PriceList, Prices
-from sti.planning.variants import variants_of
+from sti.planning.plan import Target
+from sti.planning.pricing import Prices
 
-_MOST_PRICES = 256
-"""Workloads whose prices are kept: some 20 KB each."""
-_MOST_STEPS = 64
-"""Staircases whose steps are kept: workloads often take the same ones."""
-
-
-@dataclass(slots=True)
-class _Entry:
-    """The choice for a workload, and what it was made with."""
-
-    list: PriceList
-    """Where the choice is from."""
-    prices: Prices
-    choice: Choice
-    plan: Plan
-    """With the prediction of the lanes alone."""
-    lanes: Mapping[str, float]
-    """The factors of lanes that the profile holds."""
-    lanes_s: Mapping[str, float]
-    """What they take by the plan, by work."""
-    notice: str | None = None
+_LONGER = 2
+"""Times the tokens of a text for which a plan is run that was made for longer ones."""
+_PRICED_AT_ONCE = 4
+"""Workloads: it takes twice as long as for one, and holds up a run that begins meanwhile."""
 
 
 class ElasticPlans:
-    """The plans for one target. Not thread-safe, but for ``price_ahead``.
+    """The plans for one target. Not thread-safe, but for the jobs of ``ahead``.
 
     Args:
         reader: the pack.
         target: the limits.
         machine: what it is to run on.
-        prices: gives a list of the pack's staircases up to an expected loss.
+        maker: of the pack.
     """
 
     changes = True
@@ -74,114 +51,180 @@ class ElasticPlans:
         reader: PackReader,
         target: Target,
         machine: Machine,
-        prices: Callable[[float], PriceList],
+        maker: PlanMaker,
     ) -> None:
-        self._manifest = reader.manifest
-        self._pack_id, self._path = reader.pack_id, reader.path
-        self._target, self._machine = target, machine
+        self._manifest, self._path = reader.manifest, reader.path
+        self._target, self._machine, self._maker = target, machine, maker
         quality = reader.manifest.quality
         self._most_loss = math.inf if quality is None else loss_at(quality, target.floor)
-        self._all, self._prices = prices, prices(self._most_loss)
-        self._steps: dict[tuple[PriceList, int, Sequence[str]], StaircaseSteps] = {}
-        self._entries: dict[Workload, _Entry] = {}
-        self._known: dict[tuple[PriceList, Workload], tuple[DeviceProfile, Prices]] = {}
+        self._current: dict[Workload, Made] = {}
+        """What runs of a workload take."""
+        self._last: Made | None = None
+        """What the last run took, or the first one is to take."""
+        self._ready: dict[Workload, Made] = {}
+        """What was made ahead of them."""
+        self._wanted: set[Workload] = set()
+        """Those for which something better was found than what they take."""
+        self._stood_in: set[Workload] = set()
+        """Those that ran as the plan of another one before they had their own."""
         self._feasible: dict[Workload, tuple[DeviceProfile, bool]] = {}
         """Whether workloads are in time on the machine as it was measured."""
         self.replans = 0
         """How often a workload went over to another plan."""
 
-    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> Chosen:
+    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> PreparedPlan:
         """The plan for a run now.
 
         Raises:
             InfeasibleError: nothing is in time, or nothing above a floor that is a limit.
         """
-        entry = self._chosen(workload, asked, running=running)
-        name = entry.plan.threads.name
-        basis = self._machine.basis(name, workload, entry.lanes, entry.lanes_s, running=running)
-        predicted = entry.plan.predicted
-        assert predicted is not None, "plans that are chosen are predicted"
-        predicted = replace(predicted, total_s=basis.total_s(predicted.total_s))
-        return Chosen(replace(entry.plan, predicted=predicted), basis, entry.notice)
+        made = self._stand_in(workload) if running else None
+        if made is not None:
+            self._stood_in.add(workload)
+            return self._prepared(made, running=True)._replace(basis=None)
+        made, notice = self._chosen(workload, asked, running=running)
+        if running or self._last is None:
+            self._last = made
+        return self._prepared(made, running=running)._replace(notice=notice)
 
-    def _chosen(self, workload: Workload, asked: Workload, *, running: bool) -> _Entry:
-        prices = self._priced(self._prices, workload)
-        kept = self._kept(workload, self._prices)
-        terms = self._terms(workload, prices)
+    def _prepared(self, made: Made, *, running: bool) -> PreparedPlan:
+        plan, predicted = made.plan, made.plan.predicted
+        assert predicted is not None, "plans that are chosen are predicted"
+        lanes = made.priced.slowed.lanes
+        basis = self._machine.basis(plan, plan.workload, lanes, made.lanes_s, running=running)
+        predicted = replace(predicted, total_s=basis.total_s)
+        return PreparedPlan(replace(plan, predicted=predicted), made.jobs, basis)
+
+    def ahead(self, last: Workload | None, usual: Sequence[Workload]) -> list[Callable[[], object]]:
+        """Jobs of a millisecond or two that make ready for the next run, on any thread.
+
+        Args:
+            last: what ran last, and is likely to run again.
+            usual: what else may run, the likeliest first.
+        """
+        slowed, jobs = self._machine.speeds.slowed, list[Callable[[], object]]()
+        if last is not None and (not self._is_known(last) or last in self._wanted):
+            jobs.append(partial(self._make_ahead, last, slowed))
+        unpriced = [item for item in usual if self._maker.known(item, self._target) is None]
+        for start in range(0, len(unpriced), _PRICED_AT_ONCE):
+            some = unpriced[start : start + _PRICED_AT_ONCE]
+            jobs.append(partial(self._maker.price_all, some, self._target, slowed))
+        unmade = [item for item in usual if item not in self._current and item not in self._ready]
+        jobs += [partial(self._make_ahead, item, None) for item in unmade]
+        return jobs
+
+    def _is_known(self, workload: Workload) -> bool:
+        """Whether a workload is priced for the machine as it is now."""
+        known = self._maker.known(workload, self._target)
+        return known is not None and known.slowed is self._machine.speeds.slowed
+
+    def _make_ahead(self, workload: Workload, slowed: Slowed | None) -> None:
+        """Make what the next run of a workload would take.
+
+        Args:
+            slowed: to be priced for; None: what it was priced for is good enough.
+        """
+        current, priced = self._current.get(workload), self._maker.known(workload, self._target)
+        if priced is None or slowed not in (None, priced.slowed):
+            slowed = slowed or self._machine.speeds.slowed
+            priced = self._maker.price(workload, self._target, slowed)
+        terms, kept = self._terms(workload, priced.prices), self._kept(workload)
+        choice = choose(priced.prices, terms, kept)
+        if choice is None:
+            choice = choose(priced.prices, terms._replace(most_loss=math.inf), kept)
+        if choice is not None and (current is None or not current.is_for(priced, choice)):
+            self._ready[workload] = self._maker.make(workload, priced, choice, self._target)
+
+    def _chosen(
+        self, workload: Workload, asked: Workload, *, running: bool
+    ) -> tuple[Made, str | None]:
+        """What to run, and what the caller should know of it."""
+        priced, kept = self._priced(workload), self._kept(workload)
+        terms = self._terms(workload, priced.prices)
         first_s = self._machine.first_s(workload) if running else 0.0
         latency_s, choice = self._target.latency_s, None
         if latency_s is not None and first_s > 0.0:
-            choice = choose(prices, terms._replace(latency_s=latency_s - first_s), kept)
+            choice = choose(priced.prices, terms._replace(latency_s=latency_s - first_s), kept)
         if choice is None:
             # A first run that takes longer is no reason to refuse a target, or to lose quality.
-            choice = choose(prices, terms, kept)
+            choice = choose(priced.prices, terms, kept)
         if choice is None:
-            return self._lesser(workload, prices, terms, asked)
-        return self._take(workload, self._prices, prices, choice)
+            return self._lesser(workload, priced, terms, asked)
+        return self._take(workload, priced, choice, terms), None
 
-    def _kept(self, workload: Workload, source: PriceList) -> Choice | None:
-        """What was chosen for a workload before, if it was from this list."""
-        entry = self._entries.get(workload)
-        return entry.choice if entry is not None and entry.list is source else None
+    def _stand_in(self, workload: Workload) -> Made | None:
+        """What was made for texts a little longer, where nothing was for this workload so far.
 
-    def price_ahead(self, workload: Workload) -> None:
-        """Price what a run of a workload may choose from, before there is one.
-
-        May be called on another thread than everything else: it reads what does not change, and
-        adds one entry.
+        It is in time as well, and there at once: to price and to plan would take longer than a
+        better plan for one run is worth.
         """
-        self._price(self._prices, workload, self._machine.speeds.settled)
+        if workload in self._current or workload in self._stood_in or not self._machine.learns:
+            return None
+        if workload in self._ready and self._is_known(workload):
+            return None
+        for made in self._made_for_longer(workload):
+            priced, longer = made.priced, made.plan.workload
+            if self._is_known(longer) and in_time(
+                priced.prices, self._terms(longer, priced.prices), made.choice
+            ):
+                return made
+        return None
 
-    def _priced(self, source: PriceList, workload: Workload) -> Prices:
-        """What a run of a workload may choose from, priced for the machine as it is now."""
-        profile = self._machine.speeds.now
-        known = self._known.get((source, workload))
-        if known is not None and known[0] is profile:
-            return known[1]
-        return self._price(source, workload, profile)
+    def _made_for_longer(self, workload: Workload) -> list[Made]:
+        """Plans for texts of up to ``_LONGER`` times the length, the shortest first."""
+        most = Workload(workload.batch, int(_LONGER * workload.tokens))
+        found = {**self._ready, **self._current}
+        near = sorted(item for item in found if workload.within(item) and item.within(most))
+        return [found[item] for item in near if item.batch == workload.batch]
 
-    def _price(self, source: PriceList, workload: Workload, profile: DeviceProfile) -> Prices:
-        prices = source.price(profile, workload, self._target.preload_bytes)
-        if len(self._known) >= _MOST_PRICES:
-            self._known.clear()
-        self._known[source, workload] = profile, prices
-        return prices
+    def _kept(self, workload: Workload) -> Choice | None:
+        """What may stay: what was chosen for a workload before; where something is preloaded, what
+        was chosen last for any, as most of that is what the preload buffer holds.
+        """
+        made = self._last if self._target.preload_bytes else self._current.get(workload)
+        return None if made is None else made.choice
 
-    def _take(
-        self, workload: Workload, source: PriceList, prices: Prices, choice: Choice
-    ) -> _Entry:
-        """Plan for what was chosen, unless nothing has changed."""
-        before = self._entries.get(workload)
-        if before is not None and before.prices is prices and choice.runs_as(before.choice):
+    def _priced(self, workload: Workload) -> Priced:
+        """What a run of a workload may choose from, for the machine as it is now."""
+        slowed, known = self._machine.speeds.slowed, self._maker.known(workload, self._target)
+        if known is not None and known.slowed is slowed:
+            return known
+        return self._maker.price(workload, self._target, slowed)
+
+    def _take(self, workload: Workload, priced: Priced, choice: Choice, terms: Terms) -> Made:
+        """The plan of what was chosen.
+
+        What would be better alone, and is still to be made, is made after this run.
+        """
+        self._wanted.discard(workload)
+        before, made = self._current.get(workload), self._ready.pop(workload, None)
+        if before is not None and before.is_for(priced, choice):
             return before
-        speeds, target = self._machine.speeds, self._target
-        variants = variants_of(self._manifest, speeds.now)
-        key = source, choice.staircase, variants
-        if key not in self._steps:
-            if len(self._steps) >= _MOST_STEPS:
-                self._steps.clear()
-            self._steps[key] = steps_of(
-                self._manifest, source.staircases, choice.staircase, target.preload_bytes, variants
-            )
-        request = PlanRequest(self._manifest, self._pack_id, workload, target)
-        plan = plan_of(request, speeds.now, choice, self._steps[key])
-        assert plan.predicted is not None, "plans that are chosen are predicted"
-        lanes_s = by_work(plan.predicted.busy_s)
-        self.replans += before is not None and before.plan.steps != plan.steps
-        entry = _Entry(source, prices, choice, plan, speeds.lanes, lanes_s)
-        self._entries[workload] = entry
-        return entry
+        if made is None or not made.is_for(priced, choice):
+            if (
+                before is not None
+                and before.priced is priced
+                and in_time(priced.prices, terms, before.choice)
+            ):
+                self._wanted.add(workload)
+                return before
+            made = self._maker.make(workload, priced, choice, self._target)
+        self.replans += before is not None and before.plan.steps != made.plan.steps
+        self._current[workload] = made
+        return made
 
     def _terms(self, workload: Workload, prices: Prices) -> Terms:
         speeds, names = self._machine.speeds, [threads.name for threads in prices.threads]
         return Terms(
             self._target.latency_s,
-            extras_s={name: speeds.extra_s(name, workload) for name in names},
+            extras={name: speeds.extra(name, workload) for name in names},
             spreads={name: speeds.spread(name, self._target.quantile) for name in names},
             most_loss=self._most_loss,
         )
 
-    def _lesser(self, workload: Workload, prices: Prices, terms: Terms, asked: Workload) -> _Entry:
+    def _lesser(
+        self, workload: Workload, priced: Priced, terms: Terms, asked: Workload
+    ) -> tuple[Made, str | None]:
         """What to run where nothing above the floor is in time.
 
         What would be in time on the machine as it was measured is not refused for what has changed
@@ -190,28 +233,25 @@ class ElasticPlans:
         Raises:
             InfeasibleError: nothing else is in time, or the floor is a limit.
         """
-        source = self._all(math.inf)
-        speeds = self._machine.speeds
-        whole = self._priced(source, workload)
-        kept = self._kept(workload, source)
-        choice = choose(whole, terms._replace(most_loss=math.inf), kept)
+        speeds, prices = self._machine.speeds, priced.prices
+        lesser = terms._replace(most_loss=math.inf)
+        choice = choose(prices, lesser, self._kept(workload))
         if choice is None or self._target.floor_is_limit:
             late = fastest(prices, terms)
             feasible = self._feasible_as_measured(workload)
             if self._machine.speeds is not speeds:  # measured anew meanwhile
                 return self._chosen(workload, asked, running=False)
             if late is not None and feasible:
-                return self._take(workload, self._prices, prices, late)
+                return self._take(workload, priced, late, terms), None
         if choice is None:
-            raise self._too_slow(workload, asked, _least_s(whole, terms))
-        quality, loss = self._manifest.quality, float(whole.loss[choice.staircase])
+            raise self._too_slow(workload, asked, _least_s(prices, lesser))
+        quality, loss = self._manifest.quality, float(prices.loss[choice.staircase])
         assert quality is not None, "without a quality there is no floor"
         needed_s = _least_s(prices, terms)
         if self._target.floor_is_limit:
             raise refused_below_floor(asked, self._target, quality, loss, needed_s)
-        entry = self._take(workload, source, whole, choice)
-        entry.notice = below_floor(asked, self._target, quality, loss, needed_s)
-        return entry
+        notice = below_floor(asked, self._target, quality, loss, needed_s)
+        return self._take(workload, priced, choice, lesser), notice
 
     def _feasible_as_measured(self, workload: Workload) -> bool:
         """Whether something above the floor is in time where nothing has changed since the machine
@@ -226,7 +266,7 @@ class ElasticPlans:
         known = self._feasible.get(workload)
         if known is not None and known[0] is profile:
             return known[1]
-        prices = self._prices.price(profile, workload, target.preload_bytes)
+        prices = self._maker.price_once(profile, workload, target.preload_bytes)
         names = [threads.name for threads in prices.threads]
         spreads = {name: spread(profile, target.quantile, name) for name in names}
         terms = Terms(target.latency_s, {}, spreads, self._most_loss)
@@ -236,9 +276,9 @@ class ElasticPlans:
 
     def _too_slow(self, workload: Workload, asked: Workload, needed_s: float) -> InfeasibleError:
         def in_time(preload_bytes: int) -> bool:
-            source, now = self._all(math.inf), self._machine.speeds.now
-            prices = source.price(now, workload, preload_bytes)
-            least_s = _least_s(prices, self._terms(workload, prices))
+            prices = self._maker.price_once(self._machine.speeds.now, workload, preload_bytes)
+            terms = self._terms(workload, prices)._replace(most_loss=math.inf)
+            least_s = _least_s(prices, terms)
             return self._target.latency_s is None or least_s <= self._target.latency_s
 
         most_bytes = sum(group.length for group in self._manifest.groups)
@@ -254,5 +294,5 @@ class ElasticPlans:
 
 def _least_s(prices: Prices, terms: Terms) -> float:
     """The least latency that can be promised; infinite where there is nothing to run."""
-    found = fastest(prices, terms._replace(most_loss=math.inf))
+    found = fastest(prices, terms)
     return math.inf if found is None else found.promised_s

@@ -246,6 +246,7 @@ class Engine:
         aim = resolve(target, given, config=config)
         with self._core.use():
             self._core.aim(aim)
+            self._core.plans.make_ahead()
 
     def preloaded(self, timeout_s: float | None = None) -> bool:
         """Wait until the preload buffer is filled; False if it is not within ``timeout_s``."""

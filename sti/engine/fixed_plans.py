@@ -10,7 +10,7 @@ what runs show corrects its predictions only. Such a plan is remembered between 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ from sti.calibration.cache import Cache
 from sti.device import host
 from sti.device.lanes import by_work, shared
 from sti.engine.machine import Machine
-from sti.engine.prepared import Chosen
+from sti.engine.prepared import PreparedPlan, StepJobs
 from sti.engine.speeds import Speeds, lanes_differ
 from sti.errors import InfeasibleError, PlanError
 from sti.model.manifest import Manifest
@@ -27,6 +27,7 @@ from sti.pack.pack_reader import PackReader
 from sti.planning.check import check_plan
 from sti.planning.lane_threads import usual_threads
 from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanRequest, Target
+from sti.planning.step_jobs import StepJob
 from sti.version import __version__
 
 COMPARABLE_TOKENS = 128
@@ -41,8 +42,9 @@ class _Unchanging:
     replans = 0
     changes = False
 
-    def price_ahead(self, workload: Workload) -> None:
-        """Nothing is to be priced."""
+    def ahead(self, last: Workload | None, usual: Sequence[Workload]) -> tuple[()]:
+        """Nothing is to be made ready."""
+        return ()
 
 
 class PinnedPlan(_Unchanging):
@@ -51,14 +53,16 @@ class PinnedPlan(_Unchanging):
     Args:
         plan: fits the pack.
         machine: computes on at most its threads.
+        jobs: makes those of plans' steps.
     """
 
-    def __init__(self, plan: Plan, machine: Machine) -> None:
-        self._plan = _on_threads(plan, machine)
+    def __init__(self, plan: Plan, machine: Machine, jobs: StepJobs) -> None:
+        plan = _on_threads(plan, machine)
+        self._prepared = PreparedPlan(plan, jobs.of(plan), None)
 
-    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> Chosen:
+    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> PreparedPlan:
         """The plan."""
-        return Chosen(self._plan, None)
+        return self._prepared
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ class _Made:
     """A workload's plan, and what its prediction was made with; no lanes where there is none."""
 
     plan: Plan
+    jobs: tuple[StepJob, ...]
     lanes: Mapping[str, float]
     lanes_s: Mapping[str, float]
 
@@ -74,16 +79,21 @@ class FixedPlans(_Unchanging):
     """Plans that are made once for each workload; only their predictions change.
 
     Args:
+        jobs: makes those of plans' steps.
         make: gives the plan for a workload; its prediction is not used.
     """
 
     def __init__(
-        self, manifest: Manifest, machine: Machine, make: Callable[[Workload, Workload], Plan]
+        self,
+        manifest: Manifest,
+        machine: Machine,
+        jobs: StepJobs,
+        make: Callable[[Workload, Workload], Plan],
     ) -> None:
-        self._manifest, self._machine, self._make = manifest, machine, make
+        self._manifest, self._machine, self._jobs, self._make = manifest, machine, jobs, make
         self._made: dict[Workload, _Made] = {}
 
-    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> Chosen:
+    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> PreparedPlan:
         """The plan for a workload, with what the machine would take now.
 
         Raises:
@@ -91,19 +101,18 @@ class FixedPlans(_Unchanging):
         """
         made = self._made.get(workload)
         if made is None:
-            made = self._made[workload] = _Made(self._make(workload, asked), {}, {})
+            plan = self._make(workload, asked)
+            made = self._made[workload] = _Made(plan, self._jobs.of(plan), {}, {})
         speeds = self._machine.known
         if speeds is None:
-            return Chosen(replace(made.plan, predicted=None), None)
+            return PreparedPlan(replace(made.plan, predicted=None), made.jobs, None)
         if not made.lanes or lanes_differ(made.lanes, speeds.lanes, _STALE):
             self._predict(made, speeds, workload)
         predicted = made.plan.predicted
         assert predicted is not None, "predicted above"
-        basis = self._machine.basis(
-            made.plan.threads.name, workload, made.lanes, made.lanes_s, running=running
-        )
-        predicted = replace(predicted, total_s=basis.total_s(predicted.total_s))
-        return Chosen(replace(made.plan, predicted=predicted), basis)
+        basis = self._machine.basis(made.plan, workload, made.lanes, made.lanes_s, running=running)
+        predicted = replace(predicted, total_s=basis.total_s)
+        return PreparedPlan(replace(made.plan, predicted=predicted), made.jobs, basis)
 
     def _predict(self, made: _Made, speeds: Speeds, workload: Workload) -> None:
         from sti.planning.prediction import predict  # only where a machine is known

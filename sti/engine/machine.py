@@ -17,6 +17,7 @@ from sti.engine.speeds import Basis, Speeds
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.corrections import ENGINE, WORKLOAD
+from sti.planning.plan import Plan
 
 
 class Machine:
@@ -34,7 +35,8 @@ class Machine:
         self._speeds: Speeds | None = None
         self._doubted = False
         """Whether it was measured again already."""
-        self._learns = options.adapt
+        self.learns = options.adapt
+        """Whether runs correct the profile."""
         self._ran: set[Workload] = set()
 
     @property
@@ -81,8 +83,8 @@ class Machine:
 
     def _speeds_of(self, profile: DeviceProfile) -> Speeds:
         # A profile that was given may be of another machine, or of other storage.
-        cache = Cache() if self._learns and self._given is None else None
-        return Speeds(profile, self._reader.pack_id, cache, learns=self._learns)
+        cache = Cache() if self.learns and self._given is None else None
+        return Speeds(profile, self._reader.pack_id, cache, learns=self.learns)
 
     def save(self) -> None:
         """Keep what was learned for later processes."""
@@ -106,7 +108,7 @@ class Machine:
 
     def basis(
         self,
-        threads: str,
+        plan: Plan,
         workload: Workload,
         lanes: Mapping[str, float],
         lanes_s: Mapping[str, float],
@@ -116,11 +118,14 @@ class Machine:
         """What a prediction is made with.
 
         Args:
-            threads, workload: of the run.
+            plan: predicted by its lanes alone.
+            workload: of the run.
             lanes, lanes_s: as of ``Basis``.
             running: of a run now, which may be a first one.
         """
-        extra_s = self.speeds.extra_s(threads, workload)
+        assert plan.predicted is not None, "predictions of lanes are what is corrected"
+        price_s, extra = plan.predicted.total_s, self.speeds.extra(plan.threads.name, workload)
         if not running:
-            return Basis(lanes, lanes_s, extra_s, None, 0.0)
-        return Basis(lanes, lanes_s, extra_s, self.first(workload), self.first_s(workload))
+            return Basis(lanes, lanes_s, price_s, extra, None, 0.0)
+        first, first_s = self.first(workload), self.first_s(workload)
+        return Basis(lanes, lanes_s, price_s, extra, first, first_s)

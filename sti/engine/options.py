@@ -36,6 +36,18 @@ class EngineOptions(NamedTuple):
         """Whether plans of such a pack may differ with the length of texts, and change."""
         return task != "embedding" or not self.comparable
 
+    def check_task(self, task: str, *, where: str) -> None:
+        """Refuse what would say nothing for such a pack.
+
+        Raises:
+            InputError: a length is given for the one plan of embeddings, and there is none.
+        """
+        if self.tokens is not None and self.may_differ(task):
+            raise InputError(
+                f"{where}: tokens (--tokens) says for which length the one plan of comparable "
+                "embeddings is made, and here each length has a plan of its own; leave it out"
+            )
+
     def adaptation(self, task: str, due: float | None, floor: float) -> Adapt:
         """What a run of such a pack may leave out, whose answer is due at ``perf_counter`` time."""
         if self.strict or not self.may_differ(task):

@@ -8,7 +8,7 @@ that an infeasible one leaves the engine unchanged. Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,20 +16,16 @@ from sti.device.memory_limit import check_memory
 from sti.engine.fixed_plans import ComparableMaker, FixedPlans, PinnedPlan, UniformMaker
 from sti.engine.machine import Machine
 from sti.engine.options import EngineOptions
-from sti.engine.prepared import Chosen, PreparedPlan
+from sti.engine.prepared import PreparedPlan, StepJobs
 from sti.engine.targets import TargetSpec
 from sti.errors import InfeasibleError, InputError
 from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import PlanStep
-from sti.planning.step_jobs import StepJob, prepare_step
 
 if TYPE_CHECKING:
-    from sti.planning.pricing import PriceList
+    from sti.engine.plan_maker import PlanMaker
 
 _OPENING_TOKENS = 32
-_MOST_JOBS = 4096
-"""Jobs of steps that are kept; more than any pack has in all of the plans it is likely to use."""
 
 
 class _Source(Protocol):
@@ -43,11 +39,13 @@ class _Source(Protocol):
     def changes(self) -> bool:
         """Whether plans follow the machine."""
 
-    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> Chosen:
+    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> PreparedPlan:
         """The plan for a run of this workload now."""
 
-    def price_ahead(self, workload: Workload) -> None:
-        """Make ready for a run of this workload, where plans follow the machine."""
+    def ahead(
+        self, last: Workload | None, usual: Sequence[Workload]
+    ) -> Sequence[Callable[[], object]]:
+        """Jobs that make ready for the next run, on any thread."""
 
 
 class PlanStore:
@@ -58,7 +56,8 @@ class PlanStore:
         target: what the caller asked for.
         machine: what it is to run on.
         options: whether plans may differ with the length of texts.
-        prices: gives a list of the pack's staircases up to an expected loss, to be priced.
+        jobs: makes those of plans' steps.
+        maker: gives what makes plans that change.
 
     Raises:
         InfeasibleError: the preload buffer is larger than memory allows.
@@ -72,12 +71,12 @@ class PlanStore:
         target: TargetSpec,
         machine: Machine,
         options: EngineOptions,
-        prices: Callable[[float], PriceList],
+        jobs: StepJobs,
+        maker: Callable[[], PlanMaker],
     ) -> None:
         self.target = target
         """What the caller asked for."""
         self._reader = reader
-        self._jobs: dict[tuple[PlanStep, int], StepJob] = {}
         self.limits = target.limits()
         """What it comes to."""
         _check_preload(self.limits.preload_bytes)
@@ -86,7 +85,7 @@ class PlanStore:
                 f"{reader.path}: the pack does not state its quality, so no floor can be kept; "
                 "leave the floor out, or measure it with `sti-shard rank`"
             )
-        self._source = self._source_of(target, machine, options, prices)
+        self._source = self._source_of(target, machine, options, jobs, maker)
 
     @property
     def replans(self) -> int:
@@ -98,16 +97,18 @@ class PlanStore:
         """Whether plans are picked to keep a latency, and may change."""
         return self._source.changes and self.limits.latency_s is not None
 
-    @property
-    def lengths(self) -> list[Workload]:
-        """A text of every length, the longest first."""
-        most = self._reader.manifest.dimensions.max_tokens
-        sizes = sorted({min(tokens, most) for tokens in TOKEN_BUCKETS}, reverse=True)
-        return [Workload(1, tokens) for tokens in sizes]
+    def ahead(self, last: Workload | None) -> Sequence[Callable[[], object]]:
+        """Jobs that make ready for the next run, on any thread, where plans follow the machine.
 
-    def price_ahead(self, workload: Workload) -> None:
-        """Make ready for a run of this workload, where plans change; on any thread."""
-        self._source.price_ahead(workload)
+        Args:
+            last: what ran last; None before the first run.
+        """
+        if not self.changes:
+            return []
+        most = self._reader.manifest.dimensions.max_tokens
+        lengths = {min(tokens, most) for tokens in TOKEN_BUCKETS}
+        usual = [Workload(1, tokens) for tokens in sorted(lengths, key=_unusual)]
+        return self._source.ahead(last, usual)
 
     def plan_for(self, *, batch: int, tokens: int, running: bool = False) -> PreparedPlan:
         """The plan for ``batch`` sentences of ``tokens`` tokens, and its jobs.
@@ -119,13 +120,7 @@ class PlanStore:
             InfeasibleError: the target cannot be met for them.
         """
         workload = bucket(batch, tokens, most=self._reader.manifest.dimensions.max_tokens)
-        plan, basis, notice = self._source.prepare(
-            workload, Workload(batch, tokens), running=running
-        )
-        if len(self._jobs) > _MOST_JOBS:
-            self._jobs.clear()
-        jobs = tuple(self._job(item, plan.width) for item in plan.steps)
-        return PreparedPlan(plan, jobs, basis, notice)
+        return self._source.prepare(workload, Workload(batch, tokens), running=running)
 
     def opening(self) -> PreparedPlan:
         """The plan to prepare for before any text is known: one sentence of usual length.
@@ -141,21 +136,13 @@ class PlanStore:
                 return self.plan_for(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
             raise error from None  # it speaks of texts as they are
 
-    def _job(self, item: PlanStep, width: int) -> StepJob:
-        """A step's job; plans for different workloads share those they have in common."""
-        key = item, width
-        if key not in self._jobs:
-            group = self._reader.manifest.group(item.layer, item.kind, item.group)
-            offset = self._reader.group_offset(group)
-            self._jobs[key] = prepare_step(item, group, offset, width=width)
-        return self._jobs[key]
-
     def _source_of(
         self,
         target: TargetSpec,
         machine: Machine,
         options: EngineOptions,
-        prices: Callable[[float], PriceList],
+        jobs: StepJobs,
+        maker: Callable[[], PlanMaker],
     ) -> _Source:
         reader, limits = self._reader, self.limits
         if target.plan is not None:
@@ -164,16 +151,21 @@ class PlanStore:
             pinned = read_plan(target.plan, reader.manifest, reader.pack_id)
             self.limits = pinned.target
             _check_preload(self.limits.preload_bytes)
-            return PinnedPlan(pinned, machine)
+            return PinnedPlan(pinned, machine, jobs)
         if target.fidelity is not None:
             make = UniformMaker(reader, limits, machine, target.fidelity)
-            return FixedPlans(reader.manifest, machine, make)
+            return FixedPlans(reader.manifest, machine, jobs, make)
         if not options.may_differ(reader.manifest.task):
             one = ComparableMaker(reader, limits, machine, options.tokens)
-            return FixedPlans(reader.manifest, machine, one)
+            return FixedPlans(reader.manifest, machine, jobs, one)
         from sti.engine.elastic_plans import ElasticPlans  # embeddings need no prices
 
-        return ElasticPlans(reader, limits, machine, prices)
+        return ElasticPlans(reader, limits, machine, maker())
+
+
+def _unusual(tokens: int) -> float:
+    """How far a length is from that of usual texts, as a factor."""
+    return max(tokens / _OPENING_TOKENS, _OPENING_TOKENS / tokens)
 
 
 def _check_preload(preload_bytes: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import deepcopy
 from typing import NamedTuple
 
 from sti.calibration.cache import Cache
@@ -18,14 +19,13 @@ from sti.device.profile import MOST_DISTURBED, DeviceProfile
 from sti.engine.results import Result
 from sti.errors import ProfileError
 from sti.model.workload import Workload
-from sti.planning.choice import LEAST_OF_PRICE
 from sti.planning.corrections import Corrections, RunTimes
 from sti.planning.cost_model import spread
+from sti.planning.extra_time import Extra
 from sti.planning.plan import Plan
 
 STALE = math.log(1.25)
 """A lane that has changed by more is predicted anew."""
-_WAIT_MEMORY = 0.2
 _RUNS_A_SAVE = 200
 
 
@@ -36,16 +36,30 @@ class Basis(NamedTuple):
     """Lane to its factor."""
     lanes_s: Mapping[str, float]
     """By work, the seconds that were predicted with these."""
-    extra_s: float
-    """What whole runs take beyond these."""
+    price_s: float
+    """What the run takes with these."""
+    extra: Extra
+    """What whole runs take beyond that."""
     first: str | None
     """Which of ``sti.planning.corrections.FIRSTS`` the run is; None for later ones."""
     first_s: float
     """Seconds for being one."""
 
-    def total_s(self, seconds: float) -> float:
-        """What a run takes that takes so long by its lanes."""
-        return max(seconds + self.extra_s, LEAST_OF_PRICE * seconds) + self.first_s
+    @property
+    def total_s(self) -> float:
+        """What the run takes."""
+        return self.extra.total_s(self.price_s) + self.first_s
+
+
+class Slowed(NamedTuple):
+    """A device profile with each lane as fast as it was at some time."""
+
+    measured: DeviceProfile
+    """As it was measured."""
+    lanes: Mapping[str, float]
+    """Lane to its factor."""
+    profile: DeviceProfile
+    """With these factors."""
 
 
 def lanes_differ(before: Mapping[str, float], now: Mapping[str, float], most: float) -> bool:
@@ -76,52 +90,51 @@ class Speeds:
         kept = None if cache is None else cache.load_corrections(self._key)
         if kept is not None:
             with suppress(ProfileError):  # of another release, or damaged: learned anew
-                self.corrections.restore(kept, where="kept corrections")
                 self._steady.restore(kept, where="kept corrections")
-        self._lanes = self.corrections.lanes
-        self._now = profile.slowed(self._lanes)
-        self._waited = 0.0
+                self.corrections = deepcopy(self._steady)
+        lanes = self.corrections.lanes
+        self._slowed = Slowed(profile, lanes, profile.slowed(lanes))
         self._saved_runs = 0
 
     @property
-    def lanes(self) -> Mapping[str, float]:
-        """The factors that are part of ``now``."""
-        return self._lanes
-
-    @property
-    def now(self) -> DeviceProfile:
+    def slowed(self) -> Slowed:
         """The profile with each lane as fast as it is now; the same object while nothing changes.
 
         Small changes wait until they add up: predictions are corrected as a whole meanwhile.
         """
         lanes = self.corrections.lanes
-        if lanes_differ(self._lanes, lanes, STALE):
-            self._lanes = lanes
-            self._now = self.profile.slowed(lanes)
-        return self._now
+        if lanes_differ(self._slowed.lanes, lanes, STALE):
+            self._slowed = Slowed(self.profile, lanes, self.profile.slowed(lanes))
+        return self._slowed
 
     @property
-    def settled(self) -> DeviceProfile:
-        """``now`` as it was last asked for; may be asked for by any thread."""
-        return self._now
+    def now(self) -> DeviceProfile:
+        """The profile of ``slowed``."""
+        return self.slowed.profile
 
     @property
-    def quiet(self) -> bool:
-        """Whether the last runs hardly waited for cores, as far as the system tells."""
-        return self._waited <= MOST_DISTURBED
+    def lanes(self) -> Mapping[str, float]:
+        """The factors that are part of ``now``."""
+        return self.slowed.lanes
 
-    def learn(self, plan: Plan, basis: Basis, result: Result, run_s: float) -> None:
-        """Take note of a run, which took ``run_s``, of a plan predicted on this basis."""
+    def learn(
+        self, plan: Plan, basis: Basis, result: Result, run_s: float, *, held: bool = True
+    ) -> None:
+        """Take note of a run, which took ``run_s``, of a plan predicted on this basis.
+
+        Args:
+            held: whether the preload buffer held what the plan wants held.
+        """
         predicted = plan.predicted
         if predicted is None or not self._learns:
             return
         share = result.trace.waited_share
-        if share is not None:
-            self._waited += _WAIT_MEMORY * (share - self._waited)
         lanes_s = dict(basis.lanes_s)
         if result.downgrades:  # it did less than was predicted, and read for as much less
             lanes_s[DECODE] = 0.0
             lanes_s[STORAGE] *= result.bytes_read / max(1, predicted.bytes_read)
+        if not held:  # it read what it was not to read
+            lanes_s[STORAGE] = basis.lanes[STORAGE] * self._reading_s(plan, result)
         times = RunTimes(
             threads=plan.threads.name,
             workload=result.workload,
@@ -130,16 +143,23 @@ class Speeds:
             predicted_s=predicted.total_s,
             measured_s=run_s,
             lanes=basis.lanes,
-            extra_s=basis.extra_s,
+            price_s=basis.price_s,
             first=basis.first,
             first_s=basis.first_s,
             whole=not result.downgrades,
+            held=held,
         )
         self.corrections.learn(times, plan.target.quantile)
         if share is None or share <= MOST_DISTURBED:
             self._steady.learn(times, plan.target.quantile)
         if self._steady.runs - self._saved_runs >= _RUNS_A_SAVE:
             self.save()
+
+    def _reading_s(self, plan: Plan, result: Result) -> float:
+        """What the storage lane would take for what a run read, by the profile as measured."""
+        storage, reads = self.profile.storage, len(result.timing.lanes.get(STORAGE, ()))
+        alone_s = storage.read_s(reads, result.bytes_read)
+        return self.profile.run(plan.threads).contention[STORAGE] * alone_s
 
     def save(self) -> None:
         """Keep what undisturbed runs taught for later processes."""
@@ -153,6 +173,6 @@ class Speeds:
             return spread(self.profile, quantile, threads)
         return self.corrections.spread(threads, quantile)
 
-    def extra_s(self, threads: str, workload: Workload) -> float:
-        """Seconds that runs take beyond what ``now`` predicts."""
-        return self.corrections.extra_s(threads, workload)
+    def extra(self, threads: str, workload: Workload) -> Extra:
+        """What runs take beyond what ``now`` predicts."""
+        return self.corrections.extra(threads, workload)

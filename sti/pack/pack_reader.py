@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sti.pack.header import (
 from sti.pack.index import read_index
 from sti.pack.pack_file import PackFile
 from sti.pack.safetensors_table import TensorInfo, TensorTable
+from sti.storage.digest import sha256
 
 
 class PackReader:
@@ -102,6 +104,15 @@ class PackReader:
             raise PackFormatError(f"{self.path}: closed; open the pack again")
         start = place.offset - self._start
         return np.ndarray(place.shape, DTYPES[place.dtype], self._region, start)
+
+    @cached_property
+    def graphs_digest(self) -> str:
+        """Names the graphs but the head, whose size depends on the labels, its cost hardly."""
+        digest = sha256()
+        for name, tensor in sorted(self.manifest.graphs.items()):
+            if name != "head":
+                digest.update(name.encode() + self.resident(tensor).tobytes())
+        return digest.hexdigest()[:16]
 
     def has_resident(self, name: str) -> bool:
         """Whether there is a resident tensor of this name."""

@@ -8,7 +8,7 @@ compute library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -123,12 +123,10 @@ class Runner:
 
         self._filled = self._storage_worker.submit(fill)
 
-    def when_idle(self, work: Callable[[], None]) -> None:
-        """Do something short on the storage thread, after what it has to do already.
-
-        ``work`` handles its own errors; what is asked for after ``close`` is not done.
-        """
-        self._storage_worker.submit(work)
+    @property
+    def is_filled(self) -> bool:
+        """Whether the preload buffer holds what the last ``hold`` asked for."""
+        return self._filled.is_open and not self.hold_failed
 
     def wait_held(self, timeout_s: float | None) -> bool:
         """Wait until the last ``hold`` is through; False if it fails or takes longer than asked."""

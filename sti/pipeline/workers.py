@@ -85,6 +85,11 @@ class Latch:
         self._open = True
         self._queue.put(None)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may pass."""
+        return self._open
+
     def fail(self, error: BaseException) -> None:
         """Make every waiting and later ``wait`` raise ``error``, unless the latch is open."""
         self._queue.put(Broken(error))

@@ -24,6 +24,7 @@ from sti.model.fidelity import groups_of
 from sti.model.manifest import Manifest, SliceGroup, Submodel
 from sti.model.quality import Quality
 from sti.planning.cost_model import run_costs
+from sti.planning.extra_time import Extra
 from sti.planning.plan import Plan, PlanRequest, PlanStep
 from sti.planning.prediction import StepLoad, loads_of, predict_run, simulate_loads
 from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
@@ -32,11 +33,10 @@ from sti.planning.staircases import Staircases
 
 SPARE = 0.1
 """Share of the latency that has to be left for a better choice to take over."""
-LEAST_OF_PRICE = 0.3
-"""Share of its price that a run takes at least, whatever runs have shown."""
 PATIENCE = 0.05
 """Share of the latency by which the choice so far may exceed it before it is given up: predictions
 move by as much from run to run."""
+_NONE = Extra()
 _NOTICED = 0.05
 """Where no metric was measured: losses that differ by less than this share are alike."""
 
@@ -46,8 +46,8 @@ class Terms(NamedTuple):
 
     latency_s: float | None
     """Within which a run is promised to end; None for the best quality, whatever it takes."""
-    extras_s: Mapping[str, float]
-    """Name of ``LaneThreads`` to the typical seconds of a run beyond its price; 0 where absent."""
+    extras: Mapping[str, Extra]
+    """Name of ``LaneThreads`` to what runs typically take beyond their price; 0 where absent."""
     spreads: Mapping[str, float]
     """The same to the promised seconds over the typical ones; 1 where absent."""
     most_loss: float
@@ -104,6 +104,13 @@ def fastest(prices: Prices, terms: Terms) -> Choice | None:
     return times.choice(int(np.where(allowed, times.least_s, np.inf).argmin()))
 
 
+def in_time(prices: Prices, terms: Terms, kept: Choice) -> bool:
+    """Whether what was chosen before from the same staircases may stay: it is hardly late, and
+    loses no more than allowed.
+    """
+    return terms.latency_s is None or _Times(prices, terms).keeps(kept, terms)
+
+
 class StaircaseSteps(NamedTuple):
     """The steps of one staircase, and what they ask of any machine."""
 
@@ -150,23 +157,16 @@ def plan_of(
     return replace(plan, predicted=predict_run(manifest, plan, run, choice.loss))
 
 
-def typical_s(price_s: Float64Array, extra_s: Float64Array) -> Float64Array:
-    """Typical seconds of runs, from their prices and what they take beyond these.
-
-    Never less than ``LEAST_OF_PRICE`` of the price.
-    """
-    return np.asarray(np.maximum(price_s + extra_s, LEAST_OF_PRICE * price_s))
-
-
 class _Times:
     """Typical and promised seconds of all staircases."""
 
     def __init__(self, prices: Prices, terms: Terms) -> None:
         names = [threads.name for threads in prices.threads]
-        extras_s = np.array([terms.extras_s.get(name, 0.0) for name in names])
+        each = zip(names, prices.total_s, strict=True)
         spreads = np.array([terms.spreads.get(name, 1.0) for name in names])
         self._prices = prices
-        self._typical_s = typical_s(prices.total_s, extras_s[:, None])
+        extras = terms.extras
+        self._typical_s = np.array([extras.get(name, _NONE).totals_s(row) for name, row in each])
         self._promised_s = self._typical_s * spreads[:, None]
         self.least_s: Float64Array = self._promised_s.min(axis=0)
         """``[c]``: promised under the threads that are the fastest with each."""

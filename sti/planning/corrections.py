@@ -19,8 +19,9 @@ Whole runs take some seconds more, or less, than their corrected lanes: a common
 fast; one for each kind of threads, which moves slowly, so that what is passing (a neighbour, heat)
 passes for those kinds as well that do not run meanwhile; and one for each workload under them,
 which learns what the cost model gets wrong for runs of that length. These are sums and no factors,
-so that time that every run loses (threads that wake up late) is not taken for less where a plan is
-smaller.
+so that time that every run loses (threads that wake up late) is not taken for more where a plan is
+larger. Runs of a lower price than those that taught what is common take as much less of that: what
+long texts lose a short one does not.
 
 The spread is that of a normal distribution of logarithms with the runs' mean deviation, times a
 calibrated number that grows with every run beyond the promise and shrinks with every other one, at
@@ -38,11 +39,12 @@ from sti.device.lanes import LANES
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.workload import Workload
+from sti.planning.extra_time import Extra
 from sti.planning.follower import MOST_FACTOR, Factor, Follower
 from sti.planning.normal import normal_quantile
 from sti.planning.plan import DEFAULT_QUANTILE
 
-CORRECTIONS_VERSION = 1
+CORRECTIONS_VERSION = 2
 MOST_EXTRA_S = 100.0
 MOST_RUNS_KNOWN = 256
 """Workloads that factors are kept for; beyond that, those that were learned first are dropped."""
@@ -52,6 +54,7 @@ _SMALL, _SMALL_LANE = 0.35, math.log(1.6)
 """Differences that are believed at once; larger ones have to be confirmed: of runs, as a share of
 the prediction; of their lanes more, as a logarithm, because these differ more between workloads."""
 _LANE_SHARE, _COMMON_SHARE, _KIND_SHARE, _WORKLOAD_SHARE = 0.04, 0.1, 0.03, 0.12
+_REFERENCE_SHARE = 0.2
 _DEVIATION_SHARE = 0.1
 _MOST_GROWTH = 3.0
 """A deviation counts for no more than so many times the mean."""
@@ -85,18 +88,21 @@ class RunTimes(NamedTuple):
     """By work (``sti.device.lanes.by_work``), with the factors of lanes as they were then."""
     measured_lanes_s: Mapping[str, float]
     predicted_s: float
-    """Whole run, all factors included."""
+    """Whole run, all that is known included."""
     measured_s: float
     lanes: Mapping[str, float]
     """The factors of lanes that were part of the prediction."""
-    extra_s: float
-    """Part of ``predicted_s`` beyond what the lanes take."""
+    price_s: float
+    """Part of ``predicted_s``: what its lanes take."""
     first: str | None = None
     """Which of ``FIRSTS`` it was; None for later ones."""
     first_s: float = 0.0
     """Part of ``predicted_s`` for being one."""
     whole: bool = True
     """Whether it did all that was predicted; else its lanes alone tell something."""
+    held: bool = True
+    """Whether what the prediction took to be preloaded was; else its lanes alone tell something,
+    and not that the promise was too short."""
 
 
 class _Own:
@@ -121,6 +127,8 @@ class Corrections:
         self._unseen = dict.fromkeys(LANES, 0)
         """Runs in a row that told nothing of a lane."""
         self._common = Follower()
+        self._reference_s = 0.0
+        """Price of the runs that what is common was learned from; 0 before the first one."""
         self._kinds: dict[str, Follower] = {}
         self._workloads: dict[tuple[str, Workload], _Own] = {}
         widest = normal_quantile(DEFAULT_QUANTILE) * _MEAN_OF_NORMAL
@@ -139,11 +147,11 @@ class Corrections:
         """Lane to the factor by which it is slower than the profile says."""
         return {lane: factor.value for lane, factor in self._lanes.items()}
 
-    def extra_s(self, threads: str, workload: Workload) -> float:
-        """Seconds that runs of a workload take beyond what the corrected lanes take; may be < 0."""
+    def extra(self, threads: str, workload: Workload) -> Extra:
+        """What runs of a workload take beyond what the corrected lanes take."""
         kind, own = self._kinds.get(threads), self._workloads.get((threads, workload))
-        found = self._common.value + (0.0 if kind is None else kind.value)
-        return found if own is None else found + own.extra_s.value
+        shared_s = self._common.value + (0.0 if kind is None else kind.value)
+        return Extra(shared_s, 0.0 if own is None else own.extra_s.value, self._reference_s)
 
     def first_s(self, first: str) -> float:
         """Seconds that most first runs of this kind take more than later ones."""
@@ -165,15 +173,15 @@ class Corrections:
             return  # a clock that jumped
         self.runs += 1
         if run.first is not None:
-            if run.whole:
+            if run.whole and run.held:
                 later_s = run.predicted_s - run.first_s
                 most_s = self._first_s[run.first] + _MOST_FIRST * later_s
                 self._learn_first(run.first, min(most_s, run.measured_s - later_s))
             return
         off = math.log(run.measured_s / run.predicted_s)
-        if self._own(run.threads, run.workload).extra_s.seen >= _LEAST_SEEN:
+        if run.held and self._own(run.threads, run.workload).extra_s.seen >= _LEAST_SEEN:
             self._calibrate(run, off, quantile)
-        if self._learn_lanes(run) > _SMALL or not run.whole:
+        if self._learn_lanes(run) > _SMALL or not (run.whole and run.held):
             return  # the lanes explain it; what is left shows when the next run is predicted
         self._learn_whole(run)
 
@@ -213,13 +221,26 @@ class Corrections:
     def _learn_whole(self, run: RunTimes) -> None:
         kind = self._kinds.setdefault(run.threads, Follower())
         own = self._own(run.threads, run.workload).extra_s
+        self._refer_to(run.price_s)
+        share = self.extra(run.threads, run.workload).share_of(run.price_s)
         small_s = _SMALL * run.predicted_s
-        seen_s = run.extra_s + run.measured_s - run.predicted_s
-        if self._common.follow(seen_s - kind.value - own.value, _COMMON_SHARE, small_s):
-            left_s = seen_s - self._common.value  # what is not common to all
-            before_s = kind.value
-            kind.follow(left_s - own.value, _KIND_SHARE, small_s)
-            own.follow(left_s - before_s, _WORKLOAD_SHARE, small_s)
+        seen_s = run.measured_s - run.price_s
+        shared_s = (seen_s - own.value) / share
+        if self._common.follow(shared_s - kind.value, _COMMON_SHARE, small_s / share):
+            before_s = self._common.value + kind.value
+            kind.follow(shared_s - self._common.value, _KIND_SHARE, small_s / share)
+            own.follow(seen_s - share * before_s, _WORKLOAD_SHARE, small_s)
+
+    def _refer_to(self, price_s: float) -> None:
+        """Let the reference follow the runs, without another extra for runs of this price."""
+        before_s = self._reference_s
+        if not before_s:
+            self._reference_s = price_s
+            return
+        self._reference_s *= (price_s / before_s) ** _REFERENCE_SHARE
+        if self._reference_s < before_s:
+            for shared in (self._common, *self._kinds.values()):
+                shared.scale(self._reference_s / before_s)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``restore`` reads."""
@@ -227,6 +248,7 @@ class Corrections:
             "corrections": CORRECTIONS_VERSION,
             "lanes": self.lanes,
             "common": self._common.value,
+            "reference_s": self._reference_s,
             "kinds": {name: kind.value for name, kind in self._kinds.items()},
             "workloads": [
                 {
@@ -255,6 +277,7 @@ class Corrections:
         found_lanes = {lane: Factor(_bounded(lanes, lane)) for lane in LANES}
         found_kinds = {name: Follower(_extra_s(kinds, name)) for name in kinds.keys()}
         common = Follower(_extra_s(fields, "common"))
+        reference_s = fields.number("reference_s", least=0.0, most=MOST_EXTRA_S)
         workloads = {}
         for item in fields.objects("workloads")[:MOST_RUNS_KNOWN]:
             sizes = item.integer("batch", least=1), item.integer("tokens", least=1)
@@ -277,7 +300,7 @@ class Corrections:
         }
         self._calibration = calibration
         self._first_s = first_s
-        self._lanes, self._common = found_lanes, common
+        self._lanes, self._common, self._reference_s = found_lanes, common, reference_s
         self._kinds, self._workloads = found_kinds, workloads
 
     def _calibration_of(self, quantile: float) -> float:

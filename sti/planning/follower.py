@@ -35,6 +35,11 @@ class Follower:
         """Move by a share of the way to 0, where nothing is known any more."""
         self._value *= 1.0 - share
 
+    def scale(self, by: float) -> None:
+        """Count everything in another unit."""
+        self._value *= by
+        self._pending *= by
+
     def follow(self, seen: float, share: float, small: float) -> bool:
         """Take note of what was measured.
 

@@ -2,21 +2,21 @@
 
 Purpose: planning in under a millisecond. In: staircases, made arrays once for each engine
 (``PriceList``); then a device profile, a workload and a preload. Out: seconds of each staircase
-under each kind of threads the machine was measured with, and of each lane (``Prices``). The same
-numbers as ``sti.planning.prediction`` gives for each staircase's plan: costs come from
-``cost_model.run_costs``, and the waits of ``cost_model.run_steps`` are worked out for all columns
+under each kind of threads the machine was measured with (``Prices``). The same numbers as
+``sti.planning.prediction`` gives for each staircase's plan: costs come from
+``cost_model.run_costs``, and the waits of ``cost_model.run_steps`` are worked out for all of them
 together, position by position. Knows nothing of targets. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from sti.arrays import Float64Array, Int64Array
-from sti.device.lanes import COMPUTE, DECODE, STORAGE, LaneThreads
+from sti.device.lanes import DECODE, STORAGE, LaneThreads
 from sti.device.profile import DeviceProfile
 from sti.model.fidelity import groups_in_use
 from sti.model.manifest import Manifest
@@ -39,8 +39,6 @@ class Prices(NamedTuple):
     """The kinds, in the order of ``k``."""
     total_s: Float64Array
     """``[k, c]``: median seconds from text to answer."""
-    busy_s: Mapping[str, Float64Array]
-    """Lane to ``[k, c]``: seconds of its work, on all threads that do it."""
     loss: Float64Array
     """``[c]``: expected loss, with the narrow products that the machine prefers."""
     read_bytes: Int64Array
@@ -83,70 +81,89 @@ class PriceList:
         Raises:
             ProfileError: the profile lacks a graph or a fidelity of the pack.
         """
+        return self.price_all(profile, [workload], preload_bytes)[0]
+
+    def price_all(
+        self, profile: DeviceProfile, workloads: Sequence[Workload], preload_bytes: int
+    ) -> list[Prices]:
+        """Price all staircases for each workload; for several it takes little longer than for one.
+
+        Raises:
+            ProfileError: as ``price``.
+        """
         loads, kinds = self._loads, measured_choices(profile)
         narrow = NARROW in variants_of(self._manifest, profile)
         read_bytes, requests = loads.left(preload_bytes)
         storage, decode = profile.storage, profile.decode
         alone_s = requests * storage.request_s + read_bytes * (1.0 / storage.bytes_per_s)
         taken = (read_bytes > 0.0).astype(np.float64) if preload_bytes else None
-        total_s = np.empty((len(kinds), len(loads.read_bytes)))
-        busy_s = {lane: np.empty_like(total_s) for lane in (STORAGE, DECODE, COMPUTE)}
+        total_s = np.empty((len(workloads), len(kinds), len(loads.read_bytes)))
         for row, threads in enumerate(kinds):
-            costs, which = self._costs(profile, workload, threads)
+            each = [self._costs(profile, workload, threads) for workload in workloads]
+            costs, which = [found for found, _ in each], each[0][1]
             if not row:  # after the costs, which say what a profile lacks
                 steps = [decode.weight_s[bits] for bits in self._manifest.ladder]
-                each = np.array([decode.shard_s, steps[0], *np.diff(steps)])
-                decoded_s = (each @ loads.work.reshape(len(each), -1)).reshape(alone_s.shape)
+                plane_s = np.array([decode.shard_s, steps[0], *np.diff(steps)])
+                decoded_s = (plane_s @ loads.work.reshape(len(plane_s), -1)).reshape(alone_s.shape)
             contention = profile.run(threads).contention
             compute_s, shares = self._compute(costs, which, narrow=narrow)
             own_s = contention[DECODE] * decoded_s
             if shares is not None:
                 used = np.maximum(loads.used, 1.0)
                 own_s *= np.ceil(used / shares) / used
-            connect_s = np.array([item.connect_s for item in costs])
+            connect_s = np.array([[item.connect_s for item in found] for found in costs])
             work = Work(
-                costs=costs[0],
+                costs=[found[0] for found in costs],
                 read_s=contention[STORAGE] * alone_s,
                 decode_s=own_s,
                 compute_s=compute_s,
-                connect_s=connect_s[0] if which is None else connect_s[which],
+                connect_s=connect_s if which is None else connect_s[:, which],
                 shares=shares,
                 loads=loads,
                 taken=taken,
             )
-            busy = work.busy_s()
-            for lane, seconds in busy.items():
-                busy_s[lane][row] = seconds
-            total_s[row] = work.total_s(threads, self._slots, busy)
+            total_s[:, row] = work.total_s(threads, self._slots)
         found = self.staircases
-        return Prices(
-            threads=kinds,
-            total_s=total_s,
-            busy_s=busy_s,
-            loss=found.narrow_loss if narrow else found.loss,
-            read_bytes=loads.read_bytes,
-            quality=self._manifest.quality,
-        )
+        return [
+            Prices(
+                threads=kinds,
+                total_s=total_s[place],
+                loss=found.narrow_loss if narrow else found.loss,
+                read_bytes=loads.read_bytes,
+                quality=self._manifest.quality,
+            )
+            for place in range(len(workloads))
+        ]
 
     def _compute(
-        self, costs: Sequence[RunCosts], which: Int64Array | None, *, narrow: bool
+        self, costs: Sequence[Sequence[RunCosts]], which: Int64Array | None, *, narrow: bool
     ) -> tuple[Float64Array, Int64Array | None]:
-        """Seconds of each share of each position, ``[n, c]``, and ``Work.shares``."""
+        """Seconds of each share of each position, ``[n, w, c]``, and ``Work.shares``.
+
+        Args:
+            costs: of each workload, in the order of ``which``.
+        """
         loads, kinds = self._loads, self._manifest.kinds
         code = loads.kind if which is None else loads.kind + which * len(kinds)
-        seconds = []
-        for variant in (EXACT, NARROW) if narrow else (EXACT,):
-            each = [item.graph_s[kind.name] for item in costs for kind in kinds]
-            call_s, slice_s = np.array([by.get(variant, by[EXACT]) for by in each]).T
-            found = loads.used * slice_s[code]
-            found += loads.filled * call_s[code]
-            if min(call_s.min(), slice_s.min()) < 0.0:
-                np.maximum(found, 0.0, out=found)
-            seconds.append(found)
-        if narrow:
-            np.copyto(seconds[0], seconds[1], where=loads.narrow)
-        counts = np.array([item.share_counts[kind.name] for item in costs for kind in kinds])
-        return seconds[0], None if counts.max() == 1 else counts[code]
+        compute_s = np.empty((len(loads.used), len(costs), loads.used.shape[1]))
+        for place, found in enumerate(costs):
+            seconds = self._seconds(found, code, EXACT)
+            if narrow:
+                np.copyto(seconds, self._seconds(found, code, NARROW), where=loads.narrow)
+            compute_s[:, place] = seconds
+        counts = np.array([item.share_counts[kind.name] for item in costs[0] for kind in kinds])
+        return compute_s, None if counts.max() == 1 else counts[code]
+
+    def _seconds(self, costs: Sequence[RunCosts], code: Int64Array, variant: str) -> Float64Array:
+        """Seconds of each share of each position for one workload, ``[n, c]``."""
+        loads, kinds = self._loads, self._manifest.kinds
+        each = [item.graph_s[kind.name] for item in costs for kind in kinds]
+        call_s, slice_s = np.array([by.get(variant, by[EXACT]) for by in each]).T
+        found: Float64Array = loads.used * slice_s[code]
+        found += loads.filled * call_s[code]
+        if min(call_s.min(), slice_s.min()) < 0.0:
+            np.maximum(found, 0.0, out=found)
+        return found
 
     def _costs(
         self, profile: DeviceProfile, workload: Workload, threads: LaneThreads

@@ -1,67 +1,77 @@
 """When runs of all staircases end: the waits of ``cost_model.run_steps`` for many runs at once.
 
-In: seconds of storage, decode and compute at each position of each staircase, under one kind of
-threads. Out: seconds of whole runs, and of each lane. Knows nothing of profiles or of how
-fidelities are chosen. Pure. Runs are columns; position after position, all of them move on.
+In: seconds of storage, decode and compute at each position ``n`` of each staircase ``c`` for each
+workload ``w``, under one kind of threads. Out: seconds of whole runs. Knows nothing of profiles or
+of how fidelities are chosen. Pure. Position after position, all runs move on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from sti.arrays import Float64Array, Int64Array
-from sti.device.lanes import COMPUTE, DECODE, STORAGE, LaneThreads
+from sti.device.lanes import LaneThreads
 from sti.planning.cost_model import RunCosts
 from sti.planning.staircase_loads import Loads
 
 
 class Work(NamedTuple):
-    """Seconds of each position of each staircase, ``[n, c]``, under one kind of threads."""
+    """Seconds of each position of each staircase, under one kind of threads."""
 
-    costs: RunCosts
-    """What is the same for all staircases."""
+    costs: Sequence[RunCosts]
+    """Of each workload: what is the same for all staircases."""
     read_s: Float64Array
+    """``[n, c]``."""
     decode_s: Float64Array
-    """Of each share, as ``compute_s``."""
+    """``[n, c]``: of each share, as ``compute_s``."""
     compute_s: Float64Array
+    """``[n, w, c]``."""
     connect_s: Float64Array
-    """``[c]``, or one for all."""
+    """``[w, c]``, or ``[w, 1]``."""
     shares: Int64Array | None
     """``[n, c]``, or ``[n, 1]`` where they are the same for all; None where all are 1."""
     loads: Loads
     taken: Float64Array | None
     """``[n, c]``: 1 where a position takes a slot of the ring, else 0; None where all do."""
 
-    def busy_s(self) -> dict[str, Float64Array]:
-        """Seconds of each lane's work, ``[c]``."""
-        shares = 1 if self.shares is None else self.shares
-        connects = self.loads.blocks * self.connect_s
-        fixed_s = self.costs.embed_s + self.costs.head_s
-        return {
-            STORAGE: self.read_s.sum(axis=0) + self.costs.rows_s,
-            DECODE: (self.decode_s * shares).sum(axis=0),
-            COMPUTE: (self.compute_s * shares).sum(axis=0) + connects + fixed_s,
-        }
-
-    def total_s(
-        self, threads: LaneThreads, slots: int, busy_s: Mapping[str, Float64Array]
-    ) -> Float64Array:
-        """Median seconds from text to answer, ``[c]``."""
-        costs = self.costs
+    def total_s(self, threads: LaneThreads, slots: int) -> Float64Array:
+        """Median seconds from text to answer, ``[w, c]``."""
         if not threads.storage:
-            ready = costs.tokenize_s - costs.head_s + np.add.reduce([*busy_s.values()])
+            ready = self._one_after_the_other()
         elif threads.decode:
             ready = self._pipelined(slots, threads.buffers)
         else:
             ready = self._shared(slots, threads.compute)
-        found: Float64Array = ready + (costs.head_s + costs.fixed_s)
+        found: Float64Array = ready + self._each(lambda costs: costs.head_s + costs.fixed_s)
         return found
 
+    def _each(self, seconds: Callable[[RunCosts], float]) -> Float64Array:
+        """Seconds of each workload, ``[w, 1]``."""
+        return np.array([[seconds(costs)] for costs in self.costs])
+
+    def _start(self) -> tuple[Float64Array, Float64Array]:
+        """When token embeddings are read, and when they are embedded, ``[w, c]``."""
+        shape = self.compute_s.shape[1:]
+        read_s = self._each(lambda costs: costs.tokenize_s + costs.rows_s)
+        ready_s = read_s + self._each(lambda costs: costs.embed_s)
+        return np.array(np.broadcast_to(read_s, shape)), np.array(np.broadcast_to(ready_s, shape))
+
+    def _one_after_the_other(self) -> Float64Array:
+        """When the last block is connected, where one thread does everything."""
+        decode_s, compute_s = self.decode_s, self.compute_s
+        if self.shares is not None:
+            decode_s, compute_s = decode_s * self.shares, compute_s * self.shares[:, None]
+        _, ready = self._start()
+        ready += (self.read_s + decode_s).sum(axis=0)
+        ready += compute_s.sum(axis=0)
+        ready += self.loads.blocks * self.connect_s
+        return ready
+
     def _connects(self, k: int) -> Float64Array:
-        """Seconds of ``connect`` after position ``k``, ``[c]``."""
+        """Seconds of ``connect`` after position ``k``, ``[w, c]``."""
         return np.asarray(self.loads.ends[k] * self.connect_s)
 
     def _shares(self, k: int) -> Int64Array | int:
@@ -84,10 +94,8 @@ class Work(NamedTuple):
 
     def _pipelined(self, slots: int, buffers: int) -> Float64Array:
         """When the last block is connected, under a thread for each lane."""
-        costs, count = self.costs, self.read_s.shape[1]
-        rows_s = costs.tokenize_s + costs.rows_s
-        stored = np.full(count, rows_s)
-        free, ready = stored, np.full(count, rows_s + costs.embed_s)
+        stored, ready = self._start()
+        free = stored
         decoded: list[Float64Array] = []
         computed: list[Float64Array] = []
         for k in range(len(self.read_s)):
@@ -108,11 +116,8 @@ class Work(NamedTuple):
 
         Threads are alike, so only when each becomes free matters: these are kept in order.
         """
-        costs, count = self.costs, self.read_s.shape[1]
-        rows_s = costs.tokenize_s + costs.rows_s
-        ready = np.full(count, rows_s + costs.embed_s)
-        stored = np.full(count, rows_s)
-        free = [np.zeros(count) for _ in range(compute - 1)] + [ready]
+        stored, ready = self._start()
+        free = [np.zeros_like(ready) for _ in range(compute - 1)] + [ready]
         decoded: list[Float64Array] = []
         for k in range(len(self.read_s)):
             self._reads(stored, k, slots, decoded)
@@ -141,7 +146,7 @@ def _given_back(
         shares: how many of them, of all staircases or ``[c]``.
     """
     if not isinstance(shares, int):
-        worked = np.arange(len(free))[:, None] < shares
+        worked = np.arange(len(free))[:, None, None] < shares
         return list(np.sort(np.where(worked, done, np.array(free)), axis=0))
     found = free[shares:]
     for _ in range(shares):

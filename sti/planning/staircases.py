@@ -52,13 +52,6 @@ class Staircases:
     def __len__(self) -> int:
         return len(self.loss)
 
-    def up_to(self, most_loss: float) -> Staircases:
-        """Those with no more expected loss, whichever way products are computed."""
-        kept = np.minimum(self.loss, self.narrow_loss) <= most_loss
-        return Staircases(
-            self.submodel[kept], self.counts[kept], self.loss[kept], self.narrow_loss[kept]
-        )
-
     def counts_of(self, number: int) -> list[tuple[int, ...]]:
         """The shard counts of each group that one of them runs, in order of execution."""
         rows = self.counts[number]

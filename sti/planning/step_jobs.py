@@ -6,7 +6,7 @@ lanes only follow addresses. Knows nothing of threads, files or graphs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,38 +131,31 @@ def prepare_step(item: PlanStep, group: SliceGroup, offset: int, *, width: int) 
 
 def _shards(group: SliceGroup, counts: Sequence[int], ranges: Sequence[ByteRange]) -> NDArray[Any]:
     """The shards in use: their outlier lists, and the planes up to their fidelity."""
-    pieces: list[list[_Piece]] = [[] for _ in range(group.slices)]
-    for level, number, piece in _pieces(group, counts, ranges):
-        if len(pieces[number]) == level:  # a plane is useless without the ones below it
-            pieces[number].append(piece)
-    most = SHARD["pieces"].shape[0]
-    table = np.zeros(counts[0], SHARD)
-    for number, found in enumerate(pieces[: counts[0]]):
-        row = [*found, *[_NONE] * (most - len(found))]
-        table[number] = (number, len(found) - 1, np.array(row, PIECE))
-    return table
-
-
-def _pieces(
-    group: SliceGroup, counts: Sequence[int], ranges: Sequence[ByteRange]
-) -> Iterator[tuple[int, int, _Piece]]:
-    """What is read, piece by piece: its level (0: outlier lists), its slice, and where it lies."""
 
     def home(start: int) -> tuple[int, int]:
         """The range in which a prefix lies, and the prefix's first byte inside it."""
         index = next(i for i, item in enumerate(ranges) if item.offset <= start < item.end)
         return index, start - ranges[index].offset
 
+    rows: list[list[_Piece]] = [[] for _ in range(group.slices)]
     part, start = home(0) if any(group.outlier_bytes[: counts[0]]) else (0, 0)
-    for number in range(counts[0]):
-        length = group.outlier_bytes[number]
-        yield 0, number, (part, length, start, group.outlier_checksums[number], 0)
+    for number, length in enumerate(group.outlier_bytes[: counts[0]]):
+        rows[number].append((part, length, start, group.outlier_checksums[number], 0))
         start += length
     plane_start = sum(group.outlier_bytes)
     for level, (plane, count) in enumerate(zip(group.planes, counts, strict=True), start=1):
+        size, checksums = plane.shard_bytes, plane.checksums
         if count:
             part, start = home(plane_start)
-            for place, number in enumerate(plane.order[:count]):
-                at = start + place * plane.shard_bytes
-                yield level, number, (part, plane.shard_bytes, at, plane.checksums[number], 0)
-        plane_start += plane.shard_bytes * len(plane.order)
+            for number in plane.order[:count]:
+                row = rows[number]
+                if len(row) == level:  # a plane is useless without the ones below it
+                    row.append((part, size, start, checksums[number], 0))
+                start += size
+        plane_start += size * len(plane.order)
+    used, most = rows[: counts[0]], SHARD["pieces"].shape[0]
+    table = np.zeros(len(used), SHARD)
+    table["row"] = range(len(used))
+    table["planes"] = [len(row) - 1 for row in used]
+    table["pieces"] = np.array([row + [_NONE] * (most - len(row)) for row in used], PIECE)
+    return table

@@ -177,7 +177,7 @@ def test_what_an_engine_learned_is_used_by_the_next(
     if not kept:
         pytest.skip("other processes kept this one waiting: nothing is kept then")
     document = json.loads(kept[0].read_text(encoding="utf-8"))
-    document["value"]["common"] = 0.2
+    document["value"] |= {"common": 0.2, "reference_s": 0.0}
     kept[0].write_text(json.dumps(document), encoding="utf-8")
     with sti.Engine.open(PACK, threads=1, latency="1s") as engine:
         assert engine.profile == measured

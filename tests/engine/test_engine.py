@@ -482,6 +482,17 @@ def test_threads_that_cannot_be_used_are_refused(threads: Any) -> None:
         sti.Engine.open(tiny_pack(), fidelity=2, threads=threads)
 
 
+def test_a_length_for_the_one_plan_of_embeddings_is_refused_where_there_is_none() -> None:
+    with sti.Engine.open(tiny_pack(), fidelity=4, tokens=16):
+        pass
+    for target in (
+        {"path": tiny_pack("classification")},
+        {"path": tiny_pack(), "comparable": False},
+    ):
+        with pytest.raises(sti.InputError, match=r"tokens \(--tokens\) .* leave it out"):
+            sti.Engine.open(fidelity=4, tokens=16, **target)  # type: ignore[arg-type]
+
+
 def test_an_unknown_mode_is_refused(engine: sti.Engine) -> None:
     with pytest.raises(sti.InputError, match="sequential"):
         engine.run(TEXTS, mode="fast")  # type: ignore[arg-type]
@@ -522,12 +533,12 @@ def test_choosing_a_plan_is_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None
         seen.add(request.workload)
         return real(request, *others)
 
-    monkeypatch.setattr("sti.engine.elastic_plans.plan_of", slow)
+    monkeypatch.setattr("sti.engine.plan_maker.plan_of", slow)
     pack = tiny_pack("classification")
     with sti.Engine.open(pack, latency="10s", threads=1, profile=PROFILE) as engine:
         engine.run(["warm"])
-        long = " ".join("abcdefghij")
-        first, second = engine.run([long]).timing, engine.run([long]).timing
+        two = ["a", "b"]  # nothing is made ahead for more than one
+        first, second = engine.run(two).timing, engine.run(two).timing
     assert first.plan_s >= 0.2 > first.busy_s["compute"]
     assert first.total_s >= first.plan_s and first.stall_s < 0.2
     assert second.plan_s < 0.1

@@ -16,12 +16,13 @@ from sti.device.lanes import PIPELINED, LaneThreads, shared
 from sti.device.profile import DeviceProfile
 from sti.engine.machine import Machine
 from sti.engine.options import EngineOptions
+from sti.engine.plan_maker import PlanMaker
 from sti.engine.plan_store import PlanStore
+from sti.engine.prepared import StepJobs
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning import planner
 from sti.planning.plan import EXACT, NARROW, Plan, PlanRequest
-from sti.planning.pricing import PriceList
 from sti.planning.step_jobs import prepare
 from sti.planning.uniform import uniform_plan
 from sti.planning.variants import NARROW_MOST_BITS
@@ -41,11 +42,11 @@ def store(
         options = EngineOptions(profile=profile)
         backend = OrtBackend(reader, lanes=threads, threads=1, saturates=saturates)
         known = Machine(reader, backend, options, threads=threads)
-        yield PlanStore(reader, target, known, options, no_prices), reader
+        yield PlanStore(reader, target, known, options, StepJobs(reader), no_maker), reader
 
 
-def no_prices(most_loss: float) -> PriceList:
-    raise AssertionError(f"plans that stay need no prices up to {most_loss}")
+def no_maker() -> PlanMaker:
+    raise AssertionError("plans that stay need no prices")
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:

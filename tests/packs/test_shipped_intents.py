@@ -30,6 +30,7 @@ OUTSIDE = [row for row in ROWS if row.label == "oos"]
 @pytest.fixture(scope="module")
 def engine() -> Iterator[sti.Engine]:
     with sti.Engine.open(PACK, threads=1, profile=PROFILE, adapt=False) as opened:
+        opened.set_target(latency="10s")
         opened.run(["what time is it"])  # its threads are there before the first test
         yield opened
 

@@ -13,6 +13,7 @@ from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.check import check_plan
 from sti.planning.choice import SPARE, Choice, Terms, choose, fastest, plan_of, steps_of
+from sti.planning.extra_time import Extra
 from sti.planning.plan import PlanRequest, Target
 from sti.planning.prediction import predict
 from sti.planning.pricing import PriceList, Prices
@@ -32,7 +33,6 @@ def prices(*rows: tuple[float, float, float, int], quality: Quality | None = QUA
     return Prices(
         threads=(SEQUENTIAL, PIPELINED),
         total_s=table[:, :2].T.copy(),
-        busy_s={},
         loss=table[:, 2],
         read_bytes=table[:, 3].astype(np.int64),
         quality=quality,
@@ -75,11 +75,14 @@ def test_nothing_is_taken_where_nothing_good_enough_is_in_time() -> None:
 
 
 def test_extra_seconds_and_spreads_of_threads_count() -> None:
-    slow = Terms(4.0, {"pipelined": 2.0}, {"pipelined": 1.5}, np.inf)
+    slow = Terms(4.0, {"pipelined": Extra(2.0)}, {"pipelined": 1.5}, np.inf)
     found = choose(SOME, slow)
     assert found is not None and chosen(found) == (1, "sequential")
     assert (found.typical_s, found.promised_s) == (3.0, 3.0)
-    late = choose(SOME, Terms(12.0, {"pipelined": 2.0, "sequential": 9.0}, {"pipelined": 1.5}, 1.0))
+    late = choose(
+        SOME,
+        Terms(12.0, {"pipelined": Extra(2.0), "sequential": Extra(9.0)}, {"pipelined": 1.5}, 1.0),
+    )
     assert late is not None and (late.typical_s, late.promised_s) == (6.0, 9.0)
 
 
@@ -97,7 +100,7 @@ def test_without_a_latency_everything_is_read() -> None:
 def test_the_fastest_is_what_is_promised_soonest() -> None:
     assert chosen(fastest(SOME, terms(None))) == (0, "sequential")
     assert chosen(fastest(SOME, terms(None, most_loss=0.4))) == (1, "pipelined")
-    slow = Terms(None, {"sequential": 3.0}, {}, np.inf)
+    slow = Terms(None, {"sequential": Extra(own_s=3.0)}, {}, np.inf)
     assert chosen(fastest(SOME, slow)) == (0, "pipelined")
 
 

@@ -31,7 +31,12 @@ def predicted_s(known: Corrections, workload: Workload) -> float:
     """Of a run whose lanes work one after the other."""
     lanes = known.lanes
     alone_s = sum(ALONE_S[lane] * lanes[lane] for lane in LANES)
-    return alone_s + known.extra_s(KIND, workload)
+    return known.extra(KIND, workload).total_s(alone_s)
+
+
+def extra_s(known: Corrections, workload: Workload = SHORT, kind: str = KIND) -> float:
+    """Beyond a price such as all runs here have."""
+    return known.extra(kind, workload).beyond_s(sum(ALONE_S.values()))
 
 
 def run(
@@ -42,24 +47,28 @@ def run(
     workload: Workload = SHORT,
     quantile: float = 0.98,
     whole: bool = True,
+    held: bool = True,
+    size: float = 1.0,
 ) -> bool:
     """One run on a machine whose lanes are slower; whether it took no longer than promised."""
-    lanes = known.lanes
-    measured = {lane: ALONE_S[lane] * (slower or {}).get(lane, 1.0) for lane in LANES}
-    expected_s = predicted_s(known, workload)
+    lanes, alone_s = known.lanes, {lane: seconds * size for lane, seconds in ALONE_S.items()}
+    measured = {lane: alone_s[lane] * (slower or {}).get(lane, 1.0) for lane in LANES}
+    price_s = sum(alone_s[lane] * lanes[lane] for lane in LANES)
+    expected_s = known.extra(KIND, workload).total_s(price_s)
     took_s = sum(measured.values()) * more
     kept = took_s <= expected_s * known.spread(KIND, quantile)
     known.learn(
         RunTimes(
             threads=KIND,
             workload=workload,
-            predicted_lanes_s={lane: ALONE_S[lane] * lanes[lane] for lane in LANES},
+            predicted_lanes_s={lane: alone_s[lane] * lanes[lane] for lane in LANES},
             measured_lanes_s=measured,
             predicted_s=expected_s,
             measured_s=took_s,
             lanes=lanes,
-            extra_s=known.extra_s(KIND, workload),
+            price_s=price_s,
             whole=whole,
+            held=held,
         ),
         quantile,
     )
@@ -75,7 +84,7 @@ def test_a_machine_as_measured_needs_no_correction() -> None:
     for _ in range(50):
         run(known)
     assert known.lanes == pytest.approx(dict.fromkeys(LANES, 1.0))
-    assert known.extra_s(KIND, SHORT) == pytest.approx(0.0, abs=1e-9)
+    assert extra_s(known) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_slower_storage_is_known_after_two_runs_and_so_is_its_end() -> None:
@@ -106,7 +115,7 @@ def test_a_single_outlier_changes_no_factor(lane: str, slower: float) -> None:
     for _ in range(3):
         run(known)
     assert known.lanes == pytest.approx(dict.fromkeys(LANES, 1.0))
-    assert known.extra_s(KIND, SHORT) == pytest.approx(0.0, abs=0.001)
+    assert extra_s(known) == pytest.approx(0.0, abs=0.001)
 
 
 def test_two_outliers_in_opposite_directions_change_nothing() -> None:
@@ -170,8 +179,7 @@ def test_what_the_cost_model_gets_wrong_for_a_length_is_learned_for_that_length(
     for _ in range(60):
         run(known, workload=SHORT)
         run(known, workload=LONG, more=1.25)
-    extra_s = known.extra_s(KIND, LONG) - known.extra_s(KIND, SHORT)
-    assert extra_s == pytest.approx(0.25 * 0.017, rel=0.05)
+    assert extra_s(known, LONG) - extra_s(known, SHORT) == pytest.approx(0.25 * 0.017, rel=0.05)
     assert predicted_s(known, SHORT) == pytest.approx(0.017, rel=0.03)
 
 
@@ -180,10 +188,10 @@ def test_what_passes_for_one_kind_of_threads_passes_for_those_that_did_not_run()
     other = "sequential"
     for _ in range(10):
         run(known, more=3.0)
-    assert known.extra_s(other, SHORT) > 0.02
+    assert extra_s(known, SHORT, other) > 0.02
     for _ in range(20):
         run(known)
-    assert known.extra_s(other, SHORT) == pytest.approx(0.0, abs=0.002)
+    assert extra_s(known, SHORT, other) == pytest.approx(0.0, abs=0.002)
 
 
 def test_a_run_that_did_less_than_predicted_tells_of_its_lanes_alone() -> None:
@@ -191,7 +199,31 @@ def test_a_run_that_did_less_than_predicted_tells_of_its_lanes_alone() -> None:
     for _ in range(3):
         run(known, {STORAGE: 10.0}, more=0.2, whole=False)
     assert known.lanes[STORAGE] == pytest.approx(10.0, rel=0.05)
-    assert known.extra_s(KIND, SHORT) == 0.0
+    assert extra_s(known) == 0.0
+
+
+def test_a_run_whose_preload_was_not_held_tells_of_its_lanes_alone() -> None:
+    known = fresh()
+    for _ in range(10):
+        run(known)
+    before = known.spread(KIND, 0.98)
+    for _ in range(3):
+        run(known, {STORAGE: 10.0}, more=3.0, held=False)
+    assert known.lanes[STORAGE] == pytest.approx(10.0, rel=0.05)
+    assert extra_s(known) == pytest.approx(0.0, abs=1e-9)
+    assert known.spread(KIND, 0.98) == before
+
+
+def test_what_long_runs_lose_shorter_ones_of_other_lengths_lose_in_proportion() -> None:
+    known = fresh()
+    for _ in range(20):
+        run(known, more=1.3, workload=LONG, size=5.0)
+    price_s = sum(ALONE_S.values())
+    assert known.extra(KIND, SHORT).total_s(price_s) == pytest.approx(1.3 * price_s, rel=0.1)
+    for _ in range(20):  # what short ones lose, longer ones lose at least
+        run(known, more=1.6)
+    lost_s = known.extra(KIND, LONG).beyond_s(5.0 * price_s)
+    assert lost_s >= 0.55 * price_s
 
 
 @pytest.mark.parametrize("kind", FIRSTS)
@@ -201,7 +233,9 @@ def test_first_runs_are_learned_apart_as_what_most_of_them_take(kind: str) -> No
     def first(took_s: float) -> None:
         more_s, lanes = known.first_s(kind), known.lanes
         expected_s = 0.017 + more_s
-        run = RunTimes(KIND, SHORT, ALONE_S, ALONE_S, expected_s, took_s, lanes, 0.0, kind, more_s)
+        run = RunTimes(
+            KIND, SHORT, ALONE_S, ALONE_S, expected_s, took_s, lanes, 0.017, kind, more_s
+        )
         known.learn(run, 0.98)
 
     first(0.020)
@@ -210,7 +244,7 @@ def test_first_runs_are_learned_apart_as_what_most_of_them_take(kind: str) -> No
     assert 0.0027 < known.first_s(kind) < 0.003
     first(0.023)
     assert known.first_s(kind) > 0.004
-    assert known.extra_s(KIND, SHORT) == 0.0
+    assert extra_s(known) == 0.0
     first(1000.0)
     assert known.first_s(kind) < 0.03
     (other,) = set(FIRSTS) - {kind}
@@ -248,7 +282,7 @@ def test_a_clock_that_jumped_is_ignored(took_s: float) -> None:
     known = fresh()
     lanes = known.lanes
     known.learn(RunTimes(KIND, SHORT, ALONE_S, ALONE_S, 0.017, took_s, lanes, 0.0), 0.98)
-    assert (known.runs, known.extra_s(KIND, SHORT)) == (0, 0.0)
+    assert (known.runs, extra_s(known)) == (0, 0.0)
 
 
 def test_spreads_stay_within_bounds() -> None:
@@ -270,7 +304,7 @@ def test_what_was_learned_is_kept() -> None:
     other = fresh()
     other.restore(json.loads(json.dumps(known.to_json())), where="here")
     assert other.to_json() == known.to_json()
-    assert other.extra_s(KIND, LONG) == known.extra_s(KIND, LONG)
+    assert extra_s(other, LONG) == extra_s(known, LONG)
     assert other.spread(KIND, 0.98) == known.spread(KIND, 0.98)
 
 

@@ -1,0 +1,120 @@
+"""Prices of a pack's staircases, and the plans of those that were chosen, kept for the next run.
+
+In: the pack, the machine as it is, a choice. Out: prices, and plans with the jobs of their steps.
+Of targets only the preload matters to prices, so they are kept whatever the target. Thread-safe:
+what is made on two threads at once is the same, and one of the two is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sti.device.lanes import by_work
+from sti.device.profile import DeviceProfile
+from sti.engine.prepared import StepJobs
+from sti.engine.speeds import Slowed
+from sti.engine.staircase_source import staircases_of
+from sti.model.workload import Workload
+from sti.notices import Notify
+from sti.pack.pack_reader import PackReader
+from sti.planning.choice import Choice, StaircaseSteps, plan_of, steps_of
+from sti.planning.plan import Plan, PlanRequest, Target
+from sti.planning.pricing import PriceList, Prices
+from sti.planning.step_jobs import StepJob
+from sti.planning.variants import variants_of
+
+_MOST_PRICES = 256
+"""Workloads whose prices are kept: some 20 KB each."""
+_MOST_STEPS = 64
+"""Staircases whose steps are kept: workloads often take the same ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What runs of a workload may choose from."""
+
+    prices: Prices
+    slowed: Slowed
+    """The machine that it was priced for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A choice, and its plan."""
+
+    priced: Priced
+    choice: Choice
+    plan: Plan
+    """With the prediction of the lanes alone."""
+    jobs: tuple[StepJob, ...]
+    lanes_s: Mapping[str, float]
+    """What the lanes take by the plan, by work."""
+
+    def is_for(self, priced: Priced, choice: Choice) -> bool:
+        """Whether making it again would give the same."""
+        return self.priced is priced and choice.runs_as(self.choice)
+
+
+class PlanMaker:
+    """Prices and plans of one pack.
+
+    Args:
+        reader: the pack.
+        jobs: makes those of plans' steps.
+        notify: told where the staircases that the pack brings along cannot be used.
+    """
+
+    def __init__(self, reader: PackReader, jobs: StepJobs, notify: Notify) -> None:
+        self._manifest, self._pack_id, self._jobs = reader.manifest, reader.pack_id, jobs
+        self._list = PriceList(reader.manifest, staircases_of(reader, notify))
+        self._priced: dict[tuple[Workload, int], Priced] = {}
+        self._steps: dict[tuple[int, int, Sequence[str]], StaircaseSteps] = {}
+
+    def known(self, workload: Workload, target: Target) -> Priced | None:
+        """What was priced last for a workload, with the preload of a target."""
+        return self._priced.get((workload, target.preload_bytes))
+
+    def price(self, workload: Workload, target: Target, slowed: Slowed) -> Priced:
+        """Price a workload, and keep it."""
+        return self.price_all([workload], target, slowed)[0]
+
+    def price_all(
+        self, workloads: Sequence[Workload], target: Target, slowed: Slowed
+    ) -> list[Priced]:
+        """Price several workloads, and keep them."""
+        each = self._list.price_all(slowed.profile, workloads, target.preload_bytes)
+        if len(self._priced) + len(each) > _MOST_PRICES:
+            self._priced.clear()
+        found = [Priced(prices, slowed) for prices in each]
+        for workload, priced in zip(workloads, found, strict=True):
+            self._priced[workload, target.preload_bytes] = priced
+        return found
+
+    def price_once(self, profile: DeviceProfile, workload: Workload, preload_bytes: int) -> Prices:
+        """Price a workload for another machine or preload."""
+        return self._list.price(profile, workload, preload_bytes)
+
+    def make(self, workload: Workload, priced: Priced, choice: Choice, target: Target) -> Made:
+        """The plan of a choice from what was priced for a workload."""
+        profile = priced.slowed.profile
+        request = PlanRequest(self._manifest, self._pack_id, workload, target)
+        steps = self._steps_of(choice.staircase, target.preload_bytes, profile)
+        plan = plan_of(request, profile, choice, steps)
+        assert plan.predicted is not None, "plans that are chosen are predicted"
+        lanes_s = by_work(plan.predicted.busy_s)
+        return Made(priced, choice, plan, self._jobs.of(plan), lanes_s)
+
+    def _steps_of(
+        self, staircase: int, preload_bytes: int, profile: DeviceProfile
+    ) -> StaircaseSteps:
+        variants = variants_of(self._manifest, profile)
+        key = staircase, preload_bytes, variants
+        found = self._steps.get(key)
+        if found is None:
+            if len(self._steps) >= _MOST_STEPS:
+                self._steps.clear()
+            staircases = self._list.staircases
+            found = steps_of(self._manifest, staircases, staircase, preload_bytes, variants)
+            self._steps[key] = found
+        return found
