@@ -100,6 +100,7 @@ def _one_length(args: argparse.Namespace) -> int | None:
     """
     if args.tokens is None:
         return None
+    # An engine that is opened for one length has to have such a plan, which its pack tells.
     with PackReader.open(args.pack) as reader:
         return args.tokens if reader.manifest.task == "embedding" else None
 

@@ -120,9 +120,11 @@ class EngineCore:
                 self.closed = True
                 self._forgotten.detach()
                 self.machine.save()
-                self.plans.ahead.close()
-                self.runner.close()
-                self.reader.close()
+                try:
+                    self.plans.ahead.close()
+                finally:
+                    self.runner.close()
+                    self.reader.close()
 
     @contextmanager
     def use(self) -> Iterator[None]:
@@ -183,7 +185,7 @@ class EngineCore:
             if plan.target.latency_s is not None and not given:
                 due = arrived + plan.target.latency_s
             adapt = self.options.adaptation(manifest.task, due, plan.target.floor)
-            held = self.plans.is_held(plan)
+            held = self.plans.is_held(prepared)
             with self._watching() as notices:
                 outcome = self.runner.run(
                     jobs, plan, batch.encodings, mode=mode, recorder=recorder, adapt=adapt
@@ -244,5 +246,7 @@ class EngineCore:
 def _end_forgotten(runner: Runner, ahead: PlansAhead, path: Path) -> None:
     """End an engine that was dropped without being closed."""
     warnings.warn(f"{path}: an engine was not closed", ResourceWarning, stacklevel=2)
-    ahead.close()
-    runner.close()
+    try:
+        ahead.close()
+    finally:
+        runner.close()

@@ -63,6 +63,7 @@ class CurrentPlans:
         Raises:
             InfeasibleError, PlanError, InputError: as ``PlanStore``; everything is as it was.
         """
+        self.ahead.stop()
         store = PlanStore(
             self._reader, target, self._machine, self._options, self._jobs, self._plan_maker
         )
@@ -70,6 +71,7 @@ class CurrentPlans:
         self._hold(prepared)
         self._store, self._log = store, HealthLog(store.limits)
         self._told.clear()
+        self._ran = None
         return prepared.plan
 
     def make_ahead(self, last: Workload | None = None, due_s: float | None = None) -> None:
@@ -93,7 +95,8 @@ class CurrentPlans:
 
     def plan_for(self, *, batch: int, tokens: int, running: bool = False) -> PreparedPlan:
         """As ``PlanStore.plan_for``, for the current target."""
-        self.ahead.stop()
+        if running:
+            self.ahead.stop()
         return self._current.plan_for(batch=batch, tokens=tokens, running=running)
 
     def told_of(self, prepared: PreparedPlan) -> list[str]:
@@ -104,11 +107,12 @@ class CurrentPlans:
         self._told.add(workload)
         return [prepared.notice]
 
-    def is_held(self, plan: Plan) -> bool:
+    def is_held(self, prepared: PreparedPlan) -> bool:
         """Whether the preload buffer holds what a plan wants held."""
-        if not plan.target.preload_bytes:
+        plan = prepared.plan
+        if not plan.target.preload_bytes or (plan.steps == self._held and self._runner.is_filled):
             return True
-        return plan.steps == self._held and self._runner.is_filled
+        return self._runner.holds(prepared.jobs)
 
     def learn(
         self, prepared: PreparedPlan, result: Result, run_s: float, *, held: bool

@@ -81,18 +81,19 @@ class ElasticPlans:
         made = self._stand_in(workload) if running else None
         if made is not None:
             self._stood_in.add(workload)
-            return self._prepared(made, running=True)._replace(basis=None)
+            first_s = self._machine.first_s(workload)
+            return self._prepared(made, first_s=first_s)._replace(basis=None)
         made, notice = self._chosen(workload, asked, running=running)
         if running or self._last is None:
             self._last = made
         return self._prepared(made, running=running)._replace(notice=notice)
 
-    def _prepared(self, made: Made, *, running: bool) -> PreparedPlan:
+    def _prepared(self, made: Made, *, running: bool = False, first_s: float = 0.0) -> PreparedPlan:
         plan, predicted = made.plan, made.plan.predicted
         assert predicted is not None, "plans that are chosen are predicted"
         lanes = made.priced.slowed.lanes
         basis = self._machine.basis(plan, plan.workload, lanes, made.lanes_s, running=running)
-        predicted = replace(predicted, total_s=basis.total_s)
+        predicted = replace(predicted, total_s=basis.total_s + first_s)
         return PreparedPlan(replace(plan, predicted=predicted), made.jobs, basis)
 
     def ahead(self, last: Workload | None, usual: Sequence[Workload]) -> list[Callable[[], object]]:
@@ -103,30 +104,35 @@ class ElasticPlans:
             usual: what else may run, the likeliest first.
         """
         slowed, jobs = self._machine.speeds.slowed, list[Callable[[], object]]()
-        if last is not None and (not self._is_known(last) or last in self._wanted):
+        self._ready = {
+            item: made for item, made in self._ready.items() if made.priced.slowed is slowed
+        }
+        if last is not None and (last in self._wanted or self._is_unmade(last, slowed)):
             jobs.append(partial(self._make_ahead, last, slowed))
-        unpriced = [item for item in usual if self._maker.known(item, self._target) is None]
+        usual = [item for item in usual if item != last]
+        unpriced = [item for item in usual if self._priced_for(item, slowed) is None]
         for start in range(0, len(unpriced), _PRICED_AT_ONCE):
             some = unpriced[start : start + _PRICED_AT_ONCE]
             jobs.append(partial(self._maker.price_all, some, self._target, slowed))
-        unmade = [item for item in usual if item not in self._current and item not in self._ready]
-        jobs += [partial(self._make_ahead, item, None) for item in unmade]
+        unmade = [item for item in usual if self._is_unmade(item, slowed)]
+        jobs += [partial(self._make_ahead, item, slowed) for item in unmade]
         return jobs
 
-    def _is_known(self, workload: Workload) -> bool:
-        """Whether a workload is priced for the machine as it is now."""
+    def _is_unmade(self, workload: Workload, slowed: Slowed) -> bool:
+        """Whether a workload has no plan that was made for such a machine."""
+        found = self._ready.get(workload), self._current.get(workload)
+        return all(made is None or made.priced.slowed is not slowed for made in found)
+
+    def _priced_for(self, workload: Workload, slowed: Slowed) -> Priced | None:
+        """What was priced for a workload on such a machine, if it was."""
         known = self._maker.known(workload, self._target)
-        return known is not None and known.slowed is self._machine.speeds.slowed
+        return known if known is not None and known.slowed is slowed else None
 
-    def _make_ahead(self, workload: Workload, slowed: Slowed | None) -> None:
-        """Make what the next run of a workload would take.
-
-        Args:
-            slowed: to be priced for; None: what it was priced for is good enough.
-        """
-        current, priced = self._current.get(workload), self._maker.known(workload, self._target)
-        if priced is None or slowed not in (None, priced.slowed):
-            slowed = slowed or self._machine.speeds.slowed
+    def _make_ahead(self, workload: Workload, slowed: Slowed) -> None:
+        """Make what the next run of a workload would take on such a machine."""
+        self._wanted.discard(workload)
+        current, priced = self._current.get(workload), self._priced_for(workload, slowed)
+        if priced is None:
             priced = self._maker.price(workload, self._target, slowed)
         terms, kept = self._terms(workload, priced.prices), self._kept(workload)
         choice = choose(priced.prices, terms, kept)
@@ -156,19 +162,36 @@ class ElasticPlans:
         """What was made for texts a little longer, where nothing was for this workload so far.
 
         It is in time as well, and there at once: to price and to plan would take longer than a
-        better plan for one run is worth.
+        better plan for one run is worth. Where something is preloaded, only what ran last is: the
+        preload buffer holds it.
         """
         if workload in self._current or workload in self._stood_in or not self._machine.learns:
             return None
-        if workload in self._ready and self._is_known(workload):
+        slowed = self._machine.speeds.slowed
+        made = self._ready.get(workload)
+        if made is not None and made.priced.slowed is slowed:
             return None
-        for made in self._made_for_longer(workload):
-            priced, longer = made.priced, made.plan.workload
-            if self._is_known(longer) and in_time(
-                priced.prices, self._terms(longer, priced.prices), made.choice
-            ):
-                return made
-        return None
+        return next(
+            (
+                made
+                for made in self._made_for_longer(workload)
+                if self._stands_in(made, workload, slowed)
+            ),
+            None,
+        )
+
+    def _stands_in(self, made: Made, workload: Workload, slowed: Slowed) -> bool:
+        priced, longer = made.priced, made.plan.workload
+        if priced is not self._priced_for(longer, slowed):
+            return False
+        if self._target.preload_bytes and (
+            self._last is None or not made.choice.runs_as(self._last.choice)
+        ):
+            return False
+        terms = self._terms(longer, priced.prices)
+        if terms.latency_s is not None:
+            terms = terms._replace(latency_s=terms.latency_s - self._machine.first_s(workload))
+        return in_time(priced.prices, terms, made.choice)
 
     def _made_for_longer(self, workload: Workload) -> list[Made]:
         """Plans for texts of up to ``_LONGER`` times the length, the shortest first."""
@@ -181,15 +204,15 @@ class ElasticPlans:
         """What may stay: what was chosen for a workload before; where something is preloaded, what
         was chosen last for any, as most of that is what the preload buffer holds.
         """
-        made = self._last if self._target.preload_bytes else self._current.get(workload)
+        shared = self._target.preload_bytes and self._machine.learns
+        made = self._last if shared else self._current.get(workload)
         return None if made is None else made.choice
 
     def _priced(self, workload: Workload) -> Priced:
         """What a run of a workload may choose from, for the machine as it is now."""
-        slowed, known = self._machine.speeds.slowed, self._maker.known(workload, self._target)
-        if known is not None and known.slowed is slowed:
-            return known
-        return self._maker.price(workload, self._target, slowed)
+        slowed = self._machine.speeds.slowed
+        priced = self._priced_for(workload, slowed)
+        return priced or self._maker.price(workload, self._target, slowed)
 
     def _take(self, workload: Workload, priced: Priced, choice: Choice, terms: Terms) -> Made:
         """The plan of what was chosen.
@@ -245,13 +268,12 @@ class ElasticPlans:
                 return self._take(workload, priced, late, terms), None
         if choice is None:
             raise self._too_slow(workload, asked, _least_s(prices, lesser))
-        quality, loss = self._manifest.quality, float(prices.loss[choice.staircase])
+        quality, needed_s = self._manifest.quality, _least_s(prices, terms)
         assert quality is not None, "without a quality there is no floor"
-        needed_s = _least_s(prices, terms)
         if self._target.floor_is_limit:
-            raise refused_below_floor(asked, self._target, quality, loss, needed_s)
-        notice = below_floor(asked, self._target, quality, loss, needed_s)
-        return self._take(workload, priced, choice, lesser), notice
+            raise refused_below_floor(asked, self._target, quality, choice.loss, needed_s)
+        made = self._take(workload, priced, choice, lesser)
+        return made, below_floor(asked, self._target, quality, made.choice.loss, needed_s)
 
     def _feasible_as_measured(self, workload: Workload) -> bool:
         """Whether something above the floor is in time where nothing has changed since the machine

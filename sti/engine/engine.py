@@ -98,7 +98,8 @@ class Engine:
                 submodels or fidelities compare less well. False: plan for every length, and as the
                 machine changes, as for other tasks.
             tokens: of the text that this one plan is made for; None: 128. Shorter texts take less
-                time; longer ones run under it as well, and may be late.
+                time; longer ones run under it as well, and may be late. Refused for packs and
+                options that have no such plan.
             adapt: let plans follow what runs show of the machine and, while a run is under way,
                 leave out planes that would come too late for the latency. False: plans are made
                 from the device profile alone, and run exactly. Plans of comparable embeddings
@@ -289,6 +290,9 @@ class Engine:
         says so in the result (not with ``strict``, nor for comparable embeddings). Planes that
         would come too late for the latency are left out in the same way, without a warning
         (``adapt``).
+
+        For a caller who comes back at once, plans of next runs are made before this returns, in
+        what is left of the latency: at most a few milliseconds, which are not part of the timing.
 
         Returns:
             The answers in the order of ``texts``, with timing and the plan as used.

@@ -45,7 +45,7 @@ class EngineOptions(NamedTuple):
         if self.tokens is not None and self.may_differ(task):
             raise InputError(
                 f"{where}: tokens (--tokens) says for which length the one plan of comparable "
-                "embeddings is made, and here each length has a plan of its own; leave it out"
+                "embeddings is made; plans of this pack are made for each length: leave it out"
             )
 
     def adaptation(self, task: str, due: float | None, floor: float) -> Adapt:

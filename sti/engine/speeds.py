@@ -54,8 +54,6 @@ class Basis(NamedTuple):
 class Slowed(NamedTuple):
     """A device profile with each lane as fast as it was at some time."""
 
-    measured: DeviceProfile
-    """As it was measured."""
     lanes: Mapping[str, float]
     """Lane to its factor."""
     profile: DeviceProfile
@@ -93,7 +91,7 @@ class Speeds:
                 self._steady.restore(kept, where="kept corrections")
                 self.corrections = deepcopy(self._steady)
         lanes = self.corrections.lanes
-        self._slowed = Slowed(profile, lanes, profile.slowed(lanes))
+        self._slowed = Slowed(lanes, profile.slowed(lanes))
         self._saved_runs = 0
 
     @property
@@ -104,7 +102,7 @@ class Speeds:
         """
         lanes = self.corrections.lanes
         if lanes_differ(self._slowed.lanes, lanes, STALE):
-            self._slowed = Slowed(self.profile, lanes, self.profile.slowed(lanes))
+            self._slowed = Slowed(lanes, self.profile.slowed(lanes))
         return self._slowed
 
     @property
@@ -117,9 +115,7 @@ class Speeds:
         """The factors that are part of ``now``."""
         return self.slowed.lanes
 
-    def learn(
-        self, plan: Plan, basis: Basis, result: Result, run_s: float, *, held: bool = True
-    ) -> None:
+    def learn(self, plan: Plan, basis: Basis, result: Result, run_s: float, *, held: bool) -> None:
         """Take note of a run, which took ``run_s``, of a plan predicted on this basis.
 
         Args:

@@ -76,6 +76,13 @@ class Preload:
         held = self._held.get(_key(job))
         return held is not None and held.ranges == job.ranges
 
+    def holds_leading(self, job: StepJob) -> bool:
+        """Whether the bytes that the step wants held are; may be asked for by any thread."""
+        if not job.preload_bytes:
+            return True
+        held = self._held.get(_key(job))
+        return held is not None and held.ranges == _leading(job)
+
     def whole(self, job: StepJob) -> StepBytes | None:
         """The step's bytes if all of them are held, as a view."""
         if not self.holds(job):

@@ -128,6 +128,10 @@ class Runner:
         """Whether the preload buffer holds what the last ``hold`` asked for."""
         return self._filled.is_open and not self.hold_failed
 
+    def holds(self, jobs: Sequence[StepJob]) -> bool:
+        """Whether the preload buffer holds what ``jobs`` want held."""
+        return all(self._preload.holds_leading(job) for job in jobs)
+
     def wait_held(self, timeout_s: float | None) -> bool:
         """Wait until the last ``hold`` is through; False if it fails or takes longer than asked."""
         return self._filled.wait(timeout_s) and not self.hold_failed

@@ -175,7 +175,8 @@ class Worker:
         if self._asked:
             self._jobs.put(None)
             self._working.wait(_STARTED_S)
-            if self._thread is not None:
+            # An engine that nobody closed may be collected, and closed, on one of its own threads.
+            if self._thread not in (None, threading.current_thread()):
                 self._thread.join()
             self._asked = False
 

@@ -235,9 +235,10 @@ class Corrections:
         """Let the reference follow the runs, without another extra for runs of this price."""
         before_s = self._reference_s
         if not before_s:
-            self._reference_s = price_s
+            self._reference_s = min(MOST_EXTRA_S, price_s)
             return
-        self._reference_s *= (price_s / before_s) ** _REFERENCE_SHARE
+        moved_s = before_s * (price_s / before_s) ** _REFERENCE_SHARE
+        self._reference_s = min(MOST_EXTRA_S, moved_s)
         if self._reference_s < before_s:
             for shared in (self._common, *self._kinds.values()):
                 shared.scale(self._reference_s / before_s)

@@ -86,7 +86,7 @@ class PriceList:
     def price_all(
         self, profile: DeviceProfile, workloads: Sequence[Workload], preload_bytes: int
     ) -> list[Prices]:
-        """Price all staircases for each workload; for several it takes little longer than for one.
+        """Price all staircases for each workload, in less time than one after the other.
 
         Raises:
             ProfileError: as ``price``.
