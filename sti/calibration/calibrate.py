@@ -270,8 +270,11 @@ def _is_quiet(threads: int) -> bool:
 def _told(profile: DeviceProfile) -> str:
     """What is told of a provisional profile."""
     if profile.disturbed >= NO_SENSE:
-        return "what was measured makes no sense: provisional, measured again when it is quiet"
+        return (
+            "what was measured makes no sense: provisional, measured again when it is quiet, or "
+            "with `sti calibrate`"
+        )
     return (
         f"measured while this machine was busy (waited {profile.disturbed:.0%} of the time): "
-        "provisional, measured again when it is quiet"
+        "provisional, measured again when it is quiet, or with `sti calibrate`"
     ).replace("%", " %")

@@ -20,6 +20,7 @@ from time import perf_counter
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
+from sti.device import host
 from sti.device.lanes import COMPUTE
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
@@ -125,6 +126,14 @@ class EngineCore:
                 finally:
                     self.runner.close()
                     self.reader.close()
+
+    def release(self) -> None:
+        """Give back all memory that the next run can make anew; as ``Engine.release``."""
+        with self.use():
+            self.plans.release()
+            self.runner.release()
+            self.machine.forget_runs()
+            host.trim_heap()
 
     @contextmanager
     def use(self) -> Iterator[None]:

@@ -88,6 +88,12 @@ class CurrentPlans:
         else:
             self.ahead.before(due_s, jobs)
 
+    def release(self) -> None:
+        """Give back the memory of plans; the preload buffer follows the next run."""
+        self.ahead.stop()
+        self._current.forget()
+        self._held = self._ran = None
+
     @property
     def target(self) -> TargetSpec:
         """What is aimed at."""
@@ -147,7 +153,7 @@ class CurrentPlans:
         """
         steps = prepared.plan.steps
         again, self._ran = steps == self._ran, steps
-        if again or steps == self._held:
+        if again or self._held in (None, steps):
             self._hold(prepared)
 
     def _hold(self, prepared: PreparedPlan) -> None:

@@ -118,6 +118,14 @@ class ElasticPlans:
         jobs += [partial(self._make_ahead, item, slowed) for item in unmade]
         return jobs
 
+    def forget(self) -> None:
+        """Give back the memory of plans; they are made anew."""
+        self._last = None
+        self._ready = {}
+        self._current.clear()
+        self._wanted.clear()
+        self._maker.forget()
+
     def _is_unmade(self, workload: Workload, slowed: Slowed) -> bool:
         """Whether a workload has no plan that was made for such a machine."""
         found = self._ready.get(workload), self._current.get(workload)

@@ -253,6 +253,19 @@ class Engine:
         """Wait until the preload buffer is filled; False if it is not within ``timeout_s``."""
         return self._core.runner.wait_held(timeout_s)
 
+    def release(self) -> None:
+        """Give back the memory that runs take: the preload buffer, buffers, sessions, plans.
+
+        For an app that goes into the background. The engine stays open; the next run makes anew
+        what it needs, which takes about as long as the first run of an engine, and the preload
+        buffer is filled again in the background. Waits for a run that is at work, and for the read
+        of one slice group; safe to call from any thread.
+
+        Raises:
+            ClosedError: the engine was closed.
+        """
+        self._core.release()
+
     def plan_for(self, *, tokens: int, batch: int = 1) -> Plan:
         """The plan a batch of ``batch`` sentences of ``tokens`` tokens would run under.
 

@@ -46,6 +46,9 @@ class _Unchanging:
         """Nothing is to be made ready."""
         return ()
 
+    def forget(self) -> None:
+        """There is little, and it stays."""
+
 
 class PinnedPlan(_Unchanging):
     """A plan that the caller gave, whatever the workload.

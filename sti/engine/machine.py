@@ -101,6 +101,10 @@ class Machine:
         """Take note that something of a workload was run."""
         self._ran.add(workload)
 
+    def forget_runs(self) -> None:
+        """The next run is the first one again."""
+        self._ran.clear()
+
     def first_s(self, workload: Workload) -> float:
         """Seconds that a run of it takes more because it is the first; 0 where it is not."""
         first = self.first(workload)

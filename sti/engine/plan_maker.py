@@ -66,10 +66,26 @@ class PlanMaker:
     """
 
     def __init__(self, reader: PackReader, jobs: StepJobs, notify: Notify) -> None:
+        self._reader, self._notify = reader, notify
         self._manifest, self._pack_id, self._jobs = reader.manifest, reader.pack_id, jobs
-        self._list = PriceList(reader.manifest, staircases_of(reader, notify))
+        self._known_list: PriceList | None = None
         self._priced: dict[tuple[Workload, int], Priced] = {}
         self._steps: dict[tuple[int, int, Sequence[str]], StaircaseSteps] = {}
+
+    def forget(self) -> None:
+        """Give back the memory of what is kept; it is made anew."""
+        self._known_list = None
+        self._priced.clear()
+        self._steps.clear()
+        self._jobs.forget()
+
+    @property
+    def _list(self) -> PriceList:
+        found = self._known_list
+        if found is None:
+            found = PriceList(self._manifest, staircases_of(self._reader, self._notify))
+            self._known_list = found
+        return found
 
     def known(self, workload: Workload, target: Target) -> Priced | None:
         """What was priced last for a workload, with the preload of a target."""

@@ -47,6 +47,9 @@ class _Source(Protocol):
     ) -> Sequence[Callable[[], object]]:
         """Jobs that make ready for the next run, on any thread."""
 
+    def forget(self) -> None:
+        """Give back the memory of what can be made anew."""
+
 
 class PlanStore:
     """The plans for one target.
@@ -109,6 +112,10 @@ class PlanStore:
         lengths = {min(tokens, most) for tokens in TOKEN_BUCKETS}
         usual = [Workload(1, tokens) for tokens in sorted(lengths, key=_unusual)]
         return self._source.ahead(last, usual)
+
+    def forget(self) -> None:
+        """Give back the memory of what can be made anew."""
+        self._source.forget()
 
     def plan_for(self, *, batch: int, tokens: int, running: bool = False) -> PreparedPlan:
         """The plan for ``batch`` sentences of ``tokens`` tokens, and its jobs.

@@ -37,6 +37,10 @@ class StepJobs:
             self._jobs.clear()
         return tuple(self._job(item, plan.width) for item in plan.steps)
 
+    def forget(self) -> None:
+        """Give back their memory; they are made anew."""
+        self._jobs.clear()
+
     def _job(self, item: PlanStep, width: int) -> StepJob:
         found = self._jobs.get((item, width))
         if found is None:

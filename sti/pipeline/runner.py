@@ -95,6 +95,8 @@ class Runner:
         self._filled.open()
         self.hold_failed = False
         """Whether the last ``hold`` could not read what it was to hold."""
+        self._released = False
+        """Whether what is being held is no longer wanted."""
 
     @property
     def direct(self) -> bool:
@@ -109,11 +111,14 @@ class Runner:
     def hold(self, jobs: Sequence[StepJob], plan: Plan) -> None:
         """Make the preload buffer hold what ``plan`` wants held, in the background."""
         self._make_room(jobs, plan)
+        self._released = False
 
         def fill() -> None:
             # A read that fails here fails again in the run that needs the bytes, and is told there.
             try:
                 for job in self._preload.retain(jobs):
+                    if self._released:
+                        break
                     self._preload.fill(job, self._storage, self._ring)
             except Exception:
                 self._preload.retain(())
@@ -184,6 +189,18 @@ class Runner:
         if bound:
             self._binding.learn(trace.waited_share)
         return Outcome(answers, read + work.row_bytes, trace)
+
+    def release(self) -> None:
+        """Give back the memory of the preload buffer, the ring and the back end; what the next run
+        needs is made anew. No run may be at work.
+        """
+        self._released = True  # a fill ends with the group that it reads
+        self._filled.wait()
+        self._preload.retain(())
+        self._ring = aligned_buffer(0)
+        self._remainders.clear()
+        self._embedder.close()
+        self._backend.close()
 
     def close(self) -> None:
         """End the threads, give back descriptors and memory. Idempotent."""

@@ -188,4 +188,5 @@ class Worker:
         self._working.open()
         while (job := self._jobs.get()) is not None:
             job()
+            del job  # what it holds is not to stay until the next one comes
         self._waits.close()
