@@ -31,7 +31,6 @@ from benchmarks.base_model import Planting, Shape, write_checkpoint
 from benchmarks.common import Report
 from benchmarks.growth_fit import SENTENCE, Axis, Memory, Point, Throughput
 from benchmarks.streaming import Sample, sample
-from shard_tools.evaluation.plots import require_matplotlib
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
 from shard_tools.packing.repack import repack
@@ -368,8 +367,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--repeats must be at least 1")
 
     def measured() -> Report:
-        if options.plots is not None:
-            require_matplotlib()
         report, axes = measure(
             options.work,
             QUICK if options.quick else FULL,

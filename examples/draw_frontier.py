@@ -5,8 +5,7 @@
 
 Nothing is run: for each latency a plan is made for this device, and the pack, once it is ranked
 (`sti-shard rank`), tells what to expect of it. The drawing has a line for each preload buffer, the
-interval that holds the metric 95 times in 100 as a band, and the full model as a dashed line. It
-needs matplotlib; the table does not.
+interval that holds the metric 95 times in 100 as a band, and the full model as a dashed line.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import sti
 from sti.model.manifest import Manifest
@@ -22,12 +22,11 @@ from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.planning.plan import PlanRequest, Target
 from sti.planning.planner import make_plan
+from sti.report.svg.canvas import MARKERS, SERIES_COLOURS
+from sti.report.svg.chart_data import Axis, Band, Panel, Series
+from sti.report.svg.charts import line_charts
 from sti.report.wording import counted
 from sti.units import format_size, format_time, parse_size
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Told apart by colour-blind people, too."""
-MARKERS = "osD^vP"
 
 
 @dataclass(frozen=True)
@@ -111,43 +110,41 @@ def table(preload_bytes: int, points: Sequence[Point]) -> str:
     return "\n".join(lines)
 
 
-def draw(task: Task, frontiers: dict[int, list[Point]], path: str) -> None:
-    """The drawing, in the format of the file's ending."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def draw(task: Task, frontiers: dict[int, list[Point]]) -> str:
+    """The SVG document."""
     quality = task.manifest.quality
     assert quality is not None
     factor, name = scale_of(quality.metric)
-    matplotlib.rcParams.update(
-        {"svg.fonttype": "none", "svg.hashsalt": "sti"}
-    )  # the same every time
-    figure, axes = pyplot.subplots(figsize=(7.0, 4.2), layout="constrained")
+    series, bands = [], []
     for number, (preload_bytes, points) in enumerate(frontiers.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        times = [point.latency_s * 1e3 for point in points]
-        axes.plot(
-            times,
-            [factor * point.expected.value for point in points],
-            color=colour,
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=4,
-            label=f"preload {format_size(preload_bytes)}",
-        )
-        low = [factor * point.expected.low for point in points]
-        high = [factor * point.expected.high for point in points]
-        axes.fill_between(times, low, high, color=colour, alpha=0.12, linewidth=0)
+        colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
+        label = f"preload {format_size(preload_bytes)}"
+        marker = MARKERS[number % len(MARKERS)]
+        values, limits = [], []
+        for point in points:
+            ms, expected = point.latency_s * 1e3, point.expected
+            values.append((ms, factor * expected.value))
+            limits.append((ms, factor * expected.low, factor * expected.high))
+        series.append(Series(label, colour, values, marker=marker))
+        bands.append(Band("", colour, limits))
     full = factor * quality.estimate(0.0).value
-    axes.axhline(full, color="#666666", linestyle="--", linewidth=1, label="full model")
-    axes.set_xlabel(f"latency asked for, ms ({task.workload.tokens} tokens)")
-    axes.set_ylabel(f"expected {name}")
-    axes.set_title(task.manifest.name)
-    axes.grid(alpha=0.25)
-    axes.legend(loc="lower right")
-    figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else None)
-    pyplot.close(figure)
+    ends = [point.latency_s * 1e3 for points in frontiers.values() for point in points]
+    dashed = [(min(ends), full), (max(ends), full)]
+    series.append(Series("full model", "ink", dashed, line="dashed"))
+    return line_charts(
+        [
+            Panel(
+                title="",
+                x=Axis(f"latency asked for, ms ({task.workload.tokens} tokens)"),
+                y=Axis(f"expected {name}"),
+                series=series,
+                bands=bands,
+            )
+        ],
+        title=task.manifest.name,
+        description=f"Expected {name}, with its 95 % interval, against the latency asked for: a "
+        "line for each size of the preload buffer.",
+    )
 
 
 def main() -> int:
@@ -159,7 +156,9 @@ def main() -> int:
         "--preload", action="append", metavar="SIZE", help="e.g. 1MB; one line each (default: 0)"
     )
     parser.add_argument("--points", type=int, default=12, help="plans a line (default: 12)")
-    parser.add_argument("-o", "--output", metavar="FILE", help="draw into this file, e.g. .svg")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="draw into this file, SVG"
+    )
     options = parser.parse_args()
     if options.tokens < 2 or options.points < 1:
         parser.error("--tokens must be at least 2 and --points at least 1")
@@ -169,10 +168,7 @@ def main() -> int:
         frontiers = {size: task.frontier(size, options.points) for size in preloads}
         print("\n".join(table(size, points) for size, points in frontiers.items()))
         if options.output is not None:
-            draw(task, frontiers, options.output)
-    except ModuleNotFoundError as error:
-        print(f"error: {error.name} is missing: `pip install matplotlib`", file=sys.stderr)
-        return 1
+            options.output.write_text(draw(task, frontiers), encoding="utf-8")
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,8 +3,8 @@
     python examples/draw_timeline.py PACK "some text" --fidelity 4 --preload 2MB -o timeline.svg
 
 Where several threads compute, each has a lane for what it decodes and one for what it computes.
-Each bar is one slice group on one lane. Those of attention are drawn dark, those of the FFN light;
-a gap on the compute lane is a stall.
+Each bar is one slice group on one lane, its colour that of attention or of the FFN; a gap on the
+compute lane is a stall.
 """
 
 from __future__ import annotations
@@ -14,66 +14,41 @@ import sys
 from pathlib import Path
 
 import sti
-from sti.device.lanes import LANES, same_work
+from sti.device.lanes import LANES
 from sti.pipeline.trace import Trace
+from sti.report.svg.legend import Entry
+from sti.report.svg.timeline import TimelineLane, TimelineSpan, timeline
 
-WIDTH, LEFT, TOP, LANE, GAP = 860, 92, 34, 34, 12
-COLOURS = {
-    "storage": ("#9a5b13", "#e0a458"),
-    "decode": ("#1f5f8b", "#7fb3d5"),
-    "compute": ("#2d6a4f", "#8fc9a8"),
-}
-OTHER = "#8a8a8a"
+LEGEND = (
+    Entry("attention", "blue", area=True),
+    Entry("FFN", "orange", area=True),
+    Entry("other", "grey", area=True),
+)
 
 
-def colour(lane: str, name: str) -> str:
-    """Dark for attention, light for FFN, grey for what is neither."""
-    dark, light = next(pair for work, pair in COLOURS.items() if same_work(lane, work))
-    return dark if "attention" in name else light if "ffn" in name else OTHER
+def colour(name: str) -> str:
+    """That of the block that a span belongs to."""
+    return "blue" if "attention" in name else "orange" if "ffn" in name else "grey"
 
 
 def draw(trace: Trace, title: str) -> str:
     """The SVG document."""
-    end_ms = trace.end_s * 1e3
-    scale = (WIDTH - LEFT - 20) / end_ms
-    lanes = list(dict.fromkeys((*LANES, *trace.lanes)))
-    height = TOP + len(lanes) * (LANE + GAP) + 30
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        'font-family="sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="20" fill="#222222">{title}</text>',
-    ]
     busy_s = trace.busy_s
-    for row, lane in enumerate(lanes):
-        y = TOP + row * (LANE + GAP)
-        busy = busy_s.get(lane, 0.0) * 1e3
-        parts.append(f'<text x="8" y="{y + 15}" fill="#222222">{lane}</text>')
-        parts.append(f'<text x="8" y="{y + 31}" fill="#666666" font-size="11">{busy:.1f} ms</text>')
-        parts.append(
-            f'<rect x="{LEFT}" y="{y}" width="{end_ms * scale:.1f}" height="{LANE}" '
-            'fill="#f2f2f2"/>'
+    lanes = [
+        TimelineLane(
+            lane,
+            f"{busy_s.get(lane, 0.0) * 1e3:.1f} ms",
+            [
+                TimelineSpan(span.start_s, span.end_s, colour(span.name), span.name)
+                for span in trace.lanes.get(lane, ())
+            ],
         )
-        for span in trace.lanes.get(lane, ()):
-            x = LEFT + span.start_s * 1e3 * scale
-            wide = max(0.6, span.duration_s * 1e3 * scale - 0.4)
-            parts.append(
-                f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{LANE}" '
-                f'fill="{colour(lane, span.name)}"><title>{span.name}</title></rect>'
-            )
-    base = TOP + len(lanes) * (LANE + GAP)
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if end_ms / s <= 12)
-    for tick in range(0, int(end_ms) + 1, step):
-        x = LEFT + tick * scale
-        parts.append(
-            f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{base}" stroke="#ffffff" '
-            'stroke-opacity="0.5"/>'
-            f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle" fill="#666666">{tick}</text>'
-        )
-    parts.append(
-        f'<text x="{WIDTH - 20}" y="{base + 14}" text-anchor="end" fill="#666666">ms</text>'
+        for lane in dict.fromkeys((*LANES, *trace.lanes))
+    ]
+    description = "When each lane worked on each slice group: " + ", ".join(
+        f"{lane.name} {lane.note}" for lane in lanes
     )
-    return "\n".join([*parts, "</svg>", ""])
+    return timeline(lanes, title=title, description=description, legend=LEGEND)
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 # Makes models/clinc150-intents.sti.safetensors and its evaluations from public inputs:
 #   models/clinc150-intents.sh DATA_FULL_JSON [OUTPUT]
 # DATA_FULL_JSON is data/data_full.json of github.com/clinc/oos-eval (CC BY 3.0). Needs pip with a
-# package index, and sti-shard with its extras (pip install ".[build,train,plot]"). Takes about an
+# package index, and sti-shard with its extras (pip install ".[build,train]"). Takes about an
 # hour on two cores. Finished steps are kept in OUTPUT.work until everything is done: if it is
 # interrupted, run the same command again. Evaluations go into the directory `evaluations` beside
 # OUTPUT.

@@ -3,7 +3,7 @@
 #   models/glue.sh sst2 TRAIN_TSV DEV_TSV OUTPUT
 #   models/glue.sh rte TRAIN_TSV DEV_TSV OUTPUT
 # The tables are train.tsv and dev.tsv of SST-2 and RTE from the GLUE benchmark (research use only).
-# Needs pip with a package index, and sti-shard with its extras (pip install ".[build,train,plot]").
+# Needs pip with a package index, and sti-shard with its extras (pip install ".[build,train]").
 # SST-2 takes about two hours on two cores, RTE one. Finished steps are kept in OUTPUT.TASK.work until
 # everything is done: if it is interrupted, run the same command again. Evaluations go into the
 # directory `evaluations` beside OUTPUT.

@@ -6,7 +6,6 @@ A test fails when it leaves a thread or a file descriptor behind.
 from __future__ import annotations
 
 import gc
-import io
 import os
 import threading
 import time
@@ -32,16 +31,6 @@ settings.register_profile(
     "sti", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("sti")
-
-
-@pytest.fixture(scope="session")
-def fonts() -> None:
-    """Let matplotlib open its fonts, which it keeps open for good."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained")
-    figure.add_subplot().set_title("a")
-    figure.savefig(io.StringIO(), format="svg")
 
 
 def _descriptors() -> dict[int, str]:

@@ -34,15 +34,13 @@ The baselines are those of the paper: the whole model in memory, load then execu
 pipeline at one fidelity, each free to choose its submodel; and this engine's own pipeline at one
 fidelity.
 
-Needs onnxruntime; for plots also the extra "plot" (matplotlib).
+Needs onnxruntime.
 """
 
 
 def add_command(commands: Any) -> None:
     """Declare the command."""
-    command = arguments.add_command(
-        commands, "evaluate", _SUMMARY, _EXAMPLES, execute=execute, extra="plot"
-    )
+    command = arguments.add_command(commands, "evaluate", _SUMMARY, _EXAMPLES, execute=execute)
     command.add_argument("pack", type=Path, metavar="PACK", help="a ranked pack")
     command.add_argument(
         "--data",
@@ -108,10 +106,6 @@ def execute(args: argparse.Namespace) -> None:
         threads=args.threads,
     )
     wanted = destinations(args, FORMATS)
-    if any(item.format == "svg" for item in wanted):
-        from shard_tools.evaluation.plots import require_matplotlib
-
-        require_matplotlib()
     found = evaluate(args.pack, args.data, options, progress=False if args.quiet else None)
     deliver(wanted, lambda form: _render(found, form), quiet=args.quiet)
 

@@ -21,7 +21,7 @@ _EPILOG = f"""\
 
 What the commands need, besides NumPy:
   inspect, verify   nothing
-  rank, evaluate    onnxruntime; for plots of evaluate the extra "plot" (matplotlib)
+  rank, evaluate    onnxruntime
   build             onnxruntime and the extra "build" (onnx, safetensors)
   upgrade           the extra "build"
   finetune          the extra "train" (onnx, safetensors, torch; a CPU build of torch is enough)

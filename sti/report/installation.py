@@ -21,7 +21,6 @@ EXTRAS = {
     "onnx": "build",
     "safetensors": "build",
     "torch": "train",
-    "matplotlib": "plot",
     "hypothesis": "test",
     "pytest": "test",
     "tokenizers": "test",

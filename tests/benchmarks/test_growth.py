@@ -29,9 +29,6 @@ LAYERS = 4
 BLOCKS = 2 * LAYERS
 
 
-pytestmark = pytest.mark.usefixtures("fonts")
-
-
 def point(
     x: float,
     storage: float,
@@ -242,10 +239,7 @@ def test_the_picture_is_the_same_for_the_same_axes_and_names_what_it_marks() -> 
     axes = [axis([point(x, 0.0, 20.0, x) for x in (8, 16, 32)]), axis([point(1, 1.0, 2.0, 3.0)])]
     drawn = growth_plots.as_svg(axes)
     assert drawn == growth_plots.as_svg(axes)
-    assert drawn.startswith("<?xml")
-    assert "decode to compute" in drawn
-    assert "at 20 tokens" in drawn
-    assert "dc:date" not in drawn
+    assert "decode to compute at 20 tokens" in drawn
 
 
 def test_growth_measures_every_axis(

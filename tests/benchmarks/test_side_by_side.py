@@ -27,6 +27,7 @@ from sti.device import host
 from sti.engine.engine import Engine
 from sti.storage.byte_ranges import ByteRange
 from sti.storage.file_reader import FileReader
+from tests.support.drawings import check_layout
 from tests.support.packs import tiny_bert
 
 VNNI, PLAIN = "avx512+vnni", "avx2"
@@ -167,10 +168,10 @@ def test_a_system_without_figures_is_named_instead_of_limits() -> None:
     assert "STI's storage lane alone" in table.title and "no figures" in table.title
 
 
-@pytest.mark.usefixtures("fonts")
 def test_the_comparison_is_drawn() -> None:
     drawn = as_svg(all_figures())
     assert drawn == as_svg(all_figures()) and drawn.count("<svg") == 1 and "ORT int8" in drawn
+    check_layout(drawn)
 
 
 def test_every_system_is_measured_on_the_same_texts(

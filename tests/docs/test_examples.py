@@ -20,6 +20,7 @@ import sti
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import Quality, Rejection
 from tests.support.checkpoints import LABELS
+from tests.support.drawings import check_layout, texts_of
 from tests.support.edited_packs import edited
 from tests.support.packs import PROFILE, SHAPE, TEXTS, tiny_pack
 from tests.support.paths import ROOT
@@ -291,23 +292,16 @@ def test_the_frontier_needs_a_ranked_pack(start: Started) -> None:
     assert "sti-shard rank" in err.splitlines()[-1] and "Traceback" not in err
 
 
-def test_without_matplotlib_the_table_is_printed_and_the_way_to_install_it(
-    ranked: Path, tmp_path: Path
+# ---- draw_timeline
+
+
+def test_the_timeline_shows_every_lane_and_what_colours_mean(
+    start: Started, tmp_path: Path
 ) -> None:
-    (tmp_path / "matplotlib.py").write_text(
-        "raise ModuleNotFoundError('none', name='matplotlib')", encoding="utf-8"
-    )
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "draw_frontier.py", ranked, "--points", "2", "-o", "x.svg"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 3
-    last = done.stderr.splitlines()[-1]
-    assert last == "error: matplotlib is missing: `pip install matplotlib`"
-    assert not (tmp_path / "x.svg").exists()
+    code, out, err = ended(start("draw_timeline", tiny_pack(), "the dog", "--runs", 3))
+    assert (code, out) == (0, "timeline.svg\n"), err
+    drawn = (tmp_path / "timeline.svg").read_text(encoding="utf-8")
+    check_layout(drawn)
+    said = {text.said for text in texts_of(drawn)}
+    assert {"storage", "decode", "compute", "attention", "FFN"} <= said
+    assert "0 ffn 0" in drawn
