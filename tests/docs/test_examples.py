@@ -292,6 +292,26 @@ def test_the_frontier_needs_a_ranked_pack(start: Started) -> None:
     assert "sti-shard rank" in err.splitlines()[-1] and "Traceback" not in err
 
 
+# ---- draw_fidelities
+
+
+def test_the_fidelities_of_a_plan_are_a_map_of_each_kind_of_block(
+    start: Started, ranked: Path, tmp_path: Path
+) -> None:
+    code, out, err = ended(start("draw_fidelities", ranked, "--tokens", 8, "-o", "map.svg"))
+    assert code == 0, err
+    drawing = ElementTree.parse(tmp_path / "map.svg").getroot()
+    texts = {element.text for element in drawing.iter() if element.tag.endswith("text")}
+    assert {"attention", "ffn", "8 bits"} <= texts
+    assert "expected accuracy" in out.splitlines()[0]
+
+
+def test_a_plan_that_cannot_be_drawn_is_told(start: Started, ranked: Path) -> None:
+    code, out, err = ended(start("draw_fidelities", ranked, "--latency", "1us"))
+    assert (code, out) == (1, "")
+    assert "cannot be met" in err and "Traceback" not in err
+
+
 # ---- draw_timeline
 
 
