@@ -26,6 +26,8 @@ _DIGITS = {"accuracy": 2, "spearman": 4}
 """Behind the point, of a difference that a single block makes in a metric."""
 _REASONS = {"asked": "asked for", "unnoticed": "not noticed"}
 """Reasons whose words are others."""
+_DIFFERS = 0.01
+"""Share by which a given plan's own prediction may differ before that is said."""
 GIVEN = "its fidelities were given, so other targets would change nothing"
 """Why a plan is compared with none for other targets."""
 
@@ -153,6 +155,10 @@ class Explanation:
             "longest chain: each part waits for the one before; together they are the run\n"
             f"{WAITING}: what runs take beyond their lanes, by what was measured\n"
         )
+        if abs(limits.total_s - predicted.total_s) > _DIFFERS * predicted.total_s:
+            notes += (
+                f"the plan says {format_time(predicted.total_s)}, of when or where it was made\n"
+            )
         return [f"{said}\n\n{aligned(header, rows)}{notes}", self._waits()]
 
     def _waits(self) -> str:

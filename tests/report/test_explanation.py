@@ -139,6 +139,15 @@ def test_a_run_is_limited_by_a_lane_or_by_what_is_in_the_pack() -> None:
     assert "Nothing better is in the pack; what it takes is limited by storage" in best
 
 
+def test_a_given_plan_that_was_predicted_otherwise_says_so() -> None:
+    plan = plan_of(ACCURACY)
+    assert plan.predicted is not None
+    for total_s, differs in ((0.01, False), (0.0123, True)):
+        given = replace(plan, predicted=replace(plan.predicted, total_s=total_s))
+        text = replace(explanation(), plan=given).to_text()
+        assert (f"the plan says {1e3 * total_s:.1f} ms, of when" in text) == differs
+
+
 def test_another_length_that_was_planned_for_is_named() -> None:
     longer = replace(explanation(), made_for=Workload(1, 128))
     assert "with 1 text of 128 tokens, for which the plan was made" in longer.to_text()
