@@ -86,8 +86,8 @@ def test_other_targets_of_this_machine_are_planned_for(
 ) -> None:
     check_targets(cli, pack, where)
     whole_s = cli("plan", pack, *where, "--json").json["predicted"]["total_s"]
-    for preload in ((), ("--preload", "700KB")):
-        asked = ("--latency", exact_time(room * 2.0 * whole_s), *preload)
+    for others in ((), ("--preload", "700KB"), ("--quantile", "60%"), ("--quantile", "99.9%")):
+        asked = ("--latency", exact_time(room * 2.0 * whole_s), *others)
         if cli("plan", pack, *where, *asked, "--json").code == 0:
             check_targets(cli, pack, where, *asked)
 

@@ -20,7 +20,7 @@ from sti.planning.choice import Terms
 from sti.planning.conditions import Conditions, as_measured
 from sti.planning.extra_time import Extra
 from sti.planning.next_planes import BlockBits, explain_blocks
-from sti.planning.plan import Plan, PlanRequest, Target
+from sti.planning.plan import EXACT, Plan, PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.planning.prediction import predict
 from sti.planning.preload_placement import place
@@ -241,6 +241,37 @@ def test_what_is_late_follows_from_what_the_plan_was_decided_with() -> None:
         assert other.reason in ("late", "highest")
         if mine.late_s is not None and other.late_s is not None:
             assert other.late_s > mine.late_s
+
+
+def test_what_is_late_follows_from_what_was_promised_then() -> None:
+    manifest, profile = make(4), profile_for()
+    plan = between(manifest, profile, 0.4)
+    shown = as_measured(profile, WORKLOAD, plan.target)
+    spreads = dict.fromkeys(profile.runs, 9.0)
+    decided = shown._replace(terms=shown.terms._replace(spreads=spreads))
+    for block in explain_blocks(manifest, plan, shown, decided, asked=False):
+        if block.more is not None:
+            assert plan.target.latency_s is not None
+            assert block.late_s is not None
+            assert block.late_s > 2.0 * plan.target.latency_s
+
+
+def test_blocks_that_do_not_change_are_computed_as_the_plan_says() -> None:
+    """A plan made where no products are narrow, on a machine that would prefer them."""
+    manifest, profile = make(4), profile_for(0.2)
+    plan = uniform_plan(
+        request(manifest, Target()), bits=2, profile=profile, variants=(EXACT,), threads=SEQUENTIAL
+    )
+    before = predict(manifest, profile, plan)
+    for block in explained(manifest, plan, profile, asked=True):
+        assert block.more is not None
+        other = with_plane(manifest, plan, block, profile, more=True)
+        steps = tuple(
+            new if (new.layer, new.kind) == (block.layer, block.kind) else old
+            for new, old in zip(other.steps, plan.steps, strict=True)
+        )
+        after = predict(manifest, profile, replace(plan, steps=steps))
+        assert block.more.total_s == pytest.approx(after.total_s - before.total_s, abs=1e-9)
 
 
 def test_changes_count_what_runs_take_beyond_their_lanes() -> None:
