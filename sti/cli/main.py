@@ -59,6 +59,7 @@ examples:
 _PLAN_HELP = """\
 examples:
   sti plan model.sti.safetensors --latency 100ms --preload 2MB
+  sti plan model.sti.safetensors --latency 100ms --explain
   sti plan model.sti.safetensors --tokens 128 --latency 50ms --output night.json
   sti run model.sti.safetensors --plan night.json "a text"
   sti plan model.sti.safetensors --device paper-board --latency 200ms
@@ -232,6 +233,12 @@ def _add_plan(parser: Parser) -> None:
         metavar="NAME|FILE",
         help="plan for another machine: a device that comes with STI, or a file of its times "
         "(default: this machine)",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="say why each block has its bits, what limits the run, and what other targets would "
+        "bring; plans for each of them",
     )
     parser.add_argument(
         "-o",

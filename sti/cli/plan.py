@@ -1,37 +1,28 @@
 """``sti plan``: the plan, its timeline and its expected accuracy, without running it.
 
 In: parsed arguments. Out: a table with a row per step, or the plan as JSON, which ``sti run --plan
-FILE`` executes. With ``--device``, plans for another machine.
+FILE`` executes; with ``--explain`` also why the plan is as it is (``sti.cli.explain``).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sti.cli.arguments import workload_tokens
-from sti.cli.opening import open_engine, target_of
+from sti.cli.planned import Made, open_planning
 from sti.cli.program import print_json, say
 from sti.cli.reports import check_writable
 from sti.device.lanes import LANES, LaneThreads, same_work
 from sti.device.profile import DeviceProfile
-from sti.engine.pinned_plan import check_in_time, read_plan
-from sti.engine.targets import TargetSpec
-from sti.errors import InfeasibleError, InputError
 from sti.model.fidelity import fidelities
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest
 from sti.model.quality import Quality
-from sti.model.workload import Workload, bucket
-from sti.pack.pack_reader import PackReader
-from sti.planning.cost_model import promised_s
 from sti.planning.plan import NARROW, Plan, PlanRequest, PlanStep, Prediction
 from sti.planning.planner import make_plan
-from sti.planning.prediction import mean_bits, predict
+from sti.planning.prediction import mean_bits
 from sti.planning.span import Span
-from sti.planning.uniform import uniform_plan
 from sti.report.tables import aligned
 from sti.report.wording import counted, show_metric
 from sti.storage.atomic_file import write_file
@@ -44,99 +35,31 @@ WORTH = 1e-3
 """Smaller gains of the metric are not shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A plan with its prediction, and what it was made from."""
-
-    plan: Plan
-    manifest: Manifest
-    profile: DeviceProfile
-    free: bool
-    """The planner chose; neither the plan nor its fidelities were given."""
-
-
 def execute(args: argparse.Namespace) -> None:
     """Make the plan for a workload, show it, and save it in ``--output``."""
     if args.output is not None:
         check_writable(Path(args.output))
-    made = _here(args) if args.device is None else _elsewhere(args)
+    with open_planning(args) as planning:
+        made = planning.made()
+        explained = None
+        if args.explain:
+            from sti.cli.explain import explain  # takes longer than to plan
+
+            explained = explain(made, planning)
     if args.output is not None:
         write_file(args.output, made.plan.to_text())
         say(f"saved to {args.output}; `--plan {args.output}` runs it")
     if args.json:
-        print_json(made.plan.to_json())
+        members = {} if explained is None else {"explanation": explained.to_json()}
+        print_json(made.plan.to_json() | members)
         return
     print(_heading(made.plan, made.manifest, made.profile))
     print(_table(made.plan, made.manifest))
-    print(_summary(made.plan, made.manifest, made.profile))
+    print(_summary(made))
     if made.manifest.quality is not None:
         print(_expected(made, made.manifest.quality))
-
-
-def _here(args: argparse.Namespace) -> _Made:
-    """Planned for this machine by the engine that would run it.
-
-    Raises:
-        InfeasibleError: the target cannot be met for the workload asked for.
-    """
-    try:
-        with open_engine(args, tokens=_one_length(args)) as engine:
-            tokens = workload_tokens(args.tokens, engine.manifest)
-            plan = engine.plan_for(tokens=tokens, batch=args.batch)
-            manifest, profile, target = engine.manifest, engine.profile, engine.target
-    except InfeasibleError:
-        # An engine does not open where not even the shortest text is in time, and speaks of that.
-        with open_engine(args, TargetSpec()) as engine:
-            _planned(args, target_of(args), engine.manifest, engine.pack_id, engine.profile)
-        raise
-    if plan.predicted is None:
-        plan = replace(plan, predicted=predict(manifest, profile, plan))
-    return _Made(plan, manifest, profile, target.plan is None and target.fidelity is None)
-
-
-def _one_length(args: argparse.Namespace) -> int | None:
-    """The length of text that the one plan of comparable embeddings is made for; None for packs
-    that have a plan for each length.
-    """
-    if args.tokens is None:
-        return None
-    # An engine that is opened for one length has to have such a plan, which its pack tells.
-    with PackReader.open(args.pack) as reader:
-        return args.tokens if reader.manifest.task == "embedding" else None
-
-
-def _elsewhere(args: argparse.Namespace) -> _Made:
-    """Planned for another machine: from the pack's manifest alone, no engine is opened."""
-    from sti.device.device_files import load_device
-
-    if args.threads is not None:
-        raise InputError("--threads is for this machine; a --device file states its own")
-    target = target_of(args)
-    with PackReader.open(args.pack) as reader:
-        manifest, pack_id = reader.manifest, reader.pack_id
-    return _planned(args, target, manifest, pack_id, load_device(args.device, manifest))
-
-
-def _planned(
-    args: argparse.Namespace,
-    target: TargetSpec,
-    manifest: Manifest,
-    pack_id: str,
-    profile: DeviceProfile,
-) -> _Made:
-    if target.plan is not None:
-        plan = read_plan(target.plan, manifest, pack_id)
-        plan = replace(plan, predicted=predict(manifest, profile, plan))
-        return _Made(plan, manifest, profile, free=False)
-    asked = Workload(args.batch, workload_tokens(args.tokens, manifest))
-    workload = bucket(*asked, most=manifest.dimensions.max_tokens)
-    request = PlanRequest(manifest, pack_id, workload, target.limits(), asked)
-    bits = target.fidelity
-    if bits is None:
-        return _Made(make_plan(request, profile), manifest, profile, free=True)
-    plan = uniform_plan(request, bits=bits, profile=profile)
-    check_in_time(plan, profile, bits)
-    return _Made(plan, manifest, profile, free=False)
+    if explained is not None:
+        print(f"\n{explained.to_text()}")
 
 
 def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
@@ -207,12 +130,12 @@ def _span(span: Span | None) -> str:
     return f"{span.start_s * 1e3:.1f}-{span.end_s * 1e3:.1f}"
 
 
-def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
-    predicted = plan.predicted
+def _summary(made: Made) -> str:
+    plan, manifest, predicted = made.plan, made.manifest, made.plan.predicted
     assert predicted is not None
     preload = sum(item.preload_bytes for item in plan.steps)
     quantile = plan.target.quantile
-    within_s = promised_s(profile, predicted.total_s, plan.threads, quantile=quantile)
+    within_s = predicted.total_s * made.shown.spread(plan.threads)
     busy = ", ".join(f"{lane} {format_time(seconds)}" for lane, seconds in predicted.busy_s.items())
     return (
         f"predicted {format_time(predicted.total_s)}: {busy}, "
@@ -225,7 +148,7 @@ def _summary(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
     )
 
 
-def _expected(made: _Made, quality: Quality) -> str:
+def _expected(made: Made, quality: Quality) -> str:
     """The metric to expect, and what more time would gain."""
     predicted = made.plan.predicted
     assert predicted is not None
@@ -250,7 +173,7 @@ def _expected(made: _Made, quality: Quality) -> str:
     return f"{known}\nwith more time: {offers}"
 
 
-def _gains(made: _Made, quality: Quality) -> list[tuple[float, float]]:
+def _gains(made: Made, quality: Quality) -> list[tuple[float, float]]:
     """Longer latencies with the metric to expect, where that is worth showing."""
     plan, found = made.plan, []
     latency_s, predicted = plan.target.latency_s, plan.predicted

@@ -23,6 +23,7 @@ from sti.pipeline.runner import Runner
 from sti.planning.plan import Plan, PlanStep
 
 if TYPE_CHECKING:
+    from sti.engine.conditions import PlannedPlan
     from sti.engine.plan_maker import PlanMaker
 
 
@@ -64,9 +65,7 @@ class CurrentPlans:
             InfeasibleError, PlanError, InputError: as ``PlanStore``; everything is as it was.
         """
         self.ahead.stop()
-        store = PlanStore(
-            self._reader, target, self._machine, self._options, self._jobs, self._plan_maker
-        )
+        store = self._store_of(target)
         prepared = store.opening()
         self._hold(prepared)
         self._store, self._log = store, HealthLog(store.limits)
@@ -104,6 +103,20 @@ class CurrentPlans:
         if running:
             self.ahead.stop()
         return self._current.plan_for(batch=batch, tokens=tokens, running=running)
+
+    def planned(self, *, batch: int, tokens: int, target: TargetSpec | None = None) -> PlannedPlan:
+        """As ``PlanStore.planned``.
+
+        Args:
+            target: instead of the current one, which stays. Its plan is the one that an engine
+                would have that was opened with it, except that nothing is measured again.
+        """
+        if target is None:
+            return self._current.planned(batch=batch, tokens=tokens)
+        with self._machine.as_known():
+            store = self._store_of(target)
+            store.opening()  # plans where something is preloaded depend on the opening one
+            return store.planned(batch=batch, tokens=tokens)
 
     def told_of(self, prepared: PreparedPlan) -> list[str]:
         """What the caller should know of a plan, once for each workload."""
@@ -162,6 +175,11 @@ class CurrentPlans:
         if wanted and (plan.steps != self._held or self._runner.hold_failed):
             self._held = plan.steps
             self._runner.hold(prepared.jobs, plan)
+
+    def _store_of(self, target: TargetSpec) -> PlanStore:
+        return PlanStore(
+            self._reader, target, self._machine, self._options, self._jobs, self._plan_maker
+        )
 
     def _plan_maker(self) -> PlanMaker:
         if self._maker is None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from sti.device.profile import DeviceProfile
+from sti.engine.conditions import terms_now
 from sti.engine.machine import Machine
 from sti.engine.plan_maker import Made, PlanMaker, Priced
 from sti.engine.prepared import PreparedPlan
@@ -245,13 +246,9 @@ class ElasticPlans:
         return made
 
     def _terms(self, workload: Workload, prices: Prices) -> Terms:
-        speeds, names = self._machine.speeds, [threads.name for threads in prices.threads]
-        return Terms(
-            self._target.latency_s,
-            extras={name: speeds.extra(name, workload) for name in names},
-            spreads={name: speeds.spread(name, self._target.quantile) for name in names},
-            most_loss=self._most_loss,
-        )
+        names = [threads.name for threads in prices.threads]
+        terms = terms_now(self._machine.speeds, self._target, workload, names)
+        return terms._replace(most_loss=self._most_loss)
 
     def _lesser(
         self, workload: Workload, priced: Priced, terms: Terms, asked: Workload

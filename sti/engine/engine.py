@@ -34,6 +34,8 @@ from sti.text.encoding import Encoding, Text
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from sti.engine.conditions import PlannedPlan
+
 
 class Engine:
     """A pack, open and ready to answer.
@@ -271,10 +273,27 @@ class Engine:
 
         Later runs may be under another one, as the machine changes.
         """
-        if tokens < 2 or batch < 1:
-            raise InputError("a workload has at least 1 sentence of at least 2 tokens")
+        _check_workload(tokens, batch)
         with self._core.use():
             return self._core.plans.plan_for(batch=batch, tokens=tokens)[0]
+
+    def planned(
+        self, *, tokens: int, batch: int = 1, target: TargetSpec | None = None
+    ) -> PlannedPlan:
+        """As ``plan_for``, always with a prediction, and with the conditions that it comes from.
+
+        Args:
+            target: what to plan for instead of the engine's target, which stays: the plan that an
+                engine has that is opened with this one.
+
+        Raises:
+            InfeasibleError, PlanError, InputError: as ``open``; the machine is not measured again
+                before ``target`` is refused.
+            ProfileError: a pinned plan's threads were not measured on this machine.
+        """
+        _check_workload(tokens, batch)
+        with self._core.use():
+            return self._core.plans.planned(batch=batch, tokens=tokens, target=target)
 
     def health(self) -> Health:
         """How runs have kept the target since the engine was opened or aimed at another one."""
@@ -392,6 +411,11 @@ class Engine:
         """For each text its labelled spans, in order."""
         check_task(self._core.reader.path, self.task, "tag")
         return [list(row) for row in self._answer(texts).spans]
+
+
+def _check_workload(tokens: int, batch: int) -> None:
+    if tokens < 2 or batch < 1:
+        raise InputError("a workload has at least 1 sentence of at least 2 tokens")
 
 
 def _check_mode(mode: Mode) -> None:

@@ -175,7 +175,10 @@ class ComparableMaker:
         self, reader: PackReader, target: Target, machine: Machine, tokens: int | None
     ) -> None:
         self._reader, self._target, self._machine = reader, target, machine
-        self._tokens = min(tokens or COMPARABLE_TOKENS, reader.manifest.dimensions.max_tokens)
+        most = reader.manifest.dimensions.max_tokens
+        self._tokens = min(tokens or COMPARABLE_TOKENS, most)
+        self.workload = bucket(1, self._tokens, most=most)
+        """That the plan is made for."""
         self._plan: Plan | None = None
 
     def __call__(self, workload: Workload, asked: Workload) -> Plan:
@@ -197,8 +200,7 @@ class ComparableMaker:
     def _planned(self) -> Plan:
         """The planner's choice, remembered or made now."""
         reader, profile = self._reader, self._machine.speeds.profile
-        most = reader.manifest.dimensions.max_tokens
-        workload = bucket(1, self._tokens, most=most)
+        workload = self.workload
         key = {
             "plan": [PLAN_VERSION, PLANNING],
             "version": __version__,

@@ -6,7 +6,8 @@ for, and ``Speeds``, which corrects it. Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from sti.backend.interface import Backend
 from sti.calibration.cache import Cache
@@ -80,6 +81,15 @@ class Machine:
             return False
         self._speeds = self._speeds_of(profile)
         return True
+
+    @contextmanager
+    def as_known(self) -> Iterator[None]:
+        """Within it, nothing is measured again."""
+        before, self._doubted = self._doubted, True
+        try:
+            yield
+        finally:
+            self._doubted = before
 
     def _speeds_of(self, profile: DeviceProfile) -> Speeds:
         # A profile that was given may be of another machine, or of other storage.

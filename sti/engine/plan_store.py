@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from sti.device.memory_limit import check_memory
@@ -23,6 +24,7 @@ from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
 
 if TYPE_CHECKING:
+    from sti.engine.conditions import PlannedPlan
     from sti.engine.plan_maker import PlanMaker
 
 _OPENING_TOKENS = 32
@@ -79,7 +81,7 @@ class PlanStore:
     ) -> None:
         self.target = target
         """What the caller asked for."""
-        self._reader = reader
+        self._reader, self._machine = reader, machine
         self.limits = target.limits()
         """What it comes to."""
         _check_preload(self.limits.preload_bytes)
@@ -88,6 +90,8 @@ class PlanStore:
                 f"{reader.path}: the pack does not state its quality, so no floor can be kept; "
                 "leave the floor out, or measure it with `sti-shard rank`"
             )
+        self._one: ComparableMaker | None = None
+        """What makes one plan for all lengths, where there is one."""
         self._source = self._source_of(target, machine, options, jobs, maker)
 
     @property
@@ -129,6 +133,29 @@ class PlanStore:
         workload = bucket(batch, tokens, most=self._reader.manifest.dimensions.max_tokens)
         return self._source.prepare(workload, Workload(batch, tokens), running=running)
 
+    def planned(self, *, batch: int, tokens: int) -> PlannedPlan:
+        """The plan that ``plan_for`` gives, predicted, with the conditions that it comes from.
+
+        Raises:
+            InfeasibleError: as ``plan_for``.
+            ProfileError: a pinned plan's threads were not measured on this machine.
+        """
+        from sti.engine.conditions import PlannedPlan, conditions_now  # runs need no conditions
+        from sti.planning.conditions import as_measured
+
+        plan, limits = self.plan_for(batch=batch, tokens=tokens).plan, self.limits
+        manifest, speeds = self._reader.manifest, self._machine.speeds
+        if self.target.plan is None:
+            workload = bucket(batch, tokens, most=manifest.dimensions.max_tokens)
+        else:
+            workload = plan.workload
+        shown = conditions_now(speeds, limits, workload)
+        if plan.predicted is None:
+            plan = replace(plan, predicted=shown.predict(manifest, plan))
+        if self._one is None:
+            return PlannedPlan(plan, shown, shown)
+        return PlannedPlan(plan, shown, as_measured(speeds.profile, self._one.workload, limits))
+
     def opening(self) -> PreparedPlan:
         """The plan to prepare for before any text is known: one sentence of usual length.
 
@@ -163,8 +190,8 @@ class PlanStore:
             make = UniformMaker(reader, limits, machine, target.fidelity)
             return FixedPlans(reader.manifest, machine, jobs, make)
         if not options.may_differ(reader.manifest.task):
-            one = ComparableMaker(reader, limits, machine, options.tokens)
-            return FixedPlans(reader.manifest, machine, jobs, one)
+            self._one = ComparableMaker(reader, limits, machine, options.tokens)
+            return FixedPlans(reader.manifest, machine, jobs, self._one)
         from sti.engine.elastic_plans import ElasticPlans  # embeddings need no prices
 
         return ElasticPlans(reader, limits, machine, maker())

@@ -5,6 +5,8 @@ In: numbers and plans. Out: phrases and lines for people. Knows nothing of where
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sti.model.workload import Workload
 from sti.planning.plan import Plan
 from sti.units import format_size, format_time
@@ -16,15 +18,33 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def show_metric(metric: str, value: float, *, difference: bool = False) -> str:
+def show_metric(
+    metric: str, value: float, *, difference: bool = False, digits: int | None = None
+) -> str:
     """A metric for people.
 
     An accuracy is in percent, a difference between two of them in points; other metrics have three
     digits behind the point.
+
+    Args:
+        digits: behind the point, where it is not as many as usual.
     """
     if metric != "accuracy":
-        return f"{value:.3f}"
-    return f"{value * 100:.1f} {'points' if difference else '%'}"
+        return f"{value:.{3 if digits is None else digits}f}"
+    shown = f"{value * 100:.{1 if digits is None else digits}f}"
+    return f"{shown} {'points' if difference else '%'}"
+
+
+def signed(value: float, show: Callable[[float], str]) -> str:
+    """A difference with its sign; 0 where ``show`` rounds it to that.
+
+    Args:
+        show: words for its size, which is not below zero.
+    """
+    text = show(abs(value))
+    if not any(digit in text for digit in "123456789"):
+        return "0"
+    return f"{'+' if value > 0 else '-'}{text}"
 
 
 def describe_plan(plan: Plan, *, of: Workload | None = None) -> str:

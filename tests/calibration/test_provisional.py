@@ -33,7 +33,7 @@ AGAIN = "measuring this device again"
 def told_of(share: int) -> str:
     return (
         f"measured while this machine was busy (waited {share} % of the time): provisional, "
-        "measured again when it is quiet"
+        "measured again when it is quiet, or with `sti calibrate`"
     )
 
 
@@ -326,7 +326,10 @@ def test_one_that_never_makes_sense_is_named_and_its_profile_provisional(
     assert desk.open().provisional
     _, named, told = desk.told
     assert named.startswith(f"{PROBLEM}; run `sti calibrate`")
-    assert told == "what was measured makes no sense: provisional, measured again when it is quiet"
+    assert told == (
+        "what was measured makes no sense: provisional, measured again when it is quiet, or with "
+        "`sti calibrate`"
+    )
     assert not desk.open().provisional and desk.told == [AGAIN]
 
 
