@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
-from sti.cli.planned import Made, open_planning
+from sti.cli.planned import Made, Planning, open_planning
 from sti.cli.program import print_json, say
 from sti.cli.reports import check_writable
 from sti.device.lanes import LANES, LaneThreads, same_work
 from sti.device.profile import DeviceProfile
+from sti.engine.targets import TargetSpec
+from sti.errors import InfeasibleError
 from sti.model.fidelity import fidelities
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest
 from sti.model.quality import Quality
-from sti.planning.plan import NARROW, Plan, PlanRequest, PlanStep, Prediction
-from sti.planning.planner import make_plan
+from sti.planning.plan import NARROW, Plan, PlanStep, Prediction
 from sti.planning.prediction import mean_bits
 from sti.planning.span import Span
 from sti.report.tables import aligned
 from sti.report.wording import counted, show_metric
 from sti.storage.atomic_file import write_file
 from sti.storage.byte_ranges import total_bytes
-from sti.units import exact_share, format_size, format_time
+from sti.units import exact_share, exact_time, format_size, format_time
 
 MORE_TIME = (1.25, 1.5, 2.0, 3.0)
 """Multiples of the latency whose gain in quality is shown."""
@@ -41,6 +43,8 @@ def execute(args: argparse.Namespace) -> None:
         check_writable(Path(args.output))
     with open_planning(args) as planning:
         made = planning.made()
+        quality = made.manifest.quality
+        gains = [] if quality is None or args.json else _gains(made, planning, quality)
         explained = None
         if args.explain:
             from sti.cli.explain import explain  # takes longer than to plan
@@ -56,8 +60,8 @@ def execute(args: argparse.Namespace) -> None:
     print(_heading(made.plan, made.manifest, made.profile))
     print(_table(made.plan, made.manifest))
     print(_summary(made))
-    if made.manifest.quality is not None:
-        print(_expected(made, made.manifest.quality))
+    if quality is not None:
+        print(_expected(made, quality, gains))
     if explained is not None:
         print(f"\n{explained.to_text()}")
 
@@ -148,7 +152,7 @@ def _summary(made: Made) -> str:
     )
 
 
-def _expected(made: Made, quality: Quality) -> str:
+def _expected(made: Made, quality: Quality, gains: list[tuple[float, float]]) -> str:
     """The metric to expect, and what more time would gain."""
     predicted = made.plan.predicted
     assert predicted is not None
@@ -166,28 +170,25 @@ def _expected(made: Made, quality: Quality) -> str:
         f"{show(estimate.low)} and {show(estimate.high)}), "
         f"{lost} the full model's {show(full)}"
     )
-    gains = _gains(made, quality) if made.free else []
     if not gains:
         return known
     offers = ", ".join(f"{show(value)} in {format_time(asked)}" for asked, value in gains)
     return f"{known}\nwith more time: {offers}"
 
 
-def _gains(made: Made, quality: Quality) -> list[tuple[float, float]]:
+def _gains(made: Made, planning: Planning, quality: Quality) -> list[tuple[float, float]]:
     """Longer latencies with the metric to expect, where that is worth showing."""
-    plan, found = made.plan, []
-    latency_s, predicted = plan.target.latency_s, plan.predicted
-    if latency_s is None or predicted is None:
+    latency_s, predicted = made.plan.target.latency_s, made.plan.predicted
+    if not made.free or latency_s is None or predicted is None:
         return []
-    best = quality.estimate(predicted.loss).value
+    best, found = quality.estimate(predicted.loss).value, []
     for share in MORE_TIME:
-        target = plan.target._replace(latency_s=latency_s * share)
-        longer = make_plan(
-            PlanRequest(made.manifest, plan.pack, plan.workload, target), made.profile
-        ).predicted
-        assert longer is not None
-        value = quality.estimate(longer.loss).value
-        if value >= best + WORTH:
-            found.append((latency_s * share, value))
-            best = value
+        longer = TargetSpec(latency=exact_time(latency_s * share))
+        with suppress(InfeasibleError):  # a preload that no longer fits, say
+            planned = planning.made(made.target.overridden(longer)).plan.predicted
+            assert planned is not None, "what is planned for a latency is predicted"
+            value = quality.estimate(planned.loss).value
+            if value >= best + WORTH:
+                found.append((latency_s * share, value))
+                best = value
     return found

@@ -137,9 +137,9 @@ def peak_rss_bytes() -> int | None:
 
 def trim_heap() -> None:
     """Let the C library give freed memory back to the system, where it can (glibc)."""
-    import ctypes  # rarely needed
+    with suppress(ImportError, OSError, AttributeError, TypeError):
+        import ctypes  # rarely needed, and not part of every Python
 
-    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 

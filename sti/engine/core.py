@@ -13,12 +13,13 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 from sti.backend.onnxruntime.compute import OrtBackend
+from sti.backend.onnxruntime.session import shrink_arena
 from sti.calibration.calibrate import best_threads
 from sti.device import host
 from sti.device.lanes import COMPUTE
@@ -72,6 +73,7 @@ class EngineCore:
         """For which sizes it was said that a pinned plan was made for another one."""
         self._returned_s = -math.inf
         """When the last run was through, as ``perf_counter`` tells."""
+        self._at_work = self._release_after = False
         self._lock = threading.RLock()
         self._process = os.getpid()
         backend = OrtBackend(reader, lanes=self.threads)
@@ -121,19 +123,34 @@ class EngineCore:
                 self.closed = True
                 self._forgotten.detach()
                 self.machine.save()
-                try:
-                    self.plans.ahead.close()
-                finally:
-                    self.runner.close()
-                    self.reader.close()
+                with ExitStack() as last:  # all of them, whatever interrupts one
+                    last.callback(self.reader.close)
+                    last.callback(self.runner.close)
+                    last.callback(self.plans.ahead.close)
 
     def release(self) -> None:
         """Give back all memory that the next run can make anew; as ``Engine.release``."""
         with self.use():
+            if self._at_work:  # asked for by this thread, say in a signal handler, amid its own run
+                self._release_after = True
+                return
             self.plans.release()
             self.runner.release()
             self.machine.forget_runs()
+            shrink_arena()
             host.trim_heap()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """While a run needs its memory; what was asked for meanwhile is given back after it."""
+        self._at_work = True
+        try:
+            yield
+        finally:
+            self._at_work = False
+            if self._release_after:
+                self._release_after = False
+                self.release()
 
     @contextmanager
     def use(self) -> Iterator[None]:
@@ -179,7 +196,7 @@ class EngineCore:
         tokenized = perf_counter() - plan_s
         arrived = tokenized - tokenize_s
         manifest = self.reader.manifest
-        with self.use():
+        with self.use(), self._working():
             check_room(batch, manifest.dimensions.hidden)
             recorder = Recorder(arrived)
             recorder.add(COMPUTE, TOKENIZE, arrived, tokenized)

@@ -89,7 +89,7 @@ class CurrentPlans:
 
     def release(self) -> None:
         """Give back the memory of plans; the preload buffer follows the next run."""
-        self.ahead.stop()
+        self.ahead.settle()
         self._current.forget()
         self._held = self._ran = None
 

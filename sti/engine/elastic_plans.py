@@ -124,7 +124,9 @@ class ElasticPlans:
         self._last = None
         self._ready = {}
         self._current.clear()
-        self._wanted.clear()
+        for known in (self._wanted, self._stood_in):
+            known.clear()
+        self._feasible.clear()
         self._maker.forget()
 
     def _is_unmade(self, workload: Workload, slowed: Slowed) -> bool:

@@ -252,7 +252,9 @@ class Engine:
             self._core.plans.make_ahead()
 
     def preloaded(self, timeout_s: float | None = None) -> bool:
-        """Wait until the preload buffer is filled; False if it is not within ``timeout_s``."""
+        """Wait until the preload buffer is filled; False if it is not within ``timeout_s``, or was
+        given back (``release``) and no run has begun to fill it again.
+        """
         return self._core.runner.wait_held(timeout_s)
 
     def release(self) -> None:
@@ -260,11 +262,12 @@ class Engine:
 
         For an app that goes into the background. The engine stays open; the next run makes anew
         what it needs, which takes about as long as the first run of an engine, and the preload
-        buffer is filled again in the background. Waits for a run that is at work, and for the read
-        of one slice group; safe to call from any thread.
+        buffer is filled again in the background, for the plan of that run. Waits for a run that is
+        at work, and for the read of one slice group. Safe to call from any thread; in a signal
+        handler amid the caller's own run, memory is given back when that has ended.
 
         Raises:
-            ClosedError: the engine was closed.
+            ClosedError, RunError: it was closed, or opened in another process.
         """
         self._core.release()
 

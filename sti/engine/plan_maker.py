@@ -30,6 +30,10 @@ _MOST_STEPS = 64
 """Staircases whose steps are kept: workloads often take the same ones."""
 
 
+def _say_nothing(line: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Priced:
     """What runs of a workload may choose from."""
@@ -84,7 +88,7 @@ class PlanMaker:
         found = self._known_list
         if found is None:
             found = PriceList(self._manifest, staircases_of(self._reader, self._notify))
-            self._known_list = found
+            self._known_list, self._notify = found, _say_nothing  # it was told once
         return found
 
     def known(self, workload: Workload, target: Target) -> Priced | None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from time import perf_counter, sleep
 
-from sti.pipeline.workers import Worker
+from sti.pipeline.workers import Latch, Worker
 
 Job = Callable[[], object]
 
@@ -37,12 +37,14 @@ class PlansAhead:
         self._todo: deque[Job] | None = None
         """What the thread is to do; another object for each time it is asked."""
         self._job_s = _FIRST_S
+        self._ended: Latch | None = None
+        """Opens when the thread has ended what it was last asked for."""
 
     def between_runs(self, jobs: Iterable[Job]) -> None:
         """Do jobs in order, until ``stop``, instead of what was asked for before."""
         todo = self._todo = deque(jobs)
         if todo:
-            self._worker.submit(lambda: self._work(todo))
+            self._ended = self._worker.submit(lambda: self._work(todo))
 
     def before(self, due_s: float, jobs: Iterable[Job]) -> None:
         """Do now what of the jobs is likely to end by a time of ``perf_counter``, but no more than
@@ -57,6 +59,12 @@ class PlansAhead:
     def stop(self) -> None:
         """Begin no other job: the processor has something else to do."""
         self._todo = None
+
+    def settle(self) -> None:
+        """Stop, and wait for the job that the thread is at."""
+        self.stop()
+        if self._ended is not None:
+            self._ended.wait()
 
     def close(self) -> None:
         """End the thread after the job it is at. Idempotent."""

@@ -95,8 +95,8 @@ class Runner:
         self._filled.open()
         self.hold_failed = False
         """Whether the last ``hold`` could not read what it was to hold."""
-        self._released = False
-        """Whether what is being held is no longer wanted."""
+        self._unwanted = False
+        """Whether what was held, or was to be, was given back since."""
 
     @property
     def direct(self) -> bool:
@@ -111,13 +111,13 @@ class Runner:
     def hold(self, jobs: Sequence[StepJob], plan: Plan) -> None:
         """Make the preload buffer hold what ``plan`` wants held, in the background."""
         self._make_room(jobs, plan)
-        self._released = False
+        self._unwanted = False
 
         def fill() -> None:
             # A read that fails here fails again in the run that needs the bytes, and is told there.
             try:
                 for job in self._preload.retain(jobs):
-                    if self._released:
+                    if self._unwanted:
                         break
                     self._preload.fill(job, self._storage, self._ring)
             except Exception:
@@ -131,15 +131,17 @@ class Runner:
     @property
     def is_filled(self) -> bool:
         """Whether the preload buffer holds what the last ``hold`` asked for."""
-        return self._filled.is_open and not self.hold_failed
+        return self._filled.is_open and not self.hold_failed and not self._unwanted
 
     def holds(self, jobs: Sequence[StepJob]) -> bool:
         """Whether the preload buffer holds what ``jobs`` want held."""
         return all(self._preload.holds_leading(job) for job in jobs)
 
     def wait_held(self, timeout_s: float | None) -> bool:
-        """Wait until the last ``hold`` is through; False if it fails or takes longer than asked."""
-        return self._filled.wait(timeout_s) and not self.hold_failed
+        """Wait until the last ``hold`` is through; False if it fails, takes longer than asked, or
+        was given back since.
+        """
+        return self._filled.wait(timeout_s) and not self.hold_failed and not self._unwanted
 
     def run(
         self,
@@ -194,7 +196,8 @@ class Runner:
         """Give back the memory of the preload buffer, the ring and the back end; what the next run
         needs is made anew. No run may be at work.
         """
-        self._released = True  # a fill ends with the group that it reads
+        if self._preload.held_bytes or not self._filled.is_open:
+            self._unwanted = True  # a fill ends with the group that it reads
         self._filled.wait()
         self._preload.retain(())
         self._ring = aligned_buffer(0)

@@ -28,7 +28,7 @@ _REASONS = {"asked": "asked for", "unnoticed": "not noticed"}
 """Reasons whose words are others."""
 _DIFFERS = 0.01
 """Share by which a given plan's own prediction may differ before that is said."""
-GIVEN = "its fidelities were given, so other targets would change nothing"
+GIVEN = "not compared, because its fidelities were given"
 """Why a plan is compared with none for other targets."""
 
 
@@ -182,7 +182,8 @@ class Explanation:
         if self.outcomes is None:
             return f"Other targets: {GIVEN}\n"
         table = outcomes_text(self.manifest, self.plan, self.outcomes)
-        return f"Other targets: the plans for them, and what they change\n\n{table}"
+        heading = "Other targets: the plans for them; quality, reads and time as what they change"
+        return f"{heading}\n\n{table}"
 
 
 def _block_json(block: BlockBits) -> dict[str, Any]:

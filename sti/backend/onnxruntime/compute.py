@@ -17,7 +17,7 @@ from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.block_inputs import BlockInputs, StepInputs
 from sti.backend.onnxruntime.graph_sessions import GraphSessions
 from sti.backend.onnxruntime.hidden_memory import HiddenMemory, StateMemory
-from sti.backend.onnxruntime.session import ort_value, shrink_arena
+from sti.backend.onnxruntime.session import ort_value
 from sti.backend.partial_sums import PartialSums
 from sti.backend.quantized import quantize_tokens
 from sti.backend.working_buffer import WorkingBuffer
@@ -113,7 +113,6 @@ class OrtBackend:
         self._sessions.close()
         self._inputs.close()
         self._memory.close()
-        shrink_arena()
 
 
 class OrtSentenceState:
