@@ -13,19 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from sti.device.profile import DeviceProfile
 from sti.engine.conditions import terms_now
+from sti.engine.feasibility import Feasibility, least_s
 from sti.engine.machine import Machine
 from sti.engine.plan_maker import Made, PlanMaker, Priced
 from sti.engine.prepared import PreparedPlan
-from sti.engine.refusals import below_floor, least_preload, refused_below_floor, too_slow
+from sti.engine.refusals import below_floor, refused_below_floor
 from sti.engine.speeds import Slowed
-from sti.errors import InfeasibleError
 from sti.model.quality import loss_at
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.choice import Choice, Terms, choose, fastest, in_time
-from sti.planning.cost_model import spread
 from sti.planning.plan import Target
 from sti.planning.pricing import Prices
 
@@ -54,7 +52,7 @@ class ElasticPlans:
         machine: Machine,
         maker: PlanMaker,
     ) -> None:
-        self._manifest, self._path = reader.manifest, reader.path
+        self._manifest = reader.manifest
         self._target, self._machine, self._maker = target, machine, maker
         quality = reader.manifest.quality
         self._most_loss = math.inf if quality is None else loss_at(quality, target.floor)
@@ -68,8 +66,14 @@ class ElasticPlans:
         """Those for which something better was found than what they take."""
         self._stood_in: set[Workload] = set()
         """Those that ran as the plan of another one before they had their own."""
-        self._feasible: dict[Workload, tuple[DeviceProfile, bool]] = {}
-        """Whether workloads are in time on the machine as it was measured."""
+        self._feasibility = Feasibility(
+            maker,
+            target,
+            machine,
+            most_loss=self._most_loss,
+            pack_bytes=sum(group.length for group in reader.manifest.groups),
+            path=reader.path,
+        )
         self.replans = 0
         """How often a workload went over to another plan."""
 
@@ -126,7 +130,7 @@ class ElasticPlans:
         self._current.clear()
         for known in (self._wanted, self._stood_in):
             known.clear()
-        self._feasible.clear()
+        self._feasibility.forget()
         self._maker.forget()
 
     def _is_unmade(self, workload: Workload, slowed: Slowed) -> bool:
@@ -268,60 +272,16 @@ class ElasticPlans:
         choice = choose(prices, lesser, self._kept(workload))
         if choice is None or self._target.floor_is_limit:
             late = fastest(prices, terms)
-            feasible = self._feasible_as_measured(workload)
+            feasible = self._feasibility.as_measured(workload)
             if self._machine.speeds is not speeds:  # measured anew meanwhile
                 return self._chosen(workload, asked, running=False)
             if late is not None and feasible:
                 return self._take(workload, priced, late, terms), None
         if choice is None:
-            raise self._too_slow(workload, asked, _least_s(prices, lesser))
-        quality, needed_s = self._manifest.quality, _least_s(prices, terms)
+            raise self._feasibility.too_slow(workload, asked, least_s(prices, lesser))
+        quality, needed_s = self._manifest.quality, least_s(prices, terms)
         assert quality is not None, "without a quality there is no floor"
         if self._target.floor_is_limit:
             raise refused_below_floor(asked, self._target, quality, choice.loss, needed_s)
         made = self._take(workload, priced, choice, lesser)
         return made, below_floor(asked, self._target, quality, made.choice.loss, needed_s)
-
-    def _feasible_as_measured(self, workload: Workload) -> bool:
-        """Whether something above the floor is in time where nothing has changed since the machine
-        was measured; it is measured anew where not.
-        """
-        if self._in_time_as_measured(workload):
-            return True
-        return self._machine.measure_again() and self._in_time_as_measured(workload)
-
-    def _in_time_as_measured(self, workload: Workload) -> bool:
-        profile, target = self._machine.speeds.profile, self._target
-        known = self._feasible.get(workload)
-        if known is not None and known[0] is profile:
-            return known[1]
-        prices = self._maker.price_once(profile, workload, target.preload_bytes)
-        names = [threads.name for threads in prices.threads]
-        spreads = {name: spread(profile, target.quantile, name) for name in names}
-        terms = Terms(target.latency_s, {}, spreads, self._most_loss)
-        found = choose(prices, terms) is not None
-        self._feasible[workload] = profile, found
-        return found
-
-    def _too_slow(self, workload: Workload, asked: Workload, needed_s: float) -> InfeasibleError:
-        def in_time(preload_bytes: int) -> bool:
-            prices = self._maker.price_once(self._machine.speeds.now, workload, preload_bytes)
-            terms = self._terms(workload, prices)._replace(most_loss=math.inf)
-            least_s = _least_s(prices, terms)
-            return self._target.latency_s is None or least_s <= self._target.latency_s
-
-        most_bytes = sum(group.length for group in self._manifest.groups)
-        return too_slow(
-            asked,
-            self._target,
-            needed_s,
-            path=self._path,
-            preload_bytes=least_preload(most_bytes, self._target.preload_bytes, in_time),
-            measured=self._machine.is_measured,
-        )
-
-
-def _least_s(prices: Prices, terms: Terms) -> float:
-    """The least latency that can be promised; infinite where there is nothing to run."""
-    found = fastest(prices, terms)
-    return math.inf if found is None else found.promised_s
