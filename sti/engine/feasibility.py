@@ -17,7 +17,7 @@ from sti.engine.refusals import least_preload, too_slow
 from sti.errors import InfeasibleError
 from sti.model.workload import Workload
 from sti.planning.choice import Terms, choose, fastest
-from sti.planning.cost_model import spread
+from sti.planning.conditions import as_measured
 from sti.planning.plan import Target
 from sti.planning.pricing import Prices
 
@@ -77,7 +77,6 @@ class Feasibility:
             prices = self._maker.price_once(speeds.now, workload, preload_bytes)
             names = [threads.name for threads in prices.threads]
             terms = terms_now(speeds, self._target, workload, names)
-            terms = terms._replace(most_loss=math.inf)
             return latency_s is None or least_s(prices, terms) <= latency_s
 
         return too_slow(
@@ -95,9 +94,7 @@ class Feasibility:
         if known is not None and known[0] is profile:
             return known[1]
         prices = self._maker.price_once(profile, workload, target.preload_bytes)
-        names = [threads.name for threads in prices.threads]
-        spreads = {name: spread(profile, target.quantile, name) for name in names}
-        terms = Terms(target.latency_s, {}, spreads, self._most_loss)
-        found = choose(prices, terms) is not None
+        terms = as_measured(profile, workload, target).terms
+        found = choose(prices, terms._replace(most_loss=self._most_loss)) is not None
         self._known[workload] = profile, found
         return found

@@ -9,7 +9,6 @@ what runs show corrects its predictions only. Such a plan is remembered between 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from sti.device import host
 from sti.device.lanes import by_work, shared
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan, StepJobs
-from sti.engine.speeds import Speeds, lanes_differ
+from sti.engine.speeds import Speeds
 from sti.errors import InfeasibleError, PlanError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
@@ -32,8 +31,6 @@ from sti.version import __version__
 
 COMPARABLE_TOKENS = 128
 """Tokens of the text that the one plan for all lengths is made for, unless the caller says."""
-_STALE = math.log(1.1)
-"""A lane that has changed by more is predicted anew; whole runs are corrected meanwhile."""
 
 
 class _Unchanging:
@@ -109,7 +106,7 @@ class FixedPlans(_Unchanging):
         speeds = self._machine.known
         if speeds is None:
             return PreparedPlan(replace(made.plan, predicted=None), made.jobs, None)
-        if not made.lanes or lanes_differ(made.lanes, speeds.lanes, _STALE):
+        if made.lanes is not speeds.lanes:
             self._predict(made, speeds, workload)
         predicted = made.plan.predicted
         assert predicted is not None, "predicted above"

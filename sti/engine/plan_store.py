@@ -90,6 +90,10 @@ class PlanStore:
                 f"{reader.path}: the pack does not state its quality, so no floor can be kept; "
                 "leave the floor out, or measure it with `sti-shard rank`"
             )
+        most = reader.manifest.dimensions.max_tokens
+        lengths = {min(tokens, most) for tokens in TOKEN_BUCKETS}
+        self._usual = [Workload(1, tokens) for tokens in sorted(lengths, key=_unusual)]
+        """A text of every length, the likeliest first."""
         self._one: ComparableMaker | None = None
         """What makes one plan for all lengths, where there is one."""
         self._source = self._source_of(target, machine, options, jobs, maker)
@@ -112,10 +116,7 @@ class PlanStore:
         """
         if not self.changes:
             return []
-        most = self._reader.manifest.dimensions.max_tokens
-        lengths = {min(tokens, most) for tokens in TOKEN_BUCKETS}
-        usual = [Workload(1, tokens) for tokens in sorted(lengths, key=_unusual)]
-        return self._source.ahead(last, usual)
+        return self._source.ahead(last, self._usual)
 
     def forget(self) -> None:
         """Give back the memory of what can be made anew."""

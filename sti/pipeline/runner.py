@@ -141,7 +141,7 @@ class Runner:
         """Wait until the last ``hold`` is through; False if it fails, takes longer than asked, or
         was given back since.
         """
-        return self._filled.wait(timeout_s) and not self.hold_failed and not self._unwanted
+        return self._filled.wait(timeout_s) and self.is_filled
 
     def run(
         self,
