@@ -33,11 +33,12 @@ from benchmarks.common import LIMITS, Column, Report, Table, about_machine, at_m
 from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import EncodedShard, Encoder
 from shard_tools.quantization.grids import outlier_cut, quantize_matrix
-from sti.backend.working_buffer import WorkingBuffer, buffer_bytes
+from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import PORTABLE
 from sti.codec.decoders import available_paths, make_decoder
 from sti.codec.pieces import GroupDecoder, OperandRoom
+from sti.model.decoded_size import decoded_bytes
 from sti.model.manifest import COLUMNS, ROWS, BlockKind, Operand
 from sti.storage.reader import aligned_buffer
 from tests.support.groups import StoredGroup, stored_group
@@ -134,7 +135,7 @@ def cells_of(
     parts = q[: SLICES * size].reshape(SLICES, size)
     shards = [encoder.encode(part, case.sizes) for part in parts]
     firsts = range(0, SLICES, case.group)
-    memory = [WorkingBuffer(buffer_bytes(case.kind, case.group)) for _ in range(2)]
+    memory = [WorkingBuffer(decoded_bytes(case.kind, case.group)) for _ in range(2)]
     buffers = [found.operands(case.kind, case.group, np.dtype(np.int8)) for found in memory]
     ends = np.cumsum(case.sizes)[:-1]
     block = [np.ascontiguousarray(part) for part in np.split(parts, ends, axis=1)]

@@ -22,8 +22,9 @@ from sti.pack.pack_reader import PackReader
 from sti.pipeline.preload_buffer import Preload, load_step
 from sti.planning.step_jobs import StepJob
 from sti.planning.step_jobs import prepare as prepare_jobs
+from sti.storage.byte_ranges import HUGE_PAGE
 from sti.storage.file_reader import FileReader
-from sti.storage.reader import HUGE_PAGE, aligned_buffer
+from sti.storage.reader import aligned_buffer
 
 
 class _Reads:

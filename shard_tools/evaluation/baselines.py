@@ -35,8 +35,8 @@ from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import Estimate
 from sti.model.workload import Workload
-from sti.pipeline.ring_buffer import ring_bytes
 from sti.planning.cost_model import FIRST_STEPS, TEXT, deadline_s, promised_s, run_costs
+from sti.planning.memory import ring_bytes
 from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.prediction import simulate_run
 from sti.planning.timeline import TimelineStep, simulate

@@ -18,8 +18,9 @@ from shard_tools.measuring.residents import OwnResidents
 from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.interface import Backend, SentenceState
 from sti.backend.onnxruntime.compute import OrtBackend
-from sti.backend.working_buffer import WorkingBuffer, buffer_bytes, clear_slice, copy_slice
+from sti.backend.working_buffer import WorkingBuffer, clear_slice, copy_slice
 from sti.codec.pieces import OperandRoom
+from sti.model.decoded_size import decoded_bytes
 from sti.model.fidelity import fidelities
 from sti.model.manifest import Manifest, SliceGroup, Submodel
 from sti.pack.pack_reader import PackReader
@@ -225,7 +226,7 @@ class Forward:
             kind = self._manifest.kind(group.kind)
             job = prepare_step(step, group, 0, width=self._manifest.dimensions.slices)
             starts = np.array([found.offset for found in job.ranges], np.uint64)
-            out = WorkingBuffer(buffer_bytes(kind, group.slices))
+            out = WorkingBuffer(decoded_bytes(kind, group.slices))
             task = DecodeTask(job, StepBytes(self._bytes(group), starts, False), out, kind)
             fault = decode(task, self._policy)
             if fault is not None:

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from sti.codec.pieces import OperandRoom
-from sti.model.manifest import COLUMNS, BlockKind, Manifest, Operand
+from sti.model.decoded_size import aligned
+from sti.model.manifest import COLUMNS, BlockKind, Operand
 from sti.storage.reader import aligned_buffer
 
-_ALIGNMENT = 64
-"""Operands start at multiples of this many bytes: stores that cross cache lines are slow."""
 _UNSIGNED_ZERO = 128
 """The weight 0 where weights are uint8."""
 
@@ -27,7 +26,7 @@ class WorkingBuffer:
     """Room for the decoded weights of one slice group, of any kind that it is large enough for.
 
     Args:
-        size: bytes, as ``buffer_bytes`` tells them.
+        size: bytes, as ``sti.model.decoded_size`` tells them.
     """
 
     __slots__ = ("_memory", "_rooms")
@@ -52,19 +51,9 @@ class WorkingBuffer:
                 size = used * prod(operand.shape)
                 memory = self._memory[start : start + size].view(dtype)
                 rooms.append(_room(memory, operand, used))
-                start += _aligned(size)
+                start += aligned(size)
             found = self._rooms.setdefault(key, tuple(rooms))
         return found
-
-
-def buffer_bytes(kind: BlockKind, slices: int) -> int:
-    """Bytes of a buffer for so many slices of a kind."""
-    return sum(_aligned(slices * prod(operand.shape)) for operand in kind.operands)
-
-
-def largest_group_bytes(manifest: Manifest) -> int:
-    """Bytes of a buffer for any slice group of a pack."""
-    return max(buffer_bytes(kind, max(kind.groups)) for kind in manifest.kinds)
 
 
 def copy_slice(target: Sequence[OperandRoom], source: Sequence[OperandRoom], number: int) -> None:
@@ -77,10 +66,6 @@ def clear_slice(target: Sequence[OperandRoom], number: int) -> None:
     """Make all weights of one slice zero, as the type of weights writes it."""
     for room in target:
         room.of(number)[...] = _UNSIGNED_ZERO if room.matrix.dtype == np.uint8 else 0
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _room(memory: np.ndarray[Any, Any], operand: Operand, used: int) -> OperandRoom:

@@ -23,8 +23,8 @@ from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.model.manifest import Manifest
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import EXACT, NARROW, VARIANTS, Plan
-from sti.storage.byte_ranges import SECTOR, ByteRange
-from sti.storage.reader import HUGE_PAGE, Reader, aligned_buffer
+from sti.storage.byte_ranges import HUGE_PAGE, SECTOR, ByteRange
+from sti.storage.reader import Reader, aligned_buffer
 
 READ_BYTES = 1 << 20
 """Of one read: large enough that the time of a request does not show."""

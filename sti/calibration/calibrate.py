@@ -14,6 +14,7 @@ plan decides (``sti.device.lanes.LaneThreads``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -49,6 +50,9 @@ _STORAGE_SHARE = 0.25
 
 MOST_THREADS = 4
 
+MeasureApart = Callable[[Path, int], tuple[StoragePart, DeviceProfile]]
+"""Measures with the pack of a path and so many threads (``sti.calibration.measuring_apart``)."""
+
 
 def best_threads(reader: PackReader, *, cache_dir: Path | None = None) -> int:
     """Compute threads to use where the caller does not choose; see the module's docstring."""
@@ -81,6 +85,7 @@ def load_or_measure(
     *,
     threads: int,
     force: bool = False,
+    apart: MeasureApart | None = None,
     cache_dir: Path | None = None,
     notify: Notify = log_notice,
 ) -> DeviceProfile:
@@ -97,6 +102,8 @@ def load_or_measure(
         threads: part of the key of the cached profile.
         force: measure even if a profile is cached. It is kept if the new one is provisional and
             more disturbed.
+        apart: measures in a process of its own, which takes no memory of this one; None: measure
+            in this one.
         cache_dir: where profiles are kept; the user's cache directory by default.
         notify: called with a notice before measuring begins, and of what is provisional.
 
@@ -113,7 +120,7 @@ def load_or_measure(
         if not (found.may_try_again and _is_quiet(threads)):
             notify(_told(profile))
             return profile
-    return _measure_in_turn(reader, backend, kept, found, force=force, notify=notify)
+    return _measure_in_turn(reader, backend, kept, found, force=force, apart=apart, notify=notify)
 
 
 def measure_again(
@@ -121,6 +128,7 @@ def measure_again(
     backend: Backend,
     *,
     threads: int,
+    apart: MeasureApart | None = None,
     cache_dir: Path | None = None,
     notify: Notify = log_notice,
     within_s: float = YOUNG_S,
@@ -128,7 +136,7 @@ def measure_again(
     """The better of the cached profile and one measured now, for a caller who doubts the first.
 
     Args:
-        reader, backend, threads, cache_dir, notify: as of ``load_or_measure``.
+        reader, backend, threads, apart, cache_dir, notify: as of ``load_or_measure``.
         within_s: a profile that is younger than so many seconds, and not provisional, is returned
             as it is.
 
@@ -139,7 +147,7 @@ def measure_again(
     found = kept.load()
     if found.profile is not None and not found.profile.provisional and found.age_s < within_s:
         return found.profile
-    return _measure_in_turn(reader, backend, kept, found, force=True, notify=notify)
+    return _measure_in_turn(reader, backend, kept, found, force=True, apart=apart, notify=notify)
 
 
 def measure(
@@ -149,7 +157,7 @@ def measure(
 
     Takes longer than ``budget_s`` seconds only where timing everything once does.
     """
-    storage, profile = _measure_parts(
+    storage, profile = measure_parts(
         reader, backend, threads=threads, budget_s=budget_s, notify=log_notice
     )
     assert storage is not None, "it was asked for"
@@ -164,6 +172,7 @@ def _measure_in_turn(
     found: FoundParts,
     *,
     force: bool,
+    apart: MeasureApart | None,
     notify: Notify,
 ) -> DeviceProfile:
     """Measure what is missing or provisional, or with ``force`` everything; keep what is better."""
@@ -179,24 +188,29 @@ def _measure_in_turn(
                 return profile
         again = found.profile is not None
         notify(f"measuring this device {'again' if again else '(once, about 2 s)'}")
-        storage, profile = _measure_parts(
-            reader,
-            backend,
-            threads=kept.threads,
-            budget_s=BUDGET_S,
-            notify=notify,
-            known=None if force else found.storage,
-            all_else=force or found.needs_profile,
-        )
-        best = kept.keep(found, storage, profile)
+        storage: StoragePart | None
+        measured: DeviceProfile | None
+        if apart is not None:
+            storage, measured = apart(reader.path, kept.threads)
+        else:
+            storage, measured = measure_parts(
+                reader,
+                backend,
+                threads=kept.threads,
+                budget_s=BUDGET_S,
+                notify=notify,
+                known=None if force else found.storage,
+                all_else=force or found.needs_profile,
+            )
+        best = kept.keep(found, storage, measured)
     if best.provisional:
         notify(_told(best))
-    elif profile is not None and best.disturbed < profile.disturbed:
+    elif measured is not None and best.disturbed < measured.disturbed:
         notify("the earlier measurement was disturbed less, and is kept")
     return best
 
 
-def _measure_parts(
+def measure_parts(
     reader: PackReader,
     backend: Backend,
     *,

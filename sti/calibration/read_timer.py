@@ -13,9 +13,9 @@ import numpy as np
 
 from sti.calibration.disturbance import Watch
 from sti.calibration.observations import Sized
-from sti.storage.byte_ranges import SECTOR, ByteRange
+from sti.storage.byte_ranges import HUGE_PAGE, SECTOR, ByteRange
 from sti.storage.file_reader import FileReader
-from sti.storage.reader import HUGE_PAGE, aligned_buffer
+from sti.storage.reader import aligned_buffer
 
 REQUEST_SIZES = tuple(2**power for power in range(16, 21))
 """Sizes of the reads that storage is timed with, in bytes: 64 KiB to 1 MiB."""

@@ -129,6 +129,7 @@ def systems_of(pack: Path, spec: Spec, asked: TargetSpec, models: Sequence[Path]
     """
     options = {
         "latency": asked.latency,
+        "memory": asked.memory,
         "preload": asked.preload,
         "fidelity": asked.fidelity,
     }

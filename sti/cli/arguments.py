@@ -149,7 +149,7 @@ def workload_tokens(asked: int | None, manifest: Manifest) -> int:
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """What is asked for: a latency, a preload, or exactly what to run."""
+    """What is asked for: a latency, memory, a preload, or exactly what to run."""
     group = parser.add_argument_group("target")
     group.add_argument(
         "--latency",
@@ -157,9 +157,16 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         help="time from text in to answer out, such as 200ms (default: no limit)",
     )
     group.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="the most that may be added to the memory of the process, everything counted, such as "
+        "64MB; what runs leave of it holds weights (default: what runs take)",
+    )
+    group.add_argument(
         "--preload",
         metavar="SIZE",
-        help="memory for weights that are kept between runs, such as 4MB (default: none)",
+        help="memory for weights that are kept between runs, such as 4MB (default: none, or what "
+        "--memory leaves)",
     )
     group.add_argument(
         "--quantile",

@@ -160,7 +160,9 @@ def _cases(asked: TargetSpec, ladder: tuple[int, ...]) -> list[BenchCase]:
     if asked.fidelity is not None:
         return [BenchCase(f"{asked.fidelity} bits", asked)]
     uniform = [
-        BenchCase(f"{bits} bits", TargetSpec(preload=asked.preload, fidelity=bits))
+        BenchCase(
+            f"{bits} bits", TargetSpec(memory=asked.memory, preload=asked.preload, fidelity=bits)
+        )
         for bits in ladder
     ]
     return [BenchCase("planned", asked), *uniform]

@@ -30,7 +30,7 @@ targets:
 
     [targets.voice]
     latency = "150ms"
-    preload = "2MB"
+    memory = "32MB"
     quantile = "99%"
     floor = "90%"
 
@@ -153,7 +153,7 @@ _PROGRAM = Program(
     "sti",
     _parse,
     _execute,
-    out_of_memory="ask for a smaller --preload, or with --json give fewer texts at once",
+    out_of_memory="ask for less --memory or --preload, or with --json give fewer texts at once",
 )
 
 

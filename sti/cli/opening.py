@@ -19,6 +19,7 @@ def target_of(args: argparse.Namespace) -> TargetSpec:
     """The target that ``--target`` names, overridden by the other target options."""
     given = TargetSpec(
         latency=args.latency,
+        memory=args.memory,
         preload=args.preload,
         quantile=args.quantile,
         floor=args.floor,

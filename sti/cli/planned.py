@@ -22,6 +22,7 @@ from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
 from sti.pack.pack_reader import PackReader
 from sti.planning.conditions import Conditions, as_measured
+from sti.planning.memory import MemoryPart
 from sti.planning.plan import Plan, PlanRequest
 from sti.planning.planner import make_plan
 from sti.planning.prediction import predict
@@ -44,6 +45,8 @@ class Made:
     """What it was predicted with."""
     decided: Conditions
     """What it was found with."""
+    memory: tuple[MemoryPart, ...] | None
+    """What an engine takes that runs it, by part; None on another machine."""
 
     @property
     def free(self) -> bool:
@@ -100,8 +103,8 @@ class _Here:
         except InfeasibleError:  # it may speak of other texts
             _searched(asked, wanted, engine.manifest, engine.pack_id, engine.profile)
             raise
-        plan, shown, decided = found
-        return Made(plan, engine.manifest, engine.profile, wanted, shown, decided)
+        plan, shown, decided, memory = found
+        return Made(plan, engine.manifest, engine.profile, wanted, shown, decided, memory)
 
 
 class _Elsewhere:
@@ -113,6 +116,11 @@ class _Elsewhere:
         if args.threads is not None:
             raise InputError("--threads is for this machine; a --device file states its own")
         self._target = target_of(args)
+        if self._target.memory_bytes is not None:
+            raise InputError(
+                "--memory is for this machine, where what opening takes is measured; with --device "
+                "give a --preload"
+            )
         with PackReader.open(args.pack) as reader:
             self._manifest, self._pack_id = reader.manifest, reader.pack_id
         self._asked = Workload(args.batch, workload_tokens(args.tokens, self._manifest))
@@ -155,4 +163,4 @@ def _searched(
             plan = uniform_plan(request, bits=target.fidelity, profile=profile)
             check_in_time(plan, profile, target.fidelity)
     conditions = as_measured(profile, plan.workload, plan.target)
-    return Made(plan, manifest, profile, target, conditions, conditions)
+    return Made(plan, manifest, profile, target, conditions, conditions, None)

@@ -15,7 +15,7 @@ from sti.pack.pack_reader import PackReader
 if TYPE_CHECKING:
     from sti.engine.targets import TargetSpec
 
-_DECIDED = ("latency", "preload", "fidelity", "plan", "target", "config")
+_DECIDED = ("latency", "memory", "preload", "fidelity", "plan", "target", "config")
 """Options that say what to run, which the trace does."""
 
 

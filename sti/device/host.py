@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import mmap
 import os
 import platform
 import sys
@@ -119,6 +120,14 @@ def rss_bytes() -> int | None:
     """Resident memory of this process now, in bytes."""
     size = _table(ROOT / "proc" / "self" / "status").get("VmRSS")
     return _psutil_rss() if size is None else size
+
+
+def anonymous_bytes() -> int | None:
+    """Memory of this process that no file backs, in bytes; None where the system does not say."""
+    words = (_text(ROOT / "proc" / "self" / "statm") or "").split()
+    if len(words) < 3 or not all(word.isdigit() for word in words[:3]):
+        return None
+    return max(0, int(words[1]) - int(words[2])) * mmap.PAGESIZE
 
 
 def peak_rss_bytes() -> int | None:

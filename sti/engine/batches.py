@@ -82,12 +82,12 @@ class Batches:
         """Batches until ``_losses`` is forgotten."""
 
     def run(self, texts: Sequence[Text], mode: Mode) -> Result:
-        """As ``Engine.run``: one batch, or where there is a latency as many as that takes.
+        """As ``Engine.run``: one batch, or as many as a latency or a budget of memory takes.
 
         Raises:
             InputError: there are no texts, or one cannot be used; nothing was run then.
         """
-        if isinstance(texts, Sequence) and len(texts) > 1 and self._timed():
+        if isinstance(texts, Sequence) and len(texts) > 1 and self._limited():
             check_texts(texts, pairs=self._pairs)
             return merge_results(list(self.results(texts, mode)))
         return self._core.run(texts, mode)
@@ -147,6 +147,7 @@ class Batches:
                 self._look_again()
             most_loss = min(grown.most_loss, self._as_good(item.tokens))
             joins = count == 1 or self._fits(count, tokens, most_loss)
+            joins = joins and self._core.plans.has_room([*map(_tokens, grown.items), item.tokens])
         grown.plan_s += perf_counter() - start
         if joins:
             grown.items.append(item)
@@ -174,6 +175,11 @@ class Batches:
             return False
         mean = -(-tokens // count)
         return not self._timed() or self._loss(count, mean) <= most_loss
+
+    def _limited(self) -> bool:
+        """Whether there is a latency or a budget of memory to keep."""
+        with self._core.use():
+            return self._timed() or self._core.plans.target.memory_bytes is not None
 
     def _timed(self) -> bool:
         """Whether there is a latency to keep."""
@@ -218,3 +224,7 @@ class Batches:
             return True
         promised_s = predicted.total_s * speeds.spread(plan.threads.name, target.quantile)
         return target.latency_s is None or promised_s <= target.latency_s
+
+
+def _tokens(item: _Item) -> int:
+    return item.tokens

@@ -14,6 +14,7 @@ from sti.model.workload import Workload
 from sti.planning.choice import Terms
 from sti.planning.conditions import Conditions
 from sti.planning.lane_threads import measured_choices
+from sti.planning.memory import MemoryPart
 from sti.planning.plan import Plan, Target
 
 
@@ -26,6 +27,8 @@ class PlannedPlan(NamedTuple):
     decided: Conditions
     """What it was found with: for one plan for all lengths of text the machine as it was measured,
     and the length that the plan is made for; else the same."""
+    memory: tuple[MemoryPart, ...]
+    """What an engine takes that runs it, by part."""
 
 
 def terms_now(speeds: Speeds, target: Target, workload: Workload, names: Sequence[str]) -> Terms:
@@ -44,5 +47,5 @@ def terms_now(speeds: Speeds, target: Target, workload: Workload, names: Sequenc
 
 def conditions_now(speeds: Speeds, target: Target, workload: Workload) -> Conditions:
     """What runs of a workload are predicted with."""
-    names = [threads.name for threads in measured_choices(speeds.now)]
+    names = [threads.name for threads in measured_choices(speeds.now, target.threads)]
     return Conditions(speeds.now, workload, terms_now(speeds, target, workload, names))

@@ -19,7 +19,7 @@ from typing import Any
 from sti.errors import ConfigError
 
 FILE_NAME = "sti.toml"
-KEYS = ("latency", "preload", "quantile", "floor", "fidelity", "plan")
+KEYS = ("latency", "memory", "preload", "quantile", "floor", "fidelity", "plan")
 
 
 @dataclass(frozen=True, slots=True)

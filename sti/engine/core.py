@@ -19,14 +19,13 @@ from pathlib import Path
 from time import perf_counter
 
 from sti.backend.onnxruntime.compute import OrtBackend
-from sti.backend.onnxruntime.session import shrink_arena
 from sti.calibration.calibrate import best_threads
-from sti.device import host
 from sti.device.lanes import COMPUTE
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
 from sti.engine.inputs import Batch, check_room, check_texts
 from sti.engine.machine import Machine
+from sti.engine.memory_budget import MemoryBudget
 from sti.engine.options import EngineOptions
 from sti.engine.plans_ahead import PlansAhead
 from sti.engine.results import Result, make_result
@@ -79,16 +78,28 @@ class EngineCore:
         backend = OrtBackend(reader, lanes=self.threads)
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
-        self.plans = CurrentPlans(reader, self.machine, self.runner, options)
+        self.memory = MemoryBudget(reader, options.before_bytes, self.machine)
+        """What the engine takes."""
+        self.plans = CurrentPlans(reader, self.machine, self.runner, options, self.memory)
         self._forgotten = weakref.finalize(
             self, _end_forgotten, self.runner, self.plans.ahead, reader.path
         )
         self._forgotten.atexit = False
         try:
-            # First what lets the preload buffer fill while sessions and tokenizer are made.
-            opening = self.aim(target)
-            backend.prepare({step.variant for step in opening.steps})
-            self._tokenizer = pack_tokenizer(reader)
+            if target.memory_bytes is None:
+                # First what lets the preload buffer fill while sessions and tokenizer are made.
+                opening = self.aim(target)
+                backend.prepare({step.variant for step in opening.steps})
+                self._tokenizer = pack_tokenizer(reader)
+                self.memory.measure(held_bytes=self.runner.buffer_bytes)
+            else:
+                # First what the budget has no choice about.
+                backend.prepare(backend.variants)
+                self._tokenizer = pack_tokenizer(reader)
+                self.memory.measure()
+                changing = self.plans.rehearse(target)
+                self.memory.measure(changing=changing)
+                self.aim(target)
             self.plans.make_ahead()
         except BaseException:
             self.close()
@@ -135,10 +146,6 @@ class EngineCore:
                 self._release_after = True
                 return
             self.plans.release()
-            self.runner.release()
-            self.machine.forget_runs()
-            shrink_arena()
-            host.trim_heap()
 
     @contextmanager
     def _working(self) -> Iterator[None]:
@@ -204,6 +211,7 @@ class EngineCore:
                 batch=len(batch.texts), tokens=batch.mean_tokens, running=True
             )
             recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
+            prepared = self.plans.make_room(prepared, batch.lengths)
             plan, jobs = prepared.plan, prepared.jobs
             self._tell_longer(plan, batch)
             # A plan that was given is run as it is, so that it gives its answer again.

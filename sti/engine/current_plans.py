@@ -7,16 +7,23 @@ thread-safe.
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sti.backend.onnxruntime.session import shrink_arena
+from sti.device import host
 from sti.engine.health import Health, HealthLog
 from sti.engine.machine import Machine
+from sti.engine.memory_budget import MemoryBudget, groups_of_texts
 from sti.engine.options import EngineOptions
 from sti.engine.plan_store import PlanStore
 from sti.engine.plans_ahead import PlansAhead
 from sti.engine.prepared import PreparedPlan, StepJobs
 from sti.engine.results import Result
 from sti.engine.targets import TargetSpec
+from sti.errors import InfeasibleError, StiError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Runner
@@ -35,13 +42,19 @@ class CurrentPlans:
         machine: what it runs on.
         runner: has the preload buffer.
         options: how to run.
+        budget: counts the engine's memory.
     """
 
     def __init__(
-        self, reader: PackReader, machine: Machine, runner: Runner, options: EngineOptions
+        self,
+        reader: PackReader,
+        machine: Machine,
+        runner: Runner,
+        options: EngineOptions,
+        budget: MemoryBudget,
     ) -> None:
         self._reader, self._machine, self._runner = reader, machine, runner
-        self._options = options
+        self._options, self._budget = options, budget
         self._held: tuple[PlanStep, ...] | None = None
         """Steps that the preload buffer is for."""
         self._ran: tuple[PlanStep, ...] | None = None
@@ -54,6 +67,8 @@ class CurrentPlans:
         """Makes plans between runs; to be closed."""
         self._told: set[Workload] = set()
         """Workloads whose notice was told."""
+        self._taken = 0
+        """Bytes that the most demanding run took since memory was given back."""
 
     def aim(self, target: TargetSpec) -> Plan:
         """Plan for another target from now on; begins to fill the preload buffer.
@@ -67,11 +82,32 @@ class CurrentPlans:
         self.ahead.stop()
         store = self._store_of(target)
         prepared = store.opening()
-        self._hold(prepared)
+        if store.limits.memory_bytes is not None and self._store is not None:
+            self._trim()  # what runs took before may be more than the budget
         self._store, self._log = store, HealthLog(store.limits)
+        self._hold(prepared)
         self._told.clear()
         self._ran = None
         return prepared.plan
+
+    def rehearse(self, target: TargetSpec) -> bool:
+        """Make the plans of a target once, so that what that takes of memory is taken.
+
+        Returns:
+            Whether plans are going to follow the machine.
+
+        Raises:
+            InfeasibleError: there is no room for it. What else cannot be met is told by ``aim``.
+        """
+        self._budget.check_least(target)
+        changing = False
+        with suppress(StiError):
+            store = self._store_of(target)
+            changing = store.changes
+            store.opening()
+        gc.collect()
+        host.trim_heap()
+        return changing
 
     def make_ahead(self, last: Workload | None = None, due_s: float | None = None) -> None:
         """Make the plans of runs that may be next.
@@ -88,10 +124,12 @@ class CurrentPlans:
             self.ahead.before(due_s, jobs)
 
     def release(self) -> None:
-        """Give back the memory of plans; the preload buffer follows the next run."""
+        """Give back all memory that the next run can make anew; the preload buffer follows it."""
         self.ahead.settle()
         self._current.forget()
-        self._held = self._ran = None
+        self._ran = None
+        self._machine.forget_runs()
+        self._trim()
 
     @property
     def target(self) -> TargetSpec:
@@ -133,6 +171,54 @@ class CurrentPlans:
             return True
         return self._runner.holds(prepared.jobs)
 
+    def make_room(self, prepared: PreparedPlan, lengths: Sequence[int]) -> PreparedPlan:
+        """Let a run of texts with so many tokens keep the budget of memory, if there is one.
+
+        What the preload buffer holds gives way to it; where it takes less than runs before, what
+        those took is given back, so that the buffer can be filled again.
+
+        Returns:
+            The plan to run: the same, or the same on one thread.
+
+        Raises:
+            InfeasibleError: the texts take more than the budget.
+        """
+        limit = prepared.plan.target.memory_bytes
+        if limit is None:
+            return prepared
+        groups = groups_of_texts(lengths)
+        prepared = self._budget.fitting(prepared, groups)
+        needed = self._budget.needed(prepared.plan, groups)
+        wanted = sum(step.preload_bytes for step in prepared.plan.steps)
+        if self._taken + wanted > limit >= needed + wanted:
+            self._trim()
+        self._taken = max(self._taken, needed)
+        if self._runner.hold_at_most(limit - self._taken):
+            self._held = None
+            host.trim_heap()
+        return prepared
+
+    def has_room(self, lengths: Sequence[int]) -> bool:
+        """Whether the budget of memory, if there is one, has room for a batch of texts with so many
+        tokens without giving up what is held; it has for a text alone.
+        """
+        if self.target.memory_bytes is None or len(lengths) < 2:
+            return True
+        mean = -(-sum(lengths) // len(lengths))
+        try:
+            plan = self.plan_for(batch=len(lengths), tokens=mean).plan
+        except InfeasibleError:
+            return False
+        needed = self._budget.needed(plan, groups_of_texts(lengths))
+        return needed + plan.target.preload_bytes <= self.target.memory_bytes
+
+    def _trim(self) -> None:
+        """Give back the memory of runs, and what is held."""
+        self._runner.release()
+        self._held, self._taken = None, 0
+        shrink_arena()
+        host.trim_heap()
+
     def learn(
         self, prepared: PreparedPlan, result: Result, run_s: float, *, held: bool
     ) -> list[str]:
@@ -172,13 +258,22 @@ class CurrentPlans:
     def _hold(self, prepared: PreparedPlan) -> None:
         plan = prepared.plan
         wanted = plan.target.preload_bytes or self._held is not None
+        limit = plan.target.memory_bytes
+        if limit is not None and self._taken + plan.target.preload_bytes > limit:
+            return
         if wanted and (plan.steps != self._held or self._runner.hold_failed):
             self._held = plan.steps
             self._runner.hold(prepared.jobs, plan)
 
     def _store_of(self, target: TargetSpec) -> PlanStore:
         return PlanStore(
-            self._reader, target, self._machine, self._options, self._jobs, self._plan_maker
+            self._reader,
+            target,
+            self._machine,
+            self._options,
+            self._jobs,
+            self._plan_maker,
+            self._budget,
         )
 
     def _plan_maker(self) -> PlanMaker:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from sti.arrays import Float32Array
+from sti.device import host
 from sti.device.profile import DeviceProfile
 from sti.engine.answers import Label, TextSpan, Value
 from sti.engine.batches import Batches
@@ -64,6 +65,7 @@ class Engine:
         target: TargetSpec | str | None = None,
         *,
         latency: str | timedelta | None = None,
+        memory: str | None = None,
         preload: str | None = None,
         quantile: str | None = None,
         floor: str | None = None,
@@ -87,8 +89,8 @@ class Engine:
         Args:
             path: the pack.
             target: what to aim at, or the name of a target in ``config``.
-            latency, preload, quantile, floor, fidelity, plan: as ``TargetSpec`` takes them; they
-                override ``target``.
+            latency, memory, preload, quantile, floor, fidelity, plan: as ``TargetSpec`` takes them;
+                they override ``target``.
             config: the ``sti.toml`` that names targets; None: the one in the working directory,
                 else the user's.
             threads: compute threads; None: chosen for this machine.
@@ -121,6 +123,7 @@ class Engine:
         """
         given = TargetSpec(
             latency=latency,
+            memory=memory,
             preload=preload,
             quantile=quantile,
             floor=floor,
@@ -129,6 +132,7 @@ class Engine:
         )
         aim = resolve(target, given, config=config)
         options = EngineOptions(
+            before_bytes=host.anonymous_bytes(),
             threads=threads,
             verify=verify,
             strict=strict,
@@ -226,6 +230,7 @@ class Engine:
         target: TargetSpec | str | None = None,
         *,
         latency: str | timedelta | None = None,
+        memory: str | None = None,
         preload: str | None = None,
         quantile: str | None = None,
         floor: str | None = None,
@@ -240,6 +245,7 @@ class Engine:
         config = self._core.options.config if isinstance(target, str) else None
         given = TargetSpec(
             latency=latency,
+            memory=memory,
             preload=preload,
             quantile=quantile,
             floor=floor,

@@ -74,7 +74,8 @@ class Feasibility:
 
         def in_time(preload_bytes: int) -> bool:
             speeds, latency_s = self._machine.speeds, self._target.latency_s
-            prices = self._maker.price_once(speeds.now, workload, preload_bytes)
+            target = self._target._replace(preload_bytes=preload_bytes)
+            prices = self._maker.price_once(speeds.now, workload, target)
             names = [threads.name for threads in prices.threads]
             terms = terms_now(speeds, self._target, workload, names)
             return latency_s is None or least_s(prices, terms) <= latency_s
@@ -93,7 +94,7 @@ class Feasibility:
         known = self._known.get(workload)
         if known is not None and known[0] is profile:
             return known[1]
-        prices = self._maker.price_once(profile, workload, target.preload_bytes)
+        prices = self._maker.price_once(profile, workload, target)
         terms = as_measured(profile, workload, target).terms
         found = choose(prices, terms._replace(most_loss=self._most_loss)) is not None
         self._known[workload] = profile, found

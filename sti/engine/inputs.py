@@ -39,6 +39,11 @@ class Batch(NamedTuple):
         return sum(len(item.ids) for item in self.encodings)
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(item.ids) for item in self.encodings]
+
+    @property
     def mean_tokens(self) -> int:
         """Tokens of a text on average, rounded up."""
         return -(-self.tokens // len(self.encodings))

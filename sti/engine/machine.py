@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from sti.backend.interface import Backend
 from sti.calibration.cache import Cache
-from sti.calibration.calibrate import load_or_measure, measure_again
+from sti.calibration.calibrate import MeasureApart, load_or_measure, measure_again
 from sti.device.profile import DeviceProfile
 from sti.engine.options import EngineOptions
 from sti.engine.speeds import Basis, Speeds
@@ -38,6 +38,8 @@ class Machine:
         """Whether it was measured again already."""
         self.learns = options.adapt
         """Whether runs correct the profile."""
+        self.is_measured_apart = False
+        """Whether measuring may not take memory of this process."""
         self._ran: set[Workload] = set()
 
     @property
@@ -55,7 +57,11 @@ class Machine:
         """The speeds; the profile is loaded or measured if need be."""
         if self._speeds is None:
             profile = self._given or load_or_measure(
-                self._reader, self._backend, threads=self.threads, notify=self.notify
+                self._reader,
+                self._backend,
+                threads=self.threads,
+                apart=self._apart(),
+                notify=self.notify,
             )
             self._speeds = self._speeds_of(profile)
         return self._speeds
@@ -75,7 +81,11 @@ class Machine:
         self._doubted = True
         before = self.speeds.profile
         profile = measure_again(
-            self._reader, self._backend, threads=self.threads, notify=self.notify
+            self._reader,
+            self._backend,
+            threads=self.threads,
+            apart=self._apart(),
+            notify=self.notify,
         )
         if profile == before:
             return False
@@ -90,6 +100,13 @@ class Machine:
             yield
         finally:
             self._doubted = before
+
+    def _apart(self) -> MeasureApart | None:
+        if not self.is_measured_apart:
+            return None
+        from sti.calibration.measuring_apart import measure_apart  # most targets limit no memory
+
+        return measure_apart
 
     def _speeds_of(self, profile: DeviceProfile) -> Speeds:
         # A profile that was given may be of another machine, or of other storage.

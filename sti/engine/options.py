@@ -29,6 +29,8 @@ class EngineOptions(NamedTuple):
     notify: Notify = log_notice
     config: str | Path | None = None
     """Where names of targets are looked up."""
+    before_bytes: int | None = None
+    """Anonymous memory of the process before the pack was opened; None: unknown."""
     check: bool = True
     """Compare what is read with its checksum. Benchmarks alone go without, to price it."""
 

@@ -1,8 +1,8 @@
 """Prices of a pack's staircases, and the plans of those that were chosen, kept for the next run.
 
 In: the pack, the machine as it is, a choice. Out: prices, and plans with the jobs of their steps.
-Of targets only the preload matters to prices, so they are kept whatever the target. Thread-safe:
-what is made on two threads at once is the same, and one of the two is kept.
+Of targets only the preload and the threads matter to prices, so they are kept whatever the rest.
+Thread-safe: what is made on two threads at once is the same, and one of the two is kept.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ _MOST_PRICES = 256
 """Workloads whose prices are kept: some 20 KB each."""
 _MOST_STEPS = 64
 """Staircases whose steps are kept: workloads often take the same ones."""
+
+
+def _priced_as(target: Target) -> Target:
+    """What prices depend on of a target."""
+    return Target(preload_bytes=target.preload_bytes, threads=target.threads)
 
 
 def _say_nothing(line: str) -> None:
@@ -73,15 +78,19 @@ class PlanMaker:
         self._reader, self._notify = reader, notify
         self._manifest, self._pack_id, self._jobs = reader.manifest, reader.pack_id, jobs
         self._known_list: PriceList | None = None
-        self._priced: dict[tuple[Workload, int], Priced] = {}
+        self._priced: dict[tuple[Workload, Target], Priced] = {}
         self._steps: dict[tuple[int, int, Sequence[str]], StaircaseSteps] = {}
 
     def forget(self) -> None:
         """Give back the memory of what is kept; it is made anew."""
         self._known_list = None
+        self._jobs.forget()
+        self.forget_prices()
+
+    def forget_prices(self) -> None:
+        """The same of prices and steps alone."""
         self._priced.clear()
         self._steps.clear()
-        self._jobs.forget()
 
     @property
     def _list(self) -> PriceList:
@@ -92,8 +101,8 @@ class PlanMaker:
         return found
 
     def known(self, workload: Workload, target: Target) -> Priced | None:
-        """What was priced last for a workload, with the preload of a target."""
-        return self._priced.get((workload, target.preload_bytes))
+        """What was priced last for a workload, with the preload and threads of a target."""
+        return self._priced.get((workload, _priced_as(target)))
 
     def price(self, workload: Workload, target: Target, slowed: Slowed) -> Priced:
         """Price a workload, and keep it."""
@@ -103,17 +112,17 @@ class PlanMaker:
         self, workloads: Sequence[Workload], target: Target, slowed: Slowed
     ) -> list[Priced]:
         """Price several workloads, and keep them."""
-        each = self._list.price_all(slowed.profile, workloads, target.preload_bytes)
+        each = self._list.price_all(slowed.profile, workloads, target.preload_bytes, target.threads)
         if len(self._priced) + len(each) > _MOST_PRICES:
             self._priced.clear()
         found = [Priced(prices, slowed) for prices in each]
         for workload, priced in zip(workloads, found, strict=True):
-            self._priced[workload, target.preload_bytes] = priced
+            self._priced[workload, _priced_as(target)] = priced
         return found
 
-    def price_once(self, profile: DeviceProfile, workload: Workload, preload_bytes: int) -> Prices:
+    def price_once(self, profile: DeviceProfile, workload: Workload, target: Target) -> Prices:
         """Price a workload for another machine or preload."""
-        return self._list.price(profile, workload, preload_bytes)
+        return self._list.price(profile, workload, target.preload_bytes, target.threads)
 
     def make(self, workload: Workload, priced: Priced, choice: Choice, target: Target) -> Made:
         """The plan of a choice from what was priced for a workload."""

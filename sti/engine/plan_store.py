@@ -11,46 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sti.device.memory_limit import check_memory
 from sti.engine.fixed_plans import ComparableMaker, FixedPlans, PinnedPlan, UniformMaker
 from sti.engine.machine import Machine
+from sti.engine.memory_budget import MemoryBudget
 from sti.engine.options import EngineOptions
+from sti.engine.plan_source import Source
 from sti.engine.prepared import PreparedPlan, StepJobs
 from sti.engine.targets import TargetSpec
 from sti.errors import InfeasibleError, InputError
 from sti.model.workload import TOKEN_BUCKETS, Workload, bucket
 from sti.pack.pack_reader import PackReader
+from sti.planning.lane_threads import measured_choices
+from sti.planning.plan import Target
 
 if TYPE_CHECKING:
     from sti.engine.conditions import PlannedPlan
     from sti.engine.plan_maker import PlanMaker
 
 _OPENING_TOKENS = 32
-
-
-class _Source(Protocol):
-    """Where the plans of a target come from."""
-
-    @property
-    def replans(self) -> int:
-        """How often a workload went over to another plan."""
-
-    @property
-    def changes(self) -> bool:
-        """Whether plans follow the machine."""
-
-    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> PreparedPlan:
-        """The plan for a run of this workload now."""
-
-    def ahead(
-        self, last: Workload | None, usual: Sequence[Workload]
-    ) -> Sequence[Callable[[], object]]:
-        """Jobs that make ready for the next run, on any thread."""
-
-    def forget(self) -> None:
-        """Give back the memory of what can be made anew."""
 
 
 class PlanStore:
@@ -63,6 +44,7 @@ class PlanStore:
         options: whether plans may differ with the length of texts.
         jobs: makes those of plans' steps.
         maker: gives what makes plans that change.
+        budget: counts the engine's memory.
 
     Raises:
         InfeasibleError: the preload buffer is larger than memory allows.
@@ -78,10 +60,11 @@ class PlanStore:
         options: EngineOptions,
         jobs: StepJobs,
         maker: Callable[[], PlanMaker],
+        budget: MemoryBudget,
     ) -> None:
         self.target = target
         """What the caller asked for."""
-        self._reader, self._machine = reader, machine
+        self._reader, self._machine, self._budget = reader, machine, budget
         self.limits = target.limits()
         """What it comes to."""
         _check_preload(self.limits.preload_bytes)
@@ -145,6 +128,7 @@ class PlanStore:
         from sti.planning.conditions import as_measured
 
         plan, limits = self.plan_for(batch=batch, tokens=tokens).plan, self.limits
+        memory = self._budget.parts_of(replace(plan, workload=Workload(batch, tokens)))
         manifest, speeds = self._reader.manifest, self._machine.speeds
         if self.target.plan is None:
             workload = bucket(batch, tokens, most=manifest.dimensions.max_tokens)
@@ -154,8 +138,9 @@ class PlanStore:
         if plan.predicted is None:
             plan = replace(plan, predicted=shown.predict(manifest, plan))
         if self._one is None:
-            return PlannedPlan(plan, shown, shown)
-        return PlannedPlan(plan, shown, as_measured(speeds.profile, self._one.workload, limits))
+            return PlannedPlan(plan, shown, shown, memory)
+        decided = as_measured(speeds.profile, self._one.workload, limits)
+        return PlannedPlan(plan, shown, decided, memory)
 
     def opening(self) -> PreparedPlan:
         """The plan to prepare for before any text is known: one sentence of usual length.
@@ -178,7 +163,8 @@ class PlanStore:
         options: EngineOptions,
         jobs: StepJobs,
         maker: Callable[[], PlanMaker],
-    ) -> _Source:
+    ) -> Source:
+        """What makes the plans of the target; sets ``limits`` to what they are made for."""
         reader, limits = self._reader, self.limits
         if target.plan is not None:
             from sti.engine.pinned_plan import read_plan  # few targets bring a plan
@@ -187,15 +173,58 @@ class PlanStore:
             self.limits = pinned.target
             _check_preload(self.limits.preload_bytes)
             return PinnedPlan(pinned, machine, jobs)
-        if target.fidelity is not None:
-            make = UniformMaker(reader, limits, machine, target.fidelity)
-            return FixedPlans(reader.manifest, machine, jobs, make)
-        if not options.may_differ(reader.manifest.task):
-            self._one = ComparableMaker(reader, limits, machine, options.tokens)
-            return FixedPlans(reader.manifest, machine, jobs, self._one)
-        from sti.engine.elastic_plans import ElasticPlans  # embeddings need no prices
 
-        return ElasticPlans(reader, limits, machine, maker())
+        elastic = target.fidelity is None and options.may_differ(reader.manifest.task)
+
+        def make(limits: Target) -> Source:
+            if target.fidelity is not None:
+                uniform = UniformMaker(reader, limits, machine, target.fidelity)
+                return FixedPlans(reader.manifest, machine, jobs, uniform)
+            if not elastic:
+                self._one = ComparableMaker(reader, limits, machine, options.tokens)
+                return FixedPlans(reader.manifest, machine, jobs, self._one)
+            from sti.engine.elastic_plans import ElasticPlans  # embeddings need no prices
+
+            return ElasticPlans(reader, limits, machine, maker())
+
+        if limits.memory_bytes is None:
+            return make(limits)
+
+        def forget() -> None:
+            jobs.forget()
+            if elastic:
+                maker().forget_prices()
+
+        return self._within_memory(limits, make, forget, options.tokens)
+
+    def _within_memory(
+        self,
+        limits: Target,
+        make: Callable[[Target], Source],
+        forget: Callable[[], None],
+        tokens: int | None,
+    ) -> Source:
+        from sti.engine.memory_plans import BUDGET_TOKENS, MemoryPlans  # many targets have none
+
+        self._budget.check_counted()
+        self._machine.is_measured_apart = True
+        manifest = self._reader.manifest
+        most = manifest.dimensions.max_tokens
+        longest = bucket(1, min(tokens or BUDGET_TOKENS, most), most=most)
+        workloads = [item for item in self._usual if item.within(longest)]
+        plans = MemoryPlans(
+            manifest,
+            self._reader.pack_id,
+            limits,
+            self._budget,
+            measured_choices(self._machine.speeds.profile),
+            make,
+            forget,
+            sorted(workloads, key=lambda item: -item.tokens),
+        )
+        self.limits = plans.target
+        self._usual = [item for item in self._usual if item.within(plans.workload)]
+        return plans
 
 
 def _unusual(tokens: int) -> float:

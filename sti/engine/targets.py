@@ -1,4 +1,4 @@
-"""Targets: a latency, a preload buffer, a quality floor, a fidelity or a plan.
+"""Targets: a latency, memory, a preload buffer, a quality floor, a fidelity or a plan.
 
 In: what people write, in Python or in a configuration (``sti.engine.config``). Out: ``TargetSpec``,
 with units parsed and values checked; ``resolve`` applies the caller's arguments on top of a target.
@@ -33,7 +33,10 @@ class TargetSpec:
     Args:
         latency: what a run may take, text in to answer out: ``"30ms"``, ``"1.5s"`` or a
             ``datetime.timedelta``. None: the best quality the pack has.
-        preload: compressed bytes held between runs: ``"2MB"``, ``"512KB"``. None: none.
+        memory: the most that an engine may add to the memory of its process, everything counted:
+            ``"64MB"``. What runs leave of it holds weights. None: what runs take and ``preload``.
+        preload: compressed bytes held between runs: ``"2MB"``, ``"512KB"``. None: none, or with
+            ``memory`` as much as there is room for.
         quantile: share of the runs that shall keep the latency: ``"99%"``. None: 98 %.
         floor: the least metric to expect, as a share of the full model's: ``"90%"``; a latency that
             takes less is refused. None: one that takes less than 95 % is kept, with a warning.
@@ -46,13 +49,14 @@ class TargetSpec:
 
     Attributes:
         latency_s: seconds, or None.
-        preload_bytes: bytes, or None.
+        memory_bytes, preload_bytes: bytes, or None.
         quantile_share, floor_share: shares of one, or None.
         fidelity: bits, or None.
         plan: a plan or the path of its file, or None.
     """
 
     latency_s: float | None
+    memory_bytes: int | None
     preload_bytes: int | None
     quantile_share: float | None
     floor_share: float | None
@@ -63,6 +67,7 @@ class TargetSpec:
         self,
         *,
         latency: str | timedelta | None = None,
+        memory: str | None = None,
         preload: str | None = None,
         quantile: str | None = None,
         floor: str | None = None,
@@ -71,6 +76,7 @@ class TargetSpec:
     ) -> None:
         others = {
             "latency": latency,
+            "memory": memory,
             "preload": preload,
             "quantile": quantile,
             "floor": floor,
@@ -85,6 +91,7 @@ class TargetSpec:
         _check_fidelity(fidelity)
         values = {
             "latency_s": None if latency is None else _latency_s(latency),
+            "memory_bytes": None if memory is None else parse_size(memory, name="memory"),
             "preload_bytes": None if preload is None else parse_size(preload, name="preload"),
             "quantile_share": None if quantile is None else _quantile(quantile),
             "floor_share": None if floor is None else parse_share(floor, name="floor"),
@@ -118,6 +125,11 @@ class TargetSpec:
         return None if self.latency_s is None else exact_time(self.latency_s)
 
     @property
+    def memory(self) -> str | None:
+        """The memory as text that reads back the same, e.g. ``"64MB"``."""
+        return None if self.memory_bytes is None else exact_size(self.memory_bytes)
+
+    @property
     def preload(self) -> str | None:
         """The preload as text that reads back the same, e.g. ``"2MB"``."""
         return None if self.preload_bytes is None else exact_size(self.preload_bytes)
@@ -140,6 +152,7 @@ class TargetSpec:
             self.quantile_share or DEFAULT_QUANTILE,
             self.floor_share or DEFAULT_FLOOR,
             floor_is_limit=self.floor_share is not None,
+            memory_bytes=self.memory_bytes,
         )
 
     def overridden(self, given: TargetSpec) -> TargetSpec:
@@ -153,6 +166,7 @@ class TargetSpec:
             return given
         return TargetSpec(
             latency=given.latency or self.latency,
+            memory=given.memory or self.memory,
             preload=given.preload or self.preload,
             quantile=given.quantile or self.quantile,
             floor=given.floor or self.floor,
@@ -162,6 +176,7 @@ class TargetSpec:
     def __repr__(self) -> str:
         parts = {
             "latency": self.latency,
+            "memory": self.memory,
             "preload": self.preload,
             "quantile": self.quantile,
             "floor": self.floor,
@@ -219,6 +234,7 @@ def _from_table(config: Config, name: str, table: Mapping[str, Any]) -> TargetSp
     try:
         return TargetSpec(
             latency=latency,
+            memory=table.get("memory"),
             preload=table.get("preload"),
             quantile=table.get("quantile"),
             floor=table.get("floor"),

@@ -58,6 +58,11 @@ class Preload:
         }
         return [job for job in jobs if job.preload_bytes and _key(job) not in self._held]
 
+    def drop(self, most: int) -> None:
+        """Drop what was held last until at most ``most`` bytes are held."""
+        while self._held and self.held_bytes > most:
+            self._held.popitem()
+
     def fill(self, job: StepJob, reader: Reader, slot: ByteArray) -> None:
         """Read the leading bytes of one step, through ``slot``, and hold them."""
         ranges = _leading(job)

@@ -8,16 +8,9 @@ consecutive ones. Knows nothing of what a step is made of, or of reads.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from sti.arrays import ByteArray
 from sti.pipeline.workers import Channel
-
-
-def ring_bytes(sizes: Sequence[int], most: int) -> int:
-    """Bytes of a ring in which any ``most`` neighbouring steps of these sizes have room."""
-    starts = range(max(1, len(sizes) - most + 1))
-    return max(sum(sizes[start : start + most]) for start in starts)
 
 
 class Ring:

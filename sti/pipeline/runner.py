@@ -25,17 +25,18 @@ from sti.pipeline.executor import RunResources, run_sequential
 from sti.pipeline.loading import Loader
 from sti.pipeline.pipelined import run_pipelined
 from sti.pipeline.preload_buffer import Preload
-from sti.pipeline.ring_buffer import ring_bytes
 from sti.pipeline.run_waits import RunWaits
 from sti.pipeline.shared import run_shared
 from sti.pipeline.token_embeddings import Embedder
 from sti.pipeline.trace import Recorder, Trace
 from sti.pipeline.workers import Latch, Worker
 from sti.planning.downgrade import AS_PLANNED, Adapt
+from sti.planning.memory import ring_size
 from sti.planning.plan import Plan
 from sti.planning.step_jobs import StepJob
+from sti.storage.byte_ranges import SECTOR
 from sti.storage.file_reader import FileReader
-from sti.storage.reader import HUGE_PAGE, Reader, aligned_buffer
+from sti.storage.reader import Reader, aligned_buffer
 from sti.text.encoding import Encoding
 
 if TYPE_CHECKING:
@@ -136,6 +137,25 @@ class Runner:
     def holds(self, jobs: Sequence[StepJob]) -> bool:
         """Whether the preload buffer holds what ``jobs`` want held."""
         return all(self._preload.holds_leading(job) for job in jobs)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the ring and of the preload buffer."""
+        return self._ring.nbytes + self._preload.held_bytes
+
+    def hold_at_most(self, size: int) -> bool:
+        """Give back what the preload buffer holds beyond ``size`` bytes; whether there was any.
+
+        No run may be at work.
+        """
+        if self._filled.is_open and self._preload.held_bytes <= size:
+            return False
+        self._filled.wait()
+        if self._preload.held_bytes <= size:
+            return False
+        self._preload.drop(size)
+        self._unwanted = True
+        return True
 
     def wait_held(self, timeout_s: float | None) -> bool:
         """Wait until the last ``hold`` is through; False if it fails, takes longer than asked, or
@@ -243,12 +263,10 @@ class Runner:
         return Watch(known, adapt.deadline, floor=adapt.floor)
 
     def _make_room(self, jobs: Sequence[StepJob], plan: Plan) -> None:
-        """Grow the ring to the plan's steps. No lane may be at work.
-
-        It is no smaller than a huge page: reads into one are faster.
-        """
-        size = max(HUGE_PAGE, ring_bytes([job.slot_bytes for job in jobs], plan.read_ahead + 1))
-        if self._ring.size < size:
+        """Grow the ring to the plan's steps; within a budget, shrink it. No lane may be at work."""
+        size = ring_size(plan, [job.slot_bytes for job in jobs])
+        limited = plan.target.memory_bytes is not None
+        if self._ring.size < size or (limited and self._ring.size - size >= SECTOR):
             self._filled.wait()
             self._ring = aligned_buffer(size)
 

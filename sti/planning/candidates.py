@@ -53,7 +53,7 @@ class Candidates:
     @cached_property
     def choices(self) -> Sequence[LaneThreads]:
         """The threads that the machine may use for this pack."""
-        return measured_choices(self.profile)
+        return measured_choices(self.profile, self.request.target.threads)
 
     @cached_property
     def variants(self) -> Sequence[str]:

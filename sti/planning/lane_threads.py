@@ -6,6 +6,7 @@ In: compute threads, cores, slice groups of a block, tokens, a device profile. O
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from sti.device.lanes import PIPELINED, SEQUENTIAL, LaneThreads, shared
@@ -67,10 +68,17 @@ def lane_choices(compute: int, cores: int) -> tuple[LaneThreads, ...]:
     return (SEQUENTIAL, *pipelined, shared(compute))
 
 
-def measured_choices(profile: DeviceProfile) -> tuple[LaneThreads, ...]:
-    """Those of ``lane_choices`` that the machine of a profile was measured with."""
+def measured_choices(
+    profile: DeviceProfile, allowed: Collection[str] = ()
+) -> tuple[LaneThreads, ...]:
+    """Those of ``lane_choices`` that the machine of a profile was measured with.
+
+    Args:
+        allowed: names of those that may be used (``Target.threads``); empty: all.
+    """
     choices = (SEQUENTIAL, PIPELINED, shared(profile.threads))
-    return tuple(threads for threads in choices if threads.name in profile.runs)
+    known = [threads for threads in choices if threads.name in profile.runs]
+    return tuple(threads for threads in known if not allowed or threads.name in allowed)
 
 
 def usual_threads(

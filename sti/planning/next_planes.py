@@ -183,7 +183,7 @@ class _Trial:
         """Why a plan with these steps was not taken, and by how much it would be late."""
         latency_s = self._decided.terms.latency_s
         if latency_s is not None:
-            kinds = measured_choices(self._decided.profile)
+            kinds = measured_choices(self._decided.profile, self._plan.target.threads)
             plan = replace(self._plan, steps=steps)
             runs = (self._decided.run(self.manifest, plan, threads) for threads in kinds)
             late_s = min(map(self._decided.promised_s, runs)) - latency_s

@@ -48,6 +48,10 @@ class Target(NamedTuple):
     """The least metric to expect, as a share of the full model's."""
     floor_is_limit: bool = False
     """Whether a plan below the floor is refused; else it is told."""
+    memory_bytes: int | None = None
+    """The most that an engine may add to the memory of its process; None: as much as it takes."""
+    threads: tuple[str, ...] = ()
+    """Names of the ``LaneThreads`` that memory has room for; empty: all."""
 
 
 class PlanRequest(NamedTuple):
@@ -217,6 +221,8 @@ class Plan:
                 target.number("quantile", least=0.01, most=0.9999),
                 target.number("floor", least=0.0, most=1.0),
                 target.flag("floor_is_limit"),
+                target.integer("memory_bytes") if target.has("memory_bytes") else None,
+                target.texts("threads") if target.has("threads") else (),
             ),
             depth=fields.integer("depth", least=1),
             width=fields.integer("width", least=1),

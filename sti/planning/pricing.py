@@ -10,7 +10,7 @@ together, position by position. Knows nothing of targets. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,37 +75,50 @@ class PriceList:
             rows.append(ways[way])
         self._row = np.array(rows)[staircases.submodel]
 
-    def price(self, profile: DeviceProfile, workload: Workload, preload_bytes: int) -> Prices:
+    def price(
+        self,
+        profile: DeviceProfile,
+        workload: Workload,
+        preload_bytes: int,
+        threads: Collection[str] = (),
+    ) -> Prices:
         """Price all staircases.
+
+        Args:
+            threads: as ``Target.threads``.
 
         Raises:
             ProfileError: the profile lacks a graph or a fidelity of the pack.
         """
-        return self.price_all(profile, [workload], preload_bytes)[0]
+        return self.price_all(profile, [workload], preload_bytes, threads)[0]
 
     def price_all(
-        self, profile: DeviceProfile, workloads: Sequence[Workload], preload_bytes: int
+        self,
+        profile: DeviceProfile,
+        workloads: Sequence[Workload],
+        preload_bytes: int,
+        threads: Collection[str] = (),
     ) -> list[Prices]:
         """Price all staircases for each workload, in less time than one after the other.
 
         Raises:
             ProfileError: as ``price``.
         """
-        loads, kinds = self._loads, measured_choices(profile)
+        loads, kinds = self._loads, measured_choices(profile, threads)
         narrow = NARROW in variants_of(self._manifest, profile)
         read_bytes, requests = loads.left(preload_bytes)
         storage, decode = profile.storage, profile.decode
         alone_s = requests * storage.request_s + read_bytes * (1.0 / storage.bytes_per_s)
         taken = (read_bytes > 0.0).astype(np.float64) if preload_bytes else None
         total_s = np.empty((len(workloads), len(kinds), len(loads.read_bytes)))
-        for row, threads in enumerate(kinds):
-            each = [self._costs(profile, workload, threads) for workload in workloads]
+        for row, kind in enumerate(kinds):
+            each = [self._costs(profile, workload, kind) for workload in workloads]
             costs, which = [found for found, _ in each], each[0][1]
             if not row:  # after the costs, which say what a profile lacks
                 steps = [decode.weight_s[bits] for bits in self._manifest.ladder]
                 plane_s = np.array([decode.shard_s, steps[0], *np.diff(steps)])
                 decoded_s = (plane_s @ loads.work.reshape(len(plane_s), -1)).reshape(alone_s.shape)
-            contention = profile.run(threads).contention
+            contention = profile.run(kind).contention
             compute_s, shares = self._compute(costs, which, narrow=narrow)
             own_s = contention[DECODE] * decoded_s
             if shares is not None:
@@ -122,7 +135,7 @@ class PriceList:
                 loads=loads,
                 taken=taken,
             )
-            total_s[:, row] = work.total_s(threads, self._slots)
+            total_s[:, row] = work.total_s(kind, self._slots)
         found = self.staircases
         return [
             Prices(

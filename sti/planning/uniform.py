@@ -63,7 +63,7 @@ def uniform_plan(
     from sti.planning.variants import variants_of
 
     placed = place(groups, counts, target.preload_bytes, variants or variants_of(manifest, profile))
-    choices = measured_choices(profile) if threads is None else (threads,)
+    choices = measured_choices(profile, target.threads) if threads is None else (threads,)
 
     def promised(plan: Plan) -> float:
         assert plan.predicted is not None

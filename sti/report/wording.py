@@ -57,7 +57,9 @@ def describe_plan(plan: Plan, *, of: Workload | None = None) -> str:
     asked = []
     if plan.target.latency_s is not None:
         asked.append(f"latency {format_time(plan.target.latency_s)}")
-    if plan.target.preload_bytes:
+    if plan.target.memory_bytes is not None:
+        asked.append(f"memory {format_size(plan.target.memory_bytes)}")
+    elif plan.target.preload_bytes:
         asked.append(f"preload {format_size(plan.target.preload_bytes)}")
     if asked:
         parts.append("asked for " + ", ".join(asked))

@@ -13,12 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.storage.byte_ranges import SECTOR, ByteRange
-
-HUGE_PAGE = 2 << 20
-"""Bytes. Direct reads into so much contiguous memory are up to twice as fast as into small pages:
-the system hands the device one address instead of hundreds.
-"""
+from sti.storage.byte_ranges import HUGE_PAGE, SECTOR, ByteRange
 
 
 def aligned_buffer(size: int) -> NDArray[np.uint8]:

@@ -9,11 +9,10 @@ import pytest
 
 from sti.backend.working_buffer import (
     WorkingBuffer,
-    buffer_bytes,
     clear_slice,
     copy_slice,
-    largest_group_bytes,
 )
+from sti.model.decoded_size import decoded_bytes, largest_group_bytes
 from sti.model.manifest import BlockKind, Operand
 from sti.pack.pack_reader import PackReader
 from tests.support.packs import tiny_pack
@@ -37,14 +36,14 @@ def dtype(request: pytest.FixtureRequest) -> np.dtype[Any]:
 
 
 def filled(dtype: np.dtype[Any], first: int) -> WorkingBuffer:
-    made = WorkingBuffer(buffer_bytes(FIRST, 3))
+    made = WorkingBuffer(decoded_bytes(FIRST, 3))
     for room in made.operands(FIRST, 3, dtype):
         room.matrix[:] = np.arange(room.matrix.size).reshape(room.matrix.shape) % 100 + first
     return made
 
 
 def test_operands_are_matrices_of_the_slices_in_use(dtype: np.dtype[Any]) -> None:
-    buffer = WorkingBuffer(buffer_bytes(FIRST, 3))
+    buffer = WorkingBuffer(decoded_bytes(FIRST, 3))
     for used in (1, 2, 3):
         a, b = buffer.operands(FIRST, used, dtype)
         assert (a.matrix.shape, a.slices, a.parts, a.columns) == ((4, 2 * used), used, 1, True)
@@ -56,14 +55,14 @@ def test_operands_are_matrices_of_the_slices_in_use(dtype: np.dtype[Any]) -> Non
 
 
 def test_operands_are_the_same_every_time(dtype: np.dtype[Any]) -> None:
-    buffer = WorkingBuffer(buffer_bytes(FIRST, 3))
+    buffer = WorkingBuffer(decoded_bytes(FIRST, 3))
     found = buffer.operands(FIRST, 2, dtype)
     buffer.operands(FIRST, 3, dtype)
     assert buffer.operands(FIRST, 2, dtype) is found
 
 
 def test_kinds_share_the_memory(dtype: np.dtype[Any]) -> None:
-    buffer = WorkingBuffer(max(buffer_bytes(FIRST, 3), buffer_bytes(SECOND, 2)))
+    buffer = WorkingBuffer(max(decoded_bytes(FIRST, 3), decoded_bytes(SECOND, 2)))
     a, _ = buffer.operands(FIRST, 3, dtype)
     (w,) = buffer.operands(SECOND, 2, dtype)
     w.matrix[:] = 7
@@ -72,7 +71,7 @@ def test_kinds_share_the_memory(dtype: np.dtype[Any]) -> None:
 
 def test_one_slice_is_copied_and_no_other(dtype: np.dtype[Any]) -> None:
     source = filled(dtype, 1).operands(FIRST, 3, dtype)
-    target = WorkingBuffer(buffer_bytes(FIRST, 3)).operands(FIRST, 3, dtype)
+    target = WorkingBuffer(decoded_bytes(FIRST, 3)).operands(FIRST, 3, dtype)
     copy_slice(target, source, 1)
     for mine, theirs in zip(target, source, strict=True):
         np.testing.assert_array_equal(mine.of(1), theirs.of(1))
@@ -81,7 +80,7 @@ def test_one_slice_is_copied_and_no_other(dtype: np.dtype[Any]) -> None:
 
 def test_a_slice_is_copied_to_where_fewer_are_in_use(dtype: np.dtype[Any]) -> None:
     source = filled(dtype, 1).operands(FIRST, 3, dtype)
-    target = WorkingBuffer(buffer_bytes(FIRST, 3)).operands(FIRST, 2, dtype)
+    target = WorkingBuffer(decoded_bytes(FIRST, 3)).operands(FIRST, 2, dtype)
     copy_slice(target, source, 1)
     for mine, theirs in zip(target, source, strict=True):
         np.testing.assert_array_equal(mine.of(1), theirs.of(1))

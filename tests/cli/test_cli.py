@@ -140,6 +140,7 @@ def test_a_target_of_the_configuration_is_used_and_overridden(
     Path("sti.toml").write_text('[targets.voice]\nlatency="5s"\npreload="1KB"\n', encoding="utf-8")
     named = cli("run", tiny_pack, "the dog", "--target", "voice", "--json").json["plan"]["target"]
     defaults = {"quantile": 0.98, "floor": 0.95, "floor_is_limit": False}
+    defaults |= {"memory_bytes": None, "threads": []}
     assert named == {"latency_s": 5.0, "preload_bytes": 1000, **defaults}
     options = ("--target", "voice", "--preload", "2KB")
     changed = cli("run", tiny_pack, "the dog", *options, "--json").json["plan"]["target"]
@@ -333,7 +334,7 @@ def test_without_memory_it_says_what_would_take_less(
     answer = cli("run", tiny_pack, "a", "--fidelity", 4)
     assert (answer.code, answer.out) == (1, "")
     assert "fewer texts at once" in answer.err
-    assert "smaller --preload" in answer.err
+    assert "less --memory or --preload" in answer.err
 
 
 def test_ctrl_c_ends_in_one_line(tiny_pack: Path) -> None:

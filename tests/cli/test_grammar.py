@@ -73,7 +73,7 @@ def test_without_memory_there_is_a_document_as_well(
     monkeypatch.setattr("sti.engine.engine.Engine.stream", fails)
     answer = cli("run", tiny_pack, "a", "--fidelity", 4, "--json")
     assert (answer.error["kind"], answer.code) == ("MemoryError", 1)
-    assert "smaller --preload" in answer.error["message"]
+    assert "less --memory or --preload" in answer.error["message"]
 
 
 def test_ctrl_c_prints_a_document_in_a_process_of_its_own(tiny_pack: Path) -> None:

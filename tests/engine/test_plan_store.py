@@ -15,6 +15,7 @@ from sti.device import host
 from sti.device.lanes import PIPELINED, LaneThreads, shared
 from sti.device.profile import DeviceProfile
 from sti.engine.machine import Machine
+from sti.engine.memory_budget import MemoryBudget
 from sti.engine.options import EngineOptions
 from sti.engine.plan_maker import PlanMaker
 from sti.engine.plan_store import PlanStore
@@ -42,7 +43,9 @@ def store(
         options = EngineOptions(profile=profile)
         backend = OrtBackend(reader, lanes=threads, threads=1, saturates=saturates)
         known = Machine(reader, backend, options, threads=threads)
-        yield PlanStore(reader, target, known, options, StepJobs(reader), no_maker), reader
+        budget = MemoryBudget(reader, None, known)
+        made = PlanStore(reader, target, known, options, StepJobs(reader), no_maker, budget)
+        yield made, reader
 
 
 def no_maker() -> PlanMaker:

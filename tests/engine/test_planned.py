@@ -51,7 +51,7 @@ def test_another_target_is_planned_for_as_by_an_engine_that_has_it(
 @pytest.mark.parametrize("tokens", [5, 40])
 def test_a_plan_follows_from_its_conditions(target: TargetSpec, tokens: int) -> None:
     with open_engine(target) as engine:
-        plan, shown, decided = engine.planned(tokens=tokens, batch=2)
+        plan, shown, decided, _ = engine.planned(tokens=tokens, batch=2)
         assert (plan.steps, plan.threads) == (
             engine.plan_for(tokens=tokens, batch=2).steps,
             engine.plan_for(tokens=tokens, batch=2).threads,
@@ -68,7 +68,7 @@ def test_a_plan_follows_from_its_conditions(target: TargetSpec, tokens: int) -> 
 
 def test_one_plan_for_all_lengths_is_decided_for_one() -> None:
     with open_engine(TargetSpec(latency="4ms"), tiny_pack("embedding")) as engine:
-        plan, shown, decided = engine.planned(tokens=8)
+        plan, shown, decided, _ = engine.planned(tokens=8)
         most = engine.max_tokens
     assert (shown.workload, decided.workload) == (Workload(1, 8), Workload(1, most))
     assert plan.predicted is not None
@@ -79,7 +79,7 @@ def test_what_runs_showed_is_part_of_the_conditions(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sti.engine.speeds.Speeds.extra", lambda *_: Extra(0.5))
     monkeypatch.setattr("sti.engine.speeds.Speeds.spread", lambda *_: 2.0)
     with open_engine(TargetSpec()) as engine:
-        plan, shown, _ = engine.planned(tokens=8)
+        plan, shown, _, _ = engine.planned(tokens=8)
     run = shown.run(engine.manifest, plan)
     assert shown.typical_s(run) == pytest.approx(run.total_s + 0.5)
     assert shown.promised_s(run) == pytest.approx(2.0 * (run.total_s + 0.5))
@@ -92,7 +92,7 @@ def test_a_pinned_plan_is_predicted_for_its_own_workload(tmp_path: Path) -> None
         given = engine.plan_for(tokens=16)
     bare = Plan.from_json({**given.to_json(), "predicted": None}, where="test")
     with open_engine(TargetSpec(plan=bare)) as engine:
-        plan, shown, _ = engine.planned(tokens=40, batch=4)
+        plan, shown, _, _ = engine.planned(tokens=40, batch=4)
     assert plan.steps == given.steps
     assert shown.workload == plan.workload == given.workload
     assert plan.predicted is not None

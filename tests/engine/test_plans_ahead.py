@@ -13,6 +13,7 @@ import sti
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.device.lanes import LANES
 from sti.engine.machine import Machine
+from sti.engine.memory_budget import MemoryBudget
 from sti.engine.options import EngineOptions
 from sti.engine.plan_maker import PlanMaker
 from sti.engine.plan_store import PlanStore
@@ -42,9 +43,9 @@ def store(
         def maker() -> PlanMaker:
             return PlanMaker(reader, jobs, print)
 
-        found = PlanStore(
-            reader, sti.TargetSpec(latency=latency, preload=preload), machine, options, jobs, maker
-        )
+        target = sti.TargetSpec(latency=latency, preload=preload)
+        budget = MemoryBudget(reader, None, machine)
+        found = PlanStore(reader, target, machine, options, jobs, maker, budget)
         found.opening()
         yield found, machine
 

@@ -200,7 +200,7 @@ def test_a_configuration_without_a_target_name_says_which_there_are(config: Path
         ("[target.voice]\nlatency='1s'", "unknown table or key 'target'"),
         ("targets = 3", "targets must hold tables"),
         ("[targets]\nvoice = 3", "targets.voice must be a table"),
-        ("[targets.voice]\nlatencey = '1s'", "unknown key 'latencey'; allowed: latency, preload"),
+        ("[targets.voice]\nlatencey = '1s'", "'latencey'; allowed: latency, memory, preload"),
         ("[targets.voice]\nlatency = 150", 'no unit; write "150ms" or "150s"'),
         ("[targets.voice]\nlatency = true", "latency must be a time"),
         ("[targets.voice]\npreload = 4000000", 'no unit; write "4000000B" or "4MB"'),

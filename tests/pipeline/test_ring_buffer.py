@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sti.pipeline.ring_buffer import Ring, ring_bytes
+from sti.pipeline.ring_buffer import Ring
 from sti.pipeline.workers import Channel
+from sti.planning.memory import ring_bytes
 
 sizes = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 

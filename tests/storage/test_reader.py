@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sti.storage.byte_ranges import SECTOR
-from sti.storage.reader import HUGE_PAGE, aligned_buffer
+from sti.storage.byte_ranges import HUGE_PAGE, SECTOR
+from sti.storage.reader import aligned_buffer
 
 SMAPS = Path("/proc/self/smaps")
 

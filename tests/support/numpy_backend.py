@@ -16,11 +16,12 @@ from sti.arrays import Float32Array, Int64Array
 from sti.backend.interface import ResidentTensors
 from sti.backend.partial_sums import PartialSums
 from sti.backend.resident_inputs import connect_residents, group_residents
-from sti.backend.working_buffer import WorkingBuffer, largest_group_bytes
+from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import NumpyDecoder
 from sti.codec.pieces import GroupDecoder
 from sti.errors import BackendError
+from sti.model.decoded_size import largest_group_bytes
 from sti.model.manifest import SliceGroup
 from sti.planning.lane_threads import WHOLE, Share
 from sti.planning.plan import EXACT, NARROW

@@ -20,8 +20,9 @@ from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.graph_sessions import GraphSessions
 from sti.backend.onnxruntime.session import Graph, ort_value
 from sti.backend.resident_inputs import connect_residents, group_residents
-from sti.backend.working_buffer import WorkingBuffer, largest_group_bytes
+from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.weights import DTYPES
+from sti.model.decoded_size import largest_group_bytes
 from sti.model.manifest import SliceGroup
 
 KEPT_BINDINGS = 256

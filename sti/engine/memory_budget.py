@@ -1,0 +1,148 @@
+"""What an engine takes of memory, and what its budget leaves room for.
+
+In: a pack, what opening took, plans and how their texts are grouped. Out: parts of memory, plans
+that fit, or why none does. Opening is measured, as it depends on the process; what runs take is
+computed (``sti.planning.memory``). Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sti.device import host
+from sti.device.lanes import SEQUENTIAL
+from sti.engine.machine import Machine
+from sti.engine.prepared import PreparedPlan
+from sti.engine.targets import TargetSpec
+from sti.errors import InfeasibleError, InputError
+from sti.model.manifest import Manifest
+from sti.model.workload import TOKEN_BUCKETS, Workload
+from sti.pack.pack_reader import PackReader
+from sti.planning.memory import MemoryPart, held_part, run_memory, total_size
+from sti.planning.plan import Plan, PlanRequest
+from sti.planning.uniform import uniform_plan
+from sti.text.batching import group_by_length
+from sti.units import format_size, rounded_up
+
+_LEAST_OPENED, _MOST_OPENED = 2_000_000, 16_000_000
+"""Bytes that opening takes at least and at most beyond the residents: what is measured may hold
+what other threads of the process took or gave back meanwhile."""
+PLANNING = 800_000
+"""Bytes of plans and prices that are made after opening where plans follow the machine."""
+
+
+class MemoryBudget:
+    """The memory of one engine.
+
+    Args:
+        reader: the open pack.
+        before_bytes: anonymous memory of the process before the pack was opened; None: unknown.
+        machine: predicts plans that are changed to fit.
+    """
+
+    def __init__(self, reader: PackReader, before_bytes: int | None, machine: Machine) -> None:
+        self._manifest: Manifest = reader.manifest
+        self._resident_bytes = reader.manifest.resident.length
+        self._before_bytes, self._machine = before_bytes, machine
+        self.opened_bytes = _LEAST_OPENED + self._resident_bytes
+        """What opening took."""
+
+    def measure(self, *, held_bytes: int = 0, changing: bool = False) -> None:
+        """Take note of what opening took, now that it is through.
+
+        Args:
+            held_bytes: what the process took meanwhile that is counted elsewhere.
+            changing: plans follow the machine, which is to take memory yet.
+        """
+        now = host.anonymous_bytes()
+        if now is None or self._before_bytes is None:
+            return
+        residents = self._resident_bytes
+        least, most = _LEAST_OPENED + residents, _MOST_OPENED + residents
+        opened = min(max(now - self._before_bytes - held_bytes, least), most)
+        self.opened_bytes = opened + (PLANNING if changing else 0)
+
+    def check_counted(self) -> None:
+        """Refuse to keep a budget where memory cannot be counted.
+
+        Raises:
+            InputError: the system does not say what the process takes.
+        """
+        if self._before_bytes is None:
+            raise InputError(
+                "memory (--memory) needs a system that says what a process takes, in "
+                "/proc/self/statm as Linux and Android do; give a preload instead"
+            )
+
+    def check_least(self, target: TargetSpec) -> None:
+        """Refuse a budget that has no room for the shortest text, before anything is planned.
+
+        Raises:
+            InfeasibleError: it has none.
+        """
+        limits, ladder = target.limits(), self._manifest.ladder
+        limit = limits.memory_bytes
+        if limit is None:
+            return
+        bits = target.fidelity or ladder[-1 if limits.latency_s is None else 0]
+        shortest = Workload(1, min(TOKEN_BUCKETS[0], self._manifest.dimensions.max_tokens))
+        request = PlanRequest(self._manifest, "", shortest, limits)
+        if bits in ladder:  # else told where plans are made
+            plan = uniform_plan(request, bits=bits, threads=SEQUENTIAL)
+            needed = self.needed(plan, (shortest,)) + limits.preload_bytes
+            if needed > limit:
+                raise over_budget(limit, needed, (shortest,))
+
+    def parts(self, plan: Plan, groups: Sequence[Workload]) -> tuple[MemoryPart, ...]:
+        """What a run of such groups of texts takes, without what is held between runs."""
+        return run_memory(self._manifest, plan, groups, opened_bytes=self.opened_bytes)
+
+    def parts_of(self, plan: Plan) -> tuple[MemoryPart, ...]:
+        """What a run of the plan's workload takes, and what is held."""
+        held = sum(step.preload_bytes for step in plan.steps)
+        return (*self.parts(plan, (plan.workload,)), held_part(held))
+
+    def needed(self, plan: Plan, groups: Sequence[Workload]) -> int:
+        """Bytes of ``parts``."""
+        return total_size(self.parts(plan, groups))
+
+    def fitting(self, prepared: PreparedPlan, groups: Sequence[Workload]) -> PreparedPlan:
+        """The plan, or where it takes too much the same on one thread.
+
+        Raises:
+            InfeasibleError: that takes too much, too.
+        """
+        plan, limit = prepared.plan, prepared.plan.target.memory_bytes
+        if limit is None or self.needed(plan, groups) <= limit:
+            return prepared
+        alone = replace(plan, threads=SEQUENTIAL, predicted=None)
+        needed = self.needed(alone, groups)
+        if needed > limit:
+            raise over_budget(limit, needed, groups)
+        if self._machine.known is not None:
+            from sti.planning.prediction import predict  # rarely needed
+
+            profile = self._machine.speeds.now
+            alone = replace(alone, predicted=predict(self._manifest, profile, alone))
+        return prepared._replace(plan=alone, basis=None)
+
+
+def groups_of_texts(lengths: Sequence[int]) -> list[Workload]:
+    """The sentences that are computed together of texts with so many tokens each."""
+    return [Workload(len(item.members), item.tokens) for item in group_by_length(lengths)]
+
+
+def over_budget(limit: int, needed: int, groups: Sequence[Workload]) -> InfeasibleError:
+    """That texts take more than the budget of memory, and what would do."""
+    most = max(groups, key=lambda item: item.batch * item.tokens)
+    count = sum(item.batch for item in groups)
+    words = most.words if len(groups) == 1 else f"{count} texts of up to {most.tokens} tokens"
+    remedy = "give fewer at a time" if count > 1 else "give shorter texts"
+    return InfeasibleError(
+        f"a memory of {format_size(limit)} is not enough for {words}: the least is "
+        f"{format_size(needed)}; raise it to {format_size(round(rounded_up(needed)))}, or {remedy}",
+        limit="memory",
+        asked=limit,
+        needed=needed,
+    )

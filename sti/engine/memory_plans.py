@@ -1,0 +1,200 @@
+"""Plans within a budget of memory: what is left for held weights, and who computes.
+
+In: a target with ``memory_bytes``, what makes the plans of a target. Out: plans as that makes them,
+for a target with a preload and threads that memory has room for. Each kind of threads takes another
+part of the memory, so each is tried with what it leaves; the best plan wins, for texts of the
+length that the budget is divided for. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sti.device import host
+from sti.device.lanes import LaneThreads
+from sti.device.memory_limit import MEMORY_SHARE
+from sti.engine.memory_budget import MemoryBudget, over_budget
+from sti.engine.plan_source import Source
+from sti.engine.prepared import PreparedPlan
+from sti.errors import InfeasibleError
+from sti.model.manifest import Manifest
+from sti.model.workload import Workload
+from sti.planning.plan import Plan, PlanRequest, Target
+from sti.planning.uniform import uniform_plan
+
+BUDGET_TOKENS = 128
+"""Tokens of the longest text for which weights are held, unless the caller says: for longer ones
+some are given up."""
+_WORTH = 1 << 16
+"""Bytes of more preload that are worth another plan."""
+
+
+class _Offer(NamedTuple):
+    """What one kind of threads could do."""
+
+    target: Target
+    plan: Plan
+
+
+class MemoryPlans:
+    """The plans of a target that limits memory.
+
+    Args:
+        manifest, pack_id: of the pack.
+        target: with ``memory_bytes``; a ``preload_bytes`` above 0 is what is held, instead of all
+            that there is room for.
+        budget: of the engine.
+        kinds: of threads that may be used, on this machine.
+        make: gives the source of plans for a target.
+        forget: gives back the memory of plans that were made to compare.
+        workloads: those that the budget may be divided for, the most demanding first.
+
+    Raises:
+        InfeasibleError: the least that runs take is more than the budget, or the latency cannot be
+            met within it.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        pack_id: str,
+        target: Target,
+        budget: MemoryBudget,
+        kinds: Sequence[LaneThreads],
+        make: Callable[[Target], Source],
+        forget: Callable[[], None],
+        workloads: Sequence[Workload],
+    ) -> None:
+        assert target.memory_bytes is not None, "there is no budget to keep"
+        self._manifest, self._pack_id, self._budget = manifest, pack_id, budget
+        self._kinds, self._make, self._limit = kinds, make, target.memory_bytes
+        self._whole = sum(group.length for group in manifest.groups)
+        self.target, self.workload = self._divided(target, workloads)
+        """With the preload and the threads; and for which workload."""
+        forget()
+        self._source = make(self.target)
+
+    @property
+    def replans(self) -> int:
+        """As of the source."""
+        return self._source.replans
+
+    @property
+    def changes(self) -> bool:
+        """As of the source."""
+        return self._source.changes
+
+    def ahead(
+        self, last: Workload | None, usual: Sequence[Workload]
+    ) -> Sequence[Callable[[], object]]:
+        """As of the source."""
+        return self._source.ahead(last, usual)
+
+    def forget(self) -> None:
+        """As of the source."""
+        self._source.forget()
+
+    def prepare(self, workload: Workload, asked: Workload, *, running: bool) -> PreparedPlan:
+        """The plan for a run now, on one thread where more would take too much.
+
+        Raises:
+            InfeasibleError: as the source; or the text is too long for the budget.
+        """
+        found = self._source.prepare(workload, asked, running=running)
+        return found if running else self._budget.fitting(found, (workload,))
+
+    def _divided(self, target: Target, workloads: Sequence[Workload]) -> tuple[Target, Workload]:
+        """The target for the most demanding workload that there is room for."""
+        refusal: InfeasibleError | None = None
+        for workload in workloads:
+            offers, refusals = self._offers(target, workload)
+            if offers:
+                return self._best(offers, workload), workload
+            refusal = min(refusals, key=_severity)
+        assert refusal is not None, "there is a workload"
+        raise refusal
+
+    def _offers(
+        self, target: Target, workload: Workload
+    ) -> tuple[list[_Offer], list[InfeasibleError]]:
+        offers, refusals = [], []
+        for kind in self._kinds:
+            try:
+                offers.append(self._offer(target._replace(threads=(kind.name,)), kind, workload))
+            except InfeasibleError as error:
+                refusals.append(error)
+        return offers, refusals
+
+    def _offer(self, target: Target, kind: LaneThreads, workload: Workload) -> _Offer:
+        """The plan under one kind of threads, with what it leaves held.
+
+        Raises:
+            InfeasibleError: there is no room for it, or it is late.
+        """
+        given = target.preload_bytes
+        least = self._needed(self._leanest(target, kind, workload), workload) + given
+        if least > self._limit:  # before anything is planned, which takes memory itself
+            raise over_budget(self._limit, least, (workload,))
+        if given:
+            return self._planned(target, workload)
+        room = self._room(self._widest(target, kind, workload), workload)
+        found = self._planned(target._replace(preload_bytes=max(0, room)), workload)
+        more = self._room(found.plan, workload)
+        if more - found.target.preload_bytes < _WORTH:
+            return found
+        try:
+            return self._planned(target._replace(preload_bytes=more), workload)
+        except InfeasibleError:  # with more held it reads more
+            return found
+
+    def _planned(self, target: Target, workload: Workload) -> _Offer:
+        plan = self._make(target).prepare(workload, workload, running=False).plan
+        needed = self._needed(plan, workload) + target.preload_bytes
+        if needed > self._limit:
+            raise over_budget(self._limit, needed, (workload,))
+        return _Offer(target, plan)
+
+    def _room(self, plan: Plan, workload: Workload) -> int:
+        """Bytes that a plan leaves, up to all that could be held."""
+        left = self._limit - self._needed(plan, workload)
+        free = host.memory().available_bytes
+        if free is not None:
+            left = min(left, int(free * MEMORY_SHARE))
+        return min(left, self._whole)
+
+    def _needed(self, plan: Plan, workload: Workload) -> int:
+        return self._budget.needed(plan, (workload,))
+
+    def _widest(self, target: Target, kind: LaneThreads, workload: Workload) -> Plan:
+        """What takes the most memory under these threads."""
+        request = PlanRequest(self._manifest, self._pack_id, workload, target)
+        return uniform_plan(request, bits=self._manifest.ladder[-1], threads=kind)
+
+    def _leanest(self, target: Target, kind: LaneThreads, workload: Workload) -> Plan:
+        """What takes the least."""
+        request = PlanRequest(self._manifest, self._pack_id, workload, target)
+        slim = min(self._manifest.submodels, key=lambda item: (item.width, item.depth))
+        bits = self._manifest.ladder[0]
+        return uniform_plan(request, bits=bits, threads=kind, depth=slim.depth, width=slim.width)
+
+    def _best(self, offers: Sequence[_Offer], workload: Workload) -> Target:
+        """The target of the best offer; other threads may be used that leave as much."""
+        best = min(offers, key=_worth)
+        preload, threads = best.target.preload_bytes, best.target.threads
+        for kind in self._kinds:
+            widest = self._widest(best.target, kind, workload)
+            if kind.name not in threads and self._room(widest, workload) >= preload:
+                threads = (*threads, kind.name)
+        return best.target._replace(threads=threads)
+
+
+def _worth(offer: _Offer) -> tuple[float, float]:
+    predicted = offer.plan.predicted
+    assert predicted is not None, "plans for a budget are predicted"
+    return round(predicted.loss, 9), predicted.total_s
+
+
+def _severity(error: InfeasibleError) -> tuple[bool, float]:
+    """What a caller is told of several refusals: of time where memory would do, else the least."""
+    return error.limit == "memory", error.needed

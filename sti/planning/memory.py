@@ -1,0 +1,180 @@
+"""What runs of a plan take of memory, by part. Pure.
+
+In: a manifest, a plan, how its texts are grouped, what opening took. Out: parts, in bytes of
+anonymous memory beyond the imports. The sizes of buffers are exact. What ONNX Runtime takes for the
+values inside a graph, and Python for its objects, was measured and is stated a little high
+(docs/memory.md): a budget is to be kept, not met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, log2, prod
+from typing import NamedTuple
+
+from sti.model.decoded_size import largest_group_bytes
+from sti.model.group_layout import group_ranges
+from sti.model.manifest import COLUMNS, BlockKind, Manifest, SliceGroup
+from sti.model.workload import Workload
+from sti.planning.lane_threads import shares_of
+from sti.planning.plan import Plan, PlanStep
+from sti.storage.byte_ranges import HUGE_PAGE, ByteRange, cover
+
+OPENED, RING, BUFFERS, STATES, VALUES, OBJECTS, HELD = (
+    "opened: residents, sessions, tokenizer",
+    "ring",
+    "working buffers",
+    "hidden states",
+    "values inside a graph",
+    "plans, bindings, threads",
+    "held: compressed weights",
+)
+"""Names of the parts."""
+
+_FLOAT = 4
+_PER_HIDDEN = 9
+"""Bytes of a number of a token's hidden state: float32, uint8, and as token embedding float32."""
+_SCORES, _INNER = 2.7, 4
+"""How often at once attention has its scores, and a block what its slices compute, as float32."""
+_MERGED = 1.3
+"""Over what each lane would take alone, where several share an arena in any order."""
+_BINDING = 4600
+_MOST_BINDINGS = 256
+_STEP = 12_000
+_THREAD = 90_000
+_REST = 950_000
+_HEAD = "head"
+"""Unit of slices of blocks whose tokens attend to each other."""
+
+
+class MemoryPart(NamedTuple):
+    """One part of what an engine adds to the memory of its process."""
+
+    name: str
+    """What it is for, in a few words."""
+    size: int
+    """Bytes."""
+    mapped: bool = False
+    """Whether it is mapped from a file, so that the system can take it back and read it again."""
+
+
+def total_size(parts: Sequence[MemoryPart]) -> int:
+    """Bytes of all parts."""
+    return sum(part.size for part in parts)
+
+
+def run_memory(
+    manifest: Manifest, plan: Plan, groups: Sequence[Workload], *, opened_bytes: int
+) -> tuple[MemoryPart, ...]:
+    """What an engine takes that runs a plan, but for what it holds between runs.
+
+    Args:
+        groups: sentences of the batch that are computed together, and their tokens with padding.
+        opened_bytes: what opening took.
+    """
+    threads = plan.threads
+    return (
+        MemoryPart(OPENED, opened_bytes),
+        MemoryPart(RING, ring_size(plan, _slot_sizes(manifest, plan))),
+        MemoryPart(BUFFERS, threads.buffers * largest_group_bytes(manifest)),
+        MemoryPart(STATES, _states(manifest, plan, groups)),
+        MemoryPart(VALUES, _values(manifest, plan, groups)),
+        MemoryPart(OBJECTS, _objects(plan)),
+    )
+
+
+def ring_size(plan: Plan, slot_sizes: Sequence[int]) -> int:
+    """Bytes of a ring in which the steps that may be in it at once have room.
+
+    It is no smaller than a huge page, as reads into one are faster, but where a budget of memory is
+    so short that one thread does all.
+
+    Args:
+        slot_sizes: bytes of each step, in whole sectors.
+    """
+    alone = not plan.threads.storage
+    size = ring_bytes(slot_sizes, 1 if alone else plan.read_ahead + 1)
+    return size if alone and plan.target.memory_bytes is not None else max(HUGE_PAGE, size)
+
+
+def ring_bytes(sizes: Sequence[int], most: int) -> int:
+    """Bytes of a ring in which any ``most`` neighbouring steps of these sizes have room."""
+    starts = range(max(1, len(sizes) - most + 1))
+    return max(sum(sizes[start : start + most]) for start in starts)
+
+
+def held_part(size: int) -> MemoryPart:
+    """What the preload buffer holds."""
+    return MemoryPart(HELD, size)
+
+
+def _slot_sizes(manifest: Manifest, plan: Plan) -> list[int]:
+    """Bytes of each step's slot: groups start at whole sectors."""
+    return [_slot(manifest.group(item.layer, item.kind, item.group), item) for item in plan.steps]
+
+
+def _slot(group: SliceGroup, item: PlanStep) -> int:
+    return sum(
+        cover(ByteRange(found.offset, found.length)).length
+        for found in group_ranges(group, item.counts)
+    )
+
+
+def _states(manifest: Manifest, plan: Plan, groups: Sequence[Workload]) -> int:
+    """Token embeddings, hidden states and partial sums of all groups of sentences."""
+    hidden = manifest.dimensions.hidden
+    most = max(_steps_of_a_block(plan).values())
+    partials = 1
+    if most > 1:
+        partials = min(most, ceil(log2(most)) + plan.threads.compute)
+    each = _PER_HIDDEN + _FLOAT * (partials - 1)
+    tokens = [group.batch * group.tokens for group in groups]
+    return each * hidden * sum(tokens)
+
+
+def _steps_of_a_block(plan: Plan) -> dict[tuple[int, str], int]:
+    found: dict[tuple[int, str], int] = {}
+    for step in plan.steps:
+        found[step.layer, step.kind] = found.get((step.layer, step.kind), 0) + 1
+    return found
+
+
+def _values(manifest: Manifest, plan: Plan, groups: Sequence[Workload]) -> int:
+    """What ONNX Runtime's arena takes for the values inside the largest graph that is run."""
+    most = 0.0
+    for kind in manifest.kinds:
+        count = sum(start < plan.width for start in _starts(kind))
+        lanes = plan.threads.compute
+        shares = len(shares_of(count, lanes))
+        at_once = min(lanes, count * shares)
+        slices = min(plan.width, max(kind.groups))
+        for group in groups:
+            rows = ceil(group.tokens / shares)
+            one = _graph_values(kind, slices, group, rows)
+            most = max(most, one * (_MERGED * at_once if at_once > 1 else 1.0))
+    return ceil(most)
+
+
+def _starts(kind: BlockKind) -> list[int]:
+    return [sum(kind.groups[:number]) for number in range(len(kind.groups))]
+
+
+def _graph_values(kind: BlockKind, slices: int, group: Workload, rows: int) -> float:
+    """Bytes of the values of one graph, for ``rows`` of the tokens of each sentence."""
+    inner = max(
+        prod(item.shape[:-2]) * item.shape[-1] for item in kind.operands if item.joined == COLUMNS
+    )
+    width, batch = slices * inner, group.batch
+    if kind.slice_unit == _HEAD:
+        scores = batch * slices * rows * group.tokens
+        return _FLOAT * (_SCORES * scores + width * batch * (2 * group.tokens + rows))
+    return float(_FLOAT * _INNER * width * batch * rows)
+
+
+def _objects(plan: Plan) -> int:
+    threads = plan.threads
+    bindings = len(plan.steps) * threads.compute + len(_steps_of_a_block(plan)) + 2
+    count = threads.storage + threads.decode + threads.compute
+    return (
+        _REST + _THREAD * count + _BINDING * min(bindings, _MOST_BINDINGS) + _STEP * len(plan.steps)
+    )
