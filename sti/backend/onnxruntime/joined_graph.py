@@ -10,13 +10,11 @@ is in memory. Knows nothing of files of packs, decoding or caches.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sti.backend.interface import ResidentTensors
@@ -28,14 +26,12 @@ from sti.backend.onnxruntime.onnx_wire import (
     Named,
     Node,
     external_data,
-    external_tensor,
     plain_node,
     read_model,
-    small_tensor,
     with_external_data,
     write_model,
 )
-from sti.backend.onnxruntime.session import save_prepacked
+from sti.backend.onnxruntime.packed_layer import LEAST, PackedLayer, filled
 from sti.backend.partial_sums import joined_in_tree
 from sti.backend.resident_inputs import connect_residents, group_residents
 from sti.codec.weights import WeightForm
@@ -46,19 +42,14 @@ from sti.planning.step_jobs import StepJob
 MODEL, WEIGHTS = "model.onnx", "weights.bin"
 """Names of the two files."""
 
-_LEAST = 1024
-"""Bytes; smaller constants are inside the model."""
 _PAGE = 4096
+"""What is mapped starts at multiples of so many bytes."""
 _ALIGNMENT = 64
-"""Of constants in the file."""
+"""Of packed matrices."""
 _COLUMNS, _ROWS = 16, 4
 """Packed matrices are filled up to multiples of so many columns and rows."""
 _SUM_BYTES = 4
 """Of the sum of a column, which lies beside it."""
-_SIDE_WEIGHTS = "_w"
-"""What names of weights beyond the int8 grid end in."""
-_MATRIX = 2
-"""Axes of what a product takes as it is."""
 _CONNECT = "connect"
 
 
@@ -77,8 +68,10 @@ def packed_bytes(manifest: Manifest, jobs: Sequence[StepJob]) -> int:
                 columns *= parts
             else:
                 rows *= parts
-            columns = _filled(columns, _COLUMNS)
-            total += _filled(columns * (_filled(rows, _ROWS) + _SUM_BYTES), _ALIGNMENT)
+            if rows * columns < LEAST:
+                continue
+            columns = filled(columns, _COLUMNS)
+            total += filled(columns * (filled(rows, _ROWS) + _SUM_BYTES), _ALIGNMENT)
     return total
 
 
@@ -106,7 +99,7 @@ class JoinedGraph:
         self._kinds = {kind.name: kind for kind in self._manifest.kinds}
         self._models: dict[str, Model] = {}
         self._directory = directory
-        self._layer = _Layer(directory)
+        self._layer = PackedLayer(directory)
         self._weights: BinaryIO = (directory / WEIGHTS).open("xb")
         self._nodes: list[Node] = []
         self._initializers: dict[str, Named] = {}
@@ -225,20 +218,20 @@ class JoinedGraph:
         model = self._whole(layer.nodes, before, after, layer.initializers.values())
         for tensor in layer.packed(write_model(model, name="layer")):
             self._initializers[tensor.name] = self._taken_over(tensor)
-        start = _filled(self._weights.tell(), _PAGE)
+        start = filled(self._weights.tell(), _PAGE)
         self._weights.seek(start)
         layer.append_packed(self._weights)
         self._nodes += layer.nodes
         self._layer_start = after
         self._layer.close()
-        self._layer = _Layer(self._directory)
+        self._layer = PackedLayer(self._directory)
 
     def _taken_over(self, tensor: Named) -> Named:
         """An initializer of a packed layer whose values lie behind those that are there already."""
         entries = external_data(tensor)
         if not entries:
             return tensor
-        start = _filled(self._weights.tell(), _PAGE)
+        start = filled(self._weights.tell(), _PAGE)
         moved = {"location": WEIGHTS}
         try:
             moved["offset"] = str(int(entries["offset"]) + start)
@@ -280,63 +273,3 @@ class JoinedGraph:
             masks = (i for model in self._models.values() for i in model.inputs if i.name == MASK)
             inputs.append(next(masks))
         return Model(tuple(nodes), tuple(initializers), tuple(inputs), tuple(outputs), connect.rest)
-
-
-class _Layer:
-    """What was added since the last layer was packed; large constants are in a file already."""
-
-    def __init__(self, directory: Path) -> None:
-        self.nodes: list[Node] = []
-        self.initializers: dict[str, Named] = {}
-        self._place = directory / "layer"
-        self._place.mkdir()
-        self._file = (self._place / "plain.bin").open("xb")
-        self._weights: list[str] = []
-
-    def constant(self, name: str, array: NDArray[Any]) -> str:
-        """Add a constant; the name that nodes take it by."""
-        if array.nbytes < _LEAST:
-            self.initializers[name] = small_tensor(name, array)
-        else:
-            offset = _filled(self._file.tell(), _ALIGNMENT)
-            self._file.seek(offset)
-            self._file.write(np.ascontiguousarray(array).data)
-            self.initializers[name] = external_tensor(name, array, file="plain.bin", offset=offset)
-            if array.dtype.itemsize == 1:
-                self._weights.append(name)
-        if not name.endswith(_SIDE_WEIGHTS) or array.ndim > _MATRIX:
-            return name
-        # Packed, a product of floats adds up in another order: hidden from the packing.
-        self.nodes.append(plain_node(f"{name}.plain", "Identity", (name,), f"{name}.plain"))
-        return f"{name}.plain"
-
-    def packed(self, model: bytes) -> tuple[Named, ...]:
-        """The initializers of the layer's model as ONNX Runtime saved it."""
-        self._file.close()
-        source, target = self._place / "plain.onnx", self._place / "packed.onnx"
-        source.write_bytes(model)
-        save_prepacked(str(source), str(target), file="packed.bin", least=_LEAST)
-        found = read_model(target.read_bytes(), where="the packed graph").initializers
-        packed = {item.name: external_data(item) for item in found}
-        for name in self._weights:
-            if not any(key.startswith(PREPACKED) for key in packed.get(name, ())):
-                raise BackendError(
-                    "this ONNX Runtime does not save packed weights; install a later version"
-                )
-        return found
-
-    def append_packed(self, stream: BinaryIO) -> None:
-        """Copy the file of packed weights to the end of another one."""
-        path = self._place / "packed.bin"
-        if path.exists():
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, stream, 1 << 20)
-
-    def close(self) -> None:
-        """Remove the layer's files."""
-        self._file.close()
-        shutil.rmtree(self._place, ignore_errors=True)
-
-
-def _filled(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
