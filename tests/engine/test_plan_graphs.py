@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.backend.onnxruntime.plan_session import PlanSession
@@ -106,9 +108,11 @@ def sessions(
     place.mkdir()
     write_plan_graph(reader, plan, place, saturates=saturates)
     made = [PlanSession(place, threads=threads) for threads in (1, 2)]
-    yield made
-    for session in made:
-        session.close()
+    try:
+        yield made
+    finally:
+        for session in made:
+            session.close()
 
 
 @pytest.mark.parametrize("saturates", [False, True])
@@ -151,6 +155,38 @@ def test_steps_of_mixed_bits_and_variants_are_held_as_they_are(tmp_path: Path) -
         plan = replace(low, steps=steps)
         with sessions(reader, plan, tmp_path / "mixed", saturates=True) as graphs:
             assert_same_answers(runner, reader, plan, graphs, BATCHES)
+
+
+class ManySides:
+    """A pack of which each block has many weights beyond the int8 grid."""
+
+    channels = 300
+
+    def __init__(self, reader: PackReader) -> None:
+        self._reader, self._made = reader, dict[str, Any]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def resident(self, name: str) -> NDArray[Any]:
+        found = self._reader.resident(name)
+        if name not in self._made and name.endswith((".o_w", ".down_w")):
+            generator = np.random.default_rng(len(name))
+            shape = (self.channels, found.shape[1])
+            self._made[name] = generator.normal(0, 0.02, shape).astype(np.float32)
+        if name not in self._made and name.endswith((".o_idx", ".down_idx")):
+            self._made[name] = np.arange(self.channels, dtype=np.int64)
+        return self._made.get(name, found)
+
+
+def test_many_weights_beyond_the_grid_add_up_in_the_same_order(tmp_path: Path) -> None:
+    with PackReader.open(SHIPPED[0]) as reader:
+        many: Any = ManySides(reader)
+        runner = Runner(reader, OrtBackend(many, lanes=1, saturates=False))
+        plan = plan_of(reader, 4)
+        with sessions(many, plan, tmp_path / "graph", saturates=False) as graphs:
+            assert_same_answers(runner, reader, plan, graphs, BATCHES)
+        runner.close()
 
 
 @pytest.mark.parametrize("pack", [*SHIPPED, None], ids=str)
@@ -335,6 +371,22 @@ def test_where_no_process_builds_it_is_told(python: str, said: str, tmp_path: Pa
         plan = plan_of(reader, 4)
         with pytest.raises(GraphError, match=said):
             graphs.build(plan, jobs_of(reader, plan))
+
+
+@pytest.mark.parametrize("most_kib", [10, 2500, 3000, 20_000])
+def test_files_that_cannot_be_written_whole_leave_nothing(tmp_path: Path, most_kib: int) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/bash\nulimit -f {most_kib}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    builder = GraphBuilder(python=str(python))
+    with (
+        PackReader.open(SHIPPED[0]) as reader,
+        plan_graphs(reader, tmp_path / "graphs", [], builder) as graphs,
+    ):
+        plan = plan_of(reader, 4)
+        with pytest.raises(GraphError, match=r"File too large|is storage full"):
+            graphs.build(plan, jobs_of(reader, plan))
+    assert [p.name for p in (tmp_path / "graphs").iterdir()] == ["lock"]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ with their values and packed copies. Knows nothing of plans or blocks.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,8 +25,9 @@ from sti.backend.onnxruntime.onnx_wire import (
     small_tensor,
 )
 from sti.backend.onnxruntime.session import save_prepacked
-from sti.errors import BackendError
+from sti.errors import BackendError, GraphError
 
+_PACKED = "packed.bin"
 LEAST = 1024
 """Bytes; smaller constants are inside the model."""
 _ALIGNMENT = 64
@@ -73,23 +75,42 @@ class PackedLayer:
         return f"{name}.plain"
 
     def packed(self, model: bytes) -> tuple[Named, ...]:
-        """The initializers of the layer's model as ONNX Runtime saved it."""
+        """The initializers of the layer's model as ONNX Runtime saved it.
+
+        Raises:
+            GraphError: it could not be saved, or not whole.
+            BackendError: ONNX Runtime did not pack the weights.
+        """
         self._file.close()
         source, target = self._place / "plain.onnx", self._place / "packed.onnx"
         source.write_bytes(model)
-        save_prepacked(str(source), str(target), file="packed.bin", least=LEAST)
+        try:
+            save_prepacked(str(source), str(target), file=_PACKED, least=LEAST)
+        except BackendError as error:
+            raise GraphError(f"{target}: cannot be written; is storage full? {error}") from error
         found = read_model(target.read_bytes(), where="the packed graph").initializers
-        packed = {item.name: external_data(item) for item in found}
+        self._check_saved({item.name: external_data(item) for item in found})
+        return found
+
+    def _check_saved(self, entries: Mapping[str, Mapping[str, str]]) -> None:
+        """Whether ONNX Runtime wrote all that it says, and packed all weights."""
+        path = self._place / _PACKED
+        size = path.stat().st_size if path.exists() else 0
+        for found in entries.values():
+            if found and int(found["offset"]) + int(found["length"]) > size:
+                raise GraphError(
+                    f"{path}: was not written whole; is storage full? Free some, or set "
+                    "XDG_CACHE_HOME to a directory with more"
+                )
         for name in self._weights:
-            if not any(key.startswith(PREPACKED) for key in packed.get(name, ())):
+            if not any(key.startswith(PREPACKED) for key in entries.get(name, ())):
                 raise BackendError(
                     "this ONNX Runtime does not save packed weights; install a later version"
                 )
-        return found
 
     def append_packed(self, stream: BinaryIO) -> None:
         """Copy the file of packed weights to the end of another one."""
-        path = self._place / "packed.bin"
+        path = self._place / _PACKED
         if path.exists():
             with path.open("rb") as file:
                 shutil.copyfileobj(file, stream, 1 << 20)
