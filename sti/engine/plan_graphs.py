@@ -103,13 +103,13 @@ class PlanGraphs:
         self._cache = GraphCache(directory or cache_directory() / GRAPHS, most_bytes=most_bytes)
         self._builder = builder or GraphBuilder()
 
-    def open(self, plan: Plan, jobs: Sequence[StepJob]) -> PlanGraph | None:
-        """The graph of a plan if there is one that is sound; its files are read once for that.
+    def open(self, jobs: Sequence[StepJob]) -> PlanGraph | None:
+        """The graph of a plan's steps if there is one that is sound; its files are read once for that.
 
         What cannot be used is removed, if it can be, and told.
         """
         try:
-            return self._open(self._name(plan, jobs))
+            return self._open(self._name(jobs))
         except GraphError as error:
             self._notify(str(error))
             return None
@@ -122,7 +122,7 @@ class PlanGraphs:
             PackError, StorageError, BackendError: the pack is damaged or cannot be read, or its
                 graphs cannot be joined.
         """
-        name = self._name(plan, jobs)
+        name = self._name(jobs)
         self._cache.check_room(graph_bytes(self._reader.manifest, jobs))
         self._builder.build(
             {
@@ -164,7 +164,7 @@ class PlanGraphs:
         self._cache.used(kept)
         return PlanGraph(kept, session)
 
-    def _name(self, plan: Plan, jobs: Sequence[StepJob]) -> str:
+    def _name(self, jobs: Sequence[StepJob]) -> str:
         """Named after everything that the files depend on."""
         forms = weight_forms(saturates=self._saturates)
         steps = [
@@ -175,5 +175,6 @@ class PlanGraphs:
             )
             for job in jobs
         ]
-        key = (_VERSION, plan.pack, instruction_set(), ort_version(), steps)
+        hashes = self._reader.manifest.sha256
+        key = (_VERSION, self._reader.pack_id, *hashes, instruction_set(), ort_version(), steps)
         return sha256(json.dumps(key).encode()).hexdigest()[:32]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -23,17 +24,20 @@ from numpy.typing import NDArray
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.backend.onnxruntime.plan_session import PlanSession
 from sti.backend.partial_sums import PartialSums, joined_in_tree
-from sti.device.lanes import LaneThreads
+from sti.device.lanes import PIPELINED, LaneThreads
 from sti.engine.graph_building import GraphBuilder
 from sti.engine.graph_writing import write_plan_graph
 from sti.engine.plan_graphs import PlanGraphs, graph_bytes
 from sti.errors import BackendError, GraphError, PackCorruptError, PackError
+from sti.model.fidelity import groups_of, uniform_counts
+from sti.model.manifest import Submodel
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.runner import Runner
 from sti.pipeline.trace import Recorder
 from sti.planning.plan import EXACT, NARROW, Plan, PlanRequest
+from sti.planning.preload_placement import bare_plan, place
 from sti.planning.step_jobs import StepJob, prepare
 from sti.planning.uniform import uniform_plan
 from sti.text.encoding import Encoding, Text
@@ -62,6 +66,17 @@ def plan_of(reader: PackReader, bits: int, variant: str = EXACT, submodel: int =
         width=found.width,
     )
     return replace(plan, steps=tuple(step._replace(variant=variant) for step in plan.steps))
+
+
+def smaller_plan(reader: PackReader, *, depth: int, width: int) -> Plan:
+    """A plan of a submodel, whether the pack vouches for it or not."""
+    manifest = reader.manifest
+    submodel = Submodel(depth, width, tuple(range(depth)), 0.0)
+    groups = groups_of(manifest, submodel)
+    counts = [uniform_counts(group, width, 4) for group in groups]
+    placed = place(groups, counts, 0, (EXACT,))
+    request = PlanRequest(manifest, reader.pack_id, Workload(1, 8))
+    return bare_plan(request, submodel, placed, PIPELINED, 2)
 
 
 def jobs_of(reader: PackReader, plan: Plan) -> tuple[StepJob, ...]:
@@ -103,11 +118,11 @@ def streamed(
 
 @contextmanager
 def sessions(
-    reader: PackReader, plan: Plan, place: Path, *, saturates: bool
+    reader: PackReader, plan: Plan, directory: Path, *, saturates: bool
 ) -> Iterator[list[PlanSession]]:
-    place.mkdir()
-    write_plan_graph(reader, plan, place, saturates=saturates)
-    made = [PlanSession(place, threads=threads) for threads in (1, 2)]
+    directory.mkdir()
+    write_plan_graph(reader, plan, directory, saturates=saturates)
+    made = [PlanSession(directory, threads=threads) for threads in (1, 2)]
     try:
         yield made
     finally:
@@ -125,13 +140,11 @@ def test_answers_equal_those_of_streaming_to_the_bit(
         PackReader.open(tiny_pack(names.get(task, task))) as reader,  # type: ignore[arg-type]
         running(reader, saturates=saturates) as runner,
     ):
-        ladder, last = reader.manifest.ladder, len(reader.manifest.submodels) - 1
+        ladder = reader.manifest.ladder
         batches = BATCHES if task == "tokens" else (*BATCHES, PAIRS)
-        for number, (bits, variant, submodel) in enumerate(
-            [(ladder[-1], EXACT, 0), (ladder[0], NARROW, 0), (ladder[1], EXACT, last)]
-        ):
-            plan, place = plan_of(reader, bits, variant, submodel), tmp_path / str(number)
-            with sessions(reader, plan, place, saturates=saturates) as graphs:
+        for bits, variant in ((ladder[-1], EXACT), (ladder[0], NARROW), (ladder[1], EXACT)):
+            plan = plan_of(reader, bits, variant)
+            with sessions(reader, plan, tmp_path / f"{bits}", saturates=saturates) as graphs:
                 assert_same_answers(runner, reader, plan, graphs, batches)
 
 
@@ -143,9 +156,17 @@ def test_shipped_packs_answer_as_when_streamed(pack: Path, saturates: bool, tmp_
         for number, (bits, variant, submodel) in enumerate(
             [(8, EXACT, 0), (2, NARROW, 0), (4, EXACT, middle)]
         ):
-            plan, place = plan_of(reader, bits, variant, submodel), tmp_path / str(number)
-            with sessions(reader, plan, place, saturates=saturates) as graphs:
+            plan = plan_of(reader, bits, variant, submodel)
+            with sessions(reader, plan, tmp_path / f"{number}", saturates=saturates) as graphs:
                 assert_same_answers(runner, reader, plan, graphs, (*BATCHES, PAIRS))
+
+
+@pytest.mark.parametrize(("depth", "width"), [(3, 3), (3, 2), (2, 1), (1, 4)])
+def test_smaller_models_are_held_as_they_are(depth: int, width: int, tmp_path: Path) -> None:
+    with PackReader.open(tiny_pack()) as reader, running(reader, saturates=False) as runner:
+        plan = smaller_plan(reader, depth=depth, width=width)
+        with sessions(reader, plan, tmp_path / "graph", saturates=False) as graphs:
+            assert_same_answers(runner, reader, plan, graphs, BATCHES)
 
 
 def test_steps_of_mixed_bits_and_variants_are_held_as_they_are(tmp_path: Path) -> None:
@@ -291,16 +312,16 @@ def test_a_graph_is_built_once_and_found_again(tmp_path: Path) -> None:
     ):
         plan = plan_of(reader, 4)
         jobs = jobs_of(reader, plan)
-        assert graphs.open(plan, jobs) is None
+        assert graphs.open(jobs) is None
         built = graphs.build(plan, jobs)
         assert built.mapped_bytes == graph_bytes(reader.manifest, jobs)
         texts = [pack_tokenizer(reader).encode_text(text) for text in TEXTS]
         found = runner.run_graph(built, texts, recorder=Recorder(perf_counter())).outputs
         np.testing.assert_array_equal(found, streamed(runner, reader, plan, texts))
-        again = graphs.open(plan, jobs)
+        again = graphs.open(jobs)
         assert again is not None
         other = plan_of(reader, 2)
-        assert graphs.open(other, jobs_of(reader, other)) is None
+        assert graphs.open(jobs_of(reader, other)) is None
         built.close()
         again.close()
     assert told == []
@@ -323,9 +344,66 @@ def test_a_change_of_its_files_stops_a_graph(tmp_path: Path) -> None:
         with pytest.raises(GraphError, match="was changed while it was in use"):
             runner.run_graph(built, texts, recorder=Recorder(perf_counter()))
         built.close()
-        assert graphs.open(plan, jobs) is None
+        assert graphs.open(jobs) is None
         assert "weights.bin does not match its digest" in told[0]
         graphs.build(plan, jobs).close()
+
+
+def test_a_cache_that_others_may_write_is_told_and_not_used(tmp_path: Path) -> None:
+    told: list[str] = []
+    with (
+        PackReader.open(tiny_pack()) as reader,
+        plan_graphs(reader, tmp_path / "graphs", told) as graphs,
+    ):
+        plan = plan_of(reader, 4)
+        jobs = jobs_of(reader, plan)
+        graphs.build(plan, jobs).close()
+        (tmp_path / "graphs").chmod(0o777)
+        assert graphs.open(jobs) is None
+        assert "others than the user may write to it" in told[0]
+        with pytest.raises(GraphError, match="others than the user"):
+            graphs.build(plan, jobs)
+
+
+def test_a_graph_that_onnxruntime_refuses_is_removed_and_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    with (
+        PackReader.open(tiny_pack()) as reader,
+        plan_graphs(reader, tmp_path / "graphs", told) as graphs,
+    ):
+        plan = plan_of(reader, 4)
+        jobs = jobs_of(reader, plan)
+        graphs.build(plan, jobs).close()
+        record_path = next((tmp_path / "graphs").glob("*/graph.json"))
+        record = json.loads(record_path.read_text())
+        (record_path.parent / "model.onnx").write_bytes(b"no model")
+        digest = hashlib.sha256(b"no model").hexdigest()
+        record["files"]["model.onnx"] = {"bytes": 8, "sha256": digest}
+        record_path.write_text(json.dumps(record))
+        assert graphs.open(jobs) is None
+        assert "a kept graph is removed: graph 'plan' is refused" in told[0]
+        assert [p.name for p in (tmp_path / "graphs").iterdir()] == ["lock"]
+
+
+def test_plans_that_differ_in_anything_have_graphs_of_their_own(tmp_path: Path) -> None:
+    with (
+        PackReader.open(tiny_pack()) as reader,
+        plan_graphs(reader, tmp_path / "graphs", []) as graphs,
+    ):
+        plans = [
+            plan_of(reader, 4),
+            plan_of(reader, 8),
+            plan_of(reader, 4, NARROW),
+            smaller_plan(reader, depth=2, width=4),
+            smaller_plan(reader, depth=3, width=3),
+        ]
+        for plan in plans:
+            graphs.build(plan, jobs_of(reader, plan)).close()
+        # Where a plan preloads, reads ahead or what it promises does not matter.
+        same = replace(plans[0], read_ahead=5, threads=LaneThreads(1, 0, 2))
+        graphs.build(same, jobs_of(reader, same)).close()
+        names = [p.name for p in (tmp_path / "graphs").iterdir() if p.name != "lock"]
+        assert len(names) == len(plans)
 
 
 def test_damage_of_the_pack_ends_building(tmp_path: Path) -> None:
