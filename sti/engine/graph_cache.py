@@ -12,10 +12,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from sti.engine.graph_files import (
     check_own,
     delete,
     digest_of,
+    locked,
     open_own,
     read_own,
     state_of,
@@ -43,7 +42,6 @@ _RECORD = "graph.json"
 _LOCK = "lock"
 _DRAFT = ".part"
 _VERSION = 1
-_POLL_S = 0.05
 _MOST_RECORD = 1 << 16
 
 
@@ -168,7 +166,7 @@ class GraphCache:
         """
         try:
             self._make_directory()
-            with self._one_at_a_time():
+            with locked(self.directory / _LOCK, longest_s=LONGEST_WAIT_S):
                 self._remove_drafts()
                 if os.path.lexists(self.directory / name):
                     return False
@@ -234,34 +232,6 @@ class GraphCache:
                 os.close(file.descriptor)
             raise
         return CachedGraph(place, packed_bytes, opened)
-
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """Hold the right to build; the system gives it back when the process ends."""
-        import fcntl  # not on Windows
-
-        lock = os.open(
-            self.directory / _LOCK,
-            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
-            0o600,
-        )
-        try:
-            check_own(os.fstat(lock), stat.S_ISREG)
-            deadline = time.monotonic() + LONGEST_WAIT_S
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise GraphError(
-                            f"{self.directory}: another process has been building a graph for "
-                            f"{LONGEST_WAIT_S:.0f} seconds"
-                        ) from None
-                    time.sleep(_POLL_S)
-            yield
-        finally:
-            os.close(lock)
 
     def _keep_within(self, name: str) -> None:
         """Remove the graphs that were not used for longest, but not this one."""

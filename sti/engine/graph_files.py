@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from sti.errors import GraphError
+
 _PIECE = 1 << 20
+_POLL_S = 0.05
 _OTHERS_MAY_WRITE = 0o022
 _READ = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -108,3 +112,38 @@ def delete(place: Path) -> None:
     else:
         with suppress(OSError):
             place.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, longest_s: float) -> Iterator[None]:
+    """Hold a lock, which the system gives back when the process ends.
+
+    Args:
+        path: of the lock's file; made where it does not exist.
+        longest_s: seconds for which another process that holds it is waited for.
+
+    Raises:
+        GraphError: another process holds it for longer.
+        OSError: the file cannot be used.
+    """
+    import fcntl  # not on Windows
+
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    lock = os.open(path, flags, 0o600)
+    try:
+        check_own(os.fstat(lock), stat.S_ISREG)
+        deadline = time.monotonic() + longest_s
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise GraphError(
+                        f"{path}: another process has been building a graph for "
+                        f"{longest_s:.0f} seconds"
+                    ) from None
+                time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(lock)

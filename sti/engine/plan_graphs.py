@@ -104,9 +104,9 @@ class PlanGraphs:
         self._builder = builder or GraphBuilder()
 
     def open(self, jobs: Sequence[StepJob]) -> PlanGraph | None:
-        """The graph of a plan's steps if there is one that is sound; its files are read once for that.
+        """The graph of a plan's steps, if there is one that is sound.
 
-        What cannot be used is removed, if it can be, and told.
+        Its files are read once to find out. What cannot be used is removed, if it can be, and told.
         """
         try:
             return self._open(self._name(jobs))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sti.engine.graph_cache import GraphCache
+from sti.engine.graph_files import locked
 from sti.errors import GraphError
 from tests.support.paths import ROOT
 
@@ -219,6 +220,15 @@ def test_full_storage_is_a_typed_error(cache: GraphCache) -> None:
     with pytest.raises(GraphError, match="No space left"):
         cache.build("one", write)
     assert kept(cache) == []
+
+
+def test_a_lock_that_stays_held_is_told(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "lock", longest_s=0.0),
+        pytest.raises(GraphError, match="another process has been building"),
+        locked(tmp_path / "lock", longest_s=0.1),
+    ):
+        pass
 
 
 KILLED = """
