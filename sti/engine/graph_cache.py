@@ -20,7 +20,6 @@ from typing import Any
 from sti.engine.graph_files import (
     OpenFile,
     check_directory,
-    check_own,
     delete,
     digest_of,
     locked,
