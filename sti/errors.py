@@ -13,6 +13,7 @@
     `-- RunError              a failure while running
         |-- StorageError      storage that fails under a read or a write
         |-- BackendError      the back end refused a graph or an input
+        |-- GraphError        a plan cannot be held as a graph here
         `-- ClosedError       an engine that was closed
 
 ``exit_code`` is what the command lines return: 2 if the caller can fix it (input, a file that is
@@ -96,6 +97,10 @@ class StorageError(RunError):
 
 class BackendError(RunError):
     """ONNX Runtime refused a graph or an input."""
+
+
+class GraphError(RunError):
+    """A plan's graph cannot be built or kept here; runs without one give the same answers."""
 
 
 class ClosedError(RunError):

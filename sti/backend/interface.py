@@ -117,6 +117,25 @@ class SentenceState(Protocol):
         """
 
 
+class BlocksGraph(Protocol):
+    """All blocks of a plan, with its weights, as one graph. Not thread-safe."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that compute it."""
+
+    def run(self, state: SentenceState) -> None:
+        """Compute all blocks on a state's hidden states, as its steps and connects would.
+
+        Args:
+            state: just started by the back end that the graph was made for.
+
+        Raises:
+            BackendError: computing failed, and the hidden states are lost; or it is the state of
+                another back end.
+        """
+
+
 class Backend(Protocol):
     """A pack ready to compute. Not thread-safe: one run at a time, on any threads."""
 

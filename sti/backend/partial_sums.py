@@ -9,11 +9,33 @@ depend on nothing but its parts and their numbers. Knows nothing of blocks or ba
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 
 from sti.arrays import Float32Array
+
+T = TypeVar("T")
+
+
+def joined_in_tree(parts: Iterable[T], join: Callable[[T, T], T]) -> T:
+    """Join parts 0, 1, ... as ``PartialSums`` adds those of these numbers.
+
+    Args:
+        parts: at least one.
+        join: of a left and a right part.
+    """
+    waiting: list[tuple[int, T]] = []
+    for part in parts:
+        found, level = part, 0
+        while waiting and waiting[-1][0] == level:
+            found, level = join(waiting.pop()[1], found), level + 1
+        waiting.append((level, found))
+    found = waiting.pop()[1]
+    while waiting:
+        found = join(waiting.pop()[1], found)
+    return found
 
 
 class PartialSums:

@@ -11,11 +11,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from sti.arrays import Float32Array
-from sti.backend.interface import SentenceState
+from sti.backend.interface import BlocksGraph, SentenceState
 from sti.device.lanes import COMPUTE, STORAGE, lane_of
 from sti.pipeline.executor import Computation
 from sti.pipeline.token_embeddings import Embedder
-from sti.pipeline.trace import EMBED, Recorder
+from sti.pipeline.trace import BLOCKS, EMBED, Recorder
 from sti.planning.lane_threads import Share
 from sti.planning.plan import connect_name
 from sti.planning.step_jobs import StepJob
@@ -54,6 +54,14 @@ class BatchWork:
     def computation(self) -> Computation:
         """What an executor calls."""
         return Computation(self._begin, self._step, self._connect)
+
+    def run_blocks(self, graph: BlocksGraph) -> None:
+        """Embed the texts, and compute all blocks of each group of them by one graph."""
+        self._begin()
+        for state in self._states:
+            start = perf_counter()
+            graph.run(state)
+            self._recorder.add(COMPUTE, BLOCKS, start, perf_counter())
 
     def finish(self) -> tuple[Float32Array, ...]:
         """The head's answer for each text, once all steps are computed."""

@@ -16,8 +16,14 @@ from sti.arrays import Float32Array, Int64Array
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.block_inputs import BlockInputs, StepInputs
 from sti.backend.onnxruntime.graph_sessions import GraphSessions
-from sti.backend.onnxruntime.hidden_memory import HiddenMemory, StateMemory
-from sti.backend.onnxruntime.session import ort_value
+from sti.backend.onnxruntime.hidden_memory import (
+    HIDDEN_INPUTS,
+    HIDDEN_OUTPUTS,
+    MASK,
+    HiddenMemory,
+    StateMemory,
+)
+from sti.backend.onnxruntime.session import Graph, ort_value
 from sti.backend.partial_sums import PartialSums
 from sti.backend.quantized import quantize_tokens
 from sti.backend.working_buffer import WorkingBuffer
@@ -190,6 +196,21 @@ class OrtSentenceState:
         graph.bind_output("h", self._memory.hidden.value)
         graph.bind_output("xq", self._memory.values.value)
         graph.bind_output("xs", self._memory.scales.value)
+        graph.run()
+
+    def run_blocks(self, graph: Graph) -> None:
+        """Compute all blocks at once, by a graph that ``joined_graph`` wrote; in place."""
+        memory, graph = self._memory, graph.another()  # bindings would outlive this memory
+        hidden = (memory.hidden.value, memory.values.value, memory.scales.value)
+        for before, after, value in zip(HIDDEN_INPUTS, HIDDEN_OUTPUTS, hidden, strict=True):
+            # In place: everything that reads the input comes before what writes the output.
+            graph.bind(before, value)
+            graph.bind_output(after, value)
+        if MASK in graph.inputs:
+            mask = self._mask
+            if mask is None:
+                mask = ort_value(np.zeros_like(self._present[:, None, None, :]))
+            graph.bind(MASK, mask)
         graph.run()
 
     def finish(self) -> Float32Array:

@@ -16,6 +16,33 @@ from sti.errors import BackendError
 from sti.planning.plan import EXACT, NARROW
 
 
+def weight_forms(*, saturates: bool) -> Mapping[str, WeightForm]:
+    """How weights are written for each variant.
+
+    Args:
+        saturates: as ``GraphSessions`` found.
+    """
+    return {EXACT: "u8" if saturates else "s8", NARROW: "s7"}
+
+
+def block_graph(names: Collection[str], kind: str, form: WeightForm, *, masked: bool) -> str:
+    """The name of a block kind's graph: the masked one where it is asked for and there is one."""
+    name = f"{kind}_masked.{form}"
+    return name if masked and name in names else f"{kind}.{form}"
+
+
+def serialized_graph(source: ResidentTensors, name: str) -> bytes:
+    """A graph of a pack, as it has it.
+
+    Raises:
+        BackendError: the pack does not have it.
+    """
+    tensor = source.manifest.graphs.get(name)
+    if tensor is None:
+        raise BackendError(f"the pack has no graph {name!r}; rebuild or fetch it again")
+    return source.resident(tensor).tobytes()
+
+
 class GraphSessions:
     """The sessions of one pack. Threads may share it, each with a lane of its own.
 
@@ -43,10 +70,7 @@ class GraphSessions:
         self._lock = threading.Lock()
         self._made: dict[str, Graph] = {}
         self.saturates = _saturates(self._options) if saturates is None else saturates
-        self.weights: Mapping[str, WeightForm] = {
-            EXACT: "u8" if self.saturates else "s8",
-            NARROW: "s7",
-        }
+        self.weights = weight_forms(saturates=self.saturates)
 
     def prepare(self, variants: Collection[str]) -> None:
         """Make the sessions that every run of these variants needs; others on first use."""
@@ -66,11 +90,7 @@ class GraphSessions:
         Raises:
             BackendError: ONNX Runtime refuses the graph.
         """
-        suffix = f".{self.weights[variant]}"
-        name = f"{kind}_masked{suffix}"
-        if not masked or name not in self._listed:
-            name = kind + suffix
-        return self.graph(name)
+        return self.graph(block_graph(self._listed, kind, self.weights[variant], masked=masked))
 
     def graph(self, name: str) -> Graph:
         """The session of a graph, with a binding.
@@ -83,14 +103,10 @@ class GraphSessions:
             with self._lock:
                 found = self._made.get(name)
                 if found is None:
-                    found = self._made[name] = Graph(name, self._model(name), self._options)
+                    found = self._made[name] = Graph(
+                        name, serialized_graph(self._residents, name), self._options
+                    )
         return found
-
-    def _model(self, name: str) -> bytes:
-        tensor = self._listed.get(name)
-        if tensor is None:
-            raise BackendError(f"the pack has no graph {name!r}; rebuild or fetch it again")
-        return self._residents.resident(tensor).tobytes()
 
     def close(self) -> None:
         """Give back the sessions. Idempotent."""

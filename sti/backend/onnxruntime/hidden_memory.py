@@ -19,6 +19,13 @@ from sti.backend.onnxruntime.session import ort_value
 _EMBEDDINGS, _HIDDEN, _VALUES, _SCALES, _PARTIAL = range(5)
 """What memory is for; partial sums are numbered from the last on."""
 
+HIDDEN_INPUTS = ("h", "xq", "xs")
+"""Names of the inputs of a graph of all blocks: hidden states, their values and scales."""
+HIDDEN_OUTPUTS = ("next_h", "next_xq", "next_xs")
+"""Names of its outputs."""
+MASK = "mask"
+"""Name of its input for what is added to attention scores."""
+
 
 class Held(NamedTuple):
     """An array and an OrtValue over it."""

@@ -42,13 +42,16 @@ class Graph:
 
     Not thread-safe, but ``another`` may be used by another thread at the same time.
 
+    Args:
+        model: serialized, or its path, beside which its external data lies.
+
     Raises:
         BackendError: ONNX Runtime refuses the graph.
     """
 
     __slots__ = ("_bound", "binding", "inputs", "name", "outputs", "session")
 
-    def __init__(self, name: str, model: bytes, options: ort.SessionOptions) -> None:
+    def __init__(self, name: str, model: bytes | str, options: ort.SessionOptions) -> None:
         self.name = name
         try:
             self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -199,3 +202,39 @@ def session_options(threads: int) -> ort.SessionOptions:
     # Spinning workers would starve the decode lane of its core.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
+
+
+def constant_options(threads: int) -> ort.SessionOptions:
+    """Session options, as measured to be best for one graph with all weights as its constants.
+
+    Nothing else works meanwhile, so the threads of a product spin; they stop when a run ends.
+    """
+    _share_arena()
+    options = _plain_options(threads)
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def save_prepacked(source: str, target: str, *, file: str, least: int) -> None:
+    """Save a model with its weights packed as this processor's products want them.
+
+    Args:
+        source: path of the model.
+        target: path of the model to be written.
+        file: name of the file for weights, beside ``target``.
+        least: bytes; smaller initializers are kept inside the model.
+
+    Raises:
+        BackendError: ONNX Runtime refuses it, or cannot write it.
+    """
+    options = _plain_options(1)
+    options.optimized_model_filepath = target
+    for name, value in (
+        ("session.save_external_prepacked_constant_initializers", "1"),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", str(least)),
+        ("session.optimized_model_external_initializers_file_name", file),
+    ):
+        options.add_session_config_entry(name, value)
+    Graph("packing", source, options)

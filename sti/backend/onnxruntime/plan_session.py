@@ -1,0 +1,45 @@
+"""A session over the graph of a whole plan, whose weights are mapped from a file.
+
+In: the directory that ``joined_graph`` wrote, threads; states of ``OrtBackend``. Effect: their
+hidden states have passed all blocks. Knows nothing of caches, plans or texts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sti.backend.interface import SentenceState
+from sti.backend.onnxruntime.compute import OrtSentenceState
+from sti.backend.onnxruntime.joined_graph import MODEL
+from sti.backend.onnxruntime.session import Graph, constant_options
+from sti.errors import BackendError
+
+
+class PlanSession:
+    """All blocks of a plan as one graph (``sti.backend.interface.BlocksGraph``).
+
+    Not thread-safe.
+
+    Args:
+        directory: with the graph's files, which must stay as they are.
+        threads: of each product.
+
+    Raises:
+        BackendError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, directory: Path, *, threads: int) -> None:
+        self.threads = threads
+        self._graph: Graph | None = Graph("plan", str(directory / MODEL), constant_options(threads))
+
+    def run(self, state: SentenceState) -> None:
+        """Compute all blocks on a state's hidden states."""
+        if self._graph is None:
+            raise BackendError("the graph of the plan was closed; open it again")
+        if not isinstance(state, OrtSentenceState):
+            raise BackendError(f"a graph of ONNX Runtime cannot run on a {type(state).__name__}")
+        state.run_blocks(self._graph)
+
+    def close(self) -> None:
+        """Give back the session and its threads. Idempotent."""
+        self._graph = None

@@ -1,0 +1,143 @@
+"""Having a graph built in a process of its own, so that this one's memory does not grow by it.
+
+In: a task for ``graph_child``. Out: nothing where the graph is in its cache afterwards, else a
+typed error. The process is ended when the task is cancelled, takes too long, or this process ends.
+Knows nothing of plans.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+
+from sti import errors
+from sti.errors import GraphError, StiError
+
+LONGEST_S = 900.0
+"""Seconds after which building is given up."""
+_GRACE_S = 2.0
+"""Seconds that a process has to end by itself."""
+_CHILD = "sti.engine.graph_child"
+_HERE = Path(errors.__file__).parent.parent
+
+
+class GraphBuilder:
+    """Builds one graph at a time. ``cancel`` may be called by any thread, ``build`` by one.
+
+    Args:
+        python: the interpreter; this process's own by default.
+    """
+
+    def __init__(self, *, python: str | None = None) -> None:
+        self._python = python if python is not None else _own_python()
+        self._lock = threading.Lock()
+        self._child: Popen[bytes] | None = None
+        self._cancelled = False
+
+    def build(self, task: Mapping[str, object], *, longest_s: float = LONGEST_S) -> None:
+        """Have a graph built, and wait for it.
+
+        Raises:
+            GraphError: it cannot be built here, or ``cancel`` was called.
+            StiError: as the process that builds found.
+        """
+        child = self._start()
+        timer = threading.Timer(longest_s, child.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = _asked(child, task)
+        finally:
+            timer.cancel()
+            timer.join()
+            status = self._ended(child)
+        if self._cancelled:
+            raise GraphError("building a graph was cancelled")
+        _check(answer, status)
+
+    def cancel(self) -> None:
+        """End what is being built; nothing is built afterwards. Idempotent."""
+        with self._lock:
+            self._cancelled = True
+            if self._child is not None:
+                self._child.kill()
+
+    def _start(self) -> Popen[bytes]:
+        if not self._python:
+            raise GraphError(
+                "graphs are built by another process of Python, and there is no interpreter to "
+                "start one with"
+            )
+        # What this process found its packages with, the other one finds them with.
+        path = os.pathsep.join(str(_HERE if item == "" else item) for item in sys.path)
+        with self._lock:
+            if self._cancelled:
+                raise GraphError("building a graph was cancelled")
+            try:
+                self._child = Popen(
+                    [self._python, "-m", _CHILD],
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=DEVNULL,
+                    cwd=_HERE,
+                    env={**os.environ, "PYTHONPATH": path},
+                )
+            except OSError as error:
+                raise GraphError(
+                    f"graphs are built by another process, and none can be started: "
+                    f"{error.strerror}"
+                ) from error
+            return self._child
+
+    def _ended(self, child: Popen[bytes]) -> int:
+        """The status of the process, which ends now or is made to."""
+        with self._lock:
+            self._child = None
+        for pipe in (child.stdin, child.stdout):
+            with suppress(OSError):  # what was not sent yet is not wanted any more
+                if pipe is not None:
+                    pipe.close()
+        try:
+            return child.wait(_GRACE_S)
+        except TimeoutExpired:
+            child.kill()
+            return child.wait()
+
+
+def _own_python() -> str:
+    return "" if getattr(sys, "frozen", False) else sys.executable
+
+
+def _asked(child: Popen[bytes], task: Mapping[str, object]) -> bytes:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(json.dumps(task).encode() + b"\n")
+        child.stdin.flush()  # and left open: the process ends with it
+    except OSError:
+        return b""  # it has ended; its status tells how
+    return child.stdout.readline()
+
+
+def _check(answer: bytes, status: int) -> None:
+    """Raise what the other process says that went wrong."""
+    try:
+        found = json.loads(answer)
+        if "built" in found:
+            return
+        kind, message = getattr(errors, found["error"]), str(found["message"])
+        told = kind(message) if issubclass(kind, StiError) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        told = None
+    if told is None:
+        told = GraphError(
+            f"the process that builds a graph ended without one (status {status}); it may have "
+            "been ended for lack of memory or for taking too long"
+        )
+    raise told

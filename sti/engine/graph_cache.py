@@ -1,0 +1,280 @@
+"""Graphs of plans, kept as files from one engine to the next.
+
+In: the name of a graph, and what writes its files. Out: directories with a model, its weights and
+their digests, which are compared when one is opened. Several processes may use a cache at once: one
+builds at a time, a graph appears as a whole or not at all, and one that is removed stays usable for
+those who have it open. A cache trusts nothing that another user could have written. Knows nothing
+of what graphs compute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sti.engine.graph_files import (
+    OpenFile,
+    check_directory,
+    delete,
+    digest_of,
+    locked,
+    open_own,
+    read_own,
+    state_of,
+    sync_directory,
+)
+from sti.errors import GraphError
+
+GRAPHS = "graphs"
+"""The directory's name inside of STI's cache directory."""
+MOST_BYTES = 2 << 30
+"""Of all graphs together; beyond that, those that were not used for longest are removed."""
+LONGEST_WAIT_S = 600.0
+"""Seconds for which another process that builds is waited for."""
+
+_RECORD = "graph.json"
+_LOCK = "lock"
+_DRAFT = ".part"
+_VERSION = 1
+_MOST_RECORD = 1 << 16
+
+
+class CachedGraph:
+    """A graph whose files were found to be as they were written. Not thread-safe.
+
+    Attributes:
+        directory: with the files.
+        packed_bytes: of packed weights, as whoever built it said.
+    """
+
+    def __init__(self, directory: Path, packed_bytes: int, files: Mapping[str, OpenFile]) -> None:
+        self.directory, self.packed_bytes = directory, packed_bytes
+        self._files = dict(files)
+
+    def unchanged(self) -> bool:
+        """Whether the files are those that were checked, and nothing was written to them."""
+        return bool(self._files) and all(file.unchanged() for file in self._files.values())
+
+    def is_in_place(self) -> bool:
+        """Whether the files' names still stand for what was checked."""
+        try:
+            return bool(self._files) and all(
+                state_of(os.lstat(self.directory / name)) == file.state
+                for name, file in self._files.items()
+            )
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the files. Idempotent."""
+        for file in self._files.values():
+            os.close(file.descriptor)
+        self._files.clear()
+
+
+class GraphCache:
+    """A directory of graphs. Safe to use from several processes and threads at once.
+
+    Args:
+        directory: made where it does not exist; nobody else may write to it.
+        most_bytes: of all graphs together.
+    """
+
+    def __init__(self, directory: Path, *, most_bytes: int = MOST_BYTES) -> None:
+        self.directory = directory
+        self._most_bytes = most_bytes
+
+    def find(self, name: str) -> CachedGraph | None:
+        """A graph whose files match their digests; None where there is none.
+
+        Reads its files once, in pieces.
+
+        Raises:
+            GraphError: there is one, but not as it was written; it was removed.
+        """
+        place = self.directory / name
+        try:
+            check_directory(self.directory)
+            if not os.path.lexists(place):
+                return None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            check_directory(place)
+            return self._opened(place)
+        except OSError as error:
+            found = error.strerror or str(error)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            found = str(error)
+        self.remove(name)
+        raise GraphError(f"{place}: a kept graph cannot be used, and is removed: {found}")
+
+    def remove(self, name: str) -> None:
+        """Remove a graph, if it is there and can be removed; nobody sees part of it."""
+        draft = self._draft(name)
+        with suppress(OSError):
+            os.rename(self.directory / name, draft)
+            delete(draft)
+
+    def check_room(self, weights_bytes: int) -> None:
+        """Whether a graph could be built here.
+
+        Args:
+            weights_bytes: of its packed weights.
+
+        Raises:
+            GraphError: the directory cannot be written, or storage has too little room.
+        """
+        try:
+            self._make_directory()
+            free = shutil.disk_usage(self.directory).free
+        except OSError as error:
+            raise self._unusable(error) from error
+        # As they are and packed, once more for a layer that is being packed; and some to spare.
+        needed = 4 * weights_bytes
+        if 2 * weights_bytes > self._most_bytes:
+            raise GraphError(
+                f"{self.directory}: a graph of {2 * weights_bytes} bytes is more than the "
+                f"{self._most_bytes} that are kept"
+            )
+        if free < needed:
+            raise GraphError(
+                f"{self.directory}: a graph needs {needed} bytes of storage while it is built, and "
+                f"{free} are free; free some, or set XDG_CACHE_HOME to a directory with more"
+            )
+
+    def build(self, name: str, write: Callable[[Path], int]) -> bool:
+        """Have a graph written, unless it is there by the time that others have finished theirs.
+
+        Args:
+            write: writes files into an empty directory, and returns the bytes of packed weights.
+
+        Returns:
+            Whether it was written now.
+
+        Raises:
+            GraphError: the directory cannot be used, or another process builds for too long.
+            What ``write`` raises; nothing of the graph is left then.
+        """
+        try:
+            self._make_directory()
+            with locked(self.directory / _LOCK, longest_s=LONGEST_WAIT_S):
+                self._remove_drafts()
+                if os.path.lexists(self.directory / name):
+                    return False
+                self._build(name, write)
+                self._keep_within(name)
+                return True
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def used(self, graph: CachedGraph) -> None:
+        """Note that a graph is in use: it is removed later than others."""
+        with suppress(OSError):
+            os.utime(graph.directory / _RECORD)
+
+    def _build(self, name: str, write: Callable[[Path], int]) -> None:
+        draft = self._draft(name)
+        draft.mkdir(mode=0o700)
+        try:
+            packed_bytes = write(draft)
+            files = {}
+            for path in sorted(draft.iterdir()):
+                path.chmod(0o600)
+                with path.open("rb") as file:
+                    files[path.name] = {
+                        "bytes": path.stat().st_size,
+                        "sha256": digest_of(file.fileno()),
+                    }
+            record = {"graph": _VERSION, "packed_bytes": packed_bytes, "files": files}
+            with (draft / _RECORD).open("xb") as stream:
+                stream.write(json.dumps(record).encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+            (draft / _RECORD).chmod(0o600)
+            sync_directory(draft)
+            os.rename(draft, self.directory / name)
+            sync_directory(self.directory)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    def _opened(self, place: Path) -> CachedGraph:
+        record = _read_record(place / _RECORD)
+        if record.get("graph") != _VERSION:
+            raise ValueError("it is of another version")
+        packed_bytes = record["packed_bytes"]
+        if type(packed_bytes) is not int or packed_bytes < 0:
+            raise ValueError("its record says nothing of packed weights")
+        opened: dict[str, OpenFile] = {}
+        try:
+            for name, said in record["files"].items():
+                if Path(name).name != name:
+                    raise ValueError("its record names a file elsewhere")
+                descriptor = open_own(place / name)
+                opened[name] = OpenFile(descriptor, state_of(os.fstat(descriptor)))
+                if os.fstat(descriptor).st_size != said["bytes"]:
+                    raise ValueError(f"{name} has another size")
+                if digest_of(descriptor) != said["sha256"]:
+                    raise ValueError(f"{name} does not match its digest")
+            if not opened:
+                raise ValueError("its record names no files")
+        except BaseException:
+            for file in opened.values():
+                os.close(file.descriptor)
+            raise
+        return CachedGraph(place, packed_bytes, opened)
+
+    def _keep_within(self, name: str) -> None:
+        """Remove the graphs that were not used for longest, but not this one."""
+        found = []
+        for place in self.directory.iterdir():
+            if place.name.startswith(".") or not place.is_dir():
+                continue
+            with suppress(OSError):
+                used = os.lstat(place / _RECORD).st_mtime_ns
+                found.append((used, sum(p.stat().st_size for p in place.iterdir()), place))
+        total = sum(size for _, size, _ in found)
+        for _, size, place in sorted(found):
+            if total > self._most_bytes and place.name != name:
+                self.remove(place.name)
+                total -= size
+
+    def _remove_drafts(self) -> None:
+        """Remove what those who built or removed before and were killed have left."""
+        for place in self.directory.iterdir():
+            if place.name.startswith(".") and place.name.endswith(_DRAFT):
+                delete(place)
+
+    def _draft(self, name: str) -> Path:
+        return self.directory / f".{name}.{os.getpid()}-{os.urandom(4).hex()}{_DRAFT}"
+
+    def _make_directory(self) -> None:
+        if not hasattr(os, "geteuid"):
+            raise OSError(0, "this system does not tell whose files they are")
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            self.directory.mkdir(mode=0o700)
+        check_directory(self.directory)
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            raise PermissionError(0, "it may not be written", str(self.directory))
+
+    def _unusable(self, error: OSError) -> GraphError:
+        return GraphError(
+            f"{self.directory}: graphs cannot be kept there: {error.strerror or error}; set "
+            "XDG_CACHE_HOME to a directory that you may write and nobody else"
+        )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    found = json.loads(read_own(path, _MOST_RECORD))
+    if not isinstance(found, dict):
+        raise ValueError("its record is no object")
+    return found
