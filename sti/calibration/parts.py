@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -24,7 +23,7 @@ from sti.calibration.cache import Cache, Key
 from sti.calibration.kept import Kept, StoragePart
 from sti.codec.decoders import kernel_path
 from sti.device import host
-from sti.device.identity import instruction_set
+from sti.device.identity import instruction_set, machine_key
 from sti.device.lanes import STORAGE
 from sti.device.profile import MOST_DISTURBED, PROFILE_VERSION, DeviceProfile
 from sti.errors import StiWarning
@@ -168,7 +167,7 @@ def _machine_key() -> Key:
     return {
         "profile": PROFILE_VERSION,
         "lanes": _COSTS_VERSION,
-        "machine": [host.cpu_name(), host.core_count(), platform.machine(), sys.platform],
+        "machine": machine_key(),
         "speeds": [core.speed for core in host.cores()],
         "software": [platform.python_version(), np.__version__, ort_version()],
     }

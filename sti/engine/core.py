@@ -25,6 +25,7 @@ from sti.device import host
 from sti.device.lanes import COMPUTE
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
+from sti.engine.history_log import history_log
 from sti.engine.inputs import Batch, check_room, check_texts
 from sti.engine.machine import Machine
 from sti.engine.options import EngineOptions
@@ -80,6 +81,7 @@ class EngineCore:
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
         self.plans = CurrentPlans(reader, self.machine, self.runner, options)
+        self._history = history_log(reader, options)
         self._forgotten = weakref.finalize(
             self, _end_forgotten, self.runner, self.plans.ahead, reader.path
         )
@@ -124,6 +126,8 @@ class EngineCore:
                 self._forgotten.detach()
                 self.machine.save()
                 with ExitStack() as last:  # all of them, whatever interrupts one
+                    if self._history is not None:
+                        last.callback(self._history.close)
                     last.callback(self.reader.close)
                     last.callback(self.runner.close)
                     last.callback(self.plans.ahead.close)
@@ -225,6 +229,8 @@ class EngineCore:
             if mode == "planned":
                 run_s = ended - arrived - result.timing.plan_s
                 told += self.plans.learn(prepared, result, run_s, held=held)
+                if self._history is not None:
+                    self._history.note(plan, result)
             result = replace(result, notices=(*result.notices, *told))
             self.plans.follow(prepared)
             at_once = arrived - self._returned_s < _AT_ONCE_S

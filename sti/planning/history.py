@@ -1,0 +1,315 @@
+"""How runs of a pack went, by day and target, and when lanes worked in the last one. Pure.
+
+In: what a run took, under which plan; a document that was kept. Out: counts that add up in any
+order, percentiles of them, and a JSON object. Holds nothing that was said: no texts, no answers.
+Knows nothing of files or clocks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from sti.errors import ProfileError
+from sti.json_fields import JsonFields
+from sti.model.workload import Workload
+from sti.planning.plan import Plan, Target
+from sti.planning.span import Span
+
+HISTORY_VERSION = 1
+MOST_ROWS = 200
+"""Days and targets that are kept; the oldest go first."""
+MOST_SPANS = 4000
+"""Of the last run; one with more is kept without them."""
+_RATIO = 1.05
+"""From one class of times to the next."""
+_SHORTEST_S, _LONGEST_S = 1e-5, 1e4
+
+
+class KeptTarget(NamedTuple):
+    """What tells the targets of runs apart."""
+
+    latency_s: float | None
+    preload_bytes: int
+    quantile: float
+
+    @classmethod
+    def of(cls, target: Target) -> KeptTarget:
+        """That of a plan."""
+        return cls(target.latency_s, target.preload_bytes, target.quantile)
+
+
+@dataclass(frozen=True, slots=True)
+class DayRuns:
+    """The runs of one day under one target. Seconds."""
+
+    day: str
+    """As ``2026-01-31``, of the user's calendar."""
+    target: KeptTarget
+    inside: int
+    """Runs that kept the latency; 0 without one."""
+    late: int
+    """Runs that missed it."""
+    classes: Mapping[int, int]
+    """Class of times to the number of runs in it: each is 5 % longer than the one before."""
+
+    @property
+    def runs(self) -> int:
+        """How many there were."""
+        return sum(self.classes.values())
+
+    def percentile_s(self, share: float) -> float:
+        """What that share of the runs took at most, to within 2.5 % (nearest rank)."""
+        return percentile_s(self.classes, share)
+
+    def plus(self, other: DayRuns) -> DayRuns:
+        """Both together; of the same day and target."""
+        return replace(
+            self,
+            inside=self.inside + other.inside,
+            late=self.late + other.late,
+            classes=added([self.classes, other.classes]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """When each lane worked in one run. Seconds."""
+
+    ended_at: float
+    """Since the epoch."""
+    plan: str
+    """Which plan it ran under, as ``plan_name`` names it."""
+    target: KeptTarget
+    workload: Workload
+    depth: int
+    width: int
+    total_s: float
+    predicted_s: float | None
+    lanes: Mapping[str, tuple[Span, ...]]
+    """Empty where there was too much to keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is kept of the runs of one pack on one machine. Immutable."""
+
+    days: tuple[DayRuns, ...] = ()
+    """By day, and by target within a day."""
+    last: LastRun | None = None
+
+    def plus(self, other: History) -> History:
+        """Both together; the last run is the later one."""
+        found: dict[tuple[str, KeptTarget], DayRuns] = {}
+        for item in (*self.days, *other.days):
+            key = (item.day, item.target)
+            found[key] = found[key].plus(item) if key in found else item
+        lasts = [last for last in (self.last, other.last) if last is not None]
+        days = tuple(found[key] for key in sorted(found, key=_order))
+        return History(days, max(lasts, key=lambda last: last.ended_at, default=None))
+
+    def bounded(self, first: str, last: str) -> History:
+        """From the first to the last of some days, and not more of them than are kept."""
+        days = tuple(item for item in self.days if first <= item.day <= last)
+        return replace(self, days=days[-MOST_ROWS:])
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back to an equal history."""
+        return {
+            "history": HISTORY_VERSION,
+            "days": [
+                {
+                    "day": item.day,
+                    "target": item.target._asdict(),
+                    "inside": item.inside,
+                    "late": item.late,
+                    "classes": [[place, item.classes[place]] for place in sorted(item.classes)],
+                }
+                for item in self.days
+            ],
+            "last": None if self.last is None else _last_json(self.last),
+        }
+
+    @classmethod
+    def from_json(cls, value: object, *, where: str) -> History:
+        """Parse a history.
+
+        Raises:
+            ProfileError: an unknown version, or a field that makes no sense; names ``where``.
+        """
+        fields = JsonFields(value, where=where, error=ProfileError)
+        fields.require_version("history", HISTORY_VERSION, remedy="delete the file")
+        last = _last(fields.object("last")) if fields.has("last") else None
+        return cls(tuple(map(_day, fields.objects("days"))), last)
+
+
+class EndedRun(NamedTuple):
+    """One run, as it is counted."""
+
+    day: str
+    target: Target
+    total_s: float
+    met: bool | None
+    """Whether it kept the latency; None without one."""
+
+
+def history_of(runs: Iterable[EndedRun], last: LastRun | None = None) -> History:
+    """The history of some runs.
+
+    Args:
+        last: the last of them.
+    """
+    found: dict[tuple[str, KeptTarget], list[EndedRun]] = {}
+    for run in runs:
+        found.setdefault((run.day, KeptTarget.of(run.target)), []).append(run)
+    days = []
+    for day, target in sorted(found, key=_order):
+        those = found[day, target]
+        inside, late = (sum(run.met is met for run in those) for met in (True, False))
+        classes = added({time_class(run.total_s): 1} for run in those)
+        days.append(DayRuns(day, target, inside, late, classes))
+    return History(tuple(days), last)
+
+
+def last_of(
+    plan: Plan,
+    workload: Workload,
+    lanes: Mapping[str, tuple[Span, ...]],
+    *,
+    ended_at: float,
+    total_s: float,
+) -> LastRun:
+    """A run of a plan.
+
+    Args:
+        lanes: when each worked, from the text's arrival.
+        ended_at: seconds since the epoch.
+    """
+    few = sum(map(len, lanes.values())) <= MOST_SPANS
+    return LastRun(
+        ended_at=ended_at,
+        plan=plan_name(plan),
+        target=KeptTarget.of(plan.target),
+        workload=workload,
+        depth=plan.depth,
+        width=plan.width,
+        total_s=total_s,
+        predicted_s=None if plan.predicted is None else plan.predicted.total_s,
+        lanes=dict(lanes) if few else {},
+    )
+
+
+def plan_name(plan: Plan) -> str:
+    """The same for plans that run the same steps on the same threads, whatever they predict."""
+    said = [plan.pack, plan.depth, plan.width, plan.threads, plan.read_ahead, plan.steps]
+    return f"{zlib.crc32(json.dumps(said).encode()):08x}"
+
+
+def time_class(seconds: float) -> int:
+    """The class of a time."""
+    within = min(max(seconds, _SHORTEST_S), _LONGEST_S)
+    return math.floor(math.log(within / _SHORTEST_S) / math.log(_RATIO))
+
+
+def percentile_s(classes: Mapping[int, int], share: float) -> float:
+    """Seconds that a share of runs took at most, from the classes of their times."""
+    rank, passed = max(1, math.ceil(share * sum(classes.values()))), 0
+    for place in sorted(classes):
+        passed += classes[place]
+        if passed >= rank:
+            return _SHORTEST_S * math.exp(math.log(_RATIO) * (place + 0.5))
+    return math.nan
+
+
+def added(counts: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    """Classes of times, the numbers in each added up."""
+    found: dict[int, int] = {}
+    for classes in counts:
+        for place, number in classes.items():
+            found[place] = found.get(place, 0) + number
+    return found
+
+
+_HIGHEST = math.ceil(math.log(_LONGEST_S / _SHORTEST_S) / math.log(_RATIO))
+
+
+def _order(key: tuple[str, KeptTarget]) -> tuple[str, float, int, float]:
+    day, target = key
+    latency_s = math.inf if target.latency_s is None else target.latency_s
+    return day, latency_s, target.preload_bytes, target.quantile
+
+
+def _day(fields: JsonFields) -> DayRuns:
+    day = fields.text("day")
+    if not (len(day) == 10 and day.isascii() and day.replace("-", "").isdigit()):
+        raise fields.fail("day", "a day such as 2026-01-31")
+    classes: dict[int, int] = {}
+    for pair in fields.items("classes"):
+        if not (isinstance(pair, list) and [type(item) for item in pair] == [int, int]):
+            raise fields.fail("classes", "a list of pairs of integers")
+        place, number = pair
+        if not (0 <= place <= _HIGHEST and number >= 1):
+            raise fields.fail("classes", "classes of times with at least one run in each")
+        classes[place] = number
+    found = DayRuns(
+        day,
+        _target(fields.object("target")),
+        fields.integer("inside"),
+        fields.integer("late"),
+        classes,
+    )
+    if not classes or found.inside + found.late > found.runs:
+        raise fields.fail("classes", "those of at least as many runs as were inside or late")
+    return found
+
+
+def _target(fields: JsonFields) -> KeptTarget:
+    return KeptTarget(
+        fields.number("latency_s", least=0.0) if fields.has("latency_s") else None,
+        fields.integer("preload_bytes"),
+        fields.number("quantile", least=0.0, most=1.0),
+    )
+
+
+def _last_json(last: LastRun) -> dict[str, Any]:
+    names = ("ended_at", "plan", "depth", "width", "total_s", "predicted_s")
+    return {
+        **{name: getattr(last, name) for name in names},
+        "target": last.target._asdict(),
+        "workload": last.workload._asdict(),
+        "lanes": {
+            lane: [[round(span.start_s, 7), round(span.end_s, 7), span.name] for span in spans]
+            for lane, spans in last.lanes.items()
+        },
+    }
+
+
+def _last(fields: JsonFields) -> LastRun:
+    workload, lanes = fields.object("workload"), fields.object("lanes")
+    return LastRun(
+        ended_at=fields.number("ended_at", least=0.0),
+        plan=fields.text("plan"),
+        target=_target(fields.object("target")),
+        workload=Workload(workload.integer("batch", least=1), workload.integer("tokens", least=1)),
+        depth=fields.integer("depth", least=1),
+        width=fields.integer("width", least=1),
+        total_s=fields.number("total_s", least=0.0),
+        predicted_s=fields.number("predicted_s") if fields.has("predicted_s") else None,
+        lanes={lane: tuple(map(_span_of(lanes, lane), lanes.items(lane))) for lane in lanes.keys()},
+    )
+
+
+def _span_of(fields: JsonFields, lane: str) -> Any:
+    def parse(item: object) -> Span:
+        if isinstance(item, list) and len(item) == 3 and isinstance(item[2], str):
+            start, end, name = item
+            good = all(type(time) in (int, float) and math.isfinite(time) for time in (start, end))
+            if good and 0.0 <= start <= end:
+                return Span(start, end, name)
+        raise fields.fail(lane, "spans of start, end and name")
+
+    return parse
