@@ -18,6 +18,7 @@ from sti.calibration.cache import Cache, Key
 from sti.device.identity import machine_key
 from sti.errors import ProfileError
 from sti.planning.history import History
+from sti.planning.history_json import history_json, read_history
 from sti.storage.atomic_file import replacing
 from sti.storage.file_lock import open_lock, try_lock
 
@@ -83,7 +84,7 @@ class HistoryFile:
         except (ValueError, RecursionError) as error:
             raise ProfileError(f"{self.path}: not a history: {error}") from error
         value = document.get("value") if isinstance(document, dict) else None
-        return History.from_json(value, where=str(self.path))
+        return read_history(value, where=str(self.path))
 
     def add(self, new: History) -> str | None:
         """Add what is new, and forget what is old; what the user should know, if anything is.
@@ -109,7 +110,7 @@ class HistoryFile:
         return told
 
     def _write(self, history: History, now: float) -> None:
-        document = {"key": self._key, "measured_at": now, "value": history.to_json()}
+        document = {"key": self._key, "measured_at": now, "value": history_json(history)}
         text = json.dumps(document, allow_nan=False, separators=(",", ":"))
         with replacing(self.path, private=True) as stream:
             stream.write(text.encode("utf-8") + b"\n")

@@ -61,6 +61,14 @@ class FoundParts(NamedTuple):
         return self.profile_part is None or self.profile_part.value.provisional
 
     @property
+    def measured_at(self) -> float:
+        """When the older part was measured, in seconds since the epoch; 0 where that is unknown."""
+        return min(
+            (0.0 if part is None else part.measured_at)
+            for part in (self.profile_part, self.storage_part)
+        )
+
+    @property
     def age_s(self) -> float:
         """Seconds since the older part was measured; infinite where one is missing."""
         return max(

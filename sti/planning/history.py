@@ -1,8 +1,7 @@
 """How runs of a pack went, by day and target, and when lanes worked in the last one. Pure.
 
-In: what a run took, under which plan; a document that was kept. Out: counts that add up in any
-order, percentiles of them, and a JSON object. Holds nothing that was said: no texts, no answers.
-Knows nothing of files or clocks.
+In: what a run took, under which plan. Out: counts that add up in any order, and percentiles of
+them. Holds nothing that was said: no texts, no answers. Knows nothing of files or clocks.
 """
 
 from __future__ import annotations
@@ -12,15 +11,12 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sti.errors import ProfileError
-from sti.json_fields import JsonFields
 from sti.model.workload import Workload
 from sti.planning.plan import Plan, Target
 from sti.planning.span import Span
 
-HISTORY_VERSION = 1
 MOST_ROWS = 200
 """Days and targets that are kept; the oldest go first."""
 MOST_SPANS = 4000
@@ -117,35 +113,6 @@ class History:
         days = tuple(item for item in self.days if first <= item.day <= last)
         return replace(self, days=days[-MOST_ROWS:])
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that ``from_json`` reads back to an equal history."""
-        return {
-            "history": HISTORY_VERSION,
-            "days": [
-                {
-                    "day": item.day,
-                    "target": item.target._asdict(),
-                    "inside": item.inside,
-                    "late": item.late,
-                    "classes": [[place, item.classes[place]] for place in sorted(item.classes)],
-                }
-                for item in self.days
-            ],
-            "last": None if self.last is None else _last_json(self.last),
-        }
-
-    @classmethod
-    def from_json(cls, value: object, *, where: str) -> History:
-        """Parse a history.
-
-        Raises:
-            ProfileError: an unknown version, or a field that makes no sense; names ``where``.
-        """
-        fields = JsonFields(value, where=where, error=ProfileError)
-        fields.require_version("history", HISTORY_VERSION, remedy="delete the file")
-        last = _last(fields.object("last")) if fields.has("last") else None
-        return cls(tuple(map(_day, fields.objects("days"))), last)
-
 
 class EndedRun(NamedTuple):
     """One run, as it is counted."""
@@ -234,82 +201,11 @@ def added(counts: Iterable[Mapping[int, int]]) -> dict[int, int]:
     return found
 
 
-_HIGHEST = math.ceil(math.log(_LONGEST_S / _SHORTEST_S) / math.log(_RATIO))
+HIGHEST_CLASS = math.ceil(math.log(_LONGEST_S / _SHORTEST_S) / math.log(_RATIO))
+"""The class of the longest times."""
 
 
 def _order(key: tuple[str, KeptTarget]) -> tuple[str, float, int, float]:
     day, target = key
     latency_s = math.inf if target.latency_s is None else target.latency_s
     return day, latency_s, target.preload_bytes, target.quantile
-
-
-def _day(fields: JsonFields) -> DayRuns:
-    day = fields.text("day")
-    if not (len(day) == 10 and day.isascii() and day.replace("-", "").isdigit()):
-        raise fields.fail("day", "a day such as 2026-01-31")
-    classes: dict[int, int] = {}
-    for pair in fields.items("classes"):
-        if not (isinstance(pair, list) and [type(item) for item in pair] == [int, int]):
-            raise fields.fail("classes", "a list of pairs of integers")
-        place, number = pair
-        if not (0 <= place <= _HIGHEST and number >= 1):
-            raise fields.fail("classes", "classes of times with at least one run in each")
-        classes[place] = number
-    found = DayRuns(
-        day,
-        _target(fields.object("target")),
-        fields.integer("inside"),
-        fields.integer("late"),
-        classes,
-    )
-    if not classes or found.inside + found.late > found.runs:
-        raise fields.fail("classes", "those of at least as many runs as were inside or late")
-    return found
-
-
-def _target(fields: JsonFields) -> KeptTarget:
-    return KeptTarget(
-        fields.number("latency_s", least=0.0) if fields.has("latency_s") else None,
-        fields.integer("preload_bytes"),
-        fields.number("quantile", least=0.0, most=1.0),
-    )
-
-
-def _last_json(last: LastRun) -> dict[str, Any]:
-    names = ("ended_at", "plan", "depth", "width", "total_s", "predicted_s")
-    return {
-        **{name: getattr(last, name) for name in names},
-        "target": last.target._asdict(),
-        "workload": last.workload._asdict(),
-        "lanes": {
-            lane: [[round(span.start_s, 7), round(span.end_s, 7), span.name] for span in spans]
-            for lane, spans in last.lanes.items()
-        },
-    }
-
-
-def _last(fields: JsonFields) -> LastRun:
-    workload, lanes = fields.object("workload"), fields.object("lanes")
-    return LastRun(
-        ended_at=fields.number("ended_at", least=0.0),
-        plan=fields.text("plan"),
-        target=_target(fields.object("target")),
-        workload=Workload(workload.integer("batch", least=1), workload.integer("tokens", least=1)),
-        depth=fields.integer("depth", least=1),
-        width=fields.integer("width", least=1),
-        total_s=fields.number("total_s", least=0.0),
-        predicted_s=fields.number("predicted_s") if fields.has("predicted_s") else None,
-        lanes={lane: tuple(map(_span_of(lanes, lane), lanes.items(lane))) for lane in lanes.keys()},
-    )
-
-
-def _span_of(fields: JsonFields, lane: str) -> Any:
-    def parse(item: object) -> Span:
-        if isinstance(item, list) and len(item) == 3 and isinstance(item[2], str):
-            start, end, name = item
-            good = all(type(time) in (int, float) and math.isfinite(time) for time in (start, end))
-            if good and 0.0 <= start <= end:
-                return Span(start, end, name)
-        raise fields.fail(lane, "spans of start, end and name")
-
-    return parse

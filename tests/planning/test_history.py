@@ -25,6 +25,7 @@ from sti.planning.history import (
     plan_name,
     time_class,
 )
+from sti.planning.history_json import history_json, read_history
 from sti.planning.plan import Plan, PlanStep, Target
 from sti.planning.span import Span
 
@@ -67,8 +68,8 @@ def test_what_two_processes_saw_adds_up_in_any_order(
 @given(RUNS)
 def test_a_document_reads_back_to_an_equal_history(runs: list[EndedRun]) -> None:
     found = history_of(runs, LAST)
-    text = json.dumps(found.to_json(), allow_nan=False)
-    assert History.from_json(json.loads(text), where="kept") == found
+    text = json.dumps(history_json(found), allow_nan=False)
+    assert read_history(json.loads(text), where="kept") == found
 
 
 @given(st.lists(st.floats(1e-5, 1e3), min_size=1), st.sampled_from([0.01, 0.5, 0.95, 1.0]))
@@ -125,7 +126,7 @@ def test_plans_are_named_by_what_they_run() -> None:
 
 
 def damaged() -> list[Any]:
-    good = history_of([EndedRun("2026-01-31", Target(0.05), 0.1, True)], LAST).to_json()
+    good = history_json(history_of([EndedRun("2026-01-31", Target(0.05), 0.1, True)], LAST))
 
     def day(**changes: Any) -> dict[str, Any]:
         return {**good, "days": [{**good["days"][0], **changes}]}
@@ -141,6 +142,8 @@ def damaged() -> list[Any]:
         {**good, "days": 1},
         day(day="yesterday!"),
         day(day="2026-01-31T"),
+        day(day="2026-02-29"),
+        day(day="2026-13-01"),
         day(classes=[]),
         day(classes=[[1]]),
         day(classes=[[1, 0]]),
@@ -161,4 +164,4 @@ def damaged() -> list[Any]:
 @pytest.mark.parametrize("value", damaged(), ids=lambda value: f"{value!r:.40}")
 def test_what_makes_no_sense_is_refused_by_name(value: Any) -> None:
     with pytest.raises(ProfileError, match="kept"):
-        History.from_json(value, where="kept")
+        read_history(value, where="kept")
