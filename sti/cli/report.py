@@ -160,5 +160,7 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _when(seconds: float) -> str:
-    """A time since the epoch for people; "" for 0."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
+    """A time since the epoch for people; "" for 0, and for what is no time."""
+    with suppress(OverflowError, ValueError, OSError):
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
+    return ""

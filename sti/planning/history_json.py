@@ -13,10 +13,19 @@ from typing import Any
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.workload import Workload
-from sti.planning.history import HIGHEST_CLASS, DayRuns, History, KeptTarget, LastRun
+from sti.planning.history import (
+    HIGHEST_CLASS,
+    MOST_SPANS,
+    DayRuns,
+    History,
+    KeptTarget,
+    LastRun,
+)
 from sti.planning.span import Span
 
 HISTORY_VERSION = 1
+_MOST_RUNS, _MOST_S, _MOST_LANES = 10**12, 1e6, 256
+"""Of a class, of a span, of a run: more is no history."""
 _MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
@@ -59,7 +68,7 @@ def _day(fields: JsonFields) -> DayRuns:
         if not (isinstance(pair, list) and [type(item) for item in pair] == [int, int]):
             raise fields.fail("classes", "a list of pairs of integers")
         place, number = pair
-        if not (0 <= place <= HIGHEST_CLASS and number >= 1):
+        if not (0 <= place <= HIGHEST_CLASS and 1 <= number <= _MOST_RUNS):
             raise fields.fail("classes", "classes of times with at least one run in each")
         classes[place] = number
     found = DayRuns(
@@ -109,6 +118,9 @@ def _last_json(last: LastRun) -> dict[str, Any]:
 
 def _last(fields: JsonFields) -> LastRun:
     workload, lanes = fields.object("workload"), fields.object("lanes")
+    names = lanes.keys()
+    if len(names) > _MOST_LANES or sum(len(lanes.items(name)) for name in names) > MOST_SPANS:
+        raise fields.fail("lanes", "the spans of a few lanes")
     return LastRun(
         ended_at=fields.number("ended_at", least=0.0),
         plan=fields.text("plan"),
@@ -118,7 +130,7 @@ def _last(fields: JsonFields) -> LastRun:
         width=fields.integer("width", least=1),
         total_s=fields.number("total_s", least=0.0),
         predicted_s=fields.number("predicted_s") if fields.has("predicted_s") else None,
-        lanes={lane: tuple(map(_span_of(lanes, lane), lanes.items(lane))) for lane in lanes.keys()},
+        lanes={lane: tuple(map(_span_of(lanes, lane), lanes.items(lane))) for lane in names},
     )
 
 
@@ -127,7 +139,7 @@ def _span_of(fields: JsonFields, lane: str) -> Any:
         if isinstance(item, list) and len(item) == 3 and isinstance(item[2], str):
             start, end, name = item
             good = all(type(time) in (int, float) and math.isfinite(time) for time in (start, end))
-            if good and 0.0 <= start <= end:
+            if good and 0.0 <= start <= end <= _MOST_S:
                 return Span(start, end, name)
         raise fields.fail(lane, "spans of start, end and name")
 

@@ -46,7 +46,7 @@ def page(facts: PageFacts, *, today: date) -> str:
     header = element(
         "header",
         element("h1", text(manifest.name)),
-        paragraph(f"A {manifest.task} pack on this machine, for {work.words}."),
+        paragraph(f"{manifest.task.capitalize()} on this machine, for {work.words}."),
     )
     sections = (
         expected_section(facts),

@@ -78,7 +78,6 @@ def frontier_section(facts: PageFacts) -> Part:
     if not facts.frontier:
         said = "There is no other latency to compare with."
         return section("frontier", "Speed against quality", paragraph(said))
-    drawn = frontier_figure(facts.manifest, facts.plan, facts.promised_s, facts.frontier)
     quality = facts.manifest.quality
     rows = []
     for latency_s, plan in facts.frontier:
@@ -93,11 +92,16 @@ def frontier_section(facts: PageFacts) -> Part:
         rows.append([format_time(latency_s), value, size, took, read])
     metric = "loss" if quality is None else quality.metric
     header = ["latency", metric, "layers x slices", "typical", "reads"]
-    said = (
-        "Each point is the best plan for that latency, all else being as asked for: from the "
-        "shortest that can be kept to what the best plan of the pack takes."
-    )
     numbers = folded("The numbers", table("Plans by latency", header, rows))
+    if len({plan.predicted and plan.predicted.loss for _, plan in facts.frontier}) == 1:
+        least = format_time(facts.frontier[0].latency_s)
+        said = f"Every latency that can be kept, from {least} on, gives the same quality."
+        return section("frontier", "Speed against quality", paragraph(said), numbers)
+    said = (
+        "Each point is the best plan for that latency, all else being as asked for, from the "
+        "shortest latency that can be kept to where more time brings no better answers."
+    )
+    drawn = frontier_figure(facts.manifest, facts.plan, facts.promised_s, facts.frontier)
     return section("frontier", "Speed against quality", paragraph(said), drawn, numbers)
 
 

@@ -49,7 +49,7 @@ def measured_section(facts: PageFacts) -> Part:
         f"The last run of this pack on this machine took {format_time(last.total_s)}, {which}. "
         f"It ended {facts.kept.last_at}.{predicted}"
     )
-    if not last.lanes:
+    if not any(span.end_s for spans in last.lanes.values() for span in spans):
         return section(
             "measured", heading, paragraph(said, "It was too long for its timeline to be kept.")
         )
@@ -61,7 +61,8 @@ def _never_run(facts: PageFacts) -> list[Part]:
     if facts.kept.note:
         return [paragraph(facts.kept.note)]
     said = "This pack was not run on this machine yet, so nothing was measured. This runs it:"
-    return [paragraph(said), element("p", element("code", text(facts.run_command)))]
+    command = element("code", text(facts.run_command))
+    return [paragraph(said), element("pre", command, class_="scroll", tabindex="0")]
 
 
 def memory_section(facts: PageFacts) -> Part:
@@ -119,8 +120,9 @@ def _threads_words(threads: LaneThreads) -> str:
     if not threads.storage:
         return "one, for everything"
     if not threads.decode:
-        return f"one reads, {threads.compute} decode and compute"
-    return f"one reads, {threads.decode} decodes, {threads.compute} computes, at the same time"
+        return f"one reads; {threads.compute} decode and compute"
+    computes = "one computes" if threads.compute == 1 else f"{threads.compute} compute"
+    return f"one reads, one decodes, {computes}, all at the same time"
 
 
 def kept_section(facts: PageFacts, *, today: date) -> Part:
@@ -159,10 +161,8 @@ def _sum_words(target: KeptTarget, days: Sequence[DayRuns], *, own: bool) -> str
     )
     if target.latency_s is None:
         return said
-    return (
-        f"{said} {100.0 * inside / runs:.1f} % were in time; "
-        f"{of_hundred(target.quantile)} were to be."
-    )
+    wanted = of_hundred(target.quantile)
+    return f"{said} {100.0 * inside / runs:.1f} % were in time (wanted: {wanted})."
 
 
 def _row(day: DayRuns) -> list[str]:

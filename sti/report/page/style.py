@@ -52,13 +52,16 @@ overflow-wrap:normal;min-width:100%}
 th,td{padding:.3rem .6rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}
 th:first-child{text-align:left;padding-left:0}
 td:last-child,th:last-child{padding-right:0}
-thead th{color:var(--muted);font-weight:500;white-space:normal;vertical-align:bottom}
+thead th{color:var(--muted);font-weight:500;white-space:normal;vertical-align:bottom;
+min-width:3.6rem}
 tbody th{font-weight:400}
 tbody tr:last-child>*{border-bottom:0}
 details{margin:.6rem 0 0}
 summary{cursor:pointer;color:var(--blue)}
 code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--ground);
 padding:.1em .3em;border-radius:.25em}
+pre{margin:.5rem 0;padding:.2rem 0}
+pre code{white-space:pre;padding:.3em .5em}
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;margin:.5rem 0}
 .facts dt{color:var(--muted)}
 .facts dd{margin:0}
