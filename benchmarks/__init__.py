@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import os
 
-from sti.calibration.history_file import OFF, VARIABLE
+from sti.calibration.cache import HISTORY_VARIABLE, OFF
 
-os.environ[VARIABLE] = OFF
+os.environ[HISTORY_VARIABLE] = OFF

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sti.calibration.cache import Cache, Key
+from sti.calibration.cache import HISTORY_VARIABLE, OFF, Cache, Key
 from sti.device.identity import machine_key
 from sti.errors import ProfileError
 from sti.planning.history import History
@@ -22,7 +22,6 @@ from sti.planning.history_json import history_json, read_history
 from sti.storage.atomic_file import replacing
 from sti.storage.file_lock import open_lock, try_lock
 
-VARIABLE, OFF = "STI_HISTORY", "off"
 MOST_DAYS = 90
 """Days that are kept."""
 MOST_PACKS = 64
@@ -33,11 +32,6 @@ LONGEST_WAIT_S = 2.0
 """Seconds after which a run that was written meanwhile may get lost."""
 _POLL_S = 0.005
 _DAY_S = 86_400.0
-
-
-def is_kept() -> bool:
-    """Whether the user lets runs be kept."""
-    return os.environ.get(VARIABLE, "").strip().lower() != OFF
 
 
 def history_files(cache: Cache) -> list[Path]:
@@ -105,7 +99,7 @@ class HistoryFile:
         except OSError as error:
             return (
                 f"how runs went cannot be kept in {self._cache.directory}: {error.strerror} "
-                f"({VARIABLE}={OFF} keeps nothing)"
+                f"({HISTORY_VARIABLE}={OFF} keeps nothing)"
             )
         return told
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from sti.calibration.cache import Cache, cache_directory
-from sti.calibration.history_file import history_files, is_kept
+from sti.calibration.cache import Cache, cache_directory, keeps_history
+from sti.calibration.history_file import history_files
 from sti.calibration.read_timer import time_reads
 from sti.cli.measured import PROVISIONAL, kept_facts, kept_table
 from sti.cli.program import print_json
@@ -58,7 +58,7 @@ def execute(args: argparse.Namespace) -> None:
         "kernel": _kernel(),
         "versions": _versions(),
         "cache": _cache(),
-        "history": {"kept": is_kept(), "packs": len(history_files(Cache()))},
+        "history": {"kept": keeps_history(), "packs": len(history_files(Cache()))},
         "measured": kept_facts(Cache()),
     }
     advice = _advise(facts) + _advise_measured(facts["measured"], args.pack)

@@ -13,8 +13,8 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
-from sti.calibration.cache import Cache
-from sti.calibration.history_file import OFF, VARIABLE, HistoryFile, is_kept
+from sti.calibration.cache import HISTORY_VARIABLE, OFF, Cache, keeps_history
+from sti.calibration.history_file import HistoryFile
 from sti.calibration.parts import KeptParts
 from sti.cli.explain import explain
 from sti.cli.planned import Made, Planning, open_planning
@@ -145,8 +145,8 @@ def _kept(pack_id: str) -> KeptRuns:
     except ProfileError as error:
         history, note = History(), f"What was kept of runs cannot be used: {error}."
         notice(str(error))
-    if not history.days and not note and not is_kept():
-        note = f"How runs go is not kept, because {VARIABLE} is {OFF}."
+    if not history.days and not note and not keeps_history():
+        note = f"How runs go is not kept, because {HISTORY_VARIABLE} is {OFF}."
     last = history.last
     return KeptRuns(history, note, "" if last is None else _when(last.ended_at))
 

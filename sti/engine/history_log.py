@@ -1,7 +1,8 @@
 """What an engine's runs add to the history of its pack.
 
 In: each run, when it has ended. Out: now and then, and at the end, the pack's history file with
-them. A run never waits for a file: a thread writes, at most once a minute. Not thread-safe.
+them. A run never waits for a file: a thread writes, at most once a minute. What makes and writes
+the file is imported then, and not at the start. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -9,17 +10,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from sti.calibration.cache import keeps_history
 from sti.engine.options import EngineOptions
 from sti.engine.results import Result
+from sti.model.workload import Workload
 from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
-from sti.planning.history import EndedRun, LastRun, history_of, last_of
-from sti.planning.plan import Plan
-
-if TYPE_CHECKING:
-    from sti.calibration.history_file import HistoryFile
+from sti.pipeline.trace import Trace
+from sti.planning.plan import Plan, Target
 
 EVERY_S = 60.0
 """Seconds between writes."""
@@ -33,25 +32,24 @@ def history_log(reader: PackReader, options: EngineOptions) -> HistoryLog | None
     Runs of benchmarks, without adaptation, or with a profile or storage that was given, say nothing
     of how users' runs go on this machine.
     """
-    if not options.keeps_history:
+    if not (options.keeps_history and keeps_history()):
         return None
-    from sti.calibration.history_file import HistoryFile, is_kept
-
-    return HistoryLog(HistoryFile(reader.pack_id), options.notify) if is_kept() else None
+    return HistoryLog(reader.pack_id, options.notify)
 
 
 class HistoryLog:
     """Takes note of runs, to be written to a file.
 
     Args:
-        file: of the pack.
+        pack_id: of the pack that runs.
         notify: told, once, what could not be kept; by the thread that runs or closes.
     """
 
-    def __init__(self, file: HistoryFile, notify: Notify) -> None:
-        self._file, self._notify = file, notify
-        self._runs: list[EndedRun] = []
-        self._last: Callable[[], LastRun] | None = None
+    def __init__(self, pack_id: str, notify: Notify) -> None:
+        self._pack_id, self._notify = pack_id, notify
+        self._runs: list[tuple[str, Target, float, bool | None]] = []
+        self._last: tuple[Plan, Workload, Trace, float, float] | None = None
+        """The last run: its plan, what it was of, what it did, when it ended, what it took."""
         self._written_s = time.monotonic()
         self._writer: threading.Thread | None = None
         self._untold: str | None = None
@@ -67,10 +65,8 @@ class HistoryLog:
             return  # its plan is for shorter texts, and says so
         now, total_s = time.time(), result.timing.total_s
         day = time.strftime("%Y-%m-%d", time.localtime(now))
-        self._runs.append(EndedRun(day, plan.target, total_s, result.met))
-        workload, lanes = result.workload, result.trace.lanes
-        # Made when it is written, of one run, and not of each.
-        self._last = lambda: last_of(plan, workload, lanes, ended_at=now, total_s=total_s)
+        self._runs.append((day, plan.target, total_s, result.met))
+        self._last = (plan, result.workload, result.trace, now, total_s)
         if time.monotonic() - self._written_s >= EVERY_S or len(self._runs) >= _MOST_RUNS:
             self._begin_writing()
         self._tell()
@@ -88,9 +84,15 @@ class HistoryLog:
         self._runs, self._last, self._written_s = [], None, time.monotonic()
 
         def write() -> None:
-            if runs:
-                new = history_of(runs, None if last is None else last())
-                self._untold = self._file.add(new) or self._untold
+            if last is None:
+                return
+            from sti.calibration.history_file import HistoryFile
+            from sti.planning.history import EndedRun, history_of, last_of
+
+            plan, workload, trace, ended_at, total_s = last
+            kept = last_of(plan, workload, trace.lanes, ended_at=ended_at, total_s=total_s)
+            new = history_of((EndedRun(*run) for run in runs), kept)
+            self._untold = HistoryFile(self._pack_id).add(new) or self._untold
 
         return write
 

@@ -10,7 +10,6 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sti.model.workload import Workload
@@ -39,8 +38,7 @@ class KeptTarget(NamedTuple):
         return cls(target.latency_s, target.preload_bytes, target.quantile)
 
 
-@dataclass(frozen=True, slots=True)
-class DayRuns:
+class DayRuns(NamedTuple):
     """The runs of one day under one target. Seconds."""
 
     day: str
@@ -64,16 +62,14 @@ class DayRuns:
 
     def plus(self, other: DayRuns) -> DayRuns:
         """Both together; of the same day and target."""
-        return replace(
-            self,
+        return self._replace(
             inside=self.inside + other.inside,
             late=self.late + other.late,
             classes=added([self.classes, other.classes]),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LastRun:
+class LastRun(NamedTuple):
     """When each lane worked in one run. Seconds."""
 
     ended_at: float
@@ -90,8 +86,7 @@ class LastRun:
     """Empty where there was too much to keep."""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """What is kept of the runs of one pack on one machine. Immutable."""
 
     days: tuple[DayRuns, ...] = ()
@@ -111,7 +106,7 @@ class History:
     def bounded(self, first: str, last: str) -> History:
         """From the first to the last of some days, and not more of them than are kept."""
         days = tuple(item for item in self.days if first <= item.day <= last)
-        return replace(self, days=days[-MOST_ROWS:])
+        return self._replace(days=days[-MOST_ROWS:])
 
 
 class EndedRun(NamedTuple):

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from sti.calibration import history_file
-from sti.calibration.cache import Cache
-from sti.calibration.history_file import HistoryFile, day_at, history_files, is_kept
+from sti.calibration.cache import Cache, keeps_history
+from sti.calibration.history_file import HistoryFile, day_at, history_files
 from sti.errors import ProfileError
 from sti.planning.history import EndedRun, History, history_of
 from sti.planning.plan import Target
@@ -152,4 +152,4 @@ def test_the_environment_turns_it_off(
     monkeypatch: pytest.MonkeyPatch, value: str, kept: bool
 ) -> None:
     monkeypatch.setenv("STI_HISTORY", value)
-    assert is_kept() == kept
+    assert keeps_history() == kept

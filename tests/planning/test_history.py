@@ -106,7 +106,7 @@ def test_of_too_many_targets_the_oldest_go() -> None:
 
 
 def test_the_last_run_is_the_later_one() -> None:
-    later = replace(LAST, ended_at=LAST.ended_at + 1)
+    later = LAST._replace(ended_at=LAST.ended_at + 1)
     for one, other in ((LAST, later), (later, LAST)):
         assert History(last=one).plus(History(last=other)).last == later
     assert History(last=LAST).plus(History()).last == LAST

@@ -65,8 +65,8 @@ pre code{white-space:pre;padding:.3em .5em}
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;margin:.5rem 0}
 .facts dt{color:var(--muted)}
 .facts dd{margin:0}
-@media (max-width:52rem){.wide{display:none}.narrow{display:block}
-.narrow svg{width:100%;max-width:30rem}}
+@media (max-width:52rem){.wide{display:none}.narrow{display:block;max-width:30rem}
+.narrow svg{width:100%}}
 @media (max-width:30rem){main{padding:1rem .5rem 2rem}section{padding:.9rem .7rem}
 h1{font-size:1.35rem}.tiles{grid-template-columns:1fr 1fr}
 table{font-size:.85rem}th,td{padding:.3rem .4rem}

@@ -110,13 +110,13 @@ def test_every_text_from_outside_is_escaped() -> None:
     runs = kept(2)
     last = runs.history.last
     assert last is not None
-    last = replace(last, plan=HOSTILE, lanes={HOSTILE: (Span(0.0, 0.01, HOSTILE),)})
+    last = last._replace(plan=HOSTILE, lanes={HOSTILE: (Span(0.0, 0.01, HOSTILE),)})
     hostile = facts_of(
         RANKED._replace(name=HOSTILE, task=HOSTILE),
         run_command=HOSTILE,
         made=HOSTILE,
         machine=MachineFacts(replace(PROFILE, device=HOSTILE), HOSTILE),
-        kept=KeptRuns(replace(runs.history, last=last), "", HOSTILE),
+        kept=KeptRuns(runs.history._replace(last=last), "", HOSTILE),
         memory=[MemoryPart(HOSTILE, 1000)],
     )
     for facts in (hostile, replace(hostile, kept=KeptRuns(History(), HOSTILE, ""))):
