@@ -116,7 +116,7 @@ def _frontier(made: Made, planning: Planning) -> list[FrontierPoint]:
         if error.limit == "latency":
             least_s = min(most_s, error.needed * _ROOM)
     points, asked_s = [], made.plan.target.latency_s
-    if made.free and asked_s is not None and asked_s > most_s:
+    if made.free and asked_s is not None:  # so that it lies on the line
         points.append(FrontierPoint(asked_s, made.plan))
     for number in range(POINTS):
         latency_s = least_s * (most_s / least_s) ** (number / (POINTS - 1))

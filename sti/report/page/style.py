@@ -53,7 +53,7 @@ th,td{padding:.3rem .6rem;text-align:right;white-space:nowrap;border-bottom:1px 
 th:first-child{text-align:left;padding-left:0}
 td:last-child,th:last-child{padding-right:0}
 thead th{color:var(--muted);font-weight:500;white-space:normal;vertical-align:bottom;
-min-width:3.6rem}
+min-width:4rem}
 tbody th{font-weight:400}
 tbody tr:last-child>*{border-bottom:0}
 details{margin:.6rem 0 0}

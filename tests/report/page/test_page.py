@@ -154,7 +154,7 @@ def test_targets_kept_are_counted() -> None:
 
 def test_runs_under_another_target_are_told_as_such() -> None:
     found = read(facts_of(kept=kept(2, Target(0.5))))
-    assert "20 runs since 2026-02-28 under the target that was run last, 500 ms" in found.text
+    assert "20 runs since 2026-02-28 under the target with the most runs, 500 ms" in found.text
     without = read(facts_of(kept=kept(2, Target())))
     assert "no latency" in without.text and "in time (wanted" not in without.text
 
