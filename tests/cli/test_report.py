@@ -220,3 +220,19 @@ def test_what_is_no_pack_is_refused(cli: Cli, place: Path) -> None:
     (place / "junk").write_bytes(b"junk")
     refused(cli("report", place / "junk"), "junk")
     assert not (place / "junk.html").exists()
+
+
+def test_a_saved_plan_is_shown_beside_what_the_planner_would_choose(cli: Cli, place: Path) -> None:
+    assert cli("plan", INTENTS, "--tokens", 16, "--fidelity", 3, "-o", "plan.json").code == 0
+    report = cli("report", INTENTS, "--tokens", 16, "--plan", "plan.json", "--json").json
+    assert report["plan"]["steps"] == json.loads((place / "plan.json").read_text())["steps"]
+    assert report["explanation"]["targets"] == [] and len(report["frontier"]) >= 8
+
+
+def test_the_doctor_says_whether_runs_are_kept(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("run", INTENTS, "play some music").code == 0
+    assert cli("doctor", "--json").json["history"] == {"kept": True, "packs": 1}
+    assert "STI_HISTORY=off keeps none" in cli("doctor").out
+    monkeypatch.setenv("STI_HISTORY", "off")
+    assert cli("doctor", "--json").json["history"] == {"kept": False, "packs": 1}
+    assert "not kept" in cli("doctor").out
