@@ -13,26 +13,9 @@ import sys
 from pathlib import Path
 
 import sti
-from sti.model.fidelity import fidelities
-from sti.model.manifest import Manifest
-from sti.report.svg.heat_map import HeatPanel, heat_map
+from sti.report.drawings import fidelity_panels
+from sti.report.svg.heat_map import heat_map
 from sti.report.wording import describe_plan
-
-
-def panels(manifest: Manifest, plan: sti.Plan) -> list[HeatPanel]:
-    """The bits of every shard, by kind of block; 0 where one is not in use."""
-    dimensions, found = manifest.dimensions, []
-    bits = {
-        kind.name: [[0] * dimensions.slices for _ in range(dimensions.layers)]
-        for kind in manifest.kinds
-    }
-    for step in plan.steps:
-        group = manifest.group(step.layer, step.kind, step.group)
-        for place, used in enumerate(fidelities(group, step.counts)[: group.used(plan.width)]):
-            bits[step.kind][step.layer][group.first + place] = used
-    for kind, rows in bits.items():
-        found.append(HeatPanel(kind, rows))
-    return found
 
 
 def main() -> int:
@@ -50,9 +33,8 @@ def main() -> int:
         with sti.Engine.open(args.pack, latency=args.latency, preload=args.preload) as engine:
             plan = engine.plan_for(tokens=args.tokens)
             words = describe_plan(plan)
-            drawing = heat_map(
-                panels(engine.manifest, plan), title=engine.manifest.name, description=words
-            )
+            panels = fidelity_panels(engine.manifest, plan)
+            drawing = heat_map(panels, title=engine.manifest.name, description=words)
         args.output.write_text(drawing, encoding="utf-8")
     except (OSError, sti.StiError) as error:
         print(f"draw_fidelities: {error}", file=sys.stderr)

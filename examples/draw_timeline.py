@@ -14,41 +14,7 @@ import sys
 from pathlib import Path
 
 import sti
-from sti.device.lanes import LANES
-from sti.pipeline.trace import Trace
-from sti.report.svg.legend import Entry
-from sti.report.svg.timeline import TimelineLane, TimelineSpan, timeline
-
-LEGEND = (
-    Entry("attention", "blue", area=True),
-    Entry("FFN", "orange", area=True),
-    Entry("other", "grey", area=True),
-)
-
-
-def colour(name: str) -> str:
-    """That of the block that a span belongs to."""
-    return "blue" if "attention" in name else "orange" if "ffn" in name else "grey"
-
-
-def draw(trace: Trace, title: str) -> str:
-    """The SVG document."""
-    busy_s = trace.busy_s
-    lanes = [
-        TimelineLane(
-            lane,
-            f"{busy_s.get(lane, 0.0) * 1e3:.1f} ms",
-            [
-                TimelineSpan(span.start_s, span.end_s, colour(span.name), span.name)
-                for span in trace.lanes.get(lane, ())
-            ],
-        )
-        for lane in dict.fromkeys((*LANES, *trace.lanes))
-    ]
-    description = "When each lane worked on each slice group: " + ", ".join(
-        f"{lane.name} {lane.note}" for lane in lanes
-    )
-    return timeline(lanes, title=title, description=description, legend=LEGEND)
+from sti.report.drawings import lane_timeline
 
 
 def main() -> int:
@@ -76,7 +42,7 @@ def main() -> int:
                 f"{engine.manifest.name}: {result.timing.total_s * 1e3:.1f} ms in all, "
                 f"{result.bytes_read / 1e6:.1f} MB read"
             )
-        options.output.write_text(draw(result.trace, title), encoding="utf-8")
+        options.output.write_text(lane_timeline(result.trace.lanes, title=title), encoding="utf-8")
     except (OSError, sti.StiError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

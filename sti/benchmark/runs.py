@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sti.calibration.cache import HISTORY_VARIABLE, OFF
 from sti.device.lanes import LANES, LaneThreads, by_work
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
@@ -201,7 +202,7 @@ def _answer(command: Sequence[str], text: str) -> dict[str, Any]:
         input=text.encode(),
         capture_output=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, HISTORY_VARIABLE: OFF},
     )
     if ended.returncode:
         said = ended.stderr.decode(errors="replace").strip() or f"exit code {ended.returncode}"

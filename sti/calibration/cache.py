@@ -31,6 +31,8 @@ Key = Mapping[str, Any]
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 
+HISTORY_VARIABLE, OFF = "STI_HISTORY", "off"
+"""The environment variable, and its value, with which no history of runs is kept."""
 MOST_PLANS = 256
 """Plans kept; beyond that, the oldest are deleted."""
 MOST_CORRECTIONS = 64
@@ -43,6 +45,11 @@ def cache_directory() -> Path:
     """``$XDG_CACHE_HOME/sti``, else ``~/.cache/sti``; it need not exist."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~/.cache"))) / "sti"
+
+
+def keeps_history() -> bool:
+    """Whether the user lets it be kept how runs went (``sti.calibration.history_file``)."""
+    return os.environ.get(HISTORY_VARIABLE, "").strip().lower() != OFF
 
 
 class _Parser(Protocol[R_co]):

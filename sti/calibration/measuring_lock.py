@@ -13,10 +13,11 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from sti.notices import Notify
+from sti.storage.file_lock import open_lock, try_lock
 
 LONGEST_WAIT_S = 30.0
 """Seconds after which it is measured without the lock."""
@@ -53,9 +54,9 @@ def one_at_a_time(directory: Path, *, notify: Notify) -> Iterator[bool]:
     try:
         while not mine and wait():
             mine = _HERE.acquire(blocking=False)
-        file = _open(directory)
+        file = open_lock(directory / _NAME)
         try:
-            while file is not None and not _lock(file) and wait():
+            while file is not None and not try_lock(file) and wait():
                 pass
             yield told
         finally:
@@ -64,23 +65,3 @@ def one_at_a_time(directory: Path, *, notify: Notify) -> Iterator[bool]:
     finally:
         if mine:
             _HERE.release()
-
-
-def _open(directory: Path) -> int | None:
-    with suppress(OSError):
-        directory.mkdir(parents=True, exist_ok=True)
-        return os.open(directory / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    return None
-
-
-def _lock(file: int) -> bool:
-    """Whether the file is locked now, or cannot be."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # Windows; file systems without locks
-        return True
-    return True

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -24,7 +23,7 @@ from sti.calibration.cache import Cache, Key
 from sti.calibration.kept import Kept, StoragePart
 from sti.codec.decoders import kernel_path
 from sti.device import host
-from sti.device.identity import instruction_set
+from sti.device.identity import instruction_set, machine_key
 from sti.device.lanes import STORAGE
 from sti.device.profile import MOST_DISTURBED, PROFILE_VERSION, DeviceProfile
 from sti.errors import StiWarning
@@ -60,6 +59,14 @@ class FoundParts(NamedTuple):
     def needs_profile(self) -> bool:
         """Whether all but the storage lane is missing or provisional."""
         return self.profile_part is None or self.profile_part.value.provisional
+
+    @property
+    def measured_at(self) -> float:
+        """When the older part was measured, in seconds since the epoch; 0 where that is unknown."""
+        return min(
+            (0.0 if part is None else part.measured_at)
+            for part in (self.profile_part, self.storage_part)
+        )
 
     @property
     def age_s(self) -> float:
@@ -168,7 +175,7 @@ def _machine_key() -> Key:
     return {
         "profile": PROFILE_VERSION,
         "lanes": _COSTS_VERSION,
-        "machine": [host.cpu_name(), host.core_count(), platform.machine(), sys.platform],
+        "machine": machine_key(),
         "speeds": [core.speed for core in host.cores()],
         "software": [platform.python_version(), np.__version__, ort_version()],
     }

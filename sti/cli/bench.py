@@ -115,7 +115,7 @@ def _facts(
 def _engine(pack: Path, threads: int | None, emulated: StorageProfile | None) -> Engine:
     """The engine to measure, on the pack's own storage or on a slower one."""
     if emulated is None:
-        return Engine.open(pack, threads=threads, notify=notice)
+        return Engine.open(pack, threads=threads, history=False, notify=notice)
     with Engine.open(pack, threads=threads, notify=notice) as engine:
         profile, chosen = engine.profile, engine.threads
     return Engine.open(

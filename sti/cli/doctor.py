@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from sti.calibration.cache import Cache, cache_directory
+from sti.calibration.cache import Cache, cache_directory, keeps_history
+from sti.calibration.history_file import history_files
 from sti.calibration.read_timer import time_reads
 from sti.cli.measured import PROVISIONAL, kept_facts, kept_table
 from sti.cli.program import print_json
@@ -57,6 +58,7 @@ def execute(args: argparse.Namespace) -> None:
         "kernel": _kernel(),
         "versions": _versions(),
         "cache": _cache(),
+        "history": {"kept": keeps_history(), "packs": len(history_files(Cache()))},
         "measured": kept_facts(Cache()),
     }
     advice = _advise(facts) + _advise_measured(facts["measured"], args.pack)
@@ -253,6 +255,7 @@ def _report(facts: dict[str, Any]) -> str:
         f"versions  sti {facts['sti']}, {', '.join(versions)}",
         f"cache     {cache['path']} ({'writable' if cache['writable'] else 'NOT writable'}, "
         f"{counted(cache['profiles'], 'profile')})",
+        _history_line(facts["history"]),
     ]
     if "pack" in facts:
         lines.append(_pack_line(facts["pack"]))
@@ -260,6 +263,13 @@ def _report(facts: dict[str, Any]) -> str:
     if facts["measured"]:
         measured += kept_table(facts["measured"])
     return "\n".join(lines) + "\n" + measured + _storage_table(facts["storage"])
+
+
+def _history_line(history: dict[str, Any]) -> str:
+    packs = counted(history["packs"], "pack")
+    if history["kept"]:
+        return f"history   how runs of {packs} went, in the cache (STI_HISTORY=off keeps none)"
+    return f"history   not kept, as STI_HISTORY is off; there is that of {packs} from before"
 
 
 def _pack_line(pack: dict[str, Any]) -> str:

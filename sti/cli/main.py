@@ -73,6 +73,18 @@ examples:
 
 """
 
+_REPORT_HELP = """\
+examples:
+  sti report model.sti.safetensors --latency 100ms
+  sti report model.sti.safetensors --tokens 16 --latency 50ms --preload 1MB -o page.html
+  sti report model.sti.safetensors -o - > page.html
+
+  The page is one file without scripts, which loads nothing. It says what will happen and why, and
+  how runs went. Nothing is run for it: runs of `sti run` and of the Python API are summed up by day
+  and target beside the device profile, without texts or answers; STI_HISTORY=off keeps nothing.
+
+"""
+
 _BENCH_HELP = """\
 examples:
   sti bench model.sti.safetensors
@@ -248,6 +260,23 @@ def _add_plan(parser: Parser) -> None:
     )
 
 
+def _add_report(parser: Parser) -> None:
+    add_pack(parser)
+    add_workload(parser)
+    add_target(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write the page to FILE; - is standard output (default: the pack's name with .html, "
+        "in the working directory; with --json no page)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace FILE even if it is no page of this command"
+    )
+    _refuse_device(parser)
+
+
 def _add_bench(parser: Parser) -> None:
     add_pack(parser)
     add_workload(parser)
@@ -319,6 +348,11 @@ _COMMANDS: Mapping[str, tuple[str, str, Callable[[Parser], None]]] = {
         "show what would be read, how long it would take, and how good it would be",
         _PLAN_HELP + _TARGET_HELP,
         _add_plan,
+    ),
+    "report": (
+        "make one page about a pack: its plan, what else there is, and how runs went",
+        _REPORT_HELP + _TARGET_HELP,
+        _add_report,
     ),
     "bench": (
         "measure runs, cold and warm, as planned and sequential",

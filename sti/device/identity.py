@@ -8,6 +8,7 @@ that does not tell its instructions is named by its architecture.
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterator
 
 from sti.codec.decoders import kernel_path
@@ -32,6 +33,11 @@ def instruction_set() -> str:
     cores = list(_flags())
     common = set.intersection(*cores) if cores else set()
     return next((name for name, needs in _NAMES if needs <= common), platform.machine())
+
+
+def machine_key() -> list[str | int]:
+    """What tells this machine from others that share a home directory: part of cache keys."""
+    return [host.cpu_name(), host.core_count(), platform.machine(), sys.platform]
 
 
 def machine_line() -> str:

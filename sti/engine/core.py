@@ -23,6 +23,7 @@ from sti.calibration.calibrate import best_threads
 from sti.device.lanes import COMPUTE
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
+from sti.engine.history_log import history_log
 from sti.engine.inputs import Batch, check_room, check_texts
 from sti.engine.machine import Machine
 from sti.engine.memory_budget import MemoryBudget
@@ -81,6 +82,7 @@ class EngineCore:
         self.memory = MemoryBudget(reader, options.before_bytes, self.machine)
         """What the engine takes."""
         self.plans = CurrentPlans(reader, self.machine, self.runner, options, self.memory)
+        self._history = history_log(reader, options)
         self._forgotten = weakref.finalize(
             self, _end_forgotten, self.runner, self.plans.ahead, reader.path
         )
@@ -135,6 +137,8 @@ class EngineCore:
                 self._forgotten.detach()
                 self.machine.save()
                 with ExitStack() as last:  # all of them, whatever interrupts one
+                    if self._history is not None:
+                        last.callback(self._history.close)
                     last.callback(self.reader.close)
                     last.callback(self.runner.close)
                     last.callback(self.plans.ahead.close)
@@ -233,6 +237,8 @@ class EngineCore:
             if mode == "planned":
                 run_s = ended - arrived - result.timing.plan_s
                 told += self.plans.learn(prepared, result, run_s, held=held)
+                if self._history is not None:
+                    self._history.note(plan, result)
             result = replace(result, notices=(*result.notices, *told))
             self.plans.follow(prepared)
             at_once = arrived - self._returned_s < _AT_ONCE_S

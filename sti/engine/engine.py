@@ -78,6 +78,7 @@ class Engine:
         comparable: bool = True,
         tokens: int | None = None,
         adapt: bool = True,
+        history: bool = True,
         profile: DeviceProfile | None = None,
         storage: Reader | None = None,
         notify: Callable[[str], None] | None = None,
@@ -108,6 +109,10 @@ class Engine:
                 leave out planes that would come too late for the latency. False: plans are made
                 from the device profile alone, and run exactly. Plans of comparable embeddings
                 never change.
+            history: keep how runs went, for ``sti report``: by day and target how many there were,
+                how many were in time and how long they took, and when each lane worked in the last
+                one; no texts or answers. Nothing is kept with ``adapt=False``, with a ``profile``,
+                or where the environment variable ``STI_HISTORY`` is ``off``.
             profile: what this machine can do; None: the cached profile, measured if there is none.
             storage: what slice groups and token embeddings are read from, closed with the engine
                 once that is open; None: the pack's own file. Needs a ``profile`` of it
@@ -139,6 +144,7 @@ class Engine:
             comparable=comparable,
             tokens=tokens,
             adapt=adapt,
+            history=history,
             profile=profile,
             storage=storage,
             notify=notify or log_notice,

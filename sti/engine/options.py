@@ -33,6 +33,13 @@ class EngineOptions(NamedTuple):
     """Anonymous memory of the process before the pack was opened; None: unknown."""
     check: bool = True
     """Compare what is read with its checksum. Benchmarks alone go without, to price it."""
+    history: bool = True
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether runs are kept: they are what a user ran, on this machine as it is."""
+        own = self.profile is None and self.storage is None
+        return self.history and self.adapt and self.check and own
 
     def may_differ(self, task: str) -> bool:
         """Whether plans of such a pack may differ with the length of texts, and change."""

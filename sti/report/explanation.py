@@ -68,7 +68,8 @@ class Explanation:
         parts = [self._more(), self._less(), *self._limits(), self._targets()]
         return "\n".join(part for part in parts if part).rstrip("\n")
 
-    def _more(self) -> str:
+    def block_table(self) -> tuple[list[str], list[list[str]]]:
+        """What one plane more would buy and cost: header and a row for each block."""
         header = ["layer", "block", "bits", "range", "plane", *self._units(), "why no more"]
         rows = [
             [
@@ -80,11 +81,16 @@ class Explanation:
             ]
             for block in self.blocks
         ]
-        title = "One plane more for a block: what it would buy, what it costs a run, why not"
-        return f"{title}\n\n{aligned(header, rows)}{self._notes()}"
+        return header, rows
 
-    def _notes(self) -> str:
-        """What the reasons in the table mean, where that needs to be said."""
+    def _more(self) -> str:
+        header, rows = self.block_table()
+        title = "One plane more for a block: what it would buy, what it costs a run, why not"
+        notes = "".join(f"{note}\n" for note in self.block_notes())
+        return f"{title}\n\n{aligned(header, rows)}{notes}"
+
+    def block_notes(self) -> list[str]:
+        """What the reasons in ``block_table`` mean, where that needs to be said."""
         found, quality = {block.reason for block in self.blocks}, self.manifest.quality
         notes = []
         if quality is None:
@@ -110,7 +116,7 @@ class Explanation:
             notes.append(
                 "not considered: in time, but no plan that was compared has just this more"
             )
-        return "".join(f"{note}\n" for note in notes)
+        return notes
 
     def _less(self) -> str:
         rows = [[*_named(block), *self._change(block.less)] for block in self.blocks if block.less]
@@ -140,17 +146,28 @@ class Explanation:
         size, took = _signed(change.bytes_read / 1e3, 1), _signed(1e3 * change.total_s, 2)
         return [str(change.bits), value, size, took]
 
-    def _limits(self) -> list[str]:
-        limits, predicted = self.limits, self.plan.predicted
-        assert predicted is not None, "plans that are explained have predictions"
-        said = f"The run is limited by {limits.limited_by}"
-        if predicted.limited_by == "quality":
-            said = f"Nothing better is in the pack; what it takes is limited by {limits.limited_by}"
+    def lane_table(self) -> tuple[list[str], list[list[str]]]:
+        """How long each lane works and waits: header and rows, the whole run in the last."""
+        limits = self.limits
         header = ["", "busy ms", "waiting ms", "longest chain ms"]
         rows = [[lane, *(_ms(seconds) for seconds in use)] for lane, use in limits.lanes.items()]
         rows.append(["tokenizer", "-", "-", _ms(limits.text_s)])
         rows.append([WAITING, "-", "-", _ms(limits.beyond_s)])
         rows.append(["together", "-", "-", _ms(limits.total_s)])
+        return header, rows
+
+    def limit_words(self) -> str:
+        """What limits the run."""
+        predicted, lane = self.plan.predicted, self.limits.limited_by
+        assert predicted is not None, "plans that are explained have predictions"
+        if predicted.limited_by == "quality":
+            return f"Nothing better is in the pack; what it takes is limited by {lane}"
+        return f"The run is limited by {lane}"
+
+    def _limits(self) -> list[str]:
+        limits, predicted, said = self.limits, self.plan.predicted, self.limit_words()
+        assert predicted is not None, "plans that are explained have predictions"
+        header, rows = self.lane_table()
         notes = (
             "longest chain: each part waits for the one before; together they are the run\n"
             f"{WAITING}: what runs take beyond their lanes, by what was measured\n"

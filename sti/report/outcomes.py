@@ -49,8 +49,23 @@ class Outcome(NamedTuple):
         return {**members, "plan": summary, "error": None}
 
 
+class OutcomeTable(NamedTuple):
+    """A table with a row for each target, the one that was asked for first."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    """What it does not show."""
+
+
 def outcomes_text(manifest: Manifest, plan: Plan, outcomes: Sequence[Outcome]) -> str:
-    """A table with a row for each target, and below it what it does not show."""
+    """``outcome_table`` as text, the notes below the table."""
+    header, rows, notes = outcome_table(manifest, plan, outcomes)
+    return aligned(header, rows) + "".join(f"{line}\n" for line in notes)
+
+
+def outcome_table(manifest: Manifest, plan: Plan, outcomes: Sequence[Outcome]) -> OutcomeTable:
+    """What plans for other targets change in quality, reads and time."""
     quality = manifest.quality
     what = "loss" if quality is None else quality.metric
     header = ["latency", "preload", "layers x slices", "bits", what, "reads", "predicted"]
@@ -66,7 +81,7 @@ def outcomes_text(manifest: Manifest, plan: Plan, outcomes: Sequence[Outcome]) -
         notes.append("no latency was asked for, so there is none to add")
         less = exact_share(LESS_SHARE)
         notes.append(f"the last target has {less} less than what is promised of the plan")
-    return aligned(header, rows) + "".join(f"{line}\n" for line in notes)
+    return OutcomeTable(header, rows, notes)
 
 
 def _row(manifest: Manifest, plan: Plan, target: Target, before: Plan | None) -> list[str]:

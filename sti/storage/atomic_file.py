@@ -20,7 +20,7 @@ _DRAFT = ".part"
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = False, private: bool = False) -> Iterator[BinaryIO]:
     """A new file that takes the place of ``path`` when the body ends, and is removed if it fails.
 
     Writers of the same path do not disturb one another, in one process or in several: the last one
@@ -30,13 +30,14 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
         path: replaced as a whole; its directory must exist.
         durable: wait until the bytes are on storage before the old file is given up, so that not
             even a power cut leaves a file that is neither the old nor the new one.
+        private: only the user may read and write it; else whoever the umask lets.
 
     Raises:
         OSError: the file cannot be written; nothing of it is left.
     """
     draft = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{_DRAFT}"
     try:
-        with draft.open("xb") as stream:
+        with open(draft, "xb", opener=_private if private else None) as stream:
             yield stream
             if durable:
                 stream.flush()
@@ -46,6 +47,10 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def remove_drafts(path: Path) -> None:

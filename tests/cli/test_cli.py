@@ -590,7 +590,7 @@ def test_a_missing_library_is_named_with_the_way_to_install_it(
 
 
 def test_every_command_explains_itself_with_examples(cli: Cli) -> None:
-    for command in ("run", "plan", "bench", "calibrate", "doctor"):
+    for command in ("run", "plan", "report", "bench", "calibrate", "doctor"):
         answer = cli(command, "--help")
         assert (answer.code, answer.err) == (0, "")
         assert f"sti {command} " in answer.out

@@ -173,7 +173,7 @@ def answered(ended: subprocess.CompletedProcess[str], words: list[str], where: P
 
 def test_the_documentation_shows_commands_and_python() -> None:
     shown = {tuple(words[:2]) for _, words in COMMANDS}
-    for command in ("run", "plan", "bench", "doctor"):
+    for command in ("run", "plan", "report", "bench", "doctor"):
         assert ("sti", command) in shown
     for command in ("finetune", "build", "rank", "evaluate", "inspect", "verify", "upgrade"):
         assert ("sti-shard", command) in shown

@@ -30,6 +30,7 @@ FOLDERS = {
     "sti/calibration": "Measuring this machine, and remembering it.",
     "sti/engine": "The public API: targets, plans, answers.",
     "sti/report": "Tables and words for people.",
+    "sti/report/page": "The page of `sti report`, from values to HTML. Pure.",
     "sti/report/svg": "Pictures: timelines, charts, heat maps, bars. Pure.",
     "sti/benchmark": "Measuring whole runs, and comparing with other systems.",
     "sti/benchmark/systems": "Systems under test, each in a process of its own.",

@@ -55,6 +55,7 @@ def prepare(spec: Spec) -> Opener:
             preload=spec.options.get("preload"),
             fidelity=spec.options.get("fidelity"),
             threads=spec.threads,
+            history=False,
         )
         return _Pack(engine, spec)
 

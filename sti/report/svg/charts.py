@@ -211,15 +211,17 @@ def _stairs(places: Sequence[Place]) -> list[Place]:
 
 
 def _highlight(canvas: Canvas, plot: _Plot, found: Highlight) -> None:
-    """A ring, and words beside it on the side that has room, on paper of their own."""
+    """A ring, and words beside and below it, or above, where there is room; on their own paper."""
     x, y = plot.place((found.x, found.y))
     canvas.ring((x, y), "ink")
     on_left = x > (plot.left + plot.right) / 2
     room = (x - plot.left if on_left else plot.right - x) - 14
     lines = wrapped(found.label, room)
     wide, high = max(map(text_width, lines)), len(lines) * SIZE * LINE
-    top = max(plot.top, min(y - high / 2, plot.bottom - high))
+    top = y + _BESIDE  # a level line runs through the point, and not through its words
+    if top + high > plot.bottom:
+        top = max(plot.top, y - _BESIDE - high)
     start, anchor = (x - 12, "end") if on_left else (x + 12, "start")
     left = start - wide if on_left else start
-    canvas.rect((left, top), (wide, high), "paper", opacity=0.7)
+    canvas.rect((left, top), (wide, high), "paper", opacity=0.85)
     canvas.paragraph((start, top), found.label, room, anchor=anchor)
