@@ -36,13 +36,14 @@ def open_engine(
     strict: bool = False,
     comparable: bool = True,
     adapt: bool = True,
+    yield_memory: bool = True,
     tokens: int | None = None,
 ) -> Engine:
     """The engine that the options common to ``run`` and ``plan`` ask for.
 
     Args:
         target: instead of the one that the options ask for.
-        verify, strict, comparable, adapt, tokens: as ``Engine.open`` takes them.
+        verify, strict, comparable, adapt, yield_memory, tokens: as ``Engine.open`` takes them.
     """
     from sti.engine.engine import Engine  # plans for other devices are made without onnxruntime
 
@@ -55,5 +56,6 @@ def open_engine(
         comparable=comparable,
         tokens=tokens,
         adapt=adapt,
+        yield_memory=yield_memory,
         notify=notice,
     )

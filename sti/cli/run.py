@@ -67,7 +67,8 @@ def execute(args: argparse.Namespace) -> None:
 
             (replay, target), strict = recording_of(args), True
         opening = {"verify": args.verify, "strict": strict, "comparable": args.comparable}
-        with open_engine(args, target, **opening, adapt=args.adapt, tokens=args.tokens) as engine:
+        opening |= {"adapt": args.adapt, "yield_memory": args.yield_memory}
+        with open_engine(args, target, **opening, tokens=args.tokens) as engine:
             tally = Tally(perf_counter() - start)
             output: _Output = _Lines() if args.jsonl else _People()
             if args.json:

@@ -74,6 +74,8 @@ class MemoryWatch:
         self._looked_s = self._ran_s = -LOOK_S
         self._has_memory = False
         """Whether a run took memory, or the preload buffer, that was not given back since."""
+        self._given = 0
+        """Bytes that an idle engine gave back, and that its next run takes again."""
         self._told = False
         """Whether this shortage was told of."""
         self.short = False
@@ -96,7 +98,7 @@ class MemoryWatch:
         """
         if not self._wanted:
             return
-        self._has_memory, self._ran_s = True, perf_counter()
+        self._has_memory, self._given, self._ran_s = True, 0, perf_counter()
         self._tell(self._follow(idle=False))
         if not self._watching:
             self._watching = True
@@ -149,27 +151,33 @@ class MemoryWatch:
 
     def _follow(self, *, idle: bool) -> str | None:
         """Do what follows from the last look; what is to be told."""
-        plans, seen = self._plans, self._seen
-        if memory_pressure.is_short(seen):
-            given = 0
-            if not self.short:
-                self.short, self._told = True, False
-                given = plans.give_preload_back()
-                if given:
-                    host.trim_heap()
-            all_back = idle and self._has_memory
-            if all_back:
-                plans.release()
-                self._has_memory = False
-            self.yields += bool(given or all_back)
-            return self._short_words(given, all_back=all_back)
-        if self.short and memory_pressure.has_recovered(seen, plans.refill_bytes):
-            refill = plans.refill_bytes
-            self.short = False
-            plans.fill_again()
-            self._has_memory |= refill > 0
-            return self._recovered_words(refill) if self._told else None
-        return None
+        if memory_pressure.is_short(self._seen):
+            return self._give_back(idle=idle)
+        if not self.short:
+            return None
+        refill = self._plans.refill_bytes
+        if not memory_pressure.has_recovered(self._seen, max(refill, self._given)):
+            return None
+        self.short = False
+        self._plans.fill_again()
+        self._has_memory |= refill > 0
+        return self._recovered_words(refill) if self._told else None
+
+    def _give_back(self, *, idle: bool) -> str | None:
+        """Give back what was not given back yet in this shortage; what is to be told."""
+        all_back, given = idle and self._has_memory, 0
+        before = host.rss_bytes() if all_back else None
+        if not self.short:
+            self.short, self._told = True, False
+            given = self._plans.give_preload_back()
+            if given:
+                host.trim_heap()
+        if all_back:
+            self._plans.release()
+            self._has_memory = False
+            self._given = max(0, (before or 0) - (host.rss_bytes() or before or 0))
+        self.yields += bool(given or all_back)
+        return self._short_words(given, all_back=all_back)
 
     def _short_words(self, given: int, *, all_back: bool) -> str | None:
         """What to tell of memory that was given back, or is left alone; once for each shortage."""
