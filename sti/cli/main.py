@@ -223,6 +223,12 @@ def _add_run(parser: Parser) -> None:
         "instead of leaving it out",
     )
     parser.add_argument(
+        "--keep-memory",
+        dest="yield_memory",
+        action="store_false",
+        help="keep the preload buffer, and what runs take, also while memory is short",
+    )
+    parser.add_argument(
         "--trace",
         metavar="FILE",
         help="write a trace of the run that Perfetto can open and --replay can repeat",

@@ -38,13 +38,15 @@ def open_engine(
     comparable: bool = True,
     adapt: bool = True,
     history: bool = True,
+    yield_memory: bool = True,
     tokens: int | None = None,
 ) -> Engine:
     """The engine that the options common to ``run`` and ``plan`` ask for.
 
     Args:
         target: instead of the one that the options ask for.
-        verify, strict, comparable, adapt, history, tokens: as ``Engine.open`` takes them.
+        verify, strict, comparable, adapt, history, yield_memory, tokens: as ``Engine.open``
+            takes them.
     """
     from sti.engine.engine import Engine  # plans for other devices are made without onnxruntime
 
@@ -58,5 +60,6 @@ def open_engine(
         tokens=tokens,
         adapt=adapt,
         history=history,
+        yield_memory=yield_memory,
         notify=notice,
     )

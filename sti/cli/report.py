@@ -20,7 +20,6 @@ from sti.cli.explain import explain
 from sti.cli.planned import Made, Planning, open_planning
 from sti.cli.program import notice, print_json, say
 from sti.cli.reports import check_writable
-from sti.engine.memory_parts import memory_parts
 from sti.engine.targets import TargetSpec
 from sti.errors import InfeasibleError, InputError, ProfileError
 from sti.pack.pack_reader import PackReader
@@ -89,7 +88,6 @@ def _facts(args: argparse.Namespace, planning: Planning) -> PageFacts:
     spread = made.shown.spread(made.plan.threads)
     assert made.plan.predicted is not None, "what is planned here has a prediction"
     with PackReader.open(args.pack) as reader:
-        memory = memory_parts(reader, made.plan)
         parts = KeptParts(reader, made.profile.threads, Cache()).load()
     return PageFacts(
         manifest=made.manifest,
@@ -97,7 +95,7 @@ def _facts(args: argparse.Namespace, planning: Planning) -> PageFacts:
         promised_s=made.plan.predicted.total_s * spread,
         explanation=explain(made, planning),
         frontier=_frontier(made, planning),
-        memory=memory,
+        memory=made.memory or (),
         machine=MachineFacts(made.profile, _when(parts.measured_at)),
         kept=_kept(made.plan.pack),
         run_command=_command(args),
@@ -130,9 +128,11 @@ def _frontier(made: Made, planning: Planning) -> list[FrontierPoint]:
 def _aim(made: Made, latency_s: float | None) -> TargetSpec:
     """The target of a plan with another latency, the planner free to choose."""
     target = made.plan.target
+    given = target.preload_bytes if made.target.plan is not None else None
     return TargetSpec(
         latency=None if latency_s is None else exact_time(latency_s),
-        preload=exact_size(target.preload_bytes) if target.preload_bytes else None,
+        memory=made.target.memory,
+        preload=exact_size(given) if given else made.target.preload,
         quantile=exact_share(target.quantile),
     )
 
@@ -153,7 +153,17 @@ def _kept(pack_id: str) -> KeptRuns:
 
 def _command(args: argparse.Namespace) -> str:
     """What runs the pack under the target that was asked for."""
-    names = ("latency", "preload", "quantile", "floor", "fidelity", "plan", "config", "target")
+    names = (
+        "latency",
+        "memory",
+        "preload",
+        "quantile",
+        "floor",
+        "fidelity",
+        "plan",
+        "config",
+        "target",
+    )
     given = [(name, getattr(args, name)) for name in names]
     options = [part for name, value in given if value for part in (f"--{name}", str(value))]
     return shlex.join(["sti", "run", args.pack, "a text", *options])

@@ -68,6 +68,7 @@ def execute(args: argparse.Namespace) -> None:
             (replay, target), strict = recording_of(args), True
         opening = {"verify": args.verify, "strict": strict, "comparable": args.comparable}
         opening |= {"adapt": args.adapt, "history": replay is None}
+        opening |= {"yield_memory": args.yield_memory}
         with open_engine(args, target, **opening, tokens=args.tokens) as engine:
             tally = Tally(perf_counter() - start)
             output: _Output = _Lines() if args.jsonl else _People()

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sti.device.memory_groups import group_limits
+from sti.device.system_files import read_number, read_table, read_text
 from sti.errors import InputError
 
 ROOT = Path("/")
@@ -60,7 +62,7 @@ def cores() -> tuple[Core, ...]:
 def core_count() -> int:
     """Cores that can be kept busy: those this process may run on, within a container's quota."""
     count = len(cores())
-    quota = (_text(ROOT / _CGROUP / "cpu.max") or "").split()
+    quota = (read_text(ROOT / _CGROUP / "cpu.max") or "").split()
     if len(quota) == 2 and all(part.isdigit() for part in quota) and int(quota[1]):
         count = min(count, math.ceil(int(quota[0]) / int(quota[1])))
     return max(1, count)
@@ -100,31 +102,35 @@ def fast_core_count() -> int:
 
 
 def memory() -> Memory:
-    """Total and available memory, in bytes, within a container's limit."""
-    cgroup, table = ROOT / _CGROUP, _table(ROOT / "proc" / "meminfo")
+    """Total and available memory, in bytes, within the limits of this process's cgroups."""
+    limits = memory_limits()
+    totals = [item.total_bytes for item in limits if item.total_bytes is not None]
+    available = [item.available_bytes for item in limits if item.available_bytes is not None]
+    return Memory(min(totals, default=None), min(available, default=None))
+
+
+def memory_limits() -> tuple[Memory, ...]:
+    """The machine's memory, then that of each memory cgroup with a limit that this process is in.
+
+    Reads ``/proc/meminfo``, ``/proc/self/cgroup`` and the groups' files: usage, limits, and how
+    much of it is file cache.
+    """
+    table = read_table(ROOT / "proc" / "meminfo")
     total, available = table.get("MemTotal"), table.get("MemAvailable")
     if total is None or available is None:
         total, available = _psutil_memory()
-    limit = _number(cgroup / "memory.max")
-    if limit is not None:
-        # Cached file pages count as used there, but make room when asked to.
-        cached = _words(cgroup / "memory.stat").get("inactive_file", 0)
-        used = max(0, (_number(cgroup / "memory.current") or 0) - cached)
-        total = limit if total is None else min(total, limit)
-        left = max(0, limit - used)
-        available = left if available is None else min(available, left)
-    return Memory(total, available)
+    return Memory(total, available), *(Memory(*found) for found in group_limits(ROOT))
 
 
 def rss_bytes() -> int | None:
     """Resident memory of this process now, in bytes."""
-    size = _table(ROOT / "proc" / "self" / "status").get("VmRSS")
+    size = read_table(ROOT / "proc" / "self" / "status").get("VmRSS")
     return _psutil_rss() if size is None else size
 
 
 def anonymous_bytes() -> int | None:
     """Memory of this process that no file backs, in bytes; None where the system does not say."""
-    words = (_text(ROOT / "proc" / "self" / "statm") or "").split()
+    words = (read_text(ROOT / "proc" / "self" / "statm") or "").split()
     if len(words) < 3 or not all(word.isdigit() for word in words[:3]):
         return None
     return max(0, int(words[1]) - int(words[2])) * mmap.PAGESIZE
@@ -132,7 +138,7 @@ def anonymous_bytes() -> int | None:
 
 def peak_rss_bytes() -> int | None:
     """Highest resident memory of this process so far, in bytes."""
-    size = _table(ROOT / "proc" / "self" / "status").get("VmHWM")
+    size = read_table(ROOT / "proc" / "self" / "status").get("VmHWM")
     if size is not None:
         return size
     try:
@@ -157,7 +163,7 @@ def cpu_name() -> str:
     """The processor's name as the system gives it, e.g. ``Cortex-A76``; never empty."""
     keys = ("model name", "Hardware", "Model", "cpu model")
     found: dict[str, str] = {}
-    for line in (_text(ROOT / "proc" / "cpuinfo") or "").splitlines():
+    for line in (read_text(ROOT / "proc" / "cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in keys and value.strip():
             found.setdefault(key.strip(), value.strip())
@@ -165,7 +171,9 @@ def cpu_name() -> str:
         if key in found:
             return found[key]
     return (
-        _text(ROOT / "proc" / "device-tree" / "model") or platform.processor() or platform.machine()
+        read_text(ROOT / "proc" / "device-tree" / "model")
+        or platform.processor()
+        or platform.machine()
     )
 
 
@@ -202,7 +210,7 @@ def _ranked(cpu: Path, indices: tuple[int, ...]) -> tuple[Core, ...]:
 
 
 def _rank(cpu: Path, indices: Sequence[int], leaf: str) -> list[Core]:
-    speeds = [_number(cpu / f"cpu{index}" / leaf) for index in indices]
+    speeds = [read_number(cpu / f"cpu{index}" / leaf) for index in indices]
     if not any(speeds):
         return []
     return [Core(index, speed) for index, speed in zip(indices, speeds, strict=True)]
@@ -224,33 +232,4 @@ def _psutil_rss() -> int | None:
     try:
         return None if module is None else int(module.Process().memory_info().rss)
     except Exception:  # as above
-        return None
-
-
-def _table(path: Path) -> dict[str, int]:
-    """``Name: 123 kB`` lines as bytes."""
-    table: dict[str, int] = {}
-    for line in (_text(path) or "").splitlines():
-        name, _, rest = line.partition(":")
-        words = rest.split()
-        if len(words) == 2 and words[1] == "kB" and words[0].isdigit():
-            table[name] = int(words[0]) * 1024
-    return table
-
-
-def _words(path: Path) -> dict[str, int]:
-    """``name 123`` lines."""
-    pairs = (line.split() for line in (_text(path) or "").splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path) or ""
-    return int(text) if text.isdigit() else None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
-    except OSError:
         return None

@@ -13,7 +13,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +27,7 @@ from sti.engine.history_log import history_log
 from sti.engine.inputs import Batch, check_room, check_texts
 from sti.engine.machine import Machine
 from sti.engine.memory_budget import MemoryBudget
+from sti.engine.memory_watch import MemoryWatch
 from sti.engine.options import EngineOptions
 from sti.engine.plans_ahead import PlansAhead
 from sti.engine.results import Result, make_result
@@ -79,30 +80,36 @@ class EngineCore:
         backend = OrtBackend(reader, lanes=self.threads)
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
-        self.memory = MemoryBudget(reader, options.before_bytes, self.machine)
+        self.budget = MemoryBudget(reader, options.before_bytes, self.machine)
         """What the engine takes."""
-        self.plans = CurrentPlans(reader, self.machine, self.runner, options, self.memory)
+        self.plans = CurrentPlans(reader, self.machine, self.runner, options, self.budget)
         self._history = history_log(reader, options)
+        self.watch = MemoryWatch(
+            self.plans, self._lock, options.notify, wanted=options.yield_memory
+        )
         self._forgotten = weakref.finalize(
-            self, _end_forgotten, self.runner, self.plans.ahead, reader.path
+            self, _end_forgotten, self.runner, self.plans.ahead, self.watch, reader.path
         )
         self._forgotten.atexit = False
         try:
+            self.watch.before_run()  # what would be given back at once is not filled
             if target.memory_bytes is None:
                 # First what lets the preload buffer fill while sessions and tokenizer are made.
                 opening = self.aim(target)
                 backend.prepare({step.variant for step in opening.steps})
                 self._tokenizer = pack_tokenizer(reader)
-                self.memory.measure(held_bytes=self.runner.buffer_bytes)
+                self.budget.measure(held_bytes=self.runner.buffer_bytes)
             else:
                 # First what the budget has no choice about.
                 backend.prepare(backend.variants)
                 self._tokenizer = pack_tokenizer(reader)
-                self.memory.measure()
+                self.budget.measure()
                 changing = self.plans.rehearse(target)
-                self.memory.measure(changing=changing)
-                self.aim(target)
+                self.budget.measure(changing=changing)
+                opening = self.aim(target)
             self.plans.make_ahead()
+            if opening.target.preload_bytes:
+                self.watch.took_memory()
         except BaseException:
             self.close()
             raise
@@ -131,7 +138,8 @@ class EngineCore:
 
     def close(self) -> None:
         """End the threads and give back memory and descriptors. Idempotent, thread-safe."""
-        with self._lock:
+        # In a forked child, a thread that stayed behind may have had the lock.
+        with self._lock if os.getpid() == self._process else nullcontext():
             if not self.closed:
                 self.closed = True
                 self._forgotten.detach()
@@ -142,6 +150,7 @@ class EngineCore:
                     last.callback(self.reader.close)
                     last.callback(self.runner.close)
                     last.callback(self.plans.ahead.close)
+                    last.callback(self.watch.close)
 
     def release(self) -> None:
         """Give back all memory that the next run can make anew; as ``Engine.release``."""
@@ -149,7 +158,9 @@ class EngineCore:
             if self._at_work:  # asked for by this thread, say in a signal handler, amid its own run
                 self._release_after = True
                 return
+            self.plans.forget_refill()
             self.plans.release()
+            self.watch.released()
 
     @contextmanager
     def _working(self) -> Iterator[None]:
@@ -208,6 +219,7 @@ class EngineCore:
         arrived = tokenized - tokenize_s
         manifest = self.reader.manifest
         with self.use(), self._working():
+            self.watch.before_run()
             check_room(batch, manifest.dimensions.hidden)
             recorder = Recorder(arrived)
             recorder.add(COMPUTE, TOKENIZE, arrived, tokenized)
@@ -243,13 +255,17 @@ class EngineCore:
             self.plans.follow(prepared)
             at_once = arrived - self._returned_s < _AT_ONCE_S
             self.plans.make_ahead(result.workload, due if at_once else None)
+            self.watch.took_memory()
             self._returned_s = perf_counter()
         return result
 
     def health(self) -> Health:
         """How runs under the current target went."""
         with self.use():
-            return self.plans.health()
+            watch = self.watch
+            return replace(
+                self.plans.health(), memory_short=watch.short, memory_yields=watch.yields
+            )
 
     def _tell_longer(self, plan: Plan, batch: Batch) -> None:
         """Say once for each size that texts are longer than a pinned plan was made for."""
@@ -283,10 +299,10 @@ class EngineCore:
         look()
 
 
-def _end_forgotten(runner: Runner, ahead: PlansAhead, path: Path) -> None:
+def _end_forgotten(runner: Runner, ahead: PlansAhead, memory: MemoryWatch, path: Path) -> None:
     """End an engine that was dropped without being closed."""
     warnings.warn(f"{path}: an engine was not closed", ResourceWarning, stacklevel=2)
-    try:
-        ahead.close()
-    finally:
-        runner.close()
+    with ExitStack() as last:
+        last.callback(runner.close)
+        last.callback(ahead.close)
+        last.callback(memory.close)

@@ -59,6 +59,14 @@ class CurrentPlans:
         """Steps that the preload buffer is for."""
         self._ran: tuple[PlanStep, ...] | None = None
         """Steps of the last run."""
+        self._lean: PlanStore | None = None
+        """Plans without a preload, while memory is short."""
+        self._refill: PreparedPlan | None = None
+        """What the preload buffer is to hold once memory is not short any more."""
+        self.lean = False
+        """Whether runs are without a preload buffer because memory is short."""
+        self._holding: PreparedPlan | None = None
+        """What the preload buffer was asked to hold last."""
         self._store: PlanStore | None = None
         self._log: HealthLog | None = None
         self._jobs = StepJobs(reader)
@@ -84,6 +92,7 @@ class CurrentPlans:
         prepared = store.opening()
         if store.limits.memory_bytes is not None and self._store is not None:
             self._trim()  # what runs took before may be more than the budget
+        self._lean = self._refill = None
         self._store, self._log = store, HealthLog(store.limits)
         self._hold(prepared)
         self._told.clear()
@@ -117,19 +126,51 @@ class CurrentPlans:
             due_s: by this time of ``perf_counter``, on this thread; None: on another one, until a
                 run begins.
         """
-        jobs = self._current.ahead(last)
+        jobs = (self._lean or self._current).ahead(last)
         if due_s is None:
             self.ahead.between_runs(jobs)
         else:
             self.ahead.before(due_s, jobs)
 
     def release(self) -> None:
-        """Give back all memory that the next run can make anew; the preload buffer follows it."""
+        """Give back all memory that the next run can make anew. No run may be at work."""
         self.ahead.settle()
         self._current.forget()
-        self._ran = None
+        self._ran = self._holding = self._lean = None
         self._machine.forget_runs()
         self._trim()
+
+    def give_preload_back(self) -> int:
+        """Give back the preload buffer, and do without one until ``fill_again``. No run may be at
+        work.
+
+        Returns:
+            The bytes that it held.
+        """
+        self.ahead.stop()
+        held = self._runner.held_bytes
+        self.lean = True
+        holding = self._holding
+        if self._held is not None and holding is not None and holding.plan.target.preload_bytes:
+            self._refill, self._held = holding, None
+            self._runner.release_preload()
+        return held
+
+    @property
+    def refill_bytes(self) -> int:
+        """Bytes that the preload buffer is to hold again when memory is not short any more."""
+        return 0 if self._refill is None else sum(job.preload_bytes for job in self._refill.jobs)
+
+    def fill_again(self) -> None:
+        """Have a preload buffer again; it is filled in the background."""
+        self.ahead.stop()
+        refill, self._refill, self._lean, self.lean = self._refill, None, None, False
+        if refill is not None:
+            self._hold(refill)
+
+    def forget_refill(self) -> None:
+        """The preload buffer is filled for the next run, whenever that comes."""
+        self._refill = None
 
     @property
     def target(self) -> TargetSpec:
@@ -140,6 +181,15 @@ class CurrentPlans:
         """As ``PlanStore.plan_for``, for the current target."""
         if running:
             self.ahead.stop()
+        if self.lean and self._current.changes and self._current.limits.preload_bytes:
+            try:
+                with self._machine.as_known():
+                    lean = self._lean_store()
+                    return lean.plan_for(batch=batch, tokens=tokens, running=running)
+            except InfeasibleError:
+                # A run that only a preload buffer makes feasible is late without one, and says so.
+                if batch > 1 and not running:
+                    raise
         return self._current.plan_for(batch=batch, tokens=tokens, running=running)
 
     def planned(self, *, batch: int, tokens: int, target: TargetSpec | None = None) -> PlannedPlan:
@@ -261,9 +311,17 @@ class CurrentPlans:
         limit = plan.target.memory_bytes
         if limit is not None and self._taken + plan.target.preload_bytes > limit:
             return
-        if wanted and (plan.steps != self._held or self._runner.hold_failed):
-            self._held = plan.steps
+        if self.lean and plan.target.preload_bytes:
+            self._refill, self._held = prepared, None
+            self._runner.release_preload()
+        elif wanted and (plan.steps != self._held or self._runner.hold_failed):
+            self._held, self._holding = plan.steps, prepared
             self._runner.hold(prepared.jobs, plan)
+
+    def _lean_store(self) -> PlanStore:
+        if self._lean is None:
+            self._lean = self._store_of(_without_preload(self._current.target))
+        return self._lean
 
     def _store_of(self, target: TargetSpec) -> PlanStore:
         return PlanStore(
@@ -287,3 +345,13 @@ class CurrentPlans:
     def _current(self) -> PlanStore:
         assert self._store is not None, "nothing was aimed at"
         return self._store
+
+
+def _without_preload(target: TargetSpec) -> TargetSpec:
+    return TargetSpec(
+        latency=target.latency,
+        memory=target.memory,
+        preload="0",
+        quantile=target.quantile,
+        floor=target.floor,
+    )

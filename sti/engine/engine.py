@@ -79,6 +79,7 @@ class Engine:
         tokens: int | None = None,
         adapt: bool = True,
         history: bool = True,
+        yield_memory: bool = True,
         profile: DeviceProfile | None = None,
         storage: Reader | None = None,
         notify: Callable[[str], None] | None = None,
@@ -113,13 +114,19 @@ class Engine:
                 how many were in time and how long they took, and when each lane worked in the last
                 one; no texts or answers. Nothing is kept with ``adapt=False``, with a ``profile``,
                 or where the environment variable ``STI_HISTORY`` is ``off``.
+            yield_memory: give memory back while the machine, or a memory cgroup that this process
+                is in, has less than a sixteenth of it available, and less than 256 MB: the preload
+                buffer, and after a few seconds without a run all that ``release`` gives back. When
+                there is twice as much, the buffer is filled again. Both are told by ``notify``.
+                Plans that stay, such as that of comparable embeddings, only read more meanwhile;
+                others are chosen for no preload. False: memory is kept.
             profile: what this machine can do; None: the cached profile, measured if there is none.
             storage: what slice groups and token embeddings are read from, closed with the engine
                 once that is open; None: the pack's own file. Needs a ``profile`` of it
                 (``sti.device.emulated_storage``).
             notify: receives notices, for example that the machine is being measured; None: they are
-                logged at INFO under ``sti``. Called in the thread that works; may not use the
-                engine.
+                logged at INFO under ``sti``. Called in the thread that works, which is one of the
+                engine's own for what happens between runs; may not use the engine.
 
         Raises:
             PackError: not a pack, of an unknown version, truncated or damaged.
@@ -145,6 +152,7 @@ class Engine:
             tokens=tokens,
             adapt=adapt,
             history=history,
+            yield_memory=yield_memory,
             profile=profile,
             storage=storage,
             notify=notify or log_notice,
@@ -262,10 +270,11 @@ class Engine:
         with self._core.use():
             self._core.aim(aim)
             self._core.plans.make_ahead()
+            self._core.watch.took_memory()
 
     def preloaded(self, timeout_s: float | None = None) -> bool:
         """Wait until the preload buffer is filled; False if it is not within ``timeout_s``, or was
-        given back (``release``) and no run has begun to fill it again.
+        given back (``release``, ``yield_memory``) and is not being filled again yet.
         """
         return self._core.runner.wait_held(timeout_s)
 

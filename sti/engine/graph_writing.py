@@ -11,9 +11,10 @@ from pathlib import Path
 
 from sti.backend.onnxruntime.graph_sessions import weight_forms
 from sti.backend.onnxruntime.joined_graph import JoinedGraph
-from sti.backend.working_buffer import WorkingBuffer, largest_group_bytes
+from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.codebook import Codebook
 from sti.codec.decoders import make_decoder
+from sti.model.decoded_size import largest_group_bytes
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.decoding import DecodePolicy, DecodeTask, decode, decode_again
 from sti.pipeline.preload_buffer import Preload, StepBytes, load_step

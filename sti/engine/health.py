@@ -49,6 +49,10 @@ class Health:
     """Runs in which threads waited for a core for more than 5 % of the time."""
     causes: dict[str, int]
     """What most made late runs late, and how many of them."""
+    memory_short: bool = False
+    """Whether memory is short now, so that runs are without a preload buffer."""
+    memory_yields: int = 0
+    """How often memory was given back because it was short, since the engine was opened."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -57,7 +61,7 @@ class Health:
     def __str__(self) -> str:
         """One line for people."""
         if not self.runs:
-            return "no run yet"
+            return "; ".join(["no run yet", *self._memory_words()])
         times = ", ".join(f"{name} {format_time(at)}" for name, at in self.percentiles_s.items())
         parts = [f"{self.runs} run{'s' * (self.runs != 1)}: {times}"]
         if self.inside is not None and self.latency_s is not None:
@@ -71,7 +75,13 @@ class Health:
         if self.causes:
             named = ", ".join(f"{cause} {count}" for cause, count in self.causes.items())
             parts.append(f"late by {named}")
-        return "; ".join(parts)
+        return "; ".join([*parts, *self._memory_words()])
+
+    def _memory_words(self) -> list[str]:
+        if not self.memory_yields and not self.memory_short:
+            return []
+        now = ", and is short now" if self.memory_short else ""
+        return [f"gave memory back {_times(self.memory_yields)}{now}"]
 
 
 def _times(count: int) -> str:

@@ -42,8 +42,8 @@ class MemoryPlans:
 
     Args:
         manifest, pack_id: of the pack.
-        target: with ``memory_bytes``; a ``preload_bytes`` above 0 is what is held, instead of all
-            that there is room for.
+        target: with ``memory_bytes``.
+        given: bytes to hold, as the target says; None: all that there is room for.
         budget: of the engine.
         kinds: of threads that may be used, on this machine.
         make: gives the source of plans for a target.
@@ -60,6 +60,7 @@ class MemoryPlans:
         manifest: Manifest,
         pack_id: str,
         target: Target,
+        given: int | None,
         budget: MemoryBudget,
         kinds: Sequence[LaneThreads],
         make: Callable[[Target], Source],
@@ -69,6 +70,7 @@ class MemoryPlans:
         assert target.memory_bytes is not None, "there is no budget to keep"
         self._manifest, self._pack_id, self._budget = manifest, pack_id, budget
         self._kinds, self._make, self._limit = kinds, make, target.memory_bytes
+        self._given = given
         self._whole = sum(group.length for group in manifest.groups)
         self.target, self.workload = self._divided(target, workloads)
         """With the preload and the threads; and for which workload."""
@@ -132,11 +134,11 @@ class MemoryPlans:
         Raises:
             InfeasibleError: there is no room for it, or it is late.
         """
-        given = target.preload_bytes
-        least = self._needed(self._leanest(target, kind, workload), workload) + given
+        given = self._given
+        least = self._needed(self._leanest(target, kind, workload), workload) + (given or 0)
         if least > self._limit:  # before anything is planned, which takes memory itself
             raise over_budget(self._limit, least, (workload,))
-        if given:
+        if given is not None:
             return self._planned(target, workload)
         room = self._room(self._widest(target, kind, workload), workload)
         found = self._planned(target._replace(preload_bytes=max(0, room)), workload)

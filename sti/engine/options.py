@@ -23,6 +23,7 @@ class EngineOptions(NamedTuple):
     comparable: bool = True
     tokens: int | None = None
     adapt: bool = True
+    yield_memory: bool = True
     profile: DeviceProfile | None = None
     storage: Reader | None = None
     """Closed with the engine."""

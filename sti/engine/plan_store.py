@@ -216,6 +216,7 @@ class PlanStore:
             manifest,
             self._reader.pack_id,
             limits,
+            self.target.preload_bytes,
             self._budget,
             measured_choices(self._machine.speeds.profile),
             make,

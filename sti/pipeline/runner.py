@@ -237,13 +237,17 @@ class Runner:
         needs is made anew. No run may be at work.
         """
         if self._preload.held_bytes or not self._filled.is_open:
-            self._unwanted = True  # a fill ends with the group that it reads
-        self._filled.wait()
-        self._preload.retain(())
+            self.release_preload()
         self._ring = aligned_buffer(0)
         self._remainders.clear()
         self._embedder.close()
         self._backend.close()
+
+    def release_preload(self) -> None:
+        """Give back the preload buffer alone, until the next ``hold``. No run may be at work."""
+        self._unwanted = True  # a fill ends with the group that it reads
+        self._filled.wait()
+        self._preload.retain(())
 
     def close(self) -> None:
         """End the threads, give back descriptors and memory. Idempotent."""

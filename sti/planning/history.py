@@ -29,13 +29,17 @@ class KeptTarget(NamedTuple):
     """What tells the targets of runs apart."""
 
     latency_s: float | None
+    memory_bytes: int | None
     preload_bytes: int
+    """0 where memory is limited: then it follows from that, and from the process."""
     quantile: float
 
     @classmethod
     def of(cls, target: Target) -> KeptTarget:
         """That of a plan."""
-        return cls(target.latency_s, target.preload_bytes, target.quantile)
+        memory = target.memory_bytes
+        preload = target.preload_bytes if memory is None else 0
+        return cls(target.latency_s, memory, preload, target.quantile)
 
 
 class DayRuns(NamedTuple):
@@ -200,7 +204,8 @@ HIGHEST_CLASS = math.ceil(math.log(_LONGEST_S / _SHORTEST_S) / math.log(_RATIO))
 """The class of the longest times."""
 
 
-def _order(key: tuple[str, KeptTarget]) -> tuple[str, float, int, float]:
+def _order(key: tuple[str, KeptTarget]) -> tuple[str, float, float, int, float]:
     day, target = key
     latency_s = math.inf if target.latency_s is None else target.latency_s
-    return day, latency_s, target.preload_bytes, target.quantile
+    memory = math.inf if target.memory_bytes is None else target.memory_bytes
+    return day, latency_s, memory, target.preload_bytes, target.quantile

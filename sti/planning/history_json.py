@@ -98,6 +98,7 @@ def _is_day(text: str) -> bool:
 def _target(fields: JsonFields) -> KeptTarget:
     return KeptTarget(
         fields.number("latency_s", least=0.0) if fields.has("latency_s") else None,
+        fields.integer("memory_bytes") if fields.has("memory_bytes") else None,
         fields.integer("preload_bytes"),
         fields.number("quantile", least=0.0, most=1.0),
     )

@@ -47,6 +47,22 @@ def test_run_prints_embeddings_similarities_and_what_it_cost(cli: Cli, tiny_pack
     assert not {"compute", "plan"} & set(answer.out.split())
 
 
+def test_run_tells_that_memory_is_short_unless_it_is_to_be_kept(
+    cli: Cli, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc").mkdir()
+    lines = "MemTotal: 1000000 kB\nMemAvailable: 40000 kB\n"
+    (tmp_path / "proc" / "meminfo").write_text(lines, encoding="ascii")
+    monkeypatch.setattr(host, "ROOT", tmp_path)
+    options = ("--fidelity", 4, "--threads", 1, "--preload", "1MB")
+    short = cli("run", tiny_pack, "the dog runs", *options)
+    assert short.code == 0
+    assert "memory is short: 41.0 MB of 1.02 GB are available; the preload buffer" in short.err
+    kept = cli("run", tiny_pack, "the dog runs", *options, "--keep-memory")
+    assert kept.code == 0 and "memory is short" not in kept.err
+    assert kept.out == short.out
+
+
 def test_run_prints_one_json_document_and_nothing_else(cli: Cli, tiny_pack: Path) -> None:
     texts = ["the dog runs", "under the table"]
     found = cli("run", tiny_pack, *texts, "--fidelity", 8, "--threads", 1, "--json").json

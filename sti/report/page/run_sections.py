@@ -177,4 +177,6 @@ def _row(day: DayRuns) -> list[str]:
 def _target_words(target: KeptTarget) -> str:
     latency = "no latency" if target.latency_s is None else format_time(target.latency_s)
     preload = f", preload {format_size(target.preload_bytes)}" if target.preload_bytes else ""
+    if target.memory_bytes is not None:
+        preload = f", memory {format_size(target.memory_bytes)}"
     return f"{latency}{preload}"

@@ -1,0 +1,47 @@
+"""Small files of ``/proc`` and ``/sys`` as plain values; None or nothing where one cannot be read.
+
+In: a path. Out: its text, a number or a table. Android denies many of these files, and what they
+hold differs by kernel, so nothing here raises.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_DIGITS = 20
+"""Of the largest number of 64 bits; Python refuses to convert very long ones."""
+
+
+def read_text(path: Path) -> str | None:
+    """The text, without what surrounds it; None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
+    except (OSError, ValueError):  # a path with a NUL is a ValueError
+        return None
+
+
+def read_number(path: Path) -> int | None:
+    """The number that the file holds; None for anything else, such as ``max``."""
+    text = read_text(path) or ""
+    return int(text) if _is_number(text) else None
+
+
+def read_words(path: Path) -> dict[str, int]:
+    """``name 123`` lines."""
+    pairs = (line.split() for line in (read_text(path) or "").splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and _is_number(pair[1])}
+
+
+def read_table(path: Path) -> dict[str, int]:
+    """``Name: 123 kB`` lines as bytes."""
+    table: dict[str, int] = {}
+    for line in (read_text(path) or "").splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if len(words) == 2 and words[1] == "kB" and _is_number(words[0]):
+            table[name] = int(words[0]) * 1024
+    return table
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
