@@ -17,12 +17,14 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
 from sti.device.lanes import COMPUTE
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
+from sti.engine.held_weights import HeldWeights
 from sti.engine.history_log import history_log
 from sti.engine.inputs import Batch, check_room, check_texts
 from sti.engine.machine import Machine
@@ -41,6 +43,9 @@ from sti.pipeline.trace import PLAN, TOKENIZE, Recorder
 from sti.planning.plan import Plan
 from sti.text.encoding import Encoding, Text
 from sti.units import format_size
+
+if TYPE_CHECKING:
+    from sti.engine.held_graph import HeldGraph
 
 _AT_ONCE_S = 3e-3
 """A caller who comes back within less leaves no time to make plans between runs."""
@@ -78,17 +83,20 @@ class EngineCore:
         self._lock = threading.RLock()
         self._process = os.getpid()
         backend = OrtBackend(reader, lanes=self.threads)
+        self._saturates = backend.saturates
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
         self.budget = MemoryBudget(reader, options.before_bytes, self.machine)
         """What the engine takes."""
-        self.plans = CurrentPlans(reader, self.machine, self.runner, options, self.budget)
+        self.held = HeldWeights(self.runner, self.budget)
+        """What is held between runs."""
+        self.plans = CurrentPlans(reader, self.machine, options, self.budget, self.held)
         self._history = history_log(reader, options)
         self.watch = MemoryWatch(
             self.plans, self._lock, options.notify, wanted=options.yield_memory
         )
         self._forgotten = weakref.finalize(
-            self, _end_forgotten, self.runner, self.plans.ahead, self.watch, reader.path
+            self, _end_forgotten, self.runner, self.held, self.plans.ahead, self.watch, reader.path
         )
         self._forgotten.atexit = False
         try:
@@ -114,6 +122,21 @@ class EngineCore:
             self.close()
             raise
 
+    def _held_graph(self) -> HeldGraph | None:
+        """What may hold a plan as a graph, for an engine that reads the pack's own file."""
+        from sti.engine.held_graph import HeldGraph  # few targets limit memory
+        from sti.engine.plan_graphs import PlanGraphs
+
+        if self.options.storage is not None or not self.options.check:
+            return None
+        notify = self.options.notify
+        graphs = PlanGraphs(
+            self.reader, threads=self.threads, saturates=self._saturates, notify=notify
+        )
+        return HeldGraph(
+            graphs, self.reader.manifest, self.machine, self._lock, self.held.make_way, notify
+        )
+
     def aim(self, target: TargetSpec) -> Plan:
         """Plan for another target from now on; tell where it preloads more than there is.
 
@@ -124,6 +147,8 @@ class EngineCore:
             InfeasibleError, PlanError, InputError: as ``CurrentPlans.aim``.
         """
         with self._lock:
+            if target.memory_bytes is not None and self.held.graph is None:
+                self.held.graph = self._held_graph()
             plan = self.plans.aim(target)
         asked = plan.target.preload_bytes
         whole = asked and sum(group.length for group in self.reader.manifest.groups)
@@ -149,6 +174,7 @@ class EngineCore:
                         last.callback(self._history.close)
                     last.callback(self.reader.close)
                     last.callback(self.runner.close)
+                    last.callback(self.held.close)
                     last.callback(self.plans.ahead.close)
                     last.callback(self.watch.close)
 
@@ -158,7 +184,7 @@ class EngineCore:
             if self._at_work:  # asked for by this thread, say in a signal handler, amid its own run
                 self._release_after = True
                 return
-            self.plans.forget_refill()
+            self.held.forget_refill()
             self.plans.release()
             self.watch.released()
 
@@ -227,7 +253,7 @@ class EngineCore:
                 batch=len(batch.texts), tokens=batch.mean_tokens, running=True
             )
             recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
-            prepared = self.plans.make_room(prepared, batch.lengths)
+            prepared = self.held.make_room(prepared, batch.lengths)
             plan, jobs = prepared.plan, prepared.jobs
             self._tell_longer(plan, batch)
             # A plan that was given is run as it is, so that it gives its answer again.
@@ -235,11 +261,16 @@ class EngineCore:
             if plan.target.latency_s is not None and not given:
                 due = arrived + plan.target.latency_s
             adapt = self.options.adaptation(manifest.task, due, plan.target.floor)
-            held = self.plans.is_held(prepared)
+            held = self.held.is_held(prepared)
             with self._watching() as notices:
-                outcome = self.runner.run(
-                    jobs, plan, batch.encodings, mode=mode, recorder=recorder, adapt=adapt
-                )
+                if prepared.graph is not None and mode == "planned":
+                    outcome = self.runner.run_graph(
+                        prepared.graph, batch.encodings, recorder=recorder
+                    )
+                else:
+                    outcome = self.runner.run(
+                        jobs, plan, batch.encodings, mode=mode, recorder=recorder, adapt=adapt
+                    )
             ended = perf_counter()
             result = make_result(
                 manifest, batch, plan, outcome, total_s=ended - arrived, notices=tuple(notices)
@@ -252,7 +283,7 @@ class EngineCore:
                 if self._history is not None:
                     self._history.note(plan, result)
             result = replace(result, notices=(*result.notices, *told))
-            self.plans.follow(prepared)
+            self.held.follow(prepared)
             at_once = arrived - self._returned_s < _AT_ONCE_S
             self.plans.make_ahead(result.workload, due if at_once else None)
             self.watch.took_memory()
@@ -299,10 +330,13 @@ class EngineCore:
         look()
 
 
-def _end_forgotten(runner: Runner, ahead: PlansAhead, memory: MemoryWatch, path: Path) -> None:
+def _end_forgotten(
+    runner: Runner, held: HeldWeights, ahead: PlansAhead, watch: MemoryWatch, path: Path
+) -> None:
     """End an engine that was dropped without being closed."""
     warnings.warn(f"{path}: an engine was not closed", ResourceWarning, stacklevel=2)
     with ExitStack() as last:
         last.callback(runner.close)
         last.callback(ahead.close)
-        last.callback(memory.close)
+        last.callback(watch.close)
+        last.callback(held.close)

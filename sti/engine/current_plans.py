@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sti.backend.onnxruntime.session import shrink_arena
 from sti.device import host
 from sti.engine.health import Health, HealthLog
+from sti.engine.held_weights import HeldWeights
 from sti.engine.machine import Machine
 from sti.engine.memory_budget import MemoryBudget, groups_of_texts
 from sti.engine.options import EngineOptions
@@ -24,10 +24,9 @@ from sti.engine.prepared import PreparedPlan, StepJobs
 from sti.engine.results import Result
 from sti.engine.targets import TargetSpec
 from sti.errors import InfeasibleError, StiError
-from sti.model.workload import Workload
+from sti.model.workload import Workload, bucket
 from sti.pack.pack_reader import PackReader
-from sti.pipeline.runner import Runner
-from sti.planning.plan import Plan, PlanStep
+from sti.planning.plan import Plan
 
 if TYPE_CHECKING:
     from sti.engine.conditions import PlannedPlan
@@ -40,33 +39,23 @@ class CurrentPlans:
     Args:
         reader: the pack.
         machine: what it runs on.
-        runner: has the preload buffer.
         options: how to run.
         budget: counts the engine's memory.
+        held: what is held between runs.
     """
 
     def __init__(
         self,
         reader: PackReader,
         machine: Machine,
-        runner: Runner,
         options: EngineOptions,
         budget: MemoryBudget,
+        held: HeldWeights,
     ) -> None:
-        self._reader, self._machine, self._runner = reader, machine, runner
-        self._options, self._budget = options, budget
-        self._held: tuple[PlanStep, ...] | None = None
-        """Steps that the preload buffer is for."""
-        self._ran: tuple[PlanStep, ...] | None = None
-        """Steps of the last run."""
+        self._reader, self._machine = reader, machine
+        self._options, self._budget, self.held = options, budget, held
         self._lean: PlanStore | None = None
         """Plans without a preload, while memory is short."""
-        self._refill: PreparedPlan | None = None
-        """What the preload buffer is to hold once memory is not short any more."""
-        self.lean = False
-        """Whether runs are without a preload buffer because memory is short."""
-        self._holding: PreparedPlan | None = None
-        """What the preload buffer was asked to hold last."""
         self._store: PlanStore | None = None
         self._log: HealthLog | None = None
         self._jobs = StepJobs(reader)
@@ -75,8 +64,6 @@ class CurrentPlans:
         """Makes plans between runs; to be closed."""
         self._told: set[Workload] = set()
         """Workloads whose notice was told."""
-        self._taken = 0
-        """Bytes that the most demanding run took since memory was given back."""
 
     def aim(self, target: TargetSpec) -> Plan:
         """Plan for another target from now on; begins to fill the preload buffer.
@@ -90,13 +77,10 @@ class CurrentPlans:
         self.ahead.stop()
         store = self._store_of(target)
         prepared = store.opening()
-        if store.limits.memory_bytes is not None and self._store is not None:
-            self._trim()  # what runs took before may be more than the budget
-        self._lean = self._refill = None
+        again, self._lean = self._store is not None, None
         self._store, self._log = store, HealthLog(store.limits)
-        self._hold(prepared)
+        self.held.aim(prepared, store.as_graph(), again=again)
         self._told.clear()
-        self._ran = None
         return prepared.plan
 
     def rehearse(self, target: TargetSpec) -> bool:
@@ -136,41 +120,25 @@ class CurrentPlans:
         """Give back all memory that the next run can make anew. No run may be at work."""
         self.ahead.settle()
         self._current.forget()
-        self._ran = self._holding = self._lean = None
+        self._lean = None
         self._machine.forget_runs()
-        self._trim()
-
-    def give_preload_back(self) -> int:
-        """Give back the preload buffer, and do without one until ``fill_again``. No run may be at
-        work.
-
-        Returns:
-            The bytes that it held.
-        """
-        self.ahead.stop()
-        held = self._runner.held_bytes
-        self.lean = True
-        holding = self._holding
-        if self._held is not None and holding is not None and holding.plan.target.preload_bytes:
-            self._refill, self._held = holding, None
-            self._runner.release_preload()
-        return held
+        self.held.release()
 
     @property
     def refill_bytes(self) -> int:
-        """Bytes that the preload buffer is to hold again when memory is not short any more."""
-        return 0 if self._refill is None else sum(job.preload_bytes for job in self._refill.jobs)
+        """As ``HeldWeights.refill_bytes``."""
+        return self.held.refill_bytes
+
+    def give_preload_back(self) -> int:
+        """As ``HeldWeights.give_preload_back``; plans are for no preload until ``fill_again``."""
+        self.ahead.stop()
+        return self.held.give_preload_back()
 
     def fill_again(self) -> None:
-        """Have a preload buffer again; it is filled in the background."""
+        """As ``HeldWeights.fill_again``."""
         self.ahead.stop()
-        refill, self._refill, self._lean, self.lean = self._refill, None, None, False
-        if refill is not None:
-            self._hold(refill)
-
-    def forget_refill(self) -> None:
-        """The preload buffer is filled for the next run, whenever that comes."""
-        self._refill = None
+        self._lean = None
+        self.held.fill_again()
 
     @property
     def target(self) -> TargetSpec:
@@ -181,7 +149,13 @@ class CurrentPlans:
         """As ``PlanStore.plan_for``, for the current target."""
         if running:
             self.ahead.stop()
-        if self.lean and self._current.changes and self._current.limits.preload_bytes:
+            graph = self.held.graph
+            if graph is not None and not self.held.is_lean:
+                workload = bucket(batch, tokens, most=self._reader.manifest.dimensions.max_tokens)
+                found = graph.plan_for(workload, self._current.limits.latency_s)
+                if found is not None:
+                    return found
+        if self.held.is_lean and self._current.changes and self._current.limits.preload_bytes:
             try:
                 with self._machine.as_known():
                     lean = self._lean_store()
@@ -214,40 +188,6 @@ class CurrentPlans:
         self._told.add(workload)
         return [prepared.notice]
 
-    def is_held(self, prepared: PreparedPlan) -> bool:
-        """Whether the preload buffer holds what a plan wants held."""
-        plan = prepared.plan
-        if not plan.target.preload_bytes or (plan.steps == self._held and self._runner.is_filled):
-            return True
-        return self._runner.holds(prepared.jobs)
-
-    def make_room(self, prepared: PreparedPlan, lengths: Sequence[int]) -> PreparedPlan:
-        """Let a run of texts with so many tokens keep the budget of memory, if there is one.
-
-        What the preload buffer holds gives way to it; where it takes less than runs before, what
-        those took is given back, so that the buffer can be filled again.
-
-        Returns:
-            The plan to run: the same, or the same on one thread.
-
-        Raises:
-            InfeasibleError: the texts take more than the budget.
-        """
-        limit = prepared.plan.target.memory_bytes
-        if limit is None:
-            return prepared
-        groups = groups_of_texts(lengths)
-        prepared = self._budget.fitting(prepared, groups)
-        needed = self._budget.needed(prepared.plan, groups)
-        wanted = sum(step.preload_bytes for step in prepared.plan.steps)
-        if self._taken + wanted > limit >= needed + wanted:
-            self._trim()
-        self._taken = max(self._taken, needed)
-        if self._runner.hold_at_most(limit - self._taken):
-            self._held = None
-            host.trim_heap()
-        return prepared
-
     def has_room(self, lengths: Sequence[int]) -> bool:
         """Whether the budget of memory, if there is one, has room for a batch of texts with so many
         tokens without giving up what is held; it has for a text alone.
@@ -261,13 +201,6 @@ class CurrentPlans:
             return False
         needed = self._budget.needed(plan, groups_of_texts(lengths))
         return needed + plan.target.preload_bytes <= self.target.memory_bytes
-
-    def _trim(self) -> None:
-        """Give back the memory of runs, and what is held."""
-        self._runner.release()
-        self._held, self._taken = None, 0
-        shrink_arena()
-        host.trim_heap()
 
     def learn(
         self, prepared: PreparedPlan, result: Result, run_s: float, *, held: bool
@@ -285,6 +218,8 @@ class CurrentPlans:
         speeds = self._machine.known
         if prepared.basis is not None and speeds is not None:
             speeds.learn(prepared.plan, prepared.basis, result, run_s, held=held)
+        if prepared.graph is not None and self.held.graph is not None:
+            self.held.graph.note(prepared.plan.workload, run_s)
         self._machine.note_run(result.workload)
         warning = self._log.note(result)
         return [] if warning is None else [warning]
@@ -293,30 +228,6 @@ class CurrentPlans:
         """How runs under the current target went."""
         assert self._log is not None, "nothing was aimed at"
         return self._log.health(replans=self._current.replans)
-
-    def follow(self, prepared: PreparedPlan) -> None:
-        """Let the preload buffer follow the plan of a run, if that changes anything.
-
-        It follows what was run twice: refilled for each of texts of different lengths it would
-        hold nothing for the next one.
-        """
-        steps = prepared.plan.steps
-        again, self._ran = steps == self._ran, steps
-        if again or self._held in (None, steps):
-            self._hold(prepared)
-
-    def _hold(self, prepared: PreparedPlan) -> None:
-        plan = prepared.plan
-        wanted = plan.target.preload_bytes or self._held is not None
-        limit = plan.target.memory_bytes
-        if limit is not None and self._taken + plan.target.preload_bytes > limit:
-            return
-        if self.lean and plan.target.preload_bytes:
-            self._refill, self._held = prepared, None
-            self._runner.release_preload()
-        elif wanted and (plan.steps != self._held or self._runner.hold_failed):
-            self._held, self._holding = plan.steps, prepared
-            self._runner.hold(prepared.jobs, plan)
 
     def _lean_store(self) -> PlanStore:
         if self._lean is None:

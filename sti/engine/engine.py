@@ -276,7 +276,7 @@ class Engine:
         """Wait until the preload buffer is filled; False if it is not within ``timeout_s``, or was
         given back (``release``, ``yield_memory``) and is not being filled again yet.
         """
-        return self._core.runner.wait_held(timeout_s)
+        return self._core.held.wait(timeout_s)
 
     def release(self) -> None:
         """Give back the memory that runs take: the preload buffer, buffers, sessions, plans.

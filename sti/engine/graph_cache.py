@@ -116,6 +116,10 @@ class GraphCache:
         self.remove(name)
         raise GraphError(f"{place}: a kept graph cannot be used, and is removed: {found}")
 
+    def keeps(self, name: str) -> bool:
+        """Whether there is a graph of this name, sound or not."""
+        return os.path.lexists(self.directory / name)
+
     def remove(self, name: str) -> None:
         """Remove a graph, if it is there and can be removed; nobody sees part of it."""
         draft = self._draft(name)

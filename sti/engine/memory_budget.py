@@ -19,7 +19,7 @@ from sti.errors import InfeasibleError, InputError
 from sti.model.manifest import Manifest
 from sti.model.workload import TOKEN_BUCKETS, Workload
 from sti.pack.pack_reader import PackReader
-from sti.planning.memory import MemoryPart, held_part, run_memory, total_size
+from sti.planning.memory import MemoryPart, PlanMemory, held_part, opened_part, total_size
 from sti.planning.plan import Plan, PlanRequest
 from sti.planning.uniform import uniform_plan
 from sti.text.batching import group_by_length
@@ -28,6 +28,8 @@ from sti.units import format_size, rounded_up
 _LEAST_OPENED, _MOST_OPENED = 2_000_000, 16_000_000
 """Bytes that opening takes at least and at most beyond the residents: what is measured may hold
 what other threads of the process took or gave back meanwhile."""
+_MOST_KNOWN = 16
+"""Plans whose memory is known."""
 PLANNING = 800_000
 """Bytes of plans and prices that are made after opening where plans follow the machine."""
 
@@ -45,6 +47,7 @@ class MemoryBudget:
         self._manifest: Manifest = reader.manifest
         self._resident_bytes = reader.manifest.resident.length
         self._before_bytes, self._machine = before_bytes, machine
+        self._known: dict[object, PlanMemory] = {}
         self.opened_bytes = _LEAST_OPENED + self._resident_bytes
         """What opening took."""
 
@@ -96,7 +99,16 @@ class MemoryBudget:
 
     def parts(self, plan: Plan, groups: Sequence[Workload]) -> tuple[MemoryPart, ...]:
         """What a run of such groups of texts takes, without what is held between runs."""
-        return run_memory(self._manifest, plan, groups, opened_bytes=self.opened_bytes)
+        return (opened_part(self.opened_bytes), *self._of(plan).parts(groups))
+
+    def _of(self, plan: Plan) -> PlanMemory:
+        key = plan.steps, plan.threads, plan.target.memory_bytes is None
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            found = self._known[key] = PlanMemory(self._manifest, plan)
+        return found
 
     def parts_of(self, plan: Plan) -> tuple[MemoryPart, ...]:
         """What a run of the plan's workload takes, and what is held."""

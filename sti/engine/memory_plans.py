@@ -14,12 +14,14 @@ from typing import NamedTuple
 from sti.device import host
 from sti.device.lanes import LaneThreads
 from sti.device.memory_limit import MEMORY_SHARE
+from sti.engine.held_graph import graph_parts
 from sti.engine.memory_budget import MemoryBudget, over_budget
 from sti.engine.plan_source import Source
 from sti.engine.prepared import PreparedPlan
 from sti.errors import InfeasibleError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
+from sti.planning.memory import total_size
 from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.uniform import uniform_plan
 
@@ -105,6 +107,21 @@ class MemoryPlans:
         """
         found = self._source.prepare(workload, asked, running=running)
         return found if running else self._budget.fitting(found, (workload,))
+
+    def as_graph(self) -> PreparedPlan | None:
+        """The plan to hold as a graph, where there is room for one beside what runs take.
+
+        Plans that follow the machine are held in full: a graph takes as long at any fidelity.
+        """
+        if self._given is not None:
+            return None
+        source = self._source
+        if source.changes:
+            source = self._make(self.target._replace(latency_s=None, preload_bytes=0))
+        found = source.prepare(self.workload, self.workload, running=False)
+        parts = graph_parts(self._manifest, found)
+        needed = self._needed(found.plan, self.workload)
+        return found if needed + total_size(parts) <= self._limit else None
 
     def _divided(self, target: Target, workloads: Sequence[Workload]) -> tuple[Target, Workload]:
         """The target for the most demanding workload that there is room for."""

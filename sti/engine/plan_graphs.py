@@ -122,7 +122,23 @@ class PlanGraphs:
             PackError, StorageError, BackendError: the pack is damaged or cannot be read, or its
                 graphs cannot be joined.
         """
+        self.write(plan, jobs)
+        found = self._open(self._name(jobs))
+        if found is None:
+            raise GraphError(
+                f"{self._cache.directory}: a graph was removed as soon as it was built"
+            )
+        return found
+
+    def write(self, plan: Plan, jobs: Sequence[StepJob]) -> None:
+        """Have the graph of a plan built by another process, unless it is kept already.
+
+        Raises:
+            As ``build``.
+        """
         name = self._name(jobs)
+        if self._cache.keeps(name):
+            return
         self._cache.check_room(graph_bytes(self._reader.manifest, jobs))
         self._builder.build(
             {
@@ -134,12 +150,6 @@ class PlanGraphs:
                 "name": name,
             }
         )
-        found = self._open(name)
-        if found is None:
-            raise GraphError(
-                f"{self._cache.directory}: a graph was removed as soon as it was built"
-            )
-        return found
 
     def cancel(self) -> None:
         """End what is being built, and build nothing any more; for when the engine is closed."""

@@ -29,6 +29,7 @@ from sti.planning.plan import Target
 
 if TYPE_CHECKING:
     from sti.engine.conditions import PlannedPlan
+    from sti.engine.memory_plans import MemoryPlans
     from sti.engine.plan_maker import PlanMaker
 
 _OPENING_TOKENS = 32
@@ -77,6 +78,8 @@ class PlanStore:
         lengths = {min(tokens, most) for tokens in TOKEN_BUCKETS}
         self._usual = [Workload(1, tokens) for tokens in sorted(lengths, key=_unusual)]
         """A text of every length, the likeliest first."""
+        self._within: MemoryPlans | None = None
+        """The plans within a budget of memory, where there is one."""
         self._one: ComparableMaker | None = None
         """What makes one plan for all lengths, where there is one."""
         self._source = self._source_of(target, machine, options, jobs, maker)
@@ -156,6 +159,10 @@ class PlanStore:
                 return self.plan_for(batch=1, tokens=min(TOKEN_BUCKETS[0], most))
             raise error from None  # it speaks of texts as they are
 
+    def as_graph(self) -> PreparedPlan | None:
+        """The plan to hold as a graph, where the budget of memory has room for one."""
+        return None if self._within is None else self._within.as_graph()
+
     def _source_of(
         self,
         target: TargetSpec,
@@ -223,7 +230,7 @@ class PlanStore:
             forget,
             sorted(workloads, key=lambda item: -item.tokens),
         )
-        self.limits = plans.target
+        self.limits, self._within = plans.target, plans
         self._usual = [item for item in self._usual if item.within(plans.workload)]
         return plans
 

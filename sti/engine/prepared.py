@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sti.backend.interface import BlocksGraph
 from sti.engine.speeds import Basis
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan, PlanStep
@@ -22,6 +23,8 @@ class PreparedPlan(NamedTuple):
     """None for a plan that was not predicted for this run: nothing can be learned from one."""
     notice: str | None = None
     """What the caller should know of it."""
+    graph: BlocksGraph | None = None
+    """That it is run through; None: it is streamed."""
 
 
 class StepJobs:

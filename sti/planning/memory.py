@@ -8,6 +8,7 @@ values inside a graph, and Python for its objects, was measured and is stated a 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import ceil, log2, prod
 from typing import NamedTuple
@@ -63,24 +64,93 @@ def total_size(parts: Sequence[MemoryPart]) -> int:
     return sum(part.size for part in parts)
 
 
-def run_memory(
-    manifest: Manifest, plan: Plan, groups: Sequence[Workload], *, opened_bytes: int
-) -> tuple[MemoryPart, ...]:
-    """What an engine takes that runs a plan, but for what it holds between runs.
+class PlanMemory:
+    """What runs of a plan take, but for what is held between them. Immutable.
 
     Args:
-        groups: sentences of the batch that are computed together, and their tokens with padding.
-        opened_bytes: what opening took.
+        manifest: of the pack.
+        plan: fits it.
     """
-    threads = plan.threads
-    return (
-        MemoryPart(OPENED, opened_bytes),
-        MemoryPart(RING, ring_size(plan, _slot_sizes(manifest, plan))),
-        MemoryPart(BUFFERS, threads.buffers * largest_group_bytes(manifest)),
-        MemoryPart(STATES, _states(manifest, plan, groups)),
-        MemoryPart(VALUES, _values(manifest, plan, groups)),
-        MemoryPart(OBJECTS, _objects(plan)),
-    )
+
+    def __init__(self, manifest: Manifest, plan: Plan) -> None:
+        self._hidden, self._threads = manifest.dimensions.hidden, plan.threads
+        steps = Counter((step.layer, step.kind) for step in plan.steps)
+        self._groups = max(steps.values())
+        self._kinds = [_KindInUse.of(kind, plan) for kind in manifest.kinds]
+        self._fixed = (
+            MemoryPart(RING, ring_size(plan, _slot_sizes(manifest, plan))),
+            MemoryPart(BUFFERS, plan.threads.buffers * largest_group_bytes(manifest)),
+            MemoryPart(OBJECTS, _objects(plan, len(steps))),
+        )
+
+    def parts(self, groups: Sequence[Workload]) -> tuple[MemoryPart, ...]:
+        """By part.
+
+        Args:
+            groups: sentences of the batch that are computed together, and their tokens with
+                padding.
+        """
+        values = max(kind.values(group) for kind in self._kinds for group in groups)
+        return (
+            *self._fixed,
+            MemoryPart(STATES, self._states(groups)),
+            MemoryPart(VALUES, ceil(values)),
+        )
+
+    def _states(self, groups: Sequence[Workload]) -> int:
+        """Token embeddings, hidden states and partial sums of all groups of sentences."""
+        partials = 1
+        if self._groups > 1:
+            partials = min(self._groups, ceil(log2(self._groups)) + self._threads.compute)
+        each = _PER_HIDDEN + _FLOAT * (partials - 1)
+        return each * self._hidden * sum(group.batch * group.tokens for group in groups)
+
+
+class _KindInUse(NamedTuple):
+    """What a plan makes of the slice groups of a kind of block."""
+
+    slices: int
+    """Of its largest group."""
+    width: int
+    """Channels that these compute inside."""
+    attends: bool
+    """Whether tokens attend to each other, with a head in each slice."""
+    shares: int
+    """Into which each step's tokens are divided."""
+    factor: float
+    """What all lanes take together, over what one does."""
+
+    @classmethod
+    def of(cls, kind: BlockKind, plan: Plan) -> _KindInUse:
+        """Those of a plan."""
+        starts = (sum(kind.groups[:number]) for number in range(len(kind.groups)))
+        count, lanes = sum(start < plan.width for start in starts), plan.threads.compute
+        shares = len(shares_of(count, lanes))
+        at_once = min(lanes, count * shares)
+        slices = min(plan.width, max(kind.groups))
+        inner = max(
+            prod(item.shape[:-2]) * item.shape[-1]
+            for item in kind.operands
+            if item.joined == COLUMNS
+        )
+        factor = _MERGED * at_once if at_once > 1 else 1.0
+        return cls(slices, slices * inner, kind.slice_unit == _HEAD, shares, factor)
+
+    def values(self, group: Workload) -> float:
+        """Bytes that ONNX Runtime's arena takes for the values inside its graph."""
+        batch, tokens = group
+        rows = ceil(tokens / self.shares)
+        if self.attends:
+            scores = batch * self.slices * rows * tokens
+            found = _SCORES * scores + self.width * batch * (2 * tokens + rows)
+        else:
+            found = float(_INNER * self.width * batch * rows)
+        return self.factor * _FLOAT * found
+
+
+def opened_part(size: int) -> MemoryPart:
+    """What opening took."""
+    return MemoryPart(OPENED, size)
 
 
 def ring_size(plan: Plan, slot_sizes: Sequence[int]) -> int:
@@ -120,60 +190,10 @@ def _slot(group: SliceGroup, item: PlanStep) -> int:
     )
 
 
-def _states(manifest: Manifest, plan: Plan, groups: Sequence[Workload]) -> int:
-    """Token embeddings, hidden states and partial sums of all groups of sentences."""
-    hidden = manifest.dimensions.hidden
-    most = max(_steps_of_a_block(plan).values())
-    partials = 1
-    if most > 1:
-        partials = min(most, ceil(log2(most)) + plan.threads.compute)
-    each = _PER_HIDDEN + _FLOAT * (partials - 1)
-    tokens = [group.batch * group.tokens for group in groups]
-    return each * hidden * sum(tokens)
-
-
-def _steps_of_a_block(plan: Plan) -> dict[tuple[int, str], int]:
-    found: dict[tuple[int, str], int] = {}
-    for step in plan.steps:
-        found[step.layer, step.kind] = found.get((step.layer, step.kind), 0) + 1
-    return found
-
-
-def _values(manifest: Manifest, plan: Plan, groups: Sequence[Workload]) -> int:
-    """What ONNX Runtime's arena takes for the values inside the largest graph that is run."""
-    most = 0.0
-    for kind in manifest.kinds:
-        count = sum(start < plan.width for start in _starts(kind))
-        lanes = plan.threads.compute
-        shares = len(shares_of(count, lanes))
-        at_once = min(lanes, count * shares)
-        slices = min(plan.width, max(kind.groups))
-        for group in groups:
-            rows = ceil(group.tokens / shares)
-            one = _graph_values(kind, slices, group, rows)
-            most = max(most, one * (_MERGED * at_once if at_once > 1 else 1.0))
-    return ceil(most)
-
-
-def _starts(kind: BlockKind) -> list[int]:
-    return [sum(kind.groups[:number]) for number in range(len(kind.groups))]
-
-
-def _graph_values(kind: BlockKind, slices: int, group: Workload, rows: int) -> float:
-    """Bytes of the values of one graph, for ``rows`` of the tokens of each sentence."""
-    inner = max(
-        prod(item.shape[:-2]) * item.shape[-1] for item in kind.operands if item.joined == COLUMNS
-    )
-    width, batch = slices * inner, group.batch
-    if kind.slice_unit == _HEAD:
-        scores = batch * slices * rows * group.tokens
-        return _FLOAT * (_SCORES * scores + width * batch * (2 * group.tokens + rows))
-    return float(_FLOAT * _INNER * width * batch * rows)
-
-
-def _objects(plan: Plan) -> int:
+def _objects(plan: Plan, blocks: int) -> int:
+    """Bindings, jobs, threads and the rest."""
     threads = plan.threads
-    bindings = len(plan.steps) * threads.compute + len(_steps_of_a_block(plan)) + 2
+    bindings = len(plan.steps) * threads.compute + blocks + 2
     count = threads.storage + threads.decode + threads.compute
     return (
         _REST + _THREAD * count + _BINDING * min(bindings, _MOST_BINDINGS) + _STEP * len(plan.steps)

@@ -61,7 +61,7 @@ def test_a_pinned_plan_is_taken_as_it_is() -> None:
         request = PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8))
         plan = uniform_plan(request, bits=4)
     with store(tiny_pack(), sti.TargetSpec(plan=plan)) as (plans, reader):
-        found, jobs, _, _ = plans.plan_for(batch=1, tokens=8)
+        found, jobs, *_ = plans.plan_for(batch=1, tokens=8)
         assert found is plan
         wanted = prepare(plan, reader.manifest, reader.group_offset)
     assert [job.name for job in jobs] == [step.name for step in plan.steps]

@@ -1,0 +1,248 @@
+"""A plan that is held as a graph, where a budget of memory has room for one.
+
+In: the plan that is to be held so, what its runs took. Out: the plan as it runs through the graph,
+once that is there. Graphs are built by another process and opened on a thread of their own. Until
+then, and wherever there can be none, plans are streamed. The engine's lock serialises all but that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from sti.device.lanes import COMPUTE, SEQUENTIAL
+from sti.engine.machine import Machine
+from sti.engine.plan_graphs import PlanGraph, PlanGraphs, graph_bytes
+from sti.engine.prepared import PreparedPlan
+from sti.errors import GraphError, StiError
+from sti.model.manifest import Manifest
+from sti.model.workload import Workload
+from sti.notices import Notify
+from sti.pipeline.workers import Worker
+from sti.planning.memory import MemoryPart
+from sti.planning.plan import Plan
+from sti.planning.span import Span
+
+_NODE = 100_000
+"""Bytes that a session takes for a step or the end of a block, as measured."""
+_KEPT = 32
+"""Runs whose times say what the next one takes."""
+_ROOM = 1.1
+"""Over what the longest of them took."""
+_CLOSED_S = 0.05
+"""Seconds after which it is looked whether the engine is being closed."""
+BLOCKS = "blocks"
+
+
+def graph_parts(manifest: Manifest, prepared: PreparedPlan) -> tuple[MemoryPart, ...]:
+    """What a plan takes that is held as a graph, beyond what its runs take."""
+    blocks = sum(job.connects for job in prepared.jobs)
+    return (
+        MemoryPart("held: session of the graph", _NODE * (len(prepared.jobs) + blocks)),
+        MemoryPart("held: weights of the graph", graph_bytes(manifest, prepared.jobs), mapped=True),
+    )
+
+
+class HeldGraph:
+    """The graph of one engine.
+
+    Args:
+        graphs: opens and builds them.
+        manifest: of the pack.
+        machine: says what a run would take.
+        lock: the engine's.
+        make_way: called with the lock before memory is taken, when ``size`` tells how much.
+        notify: told where there can be no graph.
+    """
+
+    def __init__(
+        self,
+        graphs: PlanGraphs,
+        manifest: Manifest,
+        machine: Machine,
+        lock: threading.RLock,
+        make_way: Callable[[], None],
+        notify: Notify,
+    ) -> None:
+        self._graphs, self._manifest, self._machine = graphs, manifest, machine
+        self._lock, self._make_way, self._notify = lock, make_way, notify
+        self._worker = Worker("sti-graph")
+        self._wanted: PreparedPlan | None = None
+        self._wanted_size = 0
+        self._graph: PlanGraph | None = None
+        self._opening = False
+        self._failed = self._closed = False
+        self._estimates: dict[Workload, float] = {}
+        self._ratios: deque[float] = deque(maxlen=_KEPT)
+        self._settled = threading.Event()
+        self._settled.set()
+
+    @property
+    def size(self) -> int:
+        """Bytes that the graph takes: 0 where there is none."""
+        return 0 if self._graph is None and not self._opening else self.wanted_size
+
+    @property
+    def wanted_size(self) -> int:
+        """Bytes that the graph takes that is wanted; 0 where none is."""
+        return self._wanted_size
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of weights that are mapped now."""
+        return 0 if self._graph is None else self._graph.mapped_bytes
+
+    def want(self, prepared: PreparedPlan | None) -> None:
+        """Hold another plan, or none, from now on."""
+        self.release()
+        self._wanted, self._failed = prepared, False
+        parts = () if prepared is None else graph_parts(self._manifest, prepared)
+        self._wanted_size = sum(part.size for part in parts)
+        self._estimates.clear()
+        self._ratios.clear()
+        self.fill()
+
+    def fill(self, *, wanted: bool = True) -> None:
+        """Begin to open the graph that is wanted, unless it is there, or there can be none."""
+        idle = wanted and self._graph is None and self._settled.is_set()
+        if idle and self._wanted is not None and not (self._failed or self._closed):
+            self._settled.clear()
+            self._worker.submit(self._fill)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until the graph that is wanted is there; False where there is none by then."""
+        return self._settled.wait(timeout_s) and self._graph is not None
+
+    def release(self) -> None:
+        """Give the graph's memory back, until ``fill``."""
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            graph.close()
+
+    def close(self) -> None:
+        """End what is built or opened, and give everything back. Idempotent."""
+        self._closed = True
+        self._graphs.cancel()
+        self._worker.close()
+        self.release()
+
+    def plan_for(self, workload: Workload, latency_s: float | None) -> PreparedPlan | None:
+        """The plan of a run through the graph; None where there is none, or it would be late."""
+        wanted, graph = self._wanted, self._graph
+        if graph is None or wanted is None:
+            return None
+        if not graph.unchanged():
+            self.release()
+            self._notify("the graph that holds the weights was changed, and is not used any more")
+            self.fill()
+            return None
+        usual_s, most_s = self._times(wanted.plan, workload)
+        if latency_s is not None and most_s > latency_s:
+            return None
+        return wanted._replace(
+            plan=_as_run(wanted.plan, workload, usual_s), basis=None, graph=graph
+        )
+
+    def note(self, workload: Workload, run_s: float) -> None:
+        """Take note of what a run through the graph took."""
+        estimate_s = self._estimates.get(workload)
+        if estimate_s:
+            self._ratios.append(run_s / estimate_s)
+
+    def _times(self, plan: Plan, workload: Workload) -> tuple[float, float]:
+        """Seconds that a run usually takes, and at most."""
+        estimate_s = self._estimates.get(workload)
+        if estimate_s is None:
+            from sti.planning.prediction import predict  # few engines hold a graph
+
+            alone = replace(plan, workload=workload, threads=SEQUENTIAL, predicted=None)
+            found = predict(self._manifest, self._machine.speeds.profile, alone)
+            estimate_s = self._estimates[workload] = found.busy_s[COMPUTE]
+        if not self._ratios:
+            return estimate_s, estimate_s * _ROOM
+        ordered = sorted(self._ratios)
+        return estimate_s * ordered[len(ordered) // 2], estimate_s * ordered[-1] * _ROOM
+
+    def _fill(self) -> None:
+        """Open what is wanted, until nothing else is."""
+        try:
+            while True:
+                with self._engine():
+                    wanted = self._wanted
+                    if wanted is None or self._graph is not None or self._failed:
+                        self._settled.set()
+                        return
+                try:
+                    self._open(wanted)
+                except StiError as error:
+                    with self._engine():
+                        self._failed = wanted is self._wanted
+                    self._notify(f"weights are held compressed, not as a graph: {error}")
+        except _Closed:
+            pass
+        finally:
+            self._settled.set()
+
+    @contextmanager
+    def _engine(self) -> Iterator[None]:
+        """With the engine's lock, which whoever closes the engine has while waiting for this."""
+        while not self._lock.acquire(timeout=_CLOSED_S):
+            if self._closed:
+                raise _Closed
+        try:
+            if self._closed:
+                raise _Closed
+            yield
+        finally:
+            self._lock.release()
+
+    def _open(self, wanted: PreparedPlan) -> None:
+        """Have the graph built unless it is kept, make way for it, and open it."""
+        for _ in range(2):  # one that is kept may prove damaged
+            self._graphs.write(wanted.plan, wanted.jobs)
+            with self._engine():
+                if wanted is not self._wanted:
+                    return
+                self._opening = True
+                self._make_way()
+            graph = None
+            try:
+                graph = self._graphs.open(wanted.jobs)
+            finally:
+                self._take(wanted, graph)
+            if graph is not None:
+                return
+        raise GraphError("what was built cannot be opened")
+
+    def _take(self, wanted: PreparedPlan, graph: PlanGraph | None) -> None:
+        """Have the graph from now on, if it is still wanted."""
+        try:
+            with self._engine():
+                self._opening = False
+                if wanted is self._wanted:
+                    self._graph, graph = graph, None
+        finally:
+            if graph is not None:
+                graph.close()
+
+
+class _Closed(Exception):
+    """The engine is being closed."""
+
+
+def _as_run(plan: Plan, workload: Workload, seconds: float) -> Plan:
+    """The plan as a run through its graph is predicted."""
+    predicted = plan.predicted
+    if predicted is not None:
+        predicted = replace(
+            predicted,
+            total_s=seconds,
+            stall_s=0.0,
+            bytes_read=0,
+            limited_by=COMPUTE,
+            lanes={COMPUTE: (Span(0.0, seconds, BLOCKS),)},
+        )
+    return replace(plan, workload=workload, predicted=predicted)

@@ -1,0 +1,214 @@
+"""What an engine holds of weights between runs, within its budget of memory.
+
+In: the plan of each run, how its texts are grouped, whether memory is short. Effect: the preload
+buffer holds the leading bytes of what is likely to run next, or a graph all of it; both give way to
+runs that take more. Knows nothing of how plans are made. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+from sti.backend.onnxruntime.session import shrink_arena
+from sti.device import host
+from sti.engine.held_graph import HeldGraph
+from sti.engine.memory_budget import MemoryBudget, groups_of_texts
+from sti.engine.prepared import PreparedPlan
+from sti.pipeline.runner import Runner
+from sti.planning.plan import PlanStep
+
+
+class HeldWeights:
+    """The preload buffer and the graph of one engine.
+
+    Args:
+        runner: has the preload buffer.
+        budget: counts the engine's memory.
+    """
+
+    def __init__(self, runner: Runner, budget: MemoryBudget) -> None:
+        self._runner, self._budget = runner, budget
+        self.graph: HeldGraph | None = None
+        """Holds a plan as a graph; None where there can be none."""
+        self._steps: tuple[PlanStep, ...] | None = None
+        """Steps that the preload buffer is for."""
+        self._ran: tuple[PlanStep, ...] | None = None
+        """Steps of the last run."""
+        self._holding: PreparedPlan | None = None
+        """What the preload buffer was asked to hold last."""
+        self._refill: PreparedPlan | None = None
+        """What the preload buffer is to hold once memory is not short any more."""
+        self._lean = False
+        self._taken = 0
+        """Bytes that the most demanding run took since memory was given back."""
+
+    @property
+    def is_lean(self) -> bool:
+        """Whether runs are without a preload buffer because memory is short."""
+        return self._lean
+
+    @property
+    def refill_bytes(self) -> int:
+        """Bytes that the preload buffer is to hold again when memory is not short any more."""
+        return 0 if self._refill is None else sum(job.preload_bytes for job in self._refill.jobs)
+
+    def aim(self, prepared: PreparedPlan, graph: PreparedPlan | None, *, again: bool) -> None:
+        """Hold what another target wants held.
+
+        Args:
+            prepared: the plan to prepare for.
+            graph: the plan to hold as a graph, if there is room for one.
+            again: there was a target before, whose runs may have taken more than this one allows.
+        """
+        self._ran = self._refill = None
+        if self.graph is not None:
+            self.graph.want(None)
+        if again and prepared.plan.target.memory_bytes is not None:
+            self.trim()
+        self._hold(prepared)
+        if self.graph is not None and graph is not None and not self._lean:
+            self.graph.want(graph)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until what is to be held is; as ``Engine.preloaded``. Any thread."""
+        end = None if timeout_s is None else perf_counter() + timeout_s
+        if self.graph is not None and self.graph.wait(timeout_s):
+            return True
+        left = None if end is None else max(0.0, end - perf_counter())
+        return self._runner.wait_held(left)
+
+    def close(self) -> None:
+        """End what is built or opened. Idempotent."""
+        if self.graph is not None:
+            self.graph.close()
+
+    def follow(self, prepared: PreparedPlan) -> None:
+        """Let what is held follow the plan of a run, if that changes anything.
+
+        It follows what was run twice: refilled for each of texts of different lengths it would
+        hold nothing for the next one.
+        """
+        limit, graph = prepared.plan.target.memory_bytes, self.graph
+        if graph is not None and limit is not None:
+            wanted = not self._lean and self._taken + graph.wanted_size <= limit
+            graph.fill(wanted=wanted)
+        if prepared.graph is not None:
+            return
+        steps = prepared.plan.steps
+        again, self._ran = steps == self._ran, steps
+        if again or self._steps in (None, steps):
+            self._hold(prepared)
+
+    def is_held(self, prepared: PreparedPlan) -> bool:
+        """Whether the preload buffer holds what a plan wants held."""
+        plan = prepared.plan
+        if not plan.target.preload_bytes or (plan.steps == self._steps and self._runner.is_filled):
+            return True
+        return self._runner.holds(prepared.jobs)
+
+    def make_room(self, prepared: PreparedPlan, lengths: Sequence[int]) -> PreparedPlan:
+        """Let a run of texts with so many tokens keep the budget of memory, if there is one.
+
+        What is held gives way to it; where it takes less than runs before, what those took is given
+        back, so that as much can be held again.
+
+        Returns:
+            The plan to run: the same, or the same streamed, or on one thread.
+
+        Raises:
+            InfeasibleError: the texts take more than the budget.
+        """
+        limit = prepared.plan.target.memory_bytes
+        if limit is None:
+            return prepared
+        groups = groups_of_texts(lengths)
+        prepared = self._budget.fitting(prepared, groups)
+        needed = self._budget.needed(prepared.plan, groups)
+        wanted = sum(step.preload_bytes for step in prepared.plan.steps)
+        graph = self.graph
+        if graph is not None and graph.wanted_size:
+            wanted = graph.wanted_size
+        if self._taken + wanted > limit >= needed + wanted:
+            self.trim()
+        self._taken = max(self._taken, needed)
+        if graph is not None and graph.size and self._taken + graph.size > limit:
+            graph.release()
+            prepared = prepared._replace(graph=None)
+            self._trim_free()
+        self._hold_at_most(limit - self._taken)
+        return prepared
+
+    def make_way(self) -> None:
+        """Let the graph be opened."""
+        limit = self._limit
+        if limit is not None:
+            self._hold_at_most(limit - self._taken)
+
+    def trim(self) -> None:
+        """Give back the memory of runs, and what is held."""
+        if self.graph is not None:
+            self.graph.release()
+        self._runner.release()
+        self._steps, self._taken = None, 0
+        self._trim_free()
+
+    def release(self) -> None:
+        """Give back all of that until the next run. No run may be at work."""
+        self._ran = self._holding = None
+        self.trim()
+
+    def give_preload_back(self) -> int:
+        """Give back the preload buffer, and do without one until ``fill_again``. No run may be at
+        work.
+
+        Returns:
+            The bytes that it held.
+        """
+        held, holding = self._runner.held_bytes, self._holding
+        self._lean = True
+        if self._steps is not None and holding is not None and holding.plan.target.preload_bytes:
+            self._refill, self._steps = holding, None
+            self._runner.release_preload()
+        return held
+
+    def fill_again(self) -> None:
+        """Have a preload buffer again; it is filled in the background."""
+        refill, self._refill, self._lean = self._refill, None, False
+        if refill is not None:
+            self._hold(refill)
+
+    def forget_refill(self) -> None:
+        """The preload buffer is filled for the next run, whenever that comes."""
+        self._refill = None
+
+    @property
+    def _limit(self) -> int | None:
+        holding = self._holding
+        return None if holding is None else holding.plan.target.memory_bytes
+
+    def _hold_at_most(self, size: int) -> None:
+        """Let the preload buffer hold no more, what a graph takes counted."""
+        taken = 0 if self.graph is None else self.graph.size
+        if self._runner.hold_at_most(size - taken):
+            self._steps = None
+            host.trim_heap()
+
+    def _hold(self, prepared: PreparedPlan) -> None:
+        plan = prepared.plan
+        wanted = plan.target.preload_bytes or self._steps is not None
+        limit, graph = plan.target.memory_bytes, self.graph
+        if limit is not None:
+            taken = self._taken + (0 if graph is None else graph.size)
+            if taken + plan.target.preload_bytes > limit:
+                return
+        if self._lean and plan.target.preload_bytes:
+            self._refill, self._steps = prepared, None
+            self._runner.release_preload()
+        elif wanted and (plan.steps != self._steps or self._runner.hold_failed):
+            self._steps, self._holding = plan.steps, prepared
+            self._runner.hold(prepared.jobs, plan)
+
+    def _trim_free(self) -> None:
+        shrink_arena()
+        host.trim_heap()
