@@ -167,6 +167,9 @@ class HeldWeights:
         """
         held, holding = self._runner.held_bytes, self._holding
         self._lean = True
+        if self.graph is not None and self.graph.size:
+            held += self.graph.size
+            self.graph.release()
         if self._steps is not None and holding is not None and holding.plan.target.preload_bytes:
             self._refill, self._steps = holding, None
             self._runner.release_preload()
@@ -177,6 +180,8 @@ class HeldWeights:
         refill, self._refill, self._lean = self._refill, None, False
         if refill is not None:
             self._hold(refill)
+        if self.graph is not None:
+            self.graph.fill()
 
     def forget_refill(self) -> None:
         """The preload buffer is filled for the next run, whenever that comes."""

@@ -110,10 +110,18 @@ class MemoryBudget:
             found = self._known[key] = PlanMemory(self._manifest, plan)
         return found
 
-    def parts_of(self, plan: Plan) -> tuple[MemoryPart, ...]:
-        """What a run of the plan's workload takes, and what is held."""
-        held = sum(step.preload_bytes for step in plan.steps)
-        return (*self.parts(plan, (plan.workload,)), held_part(held))
+    def parts_of(self, plan: Plan, graph: PreparedPlan | None = None) -> tuple[MemoryPart, ...]:
+        """What a run of the plan's workload takes, and what is held.
+
+        Args:
+            graph: the plan that is held as a graph; None: weights are held compressed.
+        """
+        taken = self.parts(plan, (plan.workload,))
+        if graph is None:
+            return (*taken, held_part(sum(step.preload_bytes for step in plan.steps)))
+        from sti.engine.held_graph import graph_parts  # few engines hold a graph
+
+        return (*taken, *graph_parts(self._manifest, graph))
 
     def needed(self, plan: Plan, groups: Sequence[Workload]) -> int:
         """Bytes of ``parts``."""

@@ -22,7 +22,7 @@ from sti.errors import InfeasibleError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.planning.memory import total_size
-from sti.planning.plan import Plan, PlanRequest, Target
+from sti.planning.plan import Plan, PlanRequest, Prediction, Target
 from sti.planning.uniform import uniform_plan
 
 BUDGET_TOKENS = 128
@@ -51,6 +51,7 @@ class MemoryPlans:
         make: gives the source of plans for a target.
         forget: gives back the memory of plans that were made to compare.
         workloads: those that the budget may be divided for, the most demanding first.
+        usual: the one that plans are compared for.
 
     Raises:
         InfeasibleError: the least that runs take is more than the budget, or the latency cannot be
@@ -68,11 +69,12 @@ class MemoryPlans:
         make: Callable[[Target], Source],
         forget: Callable[[], None],
         workloads: Sequence[Workload],
+        usual: Workload,
     ) -> None:
         assert target.memory_bytes is not None, "there is no budget to keep"
         self._manifest, self._pack_id, self._budget = manifest, pack_id, budget
         self._kinds, self._make, self._limit = kinds, make, target.memory_bytes
-        self._given = given
+        self._given, self._usual = given, usual
         self._whole = sum(group.length for group in manifest.groups)
         self.target, self.workload = self._divided(target, workloads)
         """With the preload and the threads; and for which workload."""
@@ -190,6 +192,24 @@ class MemoryPlans:
         request = PlanRequest(self._manifest, self._pack_id, workload, target)
         return uniform_plan(request, bits=self._manifest.ladder[-1], threads=kind)
 
+    def _as_good(self, offers: Sequence[_Offer]) -> _Offer:
+        """The soonest of those that nobody tells from the one that loses least, by what texts of
+        usual length get.
+        """
+        found = [self._usual_prediction(offer) for offer in offers]
+        least, quality = min(item.loss for item in found), self._manifest.quality
+        most = least if quality is None else quality.indistinct_from(least)
+        alike = [number for number, item in enumerate(found) if item.loss <= most]
+        return offers[min(alike, key=lambda number: found[number].total_s)]
+
+    def _usual_prediction(self, offer: _Offer) -> Prediction:
+        plan = offer.plan
+        if self._usual.tokens < plan.workload.tokens:
+            source = self._make(offer.target)
+            plan = source.prepare(self._usual, self._usual, running=False).plan
+        assert plan.predicted is not None, "plans for a budget are predicted"
+        return plan.predicted
+
     def _leanest(self, target: Target, kind: LaneThreads, workload: Workload) -> Plan:
         """What takes the least."""
         request = PlanRequest(self._manifest, self._pack_id, workload, target)
@@ -199,19 +219,13 @@ class MemoryPlans:
 
     def _best(self, offers: Sequence[_Offer], workload: Workload) -> Target:
         """The target of the best offer; other threads may be used that leave as much."""
-        best = min(offers, key=_worth)
+        best = self._as_good(offers)
         preload, threads = best.target.preload_bytes, best.target.threads
         for kind in self._kinds:
             widest = self._widest(best.target, kind, workload)
             if kind.name not in threads and self._room(widest, workload) >= preload:
                 threads = (*threads, kind.name)
         return best.target._replace(threads=threads)
-
-
-def _worth(offer: _Offer) -> tuple[float, float]:
-    predicted = offer.plan.predicted
-    assert predicted is not None, "plans for a budget are predicted"
-    return round(predicted.loss, 9), predicted.total_s
 
 
 def _severity(error: InfeasibleError) -> tuple[bool, float]:
