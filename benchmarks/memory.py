@@ -77,8 +77,8 @@ def measure(setting: Setting, rows: Sequence[str], place: Path | None) -> Report
     limits = Table("Memory", common.LIMITS)
     report = Report("Memory", about, [limits])
     records: dict[str, list[Any]] = {}
+    stopped = _calibrate(setting)
     with own_cache(cache_directory()):
-        stopped = _calibrate(setting)
         for name, row in ROWS.items():
             if name not in rows or stopped:
                 continue

@@ -6,12 +6,13 @@ In: packs, targets, lengths of texts. Out: the least budget, and the peak measur
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.common import Column, Table, at_least, at_most
 from benchmarks.memory_setting import (
     MB,
     Offered,
+    Pack,
     Setting,
     Summary,
     least_offered,
@@ -21,7 +22,7 @@ from benchmarks.memory_setting import (
 from sti.device import host
 
 FIDELITIES = (2, 4, 8)
-LATENCY = "1s"
+LATENCIES = ("1s",)
 TOKENS = (8, 32, 128, 256, 100_000)
 MOST, LEAST = 1.15, 1.0
 
@@ -35,11 +36,20 @@ class Least(NamedTuple):
     offered: Offered
 
 
+def targets_of(pack: Pack) -> list[dict[str, Any]]:
+    """What is aimed at beside memory; nothing at last."""
+    bits = sorted({pack.nearest(wanted) for wanted in FIDELITIES})
+    return [
+        *({"fidelity": own} for own in bits),
+        *({"latency": latency} for latency in LATENCIES),
+        {},
+    ]
+
+
 def measure(setting: Setting) -> Iterator[Least]:
     """Target after target."""
     for pack in setting.packs:
-        bits = sorted({pack.nearest(wanted) for wanted in FIDELITIES})
-        for target in (*({"fidelity": own} for own in bits), {"latency": LATENCY}, {}):
+        for target in targets_of(pack):
             for tokens in setting.lengths(pack, TOKENS):
                 found = least_offered(pack, target, tokens, threads=host.core_count())
                 item = Least(pack.name, target_words(target), tokens, found)
