@@ -76,7 +76,12 @@ class Outcome(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """What was taken for answers over the budget, mapped weights included."""
+        """Anonymous memory taken for answers over the budget."""
+        return self.answered_bytes / self.case.memory_bytes
+
+    @property
+    def counted_ratio(self) -> float:
+        """The same, or where that is more, what there was after an answer with mapped weights."""
         return max(self.answered_bytes, self.counted_bytes) / self.case.memory_bytes
 
     @property
@@ -175,12 +180,13 @@ def words(outcome: Outcome) -> str:
     """One line about it."""
     case = outcome.case
     texts = ", ".join(f"{batch} x {tokens}" for batch, tokens in case.texts)
-    over = "OVER " if outcome.ratio > 1 else ""
+    over = "OVER " if outcome.answered and outcome.counted_ratio > 1 else ""
     ratio = outcome.ratio if outcome.answered else outcome.refused_ratio
+    mapped = f" ({outcome.counted_ratio:.3f} with mapped weights)" if outcome.answered else ""
     return (
-        f"{over}{outcome.state}: {ratio:.3f} of {case.memory_bytes / MB:.2f} MB, {outcome.form}; "
-        f"case {case.number}: {case.pack}, {target_words(case.target)}, {case.threads} threads, "
-        f"texts {texts}{', waits' if case.waits else ''}; {outcome.said}"
+        f"{over}{outcome.state}: {ratio:.3f}{mapped} of {case.memory_bytes / MB:.2f} MB, "
+        f"{outcome.form}; case {case.number}: {case.pack}, {target_words(case.target)}, "
+        f"{case.threads} threads, texts {texts}{', waits' if case.waits else ''}; {outcome.said}"
     )
 
 
@@ -189,7 +195,7 @@ def summarize(outcomes: Sequence[Outcome]) -> Summary:
     found = Summary()
     states = Counter(outcome.state for outcome in outcomes)
     answered = [outcome for outcome in outcomes if outcome.answered]
-    over = [outcome for outcome in answered if outcome.ratio > 1]
+    over = [outcome for outcome in answered if outcome.counted_ratio > 1]
     refused = [item for item in outcomes if item.state in (AT_OPENING, AT_RUN)]
     columns = (*(Column("process"), Column("count", ",d"), Column("over the budget", ",d")),)
     columns += (Column("most, of the budget", ".3f"), Column("median", ".3f"))
@@ -202,7 +208,12 @@ def summarize(outcomes: Sequence[Outcome]) -> Summary:
     as_graph = sum(item.form == "graph" for item in answered)
     found.tables.append(table)
     found.limits += [
-        at_most(f"answers over the budget, of {len(answered):,} processes", len(over), 0),
+        at_most(
+            f"answers over the budget, of {len(answered):,} processes",
+            sum(item.ratio > 1 for item in answered),
+            0,
+        ),
+        at_most("answers over the budget with what a graph maps", len(over), 0),
         at_most(f"processes that failed, of {len(outcomes):,}", states[FAILED], 0),
         reported(
             f"refusals over the budget until then, of {len(refused):,}",
@@ -211,10 +222,14 @@ def summarize(outcomes: Sequence[Outcome]) -> Summary:
     ]
     if answered:
         most = max(item.ratio for item in answered)
-        found.limits.append(reported("the most that was taken, of the budget", most))
+        counted = max(item.counted_ratio for item in answered)
+        found.limits += [
+            reported("the most that was taken, of the budget", most),
+            reported("the same with what a graph maps", counted),
+        ]
     found.notes.append(
-        "over: anonymous memory beyond the imports, at any time until the last answer, or with the "
-        f"weights that a graph maps after it; {as_graph:,} processes ended with a graph"
+        "over: anonymous memory beyond the imports, at any time until the last answer; mapped "
+        f"weights count as they are after an answer; {as_graph:,} processes ended with a graph"
     )
     found.notes += [f"over: {words(outcome)}" for outcome in over]
     found.notes += [words(outcome) for outcome in outcomes if outcome.state == FAILED]

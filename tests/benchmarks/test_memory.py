@@ -54,8 +54,10 @@ def test_answers_over_the_budget_count_and_are_told() -> None:
     over = OUTCOME._replace(answered_bytes=1001)
     mapped = OUTCOME._replace(counted_bytes=1100, form="graph")
     found = memory_budgets.summarize([OUTCOME, over, mapped])
-    assert limits_of(found)["answers over the budget, of 3 processes"] == (2, "SHORT")
-    assert found.tables[0].rows[0] == (ANSWERED, 3, 2, 1.1, 1.001)
+    assert limits_of(found)["answers over the budget, of 3 processes"] == (1, "SHORT")
+    assert limits_of(found)["answers over the budget with what a graph maps"] == (2, "SHORT")
+    assert limits_of(found)["the same with what a graph maps"] == (1.1, "-")
+    assert found.tables[0].rows[0] == (ANSWERED, 3, 1, 1.001, 0.9)
     assert sum(note.startswith("over: OVER") for note in found.notes) == 2
 
 
