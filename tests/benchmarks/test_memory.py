@@ -22,7 +22,7 @@ from benchmarks import (
 )
 from benchmarks.memory_budgets import ANSWERED, AT_OPENING, AT_RUN, Case, Outcome
 from benchmarks.memory_least import Least
-from benchmarks.memory_placement import place_leading, place_spread
+from benchmarks.memory_placement import Placed
 from benchmarks.memory_process import MeasuredProcess
 from benchmarks.memory_setting import (
     Offered,
@@ -35,12 +35,14 @@ from benchmarks.memory_setting import (
 )
 from benchmarks.memory_whole import COMPRESSED, GRAPH, ORT, Times
 from sti.device import host
-from sti.planning.plan import PlanStep
-from tests.support.packs import tiny_bert, tiny_pack
+from sti.model.workload import Workload
+from sti.pack.pack_reader import PackReader
+from sti.planning.plan import PlanRequest
+from sti.planning.uniform import uniform_plan
+from tests.support.packs import PROFILE, tiny_bert, tiny_pack
 
 CASE = Case(0, "tiny", {"fidelity": 4}, 1000, 1, ((1, 8),), waits=False)
 OUTCOME = Outcome(CASE, ANSWERED, 1, 900, 900, 800, "compressed", "")
-STEPS = [PlanStep(layer, "ffn", 0, (2,), 0) for layer in range(8)]
 
 
 def limits_of(summary: Summary) -> dict[Any, Any]:
@@ -124,27 +126,29 @@ def test_more_memory_is_held_against_the_fastest_with_less() -> None:
     assert memory_latency.worst_step([3.0, 2.0, 2.5, 1.0, 1.1]) == pytest.approx(1.25)
 
 
-@pytest.mark.parametrize(
-    ("budget", "held"),
-    [
-        (0, [0] * 8),
-        (5, [5, 0, 0, 0, 0, 0, 0, 0]),
-        (10, [10, 0, 0, 0, 0, 0, 0, 0]),
-        (25, [10, 5, 0, 0, 10, 0, 0, 0]),
-        (40, [10, 0, 10, 0, 10, 0, 10, 0]),
-        (1000, [10] * 8),
-    ],
-)
-def test_spread_groups_lie_at_even_distances_from_the_first_on(
-    budget: int, held: list[int]
-) -> None:
-    placed = place_spread(STEPS, [10] * 8, budget)
-    assert [step.preload_bytes for step in placed] == held
+def test_plans_that_are_compared_differ_in_what_is_held_alone() -> None:
+    with PackReader.open(tiny_pack("embedding")) as reader:
+        request = PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8))
+        plan = uniform_plan(request, bits=4, profile=PROFILE)
+        groups = memory_placement.groups_of_plan(reader.manifest, plan)
+    budget = memory_placement.read_bytes(groups, plan) // 2
+    leading, spread = (
+        memory_placement.with_placing(plan, groups, budget, name) for name in ("leading", "spread")
+    )
+    held = [[step.preload_bytes for step in item.steps] for item in (leading, spread)]
+    assert held[0] != held[1] and sum(held[0]) == sum(held[1]) == budget
+    for item in (leading, spread):
+        bare = tuple(step._replace(preload_bytes=0) for step in item.steps)
+        assert bare == plan.steps and item.threads == plan.threads
 
 
-def test_leading_bytes_are_held_in_order_of_execution() -> None:
-    placed = place_leading(STEPS, [10, 20, *[10] * 6], 35)
-    assert [step.preload_bytes for step in placed] == [10, 20, 5, 0, 0, 0, 0, 0]
+def test_what_is_planned_is_held_against_the_leading_bytes() -> None:
+    leading = Placed("tiny", 8, 0.5, 100, "leading", (1.0, 1.0), (0.1,), planned=False)
+    spread = leading._replace(placing="spread", seconds=(1.2, 1.2), planned=True)
+    limits = memory_placement.summarize([leading, spread]).limits
+    assert [row[1] for row in limits] == [pytest.approx(1.2)] * 2
+    assert [row[3] for row in limits] == ["-", "SHORT"]
+    assert len(memory_placement.summarize([leading]).limits) == 0
 
 
 def test_budgets_between_the_least_and_the_most_are_even_factors() -> None:
