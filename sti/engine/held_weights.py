@@ -131,6 +131,7 @@ class HeldWeights:
             wanted = graph.wanted_size
         if self._taken + wanted > limit >= needed + wanted:
             self.trim()
+            prepared = prepared._replace(graph=None)
         self._taken = max(self._taken, needed)
         if graph is not None and graph.size and self._taken + graph.size > limit:
             graph.release()
@@ -140,10 +141,10 @@ class HeldWeights:
         return prepared
 
     def make_way(self) -> None:
-        """Let the graph be opened."""
-        limit = self._limit
-        if limit is not None:
-            self._hold_at_most(limit - self._taken)
+        """Let the graph be opened: its runs need nothing of what streamed ones take."""
+        self._runner.release()
+        self._steps, self._taken = None, 0
+        self._trim_free()
 
     def trim(self) -> None:
         """Give back the memory of runs, and what is held."""
@@ -187,11 +188,6 @@ class HeldWeights:
         """The preload buffer is filled for the next run, whenever that comes."""
         self._refill = None
 
-    @property
-    def _limit(self) -> int | None:
-        holding = self._holding
-        return None if holding is None else holding.plan.target.memory_bytes
-
     def _hold_at_most(self, size: int) -> None:
         """Let the preload buffer hold no more, what a graph takes counted."""
         taken = 0 if self.graph is None else self.graph.size
@@ -202,11 +198,11 @@ class HeldWeights:
     def _hold(self, prepared: PreparedPlan) -> None:
         plan = prepared.plan
         wanted = plan.target.preload_bytes or self._steps is not None
-        limit, graph = plan.target.memory_bytes, self.graph
-        if limit is not None:
-            taken = self._taken + (0 if graph is None else graph.size)
-            if taken + plan.target.preload_bytes > limit:
-                return
+        limit = plan.target.memory_bytes
+        if self.graph is not None and self.graph.size:
+            return  # it holds all there is
+        if limit is not None and self._taken + plan.target.preload_bytes > limit:
+            return
         if self._lean and plan.target.preload_bytes:
             self._refill, self._steps = prepared, None
             self._runner.release_preload()

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from sti.device import host
 from sti.device.lanes import SEQUENTIAL
+from sti.device.profile import DeviceProfile
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan
 from sti.engine.targets import TargetSpec
@@ -48,6 +49,7 @@ class MemoryBudget:
         self._resident_bytes = reader.manifest.resident.length
         self._before_bytes, self._machine = before_bytes, machine
         self._known: dict[object, PlanMemory] = {}
+        self._alone: tuple[Plan, DeviceProfile, Plan] | None = None
         self.opened_bytes = _LEAST_OPENED + self._resident_bytes
         """What opening took."""
 
@@ -140,12 +142,19 @@ class MemoryBudget:
         needed = self.needed(alone, groups)
         if needed > limit:
             raise over_budget(limit, needed, groups)
-        if self._machine.known is not None:
+        return prepared._replace(plan=self._predicted(alone), basis=None)
+
+    def _predicted(self, alone: Plan) -> Plan:
+        """The plan with a prediction, where the machine is known; the last one is kept."""
+        if self._machine.known is None:
+            return alone
+        profile = self._machine.speeds.now
+        if self._alone is None or self._alone[:2] != (alone, profile):
             from sti.planning.prediction import predict  # rarely needed
 
-            profile = self._machine.speeds.now
-            alone = replace(alone, predicted=predict(self._manifest, profile, alone))
-        return prepared._replace(plan=alone, basis=None)
+            found = predict(self._manifest, profile, alone)
+            self._alone = alone, profile, replace(alone, predicted=found)
+        return self._alone[2]
 
 
 def groups_of_texts(lengths: Sequence[int]) -> list[Workload]:

@@ -74,11 +74,10 @@ class MemoryPlans:
         assert target.memory_bytes is not None, "there is no budget to keep"
         self._manifest, self._pack_id, self._budget = manifest, pack_id, budget
         self._kinds, self._make, self._limit = kinds, make, target.memory_bytes
-        self._given, self._usual = given, usual
+        self._given, self._usual, self._forget = given, usual, forget
         self._whole = sum(group.length for group in manifest.groups)
         self.target, self.workload = self._divided(target, workloads)
         """With the preload and the threads; and for which workload."""
-        forget()
         self._source = make(self.target)
 
     @property
@@ -144,7 +143,10 @@ class MemoryPlans:
             try:
                 offers.append(self._offer(target._replace(threads=(kind.name,)), kind, workload))
             except InfeasibleError as error:
-                refusals.append(error)
+                error.__cause__ = error.__context__ = None
+                refusals.append(error.with_traceback(None))  # which would keep what was planned
+            finally:
+                self._forget()
         return offers, refusals
 
     def _offer(self, target: Target, kind: LaneThreads, workload: Workload) -> _Offer:
