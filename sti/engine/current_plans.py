@@ -92,7 +92,9 @@ class CurrentPlans:
         Raises:
             InfeasibleError: there is no room for it. What else cannot be met is told by ``aim``.
         """
-        self._budget.check_least(target)
+        may_differ = self._options.may_differ(self._reader.manifest.task)
+        changing = may_differ and target.fidelity is None and target.latency_s is not None
+        self._budget.check_least(target, changing=changing)
         changing = False
         with suppress(StiError):
             store = self._store_of(target)

@@ -234,6 +234,14 @@ class Engine:
         return self._core.runner.held_bytes
 
     @property
+    def mapped_bytes(self) -> int:
+        """Bytes of weights that are mapped from the file of a graph now, which runs go through
+        while a budget of memory (``TargetSpec.memory``) has room for it; 0 where none is. They do
+        not count as preloaded, and the system may take their memory back.
+        """
+        return self._core.held.mapped_bytes
+
+    @property
     def profile(self) -> DeviceProfile:
         """What this machine can do; measured and cached when first asked for."""
         with self._core.use():

@@ -53,6 +53,11 @@ class HeldWeights:
         """Bytes that the preload buffer is to hold again when memory is not short any more."""
         return 0 if self._refill is None else sum(job.preload_bytes for job in self._refill.jobs)
 
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of weights that are mapped from a graph's file now."""
+        return 0 if self.graph is None else self.graph.mapped_bytes
+
     def aim(self, prepared: PreparedPlan, graph: PreparedPlan | None, *, again: bool) -> None:
         """Hold what another target wants held.
 

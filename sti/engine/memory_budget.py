@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sti.device import host
-from sti.device.lanes import SEQUENTIAL
+from sti.device.lanes import SEQUENTIAL, LaneThreads
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan
 from sti.engine.targets import TargetSpec
@@ -78,24 +78,29 @@ class MemoryBudget:
                 "/proc/self/statm as Linux and Android do; give a preload instead"
             )
 
-    def check_least(self, target: TargetSpec) -> None:
+    def check_least(self, target: TargetSpec, *, changing: bool) -> None:
         """Refuse a budget that has no room for the shortest text, before anything is planned.
+
+        Args:
+            changing: as of ``measure``, of plans for this target.
 
         Raises:
             InfeasibleError: it has none.
         """
         limits, ladder = target.limits(), self._manifest.ladder
         limit = limits.memory_bytes
-        if limit is None:
-            return
-        bits = target.fidelity or ladder[-1 if limits.latency_s is None else 0]
+        if limit is None or target.fidelity not in (None, *ladder):
+            return  # a fidelity that there is not is told where plans are made
         shortest = Workload(1, min(TOKEN_BUCKETS[0], self._manifest.dimensions.max_tokens))
         request = PlanRequest(self._manifest, "", shortest, limits)
-        if bits in ladder:  # else told where plans are made
-            plan = uniform_plan(request, bits=bits, threads=SEQUENTIAL)
-            needed = self.needed(plan, (shortest,)) + limits.preload_bytes
-            if needed > limit:
-                raise over_budget(limit, needed, (shortest,))
+        if target.fidelity is None and limits.latency_s is not None:
+            plan = leanest_plan(request, SEQUENTIAL)
+        else:
+            plan = uniform_plan(request, bits=target.fidelity or ladder[-1], threads=SEQUENTIAL)
+        needed = self.needed(plan, (shortest,)) + limits.preload_bytes
+        needed += PLANNING if changing else 0
+        if needed > limit:
+            raise over_budget(limit, needed, (shortest,))
 
     def parts(self, plan: Plan, groups: Sequence[Workload]) -> tuple[MemoryPart, ...]:
         """What a run of such groups of texts takes, without what is held between runs."""
@@ -138,6 +143,15 @@ class MemoryBudget:
             profile = self._machine.speeds.now
             alone = replace(alone, predicted=predict(self._manifest, profile, alone))
         return prepared._replace(plan=alone, basis=None)
+
+
+def leanest_plan(request: PlanRequest, threads: LaneThreads) -> Plan:
+    """The plan that takes the least memory on these threads, whatever it is worth."""
+    manifest = request.manifest
+    slim = min(manifest.submodels, key=lambda item: (item.width, item.depth))
+    return uniform_plan(
+        request, bits=manifest.ladder[0], threads=threads, depth=slim.depth, width=slim.width
+    )
 
 
 def groups_of_texts(lengths: Sequence[int]) -> list[Workload]:

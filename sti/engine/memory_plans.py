@@ -15,7 +15,7 @@ from sti.device import host
 from sti.device.lanes import LaneThreads
 from sti.device.memory_limit import MEMORY_SHARE
 from sti.engine.held_graph import graph_parts
-from sti.engine.memory_budget import MemoryBudget, over_budget
+from sti.engine.memory_budget import MemoryBudget, leanest_plan, over_budget
 from sti.engine.plan_source import Source
 from sti.engine.prepared import PreparedPlan
 from sti.errors import InfeasibleError
@@ -152,7 +152,8 @@ class MemoryPlans:
             InfeasibleError: there is no room for it, or it is late.
         """
         given = self._given
-        least = self._needed(self._leanest(target, kind, workload), workload) + (given or 0)
+        leanest = leanest_plan(self._request(target, workload), kind)
+        least = self._needed(leanest, workload) + (given or 0)
         if least > self._limit:  # before anything is planned, which takes memory itself
             raise over_budget(self._limit, least, (workload,))
         if given is not None:
@@ -187,15 +188,11 @@ class MemoryPlans:
 
     def _widest(self, target: Target, kind: LaneThreads, workload: Workload) -> Plan:
         """What takes the most memory under these threads."""
-        request = PlanRequest(self._manifest, self._pack_id, workload, target)
+        request = self._request(target, workload)
         return uniform_plan(request, bits=self._manifest.ladder[-1], threads=kind)
 
-    def _leanest(self, target: Target, kind: LaneThreads, workload: Workload) -> Plan:
-        """What takes the least."""
-        request = PlanRequest(self._manifest, self._pack_id, workload, target)
-        slim = min(self._manifest.submodels, key=lambda item: (item.width, item.depth))
-        bits = self._manifest.ladder[0]
-        return uniform_plan(request, bits=bits, threads=kind, depth=slim.depth, width=slim.width)
+    def _request(self, target: Target, workload: Workload) -> PlanRequest:
+        return PlanRequest(self._manifest, self._pack_id, workload, target)
 
     def _best(self, offers: Sequence[_Offer], workload: Workload) -> Target:
         """The target of the best offer; other threads may be used that leave as much."""
