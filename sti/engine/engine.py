@@ -155,7 +155,7 @@ class Engine:
             yield_memory=yield_memory,
             profile=profile,
             storage=storage,
-            notify=notify or log_notice,
+            notify=log_notice if notify is None else notify,
             config=config,
         )
         options.validate()

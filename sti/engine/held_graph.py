@@ -74,7 +74,7 @@ class HeldGraph:
         self._wanted_size = 0
         self._graph: PlanGraph | None = None
         self._opening = False
-        self._failed = self._closed = False
+        self._failed = self._closed = self._paused = False
         self._estimates: dict[Workload, float] = {}
         self._ratios: deque[float] = deque(maxlen=_KEPT)
         self._settled = threading.Event()
@@ -95,18 +95,24 @@ class HeldGraph:
         """Bytes of weights that are mapped now."""
         return 0 if self._graph is None else self._graph.mapped_bytes
 
-    def want(self, prepared: PreparedPlan | None) -> None:
-        """Hold another plan, or none, from now on."""
+    def want(self, prepared: PreparedPlan | None, *, later: bool = False) -> None:
+        """Hold another plan, or none, from now on.
+
+        Args:
+            later: from ``fill`` on.
+        """
         self.release()
         self._wanted, self._failed = prepared, False
         parts = () if prepared is None else graph_parts(self._manifest, prepared)
         self._wanted_size = sum(part.size for part in parts)
         self._estimates.clear()
         self._ratios.clear()
-        self.fill()
+        self._paused = later
+        self.fill(wanted=not later)
 
     def fill(self, *, wanted: bool = True) -> None:
         """Begin to open the graph that is wanted, unless it is there, or there can be none."""
+        self._paused = self._paused and not wanted
         idle = wanted and self._graph is None and self._settled.is_set()
         if idle and self._wanted is not None and not (self._failed or self._closed):
             self._settled.clear()
@@ -115,6 +121,11 @@ class HeldGraph:
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until the graph that is wanted is there; False where there is none by then."""
         return self._settled.wait(timeout_s) and self._graph is not None
+
+    def pause(self) -> None:
+        """Give the graph's memory back, and open none until ``fill``; building goes on."""
+        self._paused = True
+        self.release()
 
     def release(self) -> None:
         """Give the graph's memory back, until ``fill``."""
@@ -172,7 +183,8 @@ class HeldGraph:
             while True:
                 with self._engine():
                     wanted = self._wanted
-                    if wanted is None or self._graph is not None or self._failed:
+                    done = self._graph is not None or self._failed or self._paused
+                    if wanted is None or done:
                         self._settled.set()
                         return
                 try:
@@ -204,7 +216,7 @@ class HeldGraph:
         for _ in range(2):  # one that is kept may prove damaged
             self._graphs.write(wanted.plan, wanted.jobs)
             with self._engine():
-                if wanted is not self._wanted:
+                if wanted is not self._wanted or self._paused:
                     return
                 self._opening = True
                 self._make_way()
@@ -222,7 +234,7 @@ class HeldGraph:
         try:
             with self._engine():
                 self._opening = False
-                if wanted is self._wanted:
+                if wanted is self._wanted and not self._paused:
                     self._graph, graph = graph, None
         finally:
             if graph is not None:

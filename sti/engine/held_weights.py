@@ -72,8 +72,8 @@ class HeldWeights:
         if again and prepared.plan.target.memory_bytes is not None:
             self.trim()
         self._hold(prepared)
-        if self.graph is not None and graph is not None and not self._lean:
-            self.graph.want(graph)
+        if self.graph is not None and graph is not None:
+            self.graph.want(graph, later=self._lean)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until what is to be held is; as ``Engine.preloaded``. Any thread."""
@@ -164,21 +164,25 @@ class HeldWeights:
         self.trim()
 
     def give_preload_back(self) -> int:
-        """Give back the preload buffer, and do without one until ``fill_again``. No run may be at
-        work.
+        """Give back the preload buffer and the graph, and do without them until ``fill_again``. No
+        run may be at work.
 
         Returns:
-            The bytes that it held.
+            The bytes that the preload buffer held.
         """
         held, holding = self._runner.held_bytes, self._holding
         self._lean = True
+        if self.graph is not None:
+            self.graph.pause()
         if self._steps is not None and holding is not None and holding.plan.target.preload_bytes:
             self._refill, self._steps = holding, None
             self._runner.release_preload()
         return held
 
     def fill_again(self) -> None:
-        """Have a preload buffer again; it is filled in the background."""
+        """Have a preload buffer again, filled in the background; and from the next run on a graph,
+        if there is room beside what runs took.
+        """
         refill, self._refill, self._lean = self._refill, None, False
         if refill is not None:
             self._hold(refill)

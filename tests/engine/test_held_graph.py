@@ -24,7 +24,7 @@ from tests.support.counted_memory import MB, CountedMemory, counted_memory
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 
 LONG = "the dog runs under the table " * 6
-WAIT_S = 5.0
+WAIT_S = 60.0
 """Only a test that fails waits for so long."""
 _TOLD = "weights are held compressed, not as a graph: "
 
@@ -77,8 +77,9 @@ def opened(task: Task = "embedding", memory: str | None = "30MB", **options: Any
 
 
 def is_through_a_graph(result: Result) -> bool:
+    """Whether one graph computed all blocks; else each block was."""
     names = [span.name for span in result.trace.lanes["compute"]]
-    assert (BLOCKS in names) == (result.trace.threads.storage == 0 and "ffn connect" not in names)
+    assert (BLOCKS in names) != any("connect" in name for name in names)
     return BLOCKS in names
 
 
