@@ -43,6 +43,7 @@ class CountedMemory:
 
 def counted_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> CountedMemory:
     """Such a machine, for one test."""
+    host.describe()  # kept for the whole process: it is to be of the real machine
     found = CountedMemory(root)
     monkeypatch.setattr(host, "ROOT", root)
     return found
