@@ -7,15 +7,18 @@ runs that take more. Knows nothing of how plans are made. Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 
 from sti.backend.onnxruntime.session import shrink_arena
 from sti.device import host
 from sti.engine.held_graph import HeldGraph
 from sti.engine.memory_budget import MemoryBudget, groups_of_texts
+from sti.engine.memory_taken import MemoryTaken
 from sti.engine.prepared import PreparedPlan
 from sti.pipeline.runner import Runner
+from sti.planning.memory import total_size
 from sti.planning.plan import PlanStep
 
 
@@ -40,8 +43,9 @@ class HeldWeights:
         self._refill: PreparedPlan | None = None
         """What the preload buffer is to hold once memory is not short any more."""
         self._lean = False
+        self._runs = MemoryTaken()
         self._taken = 0
-        """Bytes that the most demanding run took since memory was given back."""
+        """Bytes that runs took and did not give back."""
 
     @property
     def is_lean(self) -> bool:
@@ -129,14 +133,14 @@ class HeldWeights:
             return prepared
         groups = groups_of_texts(lengths)
         prepared = self._budget.fitting(prepared, groups)
-        needed = self._budget.needed(prepared.plan, groups)
+        parts = self._budget.parts(prepared.plan, groups)
+        needed = total_size(parts)
         wanted = sum(step.preload_bytes for step in prepared.plan.steps)
         graph = self.graph
         if graph is not None and graph.wanted_size:
             wanted = graph.wanted_size
-        if self._taken + wanted > limit >= needed + wanted:
-            self.trim()
-        self._taken = max(self._taken, needed)
+        self._keep(limit, wanted, needed, partial(self._runs.after, parts, groups))
+        self._taken = self._runs.note(parts, groups)
         if graph is not None and graph.size and self._taken + graph.size > limit:
             graph.release()
             prepared = prepared._replace(graph=None)
@@ -155,6 +159,7 @@ class HeldWeights:
         if self.graph is not None:
             self.graph.release()
         self._runner.release()
+        self._runs.all_is_given_back()
         self._steps, self._taken = None, 0
         self._trim_free()
 
@@ -218,6 +223,21 @@ class HeldWeights:
             self._steps, self._holding = plan.steps, prepared
             self._runner.hold(prepared.jobs, plan)
 
+    def _keep(self, limit: int, wanted: int, needed: int, after: Callable[[], int]) -> None:
+        """Give back what earlier runs took, if a run leaves too little of the budget beside it.
+
+        Args:
+            wanted: bytes of weights to be held.
+            needed: what the run takes alone.
+            after: tells what is taken once it has run.
+        """
+        if after() + wanted > limit:
+            self._trim_free()
+        beside = after() + wanted > limit >= needed + wanted  # of weights that could be held
+        if beside or after() > limit:
+            self.trim()
+
     def _trim_free(self) -> None:
+        self._runs.arena_is_empty()
         shrink_arena()
         host.trim_heap()
