@@ -372,6 +372,42 @@ def test_release_gives_the_graph_back_until_it_is_run_again() -> None:
             np.testing.assert_array_equal(found.embeddings, before.embeddings)
 
 
+@pytest.mark.usefixtures("built")
+def test_calls_of_several_threads_have_the_same_answers_whatever_is_held() -> None:
+    failures: list[BaseException] = []
+
+    def answering(engine: sti.Engine, expected: np.ndarray) -> None:
+        try:
+            for _ in range(30):
+                np.testing.assert_array_equal(engine.run(TEXTS).embeddings, expected)
+        except BaseException as error:
+            failures.append(error)
+
+    with opened() as engine:
+        expected = engine.run(TEXTS).embeddings
+        threads = [threading.Thread(target=answering, args=(engine, expected)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for memory in ("30MB", "5MB", None, "40MB", "30MB") * 2:
+            engine.set_target(memory=memory)
+            engine.release()
+            engine.preloaded(0.01)
+        for thread in threads:
+            thread.join(WAIT_S)
+        assert not failures
+        engine.run(TEXTS)
+        assert engine.preloaded(WAIT_S) and engine.mapped_bytes > 0
+
+
+def test_release_leaves_what_is_built_alone(cache: Path) -> None:
+    with opened() as engine:
+        engine.release()
+        engine.run(TEXTS)
+        assert engine.preloaded(WAIT_S) and engine.mapped_bytes > 0
+        assert is_through_a_graph(engine.run(TEXTS))
+    assert len(list(cache.glob("*/graph.json"))) == 1
+
+
 # ---- too little memory
 
 
