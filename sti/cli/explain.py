@@ -45,9 +45,11 @@ def _outcomes(made: Made, planning: Planning) -> list[Outcome]:
 
 
 def _outcome(name: str, target: Target, made: Made, planning: Planning) -> Outcome:
+    limited = target.memory_bytes is not None  # then the preload follows from it
     given = TargetSpec(
         latency=None if target.latency_s is None else exact_time(target.latency_s),
-        preload=exact_size(target.preload_bytes) if target.preload_bytes else None,
+        memory=None if target.memory_bytes is None else exact_size(target.memory_bytes),
+        preload=None if limited or not target.preload_bytes else exact_size(target.preload_bytes),
     )
     try:
         return Outcome(name, target, planning.made(made.target.overridden(given)).plan)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from sti.cli.planned import Made, Planning, open_planning
 from sti.cli.program import print_json, say
@@ -22,7 +24,8 @@ from sti.model.fidelity import fidelities
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest
 from sti.model.quality import Quality
-from sti.planning.plan import NARROW, Plan, PlanStep, Prediction
+from sti.planning.memory import MemoryPart, total_size
+from sti.planning.plan import NARROW, Plan, PlanStep, Prediction, Target
 from sti.planning.prediction import mean_bits
 from sti.planning.span import Span
 from sti.report.tables import aligned
@@ -55,15 +58,21 @@ def execute(args: argparse.Namespace) -> None:
         say(f"saved to {args.output}; `--plan {args.output}` runs it")
     if args.json:
         members = {} if explained is None else {"explanation": explained.to_json()}
-        print_json(made.plan.to_json() | members)
+        print_json(made.plan.to_json() | {"memory": _memory_json(made)} | members)
         return
     print(_heading(made.plan, made.manifest, made.profile))
     print(_table(made.plan, made.manifest))
     print(_summary(made))
     if quality is not None:
         print(_expected(made, quality, gains))
+    if made.memory is not None:
+        print(_memory(made.plan, made.memory))
     if explained is not None:
         print(f"\n{explained.to_text()}")
+
+
+def _memory_json(made: Made) -> list[dict[str, Any]] | None:
+    return None if made.memory is None else [part._asdict() for part in made.memory]
 
 
 def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
@@ -74,9 +83,16 @@ def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
         f"{plan.width} of {counted(manifest.dimensions.slices, 'slice')}, "
         f"ladder {', '.join(map(str, manifest.ladder))} bits\n"
         f"workload: {counted(work.batch, 'text')} of up to {counted(work.tokens, 'token')}; "
-        f"target: {asked}, preload {format_size(target.preload_bytes)}\n"
+        f"target: {asked}, {_held(target)}\n"
         f"device: {profile.device}; {_threads(plan.threads)}{_narrow(plan)}\n"
     )
+
+
+def _held(target: Target) -> str:
+    preload = f"preload {format_size(target.preload_bytes)}"
+    if target.memory_bytes is None:
+        return preload
+    return f"memory {format_size(target.memory_bytes)}, which leaves a {preload}"
 
 
 def _threads(threads: LaneThreads) -> str:
@@ -174,6 +190,19 @@ def _expected(made: Made, quality: Quality, gains: list[tuple[float, float]]) ->
         return known
     offers = ", ".join(f"{show(value)} in {format_time(asked)}" for asked, value in gains)
     return f"{known}\nwith more time: {offers}"
+
+
+def _memory(plan: Plan, parts: Sequence[MemoryPart]) -> str:
+    """What an engine takes that runs the plan, by part, and of which budget."""
+    shown = ", ".join(f"{part.name} {format_size(part.size)}" for part in parts if part.size)
+    limit = plan.target.memory_bytes
+    of = "" if limit is None else f" of {format_size(limit)}"
+    mapped = sum(part.size for part in parts if part.mapped)
+    note = (
+        "\nthe weights of the graph are mapped from a cache file; runs that go through it take less"
+        " than is predicted here"
+    )
+    return f"memory {format_size(total_size(parts))}{of}: {shown}{note if mapped else ''}"
 
 
 def _gains(made: Made, planning: Planning, quality: Quality) -> list[tuple[float, float]]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
+from sti.device import host
 from sti.device.lanes import COMPUTE
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
@@ -138,7 +139,7 @@ class EngineCore:
         )
 
     def aim(self, target: TargetSpec) -> Plan:
-        """Plan for another target from now on; tell where it preloads more than there is.
+        """Plan for another target from now on; tell where it asks for more than there is.
 
         Returns:
             The plan to prepare for.
@@ -150,6 +151,12 @@ class EngineCore:
             if target.memory_bytes is not None and self.held.graph is None:
                 self.held.graph = self._held_graph()
             plan = self.plans.aim(target)
+        memory, free = plan.target.memory_bytes, host.memory().available_bytes
+        if memory is not None and free is not None and memory > free:
+            self.options.notify(
+                f"a memory of {format_size(memory)} is more than the {format_size(free)} that are "
+                "available: at most half of these hold weights"
+            )
         asked = plan.target.preload_bytes
         whole = asked and sum(group.length for group in self.reader.manifest.groups)
         if asked > whole:

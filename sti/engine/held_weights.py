@@ -139,7 +139,8 @@ class HeldWeights:
         graph = self.graph
         if graph is not None and graph.wanted_size:
             wanted = graph.wanted_size
-        self._keep(limit, wanted, needed, partial(self._runs.after, parts, groups))
+        if self._keep(limit, wanted, needed, partial(self._runs.after, parts, groups)):
+            prepared = prepared._replace(graph=None)
         self._taken = self._runs.note(parts, groups)
         if graph is not None and graph.size and self._taken + graph.size > limit:
             graph.release()
@@ -149,10 +150,11 @@ class HeldWeights:
         return prepared
 
     def make_way(self) -> None:
-        """Let the graph be opened."""
-        limit = self._limit
-        if limit is not None:
-            self._hold_at_most(limit - self._taken)
+        """Let the graph be opened: its runs need nothing of what streamed ones take."""
+        self._runner.release()
+        self._runs.all_is_given_back()
+        self._steps, self._taken = None, 0
+        self._trim_free()
 
     def trim(self) -> None:
         """Give back the memory of runs, and what is held."""
@@ -173,11 +175,12 @@ class HeldWeights:
         run may be at work.
 
         Returns:
-            The bytes that the preload buffer held.
+            The bytes that they held.
         """
         held, holding = self._runner.held_bytes, self._holding
         self._lean = True
         if self.graph is not None:
+            held += self.graph.size
             self.graph.pause()
         if self._steps is not None and holding is not None and holding.plan.target.preload_bytes:
             self._refill, self._steps = holding, None
@@ -185,21 +188,16 @@ class HeldWeights:
         return held
 
     def fill_again(self) -> None:
-        """Have a preload buffer again, filled in the background; and from the next run on a graph,
-        if there is room beside what runs took.
-        """
+        """Have a preload buffer and a graph again, filled and opened in the background."""
         refill, self._refill, self._lean = self._refill, None, False
         if refill is not None:
             self._hold(refill)
+        if self.graph is not None:
+            self.graph.fill()
 
     def forget_refill(self) -> None:
         """The preload buffer is filled for the next run, whenever that comes."""
         self._refill = None
-
-    @property
-    def _limit(self) -> int | None:
-        holding = self._holding
-        return None if holding is None else holding.plan.target.memory_bytes
 
     def _hold_at_most(self, size: int) -> None:
         """Let the preload buffer hold no more, what a graph takes counted."""
@@ -211,11 +209,11 @@ class HeldWeights:
     def _hold(self, prepared: PreparedPlan) -> None:
         plan = prepared.plan
         wanted = plan.target.preload_bytes or self._steps is not None
-        limit, graph = plan.target.memory_bytes, self.graph
-        if limit is not None:
-            taken = self._taken + (0 if graph is None else graph.size)
-            if taken + plan.target.preload_bytes > limit:
-                return
+        limit = plan.target.memory_bytes
+        if self.graph is not None and self.graph.size:
+            return  # it holds all there is
+        if limit is not None and self._taken + plan.target.preload_bytes > limit:
+            return
         if self._lean and plan.target.preload_bytes:
             self._refill, self._steps = prepared, None
             self._runner.release_preload()
@@ -223,19 +221,24 @@ class HeldWeights:
             self._steps, self._holding = plan.steps, prepared
             self._runner.hold(prepared.jobs, plan)
 
-    def _keep(self, limit: int, wanted: int, needed: int, after: Callable[[], int]) -> None:
+    def _keep(self, limit: int, wanted: int, needed: int, after: Callable[[], int]) -> bool:
         """Give back what earlier runs took, if a run leaves too little of the budget beside it.
 
         Args:
             wanted: bytes of weights to be held.
             needed: what the run takes alone.
             after: tells what is taken once it has run.
+
+        Returns:
+            Whether all was given back, what is held included.
         """
         if after() + wanted > limit:
             self._trim_free()
         beside = after() + wanted > limit >= needed + wanted  # of weights that could be held
-        if beside or after() > limit:
-            self.trim()
+        if not (beside or after() > limit):
+            return False
+        self.trim()
+        return True
 
     def _trim_free(self) -> None:
         self._runs.arena_is_empty()

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from sti.device import host
 from sti.device.lanes import SEQUENTIAL, LaneThreads
+from sti.device.profile import DeviceProfile
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan
 from sti.engine.targets import TargetSpec
@@ -48,6 +49,7 @@ class MemoryBudget:
         self._resident_bytes = reader.manifest.resident.length
         self._before_bytes, self._machine = before_bytes, machine
         self._known: dict[object, PlanMemory] = {}
+        self._alone: tuple[Plan, DeviceProfile, Plan] | None = None
         self.opened_bytes = _LEAST_OPENED + self._resident_bytes
         """What opening took."""
 
@@ -115,10 +117,18 @@ class MemoryBudget:
             found = self._known[key] = PlanMemory(self._manifest, plan)
         return found
 
-    def parts_of(self, plan: Plan) -> tuple[MemoryPart, ...]:
-        """What a run of the plan's workload takes, and what is held."""
-        held = sum(step.preload_bytes for step in plan.steps)
-        return (*self.parts(plan, (plan.workload,)), held_part(held))
+    def parts_of(self, plan: Plan, graph: PreparedPlan | None = None) -> tuple[MemoryPart, ...]:
+        """What a run of the plan's workload takes, and what is held.
+
+        Args:
+            graph: the plan that is held as a graph; None: weights are held compressed.
+        """
+        taken = self.parts(plan, (plan.workload,))
+        if graph is None:
+            return (*taken, held_part(sum(step.preload_bytes for step in plan.steps)))
+        from sti.engine.held_graph import graph_parts  # few engines hold a graph
+
+        return (*taken, *graph_parts(self._manifest, graph))
 
     def needed(self, plan: Plan, groups: Sequence[Workload]) -> int:
         """Bytes of ``parts``."""
@@ -137,12 +147,19 @@ class MemoryBudget:
         needed = self.needed(alone, groups)
         if needed > limit:
             raise over_budget(limit, needed, groups)
-        if self._machine.known is not None:
+        return prepared._replace(plan=self._predicted(alone), basis=None)
+
+    def _predicted(self, alone: Plan) -> Plan:
+        """The plan with a prediction, where the machine is known; the last one is kept."""
+        if self._machine.known is None:
+            return alone
+        profile = self._machine.speeds.now
+        if self._alone is None or self._alone[:2] != (alone, profile):
             from sti.planning.prediction import predict  # rarely needed
 
-            profile = self._machine.speeds.now
-            alone = replace(alone, predicted=predict(self._manifest, profile, alone))
-        return prepared._replace(plan=alone, basis=None)
+            found = predict(self._manifest, profile, alone)
+            self._alone = alone, profile, replace(alone, predicted=found)
+        return self._alone[2]
 
 
 def leanest_plan(request: PlanRequest, threads: LaneThreads) -> Plan:

@@ -22,7 +22,7 @@ from sti.errors import InfeasibleError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.planning.memory import total_size
-from sti.planning.plan import Plan, PlanRequest, Target
+from sti.planning.plan import Plan, PlanRequest, Prediction, Target
 from sti.planning.uniform import uniform_plan
 
 BUDGET_TOKENS = 128
@@ -51,6 +51,7 @@ class MemoryPlans:
         make: gives the source of plans for a target.
         forget: gives back the memory of plans that were made to compare.
         workloads: those that the budget may be divided for, the most demanding first.
+        usual: the one that plans are compared for.
 
     Raises:
         InfeasibleError: the least that runs take is more than the budget, or the latency cannot be
@@ -68,15 +69,15 @@ class MemoryPlans:
         make: Callable[[Target], Source],
         forget: Callable[[], None],
         workloads: Sequence[Workload],
+        usual: Workload,
     ) -> None:
         assert target.memory_bytes is not None, "there is no budget to keep"
         self._manifest, self._pack_id, self._budget = manifest, pack_id, budget
         self._kinds, self._make, self._limit = kinds, make, target.memory_bytes
-        self._given = given
+        self._given, self._usual, self._forget = given, usual, forget
         self._whole = sum(group.length for group in manifest.groups)
         self.target, self.workload = self._divided(target, workloads)
         """With the preload and the threads; and for which workload."""
-        forget()
         self._source = make(self.target)
 
     @property
@@ -119,9 +120,8 @@ class MemoryPlans:
         if source.changes:
             source = self._make(self.target._replace(latency_s=None, preload_bytes=0))
         found = source.prepare(self.workload, self.workload, running=False)
-        parts = graph_parts(self._manifest, found)
-        needed = self._needed(found.plan, self.workload)
-        return found if needed + total_size(parts) <= self._limit else None
+        size = total_size(graph_parts(self._manifest, found))
+        return found if size <= self._left(found.plan, self.workload) else None
 
     def _divided(self, target: Target, workloads: Sequence[Workload]) -> tuple[Target, Workload]:
         """The target for the most demanding workload that there is room for."""
@@ -142,7 +142,10 @@ class MemoryPlans:
             try:
                 offers.append(self._offer(target._replace(threads=(kind.name,)), kind, workload))
             except InfeasibleError as error:
-                refusals.append(error)
+                error.__cause__ = error.__context__ = None
+                refusals.append(error.with_traceback(None))  # which would keep what was planned
+            finally:
+                self._forget()
         return offers, refusals
 
     def _offer(self, target: Target, kind: LaneThreads, workload: Workload) -> _Offer:
@@ -177,11 +180,13 @@ class MemoryPlans:
 
     def _room(self, plan: Plan, workload: Workload) -> int:
         """Bytes that a plan leaves, up to all that could be held."""
+        return min(self._left(plan, workload), self._whole)
+
+    def _left(self, plan: Plan, workload: Workload) -> int:
+        """Bytes that a plan leaves of the budget and of the machine's memory."""
         left = self._limit - self._needed(plan, workload)
         free = host.memory().available_bytes
-        if free is not None:
-            left = min(left, int(free * MEMORY_SHARE))
-        return min(left, self._whole)
+        return left if free is None else min(left, int(free * MEMORY_SHARE))
 
     def _needed(self, plan: Plan, workload: Workload) -> int:
         return self._budget.needed(plan, (workload,))
@@ -194,21 +199,33 @@ class MemoryPlans:
     def _request(self, target: Target, workload: Workload) -> PlanRequest:
         return PlanRequest(self._manifest, self._pack_id, workload, target)
 
+    def _as_good(self, offers: Sequence[_Offer]) -> _Offer:
+        """The soonest of those that nobody tells from the one that loses least, by what texts of
+        usual length get.
+        """
+        found = [self._usual_prediction(offer) for offer in offers]
+        least, quality = min(item.loss for item in found), self._manifest.quality
+        most = least if quality is None else quality.indistinct_from(least)
+        alike = [number for number, item in enumerate(found) if item.loss <= most]
+        return offers[min(alike, key=lambda number: found[number].total_s)]
+
+    def _usual_prediction(self, offer: _Offer) -> Prediction:
+        plan = offer.plan
+        if self._usual.tokens < plan.workload.tokens:
+            source = self._make(offer.target)
+            plan = source.prepare(self._usual, self._usual, running=False).plan
+        assert plan.predicted is not None, "plans for a budget are predicted"
+        return plan.predicted
+
     def _best(self, offers: Sequence[_Offer], workload: Workload) -> Target:
         """The target of the best offer; other threads may be used that leave as much."""
-        best = min(offers, key=_worth)
+        best = self._as_good(offers)
         preload, threads = best.target.preload_bytes, best.target.threads
         for kind in self._kinds:
             widest = self._widest(best.target, kind, workload)
             if kind.name not in threads and self._room(widest, workload) >= preload:
                 threads = (*threads, kind.name)
         return best.target._replace(threads=threads)
-
-
-def _worth(offer: _Offer) -> tuple[float, float]:
-    predicted = offer.plan.predicted
-    assert predicted is not None, "plans for a budget are predicted"
-    return round(predicted.loss, 9), predicted.total_s
 
 
 def _severity(error: InfeasibleError) -> tuple[bool, float]:

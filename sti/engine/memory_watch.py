@@ -186,7 +186,7 @@ class MemoryWatch:
             return None
         self._told = True
         if given:
-            done = f"the preload buffer of {format_size(given)} was given back"
+            done = f"{format_size(given)} of held weights were given back"
         elif refill:
             done = f"the preload buffer of {format_size(refill)} is not filled"
         else:

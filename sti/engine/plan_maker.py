@@ -79,7 +79,7 @@ class PlanMaker:
         self._manifest, self._pack_id, self._jobs = reader.manifest, reader.pack_id, jobs
         self._known_list: PriceList | None = None
         self._priced: dict[tuple[Workload, Target], Priced] = {}
-        self._steps: dict[tuple[int, int, Sequence[str]], StaircaseSteps] = {}
+        self._steps: dict[tuple[int, int, Sequence[str]], list[StaircaseSteps]] = {}
 
     def forget(self) -> None:
         """Give back the memory of what is kept; it is made anew."""
@@ -136,7 +136,7 @@ class PlanMaker:
 
     def _steps_of(
         self, staircase: int, preload_bytes: int, profile: DeviceProfile
-    ) -> StaircaseSteps:
+    ) -> list[StaircaseSteps]:
         variants = variants_of(self._manifest, profile)
         key = staircase, preload_bytes, variants
         found = self._steps.get(key)

@@ -131,7 +131,8 @@ class PlanStore:
         from sti.planning.conditions import as_measured
 
         plan, limits = self.plan_for(batch=batch, tokens=tokens).plan, self.limits
-        memory = self._budget.parts_of(replace(plan, workload=Workload(batch, tokens)))
+        asked = replace(plan, workload=Workload(batch, tokens))
+        memory = self._budget.parts_of(asked, self.as_graph())
         manifest, speeds = self._reader.manifest, self._machine.speeds
         if self.target.plan is None:
             workload = bucket(batch, tokens, most=manifest.dimensions.max_tokens)
@@ -229,6 +230,7 @@ class PlanStore:
             make,
             forget,
             sorted(workloads, key=lambda item: -item.tokens),
+            self._usual[0],
         )
         self.limits, self._within = plans.target, plans
         self._usual = [item for item in self._usual if item.within(plans.workload)]

@@ -13,12 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from sti.arrays import ByteArray
 from sti.planning.step_jobs import Starts, StepJob
 from sti.storage.byte_ranges import ByteRange, cover, skip
-from sti.storage.reader import Reader
+from sti.storage.reader import Reader, aligned_buffer
 
 _Key = tuple[int, str, int]
 
@@ -66,7 +64,8 @@ class Preload:
     def fill(self, job: StepJob, reader: Reader, slot: ByteArray) -> None:
         """Read the leading bytes of one step, through ``slot``, and hold them."""
         ranges = _leading(job)
-        buffer = np.empty(sum(item.length for item in ranges), dtype=np.uint8)
+        size = sum(item.length for item in ranges)
+        buffer = aligned_buffer(size)[:size]  # of its own pages, which are given back with it
         done = 0
         for item in ranges:
             whole = cover(item)

@@ -27,7 +27,7 @@ from sti.planning.cost_model import run_costs
 from sti.planning.extra_time import Extra
 from sti.planning.plan import Plan, PlanRequest, PlanStep
 from sti.planning.prediction import StepLoad, loads_of, predict_run, simulate_loads
-from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
+from sti.planning.preload_placement import READ_AHEAD, bare_plan, better, placements
 from sti.planning.pricing import Prices
 from sti.planning.staircases import Staircases
 
@@ -126,33 +126,39 @@ def steps_of(
     number: int,
     preload_bytes: int,
     variants: Sequence[str],
-) -> StaircaseSteps:
-    """The steps of a staircase with so much preload, on machines with these variants."""
+) -> list[StaircaseSteps]:
+    """The steps of a staircase with so much preload, on machines with these variants: with each
+    placement of what is held that is worth a comparison, the usual one first.
+    """
     submodel = manifest.submodels[int(staircases.submodel[number])]
     groups = groups_of(manifest, submodel)
-    steps = place(groups, staircases.counts_of(number), preload_bytes, variants)
-    return StaircaseSteps(submodel, groups, steps, loads_of(groups, steps))
+    ways = placements(groups, staircases.counts_of(number), preload_bytes, variants)
+    return [StaircaseSteps(submodel, groups, steps, loads_of(groups, steps)) for steps in ways]
 
 
 def plan_of(
     request: PlanRequest,
     profile: DeviceProfile,
     choice: Choice,
-    found: StaircaseSteps,
+    ways: Sequence[StaircaseSteps],
     read_ahead: int = READ_AHEAD,
 ) -> Plan:
     """The plan of a choice, with the prediction of ``profile`` as it is.
 
     Args:
-        found: the steps of the staircase that was chosen, for the request's preload.
+        ways: the steps of the staircase that was chosen, for the request's preload.
 
     Raises:
         ProfileError: the profile lacks a graph or a fidelity of the pack, or such threads.
     """
     manifest, workload = request.manifest, request.workload
-    width = found.submodel.width
+    found, width = ways[0], ways[0].submodel.width
     costs = run_costs(manifest, profile, workload, width, threads=choice.threads)
     run = simulate_loads(costs, found.loads, read_ahead=read_ahead)
+    for other in ways[1:]:
+        spread = simulate_loads(costs, other.loads, read_ahead=read_ahead)
+        if better(run.total_s, spread.total_s):
+            found, run = other, spread
     plan = bare_plan(request, found.submodel, found.steps, choice.threads, read_ahead)
     return replace(plan, predicted=predict_run(manifest, plan, run, choice.loss))
 

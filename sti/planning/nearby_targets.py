@@ -11,12 +11,17 @@ from typing import NamedTuple
 
 from sti.planning.plan import Plan, Target
 
-MORE_LATENCY, MORE_PRELOAD, LESS_LATENCY = "more latency", "more preload", "less latency"
+MORE_LATENCY, MORE_PRELOAD, MORE_MEMORY, LESS_LATENCY = (
+    "more latency",
+    "more preload",
+    "more memory",
+    "less latency",
+)
 
 MORE_S = 0.01
 """Seconds of latency more."""
 MORE_BYTES = 10**6
-"""Bytes of preload more."""
+"""Bytes of memory or preload more."""
 LESS_SHARE = 0.1
 """Share of the latency less."""
 _DIGITS = 9
@@ -26,7 +31,8 @@ _DIGITS = 9
 def nearby_targets(target: Target, promised_s: float) -> Mapping[str, Target]:
     """The targets whose plans show what more would buy, and less would cost, by name.
 
-    Without a latency there is no more of it; less is then less than the plan needs.
+    Without a latency there is no more of it; less is then less than the plan needs. Where memory is
+    limited, there is more of that; what it leaves for a preload follows from it.
 
     Args:
         promised_s: seconds within which the plan for ``target`` is promised to end.
@@ -35,7 +41,10 @@ def nearby_targets(target: Target, promised_s: float) -> Mapping[str, Target]:
     found = {}
     if latency_s is not None:
         found[MORE_LATENCY] = target._replace(latency_s=round(latency_s + MORE_S, _DIGITS))
-    found[MORE_PRELOAD] = target._replace(preload_bytes=target.preload_bytes + MORE_BYTES)
+    if target.memory_bytes is None:
+        found[MORE_PRELOAD] = target._replace(preload_bytes=target.preload_bytes + MORE_BYTES)
+    else:
+        found[MORE_MEMORY] = target._replace(memory_bytes=target.memory_bytes + MORE_BYTES)
     less_s = (1.0 - LESS_SHARE) * (promised_s if latency_s is None else latency_s)
     found[LESS_LATENCY] = target._replace(latency_s=round(less_s, _DIGITS))
     return found

@@ -20,7 +20,7 @@ from sti.planning.conditions import Conditions
 from sti.planning.expected_loss import loss_of_steps, submodel_of
 from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import Plan, PlanStep
-from sti.planning.preload_placement import place
+from sti.planning.preload_placement import place, place_spread
 from sti.planning.variants import variants_of
 
 Reason = Literal["highest", "asked", "late", "unnoticed", "not considered"]
@@ -131,6 +131,8 @@ class _Trial:
         self._shown, self._decided = shown, decided
         self._submodel = submodel_of(manifest, plan)
         self.groups = groups_of(manifest, self._submodel)
+        self._is_spread = False
+        self._is_spread = plan.steps != self.with_counts({})
         self._loss = self._loss_of(plan.steps)
         run = shown.run(manifest, plan)
         self._read_bytes, self._total_s = run.read_bytes, shown.typical_s(run)
@@ -157,7 +159,8 @@ class _Trial:
         steps, budget = self._plan.steps, self._plan.target.preload_bytes
         counts = [changed.get(number, step.counts) for number, step in enumerate(steps)]
         variants = variants_of(self.manifest, self._shown.profile)
-        placed = place(self.groups, counts, budget, variants)
+        placing = place_spread if self._is_spread else place
+        placed = placing(self.groups, counts, budget, variants)
         return tuple(
             new if number in changed else new._replace(variant=old.variant)
             for number, (new, old) in enumerate(zip(placed, steps, strict=True))

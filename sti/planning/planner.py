@@ -34,9 +34,9 @@ from sti.planning.check import check_target
 from sti.planning.cost_model import deadline_s
 from sti.planning.fewest_bytes import fewest_bytes
 from sti.planning.option_tables import tabulate
-from sti.planning.plan import Plan, PlanRequest
-from sti.planning.prediction import loads_of, predict_run, simulate_run
-from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
+from sti.planning.plan import Plan, PlanRequest, PlanStep
+from sti.planning.prediction import Run, loads_of, predict_run, simulate_run
+from sti.planning.preload_placement import READ_AHEAD, bare_plan, better, place, placements
 from sti.storage.byte_ranges import total_bytes
 from sti.units import exact_share, format_size, format_time, rounded_up
 
@@ -60,9 +60,25 @@ def make_plan(
         InputError: a latency that is not above zero, or a preload below zero.
     """
     check_target(request.target)
-    best = _Planner(Candidates(request, profile, read_ahead)).best()
-    plan = bare_plan(request, best.submodel, best.steps, best.run.costs.threads, read_ahead)
-    return replace(plan, predicted=predict_run(request.manifest, plan, best.run, best.loss))
+    candidates = Candidates(request, profile, read_ahead)
+    best = _Planner(candidates).best()
+    steps, run = _placed(best, candidates)
+    plan = bare_plan(request, best.submodel, steps, run.costs.threads, read_ahead)
+    return replace(plan, predicted=predict_run(request.manifest, plan, run, best.loss))
+
+
+def _placed(best: Candidate, candidates: Candidates) -> tuple[tuple[PlanStep, ...], Run]:
+    """The steps of a candidate with what is held where that is best, and their run."""
+    request = candidates.request
+    groups = groups_of(request.manifest, best.submodel)
+    counts = [step.counts for step in best.steps]
+    held = request.target.preload_bytes
+    steps, run = best.steps, best.run
+    for other in placements(groups, counts, held, candidates.variants)[1:]:
+        found = simulate_run(run.costs, groups, other, read_ahead=candidates.read_ahead)
+        if better(run.total_s, found.total_s):
+            steps, run = other, found
+    return steps, run
 
 
 @dataclass(frozen=True)

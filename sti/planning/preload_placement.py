@@ -1,4 +1,8 @@
-"""Which bytes a preload buffer holds: the first ones that a plan reads. Pure.
+"""Which bytes a preload buffer holds: the first ones that a plan reads, or some all along. Pure.
+
+The first ones let a run begin at once. Where storage limits it, it is to work from the beginning
+to the end, for which the ring is too small if the first ones are all held: whole groups at even
+distances are better then.
 
 In a module of its own, so that a start with a cached plan need not import the planner.
 """
@@ -23,6 +27,11 @@ for late reads without much memory (docs/experiments.md).
 """
 
 
+_WORTH = 0.02
+"""Share of a run that has to be gained by a placement other than the usual one."""
+_ROUNDING = 1e-9
+
+
 def place(
     groups: Sequence[SliceGroup],
     counts: Sequence[Counts],
@@ -42,6 +51,54 @@ def place(
         variant = variant_of(bits, variants)
         placed.append(PlanStep(group.layer, group.kind, group.number, chosen, held, variant))
     return tuple(placed)
+
+
+def place_spread(
+    groups: Sequence[SliceGroup],
+    counts: Sequence[Counts],
+    budget: int,
+    variants: Sequence[str] = (EXACT,),
+) -> tuple[PlanStep, ...]:
+    """As ``place``, with whole groups held at even distances, the first one always.
+
+    Budget that is left over goes to the first bytes of the first group that is not held.
+    """
+    sizes = [
+        total_bytes(group_ranges(group, chosen))
+        for group, chosen in zip(groups, counts, strict=True)
+    ]
+    share, due, left = budget / max(1, sum(sizes)), 1.0, budget
+    held = [0] * len(sizes)
+    for number, size in enumerate(sizes):
+        if due >= 1.0 - _ROUNDING and size <= left:
+            held[number] = size
+            left -= size
+            due -= 1.0
+        due += share
+    for number, size in enumerate(sizes):
+        more = min(left, size - held[number])
+        held[number] += more
+        left -= more
+    steps = place(groups, counts, 0, variants)
+    return tuple(step._replace(preload_bytes=size) for step, size in zip(steps, held, strict=True))
+
+
+def placements(
+    groups: Sequence[SliceGroup],
+    counts: Sequence[Counts],
+    budget: int,
+    variants: Sequence[str] = (EXACT,),
+) -> list[tuple[PlanStep, ...]]:
+    """The placements worth a comparison, the usual one first."""
+    usual = place(groups, counts, budget, variants)
+    if not budget or sum(step.preload_bytes for step in usual) < budget:
+        return [usual]  # nothing, or all of it, is held
+    return [usual, place_spread(groups, counts, budget, variants)]
+
+
+def better(usual_s: float, spread_s: float) -> bool:
+    """Whether a run is so much shorter with what is held spread that it is worth to hold others."""
+    return spread_s < usual_s * (1.0 - _WORTH)
 
 
 def bare_plan(

@@ -17,7 +17,7 @@ from sti.model.manifest import Manifest, Submodel
 from sti.planning.check import check_target
 from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import EXACT, Plan, PlanRequest
-from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
+from sti.planning.preload_placement import READ_AHEAD, bare_plan, better, place, placements
 
 
 def uniform_plan(
@@ -54,15 +54,16 @@ def uniform_plan(
     submodel = _find(manifest, depth, width)
     groups = groups_of(manifest, submodel)
     counts = [uniform_counts(group, submodel.width, bits) for group in groups]
+    held = target.preload_bytes
     if profile is None:
-        placed = place(groups, counts, target.preload_bytes, variants or (EXACT,))
+        placed = place(groups, counts, held, variants or (EXACT,))
         return bare_plan(request, submodel, placed, threads or PIPELINED, read_ahead)
     # Only needed with a profile.
     from sti.planning.cost_model import promised_s
     from sti.planning.prediction import predict
     from sti.planning.variants import variants_of
 
-    placed = place(groups, counts, target.preload_bytes, variants or variants_of(manifest, profile))
+    ways = placements(groups, counts, held, variants or variants_of(manifest, profile))
     choices = measured_choices(profile, target.threads) if threads is None else (threads,)
 
     def promised(plan: Plan) -> float:
@@ -70,10 +71,17 @@ def uniform_plan(
         total_s = plan.predicted.total_s
         return promised_s(profile, total_s, plan.threads, quantile=target.quantile)
 
-    plans = (bare_plan(request, submodel, placed, choice, read_ahead) for choice in choices)
-    return min(
-        (replace(plan, predicted=predict(manifest, profile, plan)) for plan in plans), key=promised
-    )
+    best: Plan | None = None
+    for placed in ways:
+        plans = (bare_plan(request, submodel, placed, choice, read_ahead) for choice in choices)
+        found = min(
+            (replace(plan, predicted=predict(manifest, profile, plan)) for plan in plans),
+            key=promised,
+        )
+        if best is None or better(promised(best), promised(found)):
+            best = found
+    assert best is not None, "there is a placement"
+    return best
 
 
 def _find(manifest: Manifest, depth: int | None, width: int | None) -> Submodel:

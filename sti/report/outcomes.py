@@ -68,7 +68,8 @@ def outcome_table(manifest: Manifest, plan: Plan, outcomes: Sequence[Outcome]) -
     """What plans for other targets change in quality, reads and time."""
     quality = manifest.quality
     what = "loss" if quality is None else quality.metric
-    header = ["latency", "preload", "layers x slices", "bits", what, "reads", "predicted"]
+    held = "preload" if plan.target.memory_bytes is None else "memory"
+    header = ["latency", held, "layers x slices", "bits", what, "reads", "predicted"]
     rows = [_row(manifest, plan, plan.target, None)]
     notes = []
     for outcome in outcomes:
@@ -108,9 +109,16 @@ def _row(manifest: Manifest, plan: Plan, target: Target, before: Plan | None) ->
     ]
 
 
+def _held_words(target: Target) -> str:
+    if target.memory_bytes is not None:
+        return f"{format_size(target.memory_bytes)} of memory"
+    return f"{format_size(target.preload_bytes)} of preload" if target.preload_bytes else ""
+
+
 def _asked(target: Target) -> list[str]:
     latency = "-" if target.latency_s is None else format_time(target.latency_s)
-    return [latency, format_size(target.preload_bytes) if target.preload_bytes else "-"]
+    held = target.preload_bytes if target.memory_bytes is None else target.memory_bytes
+    return [latency, format_size(held) if held else "-"]
 
 
 def _refusal(target: Target, error: InfeasibleError) -> str:
@@ -119,7 +127,7 @@ def _refusal(target: Target, error: InfeasibleError) -> str:
         part
         for part in (
             "" if target.latency_s is None else format_time(target.latency_s),
-            f"{format_size(target.preload_bytes)} of preload" if target.preload_bytes else "",
+            _held_words(target),
         )
         if part
     )

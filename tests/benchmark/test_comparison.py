@@ -165,6 +165,12 @@ def test_trying_a_system_says_why_it_cannot_answer(place: Path) -> None:
         try_system(absent)
 
 
+def test_a_pack_is_opened_within_the_memory_that_is_asked_for(place: Path) -> None:
+    spec = spec_of(place / "pack", fidelity=2, memory="1B")
+    with pytest.raises(RunError, match="a memory of 1 B is not enough"):
+        try_system(System("tight", "sti.benchmark.systems.sti_pack", spec, ()))
+
+
 def test_the_same_engine_one_lane_after_the_other_gives_the_same_answer(place: Path) -> None:
     systems = [
         System(

@@ -204,20 +204,24 @@ def test_a_configuration_may_name_a_budget(machine: CountedMemory, tmp_path: Pat
 # ---- what is held
 
 
-def test_a_budget_beyond_all_that_there_is_holds_all_and_is_no_error(
+def test_a_budget_beyond_what_the_machine_has_is_told_and_is_no_error(
     machine: CountedMemory,
 ) -> None:
     machine.has(64 * MB)
-    with opened("1GB", yield_memory=False) as engine:
+    told: list[str] = []
+    with opened("1GB", yield_memory=False, notify=told.append) as engine:
         assert engine.preloaded(WAIT_S)
-        assert 0 < engine.held_bytes <= sum(group.length for group in engine.manifest.groups)
+        assert engine.held_bytes + engine.mapped_bytes > 0
+        assert engine.run(["dog"]).parts
+    assert len(told) == 1
+    assert told[0].startswith("a memory of 1.00 GB is more than the 64.0 MB that are available")
 
 
 def test_no_more_is_held_than_the_machine_has_free(machine: CountedMemory) -> None:
     machine.has(20_000)
     with opened("1GB", yield_memory=False, fidelity=8) as engine:
         assert engine.preloaded(WAIT_S)
-        assert 0 < engine.held_bytes <= 20_000
+        assert 0 < engine.held_bytes <= 20_000 and engine.mapped_bytes == 0
 
 
 @pytest.mark.parametrize("memory", [0, 10_000, 20_000, 100_000, 3 * MB])

@@ -19,7 +19,7 @@ from sti.arrays import Float64Array
 from sti.device.lanes import PIPELINED, LaneThreads
 from sti.device.profile import DeviceProfile
 from sti.errors import InfeasibleError
-from sti.model.fidelity import fidelities, groups_of, missing_of
+from sti.model.fidelity import fidelities, groups_of, missing_of, uniform_counts
 from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest, SliceGroup, Submodel
 from sti.model.workload import Workload
@@ -36,10 +36,9 @@ from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.planner import make_plan
 from sti.planning.prediction import predict
-from sti.planning.preload_placement import place
+from sti.planning.preload_placement import bare_plan, place
 from sti.planning.timeline import simulate
-from sti.planning.uniform import uniform_plan
-from sti.planning.variants import narrow_missing
+from sti.planning.variants import narrow_missing, variants_of
 from sti.storage.byte_ranges import skip, total_bytes
 from tests.support.synthetic import Order, make_manifest, make_profile, slice_shares
 
@@ -72,12 +71,26 @@ class Instance:
         return make_plan(self.request, self.profile, read_ahead=self.read_ahead)
 
     def uniform_s(self, bits: int) -> float:
-        """Seconds within which 98 of 100 runs of the full model end, every shard at ``bits``."""
-        plan = uniform_plan(
-            self.request, bits=bits, profile=self.profile, read_ahead=self.read_ahead
+        """Seconds within which 98 of 100 runs of the full model end, every shard at ``bits``, with
+        what is read first held.
+        """
+        manifest, full = self.manifest, self.manifest.submodels[0]
+        groups = groups_of(manifest, full)
+        counts = [uniform_counts(group, full.width, bits) for group in groups]
+        held, variants = self.target.preload_bytes, variants_of(manifest, self.profile)
+        steps = place(groups, counts, held, variants)
+        return min(
+            promised_s(
+                self.profile,
+                predict(
+                    manifest,
+                    self.profile,
+                    bare_plan(self.request, full, steps, threads, self.read_ahead),
+                ).total_s,
+                threads,
+            )
+            for threads in measured_choices(self.profile)
         )
-        assert plan.predicted is not None
-        return promised_s(self.profile, plan.predicted.total_s, plan.threads)
 
 
 def random_instance(rng: Random, kind: LaneThreads = PIPELINED) -> Instance:

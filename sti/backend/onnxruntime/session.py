@@ -209,7 +209,9 @@ def constant_options(threads: int) -> ort.SessionOptions:
 
     Nothing else works meanwhile, so the threads of a product spin; they stop when a run ends.
     """
+    _share_arena()
     options = _plain_options(threads)
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

@@ -1,7 +1,7 @@
 """A pack in this engine, a system under test: ``python -m sti.benchmark.systems.sti_pack``.
 
-Options of the spec: ``latency``, ``preload`` and ``fidelity`` as ``Engine.open`` takes them, and
-``mode``: ``sequential`` reads, decodes and computes one step after the other.
+Options of the spec: ``latency``, ``memory``, ``preload`` and ``fidelity`` as ``Engine.open`` takes
+them, and ``mode``: ``sequential`` reads, decodes and computes one step after the other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Pack:
         return result.logits
 
     def settle(self) -> None:
-        """Wait until the preload buffer is full."""
+        """Wait until what is to be held is."""
         self._engine.preloaded(_SETTLE_S)
 
     def close(self) -> None:
@@ -52,6 +52,7 @@ def prepare(spec: Spec) -> Opener:
         engine = Engine.open(
             spec.file,
             latency=spec.options.get("latency"),
+            memory=spec.options.get("memory"),
             preload=spec.options.get("preload"),
             fidelity=spec.options.get("fidelity"),
             threads=spec.threads,
