@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.session import shrink_arena
 from sti.device import host
-from sti.engine.held_graph import HeldGraph
 from sti.engine.memory_budget import MemoryBudget, groups_of_texts
 from sti.engine.memory_taken import MemoryTaken
 from sti.engine.prepared import PreparedPlan
 from sti.pipeline.runner import Runner
 from sti.planning.memory import total_size
 from sti.planning.plan import PlanStep
+
+if TYPE_CHECKING:
+    from sti.engine.held_graph import HeldGraph
 
 
 class HeldWeights:

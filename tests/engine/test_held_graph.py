@@ -144,8 +144,8 @@ def test_a_fidelity_is_held_as_it_is(fidelity: int) -> None:
 
 
 @pytest.mark.usefixtures("built")
-def test_a_run_that_takes_longer_than_the_latency_is_not_through_the_graph() -> None:
-    with opened("classification", latency="10s") as engine:
+def test_within_a_latency_runs_go_through_the_graph_and_are_predicted_so() -> None:
+    with opened("classification", latency="10s", adapt=False) as engine:
         assert engine.preloaded(WAIT_S)
         found = engine.run(TEXTS)
         assert is_through_a_graph(found) and found.plan.predicted is not None

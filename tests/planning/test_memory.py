@@ -54,9 +54,7 @@ LANES = 4
 LIMITED = Target(memory_bytes=1 << 30)
 LONG = "the dog runs under the table " * 6
 BATCHES: tuple[tuple[str, ...], ...] = (
-    ("dog",),
     (LONG,),
-    ("the dog runs",) * 5,
     TEXTS,
     (*TEXTS, LONG, LONG, "a"),
 )
