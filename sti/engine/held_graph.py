@@ -14,20 +14,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from sti.device.lanes import COMPUTE, SEQUENTIAL
+from sti.engine.graph_parts import graph_parts
 from sti.engine.machine import Machine
-from sti.engine.plan_graphs import PlanGraph, PlanGraphs, graph_bytes
+from sti.engine.plan_graphs import PlanGraph, PlanGraphs
 from sti.engine.prepared import PreparedPlan
 from sti.errors import GraphError, StiError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.notices import Notify
 from sti.pipeline.workers import Worker
-from sti.planning.memory import MemoryPart
 from sti.planning.plan import Plan
 from sti.planning.span import Span
 
-_NODE = 100_000
-"""Bytes that a session takes for a step or the end of a block, as measured."""
 _KEPT = 32
 """Runs whose times say what the next one takes."""
 _ROOM = 1.1
@@ -35,15 +33,6 @@ _ROOM = 1.1
 _CLOSED_S = 0.05
 """Seconds after which it is looked whether the engine is being closed."""
 BLOCKS = "blocks"
-
-
-def graph_parts(manifest: Manifest, prepared: PreparedPlan) -> tuple[MemoryPart, ...]:
-    """What a plan takes that is held as a graph, beyond what its runs take."""
-    blocks = sum(job.connects for job in prepared.jobs)
-    return (
-        MemoryPart("held: session of the graph", _NODE * (len(prepared.jobs) + blocks)),
-        MemoryPart("held: weights of the graph", graph_bytes(manifest, prepared.jobs), mapped=True),
-    )
 
 
 class HeldGraph:

@@ -126,7 +126,7 @@ class MemoryBudget:
         taken = self.parts(plan, (plan.workload,))
         if graph is None:
             return (*taken, held_part(sum(step.preload_bytes for step in plan.steps)))
-        from sti.engine.held_graph import graph_parts  # few engines hold a graph
+        from sti.engine.graph_parts import graph_parts  # few engines hold a graph
 
         return (*taken, *graph_parts(self._manifest, graph))
 

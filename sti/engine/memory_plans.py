@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sti.device import host
 from sti.device.lanes import LaneThreads
 from sti.device.memory_limit import MEMORY_SHARE
-from sti.engine.held_graph import graph_parts
+from sti.engine.graph_parts import graph_parts
 from sti.engine.memory_budget import MemoryBudget, leanest_plan, over_budget
 from sti.engine.plan_source import Source
 from sti.engine.prepared import PreparedPlan
