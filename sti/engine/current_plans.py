@@ -82,6 +82,9 @@ class CurrentPlans:
         self.ahead.stop()
         store = self._store_of(target)
         prepared = store.opening()
+        if store.limits.memory_bytes is not None:
+            gc.collect()
+            host.trim_heap()  # of the plans that were compared
         again, self._lean = self._store is not None, None
         self._store, self._log = store, HealthLog(store.limits)
         graph = store.as_graph()

@@ -29,6 +29,8 @@ from sti.units import format_size, rounded_up
 _LEAST_OPENED, _MOST_OPENED = 2_000_000, 16_000_000
 """Bytes that opening takes at least and at most beyond the residents: what is measured may hold
 what other threads of the process took or gave back meanwhile."""
+_STEP_BYTES = 1 << 17
+"""Opening counts in whole ones, so that what one process planned serves the next."""
 _MOST_KNOWN = 16
 """Plans whose memory is known."""
 PLANNING = 800_000
@@ -66,6 +68,7 @@ class MemoryBudget:
         residents = self._resident_bytes
         least, most = _LEAST_OPENED + residents, _MOST_OPENED + residents
         opened = min(max(now - self._before_bytes - held_bytes, least), most)
+        opened = -(-opened // _STEP_BYTES) * _STEP_BYTES
         self.opened_bytes = opened + (PLANNING if changing else 0)
 
     def check_counted(self) -> None:
