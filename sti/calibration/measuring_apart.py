@@ -14,7 +14,7 @@ from subprocess import PIPE, Popen, TimeoutExpired
 
 from sti.calibration.kept import StoragePart
 from sti.device.profile import DeviceProfile
-from sti.errors import RunError
+from sti.errors import ProfileError, RunError
 
 _PATIENCE_S = 60.0
 _MOST_TOLD = 400
@@ -57,9 +57,13 @@ def measure_apart(path: Path, threads: int) -> tuple[StoragePart, DeviceProfile]
     if child.returncode:
         last = said.strip().rpartition("\n")[2][:_MOST_TOLD]
         raise RunError(f"{path}: measuring this machine failed: {last}; {remedy}")
-    found = json.loads(out)
-    where = "what was measured"
-    return (
-        StoragePart.from_json(found["storage"], where=where),
-        DeviceProfile.from_json(found["profile"], where=where),
-    )
+    try:
+        found, where = json.loads(out), "what was measured"
+        return (
+            StoragePart.from_json(found["storage"], where=where),
+            DeviceProfile.from_json(found["profile"], where=where),
+        )
+    except (ValueError, KeyError, TypeError, ProfileError) as error:
+        raise RunError(
+            f"{path}: measuring this machine gave no profile: {error}; {remedy}"
+        ) from error

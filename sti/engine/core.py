@@ -148,9 +148,7 @@ class EngineCore:
             InfeasibleError, PlanError, InputError: as ``CurrentPlans.aim``.
         """
         with self._lock:
-            if target.memory_bytes is not None and self.held.graph is None:
-                self.held.graph = self._held_graph()
-            plan = self.plans.aim(target)
+            plan = self.plans.aim(target, self._held_graph)
         memory, free = plan.target.memory_bytes, host.memory().available_bytes
         if memory is not None and free is not None and memory > free:
             self.options.notify(

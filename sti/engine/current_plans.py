@@ -8,7 +8,7 @@ thread-safe.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from sti.planning.plan import Plan
 
 if TYPE_CHECKING:
     from sti.engine.conditions import PlannedPlan
+    from sti.engine.held_graph import HeldGraph
     from sti.engine.plan_maker import PlanMaker
 
 
@@ -65,8 +66,12 @@ class CurrentPlans:
         self._told: set[Workload] = set()
         """Workloads whose notice was told."""
 
-    def aim(self, target: TargetSpec) -> Plan:
+    def aim(self, target: TargetSpec, make_graph: Callable[[], HeldGraph | None]) -> Plan:
         """Plan for another target from now on; begins to fill the preload buffer.
+
+        Args:
+            make_graph: makes what holds a plan as a graph, where there is room for one; None where
+                there can be none.
 
         Returns:
             The plan to prepare for.
@@ -82,7 +87,10 @@ class CurrentPlans:
             host.trim_heap()  # of the plans that were compared
         again, self._lean = self._store is not None, None
         self._store, self._log = store, HealthLog(store.limits)
-        self.held.aim(prepared, store.as_graph(), again=again)
+        graph = store.as_graph()
+        if graph is not None and self.held.graph is None:
+            self.held.graph = make_graph()
+        self.held.aim(prepared, graph, again=again)
         self._told.clear()
         return prepared.plan
 
@@ -95,7 +103,9 @@ class CurrentPlans:
         Raises:
             InfeasibleError: there is no room for it. What else cannot be met is told by ``aim``.
         """
-        self._budget.check_least(target)
+        may_differ = self._options.may_differ(self._reader.manifest.task)
+        changing = may_differ and target.fidelity is None and target.latency_s is not None
+        self._budget.check_least(target, changing=changing)
         changing = False
         with suppress(StiError):
             store = self._store_of(target)

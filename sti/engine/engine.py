@@ -155,7 +155,7 @@ class Engine:
             yield_memory=yield_memory,
             profile=profile,
             storage=storage,
-            notify=notify or log_notice,
+            notify=log_notice if notify is None else notify,
             config=config,
         )
         options.validate()
@@ -232,6 +232,14 @@ class Engine:
     def held_bytes(self) -> int:
         """Compressed bytes in the preload buffer now."""
         return self._core.runner.held_bytes
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of weights that are mapped from the file of a graph now, which runs go through
+        while a budget of memory (``TargetSpec.memory``) has room for it; 0 where none is. They do
+        not count as preloaded, and the system may take their memory back.
+        """
+        return self._core.held.mapped_bytes
 
     @property
     def profile(self) -> DeviceProfile:

@@ -14,20 +14,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from sti.device.lanes import COMPUTE, SEQUENTIAL
+from sti.engine.graph_parts import graph_parts
 from sti.engine.machine import Machine
-from sti.engine.plan_graphs import PlanGraph, PlanGraphs, graph_bytes
+from sti.engine.plan_graphs import PlanGraph, PlanGraphs
 from sti.engine.prepared import PreparedPlan
 from sti.errors import GraphError, StiError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.notices import Notify
 from sti.pipeline.workers import Worker
-from sti.planning.memory import MemoryPart
 from sti.planning.plan import Plan
 from sti.planning.span import Span
 
-_NODE = 100_000
-"""Bytes that a session takes for a step or the end of a block, as measured."""
 _KEPT = 32
 """Runs whose times say what the next one takes."""
 _ROOM = 1.1
@@ -35,15 +33,6 @@ _ROOM = 1.1
 _CLOSED_S = 0.05
 """Seconds after which it is looked whether the engine is being closed."""
 BLOCKS = "blocks"
-
-
-def graph_parts(manifest: Manifest, prepared: PreparedPlan) -> tuple[MemoryPart, ...]:
-    """What a plan takes that is held as a graph, beyond what its runs take."""
-    blocks = sum(job.connects for job in prepared.jobs)
-    return (
-        MemoryPart("held: session of the graph", _NODE * (len(prepared.jobs) + blocks)),
-        MemoryPart("held: weights of the graph", graph_bytes(manifest, prepared.jobs), mapped=True),
-    )
 
 
 class HeldGraph:
@@ -74,7 +63,7 @@ class HeldGraph:
         self._wanted_size = 0
         self._graph: PlanGraph | None = None
         self._opening = False
-        self._failed = self._closed = False
+        self._failed = self._closed = self._paused = False
         self._estimates: dict[Workload, float] = {}
         self._ratios: deque[float] = deque(maxlen=_KEPT)
         self._settled = threading.Event()
@@ -95,18 +84,24 @@ class HeldGraph:
         """Bytes of weights that are mapped now."""
         return 0 if self._graph is None else self._graph.mapped_bytes
 
-    def want(self, prepared: PreparedPlan | None) -> None:
-        """Hold another plan, or none, from now on."""
+    def want(self, prepared: PreparedPlan | None, *, later: bool = False) -> None:
+        """Hold another plan, or none, from now on.
+
+        Args:
+            later: from ``fill`` on.
+        """
         self.release()
         self._wanted, self._failed = prepared, False
         parts = () if prepared is None else graph_parts(self._manifest, prepared)
         self._wanted_size = sum(part.size for part in parts)
         self._estimates.clear()
         self._ratios.clear()
-        self.fill()
+        self._paused = later
+        self.fill(wanted=not later)
 
     def fill(self, *, wanted: bool = True) -> None:
         """Begin to open the graph that is wanted, unless it is there, or there can be none."""
+        self._paused = self._paused and not wanted
         idle = wanted and self._graph is None and self._settled.is_set()
         if idle and self._wanted is not None and not (self._failed or self._closed):
             self._settled.clear()
@@ -115,6 +110,11 @@ class HeldGraph:
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until the graph that is wanted is there; False where there is none by then."""
         return self._settled.wait(timeout_s) and self._graph is not None
+
+    def pause(self) -> None:
+        """Give the graph's memory back, and open none until ``fill``; building goes on."""
+        self._paused = True
+        self.release()
 
     def release(self) -> None:
         """Give the graph's memory back, until ``fill``."""
@@ -172,7 +172,8 @@ class HeldGraph:
             while True:
                 with self._engine():
                     wanted = self._wanted
-                    if wanted is None or self._graph is not None or self._failed:
+                    done = self._graph is not None or self._failed or self._paused
+                    if wanted is None or done:
                         self._settled.set()
                         return
                 try:
@@ -204,7 +205,7 @@ class HeldGraph:
         for _ in range(2):  # one that is kept may prove damaged
             self._graphs.write(wanted.plan, wanted.jobs)
             with self._engine():
-                if wanted is not self._wanted:
+                if wanted is not self._wanted or self._paused:
                     return
                 self._opening = True
                 self._make_way()
@@ -222,7 +223,7 @@ class HeldGraph:
         try:
             with self._engine():
                 self._opening = False
-                if wanted is self._wanted:
+                if wanted is self._wanted and not self._paused:
                     self._graph, graph = graph, None
         finally:
             if graph is not None:

@@ -7,16 +7,22 @@ runs that take more. Knows nothing of how plans are made. Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.session import shrink_arena
 from sti.device import host
-from sti.engine.held_graph import HeldGraph
 from sti.engine.memory_budget import MemoryBudget, groups_of_texts
+from sti.engine.memory_taken import MemoryTaken
 from sti.engine.prepared import PreparedPlan
 from sti.pipeline.runner import Runner
+from sti.planning.memory import total_size
 from sti.planning.plan import PlanStep
+
+if TYPE_CHECKING:
+    from sti.engine.held_graph import HeldGraph
 
 
 class HeldWeights:
@@ -40,8 +46,9 @@ class HeldWeights:
         self._refill: PreparedPlan | None = None
         """What the preload buffer is to hold once memory is not short any more."""
         self._lean = False
+        self._runs = MemoryTaken()
         self._taken = 0
-        """Bytes that the most demanding run took since memory was given back."""
+        """Bytes that runs took and did not give back."""
 
     @property
     def is_lean(self) -> bool:
@@ -52,6 +59,11 @@ class HeldWeights:
     def refill_bytes(self) -> int:
         """Bytes that the preload buffer is to hold again when memory is not short any more."""
         return 0 if self._refill is None else sum(job.preload_bytes for job in self._refill.jobs)
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of weights that are mapped from a graph's file now."""
+        return 0 if self.graph is None else self.graph.mapped_bytes
 
     def aim(self, prepared: PreparedPlan, graph: PreparedPlan | None, *, again: bool) -> None:
         """Hold what another target wants held.
@@ -67,8 +79,8 @@ class HeldWeights:
         if again and prepared.plan.target.memory_bytes is not None:
             self.trim()
         self._hold(prepared)
-        if self.graph is not None and graph is not None and not self._lean:
-            self.graph.want(graph)
+        if self.graph is not None and graph is not None:
+            self.graph.want(graph, later=self._lean)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until what is to be held is; as ``Engine.preloaded``. Any thread."""
@@ -124,15 +136,15 @@ class HeldWeights:
             return prepared
         groups = groups_of_texts(lengths)
         prepared = self._budget.fitting(prepared, groups)
-        needed = self._budget.needed(prepared.plan, groups)
+        parts = self._budget.parts(prepared.plan, groups)
+        needed = total_size(parts)
         wanted = sum(step.preload_bytes for step in prepared.plan.steps)
         graph = self.graph
         if graph is not None and graph.wanted_size:
             wanted = graph.wanted_size
-        if self._taken + wanted > limit >= needed + wanted:
-            self.trim()
+        if self._keep(limit, wanted, needed, partial(self._runs.after, parts, groups)):
             prepared = prepared._replace(graph=None)
-        self._taken = max(self._taken, needed)
+        self._taken = self._runs.note(parts, groups)
         if graph is not None and graph.size and self._taken + graph.size > limit:
             graph.release()
             prepared = prepared._replace(graph=None)
@@ -143,6 +155,7 @@ class HeldWeights:
     def make_way(self) -> None:
         """Let the graph be opened: its runs need nothing of what streamed ones take."""
         self._runner.release()
+        self._runs.all_is_given_back()
         self._steps, self._taken = None, 0
         self._trim_free()
 
@@ -151,6 +164,7 @@ class HeldWeights:
         if self.graph is not None:
             self.graph.release()
         self._runner.release()
+        self._runs.all_is_given_back()
         self._steps, self._taken = None, 0
         self._trim_free()
 
@@ -160,24 +174,24 @@ class HeldWeights:
         self.trim()
 
     def give_preload_back(self) -> int:
-        """Give back the preload buffer, and do without one until ``fill_again``. No run may be at
-        work.
+        """Give back the preload buffer and the graph, and do without them until ``fill_again``. No
+        run may be at work.
 
         Returns:
-            The bytes that it held.
+            The bytes that they held.
         """
         held, holding = self._runner.held_bytes, self._holding
         self._lean = True
-        if self.graph is not None and self.graph.size:
+        if self.graph is not None:
             held += self.graph.size
-            self.graph.release()
+            self.graph.pause()
         if self._steps is not None and holding is not None and holding.plan.target.preload_bytes:
             self._refill, self._steps = holding, None
             self._runner.release_preload()
         return held
 
     def fill_again(self) -> None:
-        """Have a preload buffer again; it is filled in the background."""
+        """Have a preload buffer and a graph again, filled and opened in the background."""
         refill, self._refill, self._lean = self._refill, None, False
         if refill is not None:
             self._hold(refill)
@@ -210,6 +224,26 @@ class HeldWeights:
             self._steps, self._holding = plan.steps, prepared
             self._runner.hold(prepared.jobs, plan)
 
+    def _keep(self, limit: int, wanted: int, needed: int, after: Callable[[], int]) -> bool:
+        """Give back what earlier runs took, if a run leaves too little of the budget beside it.
+
+        Args:
+            wanted: bytes of weights to be held.
+            needed: what the run takes alone.
+            after: tells what is taken once it has run.
+
+        Returns:
+            Whether all was given back, what is held included.
+        """
+        if after() + wanted > limit:
+            self._trim_free()
+        beside = after() + wanted > limit >= needed + wanted  # of weights that could be held
+        if not (beside or after() > limit):
+            return False
+        self.trim()
+        return True
+
     def _trim_free(self) -> None:
+        self._runs.arena_is_empty()
         shrink_arena()
         host.trim_heap()

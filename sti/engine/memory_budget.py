@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sti.device import host
-from sti.device.lanes import SEQUENTIAL
+from sti.device.lanes import SEQUENTIAL, LaneThreads
 from sti.device.profile import DeviceProfile
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan
@@ -83,24 +83,29 @@ class MemoryBudget:
                 "/proc/self/statm as Linux and Android do; give a preload instead"
             )
 
-    def check_least(self, target: TargetSpec) -> None:
+    def check_least(self, target: TargetSpec, *, changing: bool) -> None:
         """Refuse a budget that has no room for the shortest text, before anything is planned.
+
+        Args:
+            changing: as of ``measure``, of plans for this target.
 
         Raises:
             InfeasibleError: it has none.
         """
         limits, ladder = target.limits(), self._manifest.ladder
         limit = limits.memory_bytes
-        if limit is None:
-            return
-        bits = target.fidelity or ladder[-1 if limits.latency_s is None else 0]
+        if limit is None or target.fidelity not in (None, *ladder):
+            return  # a fidelity that there is not is told where plans are made
         shortest = Workload(1, min(TOKEN_BUCKETS[0], self._manifest.dimensions.max_tokens))
         request = PlanRequest(self._manifest, "", shortest, limits)
-        if bits in ladder:  # else told where plans are made
-            plan = uniform_plan(request, bits=bits, threads=SEQUENTIAL)
-            needed = self.needed(plan, (shortest,)) + limits.preload_bytes
-            if needed > limit:
-                raise over_budget(limit, needed, (shortest,))
+        if target.fidelity is None and limits.latency_s is not None:
+            plan = leanest_plan(request, SEQUENTIAL)
+        else:
+            plan = uniform_plan(request, bits=target.fidelity or ladder[-1], threads=SEQUENTIAL)
+        needed = self.needed(plan, (shortest,)) + limits.preload_bytes
+        needed += PLANNING if changing else 0
+        if needed > limit:
+            raise over_budget(limit, needed, (shortest,))
 
     def parts(self, plan: Plan, groups: Sequence[Workload]) -> tuple[MemoryPart, ...]:
         """What a run of such groups of texts takes, without what is held between runs."""
@@ -124,7 +129,7 @@ class MemoryBudget:
         taken = self.parts(plan, (plan.workload,))
         if graph is None:
             return (*taken, held_part(sum(step.preload_bytes for step in plan.steps)))
-        from sti.engine.held_graph import graph_parts  # few engines hold a graph
+        from sti.engine.graph_parts import graph_parts  # few engines hold a graph
 
         return (*taken, *graph_parts(self._manifest, graph))
 
@@ -158,6 +163,15 @@ class MemoryBudget:
             found = predict(self._manifest, profile, alone)
             self._alone = alone, profile, replace(alone, predicted=found)
         return self._alone[2]
+
+
+def leanest_plan(request: PlanRequest, threads: LaneThreads) -> Plan:
+    """The plan that takes the least memory on these threads, whatever it is worth."""
+    manifest = request.manifest
+    slim = min(manifest.submodels, key=lambda item: (item.width, item.depth))
+    return uniform_plan(
+        request, bits=manifest.ladder[0], threads=threads, depth=slim.depth, width=slim.width
+    )
 
 
 def groups_of_texts(lengths: Sequence[int]) -> list[Workload]:

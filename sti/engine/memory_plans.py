@@ -14,8 +14,8 @@ from typing import NamedTuple
 from sti.device import host
 from sti.device.lanes import LaneThreads
 from sti.device.memory_limit import MEMORY_SHARE
-from sti.engine.held_graph import graph_parts
-from sti.engine.memory_budget import MemoryBudget, over_budget
+from sti.engine.graph_parts import graph_parts
+from sti.engine.memory_budget import MemoryBudget, leanest_plan, over_budget
 from sti.engine.plan_source import Source
 from sti.engine.prepared import PreparedPlan
 from sti.errors import InfeasibleError
@@ -120,9 +120,8 @@ class MemoryPlans:
         if source.changes:
             source = self._make(self.target._replace(latency_s=None, preload_bytes=0))
         found = source.prepare(self.workload, self.workload, running=False)
-        parts = graph_parts(self._manifest, found)
-        needed = self._needed(found.plan, self.workload)
-        return found if needed + total_size(parts) <= self._limit else None
+        size = total_size(graph_parts(self._manifest, found))
+        return found if size <= self._left(found.plan, self.workload) else None
 
     def _divided(self, target: Target, workloads: Sequence[Workload]) -> tuple[Target, Workload]:
         """The target for the most demanding workload that there is room for."""
@@ -156,7 +155,8 @@ class MemoryPlans:
             InfeasibleError: there is no room for it, or it is late.
         """
         given = self._given
-        least = self._needed(self._leanest(target, kind, workload), workload) + (given or 0)
+        leanest = leanest_plan(self._request(target, workload), kind)
+        least = self._needed(leanest, workload) + (given or 0)
         if least > self._limit:  # before anything is planned, which takes memory itself
             raise over_budget(self._limit, least, (workload,))
         if given is not None:
@@ -180,19 +180,24 @@ class MemoryPlans:
 
     def _room(self, plan: Plan, workload: Workload) -> int:
         """Bytes that a plan leaves, up to all that could be held."""
+        return min(self._left(plan, workload), self._whole)
+
+    def _left(self, plan: Plan, workload: Workload) -> int:
+        """Bytes that a plan leaves of the budget and of the machine's memory."""
         left = self._limit - self._needed(plan, workload)
         free = host.memory().available_bytes
-        if free is not None:
-            left = min(left, int(free * MEMORY_SHARE))
-        return min(left, self._whole)
+        return left if free is None else min(left, int(free * MEMORY_SHARE))
 
     def _needed(self, plan: Plan, workload: Workload) -> int:
         return self._budget.needed(plan, (workload,))
 
     def _widest(self, target: Target, kind: LaneThreads, workload: Workload) -> Plan:
         """What takes the most memory under these threads."""
-        request = PlanRequest(self._manifest, self._pack_id, workload, target)
+        request = self._request(target, workload)
         return uniform_plan(request, bits=self._manifest.ladder[-1], threads=kind)
+
+    def _request(self, target: Target, workload: Workload) -> PlanRequest:
+        return PlanRequest(self._manifest, self._pack_id, workload, target)
 
     def _as_good(self, offers: Sequence[_Offer]) -> _Offer:
         """The soonest of those that nobody tells from the one that loses least, by what texts of
@@ -211,13 +216,6 @@ class MemoryPlans:
             plan = source.prepare(self._usual, self._usual, running=False).plan
         assert plan.predicted is not None, "plans for a budget are predicted"
         return plan.predicted
-
-    def _leanest(self, target: Target, kind: LaneThreads, workload: Workload) -> Plan:
-        """What takes the least."""
-        request = PlanRequest(self._manifest, self._pack_id, workload, target)
-        slim = min(self._manifest.submodels, key=lambda item: (item.width, item.depth))
-        bits = self._manifest.ladder[0]
-        return uniform_plan(request, bits=bits, threads=kind, depth=slim.depth, width=slim.width)
 
     def _best(self, offers: Sequence[_Offer], workload: Workload) -> Target:
         """The target of the best offer; other threads may be used that leave as much."""

@@ -33,8 +33,10 @@ OPENED, RING, BUFFERS, STATES, VALUES, OBJECTS, HELD = (
 """Names of the parts."""
 
 _FLOAT = 4
-_PER_HIDDEN = 9
-"""Bytes of a number of a token's hidden state: float32, uint8, and as token embedding float32."""
+_PER_HIDDEN = 5
+"""Bytes of a number of a token's hidden state: float32, and uint8."""
+_SCALE = 4
+"""Bytes of the scale of a token's hidden state, float32."""
 _SCORES, _INNER = 2.7, 4
 """How often at once attention has its scores, and a block what its slices compute, as float32."""
 _MERGED = 1.3
@@ -98,12 +100,17 @@ class PlanMemory:
         )
 
     def _states(self, groups: Sequence[Workload]) -> int:
-        """Token embeddings, hidden states and partial sums of all groups of sentences."""
+        """Token embeddings, hidden states and partial sums of all groups of sentences.
+
+        Token embeddings lie in one memory that is as large as the largest group takes; the first
+        group has its first partial sum there.
+        """
         partials = 1
         if self._groups > 1:
             partials = min(self._groups, ceil(log2(self._groups)) + self._threads.compute)
-        each = _PER_HIDDEN + _FLOAT * (partials - 1)
-        return each * self._hidden * sum(group.batch * group.tokens for group in groups)
+        tokens = [group.batch * group.tokens for group in groups]
+        each = (_PER_HIDDEN + _FLOAT * partials) * self._hidden + _SCALE
+        return each * sum(tokens) + _FLOAT * self._hidden * (max(tokens) - tokens[0])
 
 
 class _KindInUse(NamedTuple):

@@ -1,0 +1,29 @@
+"""What a plan takes of memory that is held as a graph, beyond what its runs take.
+
+In: a pack's manifest, a plan with its jobs. Out: parts, in bytes. In a module of its own, as
+budgets that have no room for a graph need nothing else of it.
+"""
+
+from __future__ import annotations
+
+from sti.backend.onnxruntime.joined_graph import packed_bytes
+from sti.engine.prepared import PreparedPlan
+from sti.model.manifest import Manifest
+from sti.planning.memory import MemoryPart
+
+_NODE = 100_000
+"""Bytes that a session takes for a step or the end of a block, as measured."""
+_LOADED = 1_700_000
+"""Bytes of what is loaded to build, check and open graphs, as measured."""
+
+
+def graph_parts(manifest: Manifest, prepared: PreparedPlan) -> tuple[MemoryPart, ...]:
+    """The parts, those that the system can take back marked so."""
+    blocks = sum(job.connects for job in prepared.jobs)
+    session = _LOADED + _NODE * (len(prepared.jobs) + blocks)
+    return (
+        MemoryPart("held: session of the graph", session),
+        MemoryPart(
+            "held: weights of the graph", packed_bytes(manifest, prepared.jobs), mapped=True
+        ),
+    )

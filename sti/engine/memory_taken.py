@@ -1,0 +1,71 @@
+"""What runs have taken of memory and not given back, by part.
+
+In: the parts of each run, how its texts are grouped. Out: what is taken in all once it has run.
+Most of it grows to what the most demanding run takes, and stays; for each part that may be another
+run. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sti.model.workload import Workload
+from sti.planning.memory import RING, VALUES, MemoryPart
+
+
+class MemoryTaken:
+    """The memory of one engine's runs. Mutable.
+
+    Memory that ONNX Runtime's arena has for values of one size is of little use for larger ones,
+    and stays: a run that is larger in any way takes all of its own beside it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, int] = {}
+        self._arena = self._tokens = self._pairs = 0
+
+    def after(self, parts: Sequence[MemoryPart], groups: Sequence[Workload]) -> int:
+        """Bytes that are taken in all once such a run is through.
+
+        Args:
+            parts: of the run.
+            groups: of its texts.
+        """
+        total = sum(self._kept_with(part) for part in parts if part.name != VALUES)
+        return total + self._arena_with(parts, groups)
+
+    def note(self, parts: Sequence[MemoryPart], groups: Sequence[Workload]) -> int:
+        """Take note of a run; as ``after``."""
+        found = self.after(parts, groups)
+        self._arena = self._arena_with(parts, groups)
+        tokens, pairs = _extent(groups)
+        self._tokens, self._pairs = max(tokens, self._tokens), max(pairs, self._pairs)
+        for part in parts:
+            if part.name != VALUES:
+                self._kept[part.name] = self._kept_with(part)
+        return found
+
+    def arena_is_empty(self) -> None:
+        """Take note that the arena gave all back."""
+        self._arena = self._tokens = self._pairs = 0
+
+    def all_is_given_back(self) -> None:
+        """Take note that everything was."""
+        self._kept.clear()
+        self.arena_is_empty()
+
+    def _kept_with(self, part: MemoryPart) -> int:
+        # The ring is made as large as each plan takes (sti.pipeline.runner).
+        return part.size if part.name == RING else max(part.size, self._kept.get(part.name, 0))
+
+    def _arena_with(self, parts: Sequence[MemoryPart], groups: Sequence[Workload]) -> int:
+        values = sum(part.size for part in parts if part.name == VALUES)
+        tokens, pairs = _extent(groups)
+        fits = tokens <= self._tokens and pairs <= self._pairs
+        return max(values, self._arena) if fits else self._arena + values
+
+
+def _extent(groups: Sequence[Workload]) -> tuple[int, int]:
+    """The most tokens of a group, and the most pairs of tokens that attend to each other."""
+    tokens = max(group.batch * group.tokens for group in groups)
+    return tokens, max(group.batch * group.tokens**2 for group in groups)

@@ -1,0 +1,84 @@
+"""Measuring in a process of its own, which takes none of a budget of memory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import sti
+from sti.calibration.measuring_apart import measure_apart
+from tests.support.counted_memory import counted_memory
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing was measured yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "sti"
+
+
+def failing(place: Path, words: str) -> str:
+    """An interpreter that does something else."""
+    path = place / "python"
+    path.write_text(f"#!/bin/sh\n{words}\n", encoding="ascii")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_an_engine_with_a_budget_measures_in_another_process_once(
+    cache: Path, tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sti.calibration.calibrate.measure_parts", None)  # not in this process
+    told: list[str] = []
+    with sti.Engine.open(tiny_pack, threads=1, memory="60MB", notify=told.append) as engine:
+        first = engine.profile
+        assert engine.run(["the dog"]).parts
+    assert told[0] == "measuring this device (once, about 2 s)"
+    assert {path.name.partition("-")[0] for path in cache.glob("*.json")} >= {"profile", "storage"}
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with sti.Engine.open(tiny_pack, threads=1, memory="60MB") as engine:
+        assert engine.profile == first
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (None, "no process to do it can be started: No such file"),
+        ("echo the machine is on fire >&2; exit 3", "failed: the machine is on fire"),
+    ],
+)
+def test_where_no_process_can_measure_it_says_how_to(
+    cache: Path,
+    tiny_pack: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str | None,
+    said: str,
+) -> None:
+    counted_memory(tmp_path / "root", monkeypatch)
+    python = "/nowhere/python" if words is None else failing(tmp_path, words)
+    monkeypatch.setattr(sys, "executable", python)
+    with pytest.raises(sti.RunError) as caught:
+        sti.Engine.open(tiny_pack, threads=1, memory="60MB", notify=lambda _: None)
+    assert said in str(caught.value)
+    assert f"measure first, with `sti calibrate {tiny_pack}`" in str(caught.value)
+    assert not list(cache.glob("profile-*.json"))
+
+
+@pytest.mark.parametrize("words", ["exec cat >/dev/null", "read job; echo '{}'", "echo []"])
+def test_a_process_that_gives_no_profile_is_told(
+    tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", failing(tmp_path, words))
+    with pytest.raises(sti.RunError, match=r"gave no profile: .*sti calibrate"):
+        measure_apart(tiny_pack, 1)
+
+
+def test_without_an_interpreter_it_says_how_to_measure(
+    tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    with pytest.raises(sti.RunError, match="sti calibrate"):
+        measure_apart(tiny_pack, 1)
