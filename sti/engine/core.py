@@ -87,7 +87,12 @@ class EngineCore:
         self._saturates = backend.saturates
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
-        self.budget = MemoryBudget(reader, options.before_bytes, self.machine)
+        self.budget = MemoryBudget(
+            reader,
+            options.before_bytes,
+            self.machine,
+            changing=options.may_differ(reader.manifest.task),
+        )
         """What the engine takes."""
         self.held = HeldWeights(self.runner, self.budget)
         """What is held between runs."""
@@ -113,8 +118,8 @@ class EngineCore:
                 backend.prepare(backend.variants)
                 self._tokenizer = pack_tokenizer(reader)
                 self.budget.measure()
-                changing = self.plans.rehearse(target)
-                self.budget.measure(changing=changing)
+                self.plans.rehearse(target)
+                self.budget.measure()
                 opening = self.aim(target)
             self.plans.make_ahead()
             if opening.target.preload_bytes:

@@ -94,26 +94,17 @@ class CurrentPlans:
         self._told.clear()
         return prepared.plan
 
-    def rehearse(self, target: TargetSpec) -> bool:
+    def rehearse(self, target: TargetSpec) -> None:
         """Make the plans of a target once, so that what that takes of memory is taken.
-
-        Returns:
-            Whether plans are going to follow the machine.
 
         Raises:
             InfeasibleError: there is no room for it. What else cannot be met is told by ``aim``.
         """
-        may_differ = self._options.may_differ(self._reader.manifest.task)
-        changing = may_differ and target.fidelity is None and target.latency_s is not None
-        self._budget.check_least(target, changing=changing)
-        changing = False
+        self._budget.check_least(target)
         with suppress(StiError):
-            store = self._store_of(target)
-            changing = store.changes
-            store.opening()
+            self._store_of(target).opening()
         gc.collect()
         host.trim_heap()
-        return changing
 
     def make_ahead(self, last: Workload | None = None, due_s: float | None = None) -> None:
         """Make the plans of runs that may be next.
@@ -262,7 +253,12 @@ class CurrentPlans:
         if self._maker is None:
             from sti.engine.plan_maker import PlanMaker  # plans that stay need no prices
 
-            self._maker = PlanMaker(self._reader, self._jobs, self._machine.notify)
+            self._maker = PlanMaker(
+                self._reader,
+                self._jobs,
+                self._machine.notify,
+                lambda: self._machine.is_measured_apart,
+            )
         return self._maker
 
     @property

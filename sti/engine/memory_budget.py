@@ -33,8 +33,8 @@ _STEP_BYTES = 1 << 17
 """Opening counts in whole ones, so that what one process planned serves the next."""
 _MOST_KNOWN = 16
 """Plans whose memory is known."""
-PLANNING = 800_000
-"""Bytes of plans and prices that are made after opening where plans follow the machine."""
+_FOLLOWING = MemoryPart("plans that follow the machine", 800_000)
+"""What plans and prices take that are made after opening, at most."""
 
 
 class MemoryBudget:
@@ -44,9 +44,18 @@ class MemoryBudget:
         reader: the open pack.
         before_bytes: anonymous memory of the process before the pack was opened; None: unknown.
         machine: predicts plans that are changed to fit.
+        changing: plans for a latency follow the machine.
     """
 
-    def __init__(self, reader: PackReader, before_bytes: int | None, machine: Machine) -> None:
+    def __init__(
+        self,
+        reader: PackReader,
+        before_bytes: int | None,
+        machine: Machine,
+        *,
+        changing: bool = False,
+    ) -> None:
+        self._changing = changing
         self._manifest: Manifest = reader.manifest
         self._resident_bytes = reader.manifest.resident.length
         self._before_bytes, self._machine = before_bytes, machine
@@ -55,12 +64,11 @@ class MemoryBudget:
         self.opened_bytes = _LEAST_OPENED + self._resident_bytes
         """What opening took."""
 
-    def measure(self, *, held_bytes: int = 0, changing: bool = False) -> None:
+    def measure(self, *, held_bytes: int = 0) -> None:
         """Take note of what opening took, now that it is through.
 
         Args:
             held_bytes: what the process took meanwhile that is counted elsewhere.
-            changing: plans follow the machine, which is to take memory yet.
         """
         now = host.anonymous_bytes()
         if now is None or self._before_bytes is None:
@@ -68,8 +76,7 @@ class MemoryBudget:
         residents = self._resident_bytes
         least, most = _LEAST_OPENED + residents, _MOST_OPENED + residents
         opened = min(max(now - self._before_bytes - held_bytes, least), most)
-        opened = -(-opened // _STEP_BYTES) * _STEP_BYTES
-        self.opened_bytes = opened + (PLANNING if changing else 0)
+        self.opened_bytes = -(-opened // _STEP_BYTES) * _STEP_BYTES
 
     def check_counted(self) -> None:
         """Refuse to keep a budget where memory cannot be counted.
@@ -83,11 +90,8 @@ class MemoryBudget:
                 "/proc/self/statm as Linux and Android do; give a preload instead"
             )
 
-    def check_least(self, target: TargetSpec, *, changing: bool) -> None:
+    def check_least(self, target: TargetSpec) -> None:
         """Refuse a budget that has no room for the shortest text, before anything is planned.
-
-        Args:
-            changing: as of ``measure``, of plans for this target.
 
         Raises:
             InfeasibleError: it has none.
@@ -103,13 +107,15 @@ class MemoryBudget:
         else:
             plan = uniform_plan(request, bits=target.fidelity or ladder[-1], threads=SEQUENTIAL)
         needed = self.needed(plan, (shortest,)) + limits.preload_bytes
-        needed += PLANNING if changing else 0
         if needed > limit:
             raise over_budget(limit, needed, (shortest,))
 
     def parts(self, plan: Plan, groups: Sequence[Workload]) -> tuple[MemoryPart, ...]:
         """What a run of such groups of texts takes, without what is held between runs."""
-        return (opened_part(self.opened_bytes), *self._of(plan).parts(groups))
+        opened = opened_part(self.opened_bytes)
+        if self._changing and plan.target.latency_s is not None:
+            return (opened, _FOLLOWING, *self._of(plan).parts(groups))
+        return (opened, *self._of(plan).parts(groups))
 
     def _of(self, plan: Plan) -> PlanMemory:
         key = plan.steps, plan.threads, plan.target.memory_bytes is None

@@ -7,7 +7,7 @@ Thread-safe: what is made on two threads at once is the same, and one of the two
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sti.device.lanes import by_work
@@ -15,6 +15,7 @@ from sti.device.profile import DeviceProfile
 from sti.engine.prepared import StepJobs
 from sti.engine.speeds import Slowed
 from sti.engine.staircase_source import staircases_of
+from sti.engine.staircases_apart import staircases_apart
 from sti.model.workload import Workload
 from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
@@ -72,9 +73,17 @@ class PlanMaker:
         reader: the pack.
         jobs: makes those of plans' steps.
         notify: told where the staircases that the pack brings along cannot be used.
+        is_limited: whether memory of this process is limited.
     """
 
-    def __init__(self, reader: PackReader, jobs: StepJobs, notify: Notify) -> None:
+    def __init__(
+        self,
+        reader: PackReader,
+        jobs: StepJobs,
+        notify: Notify,
+        is_limited: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._is_limited = is_limited
         self._reader, self._notify = reader, notify
         self._manifest, self._pack_id, self._jobs = reader.manifest, reader.pack_id, jobs
         self._known_list: PriceList | None = None
@@ -96,7 +105,8 @@ class PlanMaker:
     def _list(self) -> PriceList:
         found = self._known_list
         if found is None:
-            found = PriceList(self._manifest, staircases_of(self._reader, self._notify))
+            apart = staircases_apart if self._is_limited() else None
+            found = PriceList(self._manifest, staircases_of(self._reader, self._notify, apart))
             self._known_list, self._notify = found, _say_nothing  # it was told once
         return found
 

@@ -6,6 +6,7 @@ others are made at the first opening, which takes about a tenth of a second.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from sti.calibration.cache import Cache
@@ -17,11 +18,19 @@ from sti.planning.staircases import STAIRCASES_VERSION, Staircases
 from sti.version import __version__
 
 
-def staircases_of(reader: PackReader, notify: Notify) -> Staircases:
+def staircases_of(
+    reader: PackReader,
+    notify: Notify,
+    apart: Callable[[PackReader], bytes] | None = None,
+) -> Staircases:
     """The staircases of an open pack.
 
     Args:
         notify: told where those that the pack brings along cannot be used.
+        apart: makes them in a process of its own, which takes no memory of this one.
+
+    Raises:
+        RunError: ``apart`` cannot.
     """
     manifest = reader.manifest
     if reader.has_resident(STAIRCASES):
@@ -41,6 +50,8 @@ def staircases_of(reader: PackReader, notify: Notify) -> Staircases:
     if raw is not None:
         with suppress(PlanError):  # damaged: made again
             return Staircases.from_bytes(raw, manifest, where="cached staircases")
+    if apart is not None:
+        return Staircases.from_bytes(apart(reader), manifest, where="staircases made apart")
     # Rare, and it takes much more of the planner than a run.
     from sti.planning.staircase_making import make_staircases
 

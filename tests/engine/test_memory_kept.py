@@ -116,11 +116,6 @@ def test_a_process_grows_by_less_than_the_budget(
 
 
 @counted
-@pytest.mark.xfail(
-    strict=True,
-    reason="staircases of a pack that has none in the cache are made in the engine's own process, "
-    "which takes over 20 MB for a moment",
-)
 def test_a_process_that_plans_for_a_latency_first_grows_by_less_than_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,65 @@
+"""Asking another process of Python, where something takes more memory than this one may.
+
+In: a module with a ``main`` that reads a job as a line of JSON, and answers with another. Out: the
+answer. Knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from subprocess import PIPE, Popen, TimeoutExpired
+from typing import Any
+
+from sti.errors import RunError
+
+_MOST_TOLD = 400
+"""Characters of what the other process said that an error repeats."""
+
+
+def ask(
+    module: str, job: Mapping[str, object], *, what: str, remedy: str, patience_s: float
+) -> Any:
+    """The answer of a module that runs in a process of its own.
+
+    Args:
+        what: it does, for messages.
+        remedy: what the caller can do where it fails.
+        patience_s: seconds after which it is ended.
+
+    Raises:
+        RunError: no process can be started, or it failed, or took too long.
+    """
+    # What this process found its packages with, the other one finds them with.
+    paths = os.pathsep.join(item for item in sys.path if item)
+    try:
+        child = Popen(
+            [sys.executable, "-m", module],
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+    except OSError as error:
+        raise RunError(
+            f"{what} takes another process, and no process to do it can be started: "
+            f"{error.strerror}; {remedy}"
+        ) from error
+    with child:
+        try:
+            out, said = child.communicate(json.dumps(job) + "\n", timeout=patience_s)
+        except BaseException as error:
+            child.kill()
+            if isinstance(error, TimeoutExpired):
+                raise RunError(f"{what} took over {patience_s:.0f} s; {remedy}") from error
+            raise
+    if child.returncode:
+        last = said.strip().rpartition("\n")[2][:_MOST_TOLD]
+        raise RunError(f"{what} failed: {last}; {remedy}")
+    try:
+        return json.loads(out)
+    except ValueError as error:
+        raise RunError(f"{what} gave no answer: {error}; {remedy}") from error
