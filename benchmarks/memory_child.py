@@ -2,7 +2,7 @@
 
 In, on standard input: a line with texts, then commands, one a line, all JSON. Out: one line for
 each. What a caller has anyway, imports and texts, is there before the first command, so that all
-growth after it is the engine's. Measures times, no memory: its parent does (`memory_process`).
+growth after it is the engine's; results, which are the caller's, are let go. Measures times, no memory: its parent does (`memory_process`).
 
     open      open an engine (``pack``, ``target``, ``threads``)
     run       answer texts (``texts``: which of those that were given; ``times``)
@@ -73,16 +73,17 @@ class Child:
         engine, seconds = self._opened, []
         for _ in range(times):
             start = perf_counter()
-            result = engine.run(self._texts[texts])
+            for result in engine.stream(self._texts[texts]):  # each let go for the next one
+                last = result
             seconds.append(perf_counter() - start)
-        names = {span.name for spans in result.timing.lanes.values() for span in spans}
+        names = {span.name for spans in last.timing.lanes.values() for span in spans}
         return {
             "seconds": seconds,
             "form": "graph" if BLOCKS in names else "compressed",
-            "threads": result.plan.threads.name,
+            "threads": last.plan.threads.name,
             "held_bytes": engine.held_bytes,
-            "bytes_read": result.bytes_read,
-            "tokens": result.tokens,
+            "bytes_read": last.bytes_read,
+            "tokens": last.tokens,
         }
 
     def _wait(self, seconds: float) -> dict[str, Any]:

@@ -20,10 +20,10 @@ _LOADED = 1_700_000
 def graph_parts(manifest: Manifest, prepared: PreparedPlan) -> tuple[MemoryPart, ...]:
     """The parts, those that the system can take back marked so."""
     blocks = sum(job.connects for job in prepared.jobs)
+    # Scales, biases and weights beyond the grid are in the file as well.
+    mapped = packed_bytes(manifest, prepared.jobs) + manifest.resident.length
     session = _LOADED + _NODE * (len(prepared.jobs) + blocks)
     return (
         MemoryPart("held: session of the graph", session),
-        MemoryPart(
-            "held: weights of the graph", packed_bytes(manifest, prepared.jobs), mapped=True
-        ),
+        MemoryPart("held: weights of the graph", mapped, mapped=True),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.session import shrink_arena
 from sti.device import host
-from sti.engine.memory_budget import MemoryBudget, groups_of_texts
+from sti.engine.memory_budget import MemoryBudget, groups_of_texts, spare
 from sti.engine.memory_taken import MemoryTaken
 from sti.engine.prepared import PreparedPlan
 from sti.pipeline.runner import Runner
@@ -23,6 +23,10 @@ from sti.planning.plan import PlanStep
 
 if TYPE_CHECKING:
     from sti.engine.held_graph import HeldGraph
+
+
+_MOST_DRIFT = 4
+"""What part of a budget may be taken by what is not known of."""
 
 
 class HeldWeights:
@@ -47,7 +51,7 @@ class HeldWeights:
         """What the preload buffer is to hold once memory is not short any more."""
         self._lean = False
         self._runs = MemoryTaken()
-        self._taken = 0
+        self._taken = self._drift = 0
         """Bytes that runs took and did not give back."""
 
     @property
@@ -134,6 +138,7 @@ class HeldWeights:
         limit = prepared.plan.target.memory_bytes
         if limit is None:
             return prepared
+        self._look(limit)
         groups = groups_of_texts(lengths)
         prepared = self._budget.fitting(prepared, groups)
         parts = self._budget.parts(prepared.plan, groups)
@@ -149,7 +154,7 @@ class HeldWeights:
             graph.release()
             prepared = prepared._replace(graph=None)
             self._trim_free()
-        self._hold_at_most(limit - self._taken)
+        self._hold_at_most(self._room(limit))
         return prepared
 
     def make_way(self) -> None:
@@ -202,6 +207,22 @@ class HeldWeights:
         """The preload buffer is filled for the next run, whenever that comes."""
         self._refill = None
 
+    def _look(self, limit: int) -> None:
+        """See by how much more the process has grown than what is known of: results that the caller
+        keeps, memory that is of no use again. What is held makes room for it.
+
+        What is far more is the caller's own.
+        """
+        grown = self._budget.grown_bytes
+        if self._taken and grown is not None:
+            session = 0 if self.graph is None else self.graph.size - self.graph.mapped_bytes
+            known = self._taken + self._runner.held_bytes + session
+            self._drift = min(max(0, grown - known), limit // _MOST_DRIFT)
+
+    def _room(self, limit: int) -> int:
+        """Bytes that may hold weights beside what runs take."""
+        return limit - spare(limit) - self._drift - self._taken
+
     def _hold_at_most(self, size: int) -> None:
         """Let the preload buffer hold no more, what a graph takes counted."""
         taken = 0 if self.graph is None else self.graph.size
@@ -215,7 +236,7 @@ class HeldWeights:
         limit = plan.target.memory_bytes
         if self.graph is not None and self.graph.size:
             return  # it holds all there is
-        if limit is not None and self._taken + plan.target.preload_bytes > limit:
+        if limit is not None and plan.target.preload_bytes > self._room(limit):
             return
         if self._lean and plan.target.preload_bytes:
             self._refill, self._steps = prepared, None

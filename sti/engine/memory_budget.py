@@ -31,6 +31,7 @@ _LEAST_OPENED, _MOST_OPENED = 2_000_000, 16_000_000
 what other threads of the process took or gave back meanwhile."""
 _STEP_BYTES = 1 << 17
 """Opening counts in whole ones, so that what one process planned serves the next."""
+_SPARE, _SMALL = 32, 8_000_000
 _MOST_KNOWN = 16
 """Plans whose memory is known."""
 _FOLLOWING = MemoryPart("plans that follow the machine", 800_000)
@@ -70,13 +71,19 @@ class MemoryBudget:
         Args:
             held_bytes: what the process took meanwhile that is counted elsewhere.
         """
-        now = host.anonymous_bytes()
-        if now is None or self._before_bytes is None:
+        grown = self.grown_bytes
+        if grown is None:
             return
         residents = self._resident_bytes
         least, most = _LEAST_OPENED + residents, _MOST_OPENED + residents
-        opened = min(max(now - self._before_bytes - held_bytes, least), most)
+        opened = min(max(grown - held_bytes, least), most)
         self.opened_bytes = -(-opened // _STEP_BYTES) * _STEP_BYTES
+
+    @property
+    def grown_bytes(self) -> int | None:
+        """What the process has grown by since the pack was opened; None where that is unknown."""
+        now = host.anonymous_bytes()
+        return None if now is None or self._before_bytes is None else now - self._before_bytes
 
     def check_counted(self) -> None:
         """Refuse to keep a budget where memory cannot be counted.
@@ -178,6 +185,11 @@ def leanest_plan(request: PlanRequest, threads: LaneThreads) -> Plan:
     return uniform_plan(
         request, bits=manifest.ladder[0], threads=threads, depth=slim.depth, width=slim.width
     )
+
+
+def spare(limit: int) -> int:
+    """Bytes of a budget that hold no weights: memory that is given back is not all of use again."""
+    return max(0, limit - _SMALL) // _SPARE
 
 
 def groups_of_texts(lengths: Sequence[int]) -> list[Workload]:

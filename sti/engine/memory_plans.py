@@ -15,7 +15,7 @@ from sti.device import host
 from sti.device.lanes import LaneThreads
 from sti.device.memory_limit import MEMORY_SHARE
 from sti.engine.graph_parts import graph_parts
-from sti.engine.memory_budget import MemoryBudget, leanest_plan, over_budget
+from sti.engine.memory_budget import MemoryBudget, leanest_plan, over_budget, spare
 from sti.engine.plan_source import Source
 from sti.engine.prepared import PreparedPlan
 from sti.errors import InfeasibleError
@@ -184,7 +184,7 @@ class MemoryPlans:
 
     def _left(self, plan: Plan, workload: Workload) -> int:
         """Bytes that a plan leaves of the budget and of the machine's memory."""
-        left = self._limit - self._needed(plan, workload)
+        left = self._limit - spare(self._limit) - self._needed(plan, workload)
         free = host.memory().available_bytes
         return left if free is None else min(left, int(free * MEMORY_SHARE))
 
