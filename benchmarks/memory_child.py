@@ -1,8 +1,9 @@
 """A process whose memory is measured: ``python -m benchmarks.memory_child``.
 
 In, on standard input: a line with texts, then commands, one a line, all JSON. Out: one line for
-each. What a caller has anyway, imports and texts, is there before the first command, so that all
-growth after it is the engine's; results, which are the caller's, are let go. Measures times, no memory: its parent does (`memory_process`).
+each. What a caller has anyway, imports and texts, is there before the first command, and results,
+which are the caller's, are let go: so all growth after it is the engine's. Measures times, no
+memory: its parent does (`memory_process`).
 
     open      open an engine (``pack``, ``target``, ``threads``)
     run       answer texts (``texts``: which of those that were given; ``times``)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
-from sti.device import host
 from sti.device.lanes import COMPUTE
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
@@ -29,21 +28,20 @@ from sti.engine.held_weights import HeldWeights
 from sti.engine.history_log import history_log
 from sti.engine.inputs import Batch, check_room, check_texts
 from sti.engine.machine import Machine
-from sti.engine.memory_budget import MemoryBudget
+from sti.engine.memory_budget import MemoryBudget, more_than_there_is
 from sti.engine.memory_watch import MemoryWatch
 from sti.engine.options import EngineOptions
 from sti.engine.plans_ahead import PlansAhead
 from sti.engine.results import Result, make_result
 from sti.engine.targets import TargetSpec
-from sti.errors import ClosedError, PackCorruptError, RunError
-from sti.model.workload import Workload
+from sti.engine.untold import Untold
+from sti.errors import ClosedError, RunError
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.runner import Mode, Runner
 from sti.pipeline.trace import PLAN, TOKENIZE, Recorder
 from sti.planning.plan import Plan
 from sti.text.encoding import Encoding, Text
-from sti.units import format_size
 
 if TYPE_CHECKING:
     from sti.engine.held_graph import HeldGraph
@@ -75,9 +73,7 @@ class EngineCore:
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
         self.closed = False
-        self._untold: list[str] = []
-        self._told: set[tuple[Workload, Workload]] = set()
-        """For which sizes it was said that a pinned plan was made for another one."""
+        self._untold = Untold(reader)
         self._returned_s = -math.inf
         """When the last run was through, as ``perf_counter`` tells."""
         self._at_work = self._release_after = False
@@ -154,21 +150,8 @@ class EngineCore:
         """
         with self._lock:
             plan = self.plans.aim(target, self._held_graph)
-        memory, free = plan.target.memory_bytes, host.memory().available_bytes
-        if memory is not None and free is not None and memory > free:
-            self.options.notify(
-                f"a memory of {format_size(memory)} is more than the {format_size(free)} that are "
-                "available: at most half of these hold weights"
-            )
-        asked = plan.target.preload_bytes
-        whole = asked and sum(group.length for group in self.reader.manifest.groups)
-        if asked > whole:
-            held = sum(step.preload_bytes for step in plan.steps)
-            self.options.notify(
-                f"a preload of {format_size(asked)} is more than there is: at most "
-                f"{format_size(whole)} of the pack can be held, and its plan for "
-                f"{plan.workload.words} holds {format_size(held)}"
-            )
+        for line in more_than_there_is(plan, self.reader.manifest):
+            self.options.notify(line)
         return plan
 
     def close(self) -> None:
@@ -265,14 +248,16 @@ class EngineCore:
             recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
             prepared = self.held.make_room(prepared, batch.lengths)
             plan, jobs = prepared.plan, prepared.jobs
-            self._tell_longer(plan, batch)
+            given = self.plans.target.plan is not None
+            if given:
+                self._untold.note_length(plan, batch)
             # A plan that was given is run as it is, so that it gives its answer again.
-            due, given = None, self.plans.target.plan is not None
+            due = None
             if plan.target.latency_s is not None and not given:
                 due = arrived + plan.target.latency_s
             adapt = self.options.adaptation(manifest.task, due, plan.target.floor)
             held = self.held.is_held(prepared)
-            with self._watching() as notices:
+            with self._untold.watching():
                 if prepared.graph is not None and mode == "planned":
                     outcome = self.runner.run_graph(
                         prepared.graph, batch.encodings, recorder=recorder
@@ -283,9 +268,13 @@ class EngineCore:
                     )
             ended = perf_counter()
             result = make_result(
-                manifest, batch, plan, outcome, total_s=ended - arrived, notices=tuple(notices)
+                manifest,
+                batch,
+                plan,
+                outcome,
+                total_s=ended - arrived,
+                notices=self._untold.take(),
             )
-            notices.clear()
             told = self.plans.told_of(prepared)
             if mode == "planned":
                 run_s = ended - arrived - result.timing.plan_s
@@ -307,37 +296,6 @@ class EngineCore:
             return replace(
                 self.plans.health(), memory_short=watch.short, memory_yields=watch.yields
             )
-
-    def _tell_longer(self, plan: Plan, batch: Batch) -> None:
-        """Say once for each size that texts are longer than a pinned plan was made for."""
-        if self.plans.target.plan is not None:
-            from sti.engine.pinned_plan import longer_than_planned  # few targets bring a plan
-
-            most = self.reader.manifest.dimensions.max_tokens
-            found = longer_than_planned(plan, batch, most=most)
-            if found is not None and (plan.workload, found[0]) not in self._told:
-                self._told.add((plan.workload, found[0]))
-                self._untold.append(found[1])
-
-    @contextmanager
-    def _watching(self) -> Iterator[list[str]]:
-        """Refuse a file that is changed before or during a run; tell of one that is replaced.
-
-        What a run that fails had to tell is told by the next one.
-        """
-
-        def look() -> None:
-            notice = self.reader.check_unchanged()
-            if notice is not None:
-                self._untold.append(notice)
-
-        look()
-        try:
-            yield self._untold
-        except PackCorruptError:
-            look()  # what was changed looks damaged, and has another remedy
-            raise
-        look()
 
 
 def _end_forgotten(

@@ -7,7 +7,7 @@ computed (``sti.planning.memory``). Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sti.device import host
@@ -210,3 +210,22 @@ def over_budget(limit: int, needed: int, groups: Sequence[Workload]) -> Infeasib
         asked=limit,
         needed=needed,
     )
+
+
+def more_than_there_is(plan: Plan, manifest: Manifest) -> Iterator[str]:
+    """What to tell of a target that asks for more than there is, given its opening plan."""
+    memory, free = plan.target.memory_bytes, host.memory().available_bytes
+    if memory is not None and free is not None and memory > free:
+        yield (
+            f"a memory of {format_size(memory)} is more than the {format_size(free)} that are "
+            "available: at most half of these hold weights"
+        )
+    asked = plan.target.preload_bytes
+    whole = asked and sum(group.length for group in manifest.groups)
+    if asked > whole:
+        held = sum(step.preload_bytes for step in plan.steps)
+        yield (
+            f"a preload of {format_size(asked)} is more than there is: at most "
+            f"{format_size(whole)} of the pack can be held, and its plan for "
+            f"{plan.workload.words} holds {format_size(held)}"
+        )
