@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from sti.engine.speeds import Speeds
-from sti.planning.nearby_targets import LESS_LATENCY, MORE_LATENCY, MORE_PRELOAD
+from sti.planning.nearby_targets import (
+    LESS_LATENCY,
+    MORE_LATENCY,
+    MORE_MEMORY,
+    MORE_PRELOAD,
+)
 from sti.planning.plan import Plan
 from sti.units import exact_size, exact_time
 from tests.support.commands import Cli, refused
@@ -200,3 +205,20 @@ def test_a_plan_promises_what_runs_have_shown(cli: Cli, monkeypatch: pytest.Monk
     number, unit = line.split()[-2:]
     shown_s = float(number) * {"s": 1.0, "ms": 1e-3, "us": 1e-6}[unit]
     assert shown_s == pytest.approx(3.0 * predicted["total_s"], rel=0.01)
+
+
+def test_a_megabyte_more_of_a_budget_is_planned_for(cli: Cli) -> None:
+    for pack in (INTENTS, MINILM):
+        whole_s = cli("plan", pack, *HERE, "--json").json["predicted"]["total_s"]
+        asked = ("--latency", exact_time(4.0 * whole_s))
+        cli("plan", pack, *HERE, *asked, "--memory", "16MB", "--json")  # what that loads is loaded
+        document = cli("plan", pack, *HERE, *asked, "--memory", "16MB", "--explain", "--json").json
+        outcomes = {item["name"]: item for item in document["explanation"]["targets"]}
+        assert MORE_PRELOAD not in outcomes
+        found = outcomes[MORE_MEMORY]
+        assert found["target"]["memory_bytes"] == 17 * 10**6
+        other = cli("plan", pack, *HERE, *asked, "--memory", "17MB", "--json").json["predicted"]
+        assert (found["plan"]["loss"], found["plan"]["bytes_read"]) == (
+            other["loss"],
+            other["bytes_read"],
+        )

@@ -11,6 +11,7 @@ from sti.model.workload import Workload
 from sti.planning.nearby_targets import (
     LESS_LATENCY,
     MORE_LATENCY,
+    MORE_MEMORY,
     MORE_PRELOAD,
     nearby_targets,
     plan_change,
@@ -53,3 +54,10 @@ def test_differences_are_new_minus_old() -> None:
     assert plan_change(low, low) == (0.0, None, 0, 0.0)
     with pytest.raises(AssertionError):
         plan_change(low, replace(high, predicted=None))
+
+
+def test_where_memory_is_limited_there_is_more_of_that() -> None:
+    target = Target(0.02, 500, memory_bytes=16_000_000)
+    found = nearby_targets(target, promised_s=9.0)
+    assert list(found) == [MORE_LATENCY, MORE_MEMORY, LESS_LATENCY]
+    assert found[MORE_MEMORY] == target._replace(memory_bytes=17_000_000)

@@ -156,7 +156,7 @@ def limits_section(facts: PageFacts) -> Part:
     else:
         names, cells, notes = outcome_table(facts.manifest, facts.plan, explanation.outcomes)
         said = (
-            "What a little more latency or preload would buy, and what less latency would cost. "
+            "What a little more latency, memory or preload would buy, and less latency cost. "
             "The first row is this plan; the others say what changes in quality, reads and time."
         )
         parts += [paragraph(said), table("Other targets", names, cells), *map(_sentence, notes)]
