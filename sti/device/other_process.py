@@ -10,13 +10,30 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
 
+from sti import errors
 from sti.errors import RunError
 
 _MOST_TOLD = 400
 """Characters of what the other process said that an error repeats."""
+
+
+HERE = Path(errors.__file__).parent.parent
+"""Where other processes are started: not where the caller is, whose files Python would import."""
+
+
+def own_python() -> str:
+    """The interpreter of this process; empty where there is none to start."""
+    return "" if getattr(sys, "frozen", False) else sys.executable or ""
+
+
+def environment() -> dict[str, str]:
+    """What another process finds its packages with: as this one found them."""
+    paths = os.pathsep.join(str(HERE if item == "" else item) for item in sys.path)
+    return {**os.environ, "PYTHONPATH": paths}
 
 
 def ask(
@@ -32,16 +49,20 @@ def ask(
     Raises:
         RunError: no process can be started, or it failed, or took too long.
     """
-    # What this process found its packages with, the other one finds them with.
-    paths = os.pathsep.join(item for item in sys.path if item)
+    python = own_python()
+    if not python:
+        raise RunError(
+            f"{what} takes another process of Python, and there is no interpreter; {remedy}"
+        )
     try:
         child = Popen(
-            [sys.executable, "-m", module],
+            [python, "-m", module],
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths},
+            cwd=HERE,
+            env=environment(),
         )
     except OSError as error:
         raise RunError(

@@ -113,7 +113,6 @@ class EngineCore:
                 # First what the budget has no choice about.
                 backend.prepare(backend.variants)
                 self._tokenizer = pack_tokenizer(reader)
-                self.budget.measure()
                 self.plans.rehearse(target)
                 self.budget.measure()
                 opening = self.aim(target)
@@ -246,7 +245,14 @@ class EngineCore:
                 batch=len(batch.texts), tokens=batch.mean_tokens, running=True
             )
             recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
-            prepared = self.held.make_room(prepared, batch.lengths)
+            room = self.held.make_room(prepared, batch.lengths)
+            if room is None:  # the graph gave way, and another plan streams better
+                prepared = self.plans.plan_for(
+                    batch=len(batch.texts), tokens=batch.mean_tokens, running=True
+                )
+                room = self.held.make_room(prepared, batch.lengths)
+            assert room is not None, "there is no graph any more"
+            prepared = room
             plan, jobs = prepared.plan, prepared.jobs
             given = self.plans.target.plan is not None
             if given:

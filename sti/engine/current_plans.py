@@ -23,7 +23,7 @@ from sti.engine.plans_ahead import PlansAhead
 from sti.engine.prepared import PreparedPlan, StepJobs
 from sti.engine.results import Result
 from sti.engine.targets import TargetSpec
-from sti.errors import InfeasibleError, StiError
+from sti.errors import InfeasibleError, InputError, PlanError
 from sti.model.workload import Workload, bucket
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from sti.engine.conditions import PlannedPlan
     from sti.engine.held_graph import HeldGraph
     from sti.engine.plan_maker import PlanMaker
+
+
+_AMPLE = "1000GB"
+"""More than any plan takes."""
 
 
 class CurrentPlans:
@@ -90,6 +94,7 @@ class CurrentPlans:
         graph = store.as_graph()
         if graph is not None and self.held.graph is None:
             self.held.graph = make_graph()
+            self._budget.note_loaded()
         self.held.aim(prepared, graph, again=again)
         self._told.clear()
         return prepared.plan
@@ -97,12 +102,14 @@ class CurrentPlans:
     def rehearse(self, target: TargetSpec) -> None:
         """Make the plans of a target once, so that what that takes of memory is taken.
 
+        Its budget does not count: ``aim`` tells what cannot be met, and knows the least then.
+
         Raises:
-            InfeasibleError: there is no room for it. What else cannot be met is told by ``aim``.
+            RunError, ProfileError: the machine cannot be measured, or staircases cannot be made.
         """
-        self._budget.check_least(target)
-        with suppress(StiError):
-            self._store_of(target).opening()
+        ample = target.overridden(TargetSpec(memory=_AMPLE))
+        with suppress(PlanError, InputError):
+            self._store_of(ample).opening()
         gc.collect()
         host.trim_heap()
 
@@ -156,7 +163,7 @@ class CurrentPlans:
             graph = self.held.graph
             if graph is not None and not self.held.is_lean:
                 workload = bucket(batch, tokens, most=self._reader.manifest.dimensions.max_tokens)
-                found = graph.plan_for(workload, self._current.limits.latency_s)
+                found = graph.plan_for(workload, self._current.limits)
                 if found is not None:
                     return found
         if self.held.is_lean and self._current.changes and self._current.limits.preload_bytes:

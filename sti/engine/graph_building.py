@@ -8,15 +8,13 @@ Knows nothing of plans.
 from __future__ import annotations
 
 import json
-import os
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 from sti import errors
+from sti.device.other_process import HERE, environment, own_python
 from sti.errors import GraphError, StiError
 
 LONGEST_S = 900.0
@@ -24,7 +22,6 @@ LONGEST_S = 900.0
 _GRACE_S = 2.0
 """Seconds that a process has to end by itself."""
 _CHILD = "sti.engine.graph_child"
-_HERE = Path(errors.__file__).parent.parent
 
 
 class GraphBuilder:
@@ -35,7 +32,7 @@ class GraphBuilder:
     """
 
     def __init__(self, *, python: str | None = None) -> None:
-        self._python = python if python is not None else _own_python()
+        self._python = python if python is not None else own_python()
         self._lock = threading.Lock()
         self._child: Popen[bytes] | None = None
         self._cancelled = False
@@ -74,8 +71,6 @@ class GraphBuilder:
                 "graphs are built by another process of Python, and there is no interpreter to "
                 "start one with"
             )
-        # What this process found its packages with, the other one finds them with.
-        path = os.pathsep.join(str(_HERE if item == "" else item) for item in sys.path)
         with self._lock:
             if self._cancelled:
                 raise GraphError("building a graph was cancelled")
@@ -85,8 +80,8 @@ class GraphBuilder:
                     stdin=PIPE,
                     stdout=PIPE,
                     stderr=DEVNULL,
-                    cwd=_HERE,
-                    env={**os.environ, "PYTHONPATH": path},
+                    cwd=HERE,
+                    env=environment(),
                 )
             except OSError as error:
                 raise GraphError(
@@ -108,10 +103,6 @@ class GraphBuilder:
         except TimeoutExpired:
             child.kill()
             return child.wait()
-
-
-def _own_python() -> str:
-    return "" if getattr(sys, "frozen", False) else sys.executable
 
 
 def _asked(child: Popen[bytes], task: Mapping[str, object]) -> bytes:

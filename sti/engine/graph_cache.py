@@ -29,6 +29,7 @@ from sti.engine.graph_files import (
     sync_directory,
 )
 from sti.errors import GraphError
+from sti.units import format_size
 
 GRAPHS = "graphs"
 """The directory's name inside of STI's cache directory."""
@@ -150,8 +151,9 @@ class GraphCache:
             )
         if free < needed:
             raise GraphError(
-                f"{self.directory}: a graph needs {needed} bytes of storage while it is built, and "
-                f"{free} are free; free some, or set XDG_CACHE_HOME to a directory with more"
+                f"{self.directory}: a graph needs {format_size(needed)} of storage while it is "
+                f"built, and {format_size(free)} are free; free some, or set XDG_CACHE_HOME to a "
+                "directory with more"
             )
 
     def build(self, name: str, write: Callable[[Path], int]) -> bool:
@@ -250,6 +252,13 @@ class GraphCache:
             if total > self._most_bytes and place.name != name:
                 self.remove(place.name)
                 total -= size
+
+    def clean(self) -> None:
+        """Remove what builders that were ended have left, unless one is at work."""
+        with suppress(OSError, GraphError):
+            check_directory(self.directory)
+            with locked(self.directory / _LOCK, longest_s=0.0):
+                self._remove_drafts()
 
     def _remove_drafts(self) -> None:
         """Remove what those who built or removed before and were killed have left."""

@@ -77,7 +77,7 @@ def check_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
         PermissionError: it is so.
     """
     if not is_kind(found.st_mode):
-        raise PermissionError(0, "it is a file of another kind")
+        raise PermissionError(0, "it is not of the kind that STI made")
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE:
         raise PermissionError(0, "others than the user may write to it")
 

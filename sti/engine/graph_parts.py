@@ -13,16 +13,22 @@ from sti.planning.memory import MemoryPart
 
 _NODE = 100_000
 """Bytes that a session takes for a step or the end of a block, as measured."""
-_LOADED = 1_700_000
+LOADED = 1_700_000
 """Bytes of what is loaded to build, check and open graphs, as measured."""
 
 
-def graph_parts(manifest: Manifest, prepared: PreparedPlan) -> tuple[MemoryPart, ...]:
-    """The parts, those that the system can take back marked so."""
+def graph_parts(
+    manifest: Manifest, prepared: PreparedPlan, *, loaded: bool
+) -> tuple[MemoryPart, ...]:
+    """The parts, those that the system can take back marked so.
+
+    Args:
+        loaded: what opens graphs is counted elsewhere.
+    """
     blocks = sum(job.connects for job in prepared.jobs)
     # Scales, biases and weights beyond the grid are in the file as well.
     mapped = packed_bytes(manifest, prepared.jobs) + manifest.resident.length
-    session = _LOADED + _NODE * (len(prepared.jobs) + blocks)
+    session = (0 if loaded else LOADED) + _NODE * (len(prepared.jobs) + blocks)
     return (
         MemoryPart("held: session of the graph", session),
         MemoryPart("held: weights of the graph", mapped, mapped=True),

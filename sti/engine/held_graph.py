@@ -7,6 +7,7 @@ then, and wherever there can be none, plans are streamed. The engine's lock seri
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,16 +24,21 @@ from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.notices import Notify
 from sti.pipeline.workers import Worker
-from sti.planning.plan import Plan
+from sti.planning.plan import Plan, Target
 from sti.planning.span import Span
 
 _KEPT = 32
 """Runs whose times say what the next one takes."""
-_ROOM = 1.1
-"""Over what the longest of them took."""
+_SHARE, _ROOM = 0.9, 1.1
+"""Of them, the share that counts, and what is kept free beyond what the longest of those took."""
+_MOST_REFUSED = 3
+"""Runs in a row that the latency left no time for; then the graph is given up."""
+_BUILT_AFTER = 2
+"""Runs from which on a graph is built that is not kept: short-lived processes build none."""
 _CLOSED_S = 0.05
 """Seconds after which it is looked whether the engine is being closed."""
 BLOCKS = "blocks"
+_log = logging.getLogger(__name__)
 
 
 class HeldGraph:
@@ -62,7 +68,9 @@ class HeldGraph:
         self._wanted: PreparedPlan | None = None
         self._wanted_size = 0
         self._graph: PlanGraph | None = None
-        self._opening = False
+        self._opening = self._is_fresh = False
+        self._forgotten = False
+        self._runs = self._refused = 0
         self._failed = self._closed = self._paused = False
         self._estimates: dict[Workload, float] = {}
         self._ratios: deque[float] = deque(maxlen=_KEPT)
@@ -80,6 +88,14 @@ class HeldGraph:
         return self._wanted_size
 
     @property
+    def session_size(self) -> int:
+        """Bytes of ``size`` that are no mapped weights."""
+        if not self.size or self._wanted is None:
+            return 0
+        parts = graph_parts(self._manifest, self._wanted, loaded=True)
+        return sum(part.size for part in parts if not part.mapped)
+
+    @property
     def mapped_bytes(self) -> int:
         """Bytes of weights that are mapped now."""
         return 0 if self._graph is None else self._graph.mapped_bytes
@@ -92,15 +108,26 @@ class HeldGraph:
         """
         self.release()
         self._wanted, self._failed = prepared, False
-        parts = () if prepared is None else graph_parts(self._manifest, prepared)
+        parts = () if prepared is None else graph_parts(self._manifest, prepared, loaded=True)
         self._wanted_size = sum(part.size for part in parts)
         self._estimates.clear()
         self._ratios.clear()
+        self._paused, self._forgotten = later, False
+        self._runs = self._refused = 0
+        kept = prepared is not None and self._graphs.keeps(prepared.jobs)
+        self.fill(wanted=kept and not later)
         self._paused = later
-        self.fill(wanted=not later)
+
+    def has_run(self) -> bool:
+        """Take note of a run; whether it is time to build a graph that is not kept."""
+        self._runs += 1
+        self._forgotten = False
+        return self._runs >= _BUILT_AFTER
 
     def fill(self, *, wanted: bool = True) -> None:
         """Begin to open the graph that is wanted, unless it is there, or there can be none."""
+        if self._forgotten:
+            return
         self._paused = self._paused and not wanted
         idle = wanted and self._graph is None and self._settled.is_set()
         if idle and self._wanted is not None and not (self._failed or self._closed):
@@ -109,11 +136,34 @@ class HeldGraph:
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until the graph that is wanted is there; False where there is none by then."""
+        with self._lock:
+            if self._wanted is not None and not self._waits:
+                self.fill()
         return self._settled.wait(timeout_s) and self._graph is not None
 
     def pause(self) -> None:
         """Give the graph's memory back, and open none until ``fill``; building goes on."""
         self._paused = True
+        self.release()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether none is to be opened now."""
+        return self._paused or self._forgotten
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether one that is wanted waits for the next run."""
+        return self._forgotten and self._wanted is not None
+
+    @property
+    def paused_size(self) -> int:
+        """Bytes that a graph takes which waits for ``fill`` alone."""
+        return self.wanted_size if self._paused and not (self._failed or self._forgotten) else 0
+
+    def forget(self) -> None:
+        """Open no graph until the next run, whatever is under way."""
+        self._forgotten = True
         self.release()
 
     def release(self) -> None:
@@ -128,29 +178,60 @@ class HeldGraph:
         self._graphs.cancel()
         self._worker.close()
         self.release()
+        self._graphs.clean()
 
-    def plan_for(self, workload: Workload, latency_s: float | None) -> PreparedPlan | None:
-        """The plan of a run through the graph; None where there is none, or it would be late."""
+    def plan_for(self, workload: Workload, limits: Target) -> PreparedPlan | None:
+        """The plan of a run through the graph; None where there is none, or it would be late.
+
+        Args:
+            workload: of the run.
+            limits: what is aimed at, which the plan is for.
+        """
         wanted, graph = self._wanted, self._graph
         if graph is None or wanted is None:
             return None
         if not graph.unchanged():
             self.release()
-            self._notify("the graph that holds the weights was changed, and is not used any more")
+            self._tell("the graph that holds the weights was changed, and is not used any more")
             self.fill()
             return None
         usual_s, most_s = self._times(wanted.plan, workload)
-        if latency_s is not None and most_s > latency_s:
+        if limits.latency_s is not None and most_s > limits.latency_s:
+            self._refused_too_often()
             return None
-        return wanted._replace(
-            plan=_as_run(wanted.plan, workload, usual_s), basis=None, graph=graph
-        )
+        self._refused = 0
+        plan = replace(_as_run(wanted.plan, workload, usual_s), target=limits)
+        return wanted._replace(plan=plan, basis=None, graph=graph)
 
     def note(self, workload: Workload, run_s: float) -> None:
-        """Take note of what a run through the graph took."""
+        """Take note of what a run through the graph took.
+
+        Args:
+            workload: as of ``plan_for``.
+            run_s: seconds, without those of planning.
+        """
         estimate_s = self._estimates.get(workload)
-        if estimate_s:
+        if self._is_fresh:  # the first one reads the weights from their file
+            self._is_fresh = False
+        elif estimate_s:
             self._ratios.append(run_s / estimate_s)
+
+    def _refused_too_often(self) -> None:
+        """Give a graph up that the latency leaves no time for: weights are held compressed."""
+        self._refused += 1
+        if self._refused >= _MOST_REFUSED:
+            self._failed = True
+            self.release()
+            self._tell(
+                "runs through the graph take longer than the latency: weights are held compressed"
+            )
+
+    def _tell(self, line: str) -> None:
+        """Tell; who cannot be told stops nothing."""
+        try:
+            self._notify(line)
+        except Exception:
+            _log.warning("a notice could not be told: %s", line, exc_info=True)
 
     def _times(self, plan: Plan, workload: Workload) -> tuple[float, float]:
         """Seconds that a run usually takes, and at most."""
@@ -164,7 +245,8 @@ class HeldGraph:
         if not self._ratios:
             return estimate_s, estimate_s * _ROOM
         ordered = sorted(self._ratios)
-        return estimate_s * ordered[len(ordered) // 2], estimate_s * ordered[-1] * _ROOM
+        most = ordered[int(_SHARE * (len(ordered) - 1))]
+        return estimate_s * ordered[len(ordered) // 2], estimate_s * most * _ROOM
 
     def _fill(self) -> None:
         """Open what is wanted, until nothing else is."""
@@ -172,19 +254,21 @@ class HeldGraph:
             while True:
                 with self._engine():
                     wanted = self._wanted
-                    done = self._graph is not None or self._failed or self._paused
+                    done = self._graph is not None or self._failed or self._waits
                     if wanted is None or done:
                         self._settled.set()
                         return
                 try:
                     self._open(wanted)
-                except StiError as error:
+                except _Closed:
+                    raise
+                except Exception as error:
                     with self._engine():
                         self._failed = wanted is self._wanted
-                    self._notify(f"weights are held compressed, not as a graph: {error}")
+                    if not isinstance(error, StiError):
+                        _log.warning("a graph could not be built", exc_info=True)
+                    self._tell(f"weights are held compressed, not as a graph: {error}")
         except _Closed:
-            pass
-        finally:
             self._settled.set()
 
     @contextmanager
@@ -205,7 +289,7 @@ class HeldGraph:
         for _ in range(2):  # one that is kept may prove damaged
             self._graphs.write(wanted.plan, wanted.jobs)
             with self._engine():
-                if wanted is not self._wanted or self._paused:
+                if wanted is not self._wanted or self._waits:
                     return
                 self._opening = True
                 self._make_way()
@@ -223,8 +307,9 @@ class HeldGraph:
         try:
             with self._engine():
                 self._opening = False
-                if wanted is self._wanted and not self._paused:
+                if wanted is self._wanted and not self._waits:
                     self._graph, graph = graph, None
+                    self._is_fresh = True
         finally:
             if graph is not None:
                 graph.close()

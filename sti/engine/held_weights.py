@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sti.engine.held_graph import HeldGraph
 
 
+_LEAST_HELD = 1 << 16
+"""Bytes that are worth filling the preload buffer for."""
 _MOST_DRIFT = 4
 """What part of a budget may be taken by what is not known of."""
 
@@ -51,6 +53,8 @@ class HeldWeights:
         """What the preload buffer is to hold once memory is not short any more."""
         self._lean = False
         self._runs = MemoryTaken()
+        self._short: tuple[tuple[PlanStep, ...], int | None] | None = None
+        """Steps of which no more is held than there is room for, and how much that is."""
         self._taken = self._drift = 0
         """Bytes that runs took and did not give back."""
 
@@ -61,8 +65,10 @@ class HeldWeights:
 
     @property
     def refill_bytes(self) -> int:
-        """Bytes that the preload buffer is to hold again when memory is not short any more."""
-        return 0 if self._refill is None else sum(job.preload_bytes for job in self._refill.jobs)
+        """Bytes that are to be held again when memory is not short any more."""
+        graph = 0 if self.graph is None else self.graph.paused_size
+        held = 0 if self._refill is None else sum(job.preload_bytes for job in self._refill.jobs)
+        return held + graph
 
     @property
     def mapped_bytes(self) -> int:
@@ -82,6 +88,7 @@ class HeldWeights:
             self.graph.want(None)
         if again and prepared.plan.target.memory_bytes is not None:
             self.trim()
+            self._runner.hold((), prepared.plan)  # nothing, and that is there
         self._hold(prepared)
         if self.graph is not None and graph is not None:
             self.graph.want(graph, later=self._lean)
@@ -89,8 +96,11 @@ class HeldWeights:
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until what is to be held is; as ``Engine.preloaded``. Any thread."""
         end = None if timeout_s is None else perf_counter() + timeout_s
-        if self.graph is not None and self.graph.wait(timeout_s):
-            return True
+        if self.graph is not None:
+            if self.graph.wait(timeout_s):
+                return True
+            if self.graph.is_forgotten:
+                return False
         left = None if end is None else max(0.0, end - perf_counter())
         return self._runner.wait_held(left)
 
@@ -107,8 +117,8 @@ class HeldWeights:
         """
         limit, graph = prepared.plan.target.memory_bytes, self.graph
         if graph is not None and limit is not None:
-            wanted = not self._lean and self._taken + graph.wanted_size <= limit
-            graph.fill(wanted=wanted)
+            due = graph.has_run() and not self._lean
+            graph.fill(wanted=due and self._taken + graph.wanted_size <= limit)
         if prepared.graph is not None:
             return
         steps = prepared.plan.steps
@@ -123,14 +133,19 @@ class HeldWeights:
             return True
         return self._runner.holds(prepared.jobs)
 
-    def make_room(self, prepared: PreparedPlan, lengths: Sequence[int]) -> PreparedPlan:
+    def make_room(self, prepared: PreparedPlan, lengths: Sequence[int]) -> PreparedPlan | None:
         """Let a run of texts with so many tokens keep the budget of memory, if there is one.
 
         What is held gives way to it; where it takes less than runs before, what those took is given
         back, so that as much can be held again.
 
+        Args:
+            prepared: the plan of the run.
+            lengths: tokens of each text.
+
         Returns:
-            The plan to run: the same, or the same streamed, or on one thread.
+            The plan to run: the same, or the same on one thread; None where it was to run through
+            the graph, and that had to give way: choose anew.
 
         Raises:
             InfeasibleError: the texts take more than the budget.
@@ -147,13 +162,15 @@ class HeldWeights:
         graph = self.graph
         if graph is not None and graph.wanted_size:
             wanted = graph.wanted_size
-        if self._keep(limit, wanted, needed, partial(self._runs.after, parts, groups)):
-            prepared = prepared._replace(graph=None)
+        given = self._keep(limit, wanted, needed, partial(self._runs.after, parts, groups))
+        if given and prepared.graph is not None:
+            return None
         self._taken = self._runs.note(parts, groups)
         if graph is not None and graph.size and self._taken + graph.size > limit:
             graph.release()
-            prepared = prepared._replace(graph=None)
             self._trim_free()
+            if prepared.graph is not None:
+                return None
         self._hold_at_most(self._room(limit))
         return prepared
 
@@ -161,7 +178,7 @@ class HeldWeights:
         """Let the graph be opened: its runs need nothing of what streamed ones take."""
         self._runner.release()
         self._runs.all_is_given_back()
-        self._steps, self._taken = None, 0
+        self._steps, self._short, self._taken = None, None, 0
         self._trim_free()
 
     def trim(self) -> None:
@@ -170,12 +187,14 @@ class HeldWeights:
             self.graph.release()
         self._runner.release()
         self._runs.all_is_given_back()
-        self._steps, self._taken = None, 0
+        self._steps, self._short, self._taken = None, None, 0
         self._trim_free()
 
     def release(self) -> None:
         """Give back all of that until the next run. No run may be at work."""
         self._ran = self._holding = None
+        if self.graph is not None:
+            self.graph.forget()
         self.trim()
 
     def give_preload_back(self) -> int:
@@ -204,8 +223,10 @@ class HeldWeights:
             self.graph.fill()
 
     def forget_refill(self) -> None:
-        """The preload buffer is filled for the next run, whenever that comes."""
+        """What is held is filled for the next run, whenever that comes."""
         self._refill = None
+        if self.graph is not None:
+            self.graph.forget()
 
     def _look(self, limit: int) -> None:
         """See by how much more the process has grown than what is known of: results that the caller
@@ -215,7 +236,7 @@ class HeldWeights:
         """
         grown = self._budget.grown_bytes
         if self._taken and grown is not None:
-            session = 0 if self.graph is None else self.graph.size - self.graph.mapped_bytes
+            session = 0 if self.graph is None else self.graph.session_size
             known = self._taken + self._runner.held_bytes + session
             self._drift = min(max(0, grown - known), limit // _MOST_DRIFT)
 
@@ -227,7 +248,7 @@ class HeldWeights:
         """Let the preload buffer hold no more, what a graph takes counted."""
         taken = 0 if self.graph is None else self.graph.size
         if self._runner.hold_at_most(size - taken):
-            self._steps = None
+            self._steps = self._short = None
             host.trim_heap()
 
     def _hold(self, prepared: PreparedPlan) -> None:
@@ -236,14 +257,19 @@ class HeldWeights:
         limit = plan.target.memory_bytes
         if self.graph is not None and self.graph.size:
             return  # it holds all there is
-        if limit is not None and plan.target.preload_bytes > self._room(limit):
+        most = None if limit is None else self._room(limit)
+        if most is not None and most < _LEAST_HELD <= plan.target.preload_bytes:
             return
         if self._lean and plan.target.preload_bytes:
             self._refill, self._steps = prepared, None
             self._runner.release_preload()
         elif wanted and (plan.steps != self._steps or self._runner.hold_failed):
-            self._steps, self._holding = plan.steps, prepared
-            self._runner.hold(prepared.jobs, plan)
+            short = most is not None and most < plan.target.preload_bytes
+            if short and self._short == (plan.steps, most):
+                return  # as much as there is room for is held
+            self._short = (plan.steps, most) if short else None
+            self._steps, self._holding = None if short else plan.steps, prepared
+            self._runner.hold(prepared.jobs, plan, most=most)
 
     def _keep(self, limit: int, wanted: int, needed: int, after: Callable[[], int]) -> bool:
         """Give back what earlier runs took, if a run leaves too little of the budget beside it.

@@ -15,10 +15,9 @@ from sti.device.lanes import SEQUENTIAL, LaneThreads
 from sti.device.profile import DeviceProfile
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan
-from sti.engine.targets import TargetSpec
 from sti.errors import InfeasibleError, InputError
 from sti.model.manifest import Manifest
-from sti.model.workload import TOKEN_BUCKETS, Workload
+from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.memory import MemoryPart, PlanMemory, held_part, opened_part, total_size
 from sti.planning.plan import Plan, PlanRequest
@@ -64,6 +63,16 @@ class MemoryBudget:
         self._alone: tuple[Plan, DeviceProfile, Plan] | None = None
         self.opened_bytes = _LEAST_OPENED + self._resident_bytes
         """What opening took."""
+        self.has_loaded = False
+        """Whether it counts what opens graphs."""
+
+    def note_loaded(self) -> None:
+        """Take note that what opens graphs is loaded, and stays."""
+        if not self.has_loaded:
+            from sti.engine.graph_parts import LOADED  # few engines hold a graph
+
+            self.has_loaded = True
+            self.opened_bytes += LOADED
 
     def measure(self, *, held_bytes: int = 0) -> None:
         """Take note of what opening took, now that it is through.
@@ -97,26 +106,6 @@ class MemoryBudget:
                 "/proc/self/statm as Linux and Android do; give a preload instead"
             )
 
-    def check_least(self, target: TargetSpec) -> None:
-        """Refuse a budget that has no room for the shortest text, before anything is planned.
-
-        Raises:
-            InfeasibleError: it has none.
-        """
-        limits, ladder = target.limits(), self._manifest.ladder
-        limit = limits.memory_bytes
-        if limit is None or target.fidelity not in (None, *ladder):
-            return  # a fidelity that there is not is told where plans are made
-        shortest = Workload(1, min(TOKEN_BUCKETS[0], self._manifest.dimensions.max_tokens))
-        request = PlanRequest(self._manifest, "", shortest, limits)
-        if target.fidelity is None and limits.latency_s is not None:
-            plan = leanest_plan(request, SEQUENTIAL)
-        else:
-            plan = uniform_plan(request, bits=target.fidelity or ladder[-1], threads=SEQUENTIAL)
-        needed = self.needed(plan, (shortest,)) + limits.preload_bytes
-        if needed > limit:
-            raise over_budget(limit, needed, (shortest,))
-
     def parts(self, plan: Plan, groups: Sequence[Workload]) -> tuple[MemoryPart, ...]:
         """What a run of such groups of texts takes, without what is held between runs."""
         opened = opened_part(self.opened_bytes)
@@ -144,7 +133,7 @@ class MemoryBudget:
             return (*taken, held_part(sum(step.preload_bytes for step in plan.steps)))
         from sti.engine.graph_parts import graph_parts  # few engines hold a graph
 
-        return (*taken, *graph_parts(self._manifest, graph))
+        return (*taken, *graph_parts(self._manifest, graph, loaded=self.has_loaded))
 
     def needed(self, plan: Plan, groups: Sequence[Workload]) -> int:
         """Bytes of ``parts``."""
@@ -218,7 +207,7 @@ def more_than_there_is(plan: Plan, manifest: Manifest) -> Iterator[str]:
     if memory is not None and free is not None and memory > free:
         yield (
             f"a memory of {format_size(memory)} is more than the {format_size(free)} that are "
-            "available: at most half of these hold weights"
+            "available: held weights take at most half of those"
         )
     asked = plan.target.preload_bytes
     whole = asked and sum(group.length for group in manifest.groups)

@@ -120,7 +120,7 @@ class MemoryPlans:
         if source.changes:
             source = self._make(self.target._replace(latency_s=None, preload_bytes=0))
         found = source.prepare(self.workload, self.workload, running=False)
-        size = total_size(graph_parts(self._manifest, found))
+        size = total_size(graph_parts(self._manifest, found, loaded=self._budget.has_loaded))
         return found if size <= self._left(found.plan, self.workload) else None
 
     def _divided(self, target: Target, workloads: Sequence[Workload]) -> tuple[Target, Workload]:

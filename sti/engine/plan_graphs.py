@@ -130,6 +130,14 @@ class PlanGraphs:
             )
         return found
 
+    def keeps(self, jobs: Sequence[StepJob]) -> bool:
+        """Whether there is a graph of a plan's steps, sound or not."""
+        return self._cache.keeps(self._name(jobs))
+
+    def clean(self) -> None:
+        """Remove what a builder that was ended has left behind."""
+        self._cache.clean()
+
     def write(self, plan: Plan, jobs: Sequence[StepJob]) -> None:
         """Have the graph of a plan built by another process, unless it is kept already.
 

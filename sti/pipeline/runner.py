@@ -109,8 +109,13 @@ class Runner:
         """Compressed bytes in the preload buffer."""
         return self._preload.held_bytes
 
-    def hold(self, jobs: Sequence[StepJob], plan: Plan) -> None:
-        """Make the preload buffer hold what ``plan`` wants held, in the background."""
+    def hold(self, jobs: Sequence[StepJob], plan: Plan, *, most: int | None = None) -> None:
+        """Make the preload buffer hold what ``plan`` wants held, in the background.
+
+        Args:
+            jobs: of the plan's steps.
+            most: bytes; steps beyond are left out.
+        """
         self._make_room(jobs, plan)
         self._unwanted = False
 
@@ -118,7 +123,8 @@ class Runner:
             # A read that fails here fails again in the run that needs the bytes, and is told there.
             try:
                 for job in self._preload.retain(jobs):
-                    if self._unwanted:
+                    after = self._preload.held_bytes + job.preload_bytes
+                    if self._unwanted or (most is not None and after > most):
                         break
                     self._preload.fill(job, self._storage, self._ring)
             except Exception:

@@ -135,4 +135,6 @@ def _refusal(target: Target, error: InfeasibleError) -> str:
         return f"{asked}: refused, the least latency is {format_time(error.needed)}"
     if error.limit == "quality":
         return f"{asked}: refused, it leaves less than the floor"
+    if error.limit == "memory":
+        return f"{asked}: refused, the least memory is {format_size(round(error.needed))}"
     return f"{asked}: refused, memory does not hold the preload"
