@@ -38,6 +38,8 @@ MORE_TIME = (1.25, 1.5, 2.0, 3.0)
 """Multiples of the latency whose gain in quality is shown."""
 WORTH = 1e-3
 """Smaller gains of the metric are not shown."""
+_LEFT = 0.02
+"""Of what an engine takes: less than this that is left of its budget is not spoken of."""
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -60,7 +62,7 @@ def execute(args: argparse.Namespace) -> None:
         members = {} if explained is None else {"explanation": explained.to_json()}
         print_json(made.plan.to_json() | {"memory": _memory_json(made)} | members)
         return
-    print(_heading(made.plan, made.manifest, made.profile))
+    print(_heading(made.plan, made.manifest, made.profile, made.memory))
     print(_table(made.plan, made.manifest))
     print(_summary(made))
     if quality is not None:
@@ -75,7 +77,12 @@ def _memory_json(made: Made) -> list[dict[str, Any]] | None:
     return None if made.memory is None else [part._asdict() for part in made.memory]
 
 
-def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
+def _heading(
+    plan: Plan,
+    manifest: Manifest,
+    profile: DeviceProfile,
+    memory: Sequence[MemoryPart] | None,
+) -> str:
     work, target = plan.workload, plan.target
     asked = "best quality" if target.latency_s is None else format_time(target.latency_s)
     return (
@@ -83,15 +90,17 @@ def _heading(plan: Plan, manifest: Manifest, profile: DeviceProfile) -> str:
         f"{plan.width} of {counted(manifest.dimensions.slices, 'slice')}, "
         f"ladder {', '.join(map(str, manifest.ladder))} bits\n"
         f"workload: {counted(work.batch, 'text')} of up to {counted(work.tokens, 'token')}; "
-        f"target: {asked}, {_held(target)}\n"
+        f"target: {asked}, {_held(target, memory)}\n"
         f"device: {profile.device}; {_threads(plan.threads)}{_narrow(plan)}\n"
     )
 
 
-def _held(target: Target) -> str:
+def _held(target: Target, memory: Sequence[MemoryPart] | None) -> str:
     preload = f"preload {format_size(target.preload_bytes)}"
     if target.memory_bytes is None:
         return preload
+    if any(part.mapped for part in memory or ()):
+        return f"memory {format_size(target.memory_bytes)}, which holds all weights as a graph"
     return f"memory {format_size(target.memory_bytes)}, which leaves a {preload}"
 
 
@@ -197,12 +206,16 @@ def _memory(plan: Plan, parts: Sequence[MemoryPart]) -> str:
     shown = ", ".join(f"{part.name} {format_size(part.size)}" for part in parts if part.size)
     limit = plan.target.memory_bytes
     of = "" if limit is None else f" of {format_size(limit)}"
-    mapped = sum(part.size for part in parts if part.mapped)
-    note = (
-        "\nthe weights of the graph are mapped from a cache file; runs that go through it take less"
-        " than is predicted here"
-    )
-    return f"memory {format_size(total_size(parts))}{of}: {shown}{note if mapped else ''}"
+    said = f"memory {format_size(total_size(parts))}{of}: {shown}"
+    if any(part.mapped for part in parts):
+        return (
+            f"{said}\nthe weights of the graph are mapped from a cache file; the table shows the "
+            "plan as it is streamed until the graph is there; runs through it take less"
+        )
+    left = 0 if limit is None else limit - total_size(parts)
+    if left > total_size(parts) * _LEFT:
+        return f"{said}\nthe {format_size(left)} that are left are for longer texts"
+    return said
 
 
 def _gains(made: Made, planning: Planning, quality: Quality) -> list[tuple[float, float]]:

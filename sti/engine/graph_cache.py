@@ -9,6 +9,7 @@ of what graphs compute.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -43,6 +44,9 @@ _LOCK = "lock"
 _DRAFT = ".part"
 _VERSION = 1
 _MOST_RECORD = 1 << 16
+
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR)
+"""Errors that say nothing of a file."""
 
 
 class CachedGraph:
@@ -111,6 +115,8 @@ class GraphCache:
             check_directory(place)
             return self._opened(place)
         except OSError as error:
+            if error.errno in _PASSING:
+                raise self._unusable(error) from error
             found = error.strerror or str(error)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             found = str(error)
@@ -199,7 +205,12 @@ class GraphCache:
                         "bytes": path.stat().st_size,
                         "sha256": digest_of(file.fileno()),
                     }
-            record = {"graph": _VERSION, "packed_bytes": packed_bytes, "files": files}
+            record = {
+                "graph": _VERSION,
+                "name": name,
+                "packed_bytes": packed_bytes,
+                "files": files,
+            }
             with (draft / _RECORD).open("xb") as stream:
                 stream.write(json.dumps(record).encode())
                 stream.flush()
@@ -214,8 +225,8 @@ class GraphCache:
 
     def _opened(self, place: Path) -> CachedGraph:
         record = _read_record(place / _RECORD)
-        if record.get("graph") != _VERSION:
-            raise ValueError("it is of another version")
+        if (record.get("graph"), record.get("name")) != (_VERSION, place.name):
+            raise ValueError("it is of another version or plan")
         packed_bytes = record["packed_bytes"]
         if type(packed_bytes) is not int or packed_bytes < 0:
             raise ValueError("its record says nothing of packed weights")

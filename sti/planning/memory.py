@@ -39,6 +39,9 @@ _SCALE = 4
 """Bytes of the scale of a token's hidden state, float32."""
 _SCORES, _INNER = 2.7, 4
 """How often at once attention has its scores, and a block what its slices compute, as float32."""
+_SEVERAL = 1.15
+"""Over what one text takes for each, where several are computed together: an arena that served
+batches of other shapes before fits less well."""
 _MERGED = 1.3
 """Over what each lane would take alone, where several share an arena in any order."""
 _BINDING = 4600
@@ -152,7 +155,8 @@ class _KindInUse(NamedTuple):
             found = _SCORES * scores + self.width * batch * (2 * tokens + rows)
         else:
             found = float(_INNER * self.width * batch * rows)
-        return self.factor * _FLOAT * found
+        several = _SEVERAL if batch > 1 else 1.0
+        return several * self.factor * _FLOAT * found
 
 
 def opened_part(size: int) -> MemoryPart:
