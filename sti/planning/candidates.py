@@ -19,7 +19,7 @@ from sti.planning.expected_loss import loss_of_steps
 from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import NARROW, PlanRequest, PlanStep
 from sti.planning.prediction import Run, loads_of, simulate_loads
-from sti.planning.preload_placement import place
+from sti.planning.preload_placement import better, placements
 from sti.planning.variants import rounding_loss, variants_of
 
 
@@ -109,14 +109,23 @@ class Candidates:
     def _runs(
         self, submodel: Submodel, counts: Sequence[Counts]
     ) -> tuple[tuple[PlanStep, ...], list[Run]]:
-        """The steps with these counts, and their runs under each of the threads."""
+        """The steps with these counts, what is held placed where it serves best, and their runs
+        under each of the threads.
+        """
         groups = groups_of(self.request.manifest, submodel)
-        steps = place(groups, counts, self.request.target.preload_bytes, self.variants)
-        loads = loads_of(groups, steps)
-        return steps, [
-            simulate_loads(self.costs(submodel, threads), loads, read_ahead=self.read_ahead)
-            for threads in self.choices
-        ]
+        costs = [self.costs(submodel, threads) for threads in self.choices]
+        held = self.request.target.preload_bytes
+        best: tuple[tuple[PlanStep, ...], list[Run]] | None = None
+        for steps in placements(groups, counts, held, self.variants):
+            loads = loads_of(groups, steps)
+            runs = [simulate_loads(item, loads, read_ahead=self.read_ahead) for item in costs]
+            if best is None or better(self._soonest_s(best[1]), self._soonest_s(runs)):
+                best = steps, runs
+        assert best is not None, "there is a placement"
+        return best
+
+    def _soonest_s(self, runs: Sequence[Run]) -> float:
+        return min(map(self.promised_s, runs))
 
     def _of_runs(
         self, submodel: Submodel, steps: tuple[PlanStep, ...], runs: Sequence[Run]

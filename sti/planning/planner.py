@@ -34,9 +34,9 @@ from sti.planning.check import check_target
 from sti.planning.cost_model import deadline_s
 from sti.planning.fewest_bytes import fewest_bytes
 from sti.planning.option_tables import tabulate
-from sti.planning.plan import Plan, PlanRequest, PlanStep
-from sti.planning.prediction import Run, loads_of, predict_run, simulate_run
-from sti.planning.preload_placement import READ_AHEAD, bare_plan, better, place, placements
+from sti.planning.plan import Plan, PlanRequest
+from sti.planning.prediction import loads_of, predict_run, simulate_run
+from sti.planning.preload_placement import READ_AHEAD, bare_plan, place
 from sti.storage.byte_ranges import total_bytes
 from sti.units import exact_share, format_size, format_time, rounded_up
 
@@ -60,25 +60,9 @@ def make_plan(
         InputError: a latency that is not above zero, or a preload below zero.
     """
     check_target(request.target)
-    candidates = Candidates(request, profile, read_ahead)
-    best = _Planner(candidates).best()
-    steps, run = _placed(best, candidates)
-    plan = bare_plan(request, best.submodel, steps, run.costs.threads, read_ahead)
-    return replace(plan, predicted=predict_run(request.manifest, plan, run, best.loss))
-
-
-def _placed(best: Candidate, candidates: Candidates) -> tuple[tuple[PlanStep, ...], Run]:
-    """The steps of a candidate with what is held where that is best, and their run."""
-    request = candidates.request
-    groups = groups_of(request.manifest, best.submodel)
-    counts = [step.counts for step in best.steps]
-    held = request.target.preload_bytes
-    steps, run = best.steps, best.run
-    for other in placements(groups, counts, held, candidates.variants)[1:]:
-        found = simulate_run(run.costs, groups, other, read_ahead=candidates.read_ahead)
-        if better(run.total_s, found.total_s):
-            steps, run = other, found
-    return steps, run
+    best = _Planner(Candidates(request, profile, read_ahead)).best()
+    plan = bare_plan(request, best.submodel, best.steps, best.run.costs.threads, read_ahead)
+    return replace(plan, predicted=predict_run(request.manifest, plan, best.run, best.loss))
 
 
 @dataclass(frozen=True)
@@ -117,10 +101,39 @@ class _Planner:
         Raises:
             InfeasibleError: there is none in time.
         """
-        found, quality = self._least_loss(), self.request.manifest.quality
+        found, quality = self._best_found(), self.request.manifest.quality
         if quality is None or self.request.target.latency_s is None:
             return found
         return self._with_fewest_bytes(found, quality.indistinct_from(found.loss))
+
+    def _best_found(self) -> Candidate:
+        """What the search finds, or what is uniform where that is better: the search knows of what
+        is held at the beginning of a run alone.
+
+        Raises:
+            InfeasibleError: neither finds anything in time.
+        """
+        uniform = self._best_uniform()
+        try:
+            found = self._least_loss()
+        except InfeasibleError:
+            if uniform is None:
+                raise
+            return uniform
+        return found if uniform is None or found.rank <= uniform.rank else uniform
+
+    def _best_uniform(self) -> Candidate | None:
+        """The best with every shard at one fidelity, where what is held could be spread."""
+        target, manifest = self.request.target, self.request.manifest
+        if not target.preload_bytes or target.latency_s is None:
+            return None
+        every = (
+            self.candidates.uniform(submodel, bits)
+            for submodel in manifest.submodels
+            for bits in manifest.ladder
+        )
+        in_time = (item for item in every if self.candidates.in_time(item.run))
+        return min(in_time, key=lambda item: item.rank, default=None)
 
     def _least_loss(self) -> Candidate:
         """The best candidate of all submodels that meets the deadline.

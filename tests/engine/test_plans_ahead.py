@@ -195,9 +195,9 @@ def test_the_preload_buffer_follows_what_was_run_twice(monkeypatch: pytest.Monke
     held: list[tuple[PlanStep, ...]] = []
     real_hold, real_plan_for = Runner.hold, PlanStore.plan_for
 
-    def hold(runner: Runner, jobs: Sequence[StepJob], plan: sti.Plan) -> None:
+    def hold(runner: Runner, jobs: Sequence[StepJob], plan: sti.Plan, **most: Any) -> None:
         held.append(plan.steps)
-        real_hold(runner, jobs, plan)
+        real_hold(runner, jobs, plan, **most)
 
     pack, made, other = tiny_pack("classification"), list[PreparedPlan](), list[PreparedPlan]()
 

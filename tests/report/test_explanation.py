@@ -163,7 +163,8 @@ def refusal(limit: str) -> InfeasibleError:
     [
         ("latency", "refused, the least latency is 19.0 ms"),
         ("quality", "refused, it leaves less than the floor"),
-        ("memory", "refused, memory does not hold the preload"),
+        ("memory", "refused, the least memory is 0 B"),
+        ("preload", "refused, memory does not hold the preload"),
     ],
 )
 def test_a_refused_target_says_why(limit: str, words: str) -> None:
