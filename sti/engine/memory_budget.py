@@ -33,7 +33,7 @@ _STEP_BYTES = 1 << 17
 _SPARE, _SMALL = 32, 8_000_000
 _MOST_KNOWN = 16
 """Plans whose memory is known."""
-_FOLLOWING = MemoryPart("plans that follow the machine", 800_000)
+_FOLLOWING = MemoryPart("plans that follow the machine", 750_000)
 """What plans and prices take that are made after opening, at most."""
 
 

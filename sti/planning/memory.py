@@ -46,7 +46,7 @@ _MERGED = 1.3
 """Over what each lane would take alone, where several share an arena in any order."""
 _BINDING = 4600
 _MOST_BINDINGS = 256
-_STEP = 12_000
+_STEP = 8_000
 _THREAD = 90_000
 _REST = 950_000
 _HEAD = "head"
