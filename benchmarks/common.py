@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,24 @@ def parser(module: str, description: str | None, example: str) -> argparse.Argum
     )
     made.add_argument("--output", choices=("md", "json"), default="md", help="default: md")
     return made
+
+
+def add_rows(parser: argparse.ArgumentParser, rows: Collection[str]) -> None:
+    """The option that chooses some of a benchmark's rows."""
+
+    def chosen(text: str) -> tuple[str, ...]:
+        found = tuple(text.split(","))
+        unknown = [name for name in found if name not in rows]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(rows)}")
+        return found
+
+    parser.add_argument(
+        "--rows",
+        type=chosen,
+        default=tuple(rows),
+        help=f"some of {','.join(rows)}; default: all",
+    )
 
 
 def print_report(

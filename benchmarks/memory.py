@@ -149,12 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     example = "models/all-MiniLM-L6-v2.sti.safetensors --rows budget,least --json memory.json"
     parser = common.parser("memory", __doc__, example)
     parser.add_argument("packs", type=Path, nargs="+", metavar="PACK")
-    parser.add_argument(
-        "--rows",
-        type=_rows,
-        default=tuple(ROWS),
-        help=f"some of {','.join(ROWS)}; default: all",
-    )
+    common.add_rows(parser, ROWS)
     parser.add_argument(
         "--against",
         type=_pair,
@@ -196,14 +191,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return measure(setting, options.rows, options.json)
 
     return common.print_report(parser, options, measured)
-
-
-def _rows(text: str) -> tuple[str, ...]:
-    found = tuple(text.split(","))
-    unknown = [name for name in found if name not in ROWS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(ROWS)}")
-    return found
 
 
 def _pair(text: str) -> tuple[Path, Path]:

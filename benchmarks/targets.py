@@ -30,7 +30,6 @@ there is after every row, as JSON or Markdown by the file's name.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -159,12 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = common.parser("targets", __doc__, example)
     parser.add_argument("data", type=Path, metavar="SENTENCES")
     parser.add_argument("--packs", type=Path, nargs="+", default=PACKS, metavar="PACK")
-    parser.add_argument(
-        "--rows",
-        type=_rows,
-        default=tuple(ROWS),
-        help=f"some of {','.join(ROWS)}; default: all",
-    )
+    common.add_rows(parser, ROWS)
     parser.add_argument(
         "--runs", type=int, default=USUAL_RUNS, help=f"of the grid; default: {USUAL_RUNS}"
     )
@@ -184,14 +178,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         save=options.save,
     )
     return common.print_report(parser, options, lambda: measure(asked))
-
-
-def _rows(text: str) -> tuple[str, ...]:
-    found = tuple(text.split(","))
-    unknown = [name for name in found if name not in ROWS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(ROWS)}")
-    return found
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ _MOST_TOLD = 400
 """Characters of what the other process said that an error repeats."""
 
 
-HERE = Path(errors.__file__).parent.parent
+_HERE = Path(errors.__file__).parent.parent
 """Where other processes are started: not where the caller is, whose files Python would import."""
 
 
@@ -30,10 +30,26 @@ def own_python() -> str:
     return "" if getattr(sys, "frozen", False) else sys.executable or ""
 
 
-def environment() -> dict[str, str]:
-    """What another process finds its packages with: as this one found them."""
-    paths = os.pathsep.join(str(HERE if item == "" else item) for item in sys.path)
-    return {**os.environ, "PYTHONPATH": paths}
+def start(python: str, module: str, *, errors_to: int) -> Popen[bytes]:
+    """Start a module, to be spoken to through its standard input and output.
+
+    Args:
+        python: the interpreter.
+        errors_to: what becomes of its standard error, as ``Popen`` takes it.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    # What this process found its packages with, the other one finds them with.
+    paths = os.pathsep.join(str(_HERE if item == "" else item) for item in sys.path)
+    return Popen(
+        [python, "-m", module],
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=errors_to,
+        cwd=_HERE,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
 
 
 def ask(
@@ -55,15 +71,7 @@ def ask(
             f"{what} takes another process of Python, and there is no interpreter; {remedy}"
         )
     try:
-        child = Popen(
-            [python, "-m", module],
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            text=True,
-            cwd=HERE,
-            env=environment(),
-        )
+        child = start(python, module, errors_to=PIPE)
     except OSError as error:
         raise RunError(
             f"{what} takes another process, and no process to do it can be started: "
@@ -71,14 +79,14 @@ def ask(
         ) from error
     with child:
         try:
-            out, said = child.communicate(json.dumps(job) + "\n", timeout=patience_s)
+            out, said = child.communicate(json.dumps(job).encode() + b"\n", timeout=patience_s)
         except BaseException as error:
             child.kill()
             if isinstance(error, TimeoutExpired):
                 raise RunError(f"{what} took over {patience_s:.0f} s; {remedy}") from error
             raise
     if child.returncode:
-        last = said.strip().rpartition("\n")[2][:_MOST_TOLD]
+        last = said.decode(errors="replace").strip().rpartition("\n")[2][:_MOST_TOLD]
         raise RunError(f"{what} failed: {last}; {remedy}")
     try:
         return json.loads(out)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _AMPLE = "1000GB"
 """More than any plan takes."""
 
+_NOTHING_HELD = TargetSpec(preload="0")
+
 
 class CurrentPlans:
     """The plans of the target an engine aims at now, and the preload buffer that follows them.
@@ -242,7 +244,7 @@ class CurrentPlans:
 
     def _lean_store(self) -> PlanStore:
         if self._lean is None:
-            self._lean = self._store_of(_without_preload(self._current.target))
+            self._lean = self._store_of(self._current.target.overridden(_NOTHING_HELD))
         return self._lean
 
     def _store_of(self, target: TargetSpec) -> PlanStore:
@@ -272,13 +274,3 @@ class CurrentPlans:
     def _current(self) -> PlanStore:
         assert self._store is not None, "nothing was aimed at"
         return self._store
-
-
-def _without_preload(target: TargetSpec) -> TargetSpec:
-    return TargetSpec(
-        latency=target.latency,
-        memory=target.memory,
-        preload="0",
-        quantile=target.quantile,
-        floor=target.floor,
-    )

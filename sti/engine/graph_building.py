@@ -11,10 +11,10 @@ import json
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from subprocess import DEVNULL, Popen, TimeoutExpired
 
 from sti import errors
-from sti.device.other_process import HERE, environment, own_python
+from sti.device.other_process import own_python, start
 from sti.errors import GraphError, StiError
 
 LONGEST_S = 900.0
@@ -75,14 +75,7 @@ class GraphBuilder:
             if self._cancelled:
                 raise GraphError("building a graph was cancelled")
             try:
-                self._child = Popen(
-                    [self._python, "-m", _CHILD],
-                    stdin=PIPE,
-                    stdout=PIPE,
-                    stderr=DEVNULL,
-                    cwd=HERE,
-                    env=environment(),
-                )
+                self._child = start(self._python, _CHILD, errors_to=DEVNULL)
             except OSError as error:
                 raise GraphError(
                     f"graphs are built by another process, and none can be started: "

@@ -23,6 +23,7 @@ from sti.errors import GraphError, StiError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.notices import Notify
+from sti.pipeline.trace import BLOCKS
 from sti.pipeline.workers import Worker
 from sti.planning.plan import Plan, Target
 from sti.planning.span import Span
@@ -37,7 +38,6 @@ _BUILT_AFTER = 2
 """Runs from which on a graph is built that is not kept: short-lived processes build none."""
 _CLOSED_S = 0.05
 """Seconds after which it is looked whether the engine is being closed."""
-BLOCKS = "blocks"
 _log = logging.getLogger(__name__)
 
 
@@ -66,7 +66,7 @@ class HeldGraph:
         self._lock, self._make_way, self._notify = lock, make_way, notify
         self._worker = Worker("sti-graph")
         self._wanted: PreparedPlan | None = None
-        self._wanted_size = 0
+        self._wanted_size = self._session_size = 0
         self._graph: PlanGraph | None = None
         self._opening = self._is_fresh = False
         self._forgotten = False
@@ -90,10 +90,7 @@ class HeldGraph:
     @property
     def session_size(self) -> int:
         """Bytes of ``size`` that are no mapped weights."""
-        if not self.size or self._wanted is None:
-            return 0
-        parts = graph_parts(self._manifest, self._wanted, loaded=True)
-        return sum(part.size for part in parts if not part.mapped)
+        return self._session_size if self.size else 0
 
     @property
     def mapped_bytes(self) -> int:
@@ -110,13 +107,13 @@ class HeldGraph:
         self._wanted, self._failed = prepared, False
         parts = () if prepared is None else graph_parts(self._manifest, prepared, loaded=True)
         self._wanted_size = sum(part.size for part in parts)
+        self._session_size = sum(part.size for part in parts if not part.mapped)
         self._estimates.clear()
         self._ratios.clear()
         self._paused, self._forgotten = later, False
         self._runs = self._refused = 0
         kept = prepared is not None and self._graphs.keeps(prepared.jobs)
         self.fill(wanted=kept and not later)
-        self._paused = later
 
     def has_run(self) -> bool:
         """Take note of a run; whether it is time to build a graph that is not kept."""

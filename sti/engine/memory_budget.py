@@ -31,6 +31,7 @@ what other threads of the process took or gave back meanwhile."""
 _STEP_BYTES = 1 << 17
 """Opening counts in whole ones, so that what one process planned serves the next."""
 _SPARE, _SMALL = 32, 8_000_000
+"""What part of a budget is spared, of what goes beyond so many bytes."""
 _MOST_KNOWN = 16
 """Plans whose memory is known."""
 _FOLLOWING = MemoryPart("plans that follow the machine", 750_000)

@@ -22,7 +22,6 @@ from sti.device.identity import instruction_set
 from sti.engine.graph_building import GraphBuilder
 from sti.engine.graph_cache import GRAPHS, MOST_BYTES, CachedGraph, GraphCache
 from sti.errors import BackendError, GraphError
-from sti.model.manifest import Manifest
 from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
@@ -31,11 +30,6 @@ from sti.storage.digest import sha256
 
 _VERSION = 1
 """Raised with every change of what a graph of the same steps holds."""
-
-
-def graph_bytes(manifest: Manifest, jobs: Sequence[StepJob]) -> int:
-    """Bytes of packed weights that are mapped and read where these steps are held as a graph."""
-    return packed_bytes(manifest, jobs)
 
 
 class PlanGraph:
@@ -147,7 +141,7 @@ class PlanGraphs:
         name = self._name(jobs)
         if self._cache.keeps(name):
             return
-        self._cache.check_room(graph_bytes(self._reader.manifest, jobs))
+        self._cache.check_room(packed_bytes(self._reader.manifest, jobs))
         self._builder.build(
             {
                 "pack": str(Path(self._reader.path).absolute()),

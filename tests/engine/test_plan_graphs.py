@@ -22,12 +22,13 @@ import pytest
 from numpy.typing import NDArray
 
 from sti.backend.onnxruntime.compute import OrtBackend
+from sti.backend.onnxruntime.joined_graph import packed_bytes
 from sti.backend.onnxruntime.plan_session import PlanSession
 from sti.backend.partial_sums import PartialSums, joined_in_tree
 from sti.device.lanes import PIPELINED, LaneThreads
 from sti.engine.graph_building import GraphBuilder
 from sti.engine.graph_writing import write_plan_graph
-from sti.engine.plan_graphs import PlanGraphs, graph_bytes
+from sti.engine.plan_graphs import PlanGraphs
 from sti.errors import BackendError, GraphError, PackCorruptError, PackError
 from sti.model.fidelity import groups_of, uniform_counts
 from sti.model.manifest import Submodel
@@ -217,7 +218,7 @@ def test_the_files_are_a_model_whose_packed_weights_are_as_many_as_foretold(
     with PackReader.open(pack or tiny_pack()) as reader:
         plan = plan_of(reader, 4)
         packed = write_plan_graph(reader, plan, tmp_path, saturates=False)
-        foretold = graph_bytes(reader.manifest, jobs_of(reader, plan))
+        foretold = packed_bytes(reader.manifest, jobs_of(reader, plan))
     assert abs(packed - foretold) <= 0.02 * packed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "weights.bin"]
     model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
@@ -314,7 +315,7 @@ def test_a_graph_is_built_once_and_found_again(tmp_path: Path) -> None:
         jobs = jobs_of(reader, plan)
         assert graphs.open(jobs) is None
         built = graphs.build(plan, jobs)
-        assert built.mapped_bytes == graph_bytes(reader.manifest, jobs)
+        assert built.mapped_bytes == packed_bytes(reader.manifest, jobs)
         texts = [pack_tokenizer(reader).encode_text(text) for text in TEXTS]
         found = runner.run_graph(built, texts, recorder=Recorder(perf_counter())).outputs
         np.testing.assert_array_equal(found, streamed(runner, reader, plan, texts))
