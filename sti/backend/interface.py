@@ -124,6 +124,12 @@ class BlocksGraph(Protocol):
     def threads(self) -> int:
         """Threads that compute it."""
 
+    @property
+    def helper(self) -> int | None:
+        """Native id of the thread that computes it beside the caller, where it is just one and
+        known.
+        """
+
     def run(self, state: SentenceState) -> None:
         """Compute all blocks on a state's hidden states, as its steps and connects would.
 

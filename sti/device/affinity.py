@@ -12,15 +12,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from sti.device.profile import MOST_DISTURBED
+
+T = TypeVar("T")
 
 _CALLER = 0
 """The calling thread, for the system call."""
 _BOUND = threading.Lock()
 """Held while a run in this process has its threads bound."""
+
+_THREADS = "/proc/self/task"
+"""Lists the threads of this process."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 8, 128
 """Runs without binding after the first one, and after many, that waited although it was bound."""
@@ -65,8 +71,7 @@ def apart(cores: Sequence[int], thread: int) -> Iterator[bool]:
             somebody restricted it to other cores, that choice stands.
         thread: a native thread id.
     """
-    usual = hasattr(os, "sched_setaffinity") and os.sched_getaffinity(_CALLER) == set(cores)
-    if not (usual and _BOUND.acquire(blocking=False)):
+    if not (_is_usual(cores) and _BOUND.acquire(blocking=False)):
         yield False
         return
     done = False
@@ -81,3 +86,50 @@ def apart(cores: Sequence[int], thread: int) -> Iterator[bool]:
             with suppress(OSError):
                 os.sched_setaffinity(bound, set(cores))
         _BOUND.release()
+
+
+def started_thread(cores: Sequence[int], start: Callable[[], T]) -> tuple[T, int | None]:
+    """Call what starts one thread, and find out which one that is: for ``apart``.
+
+    Libraries do not tell. But a thread is born bound to what its maker is bound to, so the caller
+    is bound to the second of two cores meanwhile, and the new thread that may run there alone is
+    the one; both may run on either core again afterwards. Waits for a run whose threads are bound.
+
+    Args:
+        cores: two cores; as of ``apart``.
+
+    Returns:
+        What ``start`` returned, and the native id of the thread; None where it is not known.
+    """
+    if not _is_usual(cores):
+        return start(), None
+    with _BOUND:
+        before = _bound_to(cores[1])
+        try:
+            with suppress(OSError):
+                os.sched_setaffinity(_CALLER, {cores[1]})
+            made = start()
+        finally:
+            with suppress(OSError):
+                os.sched_setaffinity(_CALLER, set(cores))
+            found = _bound_to(cores[1]) - before
+            for thread in found:
+                with suppress(OSError):
+                    os.sched_setaffinity(thread, set(cores))
+    return made, found.pop() if len(found) == 1 else None
+
+
+def _is_usual(cores: Sequence[int]) -> bool:
+    """Whether the calling thread may run on exactly these cores."""
+    return hasattr(os, "sched_setaffinity") and os.sched_getaffinity(_CALLER) == set(cores)
+
+
+def _bound_to(core: int) -> set[int]:
+    """Threads of this process that may run on this core alone; none where the system hides them."""
+    found = set()
+    with suppress(OSError):
+        for name in os.listdir(_THREADS):
+            with suppress(OSError):  # it may have ended
+                if os.sched_getaffinity(int(name)) == {core}:
+                    found.add(int(name))
+    return found

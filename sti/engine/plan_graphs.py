@@ -37,12 +37,14 @@ class PlanGraph:
 
     Attributes:
         threads: that compute it.
+        helper: native id of the thread beside the caller's, where it is known.
         mapped_bytes: of packed weights.
     """
 
     def __init__(self, kept: CachedGraph, session: PlanSession) -> None:
         self._kept, self._session = kept, session
         self.threads, self.mapped_bytes = session.threads, kept.packed_bytes
+        self.helper = session.helper
 
     def unchanged(self) -> bool:
         """Whether its files are as they were when their digests were compared; microseconds."""

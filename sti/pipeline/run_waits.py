@@ -22,11 +22,22 @@ class RunWaits:
         threads: that the run has.
         storage: the thread of the storage lane.
         workers: the other threads but the caller's.
+        helper: native id of a thread that computes with the caller, and is no worker of ours.
     """
 
-    def __init__(self, threads: LaneThreads, storage: Worker, workers: Sequence[Worker]) -> None:
-        self._caller = WaitCounter(threading.get_native_id())
-        self._counters = {COMPUTE: self._caller.read}
+    def __init__(
+        self,
+        threads: LaneThreads,
+        storage: Worker,
+        workers: Sequence[Worker],
+        helper: int | None = None,
+    ) -> None:
+        self._own = [WaitCounter(threading.get_native_id())]
+        if helper is not None:
+            self._own.append(WaitCounter(helper))
+        self._counters = {
+            lane_of(COMPUTE, number): counter.read for number, counter in enumerate(self._own)
+        }
         for number, worker in enumerate(workers, start=1):
             lane = DECODE if threads.decode else lane_of(COMPUTE, number)
             self._counters[lane] = worker.waited_s
@@ -43,7 +54,8 @@ class RunWaits:
         error: BaseException | None,
         place: TracebackType | None,
     ) -> None:
-        self._caller.close()
+        for counter in self._own:
+            counter.close()
 
     def so_far(self) -> dict[str, float] | None:
         """Lane to seconds since the run began; None where the system does not say."""

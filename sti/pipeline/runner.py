@@ -9,7 +9,7 @@ compute library.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sti.arrays import ByteArray, Float32Array, Int64Array
@@ -231,11 +231,16 @@ class Runner:
             StorageError, BackendError: storage or computation failed.
         """
         work = BatchWork(encodings, self._embedder, recorder, None)
-        with RunWaits(SEQUENTIAL, self._storage_worker, ()) as waits:
-            work.run_blocks(graph)
+        helper = graph.helper
+        with RunWaits(SEQUENTIAL, self._storage_worker, (), helper) as waits:
+            wanted = helper is not None and self._binding.wanted()
+            with self._bound_with(helper if wanted else None) as bound:
+                work.run_blocks(graph)
             answers = work.finish()
             threads = LaneThreads(0, 0, graph.threads)
             trace = recorder.trace(threads, waits.so_far())
+        if bound:
+            self._binding.learn(trace.waited_share)
         return Outcome(answers, work.row_bytes, trace)
 
     def release(self) -> None:
@@ -275,9 +280,12 @@ class Runner:
             yield False
             return
         self._storage_worker.start()  # now, or it would be born bound to the caller's core
-        thread = self._workers[0].start()
-        with nullcontext(False) if thread is None else apart(self._cores, thread) as bound:
+        with self._bound_with(self._workers[0].start()) as bound:
             yield bound
+
+    def _bound_with(self, thread: int | None) -> AbstractContextManager[bool]:
+        """The caller and a thread on cores of their own; gives whether they are."""
+        return nullcontext(False) if thread is None else apart(self._cores, thread)
 
     def _watch(self, plan: Plan, threads: LaneThreads, adapt: Adapt) -> Watch | None:
         """Who tells which planes come too late, if that may be and can be told."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sti
-from sti.device.affinity import Binding, apart
+from sti.device.affinity import Binding, apart, started_thread
 from sti.device.profile import MOST_DISTURBED
 from sti.pipeline.workers import Worker
 
@@ -98,6 +98,73 @@ def test_a_worker_tells_its_thread() -> None:
     worker.submit(lambda: seen.append(threading.get_native_id())).wait()
     worker.close()
     assert seen == [number]
+
+
+def parked() -> tuple[threading.Thread, threading.Event]:
+    """A thread that waits until it may end."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    return thread, end
+
+
+TWO_CORES = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) != 2,
+    reason="needs a machine with just two cores",
+)
+
+
+@TWO_CORES
+def test_the_thread_that_was_started_is_found_and_may_run_everywhere() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    (thread, end), found = started_thread(cores, parked)
+    assert found == thread.native_id and found is not None
+    assert os.sched_getaffinity(found) == os.sched_getaffinity(0) == set(cores)
+    end.set()
+
+
+@TWO_CORES
+def test_a_thread_that_somebody_bound_before_is_not_taken_for_it() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    other, other_end = parked()
+    assert other.native_id is not None
+    os.sched_setaffinity(other.native_id, {cores[1]})
+    (thread, end), found = started_thread(cores, parked)
+    assert found == thread.native_id
+    assert os.sched_getaffinity(other.native_id) == {cores[1]}
+    end.set()
+    other_end.set()
+
+
+@TWO_CORES
+def test_of_two_threads_that_were_started_neither_is_known_and_both_may_run_everywhere() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    made, found = started_thread(cores, lambda: (parked(), parked()))
+    assert found is None
+    assert [os.sched_getaffinity(thread.native_id or 0) for thread, _ in made] == [set(cores)] * 2
+    for _, end in made:
+        end.set()
+
+
+@TWO_CORES
+def test_what_cannot_be_started_leaves_the_caller_unbound() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    with pytest.raises(RuntimeError):
+        started_thread(cores, lambda: (_ for _ in ()).throw(RuntimeError()))
+    assert os.sched_getaffinity(0) == set(cores)
+
+
+def test_on_other_cores_or_where_binding_is_refused_no_thread_is_found(
+    calls: list[tuple[int, set[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert started_thread([0, 1], lambda: 5) == (5, None)
+    assert calls == []
+
+    def refuse(thread: int, cores: set[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    assert started_thread([7, 3], lambda: 5) == (5, None)
 
 
 def bound(binding: Binding, runs: int, share: float | None) -> list[int]:

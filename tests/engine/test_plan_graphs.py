@@ -21,6 +21,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from sti.backend.interface import SentenceState
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.backend.onnxruntime.joined_graph import packed_bytes
 from sti.backend.onnxruntime.plan_session import PlanSession
@@ -260,6 +261,35 @@ def test_the_trace_has_a_span_for_each_group_and_only_embeddings_are_read(tmp_pa
         assert found.trace.threads == LaneThreads(0, 0, 2)
         assert set(found.trace.lanes) == {"compute", "storage"}
         assert found.trace.to_chrome(plan)["traceEvents"]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) != 2,
+    reason="needs a machine with just two cores",
+)
+def test_a_run_keeps_the_two_threads_of_a_graph_apart_and_counts_what_both_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere = os.sched_getaffinity(0)
+    with PackReader.open(tiny_pack()) as reader, running(reader) as runner:
+        texts = [pack_tokenizer(reader).encode_text("the dog")]
+        with sessions(reader, plan_of(reader, 4), tmp_path / "g", saturates=False) as graphs:
+            alone, both = graphs
+            helper = both.helper
+            assert alone.helper is None and helper is not None
+            during: list[set[int]] = []
+            run = both.run
+
+            def look(state: SentenceState) -> None:
+                during.extend(os.sched_getaffinity(thread) for thread in (0, helper))
+                run(state)
+
+            monkeypatch.setattr(both, "run", look)
+            found = runner.run_graph(both, texts, recorder=Recorder(perf_counter())).trace
+            assert sorted(map(sorted, during)) == [[core] for core in sorted(everywhere)]
+            assert os.sched_getaffinity(helper) == os.sched_getaffinity(0) == everywhere
+            assert found.waits_s is None or set(found.waits_s) == {"compute", "compute 1"}
+        assert both.helper is None
 
 
 def test_a_graph_runs_on_states_of_its_own_back_end_only(tmp_path: Path) -> None:

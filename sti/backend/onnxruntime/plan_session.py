@@ -12,7 +12,12 @@ from sti.backend.interface import SentenceState
 from sti.backend.onnxruntime.compute import OrtSentenceState
 from sti.backend.onnxruntime.joined_graph import MODEL
 from sti.backend.onnxruntime.session import Graph, constant_options
+from sti.device import host
+from sti.device.affinity import started_thread
 from sti.errors import BackendError
+
+_PAIR = 2
+"""Threads that are kept apart on as many cores; with more, the system does well by itself."""
 
 
 class PlanSession:
@@ -24,13 +29,26 @@ class PlanSession:
         directory: with the graph's files, which must stay as they are.
         threads: of each product.
 
+    Attributes:
+        threads: as given.
+        helper: as ``BlocksGraph.helper``.
+
     Raises:
         BackendError: ONNX Runtime refuses the graph.
     """
 
     def __init__(self, directory: Path, *, threads: int) -> None:
+        def opened() -> Graph:
+            return Graph("plan", str(directory / MODEL), constant_options(threads))
+
+        cores = [core.index for core in host.cores()]
         self.threads = threads
-        self._graph: Graph | None = Graph("plan", str(directory / MODEL), constant_options(threads))
+        self.helper: int | None = None
+        self._graph: Graph | None
+        if threads == len(cores) == _PAIR:
+            self._graph, self.helper = started_thread(cores, opened)
+        else:
+            self._graph = opened()
 
     def run(self, state: SentenceState) -> None:
         """Compute all blocks on a state's hidden states."""
@@ -42,4 +60,4 @@ class PlanSession:
 
     def close(self) -> None:
         """Give back the session and its threads. Idempotent."""
-        self._graph = None
+        self._graph = self.helper = None
