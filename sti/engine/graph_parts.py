@@ -6,7 +6,7 @@ budgets that have no room for a graph need nothing else of it.
 
 from __future__ import annotations
 
-from sti.backend.onnxruntime.joined_graph import packed_bytes
+from sti.backend.onnxruntime.packed_size import packed_bytes
 from sti.engine.prepared import PreparedPlan
 from sti.model.manifest import Manifest
 from sti.planning.memory import MemoryPart

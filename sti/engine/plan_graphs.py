@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sti.backend.interface import SentenceState
 from sti.backend.onnxruntime.graph_sessions import weight_forms
-from sti.backend.onnxruntime.joined_graph import packed_bytes
+from sti.backend.onnxruntime.packed_size import packed_bytes
 from sti.backend.onnxruntime.plan_session import PlanSession
 from sti.backend.onnxruntime.session import ort_version
 from sti.calibration.cache import cache_directory
@@ -28,7 +28,7 @@ from sti.planning.plan import Plan
 from sti.planning.step_jobs import StepJob
 from sti.storage.digest import sha256
 
-_VERSION = 1
+_VERSION = 2
 """Raised with every change of what a graph of the same steps holds."""
 
 

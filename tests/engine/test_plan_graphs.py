@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from sti.backend.interface import SentenceState
 from sti.backend.onnxruntime.compute import OrtBackend
-from sti.backend.onnxruntime.joined_graph import packed_bytes
+from sti.backend.onnxruntime.packed_size import packed_bytes
 from sti.backend.onnxruntime.plan_session import PlanSession
 from sti.backend.partial_sums import PartialSums, joined_in_tree
 from sti.device.lanes import PIPELINED, LaneThreads
@@ -210,6 +211,17 @@ def test_many_weights_beyond_the_grid_add_up_in_the_same_order(tmp_path: Path) -
         with sessions(many, plan, tmp_path / "graph", saturates=False) as graphs:
             assert_same_answers(runner, reader, plan, graphs, BATCHES)
         runner.close()
+
+
+def test_slice_groups_that_are_alike_are_computed_as_one(tmp_path: Path) -> None:
+    with PackReader.open(tiny_pack()) as reader:
+        write_plan_graph(reader, plan_of(reader, 4), tmp_path, saturates=False)
+        groups = [len(kind.groups) for kind in reader.manifest.kinds]
+    assert groups == [2, 2]  # of attention and ffn
+    nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
+    found = Counter(node.op_type for node in nodes)
+    assert found["MatMulIntegerToFloat"] == 3 * (3 + 2 + 1 + 2)
+    assert found["Softmax"] == 3 and not found["Flatten"]
 
 
 @pytest.mark.parametrize("pack", [*SHIPPED, None], ids=str)

@@ -11,32 +11,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
 from sti.backend.interface import ResidentTensors
-from sti.backend.onnxruntime.graph_sessions import block_graph, serialized_graph
+from sti.backend.onnxruntime.graph_placer import PARTIAL, GraphPlacer
+from sti.backend.onnxruntime.graph_sessions import block_graph
 from sti.backend.onnxruntime.hidden_memory import HIDDEN_INPUTS, HIDDEN_OUTPUTS, MASK
-from sti.backend.onnxruntime.onnx_wire import (
+from sti.backend.onnxruntime.onnx_model import (
     PREPACKED,
     Model,
     Named,
     Node,
     external_data,
     plain_node,
-    read_model,
     with_external_data,
     write_model,
 )
-from sti.backend.onnxruntime.packed_layer import LEAST, PackedLayer, filled
+from sti.backend.onnxruntime.packed_layer import PackedLayer, filled
+from sti.backend.onnxruntime.packed_size import are_alike
 from sti.backend.partial_sums import joined_in_tree
 from sti.backend.resident_inputs import connect_residents, group_residents
 from sti.codec.weights import WeightForm
 from sti.errors import BackendError
-from sti.model.manifest import COLUMNS, Manifest
 from sti.planning.step_jobs import StepJob
 
 MODEL, WEIGHTS = "model.onnx", "weights.bin"
@@ -44,35 +43,7 @@ MODEL, WEIGHTS = "model.onnx", "weights.bin"
 
 _PAGE = 4096
 """What is mapped starts at multiples of so many bytes."""
-_ALIGNMENT = 64
-"""Of packed matrices."""
-_COLUMNS, _ROWS = 16, 4
-"""Packed matrices are filled up to multiples of so many columns and rows."""
-_SUM_BYTES = 4
-"""Of the sum of a column, which lies beside it."""
 _CONNECT = "connect"
-
-
-def packed_bytes(manifest: Manifest, jobs: Sequence[StepJob]) -> int:
-    """Bytes of packed weights that a session over the graph of these steps maps and reads.
-
-    What it does not count, scales, biases and side inputs, is about a hundredth of it.
-    """
-    kinds = {kind.name: kind for kind in manifest.kinds}
-    total = 0
-    for job in jobs:
-        for operand in kinds[job.group.kind].operands:
-            *several, rows, columns = operand.shape
-            parts = job.used * prod(several)
-            if operand.joined == COLUMNS:
-                columns *= parts
-            else:
-                rows *= parts
-            if rows * columns < LEAST:
-                continue
-            columns = filled(columns, _COLUMNS)
-            total += filled(columns * (filled(rows, _ROWS) + _SUM_BYTES), _ALIGNMENT)
-    return total
 
 
 class JoinedGraph:
@@ -97,13 +68,13 @@ class JoinedGraph:
         self._source, self._forms = residents, forms
         self._manifest = residents.manifest
         self._kinds = {kind.name: kind for kind in self._manifest.kinds}
-        self._models: dict[str, Model] = {}
+        self._placer = GraphPlacer(residents)
         self._directory = directory
         self._layer = PackedLayer(directory)
         self._weights: BinaryIO = (directory / WEIGHTS).open("xb")
         self._nodes: list[Node] = []
         self._initializers: dict[str, Named] = {}
-        self._partials: list[str] = []
+        self._block: list[tuple[StepJob, dict[str, NDArray[Any]]]] = []
         self._blocks = 0
         self._hidden: tuple[str, ...] = HIDDEN_INPUTS
         self._layer_start: tuple[str, ...] = HIDDEN_INPUTS
@@ -121,26 +92,21 @@ class JoinedGraph:
         """Add a step, in the order of the plan.
 
         Args:
-            matrices: its decoded weights, by operand; written to a file before this returns.
+            matrices: its decoded weights, by operand; copied.
         """
-        group, kind = job.group, self._kinds[job.group.kind]
-        name = block_graph(self._manifest.graphs, kind.name, self._forms[job.variant], masked=True)
-        prefix = f"{group.layer}.{group.kind}.{group.number}."
-        wiring = dict(zip(HIDDEN_INPUTS, self._hidden, strict=True))
-        wiring |= {f"own_{item}": value for item, value in wiring.items()}
+        kind = self._kinds[job.group.kind]
         constants: dict[str, NDArray[Any]] = {
-            operand.name: matrix for operand, matrix in zip(kind.operands, matrices, strict=True)
+            operand.name: matrix.copy()
+            for operand, matrix in zip(kind.operands, matrices, strict=True)
         }
-        constants |= group_residents(self._source, kind, group, job.used)
-        partial = f"{prefix}partial"
-        self._place(name, prefix, {MASK: MASK, **wiring}, constants, {"partial": partial})
-        self._partials.append(partial)
+        constants |= group_residents(self._source, kind, job.group, job.used)
+        self._block.append((job, constants))
         if job.connects:
-            self._connect(group.layer, group.kind)
+            self._end_block()
 
     def finish(self) -> None:
         """Write the model; all steps were added. Both files are on storage afterwards."""
-        if self._partials or not self._blocks:
+        if self._block or not self._blocks:
             raise BackendError("a graph cannot end in the middle of a block")
         self._end_layer()
         ends = (
@@ -156,7 +122,33 @@ class JoinedGraph:
             file.flush()
             os.fsync(file.fileno())
 
-    def _connect(self, layer: int, kind: str) -> None:
+    def _end_block(self) -> None:
+        """Add the steps of a block, merged if they are alike."""
+        block, self._block = self._block, []
+        layer, kind = block[0][0].group.layer, block[0][0].group.kind
+        merged = are_alike([job for job, _ in block])
+        partials: list[str] = []
+        for first in range(0, len(block), len(block) if merged else 1):
+            steps = block[first:] if merged else block[first : first + 1]
+            prefix = f"{layer}.{kind}." if merged else f"{layer}.{kind}.{first}."
+            partials += self._steps(prefix, steps)
+        self._connect(layer, kind, partials)
+
+    def _steps(
+        self, prefix: str, steps: Sequence[tuple[StepJob, dict[str, NDArray[Any]]]]
+    ) -> Sequence[str]:
+        """Add steps that are alike; the names of their partial sums."""
+        job, constants = steps[0]
+        kind = self._kinds[job.group.kind]
+        name = block_graph(self._manifest.graphs, kind.name, self._forms[job.variant], masked=True)
+        wiring = dict(zip(HIDDEN_INPUTS, self._hidden, strict=True))
+        wiring |= {f"own_{item}": value for item, value in wiring.items()}
+        wiring[MASK] = MASK
+        rows = {operand.name: len(constants[operand.name]) for operand in kind.operands}
+        groups = [found for _, found in steps]
+        return self._placer.place(self._layer, name, prefix, wiring, groups, rows)
+
+    def _connect(self, layer: int, kind: str, partials: Sequence[str]) -> None:
         """End a block, and the layer where this was its last block."""
         prefix = f"{layer}.{kind}.{_CONNECT}."
 
@@ -165,49 +157,13 @@ class JoinedGraph:
             self._layer.nodes.append(plain_node(total, "Add", (left, right), total))
             return total
 
-        wiring = {"partial": joined_in_tree(self._partials, join), "residual": self._hidden[0]}
-        self._partials = []
-        hidden = tuple(f"{prefix}{item}" for item in HIDDEN_INPUTS)
-        outputs = dict(zip(HIDDEN_INPUTS, hidden, strict=True))
+        wiring = {PARTIAL: joined_in_tree(partials, join), "residual": self._hidden[0]}
         constants = connect_residents(self._source, layer, kind)
-        self._place(_CONNECT, prefix, wiring, constants, outputs)
-        self._hidden = hidden
+        self._placer.place(self._layer, _CONNECT, prefix, wiring, [constants], {})
+        self._hidden = tuple(f"{prefix}{item}" for item in HIDDEN_INPUTS)
         self._blocks += 1
         if kind == self._manifest.kinds[-1].name:
             self._end_layer()
-
-    def _place(
-        self,
-        name: str,
-        prefix: str,
-        wiring: Mapping[str, str],
-        constants: Mapping[str, NDArray[Any]],
-        outputs: Mapping[str, str],
-    ) -> None:
-        """Add the nodes of one of the pack's graphs, with names of their own."""
-        model = self._model(name)
-        names = {**wiring, **outputs}
-        for item in model.initializers:
-            shared = f"{name}.{item.name}"
-            names[item.name] = shared
-            self._layer.initializers[shared] = Named(shared, item.rest)
-        for item in model.inputs:
-            array = constants.get(item.name)
-            if array is not None:
-                names[item.name] = self._layer.constant(prefix + item.name, array)
-            elif item.name not in wiring:
-                raise BackendError(
-                    f"graph {name!r} has an input that nothing is known of: {item.name!r}"
-                )
-        for node in model.nodes:
-            self._layer.nodes.append(
-                Node(
-                    prefix + node.name,
-                    tuple(value and names.get(value, prefix + value) for value in node.inputs),
-                    tuple(value and names.get(value, prefix + value) for value in node.outputs),
-                    node.rest,
-                )
-            )
 
     def _end_layer(self) -> None:
         """Let ONNX Runtime pack what was added since the last time, and take it over."""
@@ -250,13 +206,6 @@ class JoinedGraph:
             ) from error
         return with_external_data(tensor, moved)
 
-    def _model(self, name: str) -> Model:
-        found = self._models.get(name)
-        if found is None:
-            raw = serialized_graph(self._source, name)
-            found = self._models[name] = read_model(raw, where=f"graph {name!r}")
-        return found
-
     def _whole(
         self,
         nodes: Sequence[Node],
@@ -265,11 +214,10 @@ class JoinedGraph:
         initializers: Any,
     ) -> Model:
         """A model from hidden states of these names to those of others."""
-        connect = self._model(_CONNECT)
+        connect = self._placer.model(_CONNECT)
         types = {item.name: item.rest for item in connect.outputs}
         inputs = [Named(b, types[item]) for b, item in zip(before, HIDDEN_INPUTS, strict=True)]
         outputs = [Named(a, types[item]) for a, item in zip(after, HIDDEN_INPUTS, strict=True)]
         if any(MASK in node.inputs for node in nodes):
-            masks = (i for model in self._models.values() for i in model.inputs if i.name == MASK)
-            inputs.append(next(masks))
+            inputs.append(self._placer.input_named(MASK))
         return Model(tuple(nodes), tuple(initializers), tuple(inputs), tuple(outputs), connect.rest)

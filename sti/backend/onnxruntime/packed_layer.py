@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.backend.onnxruntime.onnx_wire import (
+from sti.backend.onnxruntime.onnx_model import (
     PREPACKED,
     Named,
     Node,

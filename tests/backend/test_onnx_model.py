@@ -12,15 +12,19 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from sti.backend.onnxruntime.graph_sessions import serialized_graph
-from sti.backend.onnxruntime.onnx_wire import (
+from sti.backend.onnxruntime.onnx_model import (
     Named,
     Node,
     external_data,
     external_tensor,
+    numbers_of,
+    operator_of,
     plain_node,
     read_model,
     small_tensor,
+    small_values,
     with_external_data,
+    with_operators,
     write_model,
 )
 from sti.errors import BackendError
@@ -109,6 +113,56 @@ def test_tensors_in_files_say_where_and_can_be_moved() -> None:
     ]
     assert (list(made.dims), made.data_type) == ([3, 5], TensorProto.INT8)
     assert external_data(small_tensor("x", array)) == {}
+
+
+def test_operators_attributes_and_values_are_read_as_the_package_reads_them() -> None:
+    for name, raw in every_graph().items():
+        graph, found = onnx.load_from_string(raw).graph, read_model(raw, where=name)
+        for mine, theirs in zip(found.nodes, graph.node, strict=True):
+            assert operator_of(mine) == theirs.op_type
+            for item in theirs.attribute:
+                value = helper.get_attribute_value(item)
+                numbers = value if isinstance(value, list) else [value]
+                known = item.type in (onnx.AttributeProto.INT, onnx.AttributeProto.INTS)
+                assert numbers_of(mine, item.name) == (tuple(numbers) if known else ())
+            assert numbers_of(mine, "no such attribute") == ()
+        for tensor, other in zip(found.initializers, graph.initializer, strict=True):
+            values = small_values(tensor)
+            assert values is not None
+            np.testing.assert_array_equal(values, numpy_helper.to_array(other), strict=True)
+
+
+@pytest.mark.parametrize("number", [-1, 0, 3, -(2**63), 2**63 - 1])
+def test_attributes_of_added_nodes_are_read_as_they_were_given(number: int) -> None:
+    node = plain_node("n", "Concat", ("a",), "b", axis=number)
+    assert numbers_of(node, "axis") == (number,)
+    model = read_model(identity(), where="identity")._replace(nodes=(node,))
+    (made,) = onnx.load_from_string(write_model(model, name="one")).graph.node
+    assert helper.get_attribute_value(made.attribute[0]) == number
+
+
+def test_values_that_are_elsewhere_or_malformed_are_unknown() -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(small_values(small_tensor("x", array)), array)
+    assert small_values(external_tensor("x", array, file="x.bin", offset=0)) is None
+    cut = numpy_helper.from_array(array, "x")
+    cut.raw_data = cut.raw_data[:-1]
+    assert small_values(Named("x", cut.SerializeToString())) is None
+    unknown = numpy_helper.from_array(array.astype(np.float64), "x")
+    assert small_values(Named("x", unknown.SerializeToString())) is None
+
+
+def test_later_operators_are_asked_for_and_later_ones_are_kept() -> None:
+    for name, raw in every_graph().items():
+        model = read_model(raw, where=name)
+        for version in (1, 21):
+            changed = with_operators(model, version, format_version=10)
+            found = onnx.load_from_string(write_model(changed, name="x"))
+            before = onnx.load_from_string(raw)
+            versions = {item.domain: item.version for item in found.opset_import}
+            earlier = {item.domain: item.version for item in before.opset_import}
+            assert versions == earlier | {"": max(version, earlier[""])}
+            assert found.ir_version == max(10, before.ir_version)
 
 
 def test_nodes_can_be_renamed_and_added() -> None:
