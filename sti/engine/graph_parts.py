@@ -6,13 +6,15 @@ budgets that have no room for a graph need nothing else of it.
 
 from __future__ import annotations
 
-from sti.backend.onnxruntime.packed_size import packed_bytes
+from sti.backend.onnxruntime.packed_size import are_alike, blocks_of, packed_bytes
 from sti.engine.prepared import PreparedPlan
 from sti.model.manifest import Manifest
 from sti.planning.memory import MemoryPart
 
-_NODE = 100_000
-"""Bytes that a session takes for a step or the end of a block, as measured."""
+_STEP, _MERGED = 100_000, 20_000
+"""Bytes that a session takes, as measured: for a step or the end of a block; for each of the steps
+of a block that are merged to one.
+"""
 LOADED = 1_700_000
 """Bytes of what is loaded to build, check and open graphs, as measured."""
 
@@ -25,10 +27,12 @@ def graph_parts(
     Args:
         loaded: what opens graphs is counted elsewhere.
     """
-    blocks = sum(job.connects for job in prepared.jobs)
+    session = 0 if loaded else LOADED
+    for block in blocks_of(prepared.jobs):
+        several = len(block) > 1 and are_alike(block)
+        session += 2 * _STEP + _MERGED * len(block) if several else _STEP * (len(block) + 1)
     # Scales, biases and weights beyond the grid are in the file as well.
     mapped = packed_bytes(manifest, prepared.jobs) + manifest.resident.length
-    session = (0 if loaded else LOADED) + _NODE * (len(prepared.jobs) + blocks)
     return (
         MemoryPart("held: session of the graph", session),
         MemoryPart("held: weights of the graph", mapped, mapped=True),
