@@ -19,9 +19,11 @@ SIZE_UNITS = {
     "kb": 10**3,
     "mb": 10**6,
     "gb": 10**9,
+    "tb": 10**12,
     "kib": 2**10,
     "mib": 2**20,
     "gib": 2**30,
+    "tib": 2**40,
 }
 _SHARE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*%\s*", re.ASCII)
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
@@ -52,7 +54,7 @@ def parse_time(value: str, *, name: str = "time") -> float:
 
 
 def parse_size(value: str, *, name: str = "size") -> int:
-    """Bytes, from a number with its unit: ``B``, ``KB``, ``MB``, ``GB``, ``KiB``, ``MiB``, ``GiB``.
+    """Bytes, from a number with its unit: ``B``, ``KB`` to ``TB``, ``KiB`` to ``TiB``.
 
     The text ``"0"`` needs no unit: it is as many bytes in every one. Fractions of a byte are
     rounded.
@@ -124,7 +126,7 @@ def exact_time(seconds: float) -> str:
 
 def exact_size(size: int) -> str:
     """A size as ``parse_size`` reads it back: ``4MB``, ``4KiB``, ``12345B``."""
-    for unit in ("GB", "GiB", "MB", "MiB", "KB", "KiB"):
+    for unit in ("TB", "TiB", "GB", "GiB", "MB", "MiB", "KB", "KiB"):
         count, rest = divmod(size, SIZE_UNITS[unit.lower()])
         if count and not rest:
             return f"{count}{unit}"
@@ -142,7 +144,7 @@ def format_time(seconds: float) -> str:
 
 def format_size(size: int) -> str:
     """A size with three digits and its decimal unit: ``2.10 MB``; below 1000: ``512 B``."""
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+    for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
         if abs(size) >= scale:
             return f"{_digits(size / scale)} {unit}"
     return f"{size} B"

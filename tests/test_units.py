@@ -42,6 +42,8 @@ def test_times_are_read_as_seconds(text: str, seconds: float) -> None:
         ("512 kb", 512_000),
         ("2MiB", 2 * 2**20),
         ("1.5GiB", 3 * 2**29),
+        ("1TB", 10**12),
+        ("0.5tib", 2**39),
         ("0", 0),
         ("0B", 0),
         ("17B", 17),
