@@ -206,5 +206,12 @@ class Backend(Protocol):
             BackendError: computing failed.
         """
 
+    def release_states(self) -> None:
+        """Give back the memory of hidden states and token embeddings, which ``embedding_buffer``
+        and ``start`` make anew: larger ones would lie beside it until they replace it.
+
+        Called between runs. Idempotent.
+        """
+
     def close(self) -> None:
         """Give back memory and sessions. Idempotent; what is asked for afterwards is made anew."""

@@ -165,6 +165,9 @@ class HeldWeights:
         given = self._keep(limit, wanted, needed, partial(self._runs.after, parts, groups))
         if given and prepared.graph is not None:
             return None
+        if not self._runs.has_states(groups):
+            self._runner.release_states()
+            self._runs.states_are_given_back()
         self._taken = self._runs.note(parts, groups)
         if graph is not None and graph.size and self._taken + graph.size > limit:
             graph.release()
@@ -234,6 +237,7 @@ class HeldWeights:
 
         What is far more is the caller's own.
         """
+        self._runner.wait_held(None)  # what is just dropped or read would seem to be unknown
         grown = self._budget.grown_bytes
         if self._taken and grown is not None:
             session = 0 if self.graph is None else self.graph.session_size

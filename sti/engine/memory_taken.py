@@ -8,9 +8,10 @@ run. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from sti.model.workload import Workload
-from sti.planning.memory import RING, VALUES, MemoryPart
+from sti.planning.memory import RING, STATES, VALUES, MemoryPart
 
 
 class MemoryTaken:
@@ -22,6 +23,8 @@ class MemoryTaken:
 
     def __init__(self) -> None:
         self._kept: dict[str, int] = {}
+        self._places: list[int] = []
+        """Tokens that the memory of each group's hidden states has room for."""
         self._arena = self._tokens = self._pairs = 0
 
     def after(self, parts: Sequence[MemoryPart], groups: Sequence[Workload]) -> int:
@@ -34,12 +37,26 @@ class MemoryTaken:
         total = sum(self._kept_with(part) for part in parts if part.name != VALUES)
         return total + self._arena_with(parts, groups)
 
+    def has_states(self, groups: Sequence[Workload]) -> bool:
+        """Whether there is memory for the hidden states of all of these groups, so that it stays as
+        it is. Where it would grow beside what other groups have, it is to be given back first.
+        """
+        tokens = _tokens(groups)
+        return len(tokens) <= len(self._places) and all(map(int.__le__, tokens, self._places))
+
+    def states_are_given_back(self) -> None:
+        """Take note that the memory of hidden states was."""
+        self._places = []
+        self._kept.pop(STATES, None)
+
     def note(self, parts: Sequence[MemoryPart], groups: Sequence[Workload]) -> int:
         """Take note of a run; as ``after``."""
         found = self.after(parts, groups)
         self._arena = self._arena_with(parts, groups)
         tokens, pairs = _extent(groups)
         self._tokens, self._pairs = max(tokens, self._tokens), max(pairs, self._pairs)
+        mine = zip_longest(_tokens(groups), self._places, fillvalue=0)
+        self._places = [max(found) for found in mine]
         for part in parts:
             if part.name != VALUES:
                 self._kept[part.name] = self._kept_with(part)
@@ -52,6 +69,7 @@ class MemoryTaken:
     def all_is_given_back(self) -> None:
         """Take note that everything was."""
         self._kept.clear()
+        self.states_are_given_back()
         self.arena_is_empty()
 
     def _kept_with(self, part: MemoryPart) -> int:
@@ -65,7 +83,10 @@ class MemoryTaken:
         return max(values, self._arena) if fits else self._arena + values
 
 
+def _tokens(groups: Sequence[Workload]) -> list[int]:
+    return [group.batch * group.tokens for group in groups]
+
+
 def _extent(groups: Sequence[Workload]) -> tuple[int, int]:
     """The most tokens of a group, and the most pairs of tokens that attend to each other."""
-    tokens = max(group.batch * group.tokens for group in groups)
-    return tokens, max(group.batch * group.tokens**2 for group in groups)
+    return max(_tokens(groups)), max(group.batch * group.tokens**2 for group in groups)

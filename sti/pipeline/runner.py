@@ -254,6 +254,11 @@ class Runner:
         self._embedder.close()
         self._backend.close()
 
+    def release_states(self) -> None:
+        """Give back the memory of token embeddings and hidden states. No run may be at work."""
+        self._embedder.close()
+        self._backend.release_states()
+
     def release_preload(self) -> None:
         """Give back the preload buffer alone, until the next ``hold``. No run may be at work."""
         self._unwanted = True  # a fill ends with the group that it reads

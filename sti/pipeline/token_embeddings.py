@@ -1,8 +1,8 @@
 """From tokens to the hidden states before the first block.
 
 In: encoded texts, and where rows of the token embedding table are read from. Out: one state of the
-back end for each group of sentences. The row of each distinct token is read once per batch. Knows
-nothing of blocks, lanes or what tokens mean.
+back end for each group of sentences. The row of each distinct token is read once per batch. Rows
+are decoded to where their tokens are. Knows nothing of blocks, lanes or what tokens mean.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from sti.errors import PackCorruptError
 from sti.model.manifest import EmbeddingTable
 from sti.text.batching import SentenceGroup
 from sti.text.encoding import Encoding
+
+_ROWS_AT_ONCE = 64
+"""So that copies of rows as they are stored stay small."""
 
 ReadRows = Callable[[Int64Array, ByteArray], None]
 """Fills ``[n, row_bytes]`` with ``n`` ascending, distinct rows of the table, as they are stored."""
@@ -60,7 +63,6 @@ class Embedder:
         self._backend = backend
         self._where, self._check = where, check
         self._raw: ByteArray = np.empty((0, 0), dtype=np.uint8)
-        self._rows: Float32Array = np.empty((0, 0), dtype=np.float32)
 
     def read(self, encodings: Sequence[Encoding]) -> TokenRows:
         """Read the rows of all tokens.
@@ -95,16 +97,12 @@ class Embedder:
             PackCorruptError: a row does not match its checksum.
             BackendError: computing failed.
         """
-        table = self._rows[: len(rows.raw)]
-        bad = decode_rows(rows.raw, rows.ids, self._table.group, table, check=self._check)
-        if bad is not None:
-            raise PackCorruptError(
-                f"{self._where}: token embedding {rows.ids[bad]}: checksum does not match; the "
-                "pack is damaged, fetch it again (`sti-shard verify` lists all damage)"
-            )
         ends = np.cumsum([len(encoding.ids) for encoding in encodings])
         shapes = [(len(group.members), group.tokens) for group in groups]
-        self._backend.embedding_buffer(*max(shapes, key=lambda shape: shape[0] * shape[1]))
+        largest = max(shapes, key=lambda shape: shape[0] * shape[1])
+        room = self._backend.embedding_buffer(*largest)  # now, so that it does not grow meanwhile
+        if self._check:
+            self._check_rows(rows, room.reshape(-1, self._table.hidden)[:_ROWS_AT_ONCE])
         states = []
         for number, (group, shape) in enumerate(zip(groups, shapes, strict=True)):
             # Padding takes any row: it is masked.
@@ -116,19 +114,45 @@ class Embedder:
                 index[line, :length] = rows.places[ends[member] - length : ends[member]]
                 types[line, :length] = encodings[member].type_ids
             embeddings = self._backend.embedding_buffer(*shape)
-            np.take(table, index, axis=0, out=embeddings, mode="clip")
+            self._decode(index.reshape(-1), rows, embeddings.reshape(-1, self._table.hidden))
             place = number if reuse else None
             states.append(self._backend.start(embeddings, types, lengths, place=place))
         return states
 
+    def _check_rows(self, rows: TokenRows, room: Float32Array) -> None:
+        """Compare all rows with their checksums, before anything is computed with one.
+
+        Args:
+            room: ``[n, hidden]``, overwritten.
+        """
+        for first in range(0, len(rows.raw), len(room)):
+            some = slice(first, first + len(room))
+            raw = rows.raw[some]
+            bad = decode_rows(raw, rows.ids[some], self._table.group, room[: len(raw)])
+            if bad is not None:
+                raise PackCorruptError(
+                    f"{self._where}: token embedding {rows.ids[first + bad]}: checksum does not "
+                    "match; the pack is damaged, fetch it again (`sti-shard verify` lists all "
+                    "damage)"
+                )
+
+    def _decode(self, index: Int64Array, rows: TokenRows, out: Float32Array) -> None:
+        """Decode rows to where their tokens are.
+
+        Args:
+            index: ``[T]``, which of the rows each token's is.
+            out: ``[T, hidden]``, overwritten.
+        """
+        for first in range(0, len(index), _ROWS_AT_ONCE):
+            some = slice(first, first + _ROWS_AT_ONCE)
+            raw, ids = rows.raw[index[some]], rows.ids[index[some]]
+            decode_rows(raw, ids, self._table.group, out[some], check=False)
+
     def close(self) -> None:
         """Let go of the memory. Idempotent."""
         self._raw = np.empty((0, 0), dtype=np.uint8)
-        self._rows = np.empty((0, 0), dtype=np.float32)
 
     def _reserve(self, count: int) -> None:
-        """Memory for ``count`` rows, as stored and as floats; kept for later texts."""
+        """Memory for ``count`` rows as they are stored; kept for later texts."""
         if len(self._raw) < count:
-            raw = np.empty((count, self._table.row_bytes), dtype=np.uint8)
-            self._rows = np.empty((count, self._table.hidden), dtype=np.float32)
-            self._raw = raw  # last: it tells how much memory there is
+            self._raw = np.empty((count, self._table.row_bytes), dtype=np.uint8)

@@ -19,7 +19,7 @@ from sti.model.manifest import COLUMNS, BlockKind, Manifest, SliceGroup
 from sti.model.workload import Workload
 from sti.planning.lane_threads import shares_of
 from sti.planning.plan import Plan, PlanStep
-from sti.storage.byte_ranges import HUGE_PAGE, ByteRange, cover
+from sti.storage.byte_ranges import HUGE_PAGE, SECTOR, ByteRange, cover
 
 OPENED, RING, BUFFERS, STATES, VALUES, OBJECTS, HELD = (
     "opened: residents, sessions, tokenizer",
@@ -33,10 +33,6 @@ OPENED, RING, BUFFERS, STATES, VALUES, OBJECTS, HELD = (
 """Names of the parts."""
 
 _FLOAT = 4
-_PER_HIDDEN = 5
-"""Bytes of a number of a token's hidden state: float32, and uint8."""
-_SCALE = 4
-"""Bytes of the scale of a token's hidden state, float32."""
 _SCORES, _INNER = 2.7, 4
 """How often at once attention has its scores, and a block what its slices compute, as float32."""
 _SEVERAL = 1.15
@@ -79,6 +75,7 @@ class PlanMemory:
 
     def __init__(self, manifest: Manifest, plan: Plan) -> None:
         self._hidden, self._threads = manifest.dimensions.hidden, plan.threads
+        self._row_bytes = manifest.embeddings.row_bytes
         steps = Counter((step.layer, step.kind) for step in plan.steps)
         self._groups = max(steps.values())
         self._kinds = [_KindInUse.of(kind, plan) for kind in manifest.kinds]
@@ -106,14 +103,20 @@ class PlanMemory:
         """Token embeddings, hidden states and partial sums of all groups of sentences.
 
         Token embeddings lie in one memory that is as large as the largest group takes; the first
-        group has its first partial sum there.
+        group has its first partial sum there. Hidden states are float32, and uint8 with a scale for
+        each token. A row is read for each token, if all differ.
         """
         partials = 1
         if self._groups > 1:
             partials = min(self._groups, ceil(log2(self._groups)) + self._threads.compute)
         tokens = [group.batch * group.tokens for group in groups]
-        each = (_PER_HIDDEN + _FLOAT * partials) * self._hidden + _SCALE
-        return each * sum(tokens) + _FLOAT * self._hidden * (max(tokens) - tokens[0])
+        found = self._row_bytes * sum(tokens)
+        for count in tokens:
+            hidden = count * self._hidden
+            floats = (1 + partials) * _in_pages(_FLOAT * hidden)
+            found += floats + _in_pages(hidden) + _in_pages(_FLOAT * count)
+        shared, first = (_FLOAT * count * self._hidden for count in (max(tokens), tokens[0]))
+        return found + _in_pages(shared) - _in_pages(first)
 
 
 class _KindInUse(NamedTuple):
@@ -187,6 +190,11 @@ def ring_bytes(sizes: Sequence[int], most: int) -> int:
 def held_part(size: int) -> MemoryPart:
     """What the preload buffer holds."""
     return MemoryPart(HELD, size)
+
+
+def _in_pages(size: int) -> int:
+    """Bytes of the pages that so many bytes lie in, which nothing else does."""
+    return -(-size // SECTOR) * SECTOR
 
 
 def _slot_sizes(manifest: Manifest, plan: Plan) -> list[int]:

@@ -43,6 +43,31 @@ def test_what_is_given_back_does_not_count_any_more() -> None:
     assert taken.after(parts(ring=MB, values=MB), SMALL) == 2 * MB
 
 
+def states(groups: list[Workload]) -> list[MemoryPart]:
+    return [MemoryPart(STATES, sum(group.batch * group.tokens for group in groups))]
+
+
+def test_hidden_states_stay_until_a_group_has_no_room() -> None:
+    taken, mixed = MemoryTaken(), [Workload(1, 10), Workload(2, 30)]
+    assert not taken.has_states(mixed)
+    assert taken.note(states(mixed), mixed) == 70
+    fewer = [Workload(1, 9)]
+    assert taken.has_states(fewer)
+    assert taken.note(states(fewer), fewer) == 70
+    assert taken.has_states(mixed)
+    assert not taken.has_states([Workload(1, 11)])  # the other group's memory would lie beside it
+    assert not taken.has_states([*fewer, *fewer, *fewer])
+
+
+def test_hidden_states_that_are_given_back_do_not_count_any_more() -> None:
+    taken, mixed, one = MemoryTaken(), [Workload(1, 10), Workload(2, 30)], [Workload(1, 50)]
+    taken.note(states(mixed), mixed)
+    taken.states_are_given_back()
+    assert taken.note(states(one), one) == 50
+    taken.all_is_given_back()
+    assert not taken.has_states(one)
+
+
 runs = st.lists(
     st.tuples(
         st.builds(parts, ring=st.integers(0, 9), buffers=st.integers(0, 9)),

@@ -114,6 +114,10 @@ class OrtBackend:
         state.embed(embeddings, types)
         return state
 
+    def release_states(self) -> None:
+        """Give back the memory of hidden states and token embeddings. Idempotent."""
+        self._memory.close()
+
     def close(self) -> None:
         """Give back sessions and buffers. Idempotent."""
         self._sessions.close()

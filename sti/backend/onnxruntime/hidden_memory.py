@@ -1,7 +1,8 @@
 """Memory for token embeddings and hidden states, kept between runs.
 
 In: sizes of groups. Out: arrays, and OrtValues over them, in memory that grows to the largest group
-and stays, so that repeated runs allocate nothing. Knows nothing of graphs.
+and stays, so that repeated runs allocate nothing. Each has pages of its own, which the system has
+back as soon as it is let go of. Knows nothing of graphs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sti.arrays import ByteArray, Float32Array
 from sti.backend.onnxruntime.session import ort_value
+from sti.storage.reader import aligned_buffer
 
 _EMBEDDINGS, _HIDDEN, _VALUES, _SCALES, _PARTIAL = range(5)
 """What memory is for; partial sums are numbered from the last on."""
@@ -97,11 +99,12 @@ class HiddenMemory:
     """The memory of one back end. Not thread-safe, but for partial sums of one state.
 
     Args:
-        grown: called when memory was replaced by more: what still refers to it keeps it alive.
+        let_go: called before memory is replaced or given back: what still refers to it would keep
+            it alive.
     """
 
-    def __init__(self, grown: Callable[[], None]) -> None:
-        self._grown = grown
+    def __init__(self, let_go: Callable[[], None]) -> None:
+        self._let_go = let_go
         self._memory: dict[tuple[int, int], ByteArray] = {}
         self._states: dict[int, StateMemory] = {}
 
@@ -113,7 +116,7 @@ class HiddenMemory:
     def state(self, place: int | None, shape: tuple[int, int, int]) -> StateMemory:
         """Memory for the group with this number; None: new memory."""
         if place is None:
-            return StateMemory(shape, lambda _, size: np.empty(size, np.uint8))
+            return StateMemory(shape, lambda _, size: aligned_buffer(size))
         found = self._states.get(place)
         if found is None or found.shape != shape:
             found = StateMemory(shape, lambda purpose, size: self._taken(place, purpose, size))
@@ -125,13 +128,16 @@ class HiddenMemory:
             purpose = _EMBEDDINGS  # no longer needed when the first block is computed
         found = self._memory.get((place, purpose))
         if found is None or found.size < size:
-            if found is not None:
+            if found is not None:  # it is gone before there is more
+                found = None
+                del self._memory[place, purpose]
                 self._states.pop(place, None)
-                self._grown()
-            found = self._memory[place, purpose] = np.empty(size, np.uint8)
+                self._let_go()
+            found = self._memory[place, purpose] = aligned_buffer(size)
         return found
 
     def close(self) -> None:
         """Let go of the memory; arrays already given out stay valid. Idempotent."""
+        self._let_go()
         self._memory.clear()
         self._states.clear()
