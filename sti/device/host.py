@@ -32,6 +32,8 @@ ROOT = Path("/")
 _CPU = Path("sys/devices/system/cpu")
 _CGROUP = Path("sys/fs/cgroup")
 _THREADS_A_CORE = 4
+_MMAP_THRESHOLD, _LARGE = -3, 1 << 19
+"""glibc's ``M_MMAP_THRESHOLD``, and bytes that are mapped each for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,18 @@ def peak_rss_bytes() -> int | None:
     except (ImportError, OSError):
         return None
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def map_large_memory() -> None:
+    """Let the C library give memory of 512 KiB and more back as soon as it is freed (glibc).
+
+    For the whole process, from now on. By itself it keeps ever larger pieces in heaps once some
+    were freed, and ``trim_heap`` does not reach the end of a heap that a thread has of its own.
+    """
+    with suppress(ImportError, OSError, AttributeError, TypeError):
+        import ctypes  # as below
+
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def trim_heap() -> None:

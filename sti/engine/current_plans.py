@@ -89,6 +89,7 @@ class CurrentPlans:
         store = self._store_of(target)
         prepared = store.opening()
         if store.limits.memory_bytes is not None:
+            host.map_large_memory()
             gc.collect()
             host.trim_heap()  # of the plans that were compared
         again, self._lean = self._store is not None, None
