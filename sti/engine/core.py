@@ -244,6 +244,8 @@ class EngineCore:
             prepared = self.plans.plan_for(
                 batch=len(batch.texts), tokens=batch.mean_tokens, running=True
             )
+            if mode != "planned":
+                prepared = prepared._replace(graph=None)
             recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
             room = self.held.make_room(prepared, batch.lengths)
             if room is None:  # the graph gave way, and another plan streams better
@@ -264,7 +266,7 @@ class EngineCore:
             adapt = self.options.adaptation(manifest.task, due, plan.target.floor)
             held = self.held.is_held(prepared)
             with self._untold.watching():
-                if prepared.graph is not None and mode == "planned":
+                if prepared.graph is not None:
                     outcome = self.runner.run_graph(
                         prepared.graph, batch.encodings, recorder=recorder
                     )

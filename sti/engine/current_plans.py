@@ -213,8 +213,12 @@ class CurrentPlans:
             plan = self.plan_for(batch=len(lengths), tokens=mean).plan
         except InfeasibleError:
             return False
-        needed = self._budget.needed(plan, groups_of_texts(lengths))
-        return needed + plan.target.preload_bytes <= self.target.memory_bytes
+        groups, graph = groups_of_texts(lengths), self.held.graph
+        if graph is not None and graph.size:
+            needed = self._budget.needed(plan, groups, as_graph=True) + graph.size
+        else:
+            needed = self._budget.needed(plan, groups) + plan.target.preload_bytes
+        return needed <= self.target.memory_bytes
 
     def learn(
         self, prepared: PreparedPlan, result: Result, run_s: float, *, held: bool

@@ -19,7 +19,7 @@ from sti.engine.memory_taken import MemoryTaken
 from sti.engine.prepared import PreparedPlan
 from sti.pipeline.runner import Runner
 from sti.planning.memory import total_size
-from sti.planning.plan import PlanStep
+from sti.planning.plan import Plan, PlanStep
 
 if TYPE_CHECKING:
     from sti.engine.held_graph import HeldGraph
@@ -118,7 +118,7 @@ class HeldWeights:
         limit, graph = prepared.plan.target.memory_bytes, self.graph
         if graph is not None and limit is not None:
             due = graph.has_run() and not self._lean
-            graph.fill(wanted=due and self._taken + graph.wanted_size <= limit)
+            graph.fill(wanted=due and self._has_room_for_graph(prepared.plan, limit))
         if prepared.graph is not None:
             return
         steps = prepared.plan.steps
@@ -154,26 +154,27 @@ class HeldWeights:
         if limit is None:
             return prepared
         self._look(limit)
-        groups = groups_of_texts(lengths)
-        prepared = self._budget.fitting(prepared, groups)
-        parts = self._budget.parts(prepared.plan, groups)
+        groups, as_graph = groups_of_texts(lengths), prepared.graph is not None
+        if not as_graph:
+            prepared = self._budget.fitting(prepared, groups)
+        parts = self._budget.parts(prepared.plan, groups, as_graph=as_graph)
         needed = total_size(parts)
         wanted = sum(step.preload_bytes for step in prepared.plan.steps)
         graph = self.graph
         if graph is not None and graph.wanted_size:
             wanted = graph.wanted_size
-        given = self._keep(limit, wanted, needed, partial(self._runs.after, parts, groups))
-        if given and prepared.graph is not None:
+        after = partial(self._runs.after, parts, groups)
+        if self._keep(limit, wanted, needed, after) and as_graph:
             return None
+        if graph is not None and graph.size and after() + graph.size > limit:
+            graph.release()
+            self._trim_free()
+            if as_graph:
+                return None
         if not self._runs.has_states(groups):
             self._runner.release_states()
             self._runs.states_are_given_back()
         self._taken = self._runs.note(parts, groups)
-        if graph is not None and graph.size and self._taken + graph.size > limit:
-            graph.release()
-            self._trim_free()
-            if prepared.graph is not None:
-                return None
         self._hold_at_most(self._room(limit))
         return prepared
 
@@ -243,6 +244,11 @@ class HeldWeights:
             session = 0 if self.graph is None else self.graph.session_size
             known = self._taken + self._runner.held_bytes + session
             self._drift = min(max(0, grown - known), limit // _MOST_DRIFT)
+
+    def _has_room_for_graph(self, plan: Plan, limit: int) -> bool:
+        """Whether such runs could go through the graph that is wanted."""
+        needed = self._budget.needed(plan, (plan.workload,), as_graph=True)
+        return self.graph is not None and needed + self.graph.wanted_size <= limit
 
     def _room(self, limit: int) -> int:
         """Bytes that may hold weights beside what runs take."""

@@ -107,20 +107,26 @@ class MemoryBudget:
                 "/proc/self/statm as Linux and Android do; give a preload instead"
             )
 
-    def parts(self, plan: Plan, groups: Sequence[Workload]) -> tuple[MemoryPart, ...]:
-        """What a run of such groups of texts takes, without what is held between runs."""
-        opened = opened_part(self.opened_bytes)
-        if self._changing and plan.target.latency_s is not None:
-            return (opened, _FOLLOWING, *self._of(plan).parts(groups))
-        return (opened, *self._of(plan).parts(groups))
+    def parts(
+        self, plan: Plan, groups: Sequence[Workload], *, as_graph: bool = False
+    ) -> tuple[MemoryPart, ...]:
+        """What a run of such groups of texts takes, without what is held between runs.
 
-    def _of(self, plan: Plan) -> PlanMemory:
-        key = plan.steps, plan.threads, plan.target.memory_bytes is None
+        Args:
+            as_graph: it is a run through the graph of the plan.
+        """
+        opened, found = opened_part(self.opened_bytes), self._of(plan, as_graph).parts(groups)
+        if self._changing and plan.target.latency_s is not None:
+            return (opened, _FOLLOWING, *found)
+        return (opened, *found)
+
+    def _of(self, plan: Plan, as_graph: bool) -> PlanMemory:
+        key = plan.steps, plan.threads, plan.target.memory_bytes is None, as_graph
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            found = self._known[key] = PlanMemory(self._manifest, plan)
+            found = self._known[key] = PlanMemory(self._manifest, plan, as_graph=as_graph)
         return found
 
     def parts_of(self, plan: Plan, graph: PreparedPlan | None = None) -> tuple[MemoryPart, ...]:
@@ -129,16 +135,16 @@ class MemoryBudget:
         Args:
             graph: the plan that is held as a graph; None: weights are held compressed.
         """
-        taken = self.parts(plan, (plan.workload,))
+        taken = self.parts(plan, (plan.workload,), as_graph=graph is not None)
         if graph is None:
             return (*taken, held_part(sum(step.preload_bytes for step in plan.steps)))
         from sti.engine.graph_parts import graph_parts  # few engines hold a graph
 
         return (*taken, *graph_parts(self._manifest, graph, loaded=self.has_loaded))
 
-    def needed(self, plan: Plan, groups: Sequence[Workload]) -> int:
+    def needed(self, plan: Plan, groups: Sequence[Workload], *, as_graph: bool = False) -> int:
         """Bytes of ``parts``."""
-        return total_size(self.parts(plan, groups))
+        return total_size(self.parts(plan, groups, as_graph=as_graph))
 
     def fitting(self, prepared: PreparedPlan, groups: Sequence[Workload]) -> PreparedPlan:
         """The plan, or where it takes too much the same on one thread.

@@ -121,7 +121,8 @@ class MemoryPlans:
             source = self._make(self.target._replace(latency_s=None, preload_bytes=0))
         found = source.prepare(self.workload, self.workload, running=False)
         size = total_size(graph_parts(self._manifest, found, loaded=self._budget.has_loaded))
-        return found if size <= self._left(found.plan, self.workload) else None
+        left = self._left(found.plan, self.workload, as_graph=True)
+        return found if size <= left else None
 
     def _divided(self, target: Target, workloads: Sequence[Workload]) -> tuple[Target, Workload]:
         """The target for the most demanding workload that there is room for."""
@@ -182,9 +183,10 @@ class MemoryPlans:
         """Bytes that a plan leaves, up to all that could be held."""
         return min(self._left(plan, workload), self._whole)
 
-    def _left(self, plan: Plan, workload: Workload) -> int:
+    def _left(self, plan: Plan, workload: Workload, *, as_graph: bool = False) -> int:
         """Bytes that a plan leaves of the budget and of the machine's memory."""
-        left = self._limit - spare(self._limit) - self._needed(plan, workload)
+        needed = self._budget.needed(plan, (workload,), as_graph=as_graph)
+        left = self._limit - spare(self._limit) - needed
         free = host.memory().available_bytes
         return left if free is None else min(left, int(free * MEMORY_SHARE))
 

@@ -34,8 +34,8 @@ class MemoryTaken:
             parts: of the run.
             groups: of its texts.
         """
-        total = sum(self._kept_with(part) for part in parts if part.name != VALUES)
-        return total + self._arena_with(parts, groups)
+        taken = {part.name: self._kept_with(part) for part in parts if part.name != VALUES}
+        return sum((self._kept | taken).values()) + self._arena_with(parts, groups)
 
     def has_states(self, groups: Sequence[Workload]) -> bool:
         """Whether there is memory for the hidden states of all of these groups, so that it stays as

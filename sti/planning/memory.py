@@ -35,6 +35,8 @@ OPENED, RING, BUFFERS, STATES, VALUES, OBJECTS, HELD = (
 _FLOAT = 4
 _SCORES, _INNER = 2.7, 4
 """How often at once attention has its scores, and a block what its slices compute, as float32."""
+_GRAPH_SCORES, _GRAPH_INNER = 2.1, 6.2
+"""The same for a plan as one graph, of all slices, added up: the arena has memory for either."""
 _SEVERAL = 1.15
 """Over what one text takes for each, where several are computed together: an arena that served
 batches of other shapes before fits less well."""
@@ -71,19 +73,24 @@ class PlanMemory:
     Args:
         manifest: of the pack.
         plan: fits it.
+        as_graph: it is run as one graph, without lanes.
     """
 
-    def __init__(self, manifest: Manifest, plan: Plan) -> None:
+    def __init__(self, manifest: Manifest, plan: Plan, *, as_graph: bool = False) -> None:
+        self._as_graph = as_graph
         self._hidden, self._threads = manifest.dimensions.hidden, plan.threads
         self._row_bytes = manifest.embeddings.row_bytes
         steps = Counter((step.layer, step.kind) for step in plan.steps)
         self._groups = max(steps.values())
         self._kinds = [_KindInUse.of(kind, plan) for kind in manifest.kinds]
-        self._fixed = (
-            MemoryPart(RING, ring_size(plan, _slot_sizes(manifest, plan))),
-            MemoryPart(BUFFERS, plan.threads.buffers * largest_group_bytes(manifest)),
-            MemoryPart(OBJECTS, _objects(plan, len(steps))),
-        )
+        objects = MemoryPart(OBJECTS, _objects(plan, len(steps)))
+        self._fixed: tuple[MemoryPart, ...] = (objects,)
+        if not as_graph:
+            self._fixed = (
+                MemoryPart(RING, ring_size(plan, _slot_sizes(manifest, plan))),
+                MemoryPart(BUFFERS, plan.threads.buffers * largest_group_bytes(manifest)),
+                objects,
+            )
 
     def parts(self, groups: Sequence[Workload]) -> tuple[MemoryPart, ...]:
         """By part.
@@ -92,12 +99,24 @@ class PlanMemory:
             groups: sentences of the batch that are computed together, and their tokens with
                 padding.
         """
-        values = max(kind.values(group) for kind in self._kinds for group in groups)
+        values = max(map(self._graph_values if self._as_graph else self._values, groups))
         return (
             *self._fixed,
             MemoryPart(STATES, self._states(groups)),
             MemoryPart(VALUES, ceil(values)),
         )
+
+    def _values(self, group: Workload) -> float:
+        """Bytes that ONNX Runtime's arena takes for the values inside the graphs of steps."""
+        return max(kind.values(group) for kind in self._kinds)
+
+    def _graph_values(self, group: Workload) -> float:
+        """The same for those inside the graph of the plan."""
+        batch, tokens = group
+        inner = max(kind.every for kind in self._kinds)
+        heads = max((kind.every_slice for kind in self._kinds if kind.attends), default=0)
+        scores = _GRAPH_SCORES * heads * tokens
+        return _FLOAT * batch * tokens * (_GRAPH_INNER * inner + scores)
 
     def _states(self, groups: Sequence[Workload]) -> int:
         """Token embeddings, hidden states and partial sums of all groups of sentences.
@@ -106,8 +125,8 @@ class PlanMemory:
         group has its first partial sum there. Hidden states are float32, and uint8 with a scale for
         each token. A row is read for each token, if all differ.
         """
-        partials = 1
-        if self._groups > 1:
+        partials = 0 if self._as_graph else 1
+        if partials and self._groups > 1:
             partials = min(self._groups, ceil(log2(self._groups)) + self._threads.compute)
         tokens = [group.batch * group.tokens for group in groups]
         found = self._row_bytes * sum(tokens)
@@ -116,7 +135,7 @@ class PlanMemory:
             floats = (1 + partials) * _in_pages(_FLOAT * hidden)
             found += floats + _in_pages(hidden) + _in_pages(_FLOAT * count)
         shared, first = (_FLOAT * count * self._hidden for count in (max(tokens), tokens[0]))
-        return found + _in_pages(shared) - _in_pages(first)
+        return found + _in_pages(shared) - (_in_pages(first) if partials else 0)
 
 
 class _KindInUse(NamedTuple):
@@ -132,6 +151,10 @@ class _KindInUse(NamedTuple):
     """Into which each step's tokens are divided."""
     factor: float
     """What all lanes take together, over what one does."""
+    every_slice: int
+    """Slices of all groups."""
+    every: int
+    """Channels that these compute inside."""
 
     @classmethod
     def of(cls, kind: BlockKind, plan: Plan) -> _KindInUse:
@@ -147,7 +170,8 @@ class _KindInUse(NamedTuple):
             if item.joined == COLUMNS
         )
         factor = _MERGED * at_once if at_once > 1 else 1.0
-        return cls(slices, slices * inner, kind.slice_unit == _HEAD, shares, factor)
+        attends, every = kind.slice_unit == _HEAD, min(plan.width, sum(kind.groups))
+        return cls(slices, slices * inner, attends, shares, factor, every, every * inner)
 
     def values(self, group: Workload) -> float:
         """Bytes that ONNX Runtime's arena takes for the values inside its graph."""

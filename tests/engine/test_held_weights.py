@@ -67,7 +67,10 @@ class FakeBudget:
     def fitting(self, prepared: PreparedPlan, groups: Sequence[Workload]) -> PreparedPlan:
         return prepared
 
-    def parts(self, plan: object, groups: Sequence[Workload]) -> list[MemoryPart]:
+    def parts(
+        self, plan: object, groups: Sequence[Workload], *, as_graph: bool
+    ) -> list[MemoryPart]:
+        assert not as_graph
         states = sum(group.batch * group.tokens for group in groups) * A_TOKEN
         found = [MemoryPart(OPENED, 5 * MB), MemoryPart(STATES, states)]
         self.runs_bytes = 5 * MB + states

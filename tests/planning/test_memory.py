@@ -228,11 +228,16 @@ any_kind = st.sampled_from(KINDS)
 
 
 @settings(max_examples=60)
-@given(manifests(), any_kind, groups, st.integers(0, 8), st.integers(0, 64))
+@given(manifests(), any_kind, groups, st.integers(0, 8), st.integers(0, 64), st.booleans())
 def test_more_and_longer_texts_take_no_less(
-    manifest: Manifest, threads: LaneThreads, group: Workload, texts: int, tokens: int
+    manifest: Manifest,
+    threads: LaneThreads,
+    group: Workload,
+    texts: int,
+    tokens: int,
+    as_graph: bool,
 ) -> None:
-    memory = PlanMemory(manifest, plan_of(manifest, threads))
+    memory = PlanMemory(manifest, plan_of(manifest, threads), as_graph=as_graph)
     more = Workload(group.batch + texts, group.tokens + tokens)
     least, most = memory.parts([group]), memory.parts([more])
     assert [part.name for part in least] == [part.name for part in most]
@@ -272,14 +277,29 @@ def test_another_thread_takes_more(manifest: Manifest, count: int, group: Worklo
 
 
 @settings(max_examples=60)
-@given(manifests(), any_kind, groups, st.data())
+@given(manifests(), any_kind, groups, st.data(), st.booleans())
 def test_fewer_slices_take_no_more(
-    manifest: Manifest, threads: LaneThreads, group: Workload, data: st.DataObject
+    manifest: Manifest, threads: LaneThreads, group: Workload, data: st.DataObject, as_graph: bool
 ) -> None:
     width = data.draw(st.integers(1, manifest.dimensions.slices))
-    slim = PlanMemory(manifest, plan_of(manifest, threads, width=width)).parts([group])
-    whole = PlanMemory(manifest, plan_of(manifest, threads)).parts([group])
+    slim, whole = (
+        PlanMemory(manifest, plan, as_graph=as_graph).parts([group])
+        for plan in (plan_of(manifest, threads, width=width), plan_of(manifest, threads))
+    )
     assert total_size(slim) <= total_size(whole)
+
+
+@settings(max_examples=60)
+@given(manifests(), any_kind, groups)
+def test_a_graph_has_no_lanes_and_the_values_of_all_slices_at_once(
+    manifest: Manifest, threads: LaneThreads, group: Workload
+) -> None:
+    plan = plan_of(manifest, threads)
+    graph = PlanMemory(manifest, plan, as_graph=True).parts([group])
+    alone = PlanMemory(manifest, plan_of(manifest, SEQUENTIAL)).parts([group])
+    assert {part.name for part in graph} == {part.name for part in alone} - {RING, BUFFERS}
+    assert size_of(graph, STATES) < size_of(alone, STATES)
+    assert graph == PlanMemory(manifest, plan, as_graph=True).parts([group])
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 5))
