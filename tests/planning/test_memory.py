@@ -298,8 +298,8 @@ def test_a_graph_has_no_lanes_and_the_values_of_all_slices_at_once(
     graph = PlanMemory(manifest, plan, as_graph=True).parts([group])
     alone = PlanMemory(manifest, plan_of(manifest, SEQUENTIAL)).parts([group])
     assert {part.name for part in graph} == {part.name for part in alone} - {RING, BUFFERS}
-    assert size_of(graph, STATES) < size_of(alone, STATES)
-    assert graph == PlanMemory(manifest, plan, as_graph=True).parts([group])
+    assert size_of(graph, STATES) <= size_of(alone, STATES)  # no partial sums of groups
+    assert size_of(graph, VALUES) >= size_of(alone, VALUES) / 2
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 5))
