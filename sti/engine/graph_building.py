@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from subprocess import DEVNULL, Popen, TimeoutExpired
 
-from sti import errors
 from sti.device.other_process import own_python, start
+from sti.device.process_answers import NoAnswer, answer_of
 from sti.errors import GraphError, StiError
+from sti.notices import log_notice
 
 LONGEST_S = 900.0
 """Seconds after which building is given up."""
@@ -48,15 +49,24 @@ class GraphBuilder:
         timer = threading.Timer(longest_s, child.kill)
         timer.daemon = True
         timer.start()
+        failure: StiError | NoAnswer | None = None
         try:
-            answer = _asked(child, task)
+            _ask(child, task)
+        except (StiError, NoAnswer) as error:
+            failure = error
         finally:
             timer.cancel()
             timer.join()
             status = self._ended(child)
         if self._cancelled:
             raise GraphError("building a graph was cancelled")
-        _check(answer, status)
+        if isinstance(failure, NoAnswer):
+            raise GraphError(
+                f"the process that builds a graph ended without one (status {status}); it may have "
+                "been ended for lack of memory or for taking too long"
+            ) from failure
+        if failure is not None:
+            raise failure
 
     def cancel(self) -> None:
         """End what is being built; nothing is built afterwards. Idempotent."""
@@ -98,30 +108,16 @@ class GraphBuilder:
             return child.wait()
 
 
-def _asked(child: Popen[bytes], task: Mapping[str, object]) -> bytes:
+def _ask(child: Popen[bytes], task: Mapping[str, object]) -> None:
+    """Give a task to the process and wait for its answer.
+
+    Raises:
+        StiError: as it answers.
+        NoAnswer: it does not.
+    """
     assert child.stdin is not None
     assert child.stdout is not None
-    try:
+    with suppress(OSError):  # it has ended; its status tells how
         child.stdin.write(json.dumps(task).encode() + b"\n")
         child.stdin.flush()  # and left open: the process ends with it
-    except OSError:
-        return b""  # it has ended; its status tells how
-    return child.stdout.readline()
-
-
-def _check(answer: bytes, status: int) -> None:
-    """Raise what the other process says that went wrong."""
-    try:
-        found = json.loads(answer)
-        if "built" in found:
-            return
-        kind, message = getattr(errors, found["error"]), str(found["message"])
-        told = kind(message) if issubclass(kind, StiError) else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        told = None
-    if told is None:
-        told = GraphError(
-            f"the process that builds a graph ended without one (status {status}); it may have "
-            "been ended for lack of memory or for taking too long"
-        )
-    raise told
+    answer_of(child.stdout, log_notice)

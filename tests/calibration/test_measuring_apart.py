@@ -9,6 +9,7 @@ import pytest
 
 import sti
 from sti.calibration.measuring_apart import measure_apart
+from sti.pack.pack_reader import PackReader
 from tests.support.counted_memory import counted_memory
 
 
@@ -73,7 +74,30 @@ def test_a_process_that_gives_no_profile_is_told(
 ) -> None:
     monkeypatch.setattr(sys, "executable", failing(tmp_path, words))
     with pytest.raises(sti.RunError, match=r"gave no (profile|answer): .*sti calibrate"):
-        measure_apart(tiny_pack, 1)
+        measure_apart(tiny_pack, 1, str)
+
+
+def test_what_the_other_process_finds_of_a_pack_is_raised_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "no pack"
+    path.write_bytes(b"\x00" * 100)
+    with pytest.raises(sti.StiError) as here:
+        PackReader.open(path)
+    with pytest.raises(sti.StiError) as there:
+        measure_apart(path, 1, str)
+    assert type(there.value) is type(here.value)
+    assert str(there.value) == str(here.value)
+
+
+def test_notices_of_the_other_process_are_told_even_if_it_fails(
+    cache: Path, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted_memory(tmp_path / "root", monkeypatch)
+    words = """echo '{"notice": "it is loud here"}'; exit 3"""
+    monkeypatch.setattr(sys, "executable", failing(tmp_path, words))
+    told: list[str] = []
+    with pytest.raises(sti.RunError):
+        sti.Engine.open(tiny_pack, threads=1, memory="60MB", notify=told.append)
+    assert "it is loud here" in told
 
 
 def test_without_an_interpreter_it_says_how_to_measure(
@@ -81,4 +105,4 @@ def test_without_an_interpreter_it_says_how_to_measure(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(sti.RunError, match="sti calibrate"):
-        measure_apart(tiny_pack, 1)
+        measure_apart(tiny_pack, 1, str)
