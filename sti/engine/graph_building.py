@@ -1,15 +1,15 @@
 """Having a graph built in a process of its own, so that this one's memory does not grow by it.
 
 In: a task for ``graph_child``. Out: nothing where the graph is in its cache afterwards, else a
-typed error. The process is ended when the task is cancelled, takes too long, or this process ends.
-Knows nothing of plans.
+typed error. The process is ended when the graph is not wanted any more, takes too long, or this
+process ends. Knows nothing of plans.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from subprocess import DEVNULL, Popen, TimeoutExpired
 
@@ -26,7 +26,7 @@ _CHILD = "sti.engine.graph_child"
 
 
 class GraphBuilder:
-    """Builds one graph at a time. ``cancel`` may be called by any thread, ``build`` by one.
+    """Builds one graph at a time. ``build`` may be called by one thread, the rest by any.
 
     Args:
         python: the interpreter; this process's own by default.
@@ -36,16 +36,28 @@ class GraphBuilder:
         self._python = python if python is not None else own_python()
         self._lock = threading.Lock()
         self._child: Popen[bytes] | None = None
-        self._cancelled = False
+        self._cancelled = self._ended = False
+        """Whether nothing is built any more; whether what was built last was ended."""
 
-    def build(self, task: Mapping[str, object], *, longest_s: float = LONGEST_S) -> None:
+    def build(
+        self,
+        task: Mapping[str, object],
+        *,
+        wanted: Callable[[], bool] = lambda: True,
+        longest_s: float = LONGEST_S,
+    ) -> None:
         """Have a graph built, and wait for it.
 
+        Args:
+            wanted: asked once, before a process is started. Whoever makes it False and then calls
+                ``end`` may rely on it that the graph is not built.
+            longest_s: seconds after which building is given up.
+
         Raises:
-            GraphError: it cannot be built here, or ``cancel`` was called.
+            GraphError: it cannot be built here, or ``end`` or ``cancel`` was called.
             StiError: as the process that builds found.
         """
-        child = self._start()
+        child = self._start(wanted)
         timer = threading.Timer(longest_s, child.kill)
         timer.daemon = True
         timer.start()
@@ -57,9 +69,9 @@ class GraphBuilder:
         finally:
             timer.cancel()
             timer.join()
-            status = self._ended(child)
-        if self._cancelled:
-            raise GraphError("building a graph was cancelled")
+            status = self._status_of(child)
+        if self._ended:
+            raise _cancelled()
         if isinstance(failure, NoAnswer):
             raise GraphError(
                 f"the process that builds a graph ended without one (status {status}); it may have "
@@ -68,22 +80,28 @@ class GraphBuilder:
         if failure is not None:
             raise failure
 
-    def cancel(self) -> None:
-        """End what is being built; nothing is built afterwards. Idempotent."""
+    def end(self) -> None:
+        """End what is being built, if anything is; other graphs can be built afterwards."""
         with self._lock:
-            self._cancelled = True
             if self._child is not None:
+                self._ended = True
                 self._child.kill()
 
-    def _start(self) -> Popen[bytes]:
+    def cancel(self) -> None:
+        """End what is being built; nothing is built afterwards. Idempotent."""
+        self._cancelled = True
+        self.end()
+
+    def _start(self, wanted: Callable[[], bool]) -> Popen[bytes]:
         if not self._python:
             raise GraphError(
                 "graphs are built by another process of Python, and there is no interpreter to "
                 "start one with"
             )
         with self._lock:
-            if self._cancelled:
-                raise GraphError("building a graph was cancelled")
+            if self._cancelled or not wanted():
+                raise _cancelled()
+            self._ended = False
             try:
                 self._child = start(self._python, _CHILD, errors_to=DEVNULL)
             except OSError as error:
@@ -93,7 +111,7 @@ class GraphBuilder:
                 ) from error
             return self._child
 
-    def _ended(self, child: Popen[bytes]) -> int:
+    def _status_of(self, child: Popen[bytes]) -> int:
         """The status of the process, which ends now or is made to."""
         with self._lock:
             self._child = None
@@ -106,6 +124,10 @@ class GraphBuilder:
         except TimeoutExpired:
             child.kill()
             return child.wait()
+
+
+def _cancelled() -> GraphError:
+    return GraphError("building a graph was cancelled")
 
 
 def _ask(child: Popen[bytes], task: Mapping[str, object]) -> None:

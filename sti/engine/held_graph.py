@@ -98,13 +98,16 @@ class HeldGraph:
         return 0 if self._graph is None else self._graph.mapped_bytes
 
     def want(self, prepared: PreparedPlan | None, *, later: bool = False) -> None:
-        """Hold another plan, or none, from now on.
+        """Hold another plan, or none, from now on; what is built for the one before is ended.
 
         Args:
             later: from ``fill`` on.
         """
         self.release()
-        self._wanted, self._failed = prepared, False
+        before, self._wanted = self._wanted, prepared
+        self._failed = self._opening = False
+        if not self._settled.is_set() and not self._share(before, prepared):
+            self._graphs.end()
         parts = () if prepared is None else graph_parts(self._manifest, prepared, loaded=True)
         self._wanted_size = sum(part.size for part in parts)
         self._session_size = sum(part.size for part in parts if not part.mapped)
@@ -114,6 +117,10 @@ class HeldGraph:
         self._runs = self._refused = 0
         kept = prepared is not None and self._graphs.keeps(prepared.jobs)
         self.fill(wanted=kept and not later)
+
+    def _share(self, one: PreparedPlan | None, other: PreparedPlan | None) -> bool:
+        """Whether two plans are held by the same graph."""
+        return one is not None and other is not None and self._graphs.share(one.jobs, other.jobs)
 
     def has_run(self) -> bool:
         """Take note of a run; whether it is time to build a graph that is not kept."""
@@ -175,7 +182,6 @@ class HeldGraph:
         self._graphs.cancel()
         self._worker.close()
         self.release()
-        self._graphs.clean()
 
     def plan_for(self, workload: Workload, limits: Target) -> PreparedPlan | None:
         """The plan of a run through the graph; None where there is none, or it would be late.
@@ -261,7 +267,9 @@ class HeldGraph:
                     raise
                 except Exception as error:
                     with self._engine():
-                        self._failed = wanted is self._wanted
+                        if wanted is not self._wanted:
+                            continue  # it may have been ended for that
+                        self._failed = True
                     if not isinstance(error, StiError):
                         _log.warning("a graph could not be built", exc_info=True)
                     self._tell(f"weights are held compressed, not as a graph: {error}")
@@ -284,7 +292,7 @@ class HeldGraph:
     def _open(self, wanted: PreparedPlan) -> None:
         """Have the graph built unless it is kept, make way for it, and open it."""
         for _ in range(2):  # one that is kept may prove damaged
-            self._graphs.write(wanted.plan, wanted.jobs)
+            self._graphs.write(wanted.plan, wanted.jobs, wanted=lambda: wanted is self._wanted)
             with self._engine():
                 if wanted is not self._wanted or self._waits:
                     return

@@ -275,9 +275,10 @@ def test_a_graph_that_is_removed_stays_in_use(cache: Path) -> None:
 
 @pytest.fixture
 def slow(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Building never ends; gives what waits until it has begun."""
-    begun = tmp_path / "begun"
-    python = interpreter(tmp_path, f"touch {begun}\nexec sleep 1000")
+    """The first graph is never built through, only begun; gives what waits until it is."""
+    begun, draft = tmp_path / "begun", cache / ".one.part"
+    others = f'[ -e {begun} ] && exec {sys.executable} "$@"'
+    python = interpreter(tmp_path, f"{others}\nmkdir -p {draft}\ntouch {begun}\nexec sleep 1000")
     monkeypatch.setattr(sys, "executable", python)
 
     def wait() -> None:
@@ -307,6 +308,30 @@ def test_another_target_does_not_wait_for_what_is_built(slow: Callable[[], None]
         assert not is_through_a_graph(engine.run(TEXTS))
         assert engine.mapped_bytes == 0
     assert not children()
+
+
+@pytest.mark.parametrize("memory", [None, "30MB"])
+def test_what_is_built_for_an_earlier_target_is_ended_and_leaves_nothing(
+    slow: Callable[[], None], cache: Path, memory: str | None
+) -> None:
+    told = Told()
+    with opened(fidelity=8, notify=told) as engine:
+        slow()
+        (first,) = children()
+        engine.set_target(memory=memory, fidelity=4)
+        until(lambda: first not in children() and not list(cache.glob(".one.part")))
+        engine.set_target(memory="30MB", fidelity=2)
+        engine.preloaded(0)
+        assert engine.preloaded(WAIT_S) and engine.mapped_bytes > 0  # others are built
+    assert told == []
+
+
+def test_what_is_built_goes_on_for_a_target_with_the_same_graph(slow: Callable[[], None]) -> None:
+    with opened(fidelity=8) as engine:
+        slow()
+        before = children()
+        engine.set_target(memory="40MB", fidelity=8)
+        assert children() == before
 
 
 def test_an_engine_that_is_dropped_ends_what_is_built(slow: Callable[[], None]) -> None:
