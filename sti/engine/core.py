@@ -32,13 +32,14 @@ from sti.engine.memory_budget import MemoryBudget, more_than_there_is
 from sti.engine.memory_watch import MemoryWatch
 from sti.engine.options import EngineOptions
 from sti.engine.plans_ahead import PlansAhead
+from sti.engine.prepared import PreparedPlan
 from sti.engine.results import Result, make_result
 from sti.engine.targets import TargetSpec
 from sti.engine.untold import Untold
-from sti.errors import ClosedError, RunError
+from sti.errors import ClosedError, GraphError, RunError
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
-from sti.pipeline.runner import Mode, Runner
+from sti.pipeline.runner import Mode, Outcome, Runner
 from sti.pipeline.trace import PLAN, TOKENIZE, Recorder
 from sti.planning.plan import Plan
 from sti.text.encoding import Encoding, Text
@@ -239,39 +240,18 @@ class EngineCore:
         with self.use(), self._working():
             self.watch.before_run()
             check_room(batch, manifest.dimensions.hidden)
-            recorder = Recorder(arrived)
-            recorder.add(COMPUTE, TOKENIZE, arrived, tokenized)
-            prepared = self.plans.plan_for(
-                batch=len(batch.texts), tokens=batch.mean_tokens, running=True
-            )
-            recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
-            room = self.held.make_room(prepared, batch.lengths)
-            if room is None:  # the graph gave way, and another plan streams better
-                prepared = self.plans.plan_for(
-                    batch=len(batch.texts), tokens=batch.mean_tokens, running=True
-                )
-                room = self.held.make_room(prepared, batch.lengths)
-            assert room is not None, "there is no graph any more"
-            prepared = room
-            plan, jobs = prepared.plan, prepared.jobs
-            given = self.plans.target.plan is not None
-            if given:
-                self._untold.note_length(plan, batch)
-            # A plan that was given is run as it is, so that it gives its answer again.
-            due = None
-            if plan.target.latency_s is not None and not given:
-                due = arrived + plan.target.latency_s
-            adapt = self.options.adaptation(manifest.task, due, plan.target.floor)
+            recorder, prepared = self._choose(batch, arrived, tokenized)
+            due = self._due(prepared.plan, arrived)
             held = self.held.is_held(prepared)
-            with self._untold.watching():
-                if prepared.graph is not None and mode == "planned":
-                    outcome = self.runner.run_graph(
-                        prepared.graph, batch.encodings, recorder=recorder
-                    )
-                else:
-                    outcome = self.runner.run(
-                        jobs, plan, batch.encodings, mode=mode, recorder=recorder, adapt=adapt
-                    )
+            try:
+                outcome = self._run(prepared, batch, mode, recorder, due)
+            except GraphError:  # changed amid the run: nothing that it computed is used
+                assert self.held.graph is not None, "the plan was run through it"
+                self.held.graph.was_changed()
+                recorder, prepared = self._choose(batch, arrived, tokenized)
+                held = self.held.is_held(prepared)
+                outcome = self._run(prepared, batch, mode, recorder, due)
+            plan = prepared.plan
             ended = perf_counter()
             result = make_result(
                 manifest,
@@ -294,6 +274,54 @@ class EngineCore:
             self.watch.took_memory()
             self._returned_s = perf_counter()
         return result
+
+    def _choose(
+        self, batch: Batch, arrived: float, tokenized: float
+    ) -> tuple[Recorder, PreparedPlan]:
+        """The plan of a run that fits in memory, and what records the run."""
+        recorder = Recorder(arrived)
+        recorder.add(COMPUTE, TOKENIZE, arrived, tokenized)
+        prepared = self._plan_for(batch)
+        recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
+        room = self.held.make_room(prepared, batch.lengths)
+        if room is None:  # the graph gave way, and another plan streams better
+            room = self.held.make_room(self._plan_for(batch), batch.lengths)
+        assert room is not None, "there is no graph any more"
+        return recorder, room
+
+    def _plan_for(self, batch: Batch) -> PreparedPlan:
+        return self.plans.plan_for(batch=len(batch.texts), tokens=batch.mean_tokens, running=True)
+
+    def _due(self, plan: Plan, arrived: float) -> float | None:
+        """When an answer is due, if that may change how its plan runs."""
+        # A plan that was given is run as it is, so that it gives its answer again.
+        if plan.target.latency_s is None or self.plans.target.plan is not None:
+            return None
+        return arrived + plan.target.latency_s
+
+    def _run(
+        self,
+        prepared: PreparedPlan,
+        batch: Batch,
+        mode: Mode,
+        recorder: Recorder,
+        due: float | None,
+    ) -> Outcome:
+        """Run a batch under a plan, through its graph where there is one.
+
+        Raises:
+            GraphError: a file of the graph was changed meanwhile.
+        """
+        plan, encodings = prepared.plan, batch.encodings
+        if self.plans.target.plan is not None:
+            self._untold.note_length(plan, batch)
+        with self._untold.watching():
+            if prepared.graph is not None and mode == "planned":
+                return self.runner.run_graph(prepared.graph, encodings, recorder=recorder)
+            adapt = self.options.adaptation(self.reader.manifest.task, due, plan.target.floor)
+            return self.runner.run(
+                prepared.jobs, plan, encodings, mode=mode, recorder=recorder, adapt=adapt
+            )
 
     def health(self) -> Health:
         """How runs under the current target went."""

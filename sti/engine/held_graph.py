@@ -194,9 +194,7 @@ class HeldGraph:
         if graph is None or wanted is None:
             return None
         if not graph.unchanged():
-            self.release()
-            self._tell("the graph that holds the weights was changed, and is not used any more")
-            self.fill()
+            self.was_changed()
             return None
         usual_s, most_s = self._times(wanted.plan, workload)
         if limits.latency_s is not None and most_s > limits.latency_s:
@@ -205,6 +203,12 @@ class HeldGraph:
         self._refused = 0
         plan = replace(_as_run(wanted.plan, workload, usual_s), target=limits)
         return wanted._replace(plan=plan, basis=None, graph=graph)
+
+    def was_changed(self) -> None:
+        """Use the graph no more, whose files are not as they were, and have it built again."""
+        self.release()
+        self._tell("the graph that holds the weights was changed, and is not used any more")
+        self.fill()
 
     def note(self, workload: Workload, run_s: float) -> None:
         """Take note of what a run through the graph took.

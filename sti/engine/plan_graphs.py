@@ -54,15 +54,20 @@ class PlanGraph:
         """Compute all blocks on a state's hidden states.
 
         Raises:
-            GraphError: a file of the graph was changed; it must not be used any more.
+            GraphError: a file of the graph was changed, before or meanwhile; neither the graph nor
+                the state may be used any more.
             BackendError: as ``BlocksGraph.run``.
         """
+        self._check()
+        self._session.run(state)
+        self._check()  # weights are read from the files while they are computed with
+
+    def _check(self) -> None:
         if not self.unchanged():
             raise GraphError(
                 f"{self._kept.directory}: was changed while it was in use, or was closed; a graph "
                 "is built again by itself"
             )
-        self._session.run(state)
 
     def close(self) -> None:
         """Give back the session, its threads and the files. Idempotent."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import sti
+from sti.backend.onnxruntime.plan_session import PlanSession
 from sti.engine import memory_watch
 from sti.engine.results import Result
 from sti.pipeline.trace import BLOCKS
@@ -257,6 +258,33 @@ def test_a_graph_that_is_changed_is_told_not_used_and_built_again(cache: Path) -
         np.testing.assert_array_equal(during.embeddings, before.embeddings)
         np.testing.assert_array_equal(after.embeddings, before.embeddings)
     assert len(told) == 2 and "does not match its digest" in told[1]
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_graph_that_is_changed_amid_a_run_gives_none_of_its_answers(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    real, calls, texts, told = PlanSession.run, [], (*TEXTS, LONG), Told()
+
+    def run(self: PlanSession, state: Any) -> None:
+        real(self, state)
+        calls.append(1)
+        if len(calls) == group:
+            with next(cache.glob("*/weights.bin")).open("r+b") as file:
+                file.write(b"\x55\xaa")
+
+    with opened(notify=told) as engine:
+        assert engine.preloaded(WAIT_S)
+        before = engine.run(texts)
+        names = [span.name for span in before.trace.lanes["compute"]]
+        assert names.count(BLOCKS) == 2, "the change is to come between, or in the last one"
+        monkeypatch.setattr(PlanSession, "run", run)
+        during = engine.run(texts)
+        assert len(calls) == group and not is_through_a_graph(during)
+        np.testing.assert_array_equal(during.embeddings, before.embeddings)
+        assert told[0] == "the graph that holds the weights was changed, and is not used any more"
+        assert engine.preloaded(WAIT_S)
+        assert is_through_a_graph(engine.run(texts))
 
 
 def test_a_graph_that_is_removed_stays_in_use(cache: Path) -> None:
