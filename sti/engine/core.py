@@ -200,15 +200,23 @@ class EngineCore:
         Raises:
             ClosedError, RunError: it was closed, or opened in another process.
         """
+        self.check_process()
+        with self._lock:
+            if self.closed:
+                raise ClosedError(f"{self.reader.path}: the engine was closed; open it again")
+            yield
+
+    def check_process(self) -> None:
+        """Refuse a forked child.
+
+        Raises:
+            RunError: the engine was opened in another process.
+        """
         if os.getpid() != self._process:
             raise RunError(
                 f"{self.reader.path}: the engine was opened in another process, and its threads "
                 "stayed there; open the engine in the process that uses it"
             )
-        with self._lock:
-            if self.closed:
-                raise ClosedError(f"{self.reader.path}: the engine was closed; open it again")
-            yield
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
         """Check and encode texts; ``Engine.tokenize`` says what is raised."""

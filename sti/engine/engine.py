@@ -283,7 +283,11 @@ class Engine:
     def preloaded(self, timeout_s: float | None = None) -> bool:
         """Wait until the preload buffer is filled; False if it is not within ``timeout_s``, or was
         given back (``release``, ``yield_memory``) and is not being filled again yet.
+
+        Raises:
+            RunError: the engine was opened in another process.
         """
+        self._core.check_process()
         return self._core.held.wait(timeout_s)
 
     def release(self) -> None:

@@ -8,6 +8,7 @@ process ends. Knows nothing of plans.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,13 +29,15 @@ _CHILD = "sti.engine.graph_child"
 class GraphBuilder:
     """Builds one graph at a time. ``build`` may be called by one thread, the rest by any.
 
+    In a forked child nothing is built, and what its parent builds goes on.
+
     Args:
         python: the interpreter; this process's own by default.
     """
 
     def __init__(self, *, python: str | None = None) -> None:
         self._python = python if python is not None else own_python()
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._child: Popen[bytes] | None = None
         self._cancelled = self._ended = False
         """Whether nothing is built any more; whether what was built last was ended."""
@@ -82,6 +85,8 @@ class GraphBuilder:
 
     def end(self) -> None:
         """End what is being built, if anything is; other graphs can be built afterwards."""
+        if self._is_inherited:
+            return
         with self._lock:
             if self._child is not None:
                 self._ended = True
@@ -92,12 +97,21 @@ class GraphBuilder:
         self._cancelled = True
         self.end()
 
+    @property
+    def _is_inherited(self) -> bool:
+        """Whether this is a forked child: a thread that stayed behind may have had the lock, and
+        the process that builds is not its own.
+        """
+        return os.getpid() != self._process
+
     def _start(self, wanted: Callable[[], bool]) -> Popen[bytes]:
         if not self._python:
             raise GraphError(
                 "graphs are built by another process of Python, and there is no interpreter to "
                 "start one with"
             )
+        if self._is_inherited:
+            raise GraphError("graphs are built by the process that opened the engine; open it here")
         with self._lock:
             if self._cancelled or not wanted():
                 raise _cancelled()

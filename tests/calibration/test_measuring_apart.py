@@ -11,6 +11,7 @@ import sti
 from sti.calibration.measuring_apart import measure_apart
 from sti.pack.pack_reader import PackReader
 from tests.support.counted_memory import counted_memory
+from tests.support.processes import interpreter
 
 
 @pytest.fixture
@@ -18,14 +19,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing was measured yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "sti"
-
-
-def failing(place: Path, words: str) -> str:
-    """An interpreter that does something else."""
-    path = place / "python"
-    path.write_text(f"#!/bin/sh\n{words}\n", encoding="ascii")
-    path.chmod(0o755)
-    return str(path)
 
 
 def test_an_engine_with_a_budget_measures_in_another_process_once(
@@ -59,7 +52,7 @@ def test_where_no_process_can_measure_it_says_how_to(
     said: str,
 ) -> None:
     counted_memory(tmp_path / "root", monkeypatch)
-    python = "/nowhere/python" if words is None else failing(tmp_path, words)
+    python = "/nowhere/python" if words is None else interpreter(tmp_path, words)
     monkeypatch.setattr(sys, "executable", python)
     with pytest.raises(sti.RunError) as caught:
         sti.Engine.open(tiny_pack, threads=1, memory="60MB", notify=lambda _: None)
@@ -72,7 +65,7 @@ def test_where_no_process_can_measure_it_says_how_to(
 def test_a_process_that_gives_no_profile_is_told(
     tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    monkeypatch.setattr(sys, "executable", failing(tmp_path, words))
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, words))
     with pytest.raises(sti.RunError, match=r"gave no (profile|answer): .*sti calibrate"):
         measure_apart(tiny_pack, 1, str)
 
@@ -93,7 +86,7 @@ def test_notices_of_the_other_process_are_told_even_if_it_fails(
 ) -> None:
     counted_memory(tmp_path / "root", monkeypatch)
     words = """echo '{"notice": "it is loud here"}'; exit 3"""
-    monkeypatch.setattr(sys, "executable", failing(tmp_path, words))
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, words))
     told: list[str] = []
     with pytest.raises(sti.RunError):
         sti.Engine.open(tiny_pack, threads=1, memory="60MB", notify=told.append)

@@ -11,6 +11,7 @@ import pytest
 from sti import errors
 from sti.device.other_process import ask
 from sti.errors import InfeasibleError, InputError, RunError, StiError
+from tests.support.processes import interpreter
 
 KINDS = [
     kind
@@ -102,10 +103,7 @@ def test_other_errors_name_the_last_line_and_the_remedy(served: Any) -> None:
 def test_what_is_no_answer_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\necho '{written}'\n", encoding="utf-8")
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"echo '{written}'"))
     with pytest.raises(RunError, match=r"answering gave no answer: .*; do without"):
         ask("any", {}, what="answering", remedy="do without", patience_s=60.0, notify=str)
 
@@ -113,12 +111,8 @@ def test_what_is_no_answer_is_told_so(
 def test_a_process_that_takes_too_long_is_ended_and_its_notices_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    python = tmp_path / "python"
-    python.write_text(
-        """#!/bin/sh\necho '{"notice": "slow today"}'\nexec sleep 1000\n""", encoding="utf-8"
-    )
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
+    words = """echo '{"notice": "slow today"}'\nexec sleep 1000"""
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, words))
     told: list[str] = []
     with pytest.raises(RunError, match="took over 1 s; do without"):
         ask("any", {}, what="answering", remedy="do without", patience_s=1.0, notify=told.append)

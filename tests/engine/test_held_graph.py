@@ -23,10 +23,9 @@ from sti.storage.file_reader import FileReader
 from tests.support.checkpoints import Task
 from tests.support.counted_memory import MB, CountedMemory, counted_memory
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
+from tests.support.processes import WAIT_S, children, forked, interpreter, until
 
 LONG = "the dog runs under the table " * 6
-WAIT_S = 60.0
-"""Only a test that fails waits for so long."""
 _TOLD = "weights are held compressed, not as a graph: "
 
 
@@ -93,22 +92,6 @@ def answers(result: Result) -> np.ndarray:
 def row_bytes(engine: sti.Engine, texts: tuple[str, ...]) -> int:
     rows = {int(row) for item in engine.tokenize(texts) for row in item.ids}
     return len(rows) * engine.manifest.embeddings.row_bytes
-
-
-def children() -> list[int]:
-    """Processes that this one has started and not waited for."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
-    return found
-
-
-def interpreter(place: Path, words: str) -> str:
-    """An executable in place of Python's, that does something else."""
-    path = place / "python"
-    path.write_text(f"#!/bin/sh\n{words}\n", encoding="ascii")
-    path.chmod(0o755)
-    return str(path)
 
 
 # ---- runs
@@ -309,15 +292,7 @@ def slow(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     python = interpreter(tmp_path, f"{others}\nmkdir -p {draft}\ntouch {begun}\nexec sleep 1000")
     monkeypatch.setattr(sys, "executable", python)
 
-    def wait() -> None:
-        pause = threading.Event()
-        for _ in range(int(WAIT_S / 0.01)):
-            if begun.exists():
-                return
-            pause.wait(0.01)
-        raise AssertionError("nothing was built")
-
-    return wait
+    return lambda: until(begun.exists)
 
 
 def test_closing_ends_what_is_built(slow: Callable[[], None]) -> None:
@@ -466,6 +441,41 @@ def test_after_release_no_graph_is_there_until_a_run_and_what_is_built_is_used_t
     assert len(list(cache.glob("*/graph.json"))) == 1
 
 
+# ---- forked children
+
+
+def use_and_close(engine: sti.Engine) -> None:
+    for use in (lambda: engine.run(TEXTS), engine.preloaded, engine.set_target):
+        with pytest.raises(sti.RunError, match="opened in another process"):
+            use()
+    engine.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_can_close_the_engine_while_a_graph_is_built(
+    slow: Callable[[], None], cache: Path
+) -> None:
+    with opened() as engine:
+        slow()
+        (builder,) = children()
+        assert forked(lambda: use_and_close(engine)) == 0
+        assert children() == [builder]
+        assert list(cache.glob(".one.part"))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_child_can_close_the_engine_that_has_a_graph(threads: int) -> None:
+    with opened(threads=threads) as engine:
+        assert engine.preloaded(WAIT_S)
+        before = engine.run(TEXTS)
+        assert forked(lambda: use_and_close(engine)) == 0
+        after = engine.run(TEXTS)
+        assert is_through_a_graph(after)
+        np.testing.assert_array_equal(after.embeddings, before.embeddings)
+
+
 # ---- too little memory
 
 
@@ -496,15 +506,6 @@ def test_a_graph_gives_way_to_a_long_text_and_comes_back() -> None:
         np.testing.assert_array_equal(
             long.embeddings, engine.run([LONG], mode="sequential").embeddings
         )
-
-
-def until(reached: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(int(WAIT_S / 0.01)):
-        if reached():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not come to that")
 
 
 @pytest.mark.usefixtures("built")

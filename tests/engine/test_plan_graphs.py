@@ -47,6 +47,7 @@ from sti.text.encoding import Encoding, Text
 from tests.support.numpy_backend import NumpyBackend
 from tests.support.packs import TEXTS, tiny_pack
 from tests.support.paths import ROOT
+from tests.support.processes import WAIT_S, children, forked, interpreter, until
 
 SHIPPED = sorted((ROOT / "models").glob("*.sti.safetensors"))
 LONG = ("the dog runs under the table " * 6, "dog " * 20, "a")
@@ -496,10 +497,8 @@ def test_where_no_process_builds_it_is_told(python: str, said: str, tmp_path: Pa
 
 @pytest.mark.parametrize("most_kib", [10, 2500, 3000, 20_000])
 def test_files_that_cannot_be_written_whole_leave_nothing(tmp_path: Path, most_kib: int) -> None:
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/bash\nulimit -f {most_kib}\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    builder = GraphBuilder(python=str(python))
+    python = interpreter(tmp_path, f'ulimit -f {most_kib * 2}\nexec {sys.executable} "$@"')
+    builder = GraphBuilder(python=python)
     with (
         PackReader.open(SHIPPED[0]) as reader,
         plan_graphs(reader, tmp_path / "graphs", [], builder) as graphs,
@@ -511,16 +510,13 @@ def test_files_that_cannot_be_written_whole_leave_nothing(tmp_path: Path, most_k
 
 
 @pytest.fixture
-def sleeper(tmp_path: Path) -> Path:
+def sleeper(tmp_path: Path) -> str:
     """An interpreter that never answers."""
-    path = tmp_path / "sleeper"
-    path.write_text("#!/bin/sh\nexec sleep 1000\n")
-    path.chmod(0o755)
-    return path
+    return interpreter(tmp_path, "exec sleep 1000")
 
 
-def test_building_can_be_cancelled(sleeper: Path) -> None:
-    builder = GraphBuilder(python=str(sleeper))
+def test_building_can_be_cancelled(sleeper: str) -> None:
+    builder = GraphBuilder(python=sleeper)
     timer = threading.Timer(0.2, builder.cancel)
     timer.start()
     with pytest.raises(GraphError, match="was cancelled"):
@@ -530,9 +526,46 @@ def test_building_can_be_cancelled(sleeper: Path) -> None:
         builder.build({})
 
 
-def test_building_that_takes_too_long_is_ended(sleeper: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_in_a_forked_child_cancelling_neither_hangs_nor_ends_what_the_parent_builds(
+    sleeper: str,
+) -> None:
+    builder = GraphBuilder(python=sleeper)
+    asked, go_on = threading.Event(), threading.Event()
+    failures: list[GraphError] = []
+
+    def wanted() -> bool:  # asked while the builder's lock is held
+        asked.set()
+        return go_on.wait(WAIT_S)
+
+    def build() -> None:
+        try:
+            builder.build({}, wanted=wanted)
+        except GraphError as error:
+            failures.append(error)
+
+    def cancel() -> None:
+        with pytest.raises(GraphError, match="the process that opened the engine"):
+            builder.build({})
+        builder.end()
+        builder.cancel()
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    assert asked.wait(WAIT_S)
+    assert forked(cancel) == 0
+    go_on.set()
+    until(lambda: bool(children()))
+    assert forked(cancel) == 0
+    assert children() and not failures
+    builder.cancel()
+    thread.join()
+    assert "was cancelled" in str(failures[0])
+
+
+def test_building_that_takes_too_long_is_ended(sleeper: str) -> None:
     with pytest.raises(GraphError, match="taking too long"):
-        GraphBuilder(python=str(sleeper)).build({}, longest_s=0.2)
+        GraphBuilder(python=sleeper).build({}, longest_s=0.2)
 
 
 def test_errors_come_back_typed_whatever_the_task() -> None:
