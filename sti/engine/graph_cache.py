@@ -13,23 +13,15 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sti.engine.graph_files import (
-    OpenFile,
-    check_directory,
-    delete,
-    digest_of,
-    locked,
-    open_own,
-    read_own,
-    state_of,
-    sync_directory,
-)
+from sti.engine.graph_files import OpenFile, delete, digest_of, state_of, sync_directory
 from sti.errors import GraphError
+from sti.storage.file_lock import locked, patience
+from sti.storage.own_files import check_directory, open_own, read_own
 from sti.units import format_size
 
 GRAPHS = "graphs"
@@ -44,6 +36,7 @@ _LOCK = "lock"
 _DRAFT = ".part"
 _VERSION = 1
 _MOST_RECORD = 1 << 16
+_POLL_S = 0.05
 
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR)
 """Errors that say nothing of a file."""
@@ -177,7 +170,7 @@ class GraphCache:
         """
         try:
             self._make_directory()
-            with locked(self.directory / _LOCK, longest_s=LONGEST_WAIT_S):
+            with self._locked(LONGEST_WAIT_S):
                 self._remove_drafts()
                 if os.path.lexists(self.directory / name):
                     return False
@@ -268,8 +261,24 @@ class GraphCache:
         """Remove what builders that were ended have left, unless one is at work."""
         with suppress(OSError, GraphError):
             check_directory(self.directory)
-            with locked(self.directory / _LOCK, longest_s=0.0):
+            with self._locked(0.0):
                 self._remove_drafts()
+
+    @contextmanager
+    def _locked(self, longest_s: float) -> Iterator[None]:
+        """While nobody else builds.
+
+        Raises:
+            GraphError: another process does for so many seconds.
+            OSError: the lock cannot be used.
+        """
+        path = self.directory / _LOCK
+        with locked(path, patience(longest_s, poll_s=_POLL_S)) as held:
+            if not held:
+                raise GraphError(
+                    f"{path}: another process has been building a graph for {longest_s:.0f} seconds"
+                )
+            yield
 
     def _remove_drafts(self) -> None:
         """Remove what those who built or removed before and were killed have left."""
