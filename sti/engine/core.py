@@ -2,7 +2,7 @@
 
 In: an open pack, a target, options, texts. Out: ``Result``. Owns the back end, the lanes, the plans
 and the tokenizer, from opening to closing. Texts are checked in ``inputs``, plans chosen and held
-in ``current_plans``, answers made in ``answers``; what runs is in ``sti.pipeline``.
+in ``current_plans``, batches answered in ``batch_runner``; what runs is in ``sti.pipeline``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
-from sti.device.lanes import COMPUTE
+from sti.engine.batch_runner import Arrival, BatchRunner
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
 from sti.engine.held_weights import HeldWeights
@@ -32,15 +32,12 @@ from sti.engine.memory_budget import MemoryBudget, more_than_there_is
 from sti.engine.memory_watch import MemoryWatch
 from sti.engine.options import EngineOptions
 from sti.engine.plans_ahead import PlansAhead
-from sti.engine.prepared import PreparedPlan
-from sti.engine.results import Result, make_result
+from sti.engine.results import Result
 from sti.engine.targets import TargetSpec
-from sti.engine.untold import Untold
-from sti.errors import ClosedError, GraphError, RunError
+from sti.errors import ClosedError, RunError
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
-from sti.pipeline.runner import Mode, Outcome, Runner
-from sti.pipeline.trace import PLAN, TOKENIZE, Recorder
+from sti.pipeline.runner import Mode, Runner
 from sti.planning.plan import Plan
 from sti.text.encoding import Encoding, Text
 
@@ -74,7 +71,6 @@ class EngineCore:
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
         self.closed = False
-        self._untold = Untold(reader)
         self._returned_s = -math.inf
         """When the last run was through, as ``perf_counter`` tells."""
         self._at_work = self._release_after = False
@@ -95,6 +91,7 @@ class EngineCore:
         """What is held between runs."""
         self.plans = CurrentPlans(reader, self.machine, options, self.budget, self.held)
         self._history = history_log(reader, options)
+        self._batches = BatchRunner(reader, self.runner, self.plans, options, self._history)
         self.watch = MemoryWatch(
             self.plans, self._lock, options.notify, wanted=options.yield_memory
         )
@@ -237,99 +234,23 @@ class EngineCore:
             return self.answer(batch, mode, tokenize_s=perf_counter() - arrived)
 
     def answer(self, batch: Batch, mode: Mode, *, tokenize_s: float, plan_s: float = 0.0) -> Result:
-        """Plan for a batch, run it, and let the preload buffer follow.
+        """Answer a batch, and make what is left of the time ready for the next one.
 
         Args:
             tokenize_s, plan_s: seconds that were spent on the batch before, which count.
         """
         tokenized = perf_counter() - plan_s
         arrived = tokenized - tokenize_s
-        manifest = self.reader.manifest
         with self.use(), self._working():
             self.watch.before_run()
-            check_room(batch, manifest.dimensions.hidden)
-            recorder, prepared = self._choose(batch, arrived, tokenized)
-            due = self._due(prepared.plan, arrived)
-            held = self.held.is_held(prepared)
-            try:
-                outcome = self._run(prepared, batch, mode, recorder, due)
-            except GraphError:  # changed amid the run: nothing that it computed is used
-                assert self.held.graph is not None, "the plan was run through it"
-                self.held.graph.was_changed()
-                recorder, prepared = self._choose(batch, arrived, tokenized)
-                held = self.held.is_held(prepared)
-                outcome = self._run(prepared, batch, mode, recorder, due)
-            plan = prepared.plan
-            ended = perf_counter()
-            result = make_result(
-                manifest,
-                batch,
-                plan,
-                outcome,
-                total_s=ended - arrived,
-                notices=self._untold.take(),
-            )
-            told = self.plans.told_of(prepared)
-            if mode == "planned":
-                run_s = ended - arrived - result.timing.plan_s
-                told += self.plans.learn(prepared, result, run_s, held=held)
-                if self._history is not None:
-                    self._history.note(plan, result)
-            result = replace(result, notices=(*result.notices, *told))
-            self.held.follow(prepared)
+            check_room(batch, self.reader.manifest.dimensions.hidden)
+            result = self._batches.answer(batch, mode, Arrival(arrived, tokenized))
+            due = self._batches.due(result.plan, arrived)
             at_once = arrived - self._returned_s < _AT_ONCE_S
             self.plans.make_ahead(result.workload, due if at_once else None)
             self.watch.took_memory()
             self._returned_s = perf_counter()
         return result
-
-    def _choose(
-        self, batch: Batch, arrived: float, tokenized: float
-    ) -> tuple[Recorder, PreparedPlan]:
-        """The plan of a run that fits in memory, and what records the run."""
-        recorder = Recorder(arrived)
-        recorder.add(COMPUTE, TOKENIZE, arrived, tokenized)
-        prepared = self._plan_for(batch)
-        recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
-        room = self.held.make_room(prepared, batch.lengths)
-        if room is None:  # the graph gave way, and another plan streams better
-            room = self.held.make_room(self._plan_for(batch), batch.lengths)
-        assert room is not None, "there is no graph any more"
-        return recorder, room
-
-    def _plan_for(self, batch: Batch) -> PreparedPlan:
-        return self.plans.plan_for(batch=len(batch.texts), tokens=batch.mean_tokens, running=True)
-
-    def _due(self, plan: Plan, arrived: float) -> float | None:
-        """When an answer is due, if that may change how its plan runs."""
-        # A plan that was given is run as it is, so that it gives its answer again.
-        if plan.target.latency_s is None or self.plans.target.plan is not None:
-            return None
-        return arrived + plan.target.latency_s
-
-    def _run(
-        self,
-        prepared: PreparedPlan,
-        batch: Batch,
-        mode: Mode,
-        recorder: Recorder,
-        due: float | None,
-    ) -> Outcome:
-        """Run a batch under a plan, through its graph where there is one.
-
-        Raises:
-            GraphError: a file of the graph was changed meanwhile.
-        """
-        plan, encodings = prepared.plan, batch.encodings
-        if self.plans.target.plan is not None:
-            self._untold.note_length(plan, batch)
-        with self._untold.watching():
-            if prepared.graph is not None and mode == "planned":
-                return self.runner.run_graph(prepared.graph, encodings, recorder=recorder)
-            adapt = self.options.adaptation(self.reader.manifest.task, due, plan.target.floor)
-            return self.runner.run(
-                prepared.jobs, plan, encodings, mode=mode, recorder=recorder, adapt=adapt
-            )
 
     def health(self) -> Health:
         """How runs under the current target went."""
