@@ -20,7 +20,8 @@ from sti.backend.onnxruntime.session import ort_version
 from sti.calibration.cache import cache_directory
 from sti.device.identity import instruction_set
 from sti.engine.graph_building import GraphBuilder
-from sti.engine.graph_cache import GRAPHS, MOST_BYTES, CachedGraph, GraphCache
+from sti.engine.graph_cache import GRAPHS, MOST_BYTES, GraphCache
+from sti.engine.graph_files import CachedGraph
 from sti.errors import BackendError, GraphError
 from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
