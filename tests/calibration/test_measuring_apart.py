@@ -10,7 +10,6 @@ import pytest
 import sti
 from sti.calibration.measuring_apart import measure_apart
 from sti.pack.pack_reader import PackReader
-from tests.support.counted_memory import counted_memory
 from tests.support.processes import interpreter
 
 
@@ -36,6 +35,7 @@ def test_an_engine_with_a_budget_measures_in_another_process_once(
         assert engine.profile == first
 
 
+@pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -51,7 +51,6 @@ def test_where_no_process_can_measure_it_says_how_to(
     words: str | None,
     said: str,
 ) -> None:
-    counted_memory(tmp_path / "root", monkeypatch)
     python = "/nowhere/python" if words is None else interpreter(tmp_path, words)
     monkeypatch.setattr(sys, "executable", python)
     with pytest.raises(sti.RunError) as caught:
@@ -81,10 +80,10 @@ def test_what_the_other_process_finds_of_a_pack_is_raised_as_it_is(tmp_path: Pat
     assert str(there.value) == str(here.value)
 
 
+@pytest.mark.usefixtures("machine")
 def test_notices_of_the_other_process_are_told_even_if_it_fails(
     cache: Path, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted_memory(tmp_path / "root", monkeypatch)
     words = """echo '{"notice": "it is loud here"}'; exit 3"""
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, words))
     told: list[str] = []

@@ -20,9 +20,10 @@ from sti.engine import memory_watch
 from sti.engine.results import Result
 from sti.pipeline.trace import BLOCKS
 from sti.storage.file_reader import FileReader
+from tests.support import engines
 from tests.support.checkpoints import Task
-from tests.support.counted_memory import MB, CountedMemory, counted_memory
-from tests.support.packs import PROFILE, TEXTS, tiny_pack
+from tests.support.counted_memory import MB, CountedMemory
+from tests.support.packs import TEXTS, tiny_pack
 from tests.support.processes import WAIT_S, children, forked, interpreter, until
 
 LONG = "the dog runs under the table " * 6
@@ -30,11 +31,10 @@ _TOLD = "weights are held compressed, not as a graph: "
 
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedMemory:
-    """On it opening takes the least that is believed, and is looked at often."""
+def watched(machine: CountedMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's memory is looked at often."""
     monkeypatch.setattr(memory_watch, "LOOK_S", 0.01)
     monkeypatch.setattr(memory_watch, "IDLE_S", 1e9)
-    return counted_memory(tmp_path / "root", monkeypatch)
 
 
 @pytest.fixture
@@ -70,10 +70,7 @@ class Told(list[str]):
 
 
 def opened(task: Task = "embedding", memory: str | None = "30MB", **options: Any) -> sti.Engine:
-    engine = sti.Engine.open(
-        tiny_pack(task),
-        **{"threads": 1, "profile": PROFILE, "memory": memory, "notify": str, **options},
-    )
+    engine = engines.opened(memory, task=task, **options)
     engine.preloaded(0)  # a graph is built for who waits for it, or runs more than once
     return engine
 
