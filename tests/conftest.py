@@ -21,6 +21,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from tests.support.checkpoints import Task, write_checkpoint
+from tests.support.counted_memory import CountedMemory, counted_memory
 
 _GRACE_S = 2.0
 
@@ -113,3 +114,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
     monkeypatch.delenv("STI_HISTORY", raising=False)  # benchmarks turn it off
     return place
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedMemory:
+    """A made-up machine, on which opening takes the least that is believed."""
+    return counted_memory(tmp_path / "root", monkeypatch)

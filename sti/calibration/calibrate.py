@@ -50,7 +50,7 @@ _STORAGE_SHARE = 0.25
 
 MOST_THREADS = 4
 
-MeasureApart = Callable[[Path, int], tuple[StoragePart, DeviceProfile]]
+MeasureApart = Callable[[Path, int, Notify], tuple[StoragePart, DeviceProfile]]
 """Measures with the pack of a path and so many threads (``sti.calibration.measuring_apart``)."""
 
 
@@ -191,7 +191,7 @@ def _measure_in_turn(
         storage: StoragePart | None
         measured: DeviceProfile | None
         if apart is not None:
-            storage, measured = apart(reader.path, kept.threads)
+            storage, measured = apart(reader.path, kept.threads, notify)
         else:
             storage, measured = measure_parts(
                 reader,

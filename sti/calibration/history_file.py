@@ -8,10 +8,9 @@ replaces. Nothing is kept where ``$STI_HISTORY`` is ``off``. Only the user may r
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sti.calibration.cache import HISTORY_VARIABLE, OFF, Cache, Key
@@ -20,7 +19,7 @@ from sti.errors import ProfileError
 from sti.planning.history import History
 from sti.planning.history_json import history_json, read_history
 from sti.storage.atomic_file import replacing
-from sti.storage.file_lock import open_lock, try_lock
+from sti.storage.file_lock import locked, patience
 
 MOST_DAYS = 90
 """Days that are kept."""
@@ -115,15 +114,11 @@ class HistoryFile:
     def _locked(self) -> Iterator[None]:
         """While nobody else adds, or has been waited for long enough."""
         self._cache.directory.mkdir(parents=True, exist_ok=True)
-        file = open_lock(self._cache.directory / "history.lock")
-        try:
-            deadline = time.monotonic() + LONGEST_WAIT_S
-            while file is not None and not try_lock(file) and time.monotonic() < deadline:
-                time.sleep(_POLL_S)
+        with ExitStack() as stack:
+            with suppress(OSError):
+                wait = patience(LONGEST_WAIT_S, poll_s=_POLL_S)
+                stack.enter_context(locked(self._cache.directory / "history.lock", wait))
             yield
-        finally:
-            if file is not None:
-                os.close(file)
 
 
 def day_at(seconds: float) -> str:

@@ -12,15 +12,22 @@ from sti.calibration.kept import StoragePart
 from sti.device.other_process import ask
 from sti.device.profile import DeviceProfile
 from sti.errors import ProfileError, RunError
+from sti.notices import Notify
 
 _PATIENCE_S = 60.0
 
 
-def measure_apart(path: Path, threads: int) -> tuple[StoragePart, DeviceProfile]:
+def measure_apart(path: Path, threads: int, notify: Notify) -> tuple[StoragePart, DeviceProfile]:
     """Measure every lane in another process.
 
+    Args:
+        path: of the pack.
+        threads: that compute.
+        notify: told the notices of the process that measures.
+
     Raises:
-        RunError: there can be no other process, or it failed; says what to do.
+        StiError: as ``measure_parts`` in that process.
+        RunError: there can be no other process, or it failed otherwise; says what to do.
     """
     remedy = f"measure first, with `sti calibrate {path}`, or ask for more memory"
     found = ask(
@@ -29,6 +36,7 @@ def measure_apart(path: Path, threads: int) -> tuple[StoragePart, DeviceProfile]
         what=f"{path}: measuring this machine",
         remedy=remedy,
         patience_s=_PATIENCE_S,
+        notify=notify,
     )
     try:
         where = "what was measured"

@@ -9,15 +9,13 @@ nobody.
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sti.notices import Notify
-from sti.storage.file_lock import open_lock, try_lock
+from sti.storage.file_lock import locked, patience
 
 LONGEST_WAIT_S = 30.0
 """Seconds after which it is measured without the lock."""
@@ -38,8 +36,8 @@ def one_at_a_time(directory: Path, *, notify: Notify) -> Iterator[bool]:
     Yields:
         Whether somebody else measured meanwhile, so that the cache is worth another look.
     """
-    deadline = time.monotonic() + LONGEST_WAIT_S
     told = False
+    patient = patience(LONGEST_WAIT_S, poll_s=_POLL_S)
 
     def wait() -> bool:
         """Wait a little; False when it has been long enough."""
@@ -47,21 +45,17 @@ def one_at_a_time(directory: Path, *, notify: Notify) -> Iterator[bool]:
         if not told:
             told = True
             notify("waiting for another process to measure")
-        time.sleep(_POLL_S)
-        return time.monotonic() < deadline
+        return patient()
 
     mine = _HERE.acquire(blocking=False)
     try:
         while not mine and wait():
             mine = _HERE.acquire(blocking=False)
-        file = open_lock(directory / _NAME)
-        try:
-            while file is not None and not try_lock(file) and wait():
-                pass
+        with ExitStack() as stack:
+            with suppress(OSError):
+                directory.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(directory / _NAME, wait))
             yield told
-        finally:
-            if file is not None:
-                os.close(file)
     finally:
         if mine:
             _HERE.release()

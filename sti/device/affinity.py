@@ -85,7 +85,8 @@ def apart(cores: Sequence[int], thread: int) -> Iterator[bool]:
         for bound in (thread, _CALLER):
             with suppress(OSError):
                 os.sched_setaffinity(bound, set(cores))
-        _BOUND.release()
+        with suppress(RuntimeError):  # in a child that was forked amid the run
+            _BOUND.release()
 
 
 def started_thread(cores: Sequence[int], start: Callable[[], T]) -> tuple[T, int | None]:
@@ -117,6 +118,16 @@ def started_thread(cores: Sequence[int], start: Callable[[], T]) -> tuple[T, int
                 with suppress(OSError):
                     os.sched_setaffinity(thread, set(cores))
     return made, found.pop() if len(found) == 1 else None
+
+
+def _let_go() -> None:
+    """In a forked child: a run whose threads are bound stayed behind with them."""
+    if _BOUND.locked():
+        _BOUND.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _is_usual(cores: Sequence[int]) -> bool:

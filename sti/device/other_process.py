@@ -1,7 +1,7 @@
 """Asking another process of Python, where something takes more memory than this one may.
 
-In: a module with a ``main`` that reads a job as a line of JSON, and answers with another. Out: the
-answer. Knows nothing of jobs.
+In: a module that serves a job (``sti.device.process_answers``), and the job. Out: the answer, or
+the error as it was raised there. Knows nothing of jobs.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
 
 from sti import errors
+from sti.device.process_answers import NoAnswer, answer_of
 from sti.errors import RunError
+from sti.notices import Notify
 
 _MOST_TOLD = 400
 """Characters of what the other process said that an error repeats."""
@@ -53,7 +56,13 @@ def start(python: str, module: str, *, errors_to: int) -> Popen[bytes]:
 
 
 def ask(
-    module: str, job: Mapping[str, object], *, what: str, remedy: str, patience_s: float
+    module: str,
+    job: Mapping[str, object],
+    *,
+    what: str,
+    remedy: str,
+    patience_s: float,
+    notify: Notify,
 ) -> Any:
     """The answer of a module that runs in a process of its own.
 
@@ -61,9 +70,11 @@ def ask(
         what: it does, for messages.
         remedy: what the caller can do where it fails.
         patience_s: seconds after which it is ended.
+        notify: told its notices, when it has ended.
 
     Raises:
-        RunError: no process can be started, or it failed, or took too long.
+        StiError: as the module raised it.
+        RunError: no process can be started, or it failed otherwise, or took too long.
     """
     python = own_python()
     if not python:
@@ -83,12 +94,14 @@ def ask(
         except BaseException as error:
             child.kill()
             if isinstance(error, TimeoutExpired):
+                with suppress(NoAnswer):  # notices that came in time are told all the same
+                    return answer_of((error.output or b"").splitlines(), notify)
                 raise RunError(f"{what} took over {patience_s:.0f} s; {remedy}") from error
             raise
-    if child.returncode:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2][:_MOST_TOLD]
-        raise RunError(f"{what} failed: {last}; {remedy}")
     try:
-        return json.loads(out)
-    except ValueError as error:
-        raise RunError(f"{what} gave no answer: {error}; {remedy}") from error
+        return answer_of(out.splitlines(), notify)
+    except NoAnswer as error:
+        if not child.returncode:
+            raise RunError(f"{what} gave no answer: {error}; {remedy}") from error
+        last = said.decode(errors="replace").strip().rpartition("\n")[2][:_MOST_TOLD]
+        raise RunError(f"{what} failed: {last}; {remedy}") from error

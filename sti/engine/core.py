@@ -2,7 +2,7 @@
 
 In: an open pack, a target, options, texts. Out: ``Result``. Owns the back end, the lanes, the plans
 and the tokenizer, from opening to closing. Texts are checked in ``inputs``, plans chosen and held
-in ``current_plans``, answers made in ``answers``; what runs is in ``sti.pipeline``.
+in ``current_plans``, batches answered in ``batch_runner``; what runs is in ``sti.pipeline``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
-from sti.device.lanes import COMPUTE
+from sti.engine.batch_runner import Arrival, BatchRunner
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
 from sti.engine.held_weights import HeldWeights
@@ -32,14 +32,12 @@ from sti.engine.memory_budget import MemoryBudget, more_than_there_is
 from sti.engine.memory_watch import MemoryWatch
 from sti.engine.options import EngineOptions
 from sti.engine.plans_ahead import PlansAhead
-from sti.engine.results import Result, make_result
+from sti.engine.results import Result
 from sti.engine.targets import TargetSpec
-from sti.engine.untold import Untold
 from sti.errors import ClosedError, RunError
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.runner import Mode, Runner
-from sti.pipeline.trace import PLAN, TOKENIZE, Recorder
 from sti.planning.plan import Plan
 from sti.text.encoding import Encoding, Text
 
@@ -73,7 +71,6 @@ class EngineCore:
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
         self.closed = False
-        self._untold = Untold(reader)
         self._returned_s = -math.inf
         """When the last run was through, as ``perf_counter`` tells."""
         self._at_work = self._release_after = False
@@ -94,6 +91,7 @@ class EngineCore:
         """What is held between runs."""
         self.plans = CurrentPlans(reader, self.machine, options, self.budget, self.held)
         self._history = history_log(reader, options)
+        self._batches = BatchRunner(reader, self.runner, self.plans, options, self._history)
         self.watch = MemoryWatch(
             self.plans, self._lock, options.notify, wanted=options.yield_memory
         )
@@ -199,15 +197,23 @@ class EngineCore:
         Raises:
             ClosedError, RunError: it was closed, or opened in another process.
         """
+        self.check_process()
+        with self._lock:
+            if self.closed:
+                raise ClosedError(f"{self.reader.path}: the engine was closed; open it again")
+            yield
+
+    def check_process(self) -> None:
+        """Refuse a forked child.
+
+        Raises:
+            RunError: the engine was opened in another process.
+        """
         if os.getpid() != self._process:
             raise RunError(
                 f"{self.reader.path}: the engine was opened in another process, and its threads "
                 "stayed there; open the engine in the process that uses it"
             )
-        with self._lock:
-            if self.closed:
-                raise ClosedError(f"{self.reader.path}: the engine was closed; open it again")
-            yield
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
         """Check and encode texts; ``Engine.tokenize`` says what is raised."""
@@ -228,69 +234,18 @@ class EngineCore:
             return self.answer(batch, mode, tokenize_s=perf_counter() - arrived)
 
     def answer(self, batch: Batch, mode: Mode, *, tokenize_s: float, plan_s: float = 0.0) -> Result:
-        """Plan for a batch, run it, and let the preload buffer follow.
+        """Answer a batch, and make what is left of the time ready for the next one.
 
         Args:
             tokenize_s, plan_s: seconds that were spent on the batch before, which count.
         """
         tokenized = perf_counter() - plan_s
         arrived = tokenized - tokenize_s
-        manifest = self.reader.manifest
         with self.use(), self._working():
             self.watch.before_run()
-            check_room(batch, manifest.dimensions.hidden)
-            recorder = Recorder(arrived)
-            recorder.add(COMPUTE, TOKENIZE, arrived, tokenized)
-            prepared = self.plans.plan_for(
-                batch=len(batch.texts), tokens=batch.mean_tokens, running=True
-            )
-            if mode != "planned":
-                prepared = prepared._replace(graph=None)
-            recorder.add(COMPUTE, PLAN, tokenized, perf_counter())
-            room = self.held.make_room(prepared, batch.lengths)
-            if room is None:  # the graph gave way, and another plan streams better
-                prepared = self.plans.plan_for(
-                    batch=len(batch.texts), tokens=batch.mean_tokens, running=True
-                )
-                room = self.held.make_room(prepared, batch.lengths)
-            assert room is not None, "there is no graph any more"
-            prepared = room
-            plan, jobs = prepared.plan, prepared.jobs
-            given = self.plans.target.plan is not None
-            if given:
-                self._untold.note_length(plan, batch)
-            # A plan that was given is run as it is, so that it gives its answer again.
-            due = None
-            if plan.target.latency_s is not None and not given:
-                due = arrived + plan.target.latency_s
-            adapt = self.options.adaptation(manifest.task, due, plan.target.floor)
-            held = self.held.is_held(prepared)
-            with self._untold.watching():
-                if prepared.graph is not None:
-                    outcome = self.runner.run_graph(
-                        prepared.graph, batch.encodings, recorder=recorder
-                    )
-                else:
-                    outcome = self.runner.run(
-                        jobs, plan, batch.encodings, mode=mode, recorder=recorder, adapt=adapt
-                    )
-            ended = perf_counter()
-            result = make_result(
-                manifest,
-                batch,
-                plan,
-                outcome,
-                total_s=ended - arrived,
-                notices=self._untold.take(),
-            )
-            told = self.plans.told_of(prepared)
-            if mode == "planned":
-                run_s = ended - arrived - result.timing.plan_s
-                told += self.plans.learn(prepared, result, run_s, held=held)
-                if self._history is not None:
-                    self._history.note(plan, result)
-            result = replace(result, notices=(*result.notices, *told))
-            self.held.follow(prepared)
+            check_room(batch, self.reader.manifest.dimensions.hidden)
+            result = self._batches.answer(batch, mode, Arrival(arrived, tokenized))
+            due = self._batches.due(result.plan, arrived)
             at_once = arrived - self._returned_s < _AT_ONCE_S
             self.plans.make_ahead(result.workload, due if at_once else None)
             self.watch.took_memory()

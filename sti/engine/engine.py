@@ -1,35 +1,30 @@
 """The public API of the run time: open a pack, ask for answers within a target.
 
-In: a pack's path, a target, texts. Out: ``Result``, or plain answers. The public surface only:
-``core`` does the work.
+In: a pack's path, a target, texts. Out: plans, ``Result``, or plain answers. The public surface
+only, of which opening and closing is in ``open_engine``; ``core`` does the work.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from sti.arrays import Float32Array
-from sti.device import host
-from sti.device.profile import DeviceProfile
 from sti.engine.answers import Label, TextSpan, Value
 from sti.engine.batches import Batches
-from sti.engine.core import EngineCore
 from sti.engine.health import Health
 from sti.engine.inputs import check_task
+from sti.engine.open_engine import OpenEngine
 from sti.engine.options import EngineOptions
 from sti.engine.result_warnings import warnings_of
 from sti.engine.results import Result
 from sti.engine.targets import TargetSpec, resolve
 from sti.errors import InputError, StiWarning
-from sti.model.manifest import Manifest
-from sti.notices import log_notice
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode
 from sti.planning.plan import Plan
-from sti.storage.reader import Reader
 from sti.text.encoding import Encoding, Text
 
 if TYPE_CHECKING:
@@ -38,7 +33,7 @@ if TYPE_CHECKING:
     from sti.engine.conditions import PlannedPlan
 
 
-class Engine:
+class Engine(OpenEngine):
     """A pack, open and ready to answer.
 
     Thread-safe: calls from several threads run one after another. Not for use in a forked child:
@@ -51,201 +46,8 @@ class Engine:
     """
 
     def __init__(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
-        try:
-            self._core = EngineCore(reader, target, options)
-            self._batches = Batches(self._core)
-        except BaseException:
-            reader.close()
-            raise
-
-    @classmethod
-    def open(
-        cls,
-        path: str | Path,
-        target: TargetSpec | str | None = None,
-        *,
-        latency: str | timedelta | None = None,
-        memory: str | None = None,
-        preload: str | None = None,
-        quantile: str | None = None,
-        floor: str | None = None,
-        fidelity: int | None = None,
-        plan: Plan | str | Path | None = None,
-        config: str | Path | None = None,
-        threads: int | None = None,
-        verify: bool = False,
-        strict: bool = False,
-        comparable: bool = True,
-        tokens: int | None = None,
-        adapt: bool = True,
-        history: bool = True,
-        yield_memory: bool = True,
-        profile: DeviceProfile | None = None,
-        storage: Reader | None = None,
-        notify: Callable[[str], None] | None = None,
-    ) -> Engine:
-        """Open a pack. Reads its header, resident tensors, graphs and tokenizer; no slices yet.
-
-        The preload buffer fills in the background; a run may start before it is full.
-
-        Args:
-            path: the pack.
-            target: what to aim at, or the name of a target in ``config``.
-            latency, memory, preload, quantile, floor, fidelity, plan: as ``TargetSpec`` takes them;
-                they override ``target``.
-            config: the ``sti.toml`` that names targets; None: the one in the working directory,
-                else the user's.
-            threads: compute threads; None: chosen for this machine.
-            verify: compare the whole pack with its SHA-256 now, which reads all of it. (Every read
-                of every run is compared with a checksum anyway.)
-            strict: fail where a damaged plane could be left out.
-            comparable: for embedding packs: one plan for texts of every length, which does not
-                change, and fail where a damaged plane could be left out: vectors of other
-                submodels or fidelities compare less well. False: plan for every length, and as the
-                machine changes, as for other tasks.
-            tokens: of the text that this one plan is made for; None: 128. Shorter texts take less
-                time; longer ones run under it as well, and may be late. Refused for packs and
-                options that have no such plan.
-            adapt: let plans follow what runs show of the machine and, while a run is under way,
-                leave out planes that would come too late for the latency. False: plans are made
-                from the device profile alone, and run exactly. Plans of comparable embeddings
-                never change.
-            history: keep how runs went, for ``sti report``: by day and target how many there were,
-                how many were in time and how long they took, and when each lane worked in the last
-                one; no texts or answers. Nothing is kept with ``adapt=False``, with a ``profile``,
-                or where the environment variable ``STI_HISTORY`` is ``off``.
-            yield_memory: give memory back while the machine, or a memory cgroup that this process
-                is in, has less than a sixteenth of it available, and less than 256 MB: the preload
-                buffer, and after a few seconds without a run all that ``release`` gives back. When
-                there is twice as much, the buffer is filled again. Both are told by ``notify``.
-                Plans that stay, such as that of comparable embeddings, only read more meanwhile;
-                others are chosen for no preload. False: memory is kept.
-            profile: what this machine can do; None: the cached profile, measured if there is none.
-            storage: what slice groups and token embeddings are read from, closed with the engine
-                once that is open; None: the pack's own file. Needs a ``profile`` of it
-                (``sti.device.emulated_storage``).
-            notify: receives notices, for example that the machine is being measured; None: they are
-                logged at INFO under ``sti``. Called in the thread that works, which is one of the
-                engine's own for what happens between runs; may not use the engine.
-
-        Raises:
-            PackError: not a pack, of an unknown version, truncated or damaged.
-            InputError, ConfigError: arguments that cannot be used.
-            InfeasibleError: the target cannot be met; says which limit, and by how much.
-        """
-        given = TargetSpec(
-            latency=latency,
-            memory=memory,
-            preload=preload,
-            quantile=quantile,
-            floor=floor,
-            fidelity=fidelity,
-            plan=plan,
-        )
-        aim = resolve(target, given, config=config)
-        options = EngineOptions(
-            before_bytes=host.anonymous_bytes(),
-            threads=threads,
-            verify=verify,
-            strict=strict,
-            comparable=comparable,
-            tokens=tokens,
-            adapt=adapt,
-            history=history,
-            yield_memory=yield_memory,
-            profile=profile,
-            storage=storage,
-            notify=log_notice if notify is None else notify,
-            config=config,
-        )
-        options.validate()
-        return cls(PackReader.open(Path(path)), aim, options)
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        closed = ", closed" if self._core.closed else ""
-        return (
-            f"Engine({self.manifest.name!r}, {self.task}, dimension {self.dimension}, "
-            f"{self.target!r}, threads {self.threads}{closed})"
-        )
-
-    def close(self) -> None:
-        """End the threads and give back memory and descriptors. Idempotent."""
-        self._core.close()
-
-    @property
-    def task(self) -> str:
-        """``embedding``, ``classification``, ``regression`` or ``tagging``."""
-        return self.manifest.task
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes or values, in the order of the logits; none for embedding packs."""
-        return self.manifest.labels
-
-    @property
-    def dimension(self) -> int:
-        """Numbers in one embedding; for other tasks outputs of the head, one for each label."""
-        return self.manifest.dimensions.hidden if self.task == "embedding" else len(self.labels)
-
-    @property
-    def max_tokens(self) -> int:
-        """The most tokens of a text or pair, special ones included; more are cut off."""
-        return self.manifest.dimensions.max_tokens
-
-    @property
-    def target(self) -> TargetSpec:
-        """What the engine aims at."""
-        return self._core.plans.target
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the pack says about itself."""
-        return self._core.reader.manifest
-
-    @property
-    def reader(self) -> PackReader:
-        """The open pack; closed with the engine."""
-        return self._core.reader
-
-    @property
-    def pack_id(self) -> str:
-        """Names the pack; plans carry it."""
-        return self._core.reader.pack_id
-
-    @property
-    def threads(self) -> int:
-        """Compute threads."""
-        return self._core.threads
-
-    @property
-    def direct(self) -> bool:
-        """Whether slice groups are read past the page cache."""
-        return self._core.runner.direct
-
-    @property
-    def held_bytes(self) -> int:
-        """Compressed bytes in the preload buffer now."""
-        return self._core.runner.held_bytes
-
-    @property
-    def mapped_bytes(self) -> int:
-        """Bytes of weights that are mapped from the file of a graph now, which runs go through
-        while a budget of memory (``TargetSpec.memory``) has room for it; 0 where none is. They do
-        not count as preloaded, and the system may take their memory back.
-        """
-        return self._core.held.mapped_bytes
-
-    @property
-    def profile(self) -> DeviceProfile:
-        """What this machine can do; measured and cached when first asked for."""
-        with self._core.use():
-            return self._core.machine.speeds.profile
+        super().__init__(reader, target, options)
+        self._batches = Batches(self._core)
 
     def set_target(
         self,
@@ -279,26 +81,6 @@ class Engine:
             self._core.aim(aim)
             self._core.plans.make_ahead()
             self._core.watch.took_memory()
-
-    def preloaded(self, timeout_s: float | None = None) -> bool:
-        """Wait until the preload buffer is filled; False if it is not within ``timeout_s``, or was
-        given back (``release``, ``yield_memory``) and is not being filled again yet.
-        """
-        return self._core.held.wait(timeout_s)
-
-    def release(self) -> None:
-        """Give back the memory that runs take: the preload buffer, buffers, sessions, plans.
-
-        For an app that goes into the background. The engine stays open; the next run makes anew
-        what it needs, which takes about as long as the first run of an engine, and the preload
-        buffer is filled again in the background, for the plan of that run. Waits for a run that is
-        at work, and for the read of one slice group. Safe to call from any thread; in a signal
-        handler amid the caller's own run, memory is given back when that has ended.
-
-        Raises:
-            ClosedError, RunError: it was closed, or opened in another process.
-        """
-        self._core.release()
 
     def plan_for(self, *, tokens: int, batch: int = 1) -> Plan:
         """The plan a batch of ``batch`` sentences of ``tokens`` tokens would run under.

@@ -10,26 +10,23 @@ of what graphs compute.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from sti.engine.graph_files import (
-    OpenFile,
-    check_directory,
+    RECORD,
+    CachedGraph,
     delete,
-    digest_of,
-    locked,
-    open_own,
-    read_own,
-    state_of,
+    open_graph,
     sync_directory,
+    write_record,
 )
 from sti.errors import GraphError
+from sti.storage.file_lock import locked, patience
+from sti.storage.own_files import check_directory
 from sti.units import format_size
 
 GRAPHS = "graphs"
@@ -39,47 +36,12 @@ MOST_BYTES = 2 << 30
 LONGEST_WAIT_S = 600.0
 """Seconds for which another process that builds is waited for."""
 
-_RECORD = "graph.json"
 _LOCK = "lock"
 _DRAFT = ".part"
-_VERSION = 1
-_MOST_RECORD = 1 << 16
+_POLL_S = 0.05
 
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR)
 """Errors that say nothing of a file."""
-
-
-class CachedGraph:
-    """A graph whose files were found to be as they were written. Not thread-safe.
-
-    Attributes:
-        directory: with the files.
-        packed_bytes: of packed weights, as whoever built it said.
-    """
-
-    def __init__(self, directory: Path, packed_bytes: int, files: Mapping[str, OpenFile]) -> None:
-        self.directory, self.packed_bytes = directory, packed_bytes
-        self._files = dict(files)
-
-    def unchanged(self) -> bool:
-        """Whether the files are those that were checked, and nothing was written to them."""
-        return bool(self._files) and all(file.unchanged() for file in self._files.values())
-
-    def is_in_place(self) -> bool:
-        """Whether the files' names still stand for what was checked."""
-        try:
-            return bool(self._files) and all(
-                state_of(os.lstat(self.directory / name)) == file.state
-                for name, file in self._files.items()
-            )
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        """Close the files. Idempotent."""
-        for file in self._files.values():
-            os.close(file.descriptor)
-        self._files.clear()
 
 
 class GraphCache:
@@ -112,8 +74,7 @@ class GraphCache:
         except OSError as error:
             raise self._unusable(error) from error
         try:
-            check_directory(place)
-            return self._opened(place)
+            return open_graph(place)
         except OSError as error:
             if error.errno in _PASSING:
                 raise self._unusable(error) from error
@@ -177,7 +138,7 @@ class GraphCache:
         """
         try:
             self._make_directory()
-            with locked(self.directory / _LOCK, longest_s=LONGEST_WAIT_S):
+            with self._locked(LONGEST_WAIT_S):
                 self._remove_drafts()
                 if os.path.lexists(self.directory / name):
                     return False
@@ -190,64 +151,18 @@ class GraphCache:
     def used(self, graph: CachedGraph) -> None:
         """Note that a graph is in use: it is removed later than others."""
         with suppress(OSError):
-            os.utime(graph.directory / _RECORD)
+            os.utime(graph.directory / RECORD)
 
     def _build(self, name: str, write: Callable[[Path], int]) -> None:
         draft = self._draft(name)
         draft.mkdir(mode=0o700)
         try:
-            packed_bytes = write(draft)
-            files = {}
-            for path in sorted(draft.iterdir()):
-                path.chmod(0o600)
-                with path.open("rb") as file:
-                    files[path.name] = {
-                        "bytes": path.stat().st_size,
-                        "sha256": digest_of(file.fileno()),
-                    }
-            record = {
-                "graph": _VERSION,
-                "name": name,
-                "packed_bytes": packed_bytes,
-                "files": files,
-            }
-            with (draft / _RECORD).open("xb") as stream:
-                stream.write(json.dumps(record).encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            (draft / _RECORD).chmod(0o600)
-            sync_directory(draft)
+            write_record(draft, name, packed_bytes=write(draft))
             os.rename(draft, self.directory / name)
             sync_directory(self.directory)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-
-    def _opened(self, place: Path) -> CachedGraph:
-        record = _read_record(place / _RECORD)
-        if (record.get("graph"), record.get("name")) != (_VERSION, place.name):
-            raise ValueError("it is of another version or plan")
-        packed_bytes = record["packed_bytes"]
-        if type(packed_bytes) is not int or packed_bytes < 0:
-            raise ValueError("its record says nothing of packed weights")
-        opened: dict[str, OpenFile] = {}
-        try:
-            for name, said in record["files"].items():
-                if Path(name).name != name:
-                    raise ValueError("its record names a file elsewhere")
-                descriptor = open_own(place / name)
-                opened[name] = OpenFile(descriptor, state_of(os.fstat(descriptor)))
-                if os.fstat(descriptor).st_size != said["bytes"]:
-                    raise ValueError(f"{name} has another size")
-                if digest_of(descriptor) != said["sha256"]:
-                    raise ValueError(f"{name} does not match its digest")
-            if not opened:
-                raise ValueError("its record names no files")
-        except BaseException:
-            for file in opened.values():
-                os.close(file.descriptor)
-            raise
-        return CachedGraph(place, packed_bytes, opened)
 
     def _keep_within(self, name: str) -> None:
         """Remove the graphs that were not used for longest, but not this one."""
@@ -256,7 +171,7 @@ class GraphCache:
             if place.name.startswith(".") or not place.is_dir():
                 continue
             with suppress(OSError):
-                used = os.lstat(place / _RECORD).st_mtime_ns
+                used = os.lstat(place / RECORD).st_mtime_ns
                 found.append((used, sum(p.stat().st_size for p in place.iterdir()), place))
         total = sum(size for _, size, _ in found)
         for _, size, place in sorted(found):
@@ -268,8 +183,24 @@ class GraphCache:
         """Remove what builders that were ended have left, unless one is at work."""
         with suppress(OSError, GraphError):
             check_directory(self.directory)
-            with locked(self.directory / _LOCK, longest_s=0.0):
+            with self._locked(0.0):
                 self._remove_drafts()
+
+    @contextmanager
+    def _locked(self, longest_s: float) -> Iterator[None]:
+        """While nobody else builds.
+
+        Raises:
+            GraphError: another process does for so many seconds.
+            OSError: the lock cannot be used.
+        """
+        path = self.directory / _LOCK
+        with locked(path, patience(longest_s, poll_s=_POLL_S)) as held:
+            if not held:
+                raise GraphError(
+                    f"{path}: another process has been building a graph for {longest_s:.0f} seconds"
+                )
+            yield
 
     def _remove_drafts(self) -> None:
         """Remove what those who built or removed before and were killed have left."""
@@ -295,10 +226,3 @@ class GraphCache:
             f"{self.directory}: graphs cannot be kept there: {error.strerror or error}; set "
             "XDG_CACHE_HOME to a directory that you may write and nobody else"
         )
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    found = json.loads(read_own(path, _MOST_RECORD))
-    if not isinstance(found, dict):
-        raise ValueError("its record is no object")
-    return found

@@ -1,7 +1,7 @@
 """The process that builds the graph of a plan: run by ``graph_building``, not by people.
 
 In: one line of JSON on standard input, which stays open for as long as the graph is wanted. Out:
-one line of JSON on standard output, which says whether the graph was built or why not. It has a low
+whether the graph was built, or why not, as ``sti.device.process_answers`` writes it. It has a low
 priority and ends with whoever started it.
 """
 
@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sti.device.process_answers import answer, own_answers
 from sti.engine.graph_cache import GraphCache
 from sti.engine.graph_writing import write_plan_graph
-from sti.errors import PackError, StiError
+from sti.errors import GraphError, PackError, StiError
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
 
@@ -46,13 +47,13 @@ def build(task: dict[str, Any]) -> bool:
         )
 
 
-def _answer(line: bytes) -> dict[str, object]:
+def _build(line: bytes) -> bool:
     try:
-        return {"built": build(json.loads(line))}
-    except StiError as error:
-        return {"error": type(error).__name__, "message": str(error)}
+        return build(json.loads(line))
+    except StiError:
+        raise
     except Exception as error:
-        return {"error": "GraphError", "message": f"building a graph failed: {error!r}"}
+        raise GraphError(f"building a graph failed: {error!r}") from error
 
 
 def _end_with_input() -> None:
@@ -64,8 +65,7 @@ def _end_with_input() -> None:
 
 def main() -> None:
     """Build one graph."""
-    answers = os.dup(1)
-    os.dup2(2, 1)  # whatever else is printed is no answer
+    answers = own_answers()
     with suppress(OSError, AttributeError):
         os.nice(_NICENESS)
     line = bytearray()
@@ -75,8 +75,7 @@ def main() -> None:
             os._exit(_UNWANTED)
         line += piece
     threading.Thread(target=_end_with_input, daemon=True).start()
-    answer = _answer(bytes(line))
-    os.write(answers, json.dumps(answer).encode() + b"\n")
+    answer(lambda _: _build(bytes(line)), answers)
     sys.stderr.flush()
     os._exit(0)  # without waiting for the thread
 

@@ -1,27 +1,27 @@
-"""Files that nobody else could have written, and whether they are still as they were.
+"""The files of one graph: written with a record of their digests, opened if they still match.
 
-In: paths. Out: descriptors of regular files of the user's own, their states and digests. Knows
-nothing of what the files hold.
+In: a directory with files. Out: a ``CachedGraph``, which holds them open and knows whether they are
+still as they were. Knows nothing of other graphs, or of what the files hold.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import stat
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sti.errors import GraphError
+from sti.storage.own_files import check_directory, open_own, read_own
 
+RECORD = "graph.json"
+"""The file that names a graph's files and their digests."""
+_VERSION = 1
+_MOST_RECORD = 1 << 16
 _PIECE = 1 << 20
-_POLL_S = 0.05
-_OTHERS_MAY_WRITE = 0o022
-_READ = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class OpenFile(NamedTuple):
@@ -36,64 +36,104 @@ class OpenFile(NamedTuple):
             now = os.fstat(self.descriptor)
         except OSError:
             return False
-        state = state_of(now)
+        state = _state_of(now)
         # Removing it changes the last of them, too.
         return state == self.state or (now.st_nlink == 0 and state[:-1] == self.state[:-1])
 
 
-def open_own(path: Path) -> int:
-    """A descriptor of a file that is regular and nobody else's to write."""
-    descriptor = os.open(path, _READ)
+class CachedGraph:
+    """A graph whose files were found to be as they were written. Not thread-safe.
+
+    Attributes:
+        directory: with the files.
+        packed_bytes: of packed weights, as whoever built it said.
+    """
+
+    def __init__(self, directory: Path, packed_bytes: int, files: Mapping[str, OpenFile]) -> None:
+        self.directory, self.packed_bytes = directory, packed_bytes
+        self._files = dict(files)
+
+    def unchanged(self) -> bool:
+        """Whether the files are those that were checked, and nothing was written to them."""
+        return bool(self._files) and all(file.unchanged() for file in self._files.values())
+
+    def is_in_place(self) -> bool:
+        """Whether the files' names still stand for what was checked."""
+        try:
+            return bool(self._files) and all(
+                _state_of(os.lstat(self.directory / name)) == file.state
+                for name, file in self._files.items()
+            )
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the files. Idempotent."""
+        for file in self._files.values():
+            os.close(file.descriptor)
+        self._files.clear()
+
+
+def write_record(place: Path, name: str, *, packed_bytes: int) -> None:
+    """Note the digests of all files in a directory, and wait until the note is on storage.
+
+    Args:
+        name: of the graph; the directory is to have it when it is opened.
+        packed_bytes: of its packed weights.
+
+    Raises:
+        OSError: the record cannot be written.
+    """
+    files = {}
+    for path in sorted(place.iterdir()):
+        path.chmod(0o600)
+        with path.open("rb") as file:
+            files[path.name] = {
+                "bytes": path.stat().st_size,
+                "sha256": _digest_of(file.fileno()),
+            }
+    record = {"graph": _VERSION, "name": name, "packed_bytes": packed_bytes, "files": files}
+    with (place / RECORD).open("xb") as stream:
+        stream.write(json.dumps(record).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    (place / RECORD).chmod(0o600)
+    sync_directory(place)
+
+
+def open_graph(place: Path) -> CachedGraph:
+    """The graph in a directory. Reads its files once, in pieces.
+
+    Raises:
+        OSError: the directory or a file cannot be read, or others than the user may write to it.
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: it is not as it was
+            written.
+    """
+    check_directory(place)
+    record = _read_record(place / RECORD)
+    if (record.get("graph"), record.get("name")) != (_VERSION, place.name):
+        raise ValueError("it is of another version or plan")
+    packed_bytes = record["packed_bytes"]
+    if type(packed_bytes) is not int or packed_bytes < 0:
+        raise ValueError("its record says nothing of packed weights")
+    opened: dict[str, OpenFile] = {}
     try:
-        check_own(os.fstat(descriptor), stat.S_ISREG)
+        for name, said in record["files"].items():
+            if Path(name).name != name:
+                raise ValueError("its record names a file elsewhere")
+            descriptor = open_own(place / name)
+            opened[name] = OpenFile(descriptor, _state_of(os.fstat(descriptor)))
+            if os.fstat(descriptor).st_size != said["bytes"]:
+                raise ValueError(f"{name} has another size")
+            if _digest_of(descriptor) != said["sha256"]:
+                raise ValueError(f"{name} does not match its digest")
+        if not opened:
+            raise ValueError("its record names no files")
     except BaseException:
-        os.close(descriptor)
+        for file in opened.values():
+            os.close(file.descriptor)
         raise
-    return descriptor
-
-
-def read_own(path: Path, most: int) -> bytes:
-    """The first ``most`` bytes of such a file."""
-    descriptor = open_own(path)
-    try:
-        return os.read(descriptor, most)
-    finally:
-        os.close(descriptor)
-
-
-def check_directory(place: Path) -> None:
-    """Refuse what is no directory of the user's own.
-
-    Raises:
-        OSError: it is so, or not there.
-    """
-    check_own(os.lstat(place), stat.S_ISDIR)
-
-
-def check_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
-    """Refuse what is of another kind, or may be written by others.
-
-    Raises:
-        PermissionError: it is so.
-    """
-    if not is_kind(found.st_mode):
-        raise PermissionError(0, "it is not of the kind that STI made")
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE:
-        raise PermissionError(0, "others than the user may write to it")
-
-
-def state_of(found: os.stat_result) -> tuple[int, ...]:
-    """What tells one state of a file from another."""
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def digest_of(descriptor: int) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest, place = sha256(), 0
-    while piece := os.pread(descriptor, _PIECE, place):
-        digest.update(piece)
-        place += len(piece)
-    return digest.hexdigest()
+    return CachedGraph(place, packed_bytes, opened)
 
 
 def sync_directory(directory: Path) -> None:
@@ -114,36 +154,22 @@ def delete(place: Path) -> None:
             place.unlink(missing_ok=True)
 
 
-@contextmanager
-def locked(path: Path, *, longest_s: float) -> Iterator[None]:
-    """Hold a lock, which the system gives back when the process ends.
+def _read_record(path: Path) -> dict[str, Any]:
+    found = json.loads(read_own(path, _MOST_RECORD))
+    if not isinstance(found, dict):
+        raise ValueError("its record is no object")
+    return found
 
-    Args:
-        path: of the lock's file; made where it does not exist.
-        longest_s: seconds for which another process that holds it is waited for.
 
-    Raises:
-        GraphError: another process holds it for longer.
-        OSError: the file cannot be used.
-    """
-    import fcntl  # not on Windows
+def _state_of(found: os.stat_result) -> tuple[int, ...]:
+    """What tells one state of a file from another."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    lock = os.open(path, flags, 0o600)
-    try:
-        check_own(os.fstat(lock), stat.S_ISREG)
-        deadline = time.monotonic() + longest_s
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise GraphError(
-                        f"{path}: another process has been building a graph for "
-                        f"{longest_s:.0f} seconds"
-                    ) from None
-                time.sleep(_POLL_S)
-        yield
-    finally:
-        os.close(lock)
+
+def _digest_of(descriptor: int) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest, place = sha256(), 0
+    while piece := os.pread(descriptor, _PIECE, place):
+        digest.update(piece)
+        place += len(piece)
+    return digest.hexdigest()

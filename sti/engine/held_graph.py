@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
-from sti.device.lanes import COMPUTE, SEQUENTIAL
 from sti.engine.graph_parts import graph_parts
+from sti.engine.graph_times import GraphTimes
 from sti.engine.machine import Machine
 from sti.engine.plan_graphs import PlanGraph, PlanGraphs
 from sti.engine.prepared import PreparedPlan
@@ -23,15 +21,9 @@ from sti.errors import GraphError, StiError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.notices import Notify
-from sti.pipeline.trace import BLOCKS
 from sti.pipeline.workers import Worker
-from sti.planning.plan import Plan, Target
-from sti.planning.span import Span
+from sti.planning.plan import Target
 
-_KEPT = 32
-"""Runs whose times say what the next one takes."""
-_SHARE, _ROOM = 0.9, 1.1
-"""Of them, the share that counts, and what is kept free beyond what the longest of those took."""
 _MOST_REFUSED = 3
 """Runs in a row that the latency left no time for; then the graph is given up."""
 _BUILT_AFTER = 2
@@ -62,18 +54,16 @@ class HeldGraph:
         make_way: Callable[[], None],
         notify: Notify,
     ) -> None:
-        self._graphs, self._manifest, self._machine = graphs, manifest, machine
+        self._graphs, self._manifest = graphs, manifest
         self._lock, self._make_way, self._notify = lock, make_way, notify
         self._worker = Worker("sti-graph")
         self._wanted: PreparedPlan | None = None
         self._wanted_size = self._session_size = 0
         self._graph: PlanGraph | None = None
-        self._opening = self._is_fresh = False
-        self._forgotten = False
+        self._opening = self._forgotten = False
         self._runs = self._refused = 0
         self._failed = self._closed = self._paused = False
-        self._estimates: dict[Workload, float] = {}
-        self._ratios: deque[float] = deque(maxlen=_KEPT)
+        self._times = GraphTimes(manifest, machine)
         self._settled = threading.Event()
         self._settled.set()
 
@@ -98,22 +88,28 @@ class HeldGraph:
         return 0 if self._graph is None else self._graph.mapped_bytes
 
     def want(self, prepared: PreparedPlan | None, *, later: bool = False) -> None:
-        """Hold another plan, or none, from now on.
+        """Hold another plan, or none, from now on; what is built for the one before is ended.
 
         Args:
             later: from ``fill`` on.
         """
         self.release()
-        self._wanted, self._failed = prepared, False
+        before, self._wanted = self._wanted, prepared
+        self._failed = self._opening = False
+        if not self._settled.is_set() and not self._share(before, prepared):
+            self._graphs.end()
         parts = () if prepared is None else graph_parts(self._manifest, prepared, loaded=True)
         self._wanted_size = sum(part.size for part in parts)
         self._session_size = sum(part.size for part in parts if not part.mapped)
-        self._estimates.clear()
-        self._ratios.clear()
+        self._times.forget()
         self._paused, self._forgotten = later, False
         self._runs = self._refused = 0
         kept = prepared is not None and self._graphs.keeps(prepared.jobs)
         self.fill(wanted=kept and not later)
+
+    def _share(self, one: PreparedPlan | None, other: PreparedPlan | None) -> bool:
+        """Whether two plans are held by the same graph."""
+        return one is not None and other is not None and self._graphs.share(one.jobs, other.jobs)
 
     def has_run(self) -> bool:
         """Take note of a run; whether it is time to build a graph that is not kept."""
@@ -175,7 +171,6 @@ class HeldGraph:
         self._graphs.cancel()
         self._worker.close()
         self.release()
-        self._graphs.clean()
 
     def plan_for(self, workload: Workload, limits: Target) -> PreparedPlan | None:
         """The plan of a run through the graph; None where there is none, or it would be late.
@@ -188,17 +183,20 @@ class HeldGraph:
         if graph is None or wanted is None:
             return None
         if not graph.unchanged():
-            self.release()
-            self._tell("the graph that holds the weights was changed, and is not used any more")
-            self.fill()
+            self.was_changed()
             return None
-        usual_s, most_s = self._times(wanted.plan, workload)
-        if limits.latency_s is not None and most_s > limits.latency_s:
+        plan = self._times.planned(wanted.plan, workload, limits)
+        if plan is None:
             self._refused_too_often()
             return None
         self._refused = 0
-        plan = replace(_as_run(wanted.plan, workload, usual_s), target=limits)
         return wanted._replace(plan=plan, basis=None, graph=graph)
+
+    def was_changed(self) -> None:
+        """Use the graph no more, whose files are not as they were, and have it built again."""
+        self.release()
+        self._tell("the graph that holds the weights was changed, and is not used any more")
+        self.fill()
 
     def note(self, workload: Workload, run_s: float) -> None:
         """Take note of what a run through the graph took.
@@ -207,11 +205,7 @@ class HeldGraph:
             workload: as of ``plan_for``.
             run_s: seconds, without those of planning.
         """
-        estimate_s = self._estimates.get(workload)
-        if self._is_fresh:  # the first one reads the weights from their file
-            self._is_fresh = False
-        elif estimate_s:
-            self._ratios.append(run_s / estimate_s)
+        self._times.note(workload, run_s)
 
     def _refused_too_often(self) -> None:
         """Give a graph up that the latency leaves no time for: weights are held compressed."""
@@ -230,21 +224,6 @@ class HeldGraph:
         except Exception:
             _log.warning("a notice could not be told: %s", line, exc_info=True)
 
-    def _times(self, plan: Plan, workload: Workload) -> tuple[float, float]:
-        """Seconds that a run usually takes, and at most."""
-        estimate_s = self._estimates.get(workload)
-        if estimate_s is None:
-            from sti.planning.prediction import predict  # few engines hold a graph
-
-            alone = replace(plan, workload=workload, threads=SEQUENTIAL, predicted=None)
-            found = predict(self._manifest, self._machine.speeds.profile, alone)
-            estimate_s = self._estimates[workload] = found.busy_s[COMPUTE]
-        if not self._ratios:
-            return estimate_s, estimate_s * _ROOM
-        ordered = sorted(self._ratios)
-        most = ordered[int(_SHARE * (len(ordered) - 1))]
-        return estimate_s * ordered[len(ordered) // 2], estimate_s * most * _ROOM
-
     def _fill(self) -> None:
         """Open what is wanted, until nothing else is."""
         try:
@@ -261,7 +240,9 @@ class HeldGraph:
                     raise
                 except Exception as error:
                     with self._engine():
-                        self._failed = wanted is self._wanted
+                        if wanted is not self._wanted:
+                            continue  # it may have been ended for that
+                        self._failed = True
                     if not isinstance(error, StiError):
                         _log.warning("a graph could not be built", exc_info=True)
                     self._tell(f"weights are held compressed, not as a graph: {error}")
@@ -284,7 +265,7 @@ class HeldGraph:
     def _open(self, wanted: PreparedPlan) -> None:
         """Have the graph built unless it is kept, make way for it, and open it."""
         for _ in range(2):  # one that is kept may prove damaged
-            self._graphs.write(wanted.plan, wanted.jobs)
+            self._graphs.write(wanted.plan, wanted.jobs, wanted=lambda: wanted is self._wanted)
             with self._engine():
                 if wanted is not self._wanted or self._waits:
                     return
@@ -306,7 +287,7 @@ class HeldGraph:
                 self._opening = False
                 if wanted is self._wanted and not self._waits:
                     self._graph, graph = graph, None
-                    self._is_fresh = True
+                    self._times.opened()
         finally:
             if graph is not None:
                 graph.close()
@@ -314,18 +295,3 @@ class HeldGraph:
 
 class _Closed(Exception):
     """The engine is being closed."""
-
-
-def _as_run(plan: Plan, workload: Workload, seconds: float) -> Plan:
-    """The plan as a run through its graph is predicted."""
-    predicted = plan.predicted
-    if predicted is not None:
-        predicted = replace(
-            predicted,
-            total_s=seconds,
-            stall_s=0.0,
-            bytes_read=0,
-            limited_by=COMPUTE,
-            lanes={COMPUTE: (Span(0.0, seconds, BLOCKS),)},
-        )
-    return replace(plan, workload=workload, predicted=predicted)

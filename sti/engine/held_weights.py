@@ -85,13 +85,11 @@ class HeldWeights:
         """
         self._ran = self._refill = None
         if self.graph is not None:
-            self.graph.want(None)
+            self.graph.want(graph, later=self._lean)
         if again and prepared.plan.target.memory_bytes is not None:
             self.trim()
             self._runner.hold((), prepared.plan)  # nothing, and that is there
         self._hold(prepared)
-        if self.graph is not None and graph is not None:
-            self.graph.want(graph, later=self._lean)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until what is to be held is; as ``Engine.preloaded``. Any thread."""

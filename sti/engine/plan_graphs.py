@@ -8,7 +8,7 @@ plan so is decided elsewhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from sti.backend.onnxruntime.session import ort_version
 from sti.calibration.cache import cache_directory
 from sti.device.identity import instruction_set
 from sti.engine.graph_building import GraphBuilder
-from sti.engine.graph_cache import GRAPHS, MOST_BYTES, CachedGraph, GraphCache
+from sti.engine.graph_cache import GRAPHS, MOST_BYTES, GraphCache
+from sti.engine.graph_files import CachedGraph
 from sti.errors import BackendError, GraphError
 from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
@@ -54,15 +55,20 @@ class PlanGraph:
         """Compute all blocks on a state's hidden states.
 
         Raises:
-            GraphError: a file of the graph was changed; it must not be used any more.
+            GraphError: a file of the graph was changed, before or meanwhile; neither the graph nor
+                the state may be used any more.
             BackendError: as ``BlocksGraph.run``.
         """
+        self._check()
+        self._session.run(state)
+        self._check()  # weights are read from the files while they are computed with
+
+    def _check(self) -> None:
         if not self.unchanged():
             raise GraphError(
                 f"{self._kept.directory}: was changed while it was in use, or was closed; a graph "
                 "is built again by itself"
             )
-        self._session.run(state)
 
     def close(self) -> None:
         """Give back the session, its threads and the files. Idempotent."""
@@ -71,7 +77,8 @@ class PlanGraph:
 
 
 class PlanGraphs:
-    """The graphs of one pack's plans. ``cancel`` may be called by any thread, the rest by one.
+    """The graphs of one pack's plans. ``end`` and ``cancel`` may be called by any thread, and what
+    only asks; the rest by one.
 
     Args:
         reader: must stay open.
@@ -114,7 +121,8 @@ class PlanGraphs:
         """The graph of a plan; built by another process where there is none. Takes seconds.
 
         Raises:
-            GraphError: no graph can be built or kept here, or ``cancel`` was called; says why.
+            GraphError: no graph can be built or kept here, or ``end`` or ``cancel`` was called;
+                says why.
             PackError, StorageError, BackendError: the pack is damaged or cannot be read, or its
                 graphs cannot be joined.
         """
@@ -130,30 +138,42 @@ class PlanGraphs:
         """Whether there is a graph of a plan's steps, sound or not."""
         return self._cache.keeps(self._name(jobs))
 
-    def clean(self) -> None:
-        """Remove what a builder that was ended has left behind."""
-        self._cache.clean()
+    def share(self, jobs: Sequence[StepJob], others: Sequence[StepJob]) -> bool:
+        """Whether the steps of two plans have the same graph."""
+        return self._name(jobs) == self._name(others)
 
-    def write(self, plan: Plan, jobs: Sequence[StepJob]) -> None:
+    def write(
+        self, plan: Plan, jobs: Sequence[StepJob], *, wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         """Have the graph of a plan built by another process, unless it is kept already.
 
+        Args:
+            wanted: as of ``GraphBuilder.build``.
+
         Raises:
-            As ``build``.
+            As ``build``; nothing of the graph is left then.
         """
         name = self._name(jobs)
         if self._cache.keeps(name):
             return
         self._cache.check_room(packed_bytes(self._reader.manifest, jobs))
-        self._builder.build(
-            {
-                "pack": str(Path(self._reader.path).absolute()),
-                "plan": replace(plan, predicted=None).to_json(),
-                "saturates": self._saturates,
-                "cache": str(self._cache.directory),
-                "most_bytes": self._most_bytes,
-                "name": name,
-            }
-        )
+        task = {
+            "pack": str(Path(self._reader.path).absolute()),
+            "plan": replace(plan, predicted=None).to_json(),
+            "saturates": self._saturates,
+            "cache": str(self._cache.directory),
+            "most_bytes": self._most_bytes,
+            "name": name,
+        }
+        try:
+            self._builder.build(task, wanted=wanted)
+        except GraphError:
+            self._cache.clean()  # a process that was killed leaves what it had written
+            raise
+
+    def end(self) -> None:
+        """End what is being built, if anything is."""
+        self._builder.end()
 
     def cancel(self) -> None:
         """End what is being built, and build nothing any more; for when the engine is closed."""

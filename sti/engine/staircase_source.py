@@ -30,7 +30,7 @@ def staircases_of(
         apart: makes them in a process of its own, which takes no memory of this one.
 
     Raises:
-        RunError: ``apart`` cannot.
+        As ``apart``.
     """
     manifest = reader.manifest
     if reader.has_resident(STAIRCASES):
@@ -40,21 +40,29 @@ def staircases_of(
             return Staircases.from_bytes(stored, manifest, where=where)
         except PlanError as error:
             notify(f"{error}; until then they are made anew")
-    key = {
-        "staircases": STAIRCASES_VERSION,
-        "version": __version__,
-        "pack": reader.pack_id,
-    }
-    cache = Cache()
-    raw = cache.load_staircases(key)
+    raw = Cache().load_staircases(_key(reader))
     if raw is not None:
         with suppress(PlanError):  # damaged: made again
             return Staircases.from_bytes(raw, manifest, where="cached staircases")
     if apart is not None:
         return Staircases.from_bytes(apart(reader), manifest, where="staircases made apart")
+    return made(reader)
+
+
+def made(reader: PackReader) -> Staircases:
+    """The staircases of an open pack, made now, and cached where that can be."""
     # Rare, and it takes much more of the planner than a run.
     from sti.planning.staircase_making import make_staircases
 
-    found = make_staircases(manifest)
-    cache.store_staircases(key, found.to_bytes(manifest))
+    found = make_staircases(reader.manifest)
+    Cache().store_staircases(_key(reader), found.to_bytes(reader.manifest))
     return found
+
+
+def _key(reader: PackReader) -> dict[str, object]:
+    """What staircases in the cache depend on."""
+    return {
+        "staircases": STAIRCASES_VERSION,
+        "version": __version__,
+        "pack": reader.pack_id,
+    }

@@ -9,6 +9,7 @@ import base64
 
 from sti.device.other_process import ask
 from sti.errors import RunError
+from sti.notices import log_notice
 from sti.pack.pack_reader import PackReader
 
 _PATIENCE_S = 120.0
@@ -18,7 +19,8 @@ def staircases_apart(reader: PackReader) -> bytes:
     """The staircases of a pack, made by another process.
 
     Raises:
-        RunError: there can be no other process, or it failed; says what to do.
+        StiError: as that process found the pack.
+        RunError: there can be no other process, or it failed otherwise; says what to do.
     """
     what = f"{reader.path}: making its staircases"
     remedy = "open it once without a budget of memory, or ask for more"
@@ -28,6 +30,7 @@ def staircases_apart(reader: PackReader) -> bytes:
         what=what,
         remedy=remedy,
         patience_s=_PATIENCE_S,
+        notify=log_notice,
     )
     try:
         return base64.b64decode(found["staircases"], validate=True)

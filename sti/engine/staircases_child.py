@@ -1,28 +1,30 @@
 """The process that makes staircases for an engine whose memory is limited.
 
-In: a job of ``sti.engine.staircases_apart`` on standard input: a pack's path. Out: the staircases,
-on standard output, and in the cache where that can be.
+In: a job of ``sti.engine.staircases_apart``. Out: the staircases, and in the cache where that can
+be.
 """
 
 from __future__ import annotations
 
 import base64
-import json
-import sys
+from typing import Any
 
-from sti.engine.staircase_source import staircases_of
+from sti.device.process_answers import serve
+from sti.engine.staircase_source import made
+from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
 
 
-def main() -> int:
-    """Make what standard input asks for."""
-    job = json.loads(sys.stdin.readline())
+def make(job: Any, _: Notify) -> dict[str, object]:
+    """Make the staircases of the pack of a ``path``.
+
+    Raises:
+        PackError: the pack cannot be used.
+    """
     with PackReader.open(job["path"]) as reader:
-        found = staircases_of(reader, lambda line: print(line, file=sys.stderr))
-        raw = found.to_bytes(reader.manifest)
-    print(json.dumps({"staircases": base64.b64encode(raw).decode("ascii")}))
-    return 0
+        raw = made(reader).to_bytes(reader.manifest)
+    return {"staircases": base64.b64encode(raw).decode("ascii")}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(make)

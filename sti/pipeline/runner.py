@@ -8,18 +8,16 @@ compute library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.interface import Backend, BlocksGraph
-from sti.device import host
-from sti.device.affinity import Binding, apart
 from sti.device.lanes import SEQUENTIAL, LaneThreads
 from sti.errors import RunError
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.batch_work import BatchWork
+from sti.pipeline.bound_threads import BoundThreads
 from sti.pipeline.decoding import DecodePolicy
 from sti.pipeline.executor import RunResources, run_sequential
 from sti.pipeline.loading import Loader
@@ -29,6 +27,7 @@ from sti.pipeline.run_waits import RunWaits
 from sti.pipeline.shared import run_shared
 from sti.pipeline.token_embeddings import Embedder
 from sti.pipeline.trace import Recorder, Trace
+from sti.pipeline.watches import Watches
 from sti.pipeline.workers import Latch, Worker
 from sti.planning.downgrade import AS_PLANNED, Adapt
 from sti.planning.memory import ring_size
@@ -39,14 +38,8 @@ from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader, aligned_buffer
 from sti.text.encoding import Encoding
 
-if TYPE_CHECKING:
-    from sti.planning.deadlines import Watch
-    from sti.planning.remainder import Remainder
-
 Mode = Literal["planned", "sequential"]
 """On the threads of the plan, or on the caller's alone."""
-_KNOWN_PLANS = 8
-"""Plans of which the runner remembers what is left to do from each step on."""
 
 
 class Outcome(NamedTuple):
@@ -89,9 +82,8 @@ class Runner:
         self._embedder = Embedder(
             pack.manifest.embeddings, self._read_rows, backend, where=str(pack.path), check=check
         )
-        self._binding = Binding()
-        self._remainders: list[Remainder] = []
-        self._cores = [core.index for core in host.cores()]
+        self._bound = BoundThreads()
+        self._watches = Watches(pack.manifest)
         self._filled = Latch()
         self._filled.open()
         self.hold_failed = False
@@ -197,7 +189,7 @@ class Runner:
                 f"{self._backend.lanes}; open the engine with as many"
             )
         self._make_room(jobs, plan)
-        watch = self._watch(plan, threads, adapt)
+        watch = self._watches.of(plan, threads, adapt)
         loader = Loader(self._storage, self._preload, recorder, watch)
         resources = self._resources(threads, loader, damaged=adapt.damaged)
         work = BatchWork(encodings, self._embedder, recorder, watch)
@@ -208,14 +200,14 @@ class Runner:
                 read = run_sequential(jobs, resources, work.computation, recorder)
             else:
                 execute = run_pipelined if threads.decode else run_shared
-                with self._apart(threads) as bound:
+                with self._bound.of_lanes(threads, self._storage_worker, self._workers) as bound:
                     read = execute(
                         jobs, resources, work.computation, recorder, read_ahead=plan.read_ahead
                     )
             answers = work.finish()
             trace = recorder.trace(threads, waits.so_far())
         if bound:
-            self._binding.learn(trace.waited_share)
+            self._bound.learn(trace.waited_share)
         return Outcome(answers, read + work.row_bytes, trace)
 
     def run_graph(
@@ -233,14 +225,13 @@ class Runner:
         work = BatchWork(encodings, self._embedder, recorder, None)
         helper = graph.helper
         with RunWaits(SEQUENTIAL, self._storage_worker, (), helper) as waits:
-            wanted = helper is not None and self._binding.wanted()
-            with self._bound_with(helper if wanted else None) as bound:
+            with self._bound.of_graph(helper) as bound:
                 work.run_blocks(graph)
             answers = work.finish()
             threads = LaneThreads(0, 0, graph.threads)
             trace = recorder.trace(threads, waits.so_far())
         if bound:
-            self._binding.learn(trace.waited_share)
+            self._bound.learn(trace.waited_share)
         return Outcome(answers, work.row_bytes, trace)
 
     def release(self) -> None:
@@ -250,7 +241,7 @@ class Runner:
         if self._preload.held_bytes or not self._filled.is_open:
             self.release_preload()
         self._ring = aligned_buffer(0)
-        self._remainders.clear()
+        self._watches.forget()
         self._embedder.close()
         self._backend.close()
 
@@ -274,36 +265,6 @@ class Runner:
         self._ring = aligned_buffer(0)
         self._embedder.close()
         self._backend.close()
-
-    @contextmanager
-    def _apart(self, threads: LaneThreads) -> Iterator[bool]:
-        """The caller and the other thread that is always busy on cores of their own, if there are
-        just two cores for just the two of them, and nobody else wants them. Gives whether they are.
-        """
-        two = len(self._cores) == threads.decode + threads.compute == 2
-        if not two or not self._binding.wanted():
-            yield False
-            return
-        self._storage_worker.start()  # now, or it would be born bound to the caller's core
-        with self._bound_with(self._workers[0].start()) as bound:
-            yield bound
-
-    def _bound_with(self, thread: int | None) -> AbstractContextManager[bool]:
-        """The caller and a thread on cores of their own; gives whether they are."""
-        return nullcontext(False) if thread is None else apart(self._cores, thread)
-
-    def _watch(self, plan: Plan, threads: LaneThreads, adapt: Adapt) -> Watch | None:
-        """Who tells which planes come too late, if that may be and can be told."""
-        if adapt.deadline is None or plan.predicted is None or threads != plan.threads:
-            return None
-        from sti.planning.deadlines import Watch  # many runs have no deadline
-        from sti.planning.remainder import Remainder
-
-        known = next((found for found in self._remainders if found.is_of(plan)), None)
-        if known is None:
-            known = Remainder(plan, self._pack.manifest)
-            self._remainders = [known, *self._remainders[: _KNOWN_PLANS - 1]]
-        return Watch(known, adapt.deadline, floor=adapt.floor)
 
     def _make_room(self, jobs: Sequence[StepJob], plan: Plan) -> None:
         """Grow the ring to the plan's steps; within a budget, shrink it. No lane may be at work."""

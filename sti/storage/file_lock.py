@@ -1,35 +1,69 @@
 """Files that are locked: by one thread of one process at a time, until it lets go or ends.
 
-In: a path. Out: a descriptor, and whether it holds the lock. The system lets go of a lock when its
-process ends, however it ends. Knows nothing of what is locked, or how long that is worth a wait.
+In: a path, and how long to wait. Out: the lock, or that somebody else has it. The system lets go of
+a lock when its process ends, however it ends. Knows nothing of what is locked, or whether it may be
+done without the lock.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from sti.storage.own_files import open_own
 
-def open_lock(path: Path) -> int | None:
-    """A descriptor of the file, to be closed; made where it is missing, with its directory.
 
-    None where it cannot be opened.
+@contextmanager
+def locked(path: Path, wait: Callable[[], bool]) -> Iterator[bool]:
+    """Hold the lock of a file, which is made where it is missing.
+
+    Args:
+        wait: called while somebody else has the lock; waits a little, and says whether to go on.
+
+    Yields:
+        Whether the lock is held: False where ``wait`` gave up.
+
+    Raises:
+        OSError: the file cannot be opened or locked here, or others than the user may write to it.
     """
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    return None
-
-
-def try_lock(descriptor: int) -> bool:
-    """Whether the file is locked now, or cannot be; closing the descriptor unlocks it."""
     try:
         import fcntl
+    except ImportError as error:
+        raise OSError(0, "this system does not lock files") from error
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # Windows; file systems without locks
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+
+    def lock() -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
         return True
-    return True
+
+    try:
+        held = lock()
+        while not held and wait():
+            held = lock()
+        yield held
+    finally:
+        os.close(descriptor)  # which lets go of the lock
+
+
+def patience(longest_s: float, *, poll_s: float) -> Callable[[], bool]:
+    """A wait for ``locked`` that gives up ``longest_s`` seconds from now.
+
+    Args:
+        poll_s: seconds after which it is tried again.
+    """
+    deadline = time.monotonic() + longest_s
+
+    def wait() -> bool:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(poll_s)
+        return True
+
+    return wait

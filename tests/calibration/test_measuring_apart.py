@@ -9,7 +9,8 @@ import pytest
 
 import sti
 from sti.calibration.measuring_apart import measure_apart
-from tests.support.counted_memory import counted_memory
+from sti.pack.pack_reader import PackReader
+from tests.support.processes import interpreter
 
 
 @pytest.fixture
@@ -17,14 +18,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing was measured yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "sti"
-
-
-def failing(place: Path, words: str) -> str:
-    """An interpreter that does something else."""
-    path = place / "python"
-    path.write_text(f"#!/bin/sh\n{words}\n", encoding="ascii")
-    path.chmod(0o755)
-    return str(path)
 
 
 def test_an_engine_with_a_budget_measures_in_another_process_once(
@@ -42,6 +35,7 @@ def test_an_engine_with_a_budget_measures_in_another_process_once(
         assert engine.profile == first
 
 
+@pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -57,8 +51,7 @@ def test_where_no_process_can_measure_it_says_how_to(
     words: str | None,
     said: str,
 ) -> None:
-    counted_memory(tmp_path / "root", monkeypatch)
-    python = "/nowhere/python" if words is None else failing(tmp_path, words)
+    python = "/nowhere/python" if words is None else interpreter(tmp_path, words)
     monkeypatch.setattr(sys, "executable", python)
     with pytest.raises(sti.RunError) as caught:
         sti.Engine.open(tiny_pack, threads=1, memory="60MB", notify=lambda _: None)
@@ -71,9 +64,32 @@ def test_where_no_process_can_measure_it_says_how_to(
 def test_a_process_that_gives_no_profile_is_told(
     tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    monkeypatch.setattr(sys, "executable", failing(tmp_path, words))
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, words))
     with pytest.raises(sti.RunError, match=r"gave no (profile|answer): .*sti calibrate"):
-        measure_apart(tiny_pack, 1)
+        measure_apart(tiny_pack, 1, str)
+
+
+def test_what_the_other_process_finds_of_a_pack_is_raised_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "no pack"
+    path.write_bytes(b"\x00" * 100)
+    with pytest.raises(sti.StiError) as here:
+        PackReader.open(path)
+    with pytest.raises(sti.StiError) as there:
+        measure_apart(path, 1, str)
+    assert type(there.value) is type(here.value)
+    assert str(there.value) == str(here.value)
+
+
+@pytest.mark.usefixtures("machine")
+def test_notices_of_the_other_process_are_told_even_if_it_fails(
+    cache: Path, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = """echo '{"notice": "it is loud here"}'; exit 3"""
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, words))
+    told: list[str] = []
+    with pytest.raises(sti.RunError):
+        sti.Engine.open(tiny_pack, threads=1, memory="60MB", notify=told.append)
+    assert "it is loud here" in told
 
 
 def test_without_an_interpreter_it_says_how_to_measure(
@@ -81,4 +97,4 @@ def test_without_an_interpreter_it_says_how_to_measure(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(sti.RunError, match="sti calibrate"):
-        measure_apart(tiny_pack, 1)
+        measure_apart(tiny_pack, 1, str)

@@ -88,7 +88,7 @@ def test_run_tells_of_a_target_that_was_missed(
     def slow(*args: Any, total_s: float, **kwargs: Any) -> sti.Result:
         return make_result(*args, total_s=total_s + 7, **kwargs)
 
-    monkeypatch.setattr("sti.engine.core.make_result", slow)
+    monkeypatch.setattr("sti.engine.batch_runner.make_result", slow)
     answer = cli("run", tiny_pack, "the dog", "--latency", "5s")
     assert answer.code == 0
     assert "\nlate by 2" in answer.err

@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Cli, refused
-from tests.support.counted_memory import CountedMemory, counted_memory
+from tests.support.counted_memory import CountedMemory
 
 OPTIONS = ("--threads", 1)
 
 
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedMemory:
-    return counted_memory(tmp_path / "root", monkeypatch)
+pytestmark = pytest.mark.usefixtures("machine")
 
 
 @pytest.fixture

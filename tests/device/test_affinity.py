@@ -13,6 +13,7 @@ import sti
 from sti.device.affinity import Binding, apart, started_thread
 from sti.device.profile import MOST_DISTURBED
 from sti.pipeline.workers import Worker
+from tests.support.processes import WAIT_S, forked
 
 EVERYWHERE = {3, 7}
 
@@ -41,6 +42,30 @@ def test_of_two_runs_at_once_one_is_bound(calls: list[tuple[int, set[int]]]) -> 
         bound = len(calls)
         with apart([7, 3], 4712):
             assert len(calls) == bound
+
+
+@pytest.mark.usefixtures("calls")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_a_run_that_stayed_behind() -> None:
+    bound, done = threading.Event(), threading.Event()
+
+    def run() -> None:
+        with apart([7, 3], 4711):
+            bound.set()
+            done.wait(WAIT_S)
+
+    def start() -> None:
+        assert started_thread([7, 3], lambda: 5)[0] == 5
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert bound.wait(WAIT_S)
+    code = forked(start)
+    done.set()
+    thread.join()
+    assert code == 0
+    with apart([7, 3], 4711):
+        assert forked(start) == 0  # nor for its own
 
 
 def test_the_caller_is_free_again_after_a_failure(calls: list[tuple[int, set[int]]]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sti.engine import graph_cache
 from sti.engine.graph_cache import GraphCache
-from sti.engine.graph_files import locked
 from sti.errors import GraphError
 from tests.support.paths import ROOT
 
@@ -222,13 +222,16 @@ def test_full_storage_is_a_typed_error(cache: GraphCache) -> None:
     assert kept(cache) == []
 
 
-def test_a_lock_that_stays_held_is_told(tmp_path: Path) -> None:
-    with (
-        locked(tmp_path / "lock", longest_s=0.0),
-        pytest.raises(GraphError, match="another process has been building"),
-        locked(tmp_path / "lock", longest_s=0.1),
-    ):
-        pass
+def test_a_lock_that_stays_held_is_told(cache: GraphCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_cache, "LONGEST_WAIT_S", 0.1)
+
+    def write(place: Path) -> int:
+        with pytest.raises(GraphError, match="another process has been building"):
+            cache.build("two", writing())
+        return writing()(place)
+
+    assert cache.build("one", write)
+    assert kept(cache) == ["one"]
 
 
 KILLED = """

@@ -15,26 +15,26 @@ import numpy as np
 import pytest
 
 import sti
+from sti.backend.onnxruntime.plan_session import PlanSession
 from sti.engine import memory_watch
 from sti.engine.results import Result
 from sti.pipeline.trace import BLOCKS
 from sti.storage.file_reader import FileReader
+from tests.support import engines
 from tests.support.checkpoints import Task
-from tests.support.counted_memory import MB, CountedMemory, counted_memory
-from tests.support.packs import PROFILE, TEXTS, tiny_pack
+from tests.support.counted_memory import MB, CountedMemory
+from tests.support.packs import TEXTS, tiny_pack
+from tests.support.processes import WAIT_S, children, forked, interpreter, until
 
 LONG = "the dog runs under the table " * 6
-WAIT_S = 60.0
-"""Only a test that fails waits for so long."""
 _TOLD = "weights are held compressed, not as a graph: "
 
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedMemory:
-    """On it opening takes the least that is believed, and is looked at often."""
+def watched(machine: CountedMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's memory is looked at often."""
     monkeypatch.setattr(memory_watch, "LOOK_S", 0.01)
     monkeypatch.setattr(memory_watch, "IDLE_S", 1e9)
-    return counted_memory(tmp_path / "root", monkeypatch)
 
 
 @pytest.fixture
@@ -70,10 +70,7 @@ class Told(list[str]):
 
 
 def opened(task: Task = "embedding", memory: str | None = "30MB", **options: Any) -> sti.Engine:
-    engine = sti.Engine.open(
-        tiny_pack(task),
-        **{"threads": 1, "profile": PROFILE, "memory": memory, "notify": str, **options},
-    )
+    engine = engines.opened(memory, task=task, **options)
     engine.preloaded(0)  # a graph is built for who waits for it, or runs more than once
     return engine
 
@@ -92,22 +89,6 @@ def answers(result: Result) -> np.ndarray:
 def row_bytes(engine: sti.Engine, texts: tuple[str, ...]) -> int:
     rows = {int(row) for item in engine.tokenize(texts) for row in item.ids}
     return len(rows) * engine.manifest.embeddings.row_bytes
-
-
-def children() -> list[int]:
-    """Processes that this one has started and not waited for."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
-    return found
-
-
-def interpreter(place: Path, words: str) -> str:
-    """An executable in place of Python's, that does something else."""
-    path = place / "python"
-    path.write_text(f"#!/bin/sh\n{words}\n", encoding="ascii")
-    path.chmod(0o755)
-    return str(path)
 
 
 # ---- runs
@@ -259,6 +240,33 @@ def test_a_graph_that_is_changed_is_told_not_used_and_built_again(cache: Path) -
     assert len(told) == 2 and "does not match its digest" in told[1]
 
 
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_graph_that_is_changed_amid_a_run_gives_none_of_its_answers(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    real, calls, texts, told = PlanSession.run, [], (*TEXTS, LONG), Told()
+
+    def run(self: PlanSession, state: Any) -> None:
+        real(self, state)
+        calls.append(1)
+        if len(calls) == group:
+            with next(cache.glob("*/weights.bin")).open("r+b") as file:
+                file.write(b"\x55\xaa")
+
+    with opened(notify=told) as engine:
+        assert engine.preloaded(WAIT_S)
+        before = engine.run(texts)
+        names = [span.name for span in before.trace.lanes["compute"]]
+        assert names.count(BLOCKS) == 2, "the change is to come between, or in the last one"
+        monkeypatch.setattr(PlanSession, "run", run)
+        during = engine.run(texts)
+        assert len(calls) == group and not is_through_a_graph(during)
+        np.testing.assert_array_equal(during.embeddings, before.embeddings)
+        assert told[0] == "the graph that holds the weights was changed, and is not used any more"
+        assert engine.preloaded(WAIT_S)
+        assert is_through_a_graph(engine.run(texts))
+
+
 def test_a_graph_that_is_removed_stays_in_use(cache: Path) -> None:
     with opened() as engine:
         assert engine.preloaded(WAIT_S)
@@ -275,20 +283,13 @@ def test_a_graph_that_is_removed_stays_in_use(cache: Path) -> None:
 
 @pytest.fixture
 def slow(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Building never ends; gives what waits until it has begun."""
-    begun = tmp_path / "begun"
-    python = interpreter(tmp_path, f"touch {begun}\nexec sleep 1000")
+    """The first graph is never built through, only begun; gives what waits until it is."""
+    begun, draft = tmp_path / "begun", cache / ".one.part"
+    others = f'[ -e {begun} ] && exec {sys.executable} "$@"'
+    python = interpreter(tmp_path, f"{others}\nmkdir -p {draft}\ntouch {begun}\nexec sleep 1000")
     monkeypatch.setattr(sys, "executable", python)
 
-    def wait() -> None:
-        pause = threading.Event()
-        for _ in range(int(WAIT_S / 0.01)):
-            if begun.exists():
-                return
-            pause.wait(0.01)
-        raise AssertionError("nothing was built")
-
-    return wait
+    return lambda: until(begun.exists)
 
 
 def test_closing_ends_what_is_built(slow: Callable[[], None]) -> None:
@@ -307,6 +308,30 @@ def test_another_target_does_not_wait_for_what_is_built(slow: Callable[[], None]
         assert not is_through_a_graph(engine.run(TEXTS))
         assert engine.mapped_bytes == 0
     assert not children()
+
+
+@pytest.mark.parametrize("memory", [None, "30MB"])
+def test_what_is_built_for_an_earlier_target_is_ended_and_leaves_nothing(
+    slow: Callable[[], None], cache: Path, memory: str | None
+) -> None:
+    told = Told()
+    with opened(fidelity=8, notify=told) as engine:
+        slow()
+        (first,) = children()
+        engine.set_target(memory=memory, fidelity=4)
+        until(lambda: first not in children() and not list(cache.glob(".one.part")))
+        engine.set_target(memory="30MB", fidelity=2)
+        engine.preloaded(0)
+        assert engine.preloaded(WAIT_S) and engine.mapped_bytes > 0  # others are built
+    assert told == []
+
+
+def test_what_is_built_goes_on_for_a_target_with_the_same_graph(slow: Callable[[], None]) -> None:
+    with opened(fidelity=8) as engine:
+        slow()
+        before = children()
+        engine.set_target(memory="40MB", fidelity=8)
+        assert children() == before
 
 
 def test_an_engine_that_is_dropped_ends_what_is_built(slow: Callable[[], None]) -> None:
@@ -413,6 +438,41 @@ def test_after_release_no_graph_is_there_until_a_run_and_what_is_built_is_used_t
     assert len(list(cache.glob("*/graph.json"))) == 1
 
 
+# ---- forked children
+
+
+def use_and_close(engine: sti.Engine) -> None:
+    for use in (lambda: engine.run(TEXTS), engine.preloaded, engine.set_target):
+        with pytest.raises(sti.RunError, match="opened in another process"):
+            use()
+    engine.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_can_close_the_engine_while_a_graph_is_built(
+    slow: Callable[[], None], cache: Path
+) -> None:
+    with opened() as engine:
+        slow()
+        (builder,) = children()
+        assert forked(lambda: use_and_close(engine)) == 0
+        assert children() == [builder]
+        assert list(cache.glob(".one.part"))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_child_can_close_the_engine_that_has_a_graph(threads: int) -> None:
+    with opened(threads=threads) as engine:
+        assert engine.preloaded(WAIT_S)
+        before = engine.run(TEXTS)
+        assert forked(lambda: use_and_close(engine)) == 0
+        after = engine.run(TEXTS)
+        assert is_through_a_graph(after)
+        np.testing.assert_array_equal(after.embeddings, before.embeddings)
+
+
 # ---- too little memory
 
 
@@ -443,15 +503,6 @@ def test_a_graph_gives_way_to_a_long_text_and_comes_back() -> None:
         np.testing.assert_array_equal(
             long.embeddings, engine.run([LONG], mode="sequential").embeddings
         )
-
-
-def until(reached: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(int(WAIT_S / 0.01)):
-        if reached():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not come to that")
 
 
 @pytest.mark.usefixtures("built")

@@ -19,7 +19,8 @@ from sti.errors import InputError
 from sti.planning.memory import HELD, OPENED, RING, total_size
 from sti.planning.plan import Plan
 from sti.text.encoding import Text
-from tests.support.counted_memory import MB, CountedMemory, counted_memory
+from tests.support.counted_memory import MB, CountedMemory
+from tests.support.engines import opened
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 from tests.support.paths import ROOT
 
@@ -30,20 +31,6 @@ WAIT_S = 30.0
 """Only a test that fails waits for so long."""
 
 Opened = Callable[..., sti.Engine]
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedMemory:
-    """On it opening takes the least that is believed."""
-    return counted_memory(tmp_path, monkeypatch)
-
-
-def opened(memory: int | str | None, *, task: str = "embedding", **options: Any) -> sti.Engine:
-    pack = tiny_pack("classification") if task == "classification" else tiny_pack()
-    asked = f"{memory}B" if isinstance(memory, int) else memory
-    return sti.Engine.open(
-        pack, **{"threads": 1, "profile": PROFILE, "memory": asked, "notify": str, **options}
-    )
 
 
 def refusal(act: Callable[[], object]) -> sti.InfeasibleError:

@@ -26,42 +26,24 @@ from sti.device.lanes import STORAGE
 from sti.device.profile import StorageProfile
 from sti.engine import memory_watch
 from sti.engine.memory_watch import MemoryWatch
+from tests.support.counted_memory import MB, CountedMemory, counted_memory
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 from tests.support.paths import ROOT
+from tests.support.processes import WAIT_S, until
 
-MB = 1_000_000
 TOTAL = 1600 * MB
 SHORT, BETWEEN, ENOUGH = 40 * MB, 150 * MB, 900 * MB
-WAIT_S = 30.0
-"""Only a test that fails waits for so long."""
-
-
-class System:
-    """A made-up machine whose available memory the test sets."""
-
-    def __init__(self, root: Path) -> None:
-        self._meminfo = root / "proc" / "meminfo"
-        self._meminfo.parent.mkdir(parents=True)
-        self.has(ENOUGH)
-
-    def has(self, available: int) -> None:
-        made = self._meminfo.with_name("next")
-        lines = f"MemTotal: {TOTAL // 1024} kB\nMemAvailable: {available // 1024} kB\n"
-        made.write_text(lines, encoding="ascii")
-        made.replace(self._meminfo)  # nobody reads half of it
-
-    def says_nothing(self) -> None:
-        self._meminfo.write_text("", encoding="ascii")
 
 
 @pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedMemory:
     """Looked at a hundred times a second; engines are idle only where a test says so."""
-    monkeypatch.setattr(host, "ROOT", tmp_path)
     monkeypatch.setitem(sys.modules, "psutil", None)
     monkeypatch.setattr(memory_watch, "LOOK_S", 0.01)
     monkeypatch.setattr(memory_watch, "IDLE_S", 1e9)
-    return System(tmp_path)
+    found = counted_memory(tmp_path, monkeypatch, total=TOTAL)
+    found.has(ENOUGH)
+    return found
 
 
 class Notices:
@@ -103,18 +85,8 @@ def watchers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "sti-memory"]
 
 
-def until(reached: object) -> None:
-    assert callable(reached)
-    pause = threading.Event()
-    for _ in range(int(WAIT_S / 0.01)):
-        if reached():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not come to that")
-
-
 def test_the_preload_buffer_is_given_back_while_memory_is_short_and_filled_again_after(
-    system: System,
+    system: CountedMemory,
 ) -> None:
     notices = Notices()
     with opened(notices) as engine:
@@ -140,7 +112,7 @@ def test_the_preload_buffer_is_given_back_while_memory_is_short_and_filled_again
     assert notices.none
 
 
-def test_comparable_embeddings_keep_their_plan_while_memory_is_short(system: System) -> None:
+def test_comparable_embeddings_keep_their_plan_while_memory_is_short(system: CountedMemory) -> None:
     notices = Notices()
     with opened(notices, fidelity=None, latency="10s") as engine:
         assert engine.preloaded()
@@ -153,7 +125,7 @@ def test_comparable_embeddings_keep_their_plan_while_memory_is_short(system: Sys
         np.testing.assert_array_equal(lean.embeddings, before.embeddings)
 
 
-def test_a_pinned_plan_is_run_as_it_is_while_memory_is_short(system: System) -> None:
+def test_a_pinned_plan_is_run_as_it_is_while_memory_is_short(system: CountedMemory) -> None:
     with opened(Notices(), "classification", fidelity=None, latency="10s") as engine:
         plan = engine.plan_for(tokens=8)
     notices = Notices()
@@ -169,7 +141,9 @@ def test_a_pinned_plan_is_run_as_it_is_while_memory_is_short(system: System) -> 
         np.testing.assert_array_equal(lean.logits, before.logits)
 
 
-def test_plans_that_change_are_made_for_no_preload_while_memory_is_short(system: System) -> None:
+def test_plans_that_change_are_made_for_no_preload_while_memory_is_short(
+    system: CountedMemory,
+) -> None:
     notices = Notices()
     with opened(notices, "classification", fidelity=None, latency="10s") as engine:
         assert engine.preloaded()
@@ -187,7 +161,7 @@ def test_plans_that_change_are_made_for_no_preload_while_memory_is_short(system:
 
 
 def test_a_latency_that_takes_a_preload_buffer_is_not_refused_while_memory_is_short(
-    system: System,
+    system: CountedMemory,
 ) -> None:
     slow = StorageProfile(direct=True, request_s=1e-2, bytes_per_s=1e6, row_s=1e-6)
     profile = replace(PROFILE, lanes={**PROFILE.lanes, STORAGE: slow})
@@ -211,7 +185,7 @@ def test_a_latency_that_takes_a_preload_buffer_is_not_refused_while_memory_is_sh
         assert engine.held_bytes == 0
 
 
-def test_runs_go_on_while_memory_comes_and_goes(system: System) -> None:
+def test_runs_go_on_while_memory_comes_and_goes(system: CountedMemory) -> None:
     with opened(Notices()) as engine:
         before = engine.run(TEXTS).embeddings
         for number in range(200):
@@ -221,7 +195,7 @@ def test_runs_go_on_while_memory_comes_and_goes(system: System) -> None:
         assert engine.health().memory_yields > 0
 
 
-def test_it_is_filled_again_only_when_there_is_clearly_enough(system: System) -> None:
+def test_it_is_filled_again_only_when_there_is_clearly_enough(system: CountedMemory) -> None:
     notices = Notices()
     with opened(notices) as engine:
         assert engine.preloaded()
@@ -240,7 +214,7 @@ def test_it_is_filled_again_only_when_there_is_clearly_enough(system: System) ->
 
 
 def test_an_idle_engine_gives_back_all_that_runs_take(
-    system: System, monkeypatch: pytest.MonkeyPatch
+    system: CountedMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_watch, "IDLE_S", 0.0)
     notices = Notices()
@@ -260,7 +234,7 @@ def test_an_idle_engine_gives_back_all_that_runs_take(
 
 
 def test_an_idle_engine_without_a_preload_gives_back_what_runs_take(
-    system: System, monkeypatch: pytest.MonkeyPatch
+    system: CountedMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_watch, "IDLE_S", 0.0)
     notices = Notices()
@@ -276,7 +250,7 @@ def test_an_idle_engine_without_a_preload_gives_back_what_runs_take(
         assert engine.preloaded()
 
 
-def test_health_tells_of_memory(system: System) -> None:
+def test_health_tells_of_memory(system: CountedMemory) -> None:
     notices = Notices()
     with opened(notices) as engine:
         assert engine.preloaded()
@@ -289,7 +263,7 @@ def test_health_tells_of_memory(system: System) -> None:
         assert str(found) == "no run yet; gave memory back once, and is short now"
 
 
-def test_memory_is_kept_where_the_caller_wants_that(system: System) -> None:
+def test_memory_is_kept_where_the_caller_wants_that(system: CountedMemory) -> None:
     system.has(SHORT)
     notices = Notices()
     with opened(notices, yield_memory=False) as engine:
@@ -299,7 +273,7 @@ def test_memory_is_kept_where_the_caller_wants_that(system: System) -> None:
 
 
 def test_an_engine_that_is_opened_while_memory_is_short_fills_its_buffer_later(
-    system: System,
+    system: CountedMemory,
 ) -> None:
     system.has(SHORT)
     notices = Notices()
@@ -314,7 +288,7 @@ def test_an_engine_that_is_opened_while_memory_is_short_fills_its_buffer_later(
 
 
 def test_another_target_is_without_a_preload_buffer_as_well_while_memory_is_short(
-    system: System,
+    system: CountedMemory,
 ) -> None:
     notices = Notices()
     with opened(notices) as engine:
@@ -331,7 +305,9 @@ def test_another_target_is_without_a_preload_buffer_as_well_while_memory_is_shor
         assert engine.run(TEXTS).bytes_read == read  # what is held is for this target
 
 
-def test_a_target_without_a_preload_is_not_filled_for_after_a_shortage(system: System) -> None:
+def test_a_target_without_a_preload_is_not_filled_for_after_a_shortage(
+    system: CountedMemory,
+) -> None:
     notices = Notices()
     with opened(notices) as engine:
         assert engine.preloaded()
@@ -343,7 +319,7 @@ def test_a_target_without_a_preload_is_not_filled_for_after_a_shortage(system: S
         assert engine.held_bytes == 0
 
 
-def test_what_the_caller_gave_back_is_filled_by_the_next_run_alone(system: System) -> None:
+def test_what_the_caller_gave_back_is_filled_by_the_next_run_alone(system: CountedMemory) -> None:
     notices = Notices()
     with opened(notices) as engine:
         assert engine.preloaded()
@@ -357,7 +333,7 @@ def test_what_the_caller_gave_back_is_filled_by_the_next_run_alone(system: Syste
         assert engine.preloaded(WAIT_S) and engine.held_bytes > 0
 
 
-def test_a_system_that_no_longer_says_is_not_short(system: System) -> None:
+def test_a_system_that_no_longer_says_is_not_short(system: CountedMemory) -> None:
     notices = Notices()
     with opened(notices) as engine:
         assert engine.preloaded()
@@ -368,7 +344,7 @@ def test_a_system_that_no_longer_says_is_not_short(system: System) -> None:
         assert engine.preloaded(WAIT_S)
 
 
-def test_two_engines_of_a_process_give_back_what_each_holds(system: System) -> None:
+def test_two_engines_of_a_process_give_back_what_each_holds(system: CountedMemory) -> None:
     first, second = Notices(), Notices()
     with opened(first) as one, opened(second, "classification") as other:
         assert one.preloaded() and other.preloaded()
@@ -381,7 +357,7 @@ def test_two_engines_of_a_process_give_back_what_each_holds(system: System) -> N
         assert other.preloaded(WAIT_S) and other.held_bytes > 0
 
 
-def test_a_notice_that_fails_leaves_the_watch_alone(system: System) -> None:
+def test_a_notice_that_fails_leaves_the_watch_alone(system: CountedMemory) -> None:
     notices = Notices()
 
     def failing(words: str) -> None:
@@ -401,7 +377,7 @@ def test_a_notice_that_fails_leaves_the_watch_alone(system: System) -> None:
         assert engine.preloaded(WAIT_S)
 
 
-def test_closing_amid_shortages_ends_the_thread(system: System) -> None:
+def test_closing_amid_shortages_ends_the_thread(system: CountedMemory) -> None:
     for number in range(20):
         with opened(Notices()) as engine:
             system.has(SHORT if number % 2 else ENOUGH)
@@ -410,7 +386,7 @@ def test_closing_amid_shortages_ends_the_thread(system: System) -> None:
     assert not watchers()
 
 
-def test_an_engine_that_is_dropped_is_collected_and_its_thread_ends(system: System) -> None:
+def test_an_engine_that_is_dropped_is_collected_and_its_thread_ends(system: CountedMemory) -> None:
     engine = sti.Engine.open(
         tiny_pack(), threads=1, profile=PROFILE, fidelity=4, preload="1MB", notify=Notices()
     )
@@ -436,7 +412,7 @@ def close_in_child(engine: sti.Engine, ended: multiprocessing.SimpleQueue[str]) 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_can_close_the_engine_whatever_the_thread_did(system: System) -> None:
+def test_a_forked_child_can_close_the_engine_whatever_the_thread_did(system: CountedMemory) -> None:
     context = multiprocessing.get_context("fork")
     with opened(Notices()) as engine:
         engine.run(TEXTS)
@@ -471,7 +447,7 @@ class Givers:
 
 
 def test_nothing_is_given_back_amid_a_call_and_what_is_due_is_before_its_run(
-    system: System,
+    system: CountedMemory,
 ) -> None:
     givers, lock, notices = Givers(), threading.RLock(), Notices()
     watch = MemoryWatch(givers, lock, notices, wanted=True)
@@ -497,7 +473,7 @@ def test_nothing_is_given_back_amid_a_call_and_what_is_due_is_before_its_run(
 
 
 def test_nothing_is_looked_at_while_there_is_nothing_to_give_back(
-    system: System, monkeypatch: pytest.MonkeyPatch
+    system: CountedMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[None] = []
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -30,7 +30,7 @@ from sti.backend.partial_sums import PartialSums, joined_in_tree
 from sti.device.lanes import PIPELINED, LaneThreads
 from sti.engine.graph_building import GraphBuilder
 from sti.engine.graph_writing import write_plan_graph
-from sti.engine.plan_graphs import PlanGraphs
+from sti.engine.plan_graphs import PlanGraph, PlanGraphs
 from sti.errors import BackendError, GraphError, PackCorruptError, PackError
 from sti.model.fidelity import groups_of, uniform_counts
 from sti.model.manifest import Submodel
@@ -47,6 +47,7 @@ from sti.text.encoding import Encoding, Text
 from tests.support.numpy_backend import NumpyBackend
 from tests.support.packs import TEXTS, tiny_pack
 from tests.support.paths import ROOT
+from tests.support.processes import WAIT_S, children, forked, interpreter, until
 
 SHIPPED = sorted((ROOT / "models").glob("*.sti.safetensors"))
 LONG = ("the dog runs under the table " * 6, "dog " * 20, "a")
@@ -330,149 +331,140 @@ def damaged_pack(tmp_path: Path) -> Path:
     return path
 
 
+class Case(NamedTuple):
+    """A plan of a tiny pack, and what builds and keeps its graph."""
+
+    reader: PackReader
+    plan: Plan
+    jobs: tuple[StepJob, ...]
+    graphs: PlanGraphs
+    cache: Path
+    told: list[str]
+
+    @property
+    def kept(self) -> list[str]:
+        """What lies in the cache beside its lock."""
+        return [path.name for path in self.cache.iterdir() if path.name != "lock"]
+
+    def file(self, name: str) -> Path:
+        """A file of the only graph."""
+        (found,) = self.cache.glob(f"*/{name}")
+        return found
+
+    def build(self) -> PlanGraph:
+        return self.graphs.build(self.plan, self.jobs)
+
+
 @contextmanager
-def plan_graphs(
-    reader: PackReader, directory: Path, told: list[str], builder: GraphBuilder | None = None
-) -> Iterator[PlanGraphs]:
-    graphs = PlanGraphs(
-        reader,
-        threads=1,
-        saturates=False,
-        notify=told.append,
-        directory=directory,
-        builder=builder,
-    )
-    yield graphs
-    graphs.cancel()
-
-
-def test_a_graph_is_built_once_and_found_again(tmp_path: Path) -> None:
+def case_of(
+    pack: Path, cache: Path, *, bits: int = 4, builder: GraphBuilder | None = None
+) -> Iterator[Case]:
     told: list[str] = []
-    with (
-        PackReader.open(tiny_pack()) as reader,
-        running(reader, saturates=False) as runner,
-        plan_graphs(reader, tmp_path / "graphs", told) as graphs,
-    ):
-        plan = plan_of(reader, 4)
-        jobs = jobs_of(reader, plan)
-        assert graphs.open(jobs) is None
-        built = graphs.build(plan, jobs)
-        assert built.mapped_bytes == packed_bytes(reader.manifest, jobs)
+    with PackReader.open(pack) as reader:
+        plan = plan_of(reader, bits)
+        graphs = PlanGraphs(
+            reader,
+            threads=1,
+            saturates=False,
+            notify=told.append,
+            directory=cache,
+            builder=builder,
+        )
+        yield Case(reader, plan, jobs_of(reader, plan), graphs, cache, told)
+        graphs.cancel()
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Iterator[Case]:
+    with case_of(tiny_pack(), tmp_path / "graphs") as found:
+        yield found
+
+
+def test_a_graph_is_built_once_and_found_again(case: Case) -> None:
+    reader = case.reader
+    with running(reader, saturates=False) as runner:
+        assert case.graphs.open(case.jobs) is None
+        built = case.build()
+        assert built.mapped_bytes == packed_bytes(reader.manifest, case.jobs)
         texts = [pack_tokenizer(reader).encode_text(text) for text in TEXTS]
         found = runner.run_graph(built, texts, recorder=Recorder(perf_counter())).outputs
-        np.testing.assert_array_equal(found, streamed(runner, reader, plan, texts))
-        again = graphs.open(jobs)
+        np.testing.assert_array_equal(found, streamed(runner, reader, case.plan, texts))
+        again = case.graphs.open(case.jobs)
         assert again is not None
-        other = plan_of(reader, 2)
-        assert graphs.open(jobs_of(reader, other)) is None
+        assert case.graphs.open(jobs_of(reader, plan_of(reader, 2))) is None
         built.close()
         again.close()
-    assert told == []
+    assert case.told == []
 
 
-def test_a_change_of_its_files_stops_a_graph(tmp_path: Path) -> None:
-    told: list[str] = []
-    with (
-        PackReader.open(tiny_pack()) as reader,
-        running(reader, saturates=False) as runner,
-        plan_graphs(reader, tmp_path / "graphs", told) as graphs,
-    ):
-        plan = plan_of(reader, 4)
-        jobs, texts = jobs_of(reader, plan), [pack_tokenizer(reader).encode_text("dog")]
-        built = graphs.build(plan, jobs)
-        weights = next((tmp_path / "graphs").glob("*/weights.bin"))
-        with weights.open("r+b") as file:
+def test_a_change_of_its_files_stops_a_graph(case: Case) -> None:
+    texts = [pack_tokenizer(case.reader).encode_text("dog")]
+    with running(case.reader, saturates=False) as runner:
+        built = case.build()
+        with case.file("weights.bin").open("r+b") as file:
             file.write(b"\x55\xaa")
         assert not built.unchanged()
         with pytest.raises(GraphError, match="was changed while it was in use"):
             runner.run_graph(built, texts, recorder=Recorder(perf_counter()))
         built.close()
-        assert graphs.open(jobs) is None
-        assert "weights.bin does not match its digest" in told[0]
-        graphs.build(plan, jobs).close()
+    assert case.graphs.open(case.jobs) is None
+    assert "weights.bin does not match its digest" in case.told[0]
+    case.build().close()
 
 
-def test_a_cache_that_others_may_write_is_told_and_not_used(tmp_path: Path) -> None:
-    told: list[str] = []
-    with (
-        PackReader.open(tiny_pack()) as reader,
-        plan_graphs(reader, tmp_path / "graphs", told) as graphs,
-    ):
-        plan = plan_of(reader, 4)
-        jobs = jobs_of(reader, plan)
-        graphs.build(plan, jobs).close()
-        (tmp_path / "graphs").chmod(0o777)
-        assert graphs.open(jobs) is None
-        assert "others than the user may write to it" in told[0]
-        with pytest.raises(GraphError, match="others than the user"):
-            graphs.build(plan, jobs)
+def test_a_cache_that_others_may_write_is_told_and_not_used(case: Case) -> None:
+    case.build().close()
+    case.cache.chmod(0o777)
+    assert case.graphs.open(case.jobs) is None
+    assert "others than the user may write to it" in case.told[0]
+    with pytest.raises(GraphError, match="others than the user"):
+        case.build()
 
 
-def test_a_graph_that_onnxruntime_refuses_is_removed_and_told(tmp_path: Path) -> None:
-    told: list[str] = []
-    with (
-        PackReader.open(tiny_pack()) as reader,
-        plan_graphs(reader, tmp_path / "graphs", told) as graphs,
-    ):
-        plan = plan_of(reader, 4)
-        jobs = jobs_of(reader, plan)
-        graphs.build(plan, jobs).close()
-        record_path = next((tmp_path / "graphs").glob("*/graph.json"))
-        record = json.loads(record_path.read_text())
-        (record_path.parent / "model.onnx").write_bytes(b"no model")
-        digest = hashlib.sha256(b"no model").hexdigest()
-        record["files"]["model.onnx"] = {"bytes": 8, "sha256": digest}
-        record_path.write_text(json.dumps(record))
-        assert graphs.open(jobs) is None
-        assert "a kept graph is removed: graph 'plan' is refused" in told[0]
-        assert [p.name for p in (tmp_path / "graphs").iterdir()] == ["lock"]
+def test_a_graph_that_onnxruntime_refuses_is_removed_and_told(case: Case) -> None:
+    case.build().close()
+    record = json.loads(case.file("graph.json").read_text())
+    case.file("model.onnx").write_bytes(b"no model")
+    digest = hashlib.sha256(b"no model").hexdigest()
+    record["files"]["model.onnx"] = {"bytes": 8, "sha256": digest}
+    case.file("graph.json").write_text(json.dumps(record))
+    assert case.graphs.open(case.jobs) is None
+    assert "a kept graph is removed: graph 'plan' is refused" in case.told[0]
+    assert case.kept == []
 
 
-def test_plans_that_differ_in_anything_have_graphs_of_their_own(tmp_path: Path) -> None:
-    with (
-        PackReader.open(tiny_pack()) as reader,
-        plan_graphs(reader, tmp_path / "graphs", []) as graphs,
-    ):
-        plans = [
-            plan_of(reader, 4),
-            plan_of(reader, 8),
-            plan_of(reader, 4, NARROW),
-            smaller_plan(reader, depth=2, width=4),
-            smaller_plan(reader, depth=3, width=3),
-        ]
-        for plan in plans:
-            graphs.build(plan, jobs_of(reader, plan)).close()
-        # Where a plan preloads, reads ahead or what it promises does not matter.
-        same = replace(plans[0], read_ahead=5, threads=LaneThreads(1, 0, 2))
-        graphs.build(same, jobs_of(reader, same)).close()
-        names = [p.name for p in (tmp_path / "graphs").iterdir() if p.name != "lock"]
-        assert len(names) == len(plans)
+def test_plans_that_differ_in_anything_have_graphs_of_their_own(case: Case) -> None:
+    reader = case.reader
+    plans = [
+        case.plan,
+        plan_of(reader, 8),
+        plan_of(reader, 4, NARROW),
+        smaller_plan(reader, depth=2, width=4),
+        smaller_plan(reader, depth=3, width=3),
+    ]
+    # Where a plan preloads, reads ahead or what it promises does not matter.
+    same = replace(case.plan, read_ahead=5, threads=LaneThreads(1, 0, 2))
+    for plan in (*plans, same):
+        case.graphs.build(plan, jobs_of(reader, plan)).close()
+    assert len(case.kept) == len(plans)
 
 
 def test_damage_of_the_pack_ends_building(tmp_path: Path) -> None:
-    with (
-        PackReader.open(damaged_pack(tmp_path)) as reader,
-        plan_graphs(reader, tmp_path / "graphs", []) as graphs,
-    ):
-        plan = plan_of(reader, 8)
+    with case_of(damaged_pack(tmp_path), tmp_path / "graphs", bits=8) as case:
         with pytest.raises(PackCorruptError, match="layer 2 ffn, group 1"):
-            graphs.build(plan, jobs_of(reader, plan))
-        assert [p.name for p in (tmp_path / "graphs").iterdir()] == ["lock"]
+            case.build()
+        assert case.kept == []
 
 
 def test_a_pack_that_was_replaced_is_not_built_from(tmp_path: Path) -> None:
     path = tmp_path / "pack"
     path.write_bytes(tiny_pack().read_bytes())
-    with (
-        PackReader.open(path) as reader,
-        plan_graphs(reader, tmp_path / "graphs", []) as graphs,
-    ):
+    with case_of(path, tmp_path / "graphs") as case:
         other = tmp_path / "other"
         other.write_bytes(tiny_pack(seed=1).read_bytes())
         os.replace(other, path)
-        plan = plan_of(reader, 4)
         with pytest.raises(PackError, match="was replaced by another pack"):
-            graphs.build(plan, jobs_of(reader, plan))
+            case.build()
 
 
 @pytest.mark.parametrize(
@@ -485,42 +477,32 @@ def test_a_pack_that_was_replaced_is_not_built_from(tmp_path: Path) -> None:
     ],
 )
 def test_where_no_process_builds_it_is_told(python: str, said: str, tmp_path: Path) -> None:
+    builder = GraphBuilder(python=python)
     with (
-        PackReader.open(tiny_pack()) as reader,
-        plan_graphs(reader, tmp_path / "graphs", [], GraphBuilder(python=python)) as graphs,
+        case_of(tiny_pack(), tmp_path / "graphs", builder=builder) as case,
+        pytest.raises(GraphError, match=said),
     ):
-        plan = plan_of(reader, 4)
-        with pytest.raises(GraphError, match=said):
-            graphs.build(plan, jobs_of(reader, plan))
+        case.build()
 
 
 @pytest.mark.parametrize("most_kib", [10, 2500, 3000, 20_000])
 def test_files_that_cannot_be_written_whole_leave_nothing(tmp_path: Path, most_kib: int) -> None:
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/bash\nulimit -f {most_kib}\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    builder = GraphBuilder(python=str(python))
-    with (
-        PackReader.open(SHIPPED[0]) as reader,
-        plan_graphs(reader, tmp_path / "graphs", [], builder) as graphs,
-    ):
-        plan = plan_of(reader, 4)
+    python = interpreter(tmp_path, f'ulimit -f {most_kib * 2}\nexec {sys.executable} "$@"')
+    builder = GraphBuilder(python=python)
+    with case_of(SHIPPED[0], tmp_path / "graphs", builder=builder) as case:
         with pytest.raises(GraphError, match=r"File too large|is storage full"):
-            graphs.build(plan, jobs_of(reader, plan))
-    assert [p.name for p in (tmp_path / "graphs").iterdir()] == ["lock"]
+            case.build()
+        assert case.kept == []
 
 
 @pytest.fixture
-def sleeper(tmp_path: Path) -> Path:
+def sleeper(tmp_path: Path) -> str:
     """An interpreter that never answers."""
-    path = tmp_path / "sleeper"
-    path.write_text("#!/bin/sh\nexec sleep 1000\n")
-    path.chmod(0o755)
-    return path
+    return interpreter(tmp_path, "exec sleep 1000")
 
 
-def test_building_can_be_cancelled(sleeper: Path) -> None:
-    builder = GraphBuilder(python=str(sleeper))
+def test_building_can_be_cancelled(sleeper: str) -> None:
+    builder = GraphBuilder(python=sleeper)
     timer = threading.Timer(0.2, builder.cancel)
     timer.start()
     with pytest.raises(GraphError, match="was cancelled"):
@@ -530,9 +512,46 @@ def test_building_can_be_cancelled(sleeper: Path) -> None:
         builder.build({})
 
 
-def test_building_that_takes_too_long_is_ended(sleeper: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_in_a_forked_child_cancelling_neither_hangs_nor_ends_what_the_parent_builds(
+    sleeper: str,
+) -> None:
+    builder = GraphBuilder(python=sleeper)
+    asked, go_on = threading.Event(), threading.Event()
+    failures: list[GraphError] = []
+
+    def wanted() -> bool:  # asked while the builder's lock is held
+        asked.set()
+        return go_on.wait(WAIT_S)
+
+    def build() -> None:
+        try:
+            builder.build({}, wanted=wanted)
+        except GraphError as error:
+            failures.append(error)
+
+    def cancel() -> None:
+        with pytest.raises(GraphError, match="the process that opened the engine"):
+            builder.build({})
+        builder.end()
+        builder.cancel()
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    assert asked.wait(WAIT_S)
+    assert forked(cancel) == 0
+    go_on.set()
+    until(lambda: bool(children()))
+    assert forked(cancel) == 0
+    assert children() and not failures
+    builder.cancel()
+    thread.join()
+    assert "was cancelled" in str(failures[0])
+
+
+def test_building_that_takes_too_long_is_ended(sleeper: str) -> None:
     with pytest.raises(GraphError, match="taking too long"):
-        GraphBuilder(python=str(sleeper)).build({}, longest_s=0.2)
+        GraphBuilder(python=sleeper).build({}, longest_s=0.2)
 
 
 def test_errors_come_back_typed_whatever_the_task() -> None:
@@ -540,21 +559,16 @@ def test_errors_come_back_typed_whatever_the_task() -> None:
         GraphBuilder().build({})
 
 
-def test_cancelling_ends_a_process_that_waits_for_another(tmp_path: Path) -> None:
-    (tmp_path / "graphs").mkdir(mode=0o700)
-    with (
-        PackReader.open(tiny_pack()) as reader,
-        plan_graphs(reader, tmp_path / "graphs", []) as graphs,
-        (tmp_path / "graphs" / "lock").open("wb") as lock,
-    ):
+def test_cancelling_ends_a_process_that_waits_for_another(case: Case) -> None:
+    case.cache.mkdir(mode=0o700)
+    with (case.cache / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        timer = threading.Timer(1.0, graphs.cancel)
+        timer = threading.Timer(1.0, case.graphs.cancel)
         timer.start()
-        plan = plan_of(reader, 4)
         with pytest.raises(GraphError, match="was cancelled"):
-            graphs.build(plan, jobs_of(reader, plan))
+            case.build()
         timer.join()
-        assert [p.name for p in (tmp_path / "graphs").iterdir()] == ["lock"]
+    assert case.kept == []
 
 
 def test_the_process_ends_with_whoever_started_it(tmp_path: Path) -> None:
@@ -582,12 +596,7 @@ def test_the_process_ends_with_whoever_started_it(tmp_path: Path) -> None:
     assert (out, child.returncode) == (b"", 3)
 
 
-def test_records_say_what_they_must(tmp_path: Path) -> None:
-    with (
-        PackReader.open(tiny_pack()) as reader,
-        plan_graphs(reader, tmp_path / "graphs", []) as graphs,
-    ):
-        plan = plan_of(reader, 4)
-        graphs.build(plan, jobs_of(reader, plan)).close()
-    record = json.loads(next((tmp_path / "graphs").glob("*/graph.json")).read_text())
+def test_records_say_what_they_must(case: Case) -> None:
+    case.build().close()
+    record = json.loads(case.file("graph.json").read_text())
     assert set(record["files"]) == {"model.onnx", "weights.bin"}

@@ -11,6 +11,8 @@ import pytest
 from shard_tools.packing.repack import repack
 from sti.calibration.cache import cache_directory
 from sti.engine.staircase_source import staircases_of
+from sti.engine.staircases_apart import staircases_apart
+from sti.errors import PackFormatError
 from sti.pack.pack_reader import PackReader
 from sti.pack.verify import verify
 from sti.planning import staircase_making
@@ -96,6 +98,22 @@ def test_a_pack_whose_own_do_not_fit_is_told_of_and_gets_others(
         found = staircases_of(reader, told.append)
     assert same(found, make_staircases(plain.manifest)) and len(made) == 1
     assert len(told) == 1 and f"{path}: staircases: no staircases" in told[0]
+
+
+def test_what_another_process_finds_of_the_pack_is_raised_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "pack"
+    path.write_bytes(ranked_pack().read_bytes())
+    with PackReader.open(path) as reader:
+        assert same(
+            Staircases.from_bytes(staircases_apart(reader), reader.manifest, where="there"),
+            make_staircases(reader.manifest),
+        )
+        path.write_bytes(b"\x00" * 100)
+        with pytest.raises(PackFormatError) as there:
+            staircases_apart(reader)
+    with pytest.raises(PackFormatError) as here:
+        PackReader.open(path)
+    assert str(there.value) == str(here.value)
 
 
 def test_staircases_of_another_ranking_are_not_passed_on(plain: PackReader, tmp_path: Path) -> None:

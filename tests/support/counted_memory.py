@@ -15,17 +15,20 @@ _PLENTY = 8000 * MB
 class CountedMemory:
     """What the system says of memory, below a root of its own."""
 
-    def __init__(self, root: Path) -> None:
-        self._place = root / "proc"
+    def __init__(self, root: Path, total: int) -> None:
+        self._place, self._total = root / "proc", total
         (self._place / "self").mkdir(parents=True)
-        self.has(_PLENTY)
+        self.has(total)
         self.process_takes(60 * MB)
 
-    def has(self, available: int, total: int = _PLENTY) -> None:
-        """Let the machine have so many bytes."""
-        self._write(
-            "meminfo", f"MemTotal: {total // 1024} kB\nMemAvailable: {available // 1024} kB\n"
-        )
+    def has(self, available: int) -> None:
+        """Let so many bytes of the machine be available."""
+        total = self._total // 1024
+        self._write("meminfo", f"MemTotal: {total} kB\nMemAvailable: {available // 1024} kB\n")
+
+    def says_nothing(self) -> None:
+        """Do not say what the machine has."""
+        self._write("meminfo", "")
 
     def process_takes(self, size: int) -> None:
         """Let this process take so many bytes of anonymous memory."""
@@ -41,9 +44,11 @@ class CountedMemory:
         made.replace(self._place / name)  # nobody reads half of it
 
 
-def counted_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> CountedMemory:
+def counted_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, total: int = _PLENTY
+) -> CountedMemory:
     """Such a machine, for one test."""
     host.describe()  # kept for the whole process: it is to be of the real machine
-    found = CountedMemory(root)
+    found = CountedMemory(root, total)
     monkeypatch.setattr(host, "ROOT", root)
     return found

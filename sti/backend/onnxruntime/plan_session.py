@@ -6,7 +6,10 @@ hidden states have passed all blocks. Knows nothing of caches, plans or texts.
 
 from __future__ import annotations
 
+import os
+from ctypes import py_object, pythonapi
 from pathlib import Path
+from weakref import WeakSet
 
 from sti.backend.interface import SentenceState
 from sti.backend.onnxruntime.compute import OrtSentenceState
@@ -23,7 +26,7 @@ _PAIR = 2
 class PlanSession:
     """All blocks of a plan as one graph (``sti.backend.interface.BlocksGraph``).
 
-    Not thread-safe.
+    Not thread-safe. In a forked child it can be closed, and not run: its threads stayed behind.
 
     Args:
         directory: with the graph's files, which must stay as they are.
@@ -49,6 +52,7 @@ class PlanSession:
             self._graph, self.helper = started_thread(cores, opened)
         else:
             self._graph = opened()
+        _open.add(self)
 
     def run(self, state: SentenceState) -> None:
         """Compute all blocks on a state's hidden states."""
@@ -61,3 +65,21 @@ class PlanSession:
     def close(self) -> None:
         """Give back the session and its threads. Idempotent."""
         self._graph = self.helper = None
+
+    def keep(self) -> None:
+        """Never let ONNX Runtime end the session, even if this process ends."""
+        if self._graph is not None:
+            pythonapi.Py_IncRef(py_object(self._graph.session))
+
+
+_open: WeakSet[PlanSession] = WeakSet()
+
+
+def _keep_all() -> None:
+    """In a forked child: ending a session would wait for its threads, which only the parent has."""
+    for session in tuple(_open):
+        session.keep()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_all)

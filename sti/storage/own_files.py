@@ -1,0 +1,63 @@
+"""Files and directories of the user's own, which nobody else could have written.
+
+In: paths. Out: descriptors and bytes of what is so; all else is refused. Knows nothing of what the
+files hold.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+_OTHERS_MAY_WRITE = 0o022
+_PLAIN = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file that is regular and nobody else's to write.
+
+    Args:
+        flags: as ``os.open`` takes them; a file that they make is the user's alone.
+
+    Raises:
+        OSError: it is not so, not there, or cannot be opened.
+    """
+    descriptor = os.open(path, flags | _PLAIN, 0o600)
+    try:
+        check_own(os.fstat(descriptor), stat.S_ISREG)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_own(path: Path, most: int) -> bytes:
+    """The first ``most`` bytes of such a file."""
+    descriptor = open_own(path)
+    try:
+        return os.read(descriptor, most)
+    finally:
+        os.close(descriptor)
+
+
+def check_directory(place: Path) -> None:
+    """Refuse what is no directory of the user's own.
+
+    Raises:
+        OSError: it is so, or not there.
+    """
+    check_own(os.lstat(place), stat.S_ISDIR)
+
+
+def check_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
+    """Refuse what is of another kind, or may be written by others.
+
+    Raises:
+        PermissionError: it is so.
+    """
+    if not is_kind(found.st_mode):
+        raise PermissionError(0, "it is not of the kind that STI made")
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE:
+        raise PermissionError(0, "others than the user may write to it")
