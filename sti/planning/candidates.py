@@ -19,7 +19,7 @@ from sti.planning.expected_loss import loss_of_steps
 from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import NARROW, PlanRequest, PlanStep
 from sti.planning.prediction import Run, loads_of, simulate_loads
-from sti.planning.preload_placement import better, placements
+from sti.planning.preload_placement import better, place, placements
 from sti.planning.variants import rounding_loss, variants_of
 
 
@@ -49,6 +49,8 @@ class Candidates:
         default_factory=dict
     )
     """Uniform steps and their runs, by depth, width and bits."""
+    _costs: dict[tuple[int, LaneThreads], RunCosts] = field(default_factory=dict)
+    """By width and threads."""
 
     @cached_property
     def choices(self) -> Sequence[LaneThreads]:
@@ -72,7 +74,11 @@ class Candidates:
             ProfileError: the profile lacks a graph or a fidelity of the pack.
         """
         manifest, workload = self.request.manifest, self.request.workload
-        return run_costs(manifest, self.profile, workload, submodel.width, threads=threads)
+        width = submodel.width
+        if (found := self._costs.get((width, threads))) is None:
+            found = run_costs(manifest, self.profile, workload, width, threads=threads)
+            self._costs[width, threads] = found
+        return found
 
     def of(self, submodel: Submodel, counts: Sequence[Counts]) -> Candidate:
         """The submodel with these shards of each of its groups."""
@@ -81,6 +87,13 @@ class Candidates:
     def uniform(self, submodel: Submodel, bits: int) -> Candidate:
         """The submodel with every shard at one fidelity."""
         return self._of_runs(submodel, *self._uniform_runs(submodel, bits))
+
+    def uniform_loss(self, submodel: Submodel, bits: int) -> float:
+        """The loss of that candidate, which does not depend on what is held."""
+        groups = groups_of(self.request.manifest, submodel)
+        counts = [uniform_counts(group, submodel.width, bits) for group in groups]
+        steps = place(groups, counts, 0, self.variants)
+        return loss_of_steps(self.request.manifest, submodel, groups, steps)
 
     def uniform_s(self, submodel: Submodel, bits: int) -> list[float]:
         """What is promised of it under each of ``choices``, as ``promised_s``."""

@@ -111,29 +111,19 @@ class _Planner:
         is held at the beginning of a run alone.
 
         Raises:
-            InfeasibleError: neither finds anything in time.
+            InfeasibleError: there is none in time, not even a uniform one.
         """
-        uniform = self._best_uniform()
-        try:
-            found = self._least_loss()
-        except InfeasibleError:
-            if uniform is None:
-                raise
-            return uniform
-        return found if uniform is None or found.rank <= uniform.rank else uniform
-
-    def _best_uniform(self) -> Candidate | None:
-        """The best with every shard at one fidelity, where what is held could be spread."""
-        target, manifest = self.request.target, self.request.manifest
+        best, target = self._least_loss(), self.request.target
         if not target.preload_bytes or target.latency_s is None:
-            return None
-        every = (
-            self.candidates.uniform(submodel, bits)
-            for submodel in manifest.submodels
-            for bits in manifest.ladder
-        )
-        in_time = (item for item in every if self.candidates.in_time(item.run))
-        return min(in_time, key=lambda item: item.rank, default=None)
+            return best
+        for submodel in self.request.manifest.submodels:
+            for bits in self.request.manifest.ladder if submodel.loss <= best.loss else ():
+                if self.candidates.uniform_loss(submodel, bits) > best.loss:
+                    continue  # known without a simulation, of which there would be many
+                uniform = self.candidates.uniform(submodel, bits)
+                if uniform.rank < best.rank and self.candidates.in_time(uniform.run):
+                    best = uniform
+        return best
 
     def _least_loss(self) -> Candidate:
         """The best candidate of all submodels that meets the deadline.

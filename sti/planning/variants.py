@@ -67,10 +67,9 @@ def narrow_missing(
     manifest: Manifest, groups: Sequence[SliceGroup], steps: Sequence[PlanStep]
 ) -> float:
     """What narrow steps lose, in the unit of ``sti.model.fidelity.missing_of``."""
-    missing = 0.0
+    missing, shares = 0.0, rounding_loss(manifest)
     for group, step in zip(groups, steps, strict=True):
         if step.variant == NARROW:
-            shares = rounding_loss(manifest)
             for place, bits in enumerate(fidelities(group, step.counts)[: step.counts[0]]):
                 lacked = sum(plane.gains[place] for plane in group.planes if plane.bits > bits)
                 missing += shares[bits] * lacked if lacked else 0.0
