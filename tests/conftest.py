@@ -60,6 +60,17 @@ def _new_threads(before: set[threading.Thread]) -> list[str]:
     return left
 
 
+@pytest.fixture(scope="module", autouse=True)
+def settled_heap() -> None:
+    """What was imported and collected so far is no garbage: it is not to be looked through again.
+
+    Engines collect garbage when they open, which would take a tenth of a second each beside all
+    that a test run holds.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """What a test opens or starts is closed or ended when it returns.

@@ -11,12 +11,11 @@ import pytest
 import sti
 from sti.device.emulated_storage import with_storage
 from sti.pack.pack_reader import PackReader
-from tests.pipeline.test_late_planes import SLOW, Stalls
+from tests.pipeline.test_late_planes import LATENCY_S, SLOW, STALL_S, Stalls
 from tests.support.checkpoints import Task
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 
-LATENCY_S = 0.4
-STALL = {3: 2 * LATENCY_S}
+STALL = {3: STALL_S}
 
 
 def late(task: Task = "classification", **options: Any) -> tuple[str, sti.Result]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from time import perf_counter, sleep
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from sti.codec.pieces import Fault
 from sti.device.emulated_storage import SlowReader, with_storage
 from sti.device.lanes import PIPELINED, SEQUENTIAL, LaneThreads, shared
+from sti.device.profile import StorageProfile
 from sti.model.workload import Workload
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
@@ -33,16 +35,23 @@ from tests.support.packs import PROFILE, TEXTS, tiny_pack
 THREADS = (SEQUENTIAL, PIPELINED, shared(1), shared(2), shared(4))
 every_kind = pytest.mark.parametrize("threads", THREADS, ids=str)
 LATENCY_S = 0.4
+STALL_S = 1.2 * LATENCY_S
+"""After it everything is late."""
+SOON_S = LATENCY_S / 4
+"""The latency where nothing has to be in time."""
 SLOW = replace(PROFILE.storage, request_s=1e-4, bytes_per_s=1e6)
 """The storage of these runs: what planes cost is most of what they take."""
+FAST = replace(SLOW, request_s=0.0, bytes_per_s=1e12)
 MACHINE = with_storage(PROFILE, SLOW)
 
 
 class Stalls:
     """Slow storage that sleeps for ``stalls[n]`` seconds before its n-th read."""
 
-    def __init__(self, pack: PackReader, stalls: dict[int, float]) -> None:
-        self._inner = SlowReader(FileReader(pack.path, descriptor=pack.descriptor), SLOW)
+    def __init__(
+        self, pack: PackReader, stalls: dict[int, float], pace: StorageProfile = SLOW
+    ) -> None:
+        self._inner = SlowReader(FileReader(pack.path, descriptor=pack.descriptor), pace)
         self.stalls, self.reads = stalls, 0
 
     direct = False
@@ -78,7 +87,10 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(reader: PackReader) -> Run:
-    """Runs a plan in a runner of its own, with storage that stalls."""
+    """Runs a plan in a runner of its own, with storage that is slow and stalls.
+
+    Where nothing is late and lateness changes nothing, storage need not be slow.
+    """
     tokenizer = Tokenizer(
         TokenizerSpec.from_json(reader.manifest.tokenizer), reader.resident(VOCABULARY).tobytes()
     )
@@ -91,8 +103,9 @@ def run(reader: PackReader) -> Run:
         backend: type[NumpyBackend] = NumpyBackend,
         mode: Mode = "planned",
         damaged: bool = False,
+        latency_s: float = LATENCY_S,
     ) -> Outcome:
-        storage = Stalls(reader, {})
+        storage = Stalls(reader, {}, SLOW if adapt or stalls else FAST)
         runner = Runner(reader, backend(reader, lanes=4), storage=storage)
         jobs = prepare(plan, reader.manifest, reader.group_offset)
         try:
@@ -106,7 +119,7 @@ def run(reader: PackReader) -> Run:
                 [tokenizer.encode(text) for text in TEXTS],
                 mode=mode,
                 recorder=Recorder(now),
-                adapt=Adapt(damaged, now + LATENCY_S) if adapt else AS_PLANNED,
+                adapt=Adapt(damaged, now + latency_s) if adapt else AS_PLANNED,
             )
         finally:
             runner.close()
@@ -121,7 +134,8 @@ def test_after_a_stall_fewer_planes_are_read_and_the_plan_as_run_repeats_the_ans
     plan = plan_of(reader, threads)
     whole = run(plan)
     assert whole.trace.downgrades == ()
-    late = run(plan, {3: 2 * LATENCY_S})
+    np.testing.assert_array_equal(whole.outputs, run(plan, adapt=False).outputs)
+    late = run(plan, {3: STALL_S})
     left_out = {item.step: item.bits for item in late.trace.downgrades}
     names = [step.name for step in plan.steps]
     # In the order of the steps, and nothing of what was read before it was late.
@@ -144,13 +158,14 @@ def test_late_planes_are_waited_for_where_that_is_asked(
     reader: PackReader, run: Run, threads: LaneThreads
 ) -> None:
     plan = plan_of(reader, threads)
-    waited = run(plan, {1: 1.2 * LATENCY_S}, adapt=False)
+    stalls, soon = {1: 1.2 * SOON_S}, partial(run, latency_s=SOON_S)
+    waited = run(plan, stalls, adapt=False)
     assert waited.trace.downgrades == ()
-    np.testing.assert_array_equal(waited.outputs, run(plan).outputs)
+    np.testing.assert_array_equal(waited.outputs, run(plan, adapt=False).outputs)
     if threads != SEQUENTIAL:
-        other = run(plan, {1: 1.2 * LATENCY_S}, mode="sequential")
+        other = soon(plan, stalls, mode="sequential")
         assert other.trace.downgrades == ()  # its times are not those that were predicted
-    unknown = run(replace(plan, predicted=None), {1: 1.2 * LATENCY_S})
+    unknown = soon(replace(plan, predicted=None), stalls)
     assert unknown.trace.downgrades == ()
 
 
@@ -169,7 +184,7 @@ def test_preloaded_planes_are_never_left_out(
     plan = replace(plan, steps=tuple(steps))
     profile = replace(MACHINE, threads=threads.compute)
     plan = replace(plan, predicted=predict(reader.manifest, profile, plan))
-    late = run(plan, {0: 2 * LATENCY_S})
+    late = run(plan, {0: STALL_S})
     less = downgraded(plan, reader.manifest, late.trace.downgrades)
     read = [sum(count > 0 for count in step.counts) for step in less.steps]
     assert all(found >= (5, 2, 1)[number % 3] for number, found in enumerate(read))
@@ -180,12 +195,12 @@ def test_preloaded_planes_are_never_left_out(
 @every_kind
 def test_a_run_may_be_late_and_damaged(reader: PackReader, run: Run, threads: LaneThreads) -> None:
     plan = plan_of(reader, threads)
-    found = run(plan, {len(plan.steps) - 2: 2 * LATENCY_S}, backend=FindsThird, damaged=True)
+    found = run(plan, {len(plan.steps) - 2: STALL_S}, backend=FindsThird, damaged=True)
     assert {item.step for item in found.trace.downgrades} == {plan.steps[-1].name}
     less = downgraded(plan, reader.manifest, found.trace.downgrades)
     assert less.steps[-1].counts[2:] == (0, 0, 0)  # late, or damaged, or one after the other
     np.testing.assert_array_equal(found.outputs, run(less, adapt=False).outputs)
-    found = run(plan, {2: 2 * LATENCY_S}, backend=FindsEarly, damaged=True)
+    found = run(plan, {2: STALL_S}, backend=FindsEarly, damaged=True)
     reasons = [(item.step, item.reason) for item in found.trace.downgrades]
     assert reasons[0] == (plan.steps[1].name, DAMAGED)
     assert {reason for _, reason in reasons[1:]} == {LATE}
@@ -207,7 +222,7 @@ class FindsEarly(Finds):
 
 def test_a_trace_tells_what_came_too_late(reader: PackReader, run: Run) -> None:
     plan = plan_of(reader, PIPELINED)
-    trace = run(plan, {3: 2 * LATENCY_S}).trace
+    trace = run(plan, {3: STALL_S}).trace
     events = [event["name"] for event in trace.to_chrome(plan)["traceEvents"]]
     for item in trace.downgrades:
         assert f"{item.step}: from {item.bits} bits on left out: late" in events

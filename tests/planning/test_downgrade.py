@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from random import Random
 
 import pytest
@@ -31,6 +32,7 @@ MANIFEST = make_manifest(
 PROFILE = make_profile(bytes_per_s=3e8, jitter=1.0)
 
 
+@cache
 def plan_of(width: int, preload: int, *, share: float | None) -> Plan:
     """A plan for the submodel of that width: all at 8 bits, or what is best in a share of that."""
     submodels = tuple(s for s in MANIFEST.submodels if (s.depth, s.width) == (2, width))
