@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from tests.support.checkpoints import Task, write_checkpoint
 from tests.support.counted_memory import CountedMemory, counted_memory
+
+# So does this one: it would compile all tests anew in every run.
+sys.dont_write_bytecode = False
 
 _GRACE_S = 2.0
 

@@ -28,6 +28,7 @@ import pytest
 import sti.cli.main
 from shard_tools.cli import main as shard_cli
 from tests.support.checkpoints import Task, write_checkpoint
+from tests.support.commands import in_process
 from tests.support.paths import GOLDEN, INTENTS, MINILM, ROOT
 from tests.support.ranked_packs import ranked_pack, texts, write_data
 
@@ -237,9 +238,14 @@ def test_packs_that_ship_are_shown_by_name() -> None:
     ],
 )
 def test_only_a_target_out_of_reach_passes_as_refused(
-    options: list[str], as_it_should: bool, tmp_path: Path, tiny_pack: Path
+    options: list[str],
+    as_it_should: bool,
+    tmp_path: Path,
+    tiny_pack: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ended = run(["-m", "sti", "run", str(tiny_pack), "a text", *options], tmp_path)
+    answer = in_process(sti.cli.main.main, capsys)("run", tiny_pack, "a text", *options)
+    ended = subprocess.CompletedProcess(options, answer.code, answer.out, answer.err)
     assert ended.returncode == 2
     assert refused(ended) == as_it_should, ended.stderr
     assert not answered(ended, options, tmp_path)

@@ -109,6 +109,7 @@ def test_a_machine_is_measured_with_a_damaged_pack(
     copy: Copier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("sti.calibration.calibrate.BUDGET_S", 0.1)
     bad = copy()
     for number in range(2):
         bad.damage(5, number=number)
@@ -122,6 +123,7 @@ def test_a_deleted_pack_can_be_aimed_elsewhere(
     copy: Copier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("sti.calibration.calibrate.BUDGET_S", 0.1)
     whole = copy()
     with sti.Engine.open(whole.path, fidelity=4, threads=1) as engine:
         whole.path.unlink()
