@@ -444,6 +444,7 @@ def test_memory_does_not_grow_with_the_words_that_were_met() -> None:
     remembering = Tokenizer(SPEC, blob)
     forgetful = Tokenizer(SPEC, blob, words_remembered=100)
     text = " ".join(words)
+    Tokenizer(SPEC, blob).encode(text)  # what a process takes once, for any tokenizer, is no growth
     grown = [grown_bytes(lambda t=t: t.encode(text)) for t in (remembering, forgetful)]
     assert grown[1] < grown[0] / 10
 
