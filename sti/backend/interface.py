@@ -139,6 +139,7 @@ class BlocksGraph(Protocol):
         Raises:
             BackendError: computing failed, and the hidden states are lost; or it is the state of
                 another back end.
+            GraphError: what the graph was read from was changed; nothing computed with it is sound.
         """
 
 

@@ -25,6 +25,8 @@ _CALLER = 0
 _BOUND = threading.Lock()
 """Held while a run in this process has its threads bound."""
 
+_LONGEST_WAIT_S = 0.5
+"""Seconds that finding out about a thread waits for another run."""
 _THREADS = "/proc/self/task"
 """Lists the threads of this process."""
 
@@ -85,8 +87,12 @@ def apart(cores: Sequence[int], thread: int) -> Iterator[bool]:
         for bound in (thread, _CALLER):
             with suppress(OSError):
                 os.sched_setaffinity(bound, set(cores))
-        with suppress(RuntimeError):  # in a child that was forked amid the run
-            _BOUND.release()
+        _release()
+
+
+def _release() -> None:
+    with suppress(RuntimeError):  # it was let go of in a child that was forked meanwhile
+        _BOUND.release()
 
 
 def started_thread(cores: Sequence[int], start: Callable[[], T]) -> tuple[T, int | None]:
@@ -94,7 +100,8 @@ def started_thread(cores: Sequence[int], start: Callable[[], T]) -> tuple[T, int
 
     Libraries do not tell. But a thread is born bound to what its maker is bound to, so the caller
     is bound to the second of two cores meanwhile, and the new thread that may run there alone is
-    the one; both may run on either core again afterwards. Waits for a run whose threads are bound.
+    the one; both may run on either core again afterwards. Waits up to half a second for a run whose
+    threads are bound: not longer, as that run may be waiting for this thread.
 
     Args:
         cores: two cores; as of ``apart``.
@@ -102,21 +109,21 @@ def started_thread(cores: Sequence[int], start: Callable[[], T]) -> tuple[T, int
     Returns:
         What ``start`` returned, and the native id of the thread; None where it is not known.
     """
-    if not _is_usual(cores):
+    if not (_is_usual(cores) and _BOUND.acquire(timeout=_LONGEST_WAIT_S)):
         return start(), None
-    with _BOUND:
-        before = _bound_to(cores[1])
-        try:
+    before = _bound_to(cores[1])
+    try:
+        with suppress(OSError):
+            os.sched_setaffinity(_CALLER, {cores[1]})
+        made = start()
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(_CALLER, set(cores))
+        found = _bound_to(cores[1]) - before
+        for thread in found:
             with suppress(OSError):
-                os.sched_setaffinity(_CALLER, {cores[1]})
-            made = start()
-        finally:
-            with suppress(OSError):
-                os.sched_setaffinity(_CALLER, set(cores))
-            found = _bound_to(cores[1]) - before
-            for thread in found:
-                with suppress(OSError):
-                    os.sched_setaffinity(thread, set(cores))
+                os.sched_setaffinity(thread, set(cores))
+        _release()
     return made, found.pop() if len(found) == 1 else None
 
 

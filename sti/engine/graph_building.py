@@ -53,7 +53,7 @@ class GraphBuilder:
 
         Args:
             wanted: asked once, before a process is started. Whoever makes it False and then calls
-                ``end`` may rely on it that the graph is not built.
+                ``end`` may rely on it that no process is started or goes on.
             longest_s: seconds after which building is given up.
 
         Raises:

@@ -11,7 +11,7 @@ from sti.engine.prepared import PreparedPlan
 from sti.model.manifest import Manifest
 from sti.planning.memory import MemoryPart
 
-_STEP, _MERGED = 100_000, 20_000
+_PLACED, _MERGED = 100_000, 20_000
 """Bytes that a session takes, as measured: for a step or the end of a block; for each of the steps
 of a block that are merged to one.
 """
@@ -30,7 +30,7 @@ def graph_parts(
     session = 0 if loaded else LOADED
     for block in blocks_of(prepared.jobs):
         several = len(block) > 1 and are_alike(block)
-        session += 2 * _STEP + _MERGED * len(block) if several else _STEP * (len(block) + 1)
+        session += 2 * _PLACED + _MERGED * len(block) if several else _PLACED * (len(block) + 1)
     # Scales, biases and weights beyond the grid are in the file as well.
     mapped = packed_bytes(manifest, prepared.jobs) + manifest.resident.length
     return (

@@ -20,7 +20,7 @@ from sti.planning.span import Span
 _KEPT = 32
 """Runs whose times say what the next one takes."""
 _SHARE, _ROOM = 0.9, 1.1
-"""Of them, the share that counts, and what is kept free beyond what the longest of those took."""
+"""The next run takes at most what this share of them took, times this factor."""
 
 
 class GraphTimes:

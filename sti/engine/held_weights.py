@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LEAST_HELD = 1 << 16
 """Bytes that are worth filling the preload buffer for."""
-_MOST_DRIFT = 4
+_MOST_UNKNOWN = 4
 """What part of a budget may be taken by what is not known of."""
 
 
@@ -55,8 +55,6 @@ class HeldWeights:
         self._runs = MemoryTaken()
         self._short: tuple[tuple[PlanStep, ...], int | None] | None = None
         """Steps of which no more is held than there is room for, and how much that is."""
-        self._taken = self._drift = 0
-        """Bytes that runs took and did not give back."""
 
     @property
     def is_lean(self) -> bool:
@@ -162,7 +160,7 @@ class HeldWeights:
         if graph is not None and graph.wanted_size:
             wanted = graph.wanted_size
         after = partial(self._runs.after, parts, groups)
-        if self._keep(limit, wanted, needed, after) and as_graph:
+        if self._trims_for(limit, wanted, needed, after) and as_graph:
             return None
         if graph is not None and graph.size and after() + graph.size > limit:
             graph.release()
@@ -172,24 +170,24 @@ class HeldWeights:
         if not self._runs.has_states(groups):
             self._runner.release_states()
             self._runs.states_are_given_back()
-        self._taken = self._runs.note(parts, groups)
+        self._runs.note(parts, groups)
         self._hold_at_most(self._room(limit))
         return prepared
 
     def make_way(self) -> None:
         """Let the graph be opened: its runs need nothing of what streamed ones take."""
-        self._runner.release()
-        self._runs.all_is_given_back()
-        self._steps, self._short, self._taken = None, None, 0
-        self._trim_free()
+        self._give_runs_back()
 
     def trim(self) -> None:
         """Give back the memory of runs, and what is held."""
         if self.graph is not None:
             self.graph.release()
+        self._give_runs_back()
+
+    def _give_runs_back(self) -> None:
         self._runner.release()
         self._runs.all_is_given_back()
-        self._steps, self._short, self._taken = None, None, 0
+        self._steps = self._short = None
         self._trim_free()
 
     def release(self) -> None:
@@ -231,17 +229,15 @@ class HeldWeights:
             self.graph.forget()
 
     def _look(self, limit: int) -> None:
-        """See by how much more the process has grown than what is known of: results that the caller
-        keeps, memory that is of no use again. What is held makes room for it.
-
-        What is far more is the caller's own.
+        """See by how much more the process has grown than what is known of. What is held makes room
+        for it, and what earlier runs took.
         """
-        self._runner.wait_held(None)  # what is just dropped or read would seem to be unknown
+        self._runner.wait_held(None)  # what is being dropped or read would look like growth
         grown = self._budget.grown_bytes
-        if self._taken and grown is not None:
+        if grown is not None:
             session = 0 if self.graph is None else self.graph.session_size
-            known = self._taken + self._runner.held_bytes + session
-            self._drift = min(max(0, grown - known), limit // _MOST_DRIFT)
+            beside = self._runner.held_bytes + session
+            self._runs.compare(grown, beside, limit // _MOST_UNKNOWN)
 
     def _has_room_for_graph(self, plan: Plan, limit: int) -> bool:
         """Whether such runs could go through the graph that is wanted."""
@@ -250,7 +246,7 @@ class HeldWeights:
 
     def _room(self, limit: int) -> int:
         """Bytes that may hold weights beside what runs take."""
-        return limit - spare(limit) - self._drift - self._taken
+        return limit - spare(limit) - self._runs.unknown - self._runs.taken
 
     def _hold_at_most(self, size: int) -> None:
         """Let the preload buffer hold no more, what a graph takes counted."""
@@ -279,7 +275,7 @@ class HeldWeights:
             self._steps, self._holding = None if short else plan.steps, prepared
             self._runner.hold(prepared.jobs, plan, most=most)
 
-    def _keep(self, limit: int, wanted: int, needed: int, after: Callable[[], int]) -> bool:
+    def _trims_for(self, limit: int, wanted: int, needed: int, after: Callable[[], int]) -> bool:
         """Give back what earlier runs took, if a run leaves too little of the budget beside it.
 
         Args:
@@ -293,10 +289,10 @@ class HeldWeights:
         if after() + wanted > limit:
             self._trim_free()
         beside = after() + wanted > limit >= needed + wanted  # of weights that could be held
-        if not (beside or after() > limit):
-            return False
-        self.trim()
-        return True
+        if beside or limit - self._runs.unknown < after() > needed:
+            self.trim()
+            return True
+        return False
 
     def _trim_free(self) -> None:
         self._runs.arena_is_empty()

@@ -26,6 +26,9 @@ class MemoryTaken:
         self._places: list[int] = []
         """Tokens that the memory of each group's hidden states has room for."""
         self._arena = self._tokens = self._pairs = 0
+        self.taken = self.unknown = 0
+        """Bytes that runs took and did not give back; that the process grew by beside what is known
+        of: results that the caller keeps, memory that is of no use again."""
 
     def after(self, parts: Sequence[MemoryPart], groups: Sequence[Workload]) -> int:
         """Bytes that are taken in all once such a run is through.
@@ -42,7 +45,8 @@ class MemoryTaken:
         it is. Where it would grow beside what other groups have, it is to be given back first.
         """
         tokens = _tokens(groups)
-        return len(tokens) <= len(self._places) and all(map(int.__le__, tokens, self._places))
+        rooms = zip(tokens, self._places, strict=False)
+        return len(tokens) <= len(self._places) and all(count <= room for count, room in rooms)
 
     def states_are_given_back(self) -> None:
         """Take note that the memory of hidden states was."""
@@ -60,7 +64,19 @@ class MemoryTaken:
         for part in parts:
             if part.name != VALUES:
                 self._kept[part.name] = self._kept_with(part)
+        self.taken = found
         return found
+
+    def compare(self, grown: int, beside: int, most: int) -> None:
+        """Compare what is known with what the process grew by.
+
+        Args:
+            grown: bytes.
+            beside: bytes of them that are known and not of runs.
+            most: bytes; what is unknown beyond is taken for the caller's own.
+        """
+        if self.taken:
+            self.unknown = min(max(0, grown - self.taken - beside), most)
 
     def arena_is_empty(self) -> None:
         """Take note that the arena gave all back."""
@@ -71,6 +87,7 @@ class MemoryTaken:
         self._kept.clear()
         self.states_are_given_back()
         self.arena_is_empty()
+        self.taken = 0
 
     def _kept_with(self, part: MemoryPart) -> int:
         # The ring is made as large as each plan takes (sti.pipeline.runner).

@@ -35,6 +35,8 @@ class TargetSpec:
             ``datetime.timedelta``. None: the best quality the pack has.
         memory: the most that an engine may add to the memory of its process, everything counted:
             ``"64MB"``. What runs leave of it holds weights. None: what runs take and ``preload``.
+            With glibc, memory of 512 KiB and more is then mapped by itself in the whole process,
+            from now on, as heaps would keep it when it is freed.
         preload: compressed bytes held between runs: ``"2MB"``, ``"512KB"``. None: none, or with
             ``memory`` as much as there is room for.
         quantile: share of the runs that shall keep the latency: ``"99%"``. None: 98 %.

@@ -1,6 +1,6 @@
 """A core each for the two threads of a run that are always busy, where a machine has just two.
 
-In: who computes a run. Effect: while it lasts, its two threads are bound, unless others want the
+In: the threads of a run. Effect: while it lasts, its two threads are bound, unless others want the
 cores, which is learned from how long bound runs waited. Knows nothing of what the threads do.
 """
 

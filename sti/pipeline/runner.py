@@ -221,6 +221,7 @@ class Runner:
         Raises:
             PackCorruptError: the pack is damaged.
             StorageError, BackendError: storage or computation failed.
+            GraphError: a file of the graph was changed meanwhile; no answer came of it.
         """
         work = BatchWork(encodings, self._embedder, recorder, None)
         helper = graph.helper

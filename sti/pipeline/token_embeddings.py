@@ -35,7 +35,7 @@ class TokenRows(NamedTuple):
     raw: ByteArray
     """``[n, row_bytes]``, as they are stored."""
     places: Int64Array
-    """For each token of all texts, one after the other, which of the rows is its."""
+    """Index of the row of each token, text after text."""
 
 
 class Embedder:
@@ -140,7 +140,7 @@ class Embedder:
         """Decode rows to where their tokens are.
 
         Args:
-            index: ``[T]``, which of the rows each token's is.
+            index: ``[T]``, of the row of each token.
             out: ``[T, hidden]``, overwritten.
         """
         for first in range(0, len(index), _ROWS_AT_ONCE):

@@ -1,7 +1,8 @@
 """Who tells, while a run is under way, which planes would come too late.
 
-In: the plan of a run and when its answer is due. Out: a ``Watch``, or none where that may not be or
-cannot be told. Remembers what is left to do from each step of the last few plans on.
+In: the plan of a run and when its answer is due. Out: a ``Watch``; none where nothing may be left
+out, or there is no prediction to tell by. Remembers what is left to do from each step of the last
+few plans on.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ _FLOAT = 4
 _SCORES, _INNER = 2.7, 4
 """How often at once attention has its scores, and a block what its slices compute, as float32."""
 _GRAPH_SCORES, _GRAPH_INNER = 2.1, 6.2
-"""The same for a plan as one graph, of all slices, added up: the arena has memory for either."""
+"""The same for a plan as one graph, of all slices, added up: the arena has memory for either.
+1 to 20 % more than was measured with one to sixteen texts of 16 to 480 tokens.
+"""
 _SEVERAL = 1.15
 """Over what one text takes for each, where several are computed together: an arena that served
 batches of other shapes before fits less well."""

@@ -172,6 +172,22 @@ def test_of_two_threads_that_were_started_neither_is_known_and_both_may_run_ever
 
 
 @TWO_CORES
+def test_a_thread_is_started_amid_a_run_that_may_wait_for_it() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    other, end = parked()
+    made: list[tuple[int, int | None]] = []
+    with apart(cores, other.native_id or 0) as bound:
+        assert bound
+        starting = threading.Thread(target=lambda: made.append(started_thread(cores, lambda: 5)))
+        os.sched_setaffinity(0, set(cores))  # new threads are free, as those of workers are
+        starting.start()
+        starting.join(30)
+        assert made == [(5, None)]
+    end.set()
+    assert started_thread(cores, lambda: 6)[0] == 6
+
+
+@TWO_CORES
 def test_what_cannot_be_started_leaves_the_caller_unbound() -> None:
     cores = sorted(os.sched_getaffinity(0))
     with pytest.raises(RuntimeError):

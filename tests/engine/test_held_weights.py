@@ -56,13 +56,16 @@ class FakeRunner:
     def release_states(self) -> None:
         self.done.append(("release states", 0))
 
+    def release(self) -> None:
+        self.done.append(("release", 0))
+
 
 class FakeBudget:
     """Counts an opened engine and its runs' hidden states, and finds no more than that."""
 
     def __init__(self, runner: FakeRunner) -> None:
         self._runner = runner
-        self.runs_bytes = 0
+        self.runs_bytes = self.unknown_bytes = 0
 
     def fitting(self, prepared: PreparedPlan, groups: Sequence[Workload]) -> PreparedPlan:
         return prepared
@@ -79,16 +82,29 @@ class FakeBudget:
     @property
     def grown_bytes(self) -> int:
         """Dropped weights are there until the buffer is filled again."""
-        return self.runs_bytes + HELD
+        return self.runs_bytes + HELD + self.unknown_bytes
 
 
-def held_weights() -> tuple[HeldWeights, FakeRunner, PreparedPlan]:
-    """Within a budget, with a plan of which all is held."""
+def held_weights(
+    held: int = HELD, unknown: int = 0
+) -> tuple[HeldWeights, FakeRunner, PreparedPlan]:
+    """Within a budget, with a plan of which so much is held; the process grew by more as well."""
     runner = FakeRunner()
-    budget = cast(MemoryBudget, FakeBudget(runner))
-    target = SimpleNamespace(memory_bytes=LIMIT, preload_bytes=HELD)
-    plan: Any = SimpleNamespace(target=target, steps=(SimpleNamespace(preload_bytes=HELD),))
-    return HeldWeights(cast(Runner, runner), budget), runner, PreparedPlan(plan, (), None)
+    budget = FakeBudget(runner)
+    budget.unknown_bytes = unknown
+    target = SimpleNamespace(memory_bytes=LIMIT, preload_bytes=held)
+    plan: Any = SimpleNamespace(target=target, steps=(SimpleNamespace(preload_bytes=held),))
+    weights = HeldWeights(cast(Runner, runner), cast(MemoryBudget, budget))
+    return weights, runner, PreparedPlan(plan, (), None)
+
+
+@pytest.mark.parametrize("unknown", [0, 2 * MB, 9 * MB])
+def test_what_long_texts_took_gives_way_to_what_is_not_known_of(unknown: int) -> None:
+    held, runner, prepared = held_weights(0, unknown)
+    for lengths, given_back in (([2800], False), ([10], unknown == 9 * MB), ([10], False)):
+        runner.done.clear()
+        held.make_room(prepared, lengths)
+        assert ("release" in [name for name, _ in runner.done]) == given_back, lengths
 
 
 def test_what_is_being_filled_is_not_taken_for_growth() -> None:

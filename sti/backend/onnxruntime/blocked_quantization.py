@@ -31,7 +31,7 @@ def with_blocks(
 
     Args:
         channels: of a product's input, by the name of its matrix.
-        hidden: channels of what no product of these takes.
+        hidden: channels of what no such product takes.
     """
     found: list[Node] = []
     place = 0
@@ -82,5 +82,5 @@ def _channels_of(name: str, nodes: Sequence[Node], channels: Mapping[str, int], 
     """Channels of quantized values."""
     for node in nodes:
         if operator_of(node) == PRODUCT and node.inputs[0] == name:
-            return channels[node.inputs[1]]
+            return channels.get(node.inputs[1], hidden)
     return hidden

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.blocked_quantization import FORMAT, OPERATORS, with_blocks
 from sti.backend.onnxruntime.graph_sessions import serialized_graph
-from sti.backend.onnxruntime.merged_groups import Constants, MergedGroups
+from sti.backend.onnxruntime.group_values import Constants
+from sti.backend.onnxruntime.merged_groups import MergedGroups
 from sti.backend.onnxruntime.onnx_model import (
     Model,
     Named,

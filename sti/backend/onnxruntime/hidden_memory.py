@@ -1,8 +1,8 @@
 """Memory for token embeddings and hidden states, kept between runs.
 
 In: sizes of groups. Out: arrays, and OrtValues over them, in memory that grows to the largest group
-and stays, so that repeated runs allocate nothing. Each has pages of its own, which the system has
-back as soon as it is let go of. Knows nothing of graphs.
+and stays, so that repeated runs allocate nothing. Each array has pages of its own, which go back to
+the system as soon as it is freed. Knows nothing of graphs.
 """
 
 from __future__ import annotations

@@ -10,57 +10,28 @@ group, and each partial sum is a product of its own. Knows nothing of packs or f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sti.backend.onnxruntime.blocked_quantization import PRODUCT
+from sti.backend.onnxruntime.group_values import (
+    CHANNELS,
+    HEADS,
+    HEADS_RANK,
+    TOKEN_RANK,
+    Apart,
+    Constants,
+    Joined,
+    OfEach,
+    Shared,
+    Value,
+)
 from sti.backend.onnxruntime.hidden_memory import MASK
 from sti.backend.onnxruntime.onnx_model import Node, numbers_of, operator_of, plain_node
 
-_CHANNELS = 2
-"""The axis of ``[S, B, n]``."""
-_TOKEN_RANK = 3
-"""Axes of ``[S, B, n]``; where channels are heads of some, there is one more."""
-_BY_CHANNEL = _CHANNELS, _TOKEN_RANK
-_HEADS = 1
-"""The axis of attention scores ``[B, m, R, S]``."""
-
-
-class _Shared(NamedTuple):
-    """A value that all groups have in common."""
-
-    name: str
-
-
-class _Joined(NamedTuple):
-    """The values of all groups as one, group after group along an axis."""
-
-    name: str
-    axis: int
-    rank: int
-    channels: int
-    """Of each group."""
-
-
-class _Apart(NamedTuple):
-    """A value of each group."""
-
-    names: tuple[str, ...]
-
-
-class _Constants(NamedTuple):
-    """An array of each group that is not in the graph yet."""
-
-    name: str
-    arrays: tuple[NDArray[Any], ...]
-
-
-Constants = Mapping[str, NDArray[Any]]
-"""What inputs of a graph are for one slice group."""
-_Value = _Shared | _Joined | _Apart | _Constants
-_Rule = Callable[[Node, Sequence[_Value]], _Value | None]
+_Rule = Callable[[Node, Sequence[Value]], Value | None]
 
 
 class MergedGroups:
@@ -88,12 +59,12 @@ class MergedGroups:
     ) -> None:
         self._count, self._prefix = len(groups), prefix
         self._initial, self._constant, self._add = values, constant, add
-        self._values: dict[str, _Value] = {"": _Shared("")}  # inputs that are not given
-        self._values |= {name: _Shared(taken) for name, taken in shared.items()}
+        self._values: dict[str, Value] = {"": Shared("")}  # inputs that are not given
+        self._values |= {name: Shared(taken) for name, taken in shared.items()}
         for name in groups[0]:
-            self._values[name] = _Constants(name, tuple(group[name] for group in groups))
+            self._values[name] = OfEach(name, tuple(group[name] for group in groups))
         self._added_constants: dict[str, str] = {}
-        self._parts: dict[_Value, tuple[str, ...]] = {}
+        self._parts: dict[Value, tuple[str, ...]] = {}
         self._rules: dict[str, _Rule] = {
             PRODUCT: self._product,
             "Abs": self._elementwise,
@@ -117,8 +88,8 @@ class MergedGroups:
         """Add the nodes; the names of an output, by group."""
         for node in nodes:
             given = [self._values[name] for name in node.inputs]
-            if all(isinstance(value, _Shared) for value in given):
-                found: _Value | None = _Shared(self._once(node, given))
+            if all(isinstance(value, Shared) for value in given):
+                found: Value | None = Shared(self._once(node, given))
             else:
                 rule = self._rules.get(operator_of(node))
                 found = rule(node, given) if rule else None
@@ -128,110 +99,122 @@ class MergedGroups:
     # Rules give the output of a node that computes all groups at once, once that is added; None
     # where there is no such node, and each group has one of its own.
 
-    def _product(self, node: Node, given: Sequence[_Value]) -> _Value | None:
+    def _product(self, node: Node, given: Sequence[Value]) -> Value | None:
         x, matrix, x_scale, scale, *zeros = given
-        if not all(isinstance(value, _Shared) for value in (x, x_scale, *zeros)):
+        if not all(isinstance(value, Shared) for value in (x, x_scale, *zeros)):
             return None
-        if not (isinstance(matrix, _Constants) and isinstance(scale, _Constants)):
+        if not (isinstance(matrix, OfEach) and isinstance(scale, OfEach)):
             return None
         beside = self._side_by_side(matrix), self._side_by_side(scale)
         name = self._once(node, (x, beside[0], x_scale, beside[1], *zeros))
-        return _Joined(name, _CHANNELS, _TOKEN_RANK, matrix.arrays[0].shape[-1])
+        return Joined(name, CHANNELS, TOKEN_RANK, matrix.arrays[0].shape[-1])
 
-    def _elementwise(self, node: Node, given: Sequence[_Value]) -> _Value | None:
-        x = next((value for value in given if isinstance(value, _Joined)), None)
+    def _elementwise(self, node: Node, given: Sequence[Value]) -> Value | None:
+        x = next((value for value in given if isinstance(value, Joined)), None)
         if x is None:
             return None
         blocks = bool(numbers_of(node, "block_size"))
-        taken: list[_Value] = []
-        for name, value in zip(node.inputs, given, strict=True):
-            match value:
-                case _Constants() if x[1:3] == _BY_CHANNEL and value.arrays[0].ndim == 1:
-                    taken.append(self._side_by_side(value))
-                case _Apart() if x[1:3] == _BY_CHANNEL:
-                    taken.append(self._concatenated(value))
-                case _Joined() if value[1:3] == x[1:3] and (blocks or value.channels == x.channels):
-                    taken.append(value)
-                case _Shared() if self._is_for_all(name, x):
-                    taken.append(value)
-                case _:
-                    return None
-        return x._replace(name=self._once(node, taken))
+        pairs = list(zip(node.inputs, given, strict=True))
+        if not all(self._is_beside(x, name, value, blocks=blocks) for name, value in pairs):
+            return None
+        return x._replace(name=self._once(node, tuple(map(self._as_one, given))))
 
-    def _is_for_all(self, name: str, x: _Joined) -> bool:
-        """Whether a shared value is combined with all of a joined one as with each group's."""
-        if name == MASK:
-            return x.axis == _HEADS
-        array = self._initial.get(name)
-        return array is not None and array.size == 1
+    def _is_beside(self, x: Joined, name: str, value: Value, *, blocks: bool) -> bool:
+        """Whether a value can be combined with a joined one as each group's with its own.
 
-    def _softmax(self, node: Node, given: Sequence[_Value]) -> _Value | None:
+        Args:
+            blocks: channels of a group may have one number in common.
+        """
+        match value:
+            case Shared() if name == MASK:
+                return x.axis == HEADS and x.rank == HEADS_RANK
+            case Shared():
+                array = self._initial.get(name)
+                return array is not None and array.size == 1
+            case Joined():
+                return value.is_along(x) and (blocks or value.channels == x.channels)
+            case OfEach():
+                return x.is_by_channel and value.arrays[0].shape == (x.channels,)
+            case Apart():
+                return x.is_by_channel
+
+    def _as_one(self, value: Value) -> Value:
+        """A value of all groups as one."""
+        match value:
+            case OfEach():
+                return self._side_by_side(value)
+            case Apart():
+                return self._concatenated(value)
+            case _:
+                return value
+
+    def _softmax(self, node: Node, given: Sequence[Value]) -> Value | None:
         (x,) = given
-        if not isinstance(x, _Joined) or numbers_of(node, "axis") != (-1,):
+        if not isinstance(x, Joined) or numbers_of(node, "axis") != (-1,):
             return None
         return x._replace(name=self._once(node, given)) if x.axis < x.rank - 1 else None
 
-    def _by_heads(self, node: Node, given: Sequence[_Value]) -> _Value | None:
+    def _by_heads(self, node: Node, given: Sequence[Value]) -> Value | None:
         for value, transposed in zip(given, ("transBatchA", "transBatchB"), strict=True):
-            axis = _CHANNELS if numbers_of(node, transposed) == (1,) else _HEADS
-            if not isinstance(value, _Joined) or value[1:3] != (axis, _TOKEN_RANK + 1):
+            axis = CHANNELS if numbers_of(node, transposed) == (1,) else HEADS
+            if not isinstance(value, Joined) or (value.axis, value.rank) != (axis, HEADS_RANK):
                 return None
         name = self._once(node, given)
-        return _Joined(name, _HEADS, _TOKEN_RANK + 1, _channels(given[0]))
+        return Joined(name, HEADS, HEADS_RANK, _channels(given[0]))
 
-    def _reshape(self, node: Node, given: Sequence[_Value]) -> _Value | None:
+    def _reshape(self, node: Node, given: Sequence[Value]) -> Value | None:
         """From channels to heads, or back."""
         x, target = given[0], self._initial.get(node.inputs[1])
-        if target is None or not isinstance(x, _Joined) or x.axis != _CHANNELS:
+        if target is None or not isinstance(x, Joined) or x.axis != CHANNELS:
             return None
-        rank = len(target)
-        if target.tolist()[:3] != [0, 0, -1] or {x.rank, rank} != {_TOKEN_RANK, _TOKEN_RANK + 1}:
+        rank = target.size
+        if target.tolist()[:3] != [0, 0, -1] or {x.rank, rank} != {TOKEN_RANK, HEADS_RANK}:
             return None
         return x._replace(name=self._once(node, given), rank=rank)
 
-    def _transpose(self, node: Node, given: Sequence[_Value]) -> _Value | None:
+    def _transpose(self, node: Node, given: Sequence[Value]) -> Value | None:
         (x,), order = given, numbers_of(node, "perm")
-        if not isinstance(x, _Joined) or len(order) != x.rank:
+        if not isinstance(x, Joined) or len(order) != x.rank:
             return None
         return x._replace(name=self._once(node, given), axis=order.index(x.axis))
 
-    def _largest(self, node: Node, given: Sequence[_Value]) -> _Value | None:
+    def _largest(self, node: Node, given: Sequence[Value]) -> Value | None:
         x, axes = given[0], self._initial.get(node.inputs[1])
         by_token = axes is not None and axes.tolist() == [-1]
         kept = numbers_of(node, "keepdims") == (1,)
-        if not isinstance(x, _Joined) or x[1:3] != _BY_CHANNEL or not (by_token and kept):
+        if not (isinstance(x, Joined) and x.is_by_channel and by_token and kept):
             return None
         groups = self._once_constant("by_group", np.array([0, 0, self._count, -1]))
         name, made = (f"{self._prefix}{item}" for item in (node.name, node.outputs[0]))
         self._add(plain_node(f"{name}.by_group", "Reshape", (x.name, groups), f"{made}.by_group"))
         inputs = f"{made}.by_group", self._names(given[1])[0]
         self._add(plain_node(name, "ReduceMax", inputs, made, keepdims=0))
-        return _Joined(made, _CHANNELS, _TOKEN_RANK, 1)
+        return Joined(made, CHANNELS, TOKEN_RANK, 1)
 
-    def _gather(self, node: Node, given: Sequence[_Value]) -> _Value | None:
+    def _gather(self, node: Node, given: Sequence[Value]) -> Value | None:
         """Each group's channels from among those of all."""
         x, picked = given
-        by_channel = numbers_of(node, "axis") == (_CHANNELS,)
-        if not (isinstance(x, _Joined) and isinstance(picked, _Constants) and by_channel):
+        by_channel = numbers_of(node, "axis") == (CHANNELS,)
+        if not (isinstance(x, Joined) and isinstance(picked, OfEach)):
             return None
-        if x.rank != _TOKEN_RANK:
+        if not (by_channel and x.is_by_channel):
             return None
         moved = (array + number * x.channels for number, array in enumerate(picked.arrays))
-        return self._each(node, (_Shared(x.name), _Constants(f"{picked.name}.moved", tuple(moved))))
+        return self._each(node, (Shared(x.name), OfEach(f"{picked.name}.moved", tuple(moved))))
 
     # Adding nodes.
 
-    def _once(self, node: Node, given: Sequence[_Value]) -> str:
+    def _once(self, node: Node, given: Sequence[Value]) -> str:
         """A node for all groups; the name of its output."""
         names = [
-            value.name if isinstance(value, _Joined) else self._names(value)[0] for value in given
+            value.name if isinstance(value, Joined) else self._names(value)[0] for value in given
         ]
         return self._added(node, self._prefix, names)
 
-    def _each(self, node: Node, given: Sequence[_Value]) -> _Apart:
+    def _each(self, node: Node, given: Sequence[Value]) -> Apart:
         """A node for each group."""
         names = zip(*map(self._names, given), strict=True)
-        return _Apart(
+        return Apart(
             tuple(
                 self._added(node, f"{self._prefix}{number}.", inputs)
                 for number, inputs in enumerate(names)
@@ -244,13 +227,13 @@ class MergedGroups:
         self._add(node._replace(name=prefix + node.name, inputs=tuple(inputs), outputs=(made,)))
         return made
 
-    def _names(self, value: _Value) -> tuple[str, ...]:
+    def _names(self, value: Value) -> tuple[str, ...]:
         """What the groups' own nodes take a value by."""
-        if isinstance(value, _Shared):
+        if isinstance(value, Shared):
             return (value.name,) * self._count
-        if isinstance(value, _Apart):
+        if isinstance(value, Apart):
             return value.names
-        if isinstance(value, _Constants):
+        if isinstance(value, OfEach):
             return tuple(
                 self._once_constant(f"{number}.{value.name}", array)
                 for number, array in enumerate(value.arrays)
@@ -263,22 +246,22 @@ class MergedGroups:
             self._parts[value] = names
         return self._parts[value]
 
-    def _side_by_side(self, value: _Constants) -> _Shared:
+    def _side_by_side(self, value: OfEach) -> Shared:
         """The groups' constants as one."""
         whole = np.concatenate(value.arrays, axis=-1)
-        return _Shared(self._once_constant(value.name, whole))
+        return Shared(self._once_constant(value.name, whole))
 
     def _once_constant(self, name: str, array: NDArray[Any]) -> str:
         if name not in self._added_constants:
             self._added_constants[name] = self._constant(self._prefix + name, array)
         return self._added_constants[name]
 
-    def _concatenated(self, value: _Apart) -> _Shared:
+    def _concatenated(self, value: Apart) -> Shared:
         """The groups' values as one, along the channels."""
         name = f"{value.names[0]}.joined"
-        self._add(plain_node(name, "Concat", value.names, name, axis=_CHANNELS))
-        return _Shared(name)
+        self._add(plain_node(name, "Concat", value.names, name, axis=CHANNELS))
+        return Shared(name)
 
 
-def _channels(value: _Value) -> int:
-    return value.channels if isinstance(value, _Joined) else 0
+def _channels(value: Value) -> int:
+    return value.channels if isinstance(value, Joined) else 0

@@ -115,7 +115,7 @@ class Graph:
             self.run()
             return np.array(self.binding.copy_outputs_to_cpu()[0], dtype=np.float32)
         finally:
-            # What is bound lies in the arena, whose memory around it would stay.
+            # The output lies in the arena, which could not give back the region around it.
             self.binding.clear_binding_outputs()
 
     def run(self) -> None:
