@@ -154,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--against",
         type=_pair,
         nargs="+",
+        action="extend",
         default=[],
         metavar="PACK=INT8.onnx",
         help="models for the row whole",
