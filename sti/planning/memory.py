@@ -48,7 +48,7 @@ _BINDING = 4600
 _MOST_BINDINGS = 256
 _STEP = 8_000
 _THREAD = 90_000
-_REST = 950_000
+_REST = 900_000
 _HEAD = "head"
 """Unit of slices of blocks whose tokens attend to each other."""
 
