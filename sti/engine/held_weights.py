@@ -229,10 +229,9 @@ class HeldWeights:
             self.graph.forget()
 
     def _look(self, limit: int) -> None:
-        """See by how much more the process has grown than what is known of. What is held makes room
-        for it, and what earlier runs took.
-        """
-        self._runner.wait_held(None)  # what is being dropped or read would look like growth
+        """See what the process grew by that is not known of: all that is held gives way to it."""
+        if self._runner.is_filling:
+            return  # what is being dropped or read would look like growth
         grown = self._budget.grown_bytes
         if grown is not None:
             session = 0 if self.graph is None else self.graph.session_size

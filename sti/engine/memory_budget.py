@@ -193,12 +193,21 @@ def groups_of_texts(lengths: Sequence[int]) -> list[Workload]:
     return [Workload(len(item.members), item.tokens) for item in group_by_length(lengths)]
 
 
-def over_budget(limit: int, needed: int, groups: Sequence[Workload]) -> InfeasibleError:
-    """That texts take more than the budget of memory, and what would do."""
+def over_budget(
+    limit: int, needed: int, groups: Sequence[Workload], *, preload: int = 0
+) -> InfeasibleError:
+    """That texts take more than the budget of memory, and what would do.
+
+    Args:
+        preload: bytes of ``needed`` that were asked to be held.
+    """
     most = max(groups, key=lambda item: item.batch * item.tokens)
     count = sum(item.batch for item in groups)
     words = most.words if len(groups) == 1 else f"{count} texts of up to {most.tokens} tokens"
     remedy = "give fewer at a time" if count > 1 else "give shorter texts"
+    if preload:
+        words = f"a preload of {format_size(preload)} and {words}"
+        remedy = "ask for less preload"
     return InfeasibleError(
         f"a memory of {format_size(limit)} is not enough for {words}: the least is "
         f"{format_size(needed)}; raise it to {format_size(round(rounded_up(needed)))}, or {remedy}",

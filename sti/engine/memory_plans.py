@@ -159,7 +159,7 @@ class MemoryPlans:
         leanest = leanest_plan(self._request(target, workload), kind)
         least = self._needed(leanest, workload) + (given or 0)
         if least > self._limit:  # before anything is planned, which takes memory itself
-            raise over_budget(self._limit, least, (workload,))
+            raise over_budget(self._limit, least, (workload,), preload=given or 0)
         if given is not None:
             return self._planned(target, workload)
         room = self._room(self._widest(target, kind, workload), workload)

@@ -71,8 +71,7 @@ class OpenEngine:
     ) -> Self:
         """Open a pack. Reads its header, resident tensors, graphs and tokenizer; no slices yet.
 
-        The preload buffer fills in the background; a run may start before it is full, unless it has
-        a budget of memory to keep.
+        The preload buffer fills in the background; a run may start before it is full.
 
         Args:
             path: the pack.

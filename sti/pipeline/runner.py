@@ -86,6 +86,8 @@ class Runner:
         self._watches = Watches(pack.manifest)
         self._filled = Latch()
         self._filled.open()
+        self._most_held = 0
+        """Bytes that the preload buffer has at most while it is being filled."""
         self.hold_failed = False
         """Whether the last ``hold`` could not read what it was to hold."""
         self._unwanted = False
@@ -110,6 +112,10 @@ class Runner:
         """
         self._make_room(jobs, plan)
         self._unwanted = False
+        wanted = sum(job.preload_bytes for job in jobs)
+        self._most_held = max(
+            self._preload.held_bytes, wanted if most is None else min(wanted, most)
+        )
 
         def fill() -> None:
             # A read that fails here fails again in the run that needs the bytes, and is told there.
@@ -132,6 +138,11 @@ class Runner:
         """Whether the preload buffer holds what the last ``hold`` asked for."""
         return self._filled.is_open and not self.hold_failed and not self._unwanted
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether the preload buffer is being filled."""
+        return not self._filled.is_open
+
     def holds(self, jobs: Sequence[StepJob]) -> bool:
         """Whether the preload buffer holds what ``jobs`` want held."""
         return all(self._preload.holds_leading(job) for job in jobs)
@@ -146,7 +157,7 @@ class Runner:
 
         No run may be at work.
         """
-        if self._filled.is_open and self._preload.held_bytes <= size:
+        if (self._most_held if self.is_filling else self._preload.held_bytes) <= size:
             return False
         self._filled.wait()
         if self._preload.held_bytes <= size:

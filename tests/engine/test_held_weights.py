@@ -44,11 +44,6 @@ class FakeRunner:
         """What is to be dropped is not counted any more, what is to be read not yet."""
         return 0 if self.is_filling else HELD
 
-    def wait_held(self, timeout_s: float | None) -> bool:
-        assert timeout_s is None
-        self.is_filling = False
-        return True
-
     def hold_at_most(self, size: int) -> bool:
         self.done.append(("hold at most", size))
         return False

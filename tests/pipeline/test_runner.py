@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sti.backend.interface import Backend
 from sti.backend.onnxruntime.compute import OrtBackend
@@ -27,9 +29,11 @@ from sti.pipeline.runner import Mode, Outcome, Runner
 from sti.pipeline.trace import Recorder
 from sti.planning.downgrade import AS_PLANNED, Adapt, Downgrade, downgraded
 from sti.planning.lane_threads import shares_of
-from sti.planning.plan import Plan, PlanRequest, connect_name
+from sti.planning.plan import Plan, PlanRequest, Target, connect_name
 from sti.planning.step_jobs import prepare
 from sti.planning.uniform import uniform_plan
+from sti.storage.byte_ranges import ByteRange
+from sti.storage.file_reader import FileReader
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
 from tests.support.numpy_backend import NumpyBackend
 from tests.support.packs import TEXTS, tiny_pack
@@ -311,3 +315,35 @@ def test_running_over_another_back_end_needs_no_onnxruntime() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+class Gated(FileReader):
+    """Reads nothing before it has leave."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.leave = threading.Event()
+
+    def read(self, item: ByteRange, out: NDArray[np.uint8]) -> None:
+        assert self.leave.wait(30.0)
+        super().read(item, out)
+
+
+def test_only_what_may_become_too_much_is_waited_for() -> None:
+    with PackReader.open(tiny_pack()) as reader:
+        storage = Gated(Path(reader.path))
+        runner = Runner(reader, NumpyBackend(reader), storage=storage)
+        target = Target(preload_bytes=1 << 20)
+        request = PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8), target)
+        plan = uniform_plan(request, bits=4)
+        jobs = prepare(plan, reader.manifest, reader.group_offset)
+        whole = sum(job.preload_bytes for job in jobs)
+        assert whole > 0
+        runner.hold(jobs, plan)
+        assert runner.is_filling
+        assert not runner.hold_at_most(whole)  # does not wait, or would do so for ever
+        assert runner.is_filling and not runner.wait_held(0.0)
+        storage.leave.set()
+        assert runner.hold_at_most(whole - 1) and runner.held_bytes < whole
+        assert not runner.is_filling
+        runner.close()
