@@ -590,6 +590,7 @@ def test_a_missing_library_is_named_with_the_way_to_install_it(
         "sti.backend.onnxruntime.compute",
         "sti.backend.onnxruntime.session",
         "sti.engine.engine",
+        "sti.engine.open_engine",
         "sti.engine.core",
         "sti.calibration.calibrate",
         "sti.cli.run",
