@@ -19,7 +19,7 @@ from sti.engine.memory_taken import MemoryTaken
 from sti.engine.prepared import PreparedPlan
 from sti.pipeline.runner import Runner
 from sti.planning.memory import total_size
-from sti.planning.plan import Plan, PlanStep
+from sti.planning.plan import PlanStep
 
 if TYPE_CHECKING:
     from sti.engine.held_graph import HeldGraph
@@ -113,8 +113,12 @@ class HeldWeights:
         """
         limit, graph = prepared.plan.target.memory_bytes, self.graph
         if graph is not None and limit is not None:
-            due = graph.has_run() and not self._lean
-            graph.fill(wanted=due and self._has_room_for_graph(prepared.plan, limit))
+            due = graph.has_run() and not self._lean and not graph.size
+            if due:
+                plan = prepared.plan
+                needed = self._budget.needed(plan, (plan.workload,), as_graph=True)
+                due = needed + graph.wanted_size <= limit
+            graph.fill(wanted=due)
         if prepared.graph is not None:
             return
         steps = prepared.plan.steps
@@ -176,19 +180,16 @@ class HeldWeights:
 
     def make_way(self) -> None:
         """Let the graph be opened: its runs need nothing of what streamed ones take."""
-        self._give_runs_back()
+        self._runner.release()
+        self._runs.all_is_given_back()
+        self._steps = self._short = None
+        self._trim_free()
 
     def trim(self) -> None:
         """Give back the memory of runs, and what is held."""
         if self.graph is not None:
             self.graph.release()
-        self._give_runs_back()
-
-    def _give_runs_back(self) -> None:
-        self._runner.release()
-        self._runs.all_is_given_back()
-        self._steps = self._short = None
-        self._trim_free()
+        self.make_way()
 
     def release(self) -> None:
         """Give back all of that until the next run. No run may be at work."""
@@ -238,11 +239,6 @@ class HeldWeights:
             beside = self._runner.held_bytes + session
             self._runs.compare(grown, beside, limit // _MOST_UNKNOWN)
 
-    def _has_room_for_graph(self, plan: Plan, limit: int) -> bool:
-        """Whether such runs could go through the graph that is wanted."""
-        needed = self._budget.needed(plan, (plan.workload,), as_graph=True)
-        return self.graph is not None and needed + self.graph.wanted_size <= limit
-
     def _room(self, limit: int) -> int:
         """Bytes that may hold weights beside what runs take."""
         return limit - spare(limit) - self._runs.unknown - self._runs.taken
@@ -285,10 +281,12 @@ class HeldWeights:
         Returns:
             Whether all was given back, what is held included.
         """
-        if after() + wanted > limit:
+        taken = after()
+        if taken + wanted > limit:
             self._trim_free()
-        beside = after() + wanted > limit >= needed + wanted  # of weights that could be held
-        if beside or limit - self._runs.unknown < after() > needed:
+            taken = after()
+        beside = taken + wanted > limit >= needed + wanted  # of weights that could be held
+        if beside or limit - self._runs.unknown < taken > needed:
             self.trim()
             return True
         return False

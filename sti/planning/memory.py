@@ -19,7 +19,7 @@ from sti.model.manifest import COLUMNS, BlockKind, Manifest, SliceGroup
 from sti.model.workload import Workload
 from sti.planning.lane_threads import shares_of
 from sti.planning.plan import Plan, PlanStep
-from sti.storage.byte_ranges import HUGE_PAGE, SECTOR, ByteRange, cover
+from sti.storage.byte_ranges import HUGE_PAGE, ByteRange, cover, in_sectors
 
 OPENED, RING, BUFFERS, STATES, VALUES, OBJECTS, HELD = (
     "opened: residents, sessions, tokenizer",
@@ -125,7 +125,7 @@ class PlanMemory:
 
         Token embeddings lie in one memory that is as large as the largest group takes; the first
         group has its first partial sum there. Hidden states are float32, and uint8 with a scale for
-        each token. A row is read for each token, if all differ.
+        each token; every array has sectors of its own. A row is read for each token, if all differ.
         """
         partials = 0 if self._as_graph else 1
         if partials and self._groups > 1:
@@ -134,10 +134,10 @@ class PlanMemory:
         found = self._row_bytes * sum(tokens)
         for count in tokens:
             hidden = count * self._hidden
-            floats = (1 + partials) * _in_pages(_FLOAT * hidden)
-            found += floats + _in_pages(hidden) + _in_pages(_FLOAT * count)
+            floats = (1 + partials) * in_sectors(_FLOAT * hidden)
+            found += floats + in_sectors(hidden) + in_sectors(_FLOAT * count)
         shared, first = (_FLOAT * count * self._hidden for count in (max(tokens), tokens[0]))
-        return found + _in_pages(shared) - (_in_pages(first) if partials else 0)
+        return found + in_sectors(shared) - (in_sectors(first) if partials else 0)
 
 
 class _KindInUse(NamedTuple):
@@ -216,11 +216,6 @@ def ring_bytes(sizes: Sequence[int], most: int) -> int:
 def held_part(size: int) -> MemoryPart:
     """What the preload buffer holds."""
     return MemoryPart(HELD, size)
-
-
-def _in_pages(size: int) -> int:
-    """Bytes of the pages that so many bytes lie in, which nothing else does."""
-    return -(-size // SECTOR) * SECTOR
 
 
 def _slot_sizes(manifest: Manifest, plan: Plan) -> list[int]:

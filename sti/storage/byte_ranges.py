@@ -65,8 +65,12 @@ SECTOR = 4096
 """Offsets, lengths and addresses of direct reads are multiples of this."""
 
 
+def in_sectors(size: int) -> int:
+    """``size`` bytes, rounded up to whole sectors."""
+    return -(-size // SECTOR) * SECTOR
+
+
 def cover(item: ByteRange) -> ByteRange:
     """The smallest sector-aligned range around ``item``."""
     start = item.offset // SECTOR * SECTOR
-    end = -(-item.end // SECTOR) * SECTOR
-    return ByteRange(start, end - start)
+    return ByteRange(start, in_sectors(item.end) - start)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.storage.byte_ranges import HUGE_PAGE, SECTOR, ByteRange
+from sti.storage.byte_ranges import HUGE_PAGE, SECTOR, ByteRange, in_sectors
 
 
 def aligned_buffer(size: int) -> NDArray[np.uint8]:
@@ -22,7 +22,7 @@ def aligned_buffer(size: int) -> NDArray[np.uint8]:
     As much of it as fills huge pages is to lie in them, where the system has them; what is left
     over is not, so that no more memory is taken than was asked for, but up to 2 MiB of addresses.
     """
-    rounded = max(SECTOR, -(-size // SECTOR) * SECTOR)
+    rounded = max(SECTOR, in_sectors(size))
     huge_bytes = rounded // HUGE_PAGE * HUGE_PAGE
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared pages would be slower to touch
     mapped = mmap.mmap(-1, rounded + HUGE_PAGE if huge_bytes else rounded, flags=flags)

@@ -155,12 +155,13 @@ class MergedGroups:
         return x._replace(name=self._once(node, given)) if x.axis < x.rank - 1 else None
 
     def _by_heads(self, node: Node, given: Sequence[Value]) -> Value | None:
+        left = given[0]
         for value, transposed in zip(given, ("transBatchA", "transBatchB"), strict=True):
             axis = CHANNELS if numbers_of(node, transposed) == (1,) else HEADS
             if not isinstance(value, Joined) or (value.axis, value.rank) != (axis, HEADS_RANK):
                 return None
-        name = self._once(node, given)
-        return Joined(name, HEADS, HEADS_RANK, _channels(given[0]))
+        assert isinstance(left, Joined), "all are"
+        return left._replace(name=self._once(node, given), axis=HEADS)
 
     def _reshape(self, node: Node, given: Sequence[Value]) -> Value | None:
         """From channels to heads, or back."""
@@ -261,7 +262,3 @@ class MergedGroups:
         name = f"{value.names[0]}.joined"
         self._add(plain_node(name, "Concat", value.names, name, axis=CHANNELS))
         return Shared(name)
-
-
-def _channels(value: Value) -> int:
-    return value.channels if isinstance(value, Joined) else 0

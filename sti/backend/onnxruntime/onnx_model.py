@@ -3,8 +3,6 @@
 In: a serialized model. Out: its nodes, initializers, inputs and outputs, whose names can be
 changed, and the bytes of a model of such parts. Only what renaming and joining needs is read; all
 else is kept as the bytes it came as. Knows nothing of what operators compute.
-
-The wire format is that of Protocol Buffers: fields of a number and a type, one after the other.
 """
 
 from __future__ import annotations
