@@ -146,6 +146,13 @@ def add_rows(parser: argparse.ArgumentParser, rows: Collection[str]) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """An argument that is a number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
 def print_report(
     parser: argparse.ArgumentParser, options: argparse.Namespace, measure: Callable[[], Report]
 ) -> int:

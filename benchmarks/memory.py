@@ -26,12 +26,9 @@ meanwhile is kept in a copy of the cache, and forgotten.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from benchmarks import (
     common,
@@ -42,24 +39,14 @@ from benchmarks import (
     memory_release,
     memory_whole,
 )
-from benchmarks.common import Report, Table
+from benchmarks.common import Report
 from benchmarks.memory_process import MeasuredProcess
-from benchmarks.memory_setting import Setting, Summary, pack_of, tell, threads_of_machine
+from benchmarks.memory_setting import Setting, pack_of, threads_of_machine
+from benchmarks.rows import Row, measure_rows, tell
 from benchmarks.targets_cache import own_cache
 from sti.calibration.cache import cache_directory
-from sti.errors import StiError
-from sti.storage.atomic_file import write_file
 
-
-class Row(NamedTuple):
-    """A part of the benchmark that can be chosen."""
-
-    measure: Callable[[Setting], Iterator[Any]]
-    """Gives what it found bit by bit: ``NamedTuple``s."""
-    summarize: Callable[[Sequence[Any]], Summary]
-
-
-ROWS: dict[str, Row] = {
+ROWS: dict[str, Row[Setting]] = {
     "budget": Row(memory_budgets.measure, memory_budgets.summarize),
     "least": Row(memory_least.measure, memory_least.summarize),
     "whole": Row(memory_whole.measure, memory_whole.summarize),
@@ -74,42 +61,15 @@ def measure(setting: Setting, rows: Sequence[str], place: Path | None) -> Report
     """Row after row; each is saved as soon as it has ended, and one that fails is told."""
     about = common.about_machine()
     about.append(f"{setting.runs} processes of the row budget, seed {setting.seed}")
-    limits = Table("Memory", common.LIMITS)
-    report = Report("Memory", about, [limits])
-    records: dict[str, list[Any]] = {}
-    stopped = _calibrate(setting)
+    report = Report("Memory", about)
+    if _calibrate(setting):
+        report.notes.append(f"not measured: {', '.join(rows)}")
+        return report
     with own_cache(cache_directory()):
-        for name, row in ROWS.items():
-            if name not in rows or stopped:
-                continue
-            tell(f"{name} ...")
-            found: list[Any] = records.setdefault(name, [])
-            try:
-                with closing(row.measure(setting)) as items:
-                    found.extend(items)
-            except KeyboardInterrupt:
-                stopped = True
-                report.notes.append(f"{name}: ended early, by the keyboard")
-            except (OSError, RuntimeError, ValueError, StiError) as error:
-                report.notes.append(f"{name}: failed: {error}")
-                limits.rows.append((f"{name}: complete", None, "yes", "SHORT: failed"))
-            _add(report, limits, name, row.summarize(found))
-            if place is not None:
-                _save(report, records, place)
-    if stopped:
-        left = [name for name in rows if name not in records]
-        report.notes.append(f"not measured: {', '.join(left) or 'nothing else'}")
+        chosen = {name: row for name, row in ROWS.items() if name in rows}
+        for _ in measure_rows(report, chosen, setting, place):
+            pass
     return report
-
-
-def _add(report: Report, limits: Table, name: str, summary: Summary) -> None:
-    for what, *others in summary.limits:
-        limits.rows.append((f"{name}: {what}", *others))
-        figure, wanted, verdict = others
-        shown = f"{figure:.3f}" if isinstance(figure, float) else str(figure)
-        tell(f"{name}: {what}: {shown}; wanted: {wanted}; {verdict}")
-    report.tables += [table for table in summary.tables if table.rows]
-    report.notes += [f"{name}: {note}" for note in summary.notes]
 
 
 def _calibrate(setting: Setting) -> bool:
@@ -128,22 +88,6 @@ def _calibrate(setting: Setting) -> bool:
     return False
 
 
-def _save(report: Report, records: dict[str, list[Any]], place: Path) -> None:
-    body = {**report.to_json(), "records": _plain(records)}
-    write_file(str(place), json.dumps(body, indent=1) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """As JSON: named tuples as objects."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return _plain(value._asdict())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     example = "models/all-MiniLM-L6-v2.sti.safetensors --rows budget,least --json memory.json"
@@ -159,15 +103,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="PACK=INT8.onnx",
         help="models for the row whole",
     )
-    parser.add_argument("--runs", type=_positive, default=1000, help="of budget; default: 1000")
     parser.add_argument(
-        "--turns", type=_positive, default=20, help="of whole, latency, placement; default: 20"
+        "--runs", type=common.positive, default=1000, help="of budget; default: 1000"
+    )
+    parser.add_argument(
+        "--turns",
+        type=common.positive,
+        default=20,
+        help="of whole, latency, placement; default: 20",
     )
     parser.add_argument(
         "--tokens", type=_lengths, help="instead of the rows' own, such as 16,128; not for budget"
     )
     parser.add_argument(
-        "--jobs", type=_positive, default=1, help="processes of budget at a time; default: 1"
+        "--jobs", type=common.positive, default=1, help="processes of budget at a time; default: 1"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--json", type=Path, metavar="FILE", help="with what each row measured")
@@ -202,13 +151,7 @@ def _pair(text: str) -> tuple[Path, Path]:
 
 
 def _lengths(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.split(","))
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return int(text)
+    return tuple(common.positive(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

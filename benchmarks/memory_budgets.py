@@ -21,13 +21,11 @@ from benchmarks.memory_setting import (
     Pack,
     Setting,
     Spans,
-    Summary,
-    reported,
     spans_of,
     target_words,
-    tell,
     threads_of_machine,
 )
+from benchmarks.rows import Summary, reported, tell
 from sti.units import exact_size
 
 BELOW, ABOVE = 0.8, 1.2

@@ -17,13 +17,12 @@ from benchmarks.memory_setting import (
     MB,
     Pack,
     Setting,
-    Summary,
     least_offered,
     logarithmic,
     open_and_run,
-    tell,
     whole_bytes,
 )
+from benchmarks.rows import Summary, tell
 from sti.benchmark.comparison import IN_A_ROW
 from sti.device import host
 

@@ -9,16 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.common import Column, Table, at_least, at_most
-from benchmarks.memory_setting import (
-    MB,
-    Offered,
-    Pack,
-    Setting,
-    Summary,
-    least_offered,
-    target_words,
-    tell,
-)
+from benchmarks.memory_setting import MB, Offered, Pack, Setting, least_offered, target_words
+from benchmarks.rows import Summary, tell
 from sti.device import host
 
 FIDELITIES = (2, 4, 8)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.common import Column, Table, at_most, median
-from benchmarks.memory_setting import MB, Pack, Setting, Summary, reported, tell
+from benchmarks.memory_setting import MB, Pack, Setting
+from benchmarks.rows import Summary, reported, tell
 from sti.calibration.calibrate import best_threads
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
 from sti.engine.engine import Engine

@@ -18,13 +18,11 @@ from benchmarks.memory_setting import (
     MB,
     Pack,
     Setting,
-    Summary,
     least_offered,
     open_and_run,
-    reported,
-    tell,
     whole_bytes,
 )
+from benchmarks.rows import Summary, reported, tell
 from sti.device import host
 from sti.units import exact_size
 

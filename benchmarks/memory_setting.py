@@ -6,7 +6,6 @@ both found by trying it in processes of their own. Knows nothing of rows.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.common import Cell, Table
 from benchmarks.memory_process import MeasuredProcess
 from sti.calibration.sample_texts import SampleTexts
 from sti.device import host
@@ -107,16 +105,6 @@ class Setting:
         return pack.lengths(self.tokens or usual)
 
 
-@dataclass(slots=True)
-class Summary:
-    """What a row found."""
-
-    limits: list[tuple[Cell, ...]] = field(default_factory=list)
-    """Rows of a table of limits; reported figures have no limit."""
-    tables: list[Table] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 class Offered(NamedTuple):
     """The least budget of memory that was offered, and what was measured with it."""
 
@@ -130,16 +118,6 @@ class Offered(NamedTuple):
     def ratio(self) -> float:
         """What was asked for over what was taken."""
         return (self.needed_bytes or 0) / max(1, self.peak_bytes)
-
-
-def tell(what: str) -> None:
-    """Progress."""
-    print(what, file=sys.stderr, flush=True)
-
-
-def reported(name: str, found: Cell) -> tuple[Cell, ...]:
-    """A row of a table of limits without a limit."""
-    return name, found, "reported", "-"
 
 
 def target_words(target: Mapping[str, Any]) -> str:

@@ -13,16 +13,8 @@ import numpy as np
 
 from benchmarks.common import Column, Table, at_most, median
 from benchmarks.memory_process import MeasuredProcess
-from benchmarks.memory_setting import (
-    Pack,
-    Setting,
-    Summary,
-    open_and_run,
-    reported,
-    tell,
-    threads_of_machine,
-    whole_bytes,
-)
+from benchmarks.memory_setting import Pack, Setting, open_and_run, threads_of_machine, whole_bytes
+from benchmarks.rows import Summary, reported, tell
 from sti.benchmark.comparison import IN_A_ROW, Figures, compare
 from sti.benchmark.system_child import System
 from sti.benchmark.system_process import Spec

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.memory_setting import Summary
+from benchmarks.rows import Summary
 
 __all__ = ["Setting", "Summary"]
 
@@ -23,8 +23,10 @@ class Setting(NamedTuple):
     seconds: int | None
     """Of processor time of the row ``fuzz``, instead of its own."""
     seed: int
+    before: Path | None
+    """A checkout of another revision, for the row ``opening``."""
     place: Path
-    """An empty directory to work in, removed afterwards."""
+    """A directory to work in, removed afterwards; rows make their own in it."""
 
     def count(self, own: int) -> int:
         """The number of cases of a row whose own number is ``own``."""

@@ -28,12 +28,12 @@ from benchmarks.memory_setting import (
     Offered,
     Setting,
     Spans,
-    Summary,
     logarithmic,
     pack_of,
     target_words,
 )
 from benchmarks.memory_whole import COMPRESSED, GRAPH, ORT, Times
+from benchmarks.rows import Summary
 from sti.device import host
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
