@@ -25,9 +25,14 @@ _VERIFY_EXAMPLES = """\
 examples:
   sti-shard verify minilm.sti.safetensors
   sti-shard verify minilm.sti.safetensors --json && echo sound
+  sti-shard verify minilm.sti.safetensors --sha256 "$(cut -d' ' -f1 minilm.sha256)"
 
-The exit code is 0 for a sound pack and 2 for a damaged one. Needs nothing but NumPy.
+Checksums show damage. Whoever forges a pack can make its checksums match: compare the SHA-256 of
+the file with the one its publisher states, as sha256sum prints it. The exit code is 0 for a sound
+pack, the one that --sha256 names, and 2 for any other. Needs nothing but NumPy.
 """
+
+_DIGITS = 64
 
 
 def add_commands(commands: Any) -> None:
@@ -36,7 +41,22 @@ def add_commands(commands: Any) -> None:
         ("inspect", "show what a pack holds", _INSPECT_EXAMPLES, _inspect),
         ("verify", "check every checksum of a pack", _VERIFY_EXAMPLES, _verify),
     ):
-        add_pack(add_command(commands, name, summary, examples, execute=execute))
+        command = add_command(commands, name, summary, examples, execute=execute)
+        add_pack(command)
+        if execute is _verify:
+            command.add_argument(
+                "--sha256",
+                type=_sha256,
+                metavar="DIGITS",
+                help="what the SHA-256 of the file must be, as its publisher states it",
+            )
+
+
+def _sha256(text: str) -> str:
+    digits = text.lower()
+    if len(digits) != _DIGITS or set(digits) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not {_DIGITS} hexadecimal digits")
+    return digits
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -72,13 +92,19 @@ def _verify(args: argparse.Namespace) -> int:
             f"{args.pack}: damaged in {counted(len(report.damage), 'place')}, as listed; fetch or "
             "build the pack again"
         )
+    elif args.sha256 not in (None, report.sha256):
+        failure = PackCorruptError(
+            f"{args.pack}: sound, but another file than asked for: its SHA-256 is {report.sha256}, "
+            f"not {args.sha256}; fetch it again from its publisher"
+        )
     if args.json:
         damage = [{**asdict(item), "text": str(item)} for item in report.damage]
         document = {
             "path": str(report.path),
-            "good": report.good,
+            "good": failure is None,
             "bytes": report.file_bytes,
             "checksums": report.checksums,
+            "sha256": report.sha256,
             "faults": damage,
         }
         if failure is not None:
@@ -86,6 +112,7 @@ def _verify(args: argparse.Namespace) -> int:
         print_json(document)
     elif failure is None:
         print(f"{args.pack}: sound ({report.checksums} checksums match)")
+        print(f"SHA-256 {report.sha256}")
     else:
         for item in report.damage:
             print(f"{args.pack}: damaged: {item}")

@@ -2,12 +2,14 @@
 
 In: the path of a pack. Out: a report that names every part that does not match its checksum: the
 layer, kind, group, slice and plane of a shard, the rows of the embedding table, or the region.
-Reads the file once, group by group. ``verify_content`` compares the two hashes alone, for engines.
+Reads the file group by group, and once more for the SHA-256 of
+the whole. ``verify_content`` compares the two hashes alone, for engines.
 Knows nothing of what tensors mean.
 """
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from sti.pack.pack_reader import PackReader
 from sti.pack.safetensors_table import TensorInfo, TensorTable
 from sti.pack.tokenizer import stored_index
 from sti.text.vocabulary_index import make_index
+
+_CHUNK = 1 << 22
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and total bytes, from the calling thread."""
@@ -70,6 +74,8 @@ class VerifyReport:
     file_bytes: int
     checksums: int
     """How many checksums and hashes were compared."""
+    sha256: str
+    """Of the whole file, as 64 hexadecimal digits: what a publisher's can be compared with."""
     damage: tuple[Damage, ...]
     """In the order of the file; empty for a sound pack."""
 
@@ -80,7 +86,7 @@ class VerifyReport:
 
 
 def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
-    """Read a pack once and compare every checksum.
+    """Read a pack and compare every checksum.
 
     Where the index is damaged, nothing behind the resident region can be compared but the rows of
     the embedding table and the padding after them.
@@ -91,7 +97,8 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
 
     Raises:
         PackFormatError, PackCorruptError: the header is unusable, so that nothing can be compared,
-            or the index contradicts itself or the file although its region is as it was written.
+            or the index contradicts itself or the file although its region is as it was written;
+            or the file was changed meanwhile.
         PackError, StorageError: the file cannot be read.
     """
     with PackFile(Path(path)) as file:
@@ -108,7 +115,18 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
             check.words(None)
         else:
             check.rest(reader)
-    return VerifyReport(file.path, table.end, check.compared, tuple(check.damage))
+        whole = _file_hash(file)
+        file.check_unchanged()
+        damage = tuple(check.damage)
+        return VerifyReport(file.path, table.end, check.compared, whole, damage)
+
+
+def _file_hash(file: PackFile) -> str:
+    """SHA-256 of a whole file, in hexadecimal digits."""
+    found, size = hashlib.sha256(), file.opened.size
+    for offset in range(0, size, _CHUNK):
+        found.update(file.read(offset, min(_CHUNK, size - offset)))
+    return found.hexdigest()
 
 
 def verify_content(reader: PackReader, progress: Progress | None = None) -> None:

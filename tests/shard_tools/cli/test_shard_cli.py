@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -114,8 +115,26 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_verify_of_a_sound_pack(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(place / "pack")]) == 0
     said = capsys.readouterr()
-    assert said.out == f"{place / 'pack'}: sound (218 checksums match)\n"
+    digits = hashlib.sha256((place / "pack").read_bytes()).hexdigest()
+    assert said.out == f"{place / 'pack'}: sound (218 checksums match)\nSHA-256 {digits}\n"
     assert said.err == ""
+
+
+def test_verify_compares_the_file_with_what_its_publisher_states(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = place / "pack"
+    digits = hashlib.sha256(pack.read_bytes()).hexdigest()
+    assert main(["verify", str(pack), "--sha256", digits.upper()]) == 0
+    other = digits[::-1]
+    assert main(["verify", str(pack), "--sha256", other]) == 2
+    said = capsys.readouterr()
+    assert f"another file than asked for: its SHA-256 is {digits}, not {other}" in said.err
+    assert main(["verify", str(pack), "--sha256", other, "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert not document["good"] and document["sha256"] == digits
+    assert main(["verify", str(pack), "--sha256", "12"]) == 2
+    assert "'12' is not 64 hexadecimal digits" in capsys.readouterr().err
 
 
 def test_verify_lists_what_is_damaged(
