@@ -41,8 +41,10 @@ def accuracy(engine: sti.Engine) -> float:
     return sum(right) / len(right)
 
 
-def test_it_is_sound_and_small() -> None:
-    assert verify(PACK).good
+def test_it_is_sound_and_small_and_the_file_that_its_card_names() -> None:
+    report = verify(PACK)
+    assert report.good
+    assert report.sha256 in (ROOT / "models" / "clinc150-intents.md").read_text("utf-8")
     assert PACK.stat().st_size <= 20_000_000
 
 

@@ -33,8 +33,10 @@ def engine() -> Iterator[sti.Engine]:
         yield opened
 
 
-def test_it_is_sound_and_small() -> None:
-    assert verify(PACK).good
+def test_it_is_sound_and_small_and_the_file_that_its_card_names() -> None:
+    report = verify(PACK)
+    assert report.good
+    assert report.sha256 in (ROOT / "models" / "all-MiniLM-L6-v2.md").read_text("utf-8")
     assert PACK.stat().st_size <= 20_000_000
 
 
