@@ -34,15 +34,20 @@ _LAYOUTS = {"F32": "f", "U8": "B", "I8": "b", "I64": "q", "F16": "e"}
 # Numbers of fields, by message.
 _IR_VERSION, _GRAPH, _OPSET = 1, 7, 8
 _NODE, _GRAPH_NAME, _INITIALIZER, _INPUT, _OUTPUT = 1, 2, 5, 11, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _OPERATOR, _ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
+_OPERATOR, _ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _DOMAIN, _VERSION = 1, 2
-_BYTES = 2
-_OPERATOR_TAG = _OPERATOR << 3 | _BYTES
 
 # Small messages as a whole: tags, lengths (any byte here, compared afterwards) and contents.
-_LONGEST_NAME = 64
 _NAMES = rb"[A-Za-z0-9_.]{1,64}"
-_NAME = re.compile(_NAMES).fullmatch
+_INPUT_FIELD = rb"\x0a(.)(" + _NAMES + rb")"
+_INPUTS = re.compile(_INPUT_FIELD, re.DOTALL).findall
+_NODE_MESSAGE = re.compile(
+    rb"((?:\x0a." + _NAMES + rb"){0,8})"  # input
+    rb"\x12(.)(" + _NAMES + rb")"  # output
+    rb"\x1a(.)(" + _NAMES + rb")"  # name
+    rb"(\x22.*)",  # op_type, attribute, domain
+    re.DOTALL,
+).fullmatch
 _CONSTANT = re.compile(
     rb"(?:\x08(.))?"  # dims
     rb"\x10(.)"  # data_type
@@ -184,25 +189,18 @@ def _only_graph(raw: bytes) -> bytes:
 
 def _node(raw: bytes) -> StrictNode:
     """A node: its inputs, its output, its name, and what it does, in the order of their fields."""
-    inputs: list[bytes] = []
-    output = b""
-    place, last = 0, _NODE_INPUT
-    while place + 1 < len(raw):
-        tag, stop = raw[place], place + 2 + raw[place + 1]
-        part, number = raw[place + 2 : stop], tag >> 3
-        if tag == _OPERATOR_TAG and output:
-            operator, attributes = _operation(raw[place:])
-            return StrictNode(operator, attributes, tuple(inputs), output)
-        if tag & 7 != _BYTES or stop > len(raw) or number < last or raw[place + 1] > _LONGEST_NAME:
-            break
-        if number == _NODE_INPUT:
-            inputs.append(part)
-        elif number == _NODE_OUTPUT and not output and _NAME(part):
-            output = part
-        elif number != _NODE_NAME or part != output:
-            break
-        place, last = stop, number
-    raise Refused("has a node that is not written as nodes of packs are")
+    written = _NODE_MESSAGE(raw)
+    if written is None:
+        raise Refused("has a node that is not written as nodes of packs are")
+    given, output_bytes, output, name_bytes, name, operation = written.groups()
+    inputs = _INPUTS(given)
+    fits = output_bytes[0] == len(output) and name_bytes[0] == len(name)
+    for input_bytes, each in inputs:
+        fits = fits and input_bytes[0] == len(each)
+    if not fits:
+        raise Refused("is malformed: a name of a node is longer or shorter than it says")
+    operator, attributes = _operation(operation)
+    return StrictNode(operator, attributes, tuple([each for _, each in inputs]), output)
 
 
 @lru_cache(maxsize=256)
