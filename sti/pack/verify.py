@@ -97,8 +97,8 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
 
     Raises:
         PackFormatError, PackCorruptError: the header is unusable, so that nothing can be compared,
-            or the index contradicts itself or the file although its region is as it was written;
-            or the file was changed meanwhile.
+            or although the region is as it was written, a graph is not what graphs may be or the
+            index contradicts itself or the file; or the file was changed meanwhile.
         PackError, StorageError: the file cannot be read.
     """
     with PackFile(Path(path)) as file:
@@ -114,6 +114,8 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
                 raise
             check.words(None)
         else:
+            if not check.damage:
+                reader.check_graphs()
             check.rest(reader)
         whole = _file_hash(file)
         file.check_unchanged()
