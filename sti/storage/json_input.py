@@ -34,8 +34,10 @@ class JsonLimits(NamedTuple):
     """Objects and lists inside one another."""
 
 
-SMALL = JsonLimits(1 << 16, 1 << 12, 8)
-"""Documents of a few dozen fields: records, thread counts, device files."""
+SMALL = JsonLimits(1 << 18, 1 << 13, 8)
+"""Documents of some hundred fields, 30 times over: device profiles, records, thread counts."""
+LARGE = JsonLimits(1 << 26, 1 << 21, 32)
+"""Whatever has to be read whole: traces of many runs, tokenizers of a million words."""
 
 
 def parse_json(given: bytes | str, limits: JsonLimits) -> Any:

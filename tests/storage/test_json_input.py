@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sti.json_input import MOST_DIGITS, JsonLimits, parse_json
+from sti.storage.json_input import MOST_DIGITS, JsonLimits, parse_json
 
 LIMITS = JsonLimits(1 << 16, 1000, 6)
 
