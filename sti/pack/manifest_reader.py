@@ -85,9 +85,9 @@ def _check_features(fields: JsonFields, where: str) -> None:
     required = fields.texts("requires")
     unknown = [name for name in required if name not in FEATURES]
     if unknown:
+        told = ", ".join(name if name.isprintable() else repr(name) for name in unknown)
         raise PackFormatError(
-            f"{where}: the pack requires what this release does not know: {', '.join(unknown)}; "
-            "upgrade sti"
+            f"{where}: the pack requires what this release does not know: {told:.80}; upgrade sti"
         )
     if JOINED not in required:
         raise PackFormatError(

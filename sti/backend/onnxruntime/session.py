@@ -31,6 +31,9 @@ _PROBE_U8 = _PROBE.replace(b"\x08\x03", b"\x08\x02")
 
 _RATE_REPEATS = 12
 
+_LONGEST = 500
+"""Characters of what ONNX Runtime says."""
+
 
 def ort_version() -> str:
     """Version of ONNX Runtime in use."""
@@ -57,7 +60,7 @@ class Graph:
             self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BackendError(
-                f"graph {name!r} is refused by onnxruntime {ort.__version__}: {error}; "
+                f"graph {name!r} is refused by onnxruntime {ort.__version__}: {_words(error)}; "
                 "STI needs onnxruntime 1.21 or later"
             ) from error
         self.inputs = frozenset(item.name for item in self.session.get_inputs())
@@ -79,20 +82,29 @@ class Graph:
         if self._bound.get(name) is not value:
             # Forgotten first: an interrupt must not leave it noted where another one is bound.
             before = self._bound.pop(name, None)
-            self.binding.bind_ortvalue_input(name, value)
+            try:
+                self.binding.bind_ortvalue_input(name, value)
+            except Exception as error:
+                raise self._failed(error) from error
             del before
             self._bound[name] = value
 
     def bind_array(self, name: str, array: NDArray[Any]) -> None:
         """Bind an input to an array's own memory, which must be contiguous and stay alive."""
         self._bound.pop(name, None)
-        self.binding.bind_cpu_input(name, array)
+        try:
+            self.binding.bind_cpu_input(name, array)
+        except Exception as error:
+            raise self._failed(error) from error
 
     def bind_output(self, name: str, value: Any) -> None:
         """Bind an output to memory that is already there, as ``bind`` does an input."""
         if self._bound.get(name) is not value:
             before = self._bound.pop(name, None)
-            self.binding.bind_ortvalue_output(name, value)
+            try:
+                self.binding.bind_ortvalue_output(name, value)
+            except Exception as error:
+                raise self._failed(error) from error
             del before
             self._bound[name] = value
 
@@ -105,15 +117,19 @@ class Graph:
         try:
             found: list[NDArray[Any]] = self.session.run(None, dict(feeds))
         except Exception as error:
-            raise BackendError(f"graph {self.name!r} failed: {error}") from error
+            raise self._failed(error) from error
         return found
 
     def run_to_new(self) -> Float32Array:
         """Compute the only output, of float32, into a new array."""
-        self.binding.bind_output(self.outputs[0], "cpu")
         try:
+            self.binding.bind_output(self.outputs[0], "cpu")
             self.run()
             return np.array(self.binding.copy_outputs_to_cpu()[0], dtype=np.float32)
+        except BackendError:
+            raise
+        except Exception as error:  # an output that is none, or of other values
+            raise self._failed(error) from error
         finally:
             # The output lies in the arena, which could not give back the region around it.
             self.binding.clear_binding_outputs()
@@ -123,7 +139,18 @@ class Graph:
         try:
             self.session.run_with_iobinding(self.binding)
         except Exception as error:
-            raise BackendError(f"graph {self.name!r} failed: {error}") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> BackendError:
+        return BackendError(
+            f"graph {self.name!r} failed: {_words(error)}; rebuild or fetch the pack again"
+        )
+
+
+def _words(error: Exception) -> str:
+    """What ONNX Runtime says, in one line that a terminal can take: names in it are the graph's."""
+    words = " ".join(str(error).split())[:_LONGEST]
+    return words if words.isprintable() else repr(words)
 
 
 def ort_value(array: NDArray[Any]) -> Any:
