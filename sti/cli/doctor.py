@@ -36,7 +36,6 @@ from sti.storage.own_files import make_directory
 from sti.units import format_size
 from sti.version import __version__
 
-OLDEST_ORT = (1, 21)
 SLOW_STORAGE = 100e6
 LITTLE_MEMORY = 200_000_000
 PROBE_BYTES = 8 << 20
@@ -174,10 +173,14 @@ def _advise(facts: dict[str, Any]) -> list[str]:
     if versions["onnxruntime"] is None:
         advice.append(f"onnxruntime is missing or broken: {install_hint('onnxruntime')}")
     else:
-        parts = versions["onnxruntime"].split(".")[:2]
-        if all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT:
+        from sti.backend.onnxruntime.session import OLDEST_ORT, is_too_old
+
+        if is_too_old(versions["onnxruntime"]):
             hint = install_hint("onnxruntime", upgrade=True)
-            advice.append(f"onnxruntime is older than 1.21: {hint}")
+            oldest = ".".join(map(str, OLDEST_ORT))
+            advice.append(
+                f"onnxruntime is older than {oldest}, and lets packs read any file: {hint}"
+            )
     advice += _advise_kernel(facts["kernel"])
     if versions["psutil"] is None and facts["memory"]["available_bytes"] is None:
         advice.append(f"free memory is unknown without psutil: {install_hint('psutil')}")

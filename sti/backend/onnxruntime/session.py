@@ -34,10 +34,34 @@ _RATE_REPEATS = 12
 _LONGEST = 500
 """Characters of what ONNX Runtime says."""
 
+OLDEST_ORT = (1, 24)
+"""Earlier releases read what a graph names as external data from any file of the user's."""
+
 
 def ort_version() -> str:
     """Version of ONNX Runtime in use."""
     return str(ort.__version__)
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a release of ONNX Runtime is older than what packs may be run with."""
+    parts = version.split(".")[:2]
+    return all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT
+
+
+@cache
+def check_release() -> None:
+    """Refuse to load graphs into a release that follows them to other files.
+
+    Raises:
+        BackendError: it is one; names it.
+    """
+    if is_too_old(ort_version()):
+        oldest = ".".join(map(str, OLDEST_ORT))
+        raise BackendError(
+            f"onnxruntime {ort_version()} lets a graph read any file of the user's; STI needs "
+            f"{oldest} or later: `pip install 'onnxruntime>={oldest}'`"
+        )
 
 
 class Graph:
@@ -49,19 +73,20 @@ class Graph:
         model: serialized, or its path, beside which its external data lies.
 
     Raises:
-        BackendError: ONNX Runtime refuses the graph.
+        BackendError: ONNX Runtime refuses the graph, or is too old.
     """
 
     __slots__ = ("_bound", "binding", "inputs", "name", "outputs", "session")
 
     def __init__(self, name: str, model: bytes | str, options: ort.SessionOptions) -> None:
+        check_release()
         self.name = name
         try:
             self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BackendError(
                 f"graph {name!r} is refused by onnxruntime {ort.__version__}: {_words(error)}; "
-                "STI needs onnxruntime 1.21 or later"
+                "rebuild or fetch the pack again"
             ) from error
         self.inputs = frozenset(item.name for item in self.session.get_inputs())
         self.outputs = tuple(item.name for item in self.session.get_outputs())
