@@ -19,7 +19,7 @@ from sti.errors import CheckpointError, StorageError
 from sti.json_fields import JsonFields
 from sti.pack.safetensors_table import LENGTH_BYTES, TensorInfo, header_bytes, parse_table
 from sti.storage.json_input import LARGE, parse_json
-from sti.storage.plain_files import read_plain
+from sti.storage.plain_files import read_plain, regular
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -88,7 +88,7 @@ class Checkpoint:
         path = self.directory / file
         where = str(path)
         try:
-            stream = path.open("rb", buffering=0)
+            stream = open(path, "rb", buffering=0, opener=regular)  # noqa: SIM115 - close() does
             self._files[file] = stream
             size = stream.seek(0, 2)
             stream.seek(0)

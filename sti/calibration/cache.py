@@ -12,7 +12,6 @@ may read them.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 import warnings
@@ -44,6 +43,8 @@ MOST_CORRECTIONS = 64
 MOST_STAIRCASES = 32
 """Packs whose staircases are kept, likewise."""
 _MOST_STAIRCASE_BYTES = 1 << 24
+_MOST_TIME = 253_402_300_799.0
+"""Seconds since the epoch at the end of the last year that calendars know, 9999."""
 
 
 def cache_directory() -> Path:
@@ -183,7 +184,7 @@ class Cache:
             if value is None or (skip_older and _is_older(value)):
                 return None
             measured_at, found = document.get("measured_at"), parse(value, where=str(path))
-            is_time = isinstance(measured_at, int | float) and math.isfinite(measured_at)
+            is_time = type(measured_at) in (int, float) and 0.0 <= measured_at <= _MOST_TIME
             return Kept(path, found, measured_at if is_time else 0.0, path.stat().st_mtime)
         except FileNotFoundError:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from sti.device.profile import DeviceProfile
 from sti.errors import InputError, PlanError
 from sti.model.fidelity import fidelities, groups_of
 from sti.model.manifest import Manifest, SliceGroup
@@ -78,6 +79,23 @@ def _check_prediction(found: Prediction, loss: float, manifest: Manifest, *, whe
         raise PlanError(
             f"{where}: predicts another {found.quality.metric!r:.60} than the pack states for its "
             "steps; make the plan again, or take out what is predicted (`predicted`: null)"
+        )
+
+
+def check_times(plan: Plan, profile: DeviceProfile, *, where: str) -> None:
+    """Refuse a plan that was not predicted for this machine, as far as its own times tell.
+
+    Raises:
+        PlanError: nothing is predicted, or a run of another length than its last span says.
+        ProfileError: its threads were not measured on this machine.
+    """
+    if plan.predicted is None:
+        raise PlanError(f"{where}: predicts nothing")
+    ends = (span.end_s for spans in plan.predicted.lanes.values() for span in spans)
+    total_s = max(ends, default=0.0) + profile.run(plan.threads).fixed_s
+    if not math.isclose(plan.predicted.total_s, total_s, rel_tol=_ALIKE, abs_tol=1e-9):
+        raise PlanError(
+            f"{where}: predicts {plan.predicted.total_s:g} s, its steps take {total_s:g} s"
         )
 
 

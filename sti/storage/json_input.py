@@ -49,7 +49,10 @@ def parse_json(given: bytes | str, limits: JsonLimits) -> Any:
         ValueError: it is larger than the limits, or is no JSON in UTF-8; it has a number of absurd
             length, one that is not finite, a name twice in one object, or half a character.
     """
-    raw = given.encode("utf-8") if isinstance(given, str) else given
+    try:
+        raw = given.encode("utf-8") if isinstance(given, str) else given
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it is not valid Unicode text: {error.reason}") from error
     if len(raw) > limits.most_bytes:
         raise ValueError(f"{len(raw)} bytes are more than the {limits.most_bytes} it may have")
     escapes = _ESCAPE.search(raw) is not None
@@ -63,7 +66,10 @@ def parse_json(given: bytes | str, limits: JsonLimits) -> Any:
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
     if escapes and (b"\\ud" in raw or b"\\uD" in raw):  # it may lack its other half
-        json.dumps(found, ensure_ascii=False).encode("utf-8")
+        try:
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"it is not valid Unicode text: {error.reason}") from error
     return found
 
 
@@ -89,7 +95,9 @@ def _check_shape(raw: bytes, limits: JsonLimits, *, escapes: bool) -> None:
     shape = shape.translate(None, b",0")
     for _ in range(limits.most_depth):
         shape = shape.replace(b"[]", b"")  # the innermost level
-    if b"[" in shape:
+    opened, closed = shape.count(b"["), shape.count(b"]")
+    # What was cut off is not deep for that: the parser says where it ends.
+    if opened > (0 if opened == closed else limits.most_depth):
         raise ValueError(f"it nests deeper than the {limits.most_depth} levels it may have")
 
 

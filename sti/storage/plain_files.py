@@ -30,10 +30,30 @@ def read_plain(path: Path, most: int) -> bytes:
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise _other_kind(mode)
         return read_all(descriptor, most, wait=stat.S_ISFIFO(mode))
     finally:
         os.close(descriptor)
+
+
+def regular(path: str, flags: int) -> int:
+    """An ``opener`` of ``open`` for regular files alone.
+
+    Raises:
+        OSError: it is of another kind, or cannot be opened.
+    """
+    descriptor = os.open(path, flags | PLAIN, 0o666)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    raise _other_kind(mode)
+
+
+def _other_kind(mode: int) -> OSError:
+    if stat.S_ISDIR(mode):
+        return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return OSError(errno.EINVAL, "it is no regular file")
 
 
 def read_all(descriptor: int, most: int, *, wait: bool = False) -> bytes:

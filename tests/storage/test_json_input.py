@@ -73,6 +73,7 @@ def test_depth_is_counted_exactly_whatever_strings_hold(value: Any, key: str) ->
         (b'"\xff"', "not text in UTF-8"),
         ('"ä"'.encode("utf-16"), "not text in UTF-8"),
         (b"\xef\xbb\xbf0", "BOM"),
+        (b'{"a": [1, 2', "delimiter: line 1 column 12"),
         (b"", "Expecting value"),
         (b"[0,]", "Expecting value"),
     ],

@@ -34,7 +34,7 @@ _RATE_REPEATS = 12
 _LONGEST = 500
 """Characters of what ONNX Runtime says."""
 
-OLDEST_ORT = (1, 24)
+OLDEST_ORT = (1, 24, 1)
 """Earlier releases read what a graph names as external data from any file of the user's."""
 
 
@@ -45,7 +45,7 @@ def ort_version() -> str:
 
 def is_too_old(version: str) -> bool:
     """Whether a release of ONNX Runtime is older than what packs may be run with."""
-    parts = version.split(".")[:2]
+    parts = version.split(".")[:3]
     return all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT
 
 
@@ -247,7 +247,8 @@ def _plain_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    # What fails is raised; written to the terminal, names in a graph could steer it.
+    options.log_severity_level = 4
     # The graphs are written with the fused nodes they want; an optimizer could only undo that.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_mem_pattern = False
