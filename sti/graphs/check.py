@@ -15,7 +15,7 @@ from math import prod
 
 from sti.errors import PackFormatError
 from sti.graphs.interfaces import Interface, Residents, Tensor, interfaces, stored
-from sti.graphs.polynomials import Growth, growth, is_moderate
+from sti.graphs.polynomials import Growth, fixed_part, growth, is_moderate
 from sti.graphs.shapes import INFER, PRODUCTS, Shape, part_of_shape
 from sti.graphs.strict_message import Refused
 from sti.graphs.strict_model import MOST_BYTES, StrictGraph, StrictReader, StrictValue
@@ -141,7 +141,7 @@ class _Check:
             size = prod(wanted.shape)
             if not is_moderate(size):
                 raise Refused(f"has an input {value.name!r} of too many numbers")
-            fixed += growth(size).fixed
+            fixed += fixed_part(size)
         for name in interface.required:
             if name not in names:
                 raise Refused(f"has no input {name!r}")
@@ -153,9 +153,11 @@ class _Check:
         size_bytes = products = 0
         for operator, attributes, inputs, output in graph.nodes:
             try:
-                element = operator.results[tuple([elements[name] for name in inputs])]
+                types = tuple([elements[name] for name in inputs])
+                element, infer = operator.results[types], INFER[operator.name]
                 given = [shapes[name] for name in inputs]
-                shape = INFER[operator.name](attributes, given, [known.get(x) for x in inputs])
+                whole = [known.get(name) for name in inputs] if "I64" in types else ()
+                shape = infer(attributes, given, whole)
             except KeyError:
                 raise Refused(_unfit(operator.name, inputs, output, elements)) from None
             except Refused as error:
@@ -230,10 +232,9 @@ def _fits(value: StrictValue, wanted: Tensor) -> None:
     """Refuse an input or output that is declared as another than it must be."""
     if value.element != wanted.element:
         raise Refused(f"has {value.name!r} of type {value.element} instead of {wanted.element}")
-    fits = len(value.extents) == len(wanted.shape) and all(
-        extent is None or extent == other
-        for extent, other in zip(value.extents, wanted.shape, strict=True)
-    )
+    fits = len(value.extents) == len(wanted.shape)
+    for extent, other in zip(value.extents, wanted.shape, strict=False):
+        fits = fits and (extent is None or extent == other)
     if not fits:
         raise Refused(f"has {value.name!r} of another shape than the manifest says")
 

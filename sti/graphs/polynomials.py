@@ -45,6 +45,11 @@ def is_moderate(size: int) -> bool:
     return not size & _OTHER
 
 
+def fixed_part(size: int) -> int:
+    """What there is of a moderate size whatever there is to compute."""
+    return size & _KEPT
+
+
 def growth(size: int) -> Growth:
     """The coefficients of a moderate size."""
     parts = [size >> _BITS * place & _KEPT for place in (0, 1, _POWERS, _POWERS + 1, _POWERS + 2)]

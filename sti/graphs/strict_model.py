@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import re
+import struct
+from functools import lru_cache
 from typing import NamedTuple
-
-import numpy as np
 
 from sti.graphs.operator_table import OPSETS, VERSIONS
 from sti.graphs.operators import OPERATORS, Attribute, Operator
@@ -28,17 +28,50 @@ MOST_NUMBERS = 8
 
 ELEMENTS = {1: "F32", 2: "U8", 3: "I8", 7: "I64", 10: "F16"}
 """Names of the element types that values may have, by their numbers in ONNX."""
-_DTYPES = {"F32": "<f4", "U8": "u1", "I8": "i1", "I64": "<i8", "F16": "<f2"}
-_NAME = re.compile(rb"[A-Za-z0-9_.]{1,64}").fullmatch
+_LAYOUTS = {"F32": "f", "U8": "B", "I8": "b", "I64": "q", "F16": "e"}
+"""The same as ``struct`` has them."""
 
 # Numbers of fields, by message.
 _IR_VERSION, _GRAPH, _OPSET = 1, 7, 8
 _NODE, _GRAPH_NAME, _INITIALIZER, _INPUT, _OUTPUT = 1, 2, 5, 11, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _OPERATOR, _ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
-_DIMS, _DATA_TYPE, _TENSOR_NAME, _RAW = 1, 2, 8, 9
-_VALUE_NAME, _VALUE_TYPE, _TENSOR_TYPE, _ELEMENT, _SHAPE, _DIM = 1, 2, 1, 1, 2, 1
-_EXTENT, _SYMBOL = 1, 2
+_OPERATOR, _ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _DOMAIN, _VERSION = 1, 2
+
+# Small messages as a whole: tags, lengths (any byte here, compared afterwards) and contents.
+_NAMES = rb"[A-Za-z0-9_.]{1,64}"
+_INPUT_FIELD = rb"\x0a(.)(" + _NAMES + rb")"
+_INPUTS = re.compile(_INPUT_FIELD, re.DOTALL).findall
+_NODE_MESSAGE = re.compile(
+    rb"((?:\x0a." + _NAMES + rb"){0,8})"  # input
+    rb"\x12(.)(" + _NAMES + rb")"  # output
+    rb"\x1a(.)(" + _NAMES + rb")"  # name
+    rb"(\x22.*)",  # op_type, attribute, domain
+    re.DOTALL,
+).fullmatch
+_CONSTANT = re.compile(
+    rb"(?:\x08(.))?"  # dims
+    rb"\x10(.)"  # data_type
+    rb"\x42(.)(" + _NAMES + rb")"  # name
+    rb"\x4a(.)(.*)",  # raw_data
+    re.DOTALL,
+).fullmatch
+_EXTENT = (
+    rb"\x0a(.)(?:"
+    rb"\x12(.)(" + _NAMES + rb")"  # dim_param
+    rb"|\x08([\x80-\xff]{0,4}[\x00-\x7f]))"  # dim_value
+)
+_EXTENTS = re.compile(_EXTENT, re.DOTALL).findall
+_VALUE = re.compile(
+    rb"\x0a(.)(" + _NAMES + rb")"  # name
+    rb"\x12(.)\x0a(.)"  # type, tensor_type
+    rb"\x08(.)"  # elem_type
+    rb"\x12(.)((?:"
+    + _EXTENT.replace(rb"(.)", rb".")
+    .replace(b"(" + _NAMES + b")", _NAMES)
+    .replace(rb"([\x80-\xff]{0,4}[\x00-\x7f])", rb"[\x80-\xff]{0,4}[\x00-\x7f]")
+    + rb"){0,8})",
+    re.DOTALL,
+).fullmatch
 
 
 class StrictNode(NamedTuple):
@@ -155,19 +188,35 @@ def _only_graph(raw: bytes) -> bytes:
 
 
 def _node(raw: bytes) -> StrictNode:
-    parts: dict[int, list[bytes]] = {
-        number: []
-        for number in (
-            *(_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _OPERATOR, _ATTRIBUTE, _NODE_DOMAIN),
-        )
-    }
+    """A node: its inputs, its output, its name, and what it does, in the order of their fields."""
+    written = _NODE_MESSAGE(raw)
+    if written is None:
+        raise Refused("has a node that is not written as nodes of packs are")
+    given, output_bytes, output, name_bytes, name, operation = written.groups()
+    inputs = _INPUTS(given)
+    fits = output_bytes[0] == len(output) and name_bytes[0] == len(name)
+    for input_bytes, each in inputs:
+        fits = fits and input_bytes[0] == len(each)
+    if not fits:
+        raise Refused("is malformed: a name of a node is longer or shorter than it says")
+    operator, attributes = _operation(operation)
+    return StrictNode(operator, attributes, tuple([each for _, each in inputs]), output)
+
+
+@lru_cache(maxsize=256)
+def _operation(raw: bytes) -> tuple[Operator, dict[str, Attribute]]:
+    """The operator of a node and its attributes, by the fields after its name.
+
+    Remembered, as there are few. The attributes are not to be changed.
+    """
+    parts: dict[int, list[bytes]] = {number: [] for number in (_OPERATOR, _ATTRIBUTE, _NODE_DOMAIN)}
     for number, part in byte_fields(raw):
         if number not in parts:
             raise Refused(f"has a node that holds what nodes of packs do not: field {number}")
         parts[number].append(part)
-    names, domains, outputs = parts[_OPERATOR], parts[_NODE_DOMAIN], parts[_NODE_OUTPUT]
-    if len(names) != 1 or len(outputs) != 1 or len(domains) > 1 or len(parts[_NODE_NAME]) > 1:
-        raise Refused("has a node with more or less than one operator, output or name")
+    names, domains = parts[_OPERATOR], parts[_NODE_DOMAIN]
+    if len(names) != 1 or len(domains) > 1:
+        raise Refused("has a node with more or less than one operator")
     domain = domains[0] if domains else b""
     operator = OPERATORS.get((domain, names[0]))
     if operator is None:
@@ -176,8 +225,6 @@ def _node(raw: bytes) -> StrictNode:
             + (f" of domain {shown(domain)}" if domain else "")
             + ", which graphs of packs do not have"
         )
-    if not all(map(_NAME, outputs + parts[_NODE_NAME])):
-        raise Refused(f"has a node {operator.name} of an odd name")
     found: dict[str, Attribute] = {}
     for item in parts[_ATTRIBUTE]:
         known = operator.attribute(item)
@@ -187,53 +234,55 @@ def _node(raw: bytes) -> StrictNode:
     if not operator.required <= found.keys():
         missing = min(operator.required - found.keys())
         raise Refused(f"has a node {operator.name} without its attribute {missing!r}")
-    return StrictNode(operator, found, tuple(parts[_NODE_INPUT]), outputs[0])
+    return operator, found
 
 
 def _constant(raw: bytes) -> StrictConstant:
-    tensor = Message(
-        raw,
-        "a constant (values may lie in no other place)",
-        numbers={_DIMS: 2, _DATA_TYPE: 1},
-        texts={_TENSOR_NAME: 1, _RAW: 1},
-    )
-    shape, name = tuple(tensor.numbers(_DIMS)), tensor.text(_TENSOR_NAME)
-    element = ELEMENTS.get(tensor.number(_DATA_TYPE))
-    if element is None or not _NAME(name):
+    written = _CONSTANT(raw)
+    if written is None:
+        raise Refused(
+            "has a constant that is not written as those of packs are: of one dimension at most, "
+            "with its values inside the model"
+        )
+    extent, element_number, name_bytes, name, raw_bytes, values = written.groups()
+    shape = (extent[0],) if extent else ()
+    element = ELEMENTS.get(element_number[0])
+    count = shape[0] if shape else 1
+    if element is None or name_bytes[0] != len(name) or raw_bytes[0] != len(values):
         raise Refused("has a constant of an odd name, or of a type that packs do not have")
-    if len(shape) > 1 or not all(0 < extent <= MOST_NUMBERS for extent in shape):
+    if not 0 < count <= MOST_NUMBERS:
         raise Refused(f"has a constant of shape {shape}; at most {MOST_NUMBERS} values are allowed")
-    dtype = np.dtype(_DTYPES[element])
-    if len(tensor.text(_RAW)) != math.prod(shape) * dtype.itemsize:
+    layout = f"<{count}{_LAYOUTS[element]}"
+    if struct.calcsize(layout) != len(values):
         raise Refused(f"has a constant {shown(name)} of more or fewer values than its shape says")
-    values = np.frombuffer(tensor.text(_RAW), dtype)
-    if not np.isfinite(values).all():
+    numbers = struct.unpack(layout, values)
+    if not all(map(math.isfinite, numbers)):
         raise Refused(f"has a constant {shown(name)} that is not finite")
-    whole = tuple(values.tolist()) if element == "I64" else None
-    return StrictConstant(name, element, shape, whole)
+    return StrictConstant(name, element, shape, numbers if element == "I64" else None)
 
 
 def _value(raw: bytes) -> StrictValue:
-    what = "an input or output"
-    value = Message(raw, what, texts={_VALUE_NAME: 1, _VALUE_TYPE: 1})
-    name = value.text(_VALUE_NAME)
-    if not _NAME(name):
-        raise Refused("has an input or output of an odd name")
-    kind = Message(value.text(_VALUE_TYPE), what, texts={_TENSOR_TYPE: 1})
-    tensor = Message(kind.text(_TENSOR_TYPE), what, numbers={_ELEMENT: 1}, texts={_SHAPE: 1})
-    element = ELEMENTS.get(tensor.number(_ELEMENT))
-    if element is None or not tensor.texts(_SHAPE):
-        raise Refused(f"has {shown(name)} without a type and shape that packs have")
-    shape = Message(tensor.text(_SHAPE), what, texts={_DIM: 8})
-    return StrictValue(name.decode(), element, tuple(map(_extent, shape.texts(_DIM))))
-
-
-def _extent(raw: bytes) -> int | None:
-    extent = Message(raw, "an extent", numbers={_EXTENT: 1}, texts={_SYMBOL: 1})
-    sizes, symbols = extent.numbers(_EXTENT), extent.texts(_SYMBOL)
-    if len(sizes) + len(symbols) != 1 or not all(map(_NAME, symbols)):
-        raise Refused("has an input or output with an odd shape")
-    return sizes[0] if sizes else None
+    written = _VALUE(raw)
+    if written is None:
+        raise Refused("has an input or output that is not declared as those of packs are")
+    name_bytes, name, type_bytes, tensor_bytes, number, shape_bytes, shape = written.groups()
+    stated = name_bytes[0], type_bytes[0], tensor_bytes[0], shape_bytes[0]
+    if stated != (len(name), len(shape) + 6, len(shape) + 4, len(shape)):
+        raise Refused("is malformed: an input or output is longer or shorter than it says")
+    element = ELEMENTS.get(number[0])
+    if element is None:
+        raise Refused(f"has {shown(name)} of a type that packs do not have")
+    extents: list[int | None] = []
+    for size, symbol_bytes, symbol, digits in _EXTENTS(shape):
+        if digits:
+            fits = size[0] == 1 + len(digits)
+            extents.append(sum((digit & 0x7F) << 7 * at for at, digit in enumerate(digits)))
+        else:
+            fits = size[0] == 2 + len(symbol) and symbol_bytes[0] == len(symbol)
+            extents.append(None)
+        if not fits:
+            raise Refused("is malformed: an extent is longer or shorter than it says")
+    return StrictValue(name.decode(), element, tuple(extents))
 
 
 def _listed(values: frozenset[int]) -> str:
