@@ -14,6 +14,7 @@
         |-- StorageError      storage that fails under a read or a write
         |-- BackendError      the back end refused a graph or an input
         |-- GraphError        a plan cannot be held as a graph here
+        |-- AnswerError       an answer that is not finite
         `-- ClosedError       an engine that was closed
 
 ``exit_code`` is what the command lines return: 2 if the caller can fix it (input, a file that is
@@ -101,6 +102,10 @@ class BackendError(RunError):
 
 class GraphError(RunError):
     """A plan's graph cannot be built or kept here; runs without one give the same answers."""
+
+
+class AnswerError(RunError):
+    """What a run computed is no answer: numbers that are not finite."""
 
 
 class ClosedError(RunError):

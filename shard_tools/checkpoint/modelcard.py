@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sti.storage.plain_files import read_plain
+
 _FENCE = "---"
+_MOST_BYTES = 1 << 22
 
 
 def licence_of(directory: Path) -> str:
     """Identifier of the licence, e.g. ``apache-2.0``; empty where the card names none."""
     try:
-        lines = (directory / "README.md").read_text(encoding="utf-8").splitlines()
+        lines = read_plain(directory / "README.md", _MOST_BYTES).decode("utf-8").splitlines()
     except (OSError, ValueError):
         return ""
     if not lines or lines[0].strip() != _FENCE:

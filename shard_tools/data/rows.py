@@ -8,7 +8,9 @@ used raises an error that names the file and the line. Knows nothing of tokens o
 
 from __future__ import annotations
 
+import errno
 import gzip
+import io
 import json
 import math
 import zlib
@@ -18,10 +20,16 @@ from pathlib import Path
 from typing import Literal
 
 from sti.errors import InputError
+from sti.storage.json_input import JsonLimits, parse_json
+from sti.storage.plain_files import read_plain
 from sti.text.encoding import Text
 
 Task = Literal["classification", "pair", "regression"]
 
+MOST_BYTES = 1 << 30
+"""Of a file, unpacked: all of it is held in memory."""
+_LIMITS = JsonLimits(1 << 24, 1 << 16, 32)
+"""Of a line: an example may stand among whatever else its set says of it."""
 _SINGLE = ("sentence", "text")
 _PAIR = ("sentence1", "sentence2")
 _LABELS = ("label", "score")
@@ -96,8 +104,8 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     if not name.endswith((".tsv", ".jsonl")):
         raise InputError(f"{path}: data is read from .tsv or .jsonl files, gzipped (.gz) or not")
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode("utf-8-sig")
+        raw = read_plain(path, MOST_BYTES)
+        text = (_unpacked(raw) if path.name.endswith(".gz") else raw).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}") from error
@@ -108,6 +116,19 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         lines.pop()
     lines = [line.removesuffix("\r") for line in lines]
     return _json_lines(path, lines) if name.endswith(".jsonl") else _table(path, lines)
+
+
+def _unpacked(raw: bytes) -> bytes:
+    """What a gzipped file holds, if it is not far more than it has.
+
+    Raises:
+        OSError, EOFError, zlib.error: it is, or the file is damaged.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+        found = stream.read(MOST_BYTES + 1)
+    if len(found) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it holds more than the {MOST_BYTES} bytes that are read of it")
+    return found
 
 
 def _table(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -125,8 +146,8 @@ def _table(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str,
 def _json_lines(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     for line, text in enumerate(lines, 1):
         try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(text, _LIMITS)
+        except ValueError as error:
             raise InputError(f"{path}: line {line}: is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"{path}: line {line}: is not a JSON object")
@@ -160,22 +181,12 @@ def _row(
     for part in (text,) if isinstance(text, str) else text:
         if not part.strip():
             raise InputError(f"{where}: a text is empty")
-        _check_unicode(part, where)
     label = label or ""
     if labelled and not label.strip():
         raise InputError(f"{where}: the label is empty")
-    _check_unicode(label, where)
     if task == "regression" and not _is_number(label):
         raise InputError(f"{where}: {label!r} is no finite number")
     return Row(text, label, line)
-
-
-def _check_unicode(text: str, where: str) -> None:
-    """Refuse halves of surrogate pairs, which JSON can name but no file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: is not valid Unicode text: {error.reason}") from error
 
 
 def _is_number(text: str) -> bool:

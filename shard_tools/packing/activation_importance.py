@@ -28,6 +28,7 @@ from shard_tools.architectures.base import Model, TokenBatch
 from shard_tools.quantization.blocks import QuantizedBlock
 from sti.arrays import Float32Array
 from sti.errors import InputError
+from sti.storage.plain_files import read_plain
 from sti.text.wordpiece import Tokenizer
 
 BUILT_IN = "calibration.txt"
@@ -37,6 +38,8 @@ MOST_TOKENS = 640
 _PROBE_TOKENS = 2400  # of all probes together, so that deep models do not take forever
 _LEAST_PROBE_TOKENS = 64
 _DIGITS = 4
+_MOST_BYTES = 1 << 26
+"""Of a file of texts, of which some thousand tokens are used."""
 _LEAST = 1e-30  # keeps a model that is all zeros from dividing by zero
 
 
@@ -54,7 +57,7 @@ def calibration_texts(path: Path | None) -> list[str]:
                 .read_text(encoding="utf-8")
             )
         else:
-            text = path.read_text(encoding="utf-8")
+            text = read_plain(path, _MOST_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -18,6 +18,7 @@ import numpy as np
 from sti.arrays import Float32Array
 from sti.errors import StorageError
 from sti.storage.atomic_file import replacing
+from sti.storage.plain_files import regular
 
 _KEY = "key"
 _SAVE_S = 10.0
@@ -85,7 +86,10 @@ class Journal:
         if not self.path.exists():
             return
         try:
-            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+            with (
+                open(self.path, "rb", opener=regular) as stream,
+                np.load(stream, allow_pickle=False) as found,
+            ):
                 if str(found[_KEY]) != self._key:
                     self.notice = (
                         f"{self.path}: holds the progress of another job (another pack, other data "

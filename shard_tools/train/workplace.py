@@ -17,6 +17,7 @@ from pathlib import Path
 from shard_tools.train.options import FinetuneOptions
 from shard_tools.train.record import LOG
 from sti.errors import StorageError
+from sti.storage.plain_files import regular
 
 CHECKPOINT = "checkpoint"
 """Where the finished checkpoint is put together, in the work directory."""
@@ -54,7 +55,7 @@ def run_key(options: FinetuneOptions, checkpoint: Path, data: Iterable[Path]) ->
     digest = hashlib.sha256(json.dumps(chosen).encode())
     files = [path for path in checkpoint.iterdir() if path.suffix in _READ]
     for path in (*sorted(files), *data):
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=regular) as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 

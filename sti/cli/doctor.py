@@ -32,10 +32,10 @@ from sti.report.installation import install_compiler, install_hint
 from sti.report.tables import aligned
 from sti.report.wording import counted
 from sti.storage.file_reader import FileReader, drop_cache
+from sti.storage.own_files import make_directory
 from sti.units import format_size
 from sti.version import __version__
 
-OLDEST_ORT = (1, 21)
 SLOW_STORAGE = 100e6
 LITTLE_MEMORY = 200_000_000
 PROBE_BYTES = 8 << 20
@@ -93,7 +93,7 @@ def _probe_storage() -> dict[str, Any]:
     """Rates of a temporary file in the cache directory, or why there are none."""
     directory = cache_directory()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         with tempfile.NamedTemporaryFile(dir=directory, suffix=".tmp") as file:
             file.write(os.urandom(PROBE_BYTES))
             file.flush()
@@ -173,10 +173,14 @@ def _advise(facts: dict[str, Any]) -> list[str]:
     if versions["onnxruntime"] is None:
         advice.append(f"onnxruntime is missing or broken: {install_hint('onnxruntime')}")
     else:
-        parts = versions["onnxruntime"].split(".")[:2]
-        if all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT:
+        from sti.backend.onnxruntime.session import OLDEST_ORT, is_too_old
+
+        if is_too_old(versions["onnxruntime"]):
             hint = install_hint("onnxruntime", upgrade=True)
-            advice.append(f"onnxruntime is older than 1.21: {hint}")
+            oldest = ".".join(map(str, OLDEST_ORT))
+            advice.append(
+                f"onnxruntime is older than {oldest}, and lets packs read any file: {hint}"
+            )
     advice += _advise_kernel(facts["kernel"])
     if versions["psutil"] is None and facts["memory"]["available_bytes"] is None:
         advice.append(f"free memory is unknown without psutil: {install_hint('psutil')}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from sti.arrays import Float32Array
 from sti.engine.inputs import Batch
+from sti.errors import AnswerError
 from sti.model.manifest import Manifest
 from sti.planning.expected_loss import expected_loss
 from sti.planning.plan import Plan
@@ -149,26 +150,53 @@ Answer = EmbeddingAnswer | ClassAnswer | ValueAnswer | SpanAnswer
 def make_answer(
     manifest: Manifest, batch: Batch, outputs: Sequence[Float32Array], plan: Plan
 ) -> Answer:
-    """Put a run's outputs, one array per text, into the form of the pack's task."""
-    if manifest.task == "embedding":
-        return EmbeddingAnswer(np.stack(outputs))
+    """Put a run's outputs, one array per text, into the form of the pack's task.
+
+    Raises:
+        AnswerError: a number among them is not finite; names the pack, the plan and the text.
+    """
     if manifest.task == "tagging":
-        return _spans(manifest, batch, outputs)
+        return _spans(manifest, batch, outputs, plan)
     logits = np.stack(outputs)
+    _check_finite(logits, manifest, batch, plan)
+    if manifest.task == "embedding":
+        return EmbeddingAnswer(logits)
     if manifest.task == "regression":
         return ValueAnswer(regression_values(logits, manifest.labels), logits)
     rejection = manifest.rejection
     if rejection is None:
         classes = class_labels(logits, manifest.labels)
         return ClassAnswer(classes, logits, (True,) * len(classes), 0.0, None)
-    classes = class_labels(logits / rejection.temperature, manifest.labels)
+    scaled = logits / rejection.temperature
+    _check_finite(scaled, manifest, batch, plan)
+    classes = class_labels(scaled, manifest.labels)
     threshold = rejection.threshold(expected_loss(manifest, plan))
     accepted = tuple(row[0].score >= threshold for row in classes)
     return ClassAnswer(classes, logits, accepted, threshold, rejection.label)
 
 
-def _spans(manifest: Manifest, batch: Batch, outputs: Sequence[Float32Array]) -> SpanAnswer:
+def _check_finite(
+    rows: Float32Array | Sequence[Float32Array], manifest: Manifest, batch: Batch, plan: Plan
+) -> None:
+    """Refuse outputs, an array a text, of which a number is infinite or none at all."""
+    if isinstance(rows, np.ndarray) and np.isfinite(rows).all():
+        return
+    for number, (row, text) in enumerate(zip(rows, batch.texts, strict=True), 1):
+        bad = int(row.size - np.isfinite(row).sum())
+        if bad:
+            raise AnswerError(
+                f"pack {manifest.name!r}: text {number} of the run, {text!r:.60}: {bad} of "
+                f"{row.size} numbers of its answer are not finite, with a plan of {plan.depth} "
+                f"layers and {plan.width} slices; the weights or graphs of the pack are wrong: "
+                "check it (`sti-shard verify`), fetch it again, or build it anew"
+            )
+
+
+def _spans(
+    manifest: Manifest, batch: Batch, outputs: Sequence[Float32Array], plan: Plan
+) -> SpanAnswer:
     rows = tuple(row[: len(item.ids)] for row, item in zip(outputs, batch.encodings, strict=True))
+    _check_finite(rows, manifest, batch, plan)
     spans = tuple(
         text_spans(text if isinstance(text, str) else text[0], item, row, manifest.labels)
         for text, item, row in zip(batch.texts, batch.encodings, rows, strict=True)

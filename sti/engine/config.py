@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from sti.errors import ConfigError
+from sti.storage.plain_files import read_plain
 
 FILE_NAME = "sti.toml"
+MOST_BYTES = 1 << 16
+"""Of a configuration: some hundred targets."""
+_SYSTEM = 0
+"""The user whose files are the system's."""
 KEYS = ("latency", "memory", "preload", "quantile", "floor", "fidelity", "plan")
 
 
@@ -40,7 +45,8 @@ def find_config(given: str | Path | None = None) -> Path:
     The user's lies in ``$XDG_CONFIG_HOME/sti`` or ``~/.config/sti``.
 
     Raises:
-        ConfigError: none was given and none was found; names the places.
+        ConfigError: none was given and none was found, and names the places; or the one found
+            belongs to someone else, who may have left it where the user was going to be.
     """
     if given is not None:
         return Path(given)
@@ -50,6 +56,11 @@ def find_config(given: str | Path | None = None) -> Path:
         places.append(Path(base) / "sti" / FILE_NAME)
     for place in places:
         if place.is_file():
+            if place.stat().st_uid not in (os.geteuid(), _SYSTEM):
+                raise ConfigError(
+                    f"{place}: belongs to someone else; to use it nevertheless, name it (`config`, "
+                    "--config)"
+                )
             return place
     raise ConfigError(
         "a target was named but there is no configuration; looked for "
@@ -68,11 +79,10 @@ def load_config(path: Path) -> Config:
     import tomllib  # needed only where a target is named
 
     try:
-        with path.open("rb") as file:
-            parsed = tomllib.load(file)
+        parsed = tomllib.loads(read_plain(path, MOST_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number far too long
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     unknown = sorted(set(parsed) - {"targets"})
     if unknown:

@@ -19,11 +19,11 @@ from sti.device.lanes import by_work, shared
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan, StepJobs
 from sti.engine.speeds import Speeds
-from sti.errors import InfeasibleError, PlanError
+from sti.errors import InfeasibleError, PlanError, ProfileError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
 from sti.pack.pack_reader import PackReader
-from sti.planning.check import check_plan
+from sti.planning.check import check_plan, check_times
 from sti.planning.lane_threads import usual_threads
 from sti.planning.plan import PLAN_VERSION, PLANNING, Plan, PlanRequest, Target
 from sti.planning.step_jobs import StepJob
@@ -209,8 +209,9 @@ class ComparableMaker:
         cache = Cache()
         plan = cache.load_plan(key)
         if plan is not None and (plan.workload, plan.target) == (workload, self._target):
-            with suppress(PlanError):  # a file that was changed: plan again
+            with suppress(PlanError, ProfileError):  # a file that was changed: plan again
                 check_plan(plan, reader.manifest, reader.pack_id, where="cached plan")
+                check_times(plan, profile, where="cached plan")
                 return plan
         # Most starts find their plan, and need none of this.
         from sti.planning.planner import make_plan

@@ -15,7 +15,7 @@ import numpy as np
 
 from sti.errors import PackCorruptError, PackFormatError
 from sti.model.manifest import ALIGNMENT, Manifest
-from sti.pack.manifest_reader import read_manifest
+from sti.pack.manifest_reader import HEADER_LIMITS, read_manifest
 from sti.pack.pack_file import PackFile
 from sti.pack.safetensors_table import (
     LENGTH_BYTES,
@@ -25,6 +25,7 @@ from sti.pack.safetensors_table import (
     parse_table,
 )
 from sti.storage.digest import sha256
+from sti.storage.json_input import JsonLimits
 
 WORDS = "words"
 VOCABULARY = "tokenizer.vocab"
@@ -40,8 +41,8 @@ HEADER_START = b'{"__metadata__":{"format":"sti","crc32":"'
 
 CHECKSUM_DIGITS = 8
 
-MOST_HEADER_BYTES = 1 << 22
-"""A header grows by a few kilobytes per layer; numbers per shard are in tensors."""
+MOST_RESIDENT_BYTES = 1 << 26
+"""Of the resident region, which opening reads as a whole."""
 
 _FIRST_READ = 131072
 DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -103,7 +104,7 @@ def fitting_manifest(text: str, table: TensorTable, start: int, *, where: str) -
     return manifest
 
 
-def read_frame(file: PackFile) -> tuple[str, TensorTable, int]:
+def read_frame(file: PackFile, limits: JsonLimits = HEADER_LIMITS) -> tuple[str, TensorTable, int]:
     """What packs of all formats have: manifest text, tensor table, and where the data starts.
 
     Raises:
@@ -112,17 +113,17 @@ def read_frame(file: PackFile) -> tuple[str, TensorTable, int]:
     where, file_bytes = str(file.path), file.opened.size
     first = file.read(0, min(_FIRST_READ, file_bytes))
     length = header_bytes(first, file_bytes, where=where, error=PackFormatError)
-    if length > MOST_HEADER_BYTES:  # before anything of it is read
+    if length > limits.most_bytes:  # before anything of it is read
         raise PackFormatError(
             f"{where}: a header of {length} bytes is longer than that of any pack, "
-            f"{MOST_HEADER_BYTES} bytes; rebuild or fetch the pack again"
+            f"{limits.most_bytes} bytes; rebuild or fetch the pack again"
         )
     end = LENGTH_BYTES + length
     header = first[LENGTH_BYTES:end]
     if end > len(first):
         header += file.read(len(first), end - len(first))
     _check_frame(header, where)
-    table = parse_table(header, where=where, error=PackFormatError)
+    table = parse_table(header, limits, where=where, error=PackFormatError)
     text = table.metadata.get("sti")
     if text is None:
         raise PackFormatError(f"{where}: the header contains no manifest; rebuild the pack")
@@ -195,6 +196,19 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
     for name in (*manifest.graphs.values(), VOCABULARY):
         require(name in names[:at], f"resident tensor {name!r} is missing")
         require(table.tensors[name].dtype == "U8", f"resident tensor {name!r} must be bytes")
+    require(
+        manifest.resident.length <= MOST_RESIDENT_BYTES,
+        f"a resident region of {manifest.resident.length} bytes is longer than that of any pack, "
+        f"{MOST_RESIDENT_BYTES} bytes",
+    )
+    # What the index describes must be there before anything is made of the index.
+    kinds, blocks = manifest.kinds, names[at + 1 :]
+    wanted = manifest.dimensions.layers * len(kinds)
+    require(len(blocks) == wanted, f"{len(blocks)} tensors follow the words, not {wanted} blocks")
+    shards = manifest.dimensions.slices * manifest.ladder[-1]
+    least = [kind.shard_weights * shards // 8 for kind in kinds] * manifest.dimensions.layers
+    for name, length in zip(blocks, least, strict=True):
+        require(table.tensors[name].length >= length, f"tensor {name!r} has the wrong length")
 
 
 def check_blocks(table: TensorTable, manifest: Manifest, where: str) -> None:

@@ -16,9 +16,14 @@ from sti.errors import PackFormatError
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import METRICS, Quality, Rejection, least_of
 from sti.pack.index import MOST_SLICES
+from sti.pack.manifest_bounds import beyond_bounds
 from sti.pack.safetensors_table import MOST_AXES
 
 TASKS = ("embedding", "classification", "regression", "tagging")
+
+SEQUENCE = "sequence"
+INPUT_KINDS = (SEQUENCE, "tokens")
+"""What the blocks of a kind read: all tokens of a sentence, or each token alone."""
 
 MOST_EXTENT = 1 << 31
 """Of an operand in one direction."""
@@ -58,6 +63,9 @@ class _Check:
             self._quality(self._manifest.quality)
         if self._manifest.rejection is not None:
             self._rejection(self._manifest.rejection)
+        self._labels()
+        beyond = beyond_bounds(self._manifest)
+        self._require(beyond is None, beyond or "")
 
     def _require(self, condition: bool, message: str) -> None:
         if not condition:
@@ -87,6 +95,9 @@ class _Check:
         names = [kind.name for kind in kinds]
         self._require(len(set(names)) == len(names), "a block kind is listed twice")
         for kind in kinds:
+            known = kind.input_kind in INPUT_KINDS
+            listed = ", ".join(INPUT_KINDS)
+            self._require(known, f"{kind.name}: input_kind must be one of {listed}")
             self._require(bool(kind.operands), f"block kind {kind.name!r} has no operands")
             for operand in kind.operands:
                 fits = 2 <= len(operand.shape) <= MOST_AXES
@@ -103,6 +114,13 @@ class _Check:
         for name, digits in (("content", hashes.content), ("index", hashes.of_index)):
             good = len(digits) == _DIGITS and not set(digits) - set("0123456789abcdef")
             self._require(good, f"sha256.{name} must be {_DIGITS} lower-case hexadecimal digits")
+
+    def _labels(self) -> None:
+        labels, task = self._manifest.labels, self._manifest.task
+        fits = (task == "embedding") == (not labels)
+        self._require(fits, f"{len(labels)} labels do not fit the task {task!r}")
+        distinct = len(set(labels)) == len(labels) and "" not in labels
+        self._require(distinct, "a label is empty, or listed twice")
 
     def _words(self) -> None:
         words = self._manifest.embeddings
@@ -153,6 +171,8 @@ class _Check:
     def _rejection(self, rejection: Rejection) -> None:
         fits = self._manifest.task == "classification"
         self._require(fits, "rejection is only for classification")
+        another = bool(rejection.label) and rejection.label not in self._manifest.labels
+        self._require(another, "rejection.label is empty, or one of the labels")
         self._require(rejection.accepted <= 1.0, "rejection.accepted must be a share, at most 1")
         self._along("rejection", rejection.losses, "thresholds", rejection.thresholds)
         inside = min(rejection.thresholds) >= 0.0 and max(rejection.thresholds) <= 1.0

@@ -7,7 +7,6 @@ its slice groups, which are in the index (``sti.pack.index``). Knows nothing of 
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sti.errors import PackFormatError
@@ -28,9 +27,25 @@ from sti.model.manifest import (
 )
 from sti.model.quality import Quality, Rejection
 from sti.pack.manifest_check import check_manifest
+from sti.storage.json_input import JsonLimits, parse_json
+from sti.text.control_characters import is_one_line, one_line
+
+_TEXTS = ("name", "architecture", "task", "licence", "source", "generator")
+"""Members that are shown to people as they are."""
 
 UPGRADED = (1,)
 """Older formats that `sti-shard upgrade` reads."""
+
+MOST_HEADER_BYTES = 1 << 20
+"""Of a pack's header, with its manifest: twenty times that of a model of 24 layers, which grows by
+a few kilobytes per layer; numbers per shard are in tensors."""
+
+HEADER_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 17, 8)
+"""Tensors by name, each with type, shape and place; some 12 values a tensor."""
+
+MANIFEST_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 17, 16)
+"""Some 2,500 values, of which submodels, codebook and labels have the most; whoever makes a pack
+may nest notes of their own."""
 
 FEATURES: frozenset[str] = frozenset({JOINED})
 """What a pack may require of this release."""
@@ -44,10 +59,8 @@ def read_manifest(text: str, *, where: str) -> Manifest:
             of the wrong type, or fields that contradict one another; names ``where`` and the field.
     """
     try:
-        parsed = json.loads(text)
-        if "\\ud" in text.lower():  # an escape of half a character: it may lack its other half
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(text, MANIFEST_LIMITS)
+    except ValueError as error:
         raise PackFormatError(f"{where}: the manifest is not valid JSON: {error}") from error
     fields = JsonFields(parsed, where=f"{where}: manifest", error=PackFormatError)
     version = fields.integer("format")
@@ -63,8 +76,27 @@ def read_manifest(text: str, *, where: str) -> Manifest:
         )
     _check_features(fields, where)
     manifest = _parse(fields)
+    check_texts(manifest, where)
     check_manifest(manifest, where)
     return manifest
+
+
+def check_texts(manifest: Manifest, where: str) -> None:
+    """Refuse texts for people that are not of one line, or hold control characters.
+
+    Raises:
+        PackFormatError: names the member and its text.
+    """
+    texts = {name: (getattr(manifest, name),) for name in _TEXTS} | {"labels": manifest.labels}
+    if manifest.rejection is not None:
+        texts["rejection"] = (manifest.rejection.label,)
+    for name, found in texts.items():
+        if not is_one_line("".join(found)):
+            bad = next(text for text in found if not is_one_line(text))
+            raise PackFormatError(
+                f"{where}: manifest: {name}: control characters in {one_line(bad)[:80]!r}; rebuild "
+                "the pack without them, or fetch another"
+            )
 
 
 def _rewrite(where: str) -> str:
@@ -76,9 +108,9 @@ def _check_features(fields: JsonFields, where: str) -> None:
     required = fields.texts("requires")
     unknown = [name for name in required if name not in FEATURES]
     if unknown:
+        told = ", ".join(name if name.isprintable() else repr(name) for name in unknown)
         raise PackFormatError(
-            f"{where}: the pack requires what this release does not know: {', '.join(unknown)}; "
-            "upgrade sti"
+            f"{where}: the pack requires what this release does not know: {told:.80}; upgrade sti"
         )
     if JOINED not in required:
         raise PackFormatError(

@@ -97,8 +97,9 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
 
     Raises:
         PackFormatError, PackCorruptError: the header is unusable, so that nothing can be compared,
-            or although the region is as it was written, a graph is not what graphs may be or the
-            index contradicts itself or the file; or the file was changed meanwhile.
+            or although the region is as it was written, a graph is not what graphs may be,
+            residents do not fit one another, or the index contradicts itself or the file; or the
+            file was changed meanwhile.
         PackError, StorageError: the file cannot be read.
     """
     with PackFile(Path(path)) as file:
@@ -109,6 +110,7 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
         check.region(place, region)
         try:
             reader = PackReader(file, text, table, manifest, region)
+            reader.check_parts()
         except PackError:
             if not check.damage:
                 raise

@@ -36,6 +36,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sti.device.lanes import LANES
+from sti.device.profile import THREAD_NAMES
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.workload import Workload
@@ -49,6 +50,12 @@ MOST_EXTRA_S = 100.0
 MOST_RUNS_KNOWN = 256
 """Workloads that factors are kept for; beyond that, those that were learned first are dropped."""
 LEAST_SPREAD, MOST_SPREAD = 1.02, 3.0
+_MOST_SIZE = 10**6
+"""Of a workload that is read."""
+_MEMBERS = (
+    *("corrections", "lanes", "common", "reference_s", "kinds", "workloads", "deviation"),
+    *("calibration", "first_s"),
+)
 
 _SMALL, _SMALL_LANE = 0.35, math.log(1.6)
 """Differences that are believed at once; larger ones have to be confirmed: of runs, as a share of
@@ -273,16 +280,20 @@ class Corrections:
         """
         fields = JsonFields(value, where=where, error=ProfileError)
         fields.require_version("corrections", CORRECTIONS_VERSION, remedy="delete the file")
-        lanes, kinds = fields.object("lanes"), fields.object("kinds")
+        fields.only(*_MEMBERS)
+        lanes, kinds = fields.object("lanes").only(*LANES), fields.object("kinds")
         deviation = fields.object("deviation")
+        for named in (kinds, deviation):
+            named.only(*THREAD_NAMES)
         found_lanes = {lane: Factor(_bounded(lanes, lane)) for lane in LANES}
         found_kinds = {name: Follower(_extra_s(kinds, name)) for name in kinds.keys()}
         common = Follower(_extra_s(fields, "common"))
         reference_s = fields.number("reference_s", least=0.0, most=MOST_EXTRA_S)
         workloads = {}
         for item in fields.objects("workloads")[:MOST_RUNS_KNOWN]:
-            sizes = item.integer("batch", least=1), item.integer("tokens", least=1)
-            own_lanes = item.object("lanes")
+            item.only("threads", *Workload._fields, "extra_s", "lanes")
+            sizes = (item.integer(name, least=1, most=_MOST_SIZE) for name in Workload._fields)
+            own_lanes = item.object("lanes").only(*LANES)
             workloads[item.text("threads"), Workload(*sizes)] = _Own(
                 _extra_s(item, "extra_s"), {lane: _bounded(own_lanes, lane) for lane in LANES}
             )

@@ -24,8 +24,10 @@ from sti.planning.history import (
 from sti.planning.span import Span
 
 HISTORY_VERSION = 1
-_MOST_RUNS, _MOST_S, _MOST_LANES = 10**12, 1e6, 256
-"""Of a class, of a span, of a run: more is no history."""
+_MOST_RUNS, _MOST_S, _MOST_LANES, _MOST_SIZE = 10**12, 1e6, 256, 10**6
+"""Of a class, of a span, of a run, of a workload: more is no history."""
+_MOST_TIME = 253_402_300_799.0
+"""Seconds since the epoch at the end of the last year that calendars know, 9999."""
 _MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
@@ -123,14 +125,18 @@ def _last(fields: JsonFields) -> LastRun:
     if len(names) > _MOST_LANES or sum(len(lanes.items(name)) for name in names) > MOST_SPANS:
         raise fields.fail("lanes", "the spans of a few lanes")
     return LastRun(
-        ended_at=fields.number("ended_at", least=0.0),
+        ended_at=fields.number("ended_at", least=0.0, most=_MOST_TIME),
         plan=fields.text("plan"),
         target=_target(fields.object("target")),
-        workload=Workload(workload.integer("batch", least=1), workload.integer("tokens", least=1)),
+        workload=Workload(
+            *(workload.integer(name, least=1, most=_MOST_SIZE) for name in Workload._fields)
+        ),
         depth=fields.integer("depth", least=1),
         width=fields.integer("width", least=1),
-        total_s=fields.number("total_s", least=0.0),
-        predicted_s=fields.number("predicted_s") if fields.has("predicted_s") else None,
+        total_s=fields.number("total_s", least=0.0, most=_MOST_S),
+        predicted_s=fields.number("predicted_s", least=0.0, most=_MOST_S)
+        if fields.has("predicted_s")
+        else None,
         lanes={lane: tuple(map(_span_of(lanes, lane), lanes.items(lane))) for lane in names},
     )
 

@@ -8,10 +8,11 @@ from itertools import groupby
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from sti.arrays import Float32Array
 from sti.backend.interface import Backend, SentenceState
-from sti.backend.onnxruntime import block_inputs
+from sti.backend.onnxruntime import block_inputs, session
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.errors import BackendError, PackFormatError
 from sti.model.fidelity import uniform_counts
@@ -21,6 +22,7 @@ from sti.planning.plan import EXACT, NARROW, PlanStep
 from sti.planning.step_jobs import StepJob, prepare_step
 from tests.support.numpy_backend import NumpyBackend
 from tests.support.packs import tiny_pack
+from tests.support.paths import ROOT
 
 LENGTHS = (5, 3)
 
@@ -409,3 +411,41 @@ def test_a_pack_without_a_graph_is_refused(reader: PackReader) -> None:
         own.manifest = own.manifest._replace(graphs=graphs)
         with pytest.raises(PackFormatError, match=r"graph 'ffn\.u8' is missing"):
             OrtBackend(own, lanes=1, saturates=True).prepare()
+
+
+@pytest.mark.parametrize("version", ["1.20.1", "1.23.2", "1.3.0"])
+def test_a_release_that_follows_graphs_to_other_files_is_refused_by_name(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "ort_version", lambda: version)
+    session.check_release.cache_clear()
+    with pytest.raises(BackendError, match=rf"onnxruntime {version} .*; STI needs 1.24.1 or later"):
+        session.check_release()
+
+
+def test_the_oldest_release_is_the_one_that_installing_asks_for() -> None:
+    oldest = ".".join(map(str, session.OLDEST_ORT))
+    assert f"onnxruntime>={oldest}\n" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    for version, old in (
+        (oldest, False),
+        ("1.32.0", False),
+        ("1.24.0", True),
+        ("2.0", False),
+        ("odd", False),
+    ):
+        assert session.is_too_old(version) is old
+
+
+def test_what_a_refused_graph_is_called_is_not_written_to_the_terminal(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("\x1b[31mOperator", ["x"], ["y"], name="\x1b[31mNode")],
+        "graph",
+        [helper.make_tensor_value_info("x", 1, [1])],
+        [helper.make_tensor_value_info("y", 1, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    with pytest.raises(BackendError, match="'hostile' is refused"):
+        session.Graph("hostile", model.SerializeToString(), session.session_options(1))
+    assert capfd.readouterr() == ("", "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
@@ -78,7 +80,7 @@ def test_a_storage_lane_with_an_absurd_value_is_told_and_left_out(cache: Cache, 
 
 @pytest.mark.parametrize(
     ("measured_at", "age_s"),
-    [(1_000.0, 500.0), (1_501.0, inf), (None, inf), ("noon", inf), (0, inf), (True, 1_499.0)],
+    [(1_000.0, 500.0), (1_501.0, inf), (None, inf), ("noon", inf), (0, inf), (True, inf)],
 )
 def test_the_age_of_what_is_kept_is_unknown_where_the_file_makes_no_sense(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, measured_at: object, age_s: float
@@ -230,3 +232,53 @@ def test_staircases_that_cannot_be_kept_are_no_failure(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "file" / "below")
     cache.store_staircases(KEY, b"some")
     assert cache.load_staircases(KEY) is None
+
+
+def test_only_the_user_may_read_what_is_kept(cache: Cache) -> None:
+    cache.directory.mkdir(parents=True)
+    cache.directory.chmod(0o777)
+    path = cache.store_profile(KEY, PROFILE)
+    assert path is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(cache.directory.stat().st_mode) == 0o700
+
+
+def shared(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_suffix(".real"))
+    path.symlink_to(path.with_suffix(".real"))
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def huge(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.truncate(1 << 40)
+
+
+def nested(path: Path) -> None:
+    path.write_text('{"value":' + "[" * 100 + "]" * 100 + "}", encoding="utf-8")
+
+
+@pytest.mark.parametrize("spoil", [shared, linked, pipe, huge, nested])
+def test_a_file_that_may_not_be_the_users_is_ignored(
+    cache: Cache, spoil: Callable[[Path], None]
+) -> None:
+    path = cache.store_profile(KEY, PROFILE)
+    cache.store_plan(KEY, plan())
+    cache.store_corrections(KEY, {"a": 1})
+    cache.store_staircases(KEY, b"some")
+    assert path is not None
+    for kept in list(cache.directory.iterdir()):
+        if spoil is not nested or kept.suffix == ".json":
+            spoil(kept)
+    with pytest.warns(StiWarning, match="cannot be used, and is ignored"):
+        assert cache.load_profile(KEY) is None
+    assert (cache.load_plan(KEY) is None and cache.load_corrections(KEY) is None) or spoil is nested
+    assert spoil is nested or cache.load_staircases(KEY) is None

@@ -129,6 +129,9 @@ def test_seconds_that_no_machine_takes_are_refused_by_name(path: str, value: flo
         ("runs.pipelined.contention.compute", 1e-30),
         ("runs.pipelined.contention.decode", 1e30),
         ("runs.pipelined.spread", {"compute": 1e30}),
+        ("threads", 10**6),
+        ("device", "a" * 10_000),
+        ("lanes.compute.graphs", {str(number): [0.0] * 5 for number in range(500)}),
     ],
 )
 def test_other_figures_that_no_machine_has_are_refused_by_name(path: str, value: object) -> None:
@@ -212,3 +215,12 @@ def test_a_slowed_lane_takes_longer_by_its_factor_and_others_as_long(lane: str) 
         assert after[each] == pytest.approx([factor * taken for taken in before[each]])
     assert slowed.runs == profile.runs and slowed.tokenize_s == profile.tokenize_s
     assert profile.slowed({}) == profile
+
+
+@pytest.mark.parametrize(
+    "place", ["", "lanes.storage", "lanes.decode", "lanes.compute", "runs.pipelined"]
+)
+def test_a_field_that_nobody_reads_is_refused_by_name(place: str) -> None:
+    body = changed(".".join(filter(None, [place, "decoders"])), 500)
+    with pytest.raises(ProfileError, match="unknown field 'decoders'; known are"):
+        DeviceProfile.from_json(body, where="here")

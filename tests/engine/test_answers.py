@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,10 +11,17 @@ import pytest
 from sti.engine.answers import (
     Value,
     class_labels,
+    make_answer,
     regression_values,
     softmax,
     text_spans,
 )
+from sti.engine.inputs import Batch
+from sti.errors import AnswerError
+from sti.model.workload import Workload
+from sti.planning.plan import PlanRequest, Target
+from sti.planning.uniform import uniform_plan
+from tests.support.synthetic import make_manifest
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
@@ -24,6 +32,10 @@ class Tokens:
 
     word_ids: list[int]
     offsets: list[tuple[int, int]]
+
+    @property
+    def ids(self) -> list[int]:
+        return [0] * len(self.word_ids)
 
 
 def logits(*classes: int) -> np.ndarray:
@@ -84,3 +96,25 @@ def test_labels_without_prefixes_join_their_neighbours() -> None:
 
 def test_nothing_labelled_gives_no_spans() -> None:
     assert text_spans(TEXT, WORDS, logits(*[0] * 9), NAMES) == ()
+
+
+@pytest.mark.parametrize("task", ["embedding", "classification", "regression", "tagging"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_answer_that_is_not_finite_is_an_error(task: str, value: float) -> None:
+    manifest = make_manifest(Random(1))._replace(task=task, labels=NAMES)
+    plan = uniform_plan(PlanRequest(manifest, "pack", Workload(2, 9), Target()), bits=4)
+    batch = Batch(["a first text", TEXT], [WORDS, WORDS])  # type: ignore[list-item]  # stand-ins
+    outputs = [np.zeros((12, len(NAMES)) if task == "tagging" else len(NAMES), np.float32)] * 2
+    make_answer(manifest, batch, outputs, plan)
+    outputs[1] = outputs[1].copy()
+    outputs[1].reshape(-1)[3] = value
+    with pytest.raises(AnswerError, match=r"'synthetic': text 2 of the run, 'Ada .* 1 of \d+ num"):
+        make_answer(manifest, batch, outputs, plan)
+
+
+def test_what_is_beyond_a_text_may_be_anything() -> None:
+    manifest = make_manifest(Random(1))._replace(task="tagging", labels=NAMES)
+    plan = uniform_plan(PlanRequest(manifest, "pack", Workload(2, 9), Target()), bits=4)
+    rows = np.zeros((12, len(NAMES)), np.float32)
+    rows[9:] = np.nan
+    make_answer(manifest, Batch([TEXT], [WORDS]), [rows], plan)  # type: ignore[list-item]

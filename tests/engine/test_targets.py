@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sti.engine.config import find_config
+from sti.engine.config import MOST_BYTES, find_config, load_config
 from sti.engine.targets import TargetSpec, resolve
 from sti.errors import ConfigError, InputError
 from sti.model.workload import Workload
@@ -262,3 +263,32 @@ def test_a_target_without_any_configuration_names_the_places_looked_at(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"sti\.toml and .*sti/sti\.toml"):
         resolve("voice")
+
+
+def test_a_configuration_that_someone_else_left_there_has_to_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sti.toml").write_text("[targets.a]\nlatency = '1s'\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    owner = (tmp_path / "sti.toml").stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    monkeypatch.setattr("sti.engine.config._SYSTEM", owner + 2)
+    with pytest.raises(ConfigError, match=r"sti\.toml: belongs to someone else"):
+        find_config()
+    assert set(load_config(find_config("sti.toml")).targets) == {"a"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"#" * (MOST_BYTES + 1), b"a = " + b"[" * 9000, b"a = " + b"1" * 9000, b"\xff"],
+)
+def test_a_configuration_that_is_none_is_refused_in_time(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "sti.toml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=f"^{path}: "):
+        load_config(path)
+
+
+def test_a_plan_or_configuration_that_is_a_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no regular file"):
+        load_config(Path("/dev/zero"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,7 +71,7 @@ def with_padding(data: bytes, more: int) -> bytes:
 def test_opening_takes_three_reads_at_most_and_leaves_words_and_blocks_alone(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, padding = tmp_path / "pack", 1 << 20  # the header is longer than the first read
+    path, padding = tmp_path / "pack", 1 << 19  # the header is longer than the first read
     path.write_bytes(with_padding(pack.read_bytes(), padding))
     reads: list[tuple[int, int]] = []
     real = os.pread
@@ -386,3 +387,23 @@ def test_an_odd_manifest_raises_nothing_but_pack_errors(
     path.write_bytes(with_manifest(good, change))
     with suppress(PackError), PackReader.open(path):
         verify(path)
+
+
+@pytest.mark.parametrize("member", ["name", "licence", "source", "generator", "labels"])
+@pytest.mark.parametrize("mark", ["\x1b[31m", "\n", "\t", "\x9b", "\u202e", "\x7f"])
+def test_texts_for_people_are_of_one_line_without_control_characters(
+    pack: Path, member: str, mark: str
+) -> None:
+    found = manifest_of(pack.read_bytes())
+    text = f"a{mark}b"
+    found[member] = [text] if member == "labels" else text
+    with pytest.raises(PackFormatError, match=f"here: manifest: {member}: control characters") as e:
+        read_manifest(json.dumps(found), where="here")
+    assert mark not in str(e.value)
+
+
+def test_members_that_nobody_knows_may_not_be_many(pack: Path) -> None:
+    text = json.dumps(manifest_of(pack.read_bytes()))
+    for padding in (" " * (1 << 20), '"x":[' + "0," * 140_000 + "0],", '"x":' + "[" * 20):
+        with pytest.raises(PackFormatError, match="here: the manifest is not valid JSON: "):
+            read_manifest("{" + padding + text[1:], where="here")

@@ -16,7 +16,7 @@ from sti.errors import PlanError
 from sti.model.fidelity import fidelities
 from sti.model.quality import Quality
 from sti.model.workload import Workload
-from sti.planning.check import check_plan
+from sti.planning.check import check_plan, check_times
 from sti.planning.plan import NARROW, VARIANTS, Plan, PlanRequest, PlanStep, Target
 from sti.planning.uniform import uniform_plan
 from sti.planning.variants import NARROW_MOST_BITS
@@ -216,7 +216,8 @@ def test_a_narrow_step_of_more_bits_than_narrow_ones_may_have_is_refused() -> No
     for bits in MANIFEST.ladder:
         plan = good_plan(bits)
         step = plan.steps[1]._replace(variant=NARROW)
-        plan = replace(plan, steps=(plan.steps[0], step, *plan.steps[2:]))
+        steps = (plan.steps[0], step, *plan.steps[2:])
+        plan = replace(plan, steps=steps, predicted=None)
         if bits <= NARROW_MOST_BITS:
             check_plan(plan, MANIFEST, PACK, where="my plan")
             continue
@@ -277,3 +278,60 @@ def test_a_width_that_cuts_a_group_asks_for_its_slices_in_use_only() -> None:
                 PACK,
                 where="plan",
             )
+
+
+@pytest.mark.parametrize("change", [{"loss": 9.0}, {"loss": -1.0}, {"loss": 1e300}])
+def test_a_plan_whose_expected_loss_does_not_follow_from_its_steps_is_refused(
+    change: dict[str, Any],
+) -> None:
+    plan = good_plan()
+    assert plan.predicted is not None
+    plan = replace(plan, predicted=replace(plan.predicted, **change))
+    with pytest.raises(PlanError, match=r"my plan: predicts a loss of .*; make the plan again"):
+        check_plan(plan, MANIFEST, PACK, where="my plan")
+
+
+def test_a_plan_that_expects_another_quality_than_the_pack_states_is_refused() -> None:
+    plan = good_plan()
+    assert plan.predicted is not None and plan.predicted.quality is not None
+    for quality in (
+        plan.predicted.quality._replace(value=1.0),
+        plan.predicted.quality._replace(metric="F1"),
+    ):
+        wrong = replace(plan, predicted=replace(plan.predicted, quality=quality))
+        with pytest.raises(PlanError, match="my plan: predicts another"):
+            check_plan(wrong, MANIFEST, PACK, where="my plan")
+
+
+def test_a_plan_of_other_times_than_its_steps_take_was_not_made_for_the_machine() -> None:
+    plan, profile = good_plan(), make_profile(ladder=MANIFEST.ladder)
+    check_times(plan, profile, where="my plan")
+    assert plan.predicted is not None
+    for total_s in (1e-6, 2.0 * plan.predicted.total_s):
+        wrong = replace(plan, predicted=replace(plan.predicted, total_s=total_s))
+        with pytest.raises(PlanError, match="my plan: predicts"):
+            check_times(wrong, profile, where="my plan")
+    with pytest.raises(PlanError, match="predicts nothing"):
+        check_times(replace(plan, predicted=None), profile, where="my plan")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("workload.batch", 10**9),
+        ("workload.tokens", 10**30),
+        ("threads.compute", 10**6),
+        ("read_ahead", 10**9),
+        ("predicted.total_s", 1e300),
+        ("predicted.lanes.storage.0.end_s", 1e300),
+        ("predicted.lanes.storage.0.start_s", -1.0),
+        ("steps.0.counts", [10**30]),
+        ("steps.0.more", 1),
+        ("target.latncy_s", 0.2),
+        ("predicted.more", 1),
+    ],
+)
+def test_what_no_plan_says_is_refused_by_name(path: str, value: object) -> None:
+    name = path.rsplit(".", maxsplit=1)[-1]
+    with pytest.raises(PlanError, match=f"my plan.*'{name}'"):
+        Plan.from_json(changed(path, value), where="my plan")

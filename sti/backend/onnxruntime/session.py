@@ -31,10 +31,37 @@ _PROBE_U8 = _PROBE.replace(b"\x08\x03", b"\x08\x02")
 
 _RATE_REPEATS = 12
 
+_LONGEST = 500
+"""Characters of what ONNX Runtime says."""
+
+OLDEST_ORT = (1, 24, 1)
+"""Earlier releases read what a graph names as external data from any file of the user's."""
+
 
 def ort_version() -> str:
     """Version of ONNX Runtime in use."""
     return str(ort.__version__)
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a release of ONNX Runtime is older than what packs may be run with."""
+    parts = version.split(".")[:3]
+    return all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT
+
+
+@cache
+def check_release() -> None:
+    """Refuse to load graphs into a release that follows them to other files.
+
+    Raises:
+        BackendError: it is one; names it.
+    """
+    if is_too_old(ort_version()):
+        oldest = ".".join(map(str, OLDEST_ORT))
+        raise BackendError(
+            f"onnxruntime {ort_version()} lets a graph read any file of the user's; STI needs "
+            f"{oldest} or later: `pip install 'onnxruntime>={oldest}'`"
+        )
 
 
 class Graph:
@@ -46,19 +73,20 @@ class Graph:
         model: serialized, or its path, beside which its external data lies.
 
     Raises:
-        BackendError: ONNX Runtime refuses the graph.
+        BackendError: ONNX Runtime refuses the graph, or is too old.
     """
 
     __slots__ = ("_bound", "binding", "inputs", "name", "outputs", "session")
 
     def __init__(self, name: str, model: bytes | str, options: ort.SessionOptions) -> None:
+        check_release()
         self.name = name
         try:
             self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BackendError(
-                f"graph {name!r} is refused by onnxruntime {ort.__version__}: {error}; "
-                "STI needs onnxruntime 1.21 or later"
+                f"graph {name!r} is refused by onnxruntime {ort.__version__}: {_words(error)}; "
+                "rebuild or fetch the pack again"
             ) from error
         self.inputs = frozenset(item.name for item in self.session.get_inputs())
         self.outputs = tuple(item.name for item in self.session.get_outputs())
@@ -79,20 +107,29 @@ class Graph:
         if self._bound.get(name) is not value:
             # Forgotten first: an interrupt must not leave it noted where another one is bound.
             before = self._bound.pop(name, None)
-            self.binding.bind_ortvalue_input(name, value)
+            try:
+                self.binding.bind_ortvalue_input(name, value)
+            except Exception as error:
+                raise self._failed(error) from error
             del before
             self._bound[name] = value
 
     def bind_array(self, name: str, array: NDArray[Any]) -> None:
         """Bind an input to an array's own memory, which must be contiguous and stay alive."""
         self._bound.pop(name, None)
-        self.binding.bind_cpu_input(name, array)
+        try:
+            self.binding.bind_cpu_input(name, array)
+        except Exception as error:
+            raise self._failed(error) from error
 
     def bind_output(self, name: str, value: Any) -> None:
         """Bind an output to memory that is already there, as ``bind`` does an input."""
         if self._bound.get(name) is not value:
             before = self._bound.pop(name, None)
-            self.binding.bind_ortvalue_output(name, value)
+            try:
+                self.binding.bind_ortvalue_output(name, value)
+            except Exception as error:
+                raise self._failed(error) from error
             del before
             self._bound[name] = value
 
@@ -105,15 +142,19 @@ class Graph:
         try:
             found: list[NDArray[Any]] = self.session.run(None, dict(feeds))
         except Exception as error:
-            raise BackendError(f"graph {self.name!r} failed: {error}") from error
+            raise self._failed(error) from error
         return found
 
     def run_to_new(self) -> Float32Array:
         """Compute the only output, of float32, into a new array."""
-        self.binding.bind_output(self.outputs[0], "cpu")
         try:
+            self.binding.bind_output(self.outputs[0], "cpu")
             self.run()
             return np.array(self.binding.copy_outputs_to_cpu()[0], dtype=np.float32)
+        except BackendError:
+            raise
+        except Exception as error:  # an output that is none, or of other values
+            raise self._failed(error) from error
         finally:
             # The output lies in the arena, which could not give back the region around it.
             self.binding.clear_binding_outputs()
@@ -123,7 +164,18 @@ class Graph:
         try:
             self.session.run_with_iobinding(self.binding)
         except Exception as error:
-            raise BackendError(f"graph {self.name!r} failed: {error}") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> BackendError:
+        return BackendError(
+            f"graph {self.name!r} failed: {_words(error)}; rebuild or fetch the pack again"
+        )
+
+
+def _words(error: Exception) -> str:
+    """What ONNX Runtime says, in one line that a terminal can take: names in it are the graph's."""
+    words = " ".join(str(error).split())[:_LONGEST]
+    return words if words.isprintable() else repr(words)
 
 
 def ort_value(array: NDArray[Any]) -> Any:
@@ -195,7 +247,8 @@ def _plain_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    # What fails is raised; written to the terminal, names in a graph could steer it.
+    options.log_severity_level = 4
     # The graphs are written with the fused nodes they want; an optimizer could only undo that.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_mem_pattern = False

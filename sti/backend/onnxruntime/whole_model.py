@@ -30,7 +30,8 @@ class WholeModel:
     def __init__(self, path: str, *, threads: int | None, spinning: bool | None) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
+        # What fails is raised; written to the terminal, names in a graph could steer it.
+        options.log_severity_level = 4
         if spinning is not None:
             options.add_session_config_entry("session.intra_op.allow_spinning", f"{spinning:d}")
         try:

@@ -142,8 +142,8 @@ def test_a_malformed_row_of_a_table_is_named_by_its_line(
         ('{"sentence": "a dog", "label": {"a": 1}}', "lacks label (or score); it has sentence"),
         ('{"sentence1": "a", "label": "x"}', "lacks sentence, or sentence1 and sentence2"),
         ('{"sentence": "", "label": "good"}', "a text is empty"),
-        ('{"sentence": "a \\ud800 dog", "label": "good"}', "is not valid Unicode text: "),
-        ('{"sentence": "a dog", "label": "\\udfff"}', "is not valid Unicode text: "),
+        ('{"sentence": "a \\ud800 dog", "label": "good"}', "is not JSON: it is not valid Unicode"),
+        ('{"sentence": "a dog", "label": "\\udfff"}', "is not JSON: it is not valid Unicode"),
         ('{"sentence1": "a", "sentence2": "b", "label": "x"}', "one text and two texts are mixed"),
     ],
 )
