@@ -25,6 +25,7 @@ from sti.errors import PlanError, ProfileError, StiWarning
 from sti.planning.plan import Plan
 from sti.storage.atomic_file import replacing
 from sti.storage.digest import sha256
+from sti.storage.drafts import remove_all_abandoned_drafts
 
 Key = Mapping[str, Any]
 
@@ -118,9 +119,7 @@ class Cache:
         """Store bytes. Silent where that fails, as ``store_plan``."""
         path = self.path("staircases", key).with_suffix(".bin")
         with suppress(OSError):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as stream:
-                stream.write(raw)
+            self._replace(path, raw)
             found = sorted(
                 self.directory.glob("staircases-*.bin"), key=lambda p: p.stat().st_mtime_ns
             )
@@ -228,11 +227,16 @@ class Cache:
         """Replace a file as a whole; nothing is left where that fails."""
         now = time.time()
         text = json.dumps({"key": key, "measured_at": now, "value": value}, allow_nan=False)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as stream:
-            stream.write(text.encode("utf-8") + b"\n")
+        self._replace(path, text.encode("utf-8") + b"\n")
         with suppress(OSError):
             os.utime(path, (now, now))  # a later time says that it was tried to replace it
+
+    def _replace(self, path: Path, raw: bytes) -> None:
+        """Replace a file, and remove what processes that were killed left of any."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        remove_all_abandoned_drafts(self.directory)
+        with replacing(path, private=True) as stream:
+            stream.write(raw)
 
 
 def _is_older(profile: object) -> bool:
