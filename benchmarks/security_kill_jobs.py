@@ -13,16 +13,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import runpy
 import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shard_tools.cli.main import main as sti_shard
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import EXACT, PlanRequest
@@ -37,18 +36,6 @@ OUTPUT = "out"
 COMMANDS = ("build", "rank", "upgrade", "evaluate", "finetune")
 WRITERS = ("cache", "graph")
 GRAPH = "graph"
-_IMPORTED = (
-    "shard_tools.packing.build",
-    "shard_tools.packing.upgrade",
-    "shard_tools.ranking.rank",
-    "shard_tools.evaluation.evaluate",
-    "shard_tools.train.finetune",
-    "sti.engine.graph_child",
-    "sti.calibration.history_file",
-    "onnx",
-    "onnxruntime",
-    "torch._dynamo",
-)
 _ROWS = 120
 _ENTRIES, _ENTRY_BYTES = 12, 200_000
 _FAST = ["--epochs", "1", "--plain-epochs", "1", "--passes", "1", "--calibration-rows", "12"]
@@ -175,14 +162,31 @@ def _do(task: Mapping[str, Any]) -> int:
     if task["kind"] == "graph":
         build_graph(inputs, place)
         return 0
-    return sti_shard(arguments(task["kind"], inputs, place))
+    sys.argv[1:] = arguments(task["kind"], inputs, place)
+    try:
+        runpy.run_module("shard_tools", run_name="__main__")  # the program itself
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def _import_all() -> None:
+    """All that jobs need."""
+    import shard_tools.evaluation.evaluate
+    import shard_tools.packing.upgrade
+    import shard_tools.ranking.rank
+    import sti.calibration.history_file
+    import sti.engine.graph_child  # noqa: F401
+
+    with suppress(ImportError):
+        import torch._dynamo  # noqa: F401
+
+        import shard_tools.train.finetune  # noqa: F401
 
 
 def main() -> None:
     """Fork a process for each task, until there are no more."""
-    for name in _IMPORTED:
-        with suppress(ImportError):
-            import_module(name)
+    _import_all()
     for line in sys.stdin:
         process = os.fork()
         if process == 0:

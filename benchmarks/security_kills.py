@@ -232,10 +232,10 @@ def _is_json(path: Path) -> bool:
 def measure(setting: Setting) -> Iterator[Outcome]:
     """Every outcome as it comes."""
     kinds = [kind for kind in (*COMMANDS, *WRITERS) if kind != "finetune" or _has_torch()]
-    bench = Bench(setting.place)
-    bench.prepare(kinds)
     rng = Random(setting.seed)
     cases = [draw(rng, number, kinds) for number in range(setting.count(KILLS))]
+    bench = Bench(setting.place)
+    bench.prepare([kind for kind in kinds if any(case.kind == kind for case in cases)])
     forkers: SimpleQueue[Forker] = SimpleQueue()
     with ExitStack() as stack:
         for _ in range(2 * _JOBS):

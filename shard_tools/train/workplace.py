@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from shard_tools.train.options import FinetuneOptions
-from shard_tools.train.record import LOG
+from shard_tools.train.record import LOG, STATE
 from sti.errors import InputError, StorageError
 from sti.storage.atomic_file import sync_directory
 from sti.storage.file_lock import lock_open
@@ -61,6 +61,8 @@ def check_output(output: Path) -> None:
 def workplace(output: Path) -> Iterator[Path]:
     """The work directory, made if need be, while no other process works in it.
 
+    Removed where the body fails before there is a state to continue from.
+
     Raises:
         InputError: it is no directory that ``finetune`` made, or another process works in it.
         StorageError: it cannot be made, or others than the user may write to it.
@@ -80,7 +82,12 @@ def workplace(output: Path) -> Iterator[Path]:
     if names and _LOCK not in names:
         raise InputError(f"{work}: exists and is of something else; name another output")
     with _held(work):
-        yield work
+        try:
+            yield work
+        except BaseException:
+            if not (work / STATE).exists():  # nothing that a resume could use
+                shutil.rmtree(work, ignore_errors=True)
+            raise
 
 
 @contextmanager

@@ -67,11 +67,14 @@ def replacing(
                     os.fsync(lock)
             os.replace(draft, path)
         except BaseException as error:
-            written = os.fstat(lock).st_size
+            draft_file = os.fstat(lock)
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in _FULL:
-                raise _full(error, path, max(needed_bytes, written)) from error
+                # Its room is free again when the lock is let go of.
+                room = getattr(draft_file, "st_blocks", 0) * 512
+                needed = max(needed_bytes, draft_file.st_size)
+                raise _full(error, path, needed, soon_free_bytes=room) from error
             raise
         if durable:
             with suppress(OSError):  # the new file is whole, whichever of the two is found
@@ -179,14 +182,14 @@ def _give_rights(descriptor: int, old: os.stat_result, mode: int) -> None:
         os.fchmod(descriptor, mode)
 
 
-def _full(error: OSError, path: Path, needed_bytes: int) -> OSError:
+def _full(error: OSError, path: Path, needed_bytes: int, *, soon_free_bytes: int = 0) -> OSError:
     """The error with how much is needed, and how much there is."""
     told = f"{error.strerror}: {_size(needed_bytes)} or more are needed"
     free = _free_bytes(path.parent)
     if error.errno == errno.EFBIG:
         told += ", and the system limits files to fewer (`ulimit -f`)"
     elif error.errno == errno.ENOSPC and free is not None:
-        told += f", {_size(free)} are free; free some, or name another place"
+        told += f", {_size(free + soon_free_bytes)} are free; free some, or name another place"
     return OSError(error.errno, told, str(path))
 
 

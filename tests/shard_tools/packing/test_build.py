@@ -20,10 +20,10 @@ from benchmarks import build_cost
 from shard_tools.architectures.bert import reference
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
-from shard_tools.packing.pack_writer import PackWriter, replacing_pack
+from shard_tools.packing.pack_writer import PackWriter, check_output, replacing_pack
 from shard_tools.quantization.blocks import group_sizes
 from sti.codec.word_rows import decode_rows
-from sti.errors import CheckpointError, InputError, StiError
+from sti.errors import CheckpointError, InputError, StiError, StorageError
 from sti.model.manifest import Manifest
 from sti.pack.header import MOST_HEADER_BYTES
 from sti.pack.pack_reader import PackReader
@@ -390,6 +390,20 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
         stream.write(b"other %d" % (1 // 0))
     assert path.read_bytes() == b"half and half"
     assert [item.name for item in tmp_path.iterdir()] == ["new"]
+
+
+def test_what_is_read_for_a_pack_is_not_overwritten(tmp_path: Path) -> None:
+    data = tmp_path / "data.tsv"
+    data.write_text("mine")
+    (tmp_path / "link").symlink_to(data)
+    for output in (data, tmp_path / "link"):
+        with pytest.raises(InputError, match="is read for this pack"):
+            check_output(output, apart=[data])
+
+
+def test_a_pack_that_has_no_room_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"MB or more are needed, .* are free"):
+        check_output(tmp_path / "pack", 10**18)
 
 
 def test_a_directory_that_takes_no_files_is_told() -> None:
