@@ -50,6 +50,7 @@ from sti.pack.pack_reader import PackReader
 from sti.planning.lane_threads import usual_threads
 from sti.planning.plan import Plan, PlanRequest, Target
 from sti.planning.uniform import uniform_plan
+from sti.storage.atomic_file import write_file
 from sti.storage.file_reader import FileReader
 from sti.units import parse_size
 
@@ -378,7 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.plots is not None:
             options.plots.mkdir(parents=True, exist_ok=True)
             drawn = growth_plots.as_svg(axes)
-            (options.plots / PLOT).write_text(drawn, encoding="utf-8")
+            write_file(str(options.plots / PLOT), drawn)
             say(f"wrote {options.plots / PLOT}")
         return report
 

@@ -60,6 +60,7 @@ from sti.benchmark.comparison_rows import HEADER, cells_of, rows_of
 from sti.benchmark.system_child import System
 from sti.device import host
 from sti.device.identity import instruction_set
+from sti.storage.atomic_file import write_file
 
 MAIN = (1, 128)
 OTHERS = ((1, 8), SHORT_TEXT, (1, 32), (1, 512), (32, 16))
@@ -153,7 +154,7 @@ def measure(asked: Asked) -> Report:
         notes += [f"{name}: no figures: {item.failed}" for item in found if item.failed]
         if name == "base" and asked.plots is not None:
             asked.plots.mkdir(parents=True, exist_ok=True)
-            (asked.plots / "side_by_side.svg").write_text(as_svg(found), encoding="utf-8")
+            write_file(str(asked.plots / "side_by_side.svg"), as_svg(found))
         limited = within_limits(found, asked.memory_limits)
         if limited.found:
             tables.append(

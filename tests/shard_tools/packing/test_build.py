@@ -20,7 +20,7 @@ from benchmarks import build_cost
 from shard_tools.architectures.bert import reference
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
-from shard_tools.packing.pack_writer import PackWriter, replacing_pack
+from shard_tools.packing.pack_writer import PackWriter, check_output, replacing_pack
 from shard_tools.quantization.blocks import group_sizes
 from sti.codec.word_rows import decode_rows
 from sti.errors import CheckpointError, InputError, StiError, StorageError
@@ -339,7 +339,7 @@ def test_a_header_longer_than_headers_may_be_is_refused_before_anything_is_writt
 def test_the_checkpoint_cannot_be_overwritten(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(InputError, match="is part of the checkpoint"):
+    with pytest.raises(InputError, match="is read for this pack"):
         build(tmp_path, tmp_path / "model.safetensors", BuildOptions())
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
@@ -392,9 +392,23 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["new"]
 
 
+def test_what_is_read_for_a_pack_is_not_overwritten(tmp_path: Path) -> None:
+    data = tmp_path / "data.tsv"
+    data.write_text("mine")
+    (tmp_path / "link").symlink_to(data)
+    for output in (data, tmp_path / "link"):
+        with pytest.raises(InputError, match="is read for this pack"):
+            check_output(output, apart=[data])
+
+
+def test_a_pack_that_has_no_room_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"MB or more are needed, .* are free"):
+        check_output(tmp_path / "pack", 10**18)
+
+
 def test_a_directory_that_takes_no_files_is_told() -> None:
     with (
-        pytest.raises(StorageError, match="cannot be written"),
+        pytest.raises(InputError, match="nothing can be written there"),
         replacing_pack(Path("/proc/self/new")),
     ):
         pass
