@@ -50,6 +50,7 @@ def execute(args: argparse.Namespace) -> None:
         "device": host.describe(),
         "cores": [{"index": core.index, "speed": core.speed} for core in host.cores()],
         "usable_cores": host.core_count(),
+        "core_quota": host.core_quota(),
         "memory": {
             "total_bytes": host.memory().total_bytes,
             "available_bytes": host.memory().available_bytes,
@@ -249,7 +250,7 @@ def _report(facts: dict[str, Any]) -> str:
     )
     lines = [
         f"device    {facts['device']}",
-        f"cores     {facts['usable_cores']} usable, fastest first: {cores}",
+        f"cores     {facts['usable_cores']} usable{_quota(facts)}, fastest first: {cores}",
         f"memory    {', '.join(sizes)}",
         f"kernel    {facts['kernel']['path'] or 'none'}, on {facts['instructions']} instructions",
         f"versions  sti {facts['sti']}, {', '.join(versions)}",
@@ -263,6 +264,11 @@ def _report(facts: dict[str, Any]) -> str:
     if facts["measured"]:
         measured += kept_table(facts["measured"])
     return "\n".join(lines) + "\n" + measured + _storage_table(facts["storage"])
+
+
+def _quota(facts: dict[str, Any]) -> str:
+    quota = facts["core_quota"]
+    return "" if quota is None else f" (a cgroup allows the time of {quota:g})"
 
 
 def _history_line(history: dict[str, Any]) -> str:
