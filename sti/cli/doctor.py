@@ -7,6 +7,7 @@ needs only NumPy.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import platform
 import statistics
@@ -26,7 +27,8 @@ from sti.codec.decoder import PORTABLE
 from sti.codec.decoders import VARIABLE, kernel_path
 from sti.device import host
 from sti.device.identity import instruction_set
-from sti.errors import StiError
+from sti.device.user_places import NOWHERE
+from sti.errors import LimitError, StiError
 from sti.pack.pack_reader import PackReader
 from sti.report.installation import install_compiler, install_hint
 from sti.report.tables import aligned
@@ -58,6 +60,7 @@ def execute(args: argparse.Namespace) -> None:
         "instructions": instruction_set(),
         "kernel": _kernel(),
         "versions": _versions(),
+        "limit": _limit(),
         "cache": _cache(),
         "history": {"kept": keeps_history(), "packs": len(history_files(Cache()))},
         "measured": kept_facts(Cache()),
@@ -125,6 +128,17 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
+def _limit() -> str | None:
+    """Which limit of this process keeps ONNX Runtime from being loaded, if one does."""
+    try:
+        importlib.import_module("sti.backend.onnxruntime.session")
+    except LimitError as error:
+        return str(error)
+    except Exception:  # as in _versions
+        return None
+    return None
+
+
 def _cache() -> dict[str, Any]:
     directory = cache_directory()
     place = directory
@@ -171,7 +185,9 @@ def _pack(reader: PackReader) -> dict[str, Any]:
 def _advise(facts: dict[str, Any]) -> list[str]:
     advice = []
     versions = facts["versions"]
-    if versions["onnxruntime"] is None:
+    if facts["limit"] is not None:
+        advice.append(f"onnxruntime cannot be loaded: {facts['limit']}")
+    elif versions["onnxruntime"] is None:
         advice.append(f"onnxruntime is missing or broken: {install_hint('onnxruntime')}")
     else:
         parts = versions["onnxruntime"].split(".")[:2]
@@ -182,9 +198,12 @@ def _advise(facts: dict[str, Any]) -> list[str]:
     if versions["psutil"] is None and facts["memory"]["available_bytes"] is None:
         advice.append(f"free memory is unknown without psutil: {install_hint('psutil')}")
     if not facts["cache"]["writable"]:
+        place = facts["cache"]["path"]
+        none = Path(place).is_relative_to(NOWHERE)
+        what = "there is no home directory" if none else f"{place} cannot be written"
         advice.append(
-            f"{facts['cache']['path']} cannot be written, so every start measures the device "
-            "again: set XDG_CACHE_HOME to a directory that you may write to"
+            f"{what}, so every start measures the device again: set XDG_CACHE_HOME to a directory "
+            "that you may write to"
         )
     available = facts["memory"]["available_bytes"]
     if available is not None and available < LITTLE_MEMORY:

@@ -10,12 +10,12 @@ interprets the values.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sti.device.user_places import NOWHERE, user_directory
 from sti.errors import ConfigError
 
 FILE_NAME = "sti.toml"
@@ -45,9 +45,9 @@ def find_config(given: str | Path | None = None) -> Path:
     if given is not None:
         return Path(given)
     places = [Path(FILE_NAME)]
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    if os.path.isabs(base):
-        places.append(Path(base) / "sti" / FILE_NAME)
+    base = user_directory("XDG_CONFIG_HOME", ".config")
+    if base != NOWHERE:
+        places.append(base / "sti" / FILE_NAME)
     for place in places:
         if place.is_file():
             return place

@@ -7,6 +7,7 @@ memory that is already there. Knows nothing of packs, blocks or fidelities.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
@@ -15,10 +16,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sti.arrays import Float32Array
+from sti.backend.onnxruntime.library import ort
+from sti.device.process_limits import SESSION, Need, check_room, limit_error
 from sti.errors import BackendError
 
 _PROBE = base64.b64decode(
@@ -47,16 +49,18 @@ class Graph:
 
     Raises:
         BackendError: ONNX Runtime refuses the graph.
+        LimitError: this process may not take the memory for it.
     """
 
     __slots__ = ("_bound", "binding", "inputs", "name", "outputs", "session")
 
     def __init__(self, name: str, model: bytes | str, options: ort.SessionOptions) -> None:
         self.name = name
+        check_room(SESSION if isinstance(model, bytes) else _with_files(model))
         try:
             self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BackendError(
+            raise limit_error(error) or BackendError(
                 f"graph {name!r} is refused by onnxruntime {ort.__version__}: {error}; "
                 "STI needs onnxruntime 1.21 or later"
             ) from error
@@ -105,7 +109,9 @@ class Graph:
         try:
             found: list[NDArray[Any]] = self.session.run(None, dict(feeds))
         except Exception as error:
-            raise BackendError(f"graph {self.name!r} failed: {error}") from error
+            raise limit_error(error) or BackendError(
+                f"graph {self.name!r} failed: {error}"
+            ) from error
         return found
 
     def run_to_new(self) -> Float32Array:
@@ -123,7 +129,17 @@ class Graph:
         try:
             self.session.run_with_iobinding(self.binding)
         except Exception as error:
-            raise BackendError(f"graph {self.name!r} failed: {error}") from error
+            raise limit_error(error) or BackendError(
+                f"graph {self.name!r} failed: {error}"
+            ) from error
+
+
+def _with_files(model: str) -> Need:
+    """What a session over a file takes, which maps what lies beside it."""
+    with suppress(OSError):
+        size = sum(item.stat().st_size for item in os.scandir(os.path.dirname(model)))
+        return SESSION._replace(space_bytes=SESSION.space_bytes + size)
+    return SESSION
 
 
 def ort_value(array: NDArray[Any]) -> Any:
@@ -195,7 +211,7 @@ def _plain_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     # The graphs are written with the fused nodes they want; an optimizer could only undo that.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_mem_pattern = False
