@@ -22,6 +22,7 @@ from sti.errors import (
     ConfigError,
     InfeasibleError,
     InputError,
+    LimitError,
     PackCorruptError,
     PackError,
     PackFormatError,
@@ -69,6 +70,7 @@ __all__ = [
     "InfeasibleError",
     "InputError",
     "Label",
+    "LimitError",
     "Mode",
     "PackCorruptError",
     "PackError",
@@ -121,6 +123,9 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     """Import a name's module when it is first asked for: planning and packing need no ORT."""
     if name in _HOMES:
+        from sti.device.process_limits import check_numpy
+
+        check_numpy()  # where it lacks memory it ends the process
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -11,6 +11,7 @@
     |   `-- InfeasibleError   the target cannot be met; says which limit, and by how much
     |-- ProfileError          a device profile that cannot be read or does not fit
     `-- RunError              a failure while running
+        |-- LimitError        a limit that the system sets on this process is too low
         |-- StorageError      storage that fails under a read or a write
         |-- BackendError      the back end refused a graph or an input
         |-- GraphError        a plan cannot be held as a graph here
@@ -88,6 +89,21 @@ class RunError(StiError):
     """A failure while running."""
 
     exit_code = 1
+
+
+class LimitError(RunError):
+    """A limit that the system sets on this process is too low to go on.
+
+    Attributes:
+        limit: which: ``"memory"`` (address space, data segment), ``"files"`` (open descriptors) or
+            ``"threads"`` (processes and threads).
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class StorageError(RunError):

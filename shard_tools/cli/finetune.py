@@ -54,6 +54,7 @@ def add_command(commands: Any) -> None:
     command = arguments.add_command(
         commands, "finetune", summary, _EXAMPLES, execute=execute, extra="train"
     )
+    command.set_defaults(many_blas_threads=True)  # torch may compute with OpenBLAS as well
     add = command.add_argument
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="the checkpoint to start from")
     add("--data", type=Path, required=True, metavar="TRAIN", help="rows to train on")

@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from sti.calibration.kept import Kept, StoragePart
 from sti.device.profile import PROFILE_VERSION, DeviceProfile
+from sti.device.user_places import user_directory, why_not
 from sti.errors import PlanError, ProfileError, StiWarning
 from sti.planning.plan import PLAN_LIMITS, Plan
 from sti.storage.atomic_file import replacing
@@ -47,11 +48,13 @@ _MOST_STAIRCASE_BYTES = 1 << 24
 _MOST_TIME = 253_402_300_799.0
 """Seconds since the epoch at the end of the last year that calendars know, 9999."""
 
+_UNWRITABLE: set[str] = set()
+"""Directories that could not be written, and that the user was told of."""
+
 
 def cache_directory() -> Path:
-    """``$XDG_CACHE_HOME/sti``, else ``~/.cache/sti``; it need not exist."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~/.cache"))) / "sti"
+    """``$XDG_CACHE_HOME/sti``, else ``~/.cache/sti``; it need not exist, and it may be none."""
+    return user_directory("XDG_CACHE_HOME", ".cache") / "sti"
 
 
 def keeps_history() -> bool:
@@ -72,6 +75,15 @@ class Cache:
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or cache_directory()
+
+    def fails_first(self) -> bool:
+        """Whether this is the first time in this process that the directory cannot be written.
+
+        For messages: one of them is enough.
+        """
+        known = str(self.directory) in _UNWRITABLE
+        _UNWRITABLE.add(str(self.directory))
+        return not known
 
     def path(self, kind: str, key: Key) -> Path:
         """The file of an entry."""
@@ -185,7 +197,7 @@ class Cache:
             measured_at, found = document.get("measured_at"), parse(value, where=str(path))
             is_time = type(measured_at) in (int, float) and 0.0 <= measured_at <= _MOST_TIME
             return Kept(path, found, measured_at if is_time else 0.0, path.stat().st_mtime)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, OverflowError, ProfileError) as error:
             _warn_damaged(path, error)
@@ -194,7 +206,7 @@ class Cache:
     def _load(self, path: Path) -> Any | None:
         try:
             return self._read(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             _warn_damaged(path, error)
@@ -208,12 +220,13 @@ class Cache:
         try:
             self._write(path, key, value)
         except OSError as error:
-            warnings.warn(
-                f"measurements cannot be kept in {self.directory}: {error.strerror}; it will "
-                "be measured again next time (set XDG_CACHE_HOME to a directory you may write)",
-                StiWarning,
-                stacklevel=4,
-            )
+            if self.fails_first():
+                warnings.warn(
+                    f"measurements cannot be kept {why_not(self.directory, error)}; it will be "
+                    "measured again next time (set XDG_CACHE_HOME to a directory you may write)",
+                    StiWarning,
+                    stacklevel=4,
+                )
             return None
         return path
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sti.calibration.cache import HISTORY_VARIABLE, OFF, Cache, Key
 from sti.device.identity import machine_key
+from sti.device.user_places import why_not
 from sti.errors import ProfileError
 from sti.planning.history import History
 from sti.planning.history_json import history_json, read_history
@@ -67,7 +68,7 @@ class HistoryFile:
         """
         try:
             text = read_own(self.path, LIMITS.most_bytes)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return History()
         except OSError as error:
             raise ProfileError(f"{self.path}: cannot be read: {error.strerror}") from error
@@ -95,10 +96,11 @@ class HistoryFile:
                 oldest, newest = day_at(now - (MOST_DAYS - 1) * _DAY_S), day_at(now + _DAY_S)
                 self._write(before.plus(new).bounded(oldest, newest), now)
         except OSError as error:
-            return (
-                f"how runs went cannot be kept in {self._cache.directory}: {error.strerror} "
-                f"({HISTORY_VARIABLE}={OFF} keeps nothing)"
-            )
+            if self._cache.fails_first():
+                told = (
+                    f"how runs went cannot be kept {why_not(self._cache.directory, error)} "
+                    f"({HISTORY_VARIABLE}={OFF} keeps nothing)"
+                )
         return told
 
     def _write(self, history: History, now: float) -> None:

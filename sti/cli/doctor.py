@@ -7,6 +7,7 @@ needs only NumPy.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import platform
 import statistics
@@ -26,7 +27,8 @@ from sti.codec.decoder import PORTABLE
 from sti.codec.decoders import VARIABLE, kernel_path
 from sti.device import host
 from sti.device.identity import instruction_set
-from sti.errors import StiError
+from sti.device.user_places import NOWHERE
+from sti.errors import LimitError, StiError
 from sti.pack.pack_reader import PackReader
 from sti.report.installation import install_compiler, install_hint
 from sti.report.tables import aligned
@@ -50,6 +52,7 @@ def execute(args: argparse.Namespace) -> None:
         "device": host.describe(),
         "cores": [{"index": core.index, "speed": core.speed} for core in host.cores()],
         "usable_cores": host.core_count(),
+        "core_quota": host.core_quota(),
         "memory": {
             "total_bytes": host.memory().total_bytes,
             "available_bytes": host.memory().available_bytes,
@@ -57,6 +60,7 @@ def execute(args: argparse.Namespace) -> None:
         "instructions": instruction_set(),
         "kernel": _kernel(),
         "versions": _versions(),
+        "limit": _limit(),
         "cache": _cache(),
         "history": {"kept": keeps_history(), "packs": len(history_files(Cache()))},
         "measured": kept_facts(Cache()),
@@ -124,6 +128,17 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
+def _limit() -> str | None:
+    """Which limit of this process keeps ONNX Runtime from being loaded, if one does."""
+    try:
+        importlib.import_module("sti.backend.onnxruntime.session")
+    except LimitError as error:
+        return str(error)
+    except Exception:  # as in _versions
+        return None
+    return None
+
+
 def _cache() -> dict[str, Any]:
     directory = cache_directory()
     place = directory
@@ -170,7 +185,9 @@ def _pack(reader: PackReader) -> dict[str, Any]:
 def _advise(facts: dict[str, Any]) -> list[str]:
     advice = []
     versions = facts["versions"]
-    if versions["onnxruntime"] is None:
+    if facts["limit"] is not None:
+        advice.append(f"onnxruntime cannot be loaded: {facts['limit']}")
+    elif versions["onnxruntime"] is None:
         advice.append(f"onnxruntime is missing or broken: {install_hint('onnxruntime')}")
     else:
         from sti.backend.onnxruntime.session import OLDEST_ORT, is_too_old
@@ -185,9 +202,12 @@ def _advise(facts: dict[str, Any]) -> list[str]:
     if versions["psutil"] is None and facts["memory"]["available_bytes"] is None:
         advice.append(f"free memory is unknown without psutil: {install_hint('psutil')}")
     if not facts["cache"]["writable"]:
+        place = facts["cache"]["path"]
+        none = Path(place).is_relative_to(NOWHERE)
+        what = "there is no home directory" if none else f"{place} cannot be written"
         advice.append(
-            f"{facts['cache']['path']} cannot be written, so every start measures the device "
-            "again: set XDG_CACHE_HOME to a directory that you may write to"
+            f"{what}, so every start measures the device again: set XDG_CACHE_HOME to a directory "
+            "that you may write to"
         )
     available = facts["memory"]["available_bytes"]
     if available is not None and available < LITTLE_MEMORY:
@@ -253,7 +273,7 @@ def _report(facts: dict[str, Any]) -> str:
     )
     lines = [
         f"device    {facts['device']}",
-        f"cores     {facts['usable_cores']} usable, fastest first: {cores}",
+        f"cores     {facts['usable_cores']} usable{_quota(facts)}, fastest first: {cores}",
         f"memory    {', '.join(sizes)}",
         f"kernel    {facts['kernel']['path'] or 'none'}, on {facts['instructions']} instructions",
         f"versions  sti {facts['sti']}, {', '.join(versions)}",
@@ -267,6 +287,11 @@ def _report(facts: dict[str, Any]) -> str:
     if facts["measured"]:
         measured += kept_table(facts["measured"])
     return "\n".join(lines) + "\n" + measured + _storage_table(facts["storage"])
+
+
+def _quota(facts: dict[str, Any]) -> str:
+    quota = facts["core_quota"]
+    return "" if quota is None else f" (a cgroup allows the time of {quota:g})"
 
 
 def _history_line(history: dict[str, Any]) -> str:

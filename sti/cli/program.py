@@ -5,8 +5,8 @@ shown here. Answers go to standard output, everything else to standard error; ne
 control characters to a terminal (``sti.report.terminal``). Knows no command.
 
 Exit codes: 0; 1 for a failure; 2 for what the user can fix: bad usage, bad input, a file that is
-damaged or does not fit, a missing package, failing storage; 130 for Ctrl-C; 141 if standard output
-was closed (broken pipe).
+damaged or does not fit, a missing package, failing storage, a limit of the system; 130 for Ctrl-C;
+141 if standard output was closed (broken pipe).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 from sti.cli.arguments import UsageError, wants_json
-from sti.errors import InputError, StiError, StiWarning
+from sti.device.process_limits import FILES, MEMORY, check_start, limit_error
+from sti.errors import InputError, LimitError, StiError, StiWarning
 from sti.report.terminal import make_output_plain, plain_output
 from sti.text.control_characters import one_line
 
@@ -68,10 +69,13 @@ class Program(NamedTuple):
                 sys.stdout.flush()  # help and the version leave through SystemExit
             speaker = f"{self.name} {args.command}"
             with _notices(self.name):
+                check_start(many_blas_threads=getattr(args, "many_blas_threads", False))
                 code = self.execute(args)
                 sys.stdout.flush()
             return code or 0
         except OSError as error:
+            if limit_error(error) is not None:
+                return self._failed(error, speaker, args, as_json=wants_json(given))
             return _output_failed(error, speaker)
         except (Exception, KeyboardInterrupt) as error:
             return self._failed(error, speaker, args, as_json=wants_json(given))
@@ -82,6 +86,7 @@ class Program(NamedTuple):
         After a success the process ends as it is: the command has closed what it opened and flushed
         its answer, and taking the interpreter apart would take some 20 ms, an eighth of a start.
         """
+        _hold_standard_descriptors()
         if getattr(sys, "stdout", None) is None:  # Python has none where it is closed
             say(f"{self.name}: standard output: it is closed")
             sys.exit(2)
@@ -98,6 +103,7 @@ class Program(NamedTuple):
         self, error: BaseException, speaker: str, args: argparse.Namespace, *, as_json: bool
     ) -> int:
         """Tell an error, and return the exit code; raises it again where it is a fault of ours."""
+        error = self._limit(error) or error
         known = self._known(error, getattr(args, "extra", None))
         message, code = known or (str(error), 1)
         try:
@@ -116,6 +122,18 @@ class Program(NamedTuple):
             say(f"{speaker}: {one_line(message)}")
         return code
 
+    def _limit(self, error: BaseException) -> LimitError | None:
+        """The limit of this process that an error comes of, with what would take less memory."""
+        if isinstance(error, StiError):
+            why = None if error.__cause__ is None else limit_error(error.__cause__)
+            if why is None or why.limit != FILES or isinstance(error, LimitError):
+                return None  # it has said what to do
+            return LimitError(f"{error}: {why}", limit=FILES)
+        found = limit_error(error)
+        if found is None or found.limit != MEMORY or not self.out_of_memory:
+            return found
+        return LimitError(f"{found}, or {self.out_of_memory}", limit=found.limit)
+
     def _known(self, error: BaseException, extra: str | None) -> tuple[str, int] | None:
         """Message and exit code of an error that is no fault of ours."""
         if isinstance(error, StiError):
@@ -130,6 +148,19 @@ class Program(NamedTuple):
             message = missing(error.name, extra=extra)
             return None if message is None else (message, InputError.exit_code)
         return None
+
+
+def _hold_standard_descriptors() -> None:
+    """Keep files from being opened as the descriptors 0 to 2 where those were closed.
+
+    A message would else be written into one, or one be read as texts.
+    """
+    try:
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(descriptor, True)  # as those that it stands for
+        os.close(descriptor)
+    except OSError:
+        return  # what lacks descriptors is told later
 
 
 def say(text: str) -> None:

@@ -16,12 +16,14 @@ import mmap
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sti.device.cpu_groups import cpu_quota
 from sti.device.memory_groups import group_limits
 from sti.device.system_files import read_number, read_table, read_text
 from sti.errors import InputError
@@ -30,7 +32,6 @@ ROOT = Path("/")
 """Below it lie the system's ``proc`` and ``sys``; looked up at every call, so tests may set it."""
 
 _CPU = Path("sys/devices/system/cpu")
-_CGROUP = Path("sys/fs/cgroup")
 _THREADS_A_CORE = 4
 _MMAP_THRESHOLD, _LARGE = -3, 1 << 19
 """glibc's ``M_MMAP_THRESHOLD``, and bytes that are mapped each for itself."""
@@ -63,11 +64,18 @@ def cores() -> tuple[Core, ...]:
 
 def core_count() -> int:
     """Cores that can be kept busy: those this process may run on, within a container's quota."""
+    quota = core_quota()
     count = len(cores())
-    quota = (read_text(ROOT / _CGROUP / "cpu.max") or "").split()
-    if len(quota) == 2 and all(part.isdigit() for part in quota) and int(quota[1]):
-        count = min(count, math.ceil(int(quota[0]) / int(quota[1])))
-    return max(1, count)
+    return max(1, count if quota is None else min(count, math.ceil(quota)))
+
+
+def core_quota() -> float | None:
+    """Cores' worth of processor time that this process's cgroups allow; None: all of it.
+
+    Only where that is less than ``cores`` could take. In hundredths, and up to a second old.
+    """
+    quota = _quota(ROOT, int(time.monotonic()))
+    return None if quota is None or quota >= len(cores()) else max(0.01, round(quota, 2))
 
 
 def most_threads() -> int:
@@ -213,6 +221,12 @@ def _core_line() -> str:
         return f"{count} core{'s' * (count > 1)}"
     groups = (str(sum(core.speed == speed for core in ranked)) for speed in speeds)
     return f"{'+'.join(groups)} cores"
+
+
+@functools.lru_cache(maxsize=1)
+def _quota(root: Path, second: int) -> float | None:
+    """Read once a second: a start asks ten times."""
+    return cpu_quota(root)
 
 
 @functools.cache

@@ -35,9 +35,15 @@ def instruction_set() -> str:
     return next((name for name, needs in _NAMES if needs <= common), platform.machine())
 
 
-def machine_key() -> list[str | int]:
-    """What tells this machine from others that share a home directory: part of cache keys."""
-    return [host.cpu_name(), host.core_count(), platform.machine(), sys.platform]
+def machine_key() -> list[str | int | float]:
+    """What tells this machine from others that share a home directory: part of cache keys.
+
+    A quota of processor time makes it another machine: threads stand still when it is used up.
+    """
+    key: list[str | int | float]
+    key = [host.cpu_name(), host.core_count(), platform.machine(), sys.platform]
+    quota = host.core_quota()
+    return key if quota is None else [*key, quota]
 
 
 def machine_line() -> str:

@@ -6,6 +6,7 @@ hold differs by kernel, so nothing here raises.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 _DIGITS = 20
@@ -15,14 +16,20 @@ _DIGITS = 20
 def read_text(path: Path) -> str | None:
     """The text, without what surrounds it; None where there is none."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
+        with io.open(path, "rb", buffering=0) as file:  # noqa: UP020  some are read all the time
+            raw = file.read()
+        return raw.decode("utf-8", errors="replace").strip("\0 \n") or None
     except (OSError, ValueError):  # a path with a NUL is a ValueError
         return None
 
 
 def read_number(path: Path) -> int | None:
     """The number that the file holds; None for anything else, such as ``max``."""
-    text = read_text(path) or ""
+    return whole_number(read_text(path) or "")
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text is; None for anything else."""
     return int(text) if _is_number(text) else None
 
 

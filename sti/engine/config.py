@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sti.device.user_places import NOWHERE, user_directory
 from sti.errors import ConfigError
 from sti.storage.plain_files import read_plain
 
@@ -51,9 +52,9 @@ def find_config(given: str | Path | None = None) -> Path:
     if given is not None:
         return Path(given)
     places = [Path(FILE_NAME)]
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    if os.path.isabs(base):
-        places.append(Path(base) / "sti" / FILE_NAME)
+    base = user_directory("XDG_CONFIG_HOME", ".config")
+    if base != NOWHERE:
+        places.append(base / "sti" / FILE_NAME)
     for place in places:
         if place.is_file():
             if place.stat().st_uid not in (os.geteuid(), _SYSTEM):

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sti.device.process_limits import limit_error
 from sti.engine.graph_parts import graph_parts
 from sti.engine.graph_times import GraphTimes
 from sti.engine.machine import Machine
@@ -243,9 +244,11 @@ class HeldGraph:
                         if wanted is not self._wanted:
                             continue  # it may have been ended for that
                         self._failed = True
-                    if not isinstance(error, StiError):
+                    known = limit_error(error) or error
+                    if not isinstance(known, StiError | MemoryError):
                         _log.warning("a graph could not be built", exc_info=True)
-                    self._tell(f"weights are held compressed, not as a graph: {error}")
+                    why = str(known) or "out of memory"
+                    self._tell(f"weights are held compressed, not as a graph: {why}")
         except _Closed:
             self._settled.set()
 

@@ -22,7 +22,7 @@ from sti.device.identity import instruction_set
 from sti.engine.graph_building import GraphBuilder
 from sti.engine.graph_cache import GRAPHS, MOST_BYTES, GraphCache
 from sti.engine.graph_files import CachedGraph
-from sti.errors import BackendError, GraphError
+from sti.errors import BackendError, GraphError, LimitError
 from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
@@ -192,6 +192,9 @@ class PlanGraphs:
             kept.close()
             self._cache.remove(name)
             raise GraphError(f"a kept graph is removed: {error}") from error
+        except LimitError as error:
+            kept.close()
+            raise GraphError(f"a kept graph cannot be opened: {error}") from error
         except BaseException:
             kept.close()
             raise

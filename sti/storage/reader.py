@@ -6,6 +6,7 @@ slices or plans: a reader may be a file or an emulated slower device.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from contextlib import suppress
 from typing import Protocol
@@ -21,11 +22,19 @@ def aligned_buffer(size: int) -> NDArray[np.uint8]:
 
     As much of it as fills huge pages is to lie in them, where the system has them; what is left
     over is not, so that no more memory is taken than was asked for, but up to 2 MiB of addresses.
+
+    Raises:
+        MemoryError: there is not so much.
     """
     rounded = max(SECTOR, in_sectors(size))
     huge_bytes = rounded // HUGE_PAGE * HUGE_PAGE
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared pages would be slower to touch
-    mapped = mmap.mmap(-1, rounded + HUGE_PAGE if huge_bytes else rounded, flags=flags)
+    try:
+        mapped = mmap.mmap(-1, rounded + HUGE_PAGE if huge_bytes else rounded, flags=flags)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise MemoryError(f"a buffer of {size} bytes cannot be had") from error
     memory = np.frombuffer(mapped, dtype=np.uint8)
     if huge_bytes:
         start = -memory.ctypes.data % HUGE_PAGE

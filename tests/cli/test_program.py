@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -11,10 +15,10 @@ import pytest
 
 from sti.cli.arguments import UsageError, wants_json
 from sti.cli.program import Program, print_json
-from sti.errors import InfeasibleError, InputError, RunError, StiWarning
+from sti.errors import InfeasibleError, InputError, RunError, StiWarning, StorageError
 from sti.report.installation import missing
 from sti.version import JSON_VERSION
-from tests.support.commands import Answer, in_process
+from tests.support.commands import ENVIRONMENT, Answer, in_process
 
 Execute = Callable[[argparse.Namespace], int | None]
 
@@ -33,6 +37,49 @@ def raising(error: BaseException) -> Execute:
 def run(execute: Execute, capsys: pytest.CaptureFixture[str], *argv: str) -> Answer:
     program = Program("tool", parse, execute, out_of_memory="take less")
     return in_process(program.main, capsys)("work", *argv)
+
+
+HOLDS = """
+import argparse, os
+os.close(0), os.close(2)
+from sti.cli.program import Program
+
+def execute(_):
+    print(os.open(os.devnull, os.O_RDONLY))
+
+Program("tool", lambda _: argparse.Namespace(command="work"), execute).command()
+"""
+
+
+def test_no_file_takes_the_place_of_a_closed_standard_descriptor() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HOLDS],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **ENVIRONMENT},
+        check=True,
+        timeout=60,
+    )
+    assert int(ended.stdout) > 2
+
+
+def test_a_limit_that_was_met_is_no_failure_of_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = run(raising(OSError(errno.EMFILE, "Too many open files")), capsys)
+    assert answer.code == 2
+    assert answer.err.startswith("tool work: too many open files: this process may have ")
+
+
+def test_a_file_that_a_limit_keeps_closed_is_named_with_the_limit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = StorageError("pack: cannot be opened")
+    error.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    answer = run(raising(error), capsys)
+    assert answer.code == 2
+    assert answer.err.startswith("tool work: pack: cannot be opened: too many open files: ")
+    assert "raise the limit" in answer.err
 
 
 FAILURES = [

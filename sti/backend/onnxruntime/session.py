@@ -7,6 +7,7 @@ memory that is already there. Knows nothing of packs, blocks or fidelities.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
@@ -15,11 +16,12 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sti.arrays import Float32Array
-from sti.errors import BackendError
+from sti.backend.onnxruntime.library import ort
+from sti.device.process_limits import SESSION, Need, check_room, limit_error
+from sti.errors import BackendError, StiError
 
 _PROBE = base64.b64decode(
     "CAk6ZgoYCgFhCgFiEgF5Ig1NYXRNdWxJbnRlZ2VyEgVwcm9iZVoVCgFhEhAKDggCEgoKAxIBbgoDEgFrWhUKAWIS"
@@ -74,6 +76,7 @@ class Graph:
 
     Raises:
         BackendError: ONNX Runtime refuses the graph, or is too old.
+        LimitError: this process may not take the memory for it.
     """
 
     __slots__ = ("_bound", "binding", "inputs", "name", "outputs", "session")
@@ -81,10 +84,11 @@ class Graph:
     def __init__(self, name: str, model: bytes | str, options: ort.SessionOptions) -> None:
         check_release()
         self.name = name
+        check_room(SESSION if isinstance(model, bytes) else _with_files(model))
         try:
             self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BackendError(
+            raise limit_error(error) or BackendError(
                 f"graph {name!r} is refused by onnxruntime {ort.__version__}: {_words(error)}; "
                 "rebuild or fetch the pack again"
             ) from error
@@ -166,8 +170,8 @@ class Graph:
         except Exception as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: Exception) -> BackendError:
-        return BackendError(
+    def _failed(self, error: Exception) -> StiError:
+        return limit_error(error) or BackendError(
             f"graph {self.name!r} failed: {_words(error)}; rebuild or fetch the pack again"
         )
 
@@ -176,6 +180,14 @@ def _words(error: Exception) -> str:
     """What ONNX Runtime says, in one line that a terminal can take: names in it are the graph's."""
     words = " ".join(str(error).split())[:_LONGEST]
     return words if words.isprintable() else repr(words)
+
+
+def _with_files(model: str) -> Need:
+    """What a session over a file takes, which maps what lies beside it."""
+    with suppress(OSError):
+        size = sum(item.stat().st_size for item in os.scandir(os.path.dirname(model)))
+        return SESSION._replace(space_bytes=SESSION.space_bytes + size)
+    return SESSION
 
 
 def ort_value(array: NDArray[Any]) -> Any:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from sti.backend.onnxruntime.library import ort
 from sti.errors import BackendError
 
 
