@@ -58,6 +58,7 @@ class PackFile:
         except OSError as error:
             raise StorageError(f"{path}: cannot be opened: {error.strerror}") from error
         self._close = weakref.finalize(self, os.close, self._fd)
+        self._close.atexit = False  # while daemon threads run; the process closes what is open
         try:
             self.opened = self._state()
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.interface import Backend, BlocksGraph
 from sti.device.lanes import SEQUENTIAL, LaneThreads
-from sti.errors import RunError
+from sti.errors import ClosedError, RunError
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.batch_work import BatchWork
 from sti.pipeline.bound_threads import BoundThreads
@@ -59,6 +59,7 @@ class Runner:
         check: compare everything that is read with its checksum; only benchmarks go without.
         storage: what slice groups and token embeddings are read from; the pack's own file by
             default.
+        ending: opened when the interpreter ends: a run that is at work stops at its next step.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class Runner:
         *,
         check: bool = True,
         storage: Reader | None = None,
+        ending: Latch | None = None,
     ) -> None:
         self._pack = pack
+        self._ending = ending
         self._backend = backend
         self._check = check
         if storage is None:
@@ -203,7 +206,7 @@ class Runner:
         watch = self._watches.of(plan, threads, adapt)
         loader = Loader(self._storage, self._preload, recorder, watch)
         resources = self._resources(threads, loader, damaged=adapt.damaged)
-        work = BatchWork(encodings, self._embedder, recorder, watch)
+        work = BatchWork(encodings, self._embedder, recorder, watch, self._go_on)
         bound = False
         with RunWaits(threads, self._storage_worker, resources.workers) as waits:
             if threads == SEQUENTIAL:
@@ -234,7 +237,7 @@ class Runner:
             StorageError, BackendError: storage or computation failed.
             GraphError: a file of the graph was changed meanwhile; no answer came of it.
         """
-        work = BatchWork(encodings, self._embedder, recorder, None)
+        work = BatchWork(encodings, self._embedder, recorder, None, self._go_on)
         helper = graph.helper
         with RunWaits(SEQUENTIAL, self._storage_worker, (), helper) as waits:
             with self._bound.of_graph(helper) as bound:
@@ -277,6 +280,19 @@ class Runner:
         self._ring = aligned_buffer(0)
         self._embedder.close()
         self._backend.close()
+
+    def close_descriptors(self) -> None:
+        """Give back descriptors alone: in a forked child, whose parent has the threads."""
+        self._storage.close()
+
+    def _go_on(self) -> None:
+        """Asked before each step.
+
+        Raises:
+            ClosedError: the interpreter ends.
+        """
+        if self._ending is not None and self._ending.is_open:
+            raise ClosedError(f"{self._pack.path}: a run was stopped, as Python ends")
 
     def _make_room(self, jobs: Sequence[StepJob], plan: Plan) -> None:
         """Grow the ring to the plan's steps; within a budget, shrink it. No lane may be at work."""
