@@ -89,7 +89,12 @@ class EngineCore:
         self._saturates = backend.saturates
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(
-            reader, backend, check=options.check, storage=options.storage, ending=self._ending
+            reader,
+            backend,
+            check=options.check,
+            storage=options.storage,
+            timeout_s=options.read_timeout_s,
+            ending=self._ending,
         )
         self.budget = MemoryBudget(
             reader,
