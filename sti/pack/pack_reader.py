@@ -34,6 +34,7 @@ from sti.pack.pack_file import PackFile
 from sti.pack.parts_check import check_parts
 from sti.pack.safetensors_table import TensorInfo, TensorTable
 from sti.storage.digest import sha256
+from sti.storage.watched_reader import READ_TIMEOUT_S
 
 
 class PackReader:
@@ -67,8 +68,11 @@ class PackReader:
         self._graphs = CheckedGraphs(self, where=where)
 
     @classmethod
-    def open(cls, path: Path | str) -> PackReader:
+    def open(cls, path: Path | str, *, timeout_s: float = READ_TIMEOUT_S) -> PackReader:
         """Read and check header and resident region; the file stays open.
+
+        Args:
+            timeout_s: as of ``PackFile``.
 
         Raises:
             PackFormatError: not a pack, an unknown format version, or a malformed manifest.
@@ -76,7 +80,7 @@ class PackReader:
             PackError: there is no such file, or it may not be read.
             StorageError: reading failed.
         """
-        file = PackFile(Path(path))
+        file = PackFile(Path(path), timeout_s=timeout_s)
         try:
             text, table, manifest = read_header(file)
             place = resident_place(table, manifest)
