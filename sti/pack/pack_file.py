@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,7 +106,8 @@ class PackFile:
         """Tell the system that these bytes are read soon: it fetches them meanwhile."""
         advise = getattr(os, "posix_fadvise", None)
         if advise is not None:
-            advise(self.descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # it is read all the same
+                advise(self.descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
     def check_unchanged(self) -> str | None:
         """Compare the file's size and time of writing with those it was opened with.
