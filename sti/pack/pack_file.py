@@ -94,7 +94,8 @@ class PackFile:
                 part = os.pread(self.descriptor, length, offset)
             except OSError as error:
                 raise StorageError(
-                    f"{self.path}: reading at {offset} failed: {error.strerror}"
+                    f"{self.path}: reading at {offset} failed: {error.strerror}; check the storage "
+                    "and the pack (`sti-shard verify`)"
                 ) from error
             if not part:
                 raise PackCorruptError(f"{self.path}: ends unexpectedly; fetch the pack again")
