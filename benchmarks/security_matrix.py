@@ -76,7 +76,8 @@ def _in_a_process(every: Sequence[Cell], place: Path) -> Iterator[Tried]:
     """Try cells until one hangs or ends the process, which is the last one that is reported."""
     with tempfile.TemporaryDirectory(dir=place) as directory:
         command = [sys.executable, "-m", "benchmarks.security_matrix", directory]
-        environment = {**os.environ, "TMPDIR": directory}
+        environment = {**os.environ, "TMPDIR": directory, "STI_HISTORY": "off"}
+        environment["XDG_CACHE_HOME"] = str(Path(directory) / "cache")
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         ) as process:
@@ -156,9 +157,10 @@ def summarize(found: Sequence[Tried]) -> Summary:
 def work(place: Path) -> None:
     """Try the cells that come as lines of JSON; a line of JSON for each."""
     from benchmarks.security_matrix_trial import Trial
+    from sti.calibration.cache import cache_directory
     from sti.device import host
 
-    trial = Trial(place)
+    trial = Trial(place, cache_directory())
     for line in sys.stdin:
         ended = trial.try_cell(Cell(*json.loads(line)))
         size = host.anonymous_bytes() or 0

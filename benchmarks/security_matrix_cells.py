@@ -68,15 +68,16 @@ ENDS: Mapping[str, Ends] = {
     "interrupt": Ends(RAISED, SAME, RAISED, RAISED),
     "slow": Ends(SAME, SAME, SAME, SAME),
     "stalls": Ends(SAME, SAME, SAME, SAME),
-    "never returns": Ends("", SAME, LATE, LATE),
+    "never returns": Ends(LATE, SAME, LATE, LATE),
 }
 """Of each kind of fault.
 
 ``part arrives`` is a read of which the system returns the first half; ``ends early`` one of which
 nothing comes any more. A bit is flipped in the highest plane of a group, or in the row of a token,
 or anywhere in what is read while opening. Rows of another pack, in the places of this one's, carry
-checksums of their own: that the file is another one is seen, that such rows are is not. Between runs, the file itself is truncated, replaced or
-changed; everything else is injected while no run is under way.
+checksums of their own: it is seen that the file is another one, but not that such rows are. Between
+runs, the file itself is truncated, replaced or changed; everything else is injected while no run is
+under way.
 """
 
 NEVER = "never returns"
@@ -99,8 +100,7 @@ class Cell(NamedTuple):
         if self.stage in OPENING:
             return ends.opening
         if self.stage in FILLING:
-            late = self.kind == NEVER and self.lanes == "sequential"
-            return LATE if late else ends.filling  # it waits for the fill
+            return ends.filling
         if self.stage in GROUPS:
             return ends.groups
         names = {"token rows": ends.rows, "between runs": ends.between}

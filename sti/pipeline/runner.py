@@ -227,7 +227,7 @@ class Runner:
 
     @contextmanager
     def _trusting(self, recorder: Recorder) -> Iterator[None]:
-        """A run that finds damage has what is held of it read again: storage may be sound by now."""
+        """What is held is read again where a run finds it damaged: storage may be sound by now."""
         try:
             yield
         except PackCorruptError:
