@@ -20,6 +20,9 @@ RAISED = "as raised"
 LESS = "told downgrade"
 """An answer at the precision below, with a warning, that the plan of the result gives again."""
 
+CLOSED = "closes"
+"""In time, while the preload buffer was to be filled."""
+
 OPENING = ("header", "residents")
 FILLING = ("preload fill", "refill")
 GROUPS = ("first group", "middle group", "last group")
@@ -44,7 +47,7 @@ class Ends(NamedTuple):
     groups: str
     between: str = SAME
     building: str = SAME
-    closing: str = SAME
+    closing: str = CLOSED
 
 
 _REFUSED = Ends(ERROR, SAME, ERROR, ERROR)

@@ -25,6 +25,7 @@ import numpy as np
 import sti
 from benchmarks.security_matrix_building import faulty_building
 from benchmarks.security_matrix_cells import (
+    CLOSED,
     ERROR,
     FILE,
     FILLING,
@@ -172,7 +173,7 @@ class Trial:
                 engine = self._open(cell, sources)
                 engine.close()
                 sources.release()
-                return SAME, ""
+                return CLOSED, ""
             engine = stack.enter_context(self._open(cell, sources))
             return self._running(cell, sources, engine)
 
