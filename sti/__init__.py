@@ -11,29 +11,9 @@ and plans how much of the model to use so that the answer is there in time.
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING
 
-from sti.errors import (
-    BackendError,
-    CheckpointError,
-    ClosedError,
-    ConfigError,
-    InfeasibleError,
-    InputError,
-    PackCorruptError,
-    PackError,
-    PackFormatError,
-    PlanError,
-    ProfileError,
-    RunError,
-    StiError,
-    StiWarning,
-    StorageError,
-)
-from sti.version import __version__
-
+TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
     from sti.device.profile import DeviceProfile
     from sti.engine.answers import (
@@ -50,10 +30,28 @@ if TYPE_CHECKING:
     from sti.engine.results import Result
     from sti.engine.targets import TargetSpec
     from sti.engine.timing import Timing
+    from sti.errors import (
+        BackendError,
+        CheckpointError,
+        ClosedError,
+        ConfigError,
+        InfeasibleError,
+        InputError,
+        PackCorruptError,
+        PackError,
+        PackFormatError,
+        PlanError,
+        ProfileError,
+        RunError,
+        StiError,
+        StiWarning,
+        StorageError,
+    )
     from sti.pipeline.runner import Mode
     from sti.planning.plan import Plan
     from sti.planning.span import Span
     from sti.text.encoding import Encoding, Text
+    from sti.version import __version__
 
 __all__ = [
     "Answer",
@@ -115,12 +113,30 @@ _HOMES = {
     "Timing": "sti.engine.timing",
     "Value": "sti.engine.answers",
     "ValueAnswer": "sti.engine.answers",
+    "__version__": "sti.version",
+    "BackendError": "sti.errors",
+    "CheckpointError": "sti.errors",
+    "ClosedError": "sti.errors",
+    "ConfigError": "sti.errors",
+    "InfeasibleError": "sti.errors",
+    "InputError": "sti.errors",
+    "PackCorruptError": "sti.errors",
+    "PackError": "sti.errors",
+    "PackFormatError": "sti.errors",
+    "PlanError": "sti.errors",
+    "ProfileError": "sti.errors",
+    "RunError": "sti.errors",
+    "StiError": "sti.errors",
+    "StiWarning": "sti.errors",
+    "StorageError": "sti.errors",
 }
 
 
 def __getattr__(name: str) -> object:
     """Import a name's module when it is first asked for: planning and packing need no ORT."""
     if name in _HOMES:
+        import importlib
+
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

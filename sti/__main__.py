@@ -1,6 +1,6 @@
 """``python -m sti``: the same as the ``sti`` command."""
 
-from sti.cli.main import command
+from sti.cli.start import sti
 
 if __name__ == "__main__":
-    command()
+    sti()

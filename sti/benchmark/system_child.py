@@ -20,6 +20,7 @@ from typing import Any
 from sti.benchmark.system_process import Spec
 from sti.errors import RunError
 from sti.storage.file_reader import drop_cache
+from sti.storage.threads import start_thread
 
 _END_S = 30.0
 
@@ -122,7 +123,7 @@ def _alarm(
         child.kill()
 
     timer = threading.Timer(patience, end)
-    timer.start()
+    start_thread(timer)
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from time import perf_counter
 from sti.device import host
 from sti.device.profile import MOST_DISTURBED
 from sti.device.run_queue import ran_s, waited_s
+from sti.storage.threads import start_thread
 
 _QUIET_S = 5e-3
 _BLOCK = bytes(1 << 17)
@@ -88,7 +89,7 @@ def is_quiet(threads: int) -> bool:
 
     others = [threading.Thread(target=work, name="sti-quiet") for _ in range(threads - 1)]
     for thread in others:
-        thread.start()
+        start_thread(thread)
     work()
     for thread in others:
         thread.join()

@@ -24,11 +24,15 @@ def between_batches(waiting: Callable[[], bool]) -> Iterator[Callable[[], bool]]
     def take_note(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         if pressed or waiting():
-            signal.default_int_handler(number, frame)
+            (usual if callable(usual) else signal.default_int_handler)(number, frame)
         pressed = True
 
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.SIG_IGN:  # it stays so
+        yield lambda: False
+        return
     try:
-        usual = signal.signal(signal.SIGINT, take_note)
+        signal.signal(signal.SIGINT, take_note)
     except ValueError:  # not the main thread
         yield lambda: False
         return

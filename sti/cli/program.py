@@ -4,8 +4,8 @@ Errors that a command raises become messages, JSON documents and exit codes here
 shown here. Answers go to standard output, everything else to standard error. Knows no command.
 
 Exit codes: 0; 1 for a failure; 2 for what the user can fix: bad usage, bad input, a file that is
-damaged or does not fit, a missing package, failing storage; 130 for Ctrl-C; 141 if standard output
-was closed (broken pipe).
+damaged or does not fit, a missing package, failing storage; 130 for Ctrl-C, 143 for SIGTERM, 129
+for SIGHUP; 141 if standard output was closed (broken pipe).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 from sti.cli.arguments import UsageError, wants_json
+from sti.cli.signals import SIGNALS
 from sti.errors import InputError, StiError, StiWarning
 
 _OBJECTS_UNCOLLECTED = 50_000
@@ -81,7 +82,13 @@ class Program(NamedTuple):
         # What imports make is there to stay: looking through it for garbage, dozens of times, would
         # find none and take a twentieth of a start.
         gc.set_threshold(_OBJECTS_UNCOLLECTED)
-        code = self.main()
+        try:
+            SIGNALS.works()
+            code = self.main()
+        except KeyboardInterrupt:  # between two lines of these, or amid telling of a failure
+            say(f"{self.name}: {SIGNALS.word}")
+            code = SIGNALS.code
+        SIGNALS.ends(code)
         if code == 0 and sys.getprofile() is None and sys.gettrace() is None:
             os._exit(0)  # standard error is written line by line
         sys.exit(code)
@@ -90,6 +97,8 @@ class Program(NamedTuple):
         self, error: BaseException, speaker: str, args: argparse.Namespace, *, as_json: bool
     ) -> int:
         """Tell an error, and return the exit code; raises it again where it is a fault of ours."""
+        if SIGNALS.came and not isinstance(error, KeyboardInterrupt):
+            error = KeyboardInterrupt()  # what came of it in other libraries
         known = self._known(error, getattr(args, "extra", None))
         message, code = known or (str(error), 1)
         try:
@@ -113,7 +122,7 @@ class Program(NamedTuple):
         if isinstance(error, StiError):
             return str(error), error.exit_code
         if isinstance(error, KeyboardInterrupt):
-            return "; ".join(["interrupted", *map(str, error.args)]), 130
+            return "; ".join([SIGNALS.word, *map(str, error.args)]), SIGNALS.code
         if isinstance(error, MemoryError):
             return "; ".join(filter(None, ["out of memory", self.out_of_memory])), 1
         if isinstance(error, ModuleNotFoundError) and error.name:

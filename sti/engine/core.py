@@ -13,7 +13,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
+from sti.engine.at_exit import OPEN
 from sti.engine.batch_runner import Arrival, BatchRunner
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health
@@ -38,6 +39,7 @@ from sti.errors import ClosedError, RunError
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.runner import Mode, Runner
+from sti.pipeline.workers import Latch
 from sti.planning.plan import Plan
 from sti.text.encoding import Encoding, Text
 
@@ -49,7 +51,8 @@ _AT_ONCE_S = 3e-3
 
 
 class EngineCore:
-    """The parts of one engine. Thread-safe where ``use`` says so; not usable in a forked child.
+    """The parts of one engine. Thread-safe where ``use`` says so; in a forked child it can only be
+    closed. Closed when the interpreter ends.
 
     Args:
         reader: the open pack; closed with the core.
@@ -59,10 +62,19 @@ class EngineCore:
     Raises:
         InfeasibleError: the target cannot be met; says which limit, and by how much.
         PackError, PlanError: the pack or a pinned plan cannot be used.
+        ClosedError: the interpreter ends.
     """
 
     def __init__(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
         self.reader, self.options = reader, options
+        self.closed, self._ending = False, Latch()
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        with self._lock:  # whoever ends the interpreter waits until it is open
+            OPEN.add(self)
+            self._open(reader, target, options)
+
+    def _open(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
         options.check_task(reader.manifest.task, where=str(reader.path))
         if options.verify:
             from sti.pack.verify import verify_content  # rarely asked for
@@ -70,16 +82,20 @@ class EngineCore:
             verify_content(reader)
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
-        self.closed = False
         self._returned_s = -math.inf
         """When the last run was through, as ``perf_counter`` tells."""
         self._at_work = self._release_after = False
-        self._lock = threading.RLock()
-        self._process = os.getpid()
         backend = OrtBackend(reader, lanes=self.threads)
         self._saturates = backend.saturates
         self.machine = Machine(reader, backend, options, threads=self.threads)
-        self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
+        self.runner = Runner(
+            reader,
+            backend,
+            check=options.check,
+            storage=options.storage,
+            timeout_s=options.read_timeout_s,
+            ending=self._ending,
+        )
         self.budget = MemoryBudget(
             reader,
             options.before_bytes,
@@ -96,7 +112,14 @@ class EngineCore:
             self.plans, self._lock, options.notify, wanted=options.yield_memory
         )
         self._forgotten = weakref.finalize(
-            self, _end_forgotten, self.runner, self.held, self.plans.ahead, self.watch, reader.path
+            self,
+            _end_forgotten,
+            self.runner,
+            self.held,
+            self.plans.ahead,
+            self.watch,
+            reader.path,
+            self._process,
         )
         self._forgotten.atexit = False
         try:
@@ -152,9 +175,18 @@ class EngineCore:
         return plan
 
     def close(self) -> None:
-        """End the threads and give back memory and descriptors. Idempotent, thread-safe."""
-        # In a forked child, a thread that stayed behind may have had the lock.
-        with self._lock if os.getpid() == self._process else nullcontext():
+        """End the threads and give back memory and descriptors. Idempotent, thread-safe.
+
+        In a forked child only the descriptors are given back: threads, and what they had locked,
+        stayed behind, and what was learned is the parent's to keep.
+        """
+        if os.getpid() != self._process:
+            self.closed = True
+            self._forgotten.detach()
+            self.runner.close_descriptors()
+            self.reader.close()
+            return
+        with self._lock:
             if not self.closed:
                 self.closed = True
                 self._forgotten.detach()
@@ -167,6 +199,21 @@ class EngineCore:
                     last.callback(self.held.close)
                     last.callback(self.plans.ahead.close)
                     last.callback(self.watch.close)
+
+    def close_at_exit(self, timeout_s: float) -> None:
+        """Stop the run that is at work in another thread, and close; not in a forked child.
+
+        Args:
+            timeout_s: after which a run that goes on is left alone.
+        """
+        if os.getpid() != self._process:
+            return
+        self._ending.open()
+        if self._lock.acquire(timeout=timeout_s):
+            try:
+                self.close()
+            finally:
+                self._lock.release()
 
     def release(self) -> None:
         """Give back all memory that the next run can make anew; as ``Engine.release``."""
@@ -199,6 +246,8 @@ class EngineCore:
         """
         self.check_process()
         with self._lock:
+            if self._ending.is_open:
+                raise ClosedError(f"{self.reader.path}: the engine was closed, as Python ends")
             if self.closed:
                 raise ClosedError(f"{self.reader.path}: the engine was closed; open it again")
             yield
@@ -262,9 +311,17 @@ class EngineCore:
 
 
 def _end_forgotten(
-    runner: Runner, held: HeldWeights, ahead: PlansAhead, watch: MemoryWatch, path: Path
+    runner: Runner,
+    held: HeldWeights,
+    ahead: PlansAhead,
+    watch: MemoryWatch,
+    path: Path,
+    process: int,
 ) -> None:
-    """End an engine that was dropped without being closed."""
+    """End an engine that was dropped without being closed, in the process that opened it or not."""
+    if os.getpid() != process:
+        runner.close_descriptors()
+        return
     warnings.warn(f"{path}: an engine was not closed", ResourceWarning, stacklevel=2)
     with ExitStack() as last:
         last.callback(runner.close)

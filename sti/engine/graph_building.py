@@ -18,6 +18,7 @@ from sti.device.other_process import own_python, start
 from sti.device.process_answers import NoAnswer, answer_of
 from sti.errors import GraphError, StiError
 from sti.notices import log_notice
+from sti.storage.threads import start_thread
 
 LONGEST_S = 900.0
 """Seconds after which building is given up."""
@@ -63,15 +64,16 @@ class GraphBuilder:
         child = self._start(wanted)
         timer = threading.Timer(longest_s, child.kill)
         timer.daemon = True
-        timer.start()
         failure: StiError | NoAnswer | None = None
         try:
+            start_thread(timer)
             _ask(child, task)
         except (StiError, NoAnswer) as error:
             failure = error
         finally:
             timer.cancel()
-            timer.join()
+            if timer.ident is not None:  # it was started
+                timer.join()
             status = self._status_of(child)
         if self._ended:
             raise _cancelled()

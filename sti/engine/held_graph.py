@@ -17,7 +17,7 @@ from sti.engine.graph_times import GraphTimes
 from sti.engine.machine import Machine
 from sti.engine.plan_graphs import PlanGraph, PlanGraphs
 from sti.engine.prepared import PreparedPlan
-from sti.errors import GraphError, StiError
+from sti.errors import GraphError, RunError, StiError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.notices import Notify
@@ -125,7 +125,12 @@ class HeldGraph:
         idle = wanted and self._graph is None and self._settled.is_set()
         if idle and self._wanted is not None and not (self._failed or self._closed):
             self._settled.clear()
-            self._worker.submit(self._fill)
+            try:
+                self._worker.submit(self._fill)
+            except RunError as error:
+                self._settled.set()
+                self._failed = True
+                self._tell(f"weights are held compressed, not as a graph: {error}")
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until the graph that is wanted is there; False where there is none by then."""

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from sti.calibration.cache import keeps_history
 from sti.engine.options import EngineOptions
 from sti.engine.results import Result
+from sti.errors import RunError
 from sti.model.workload import Workload
 from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.trace import Trace
 from sti.planning.plan import Plan, Target
+from sti.storage.threads import start_thread
 
 EVERY_S = 60.0
 """Seconds between writes."""
@@ -99,8 +101,14 @@ class HistoryLog:
     def _begin_writing(self) -> None:
         if self._writer is not None and self._writer.is_alive():
             return  # storage hangs: the next run tries again
-        self._writer = threading.Thread(target=self._taken(), name="sti-history")
-        self._writer.start()
+        runs, last = self._runs, self._last
+        writer = threading.Thread(target=self._taken(), name="sti-history")
+        try:
+            start_thread(writer)
+        except RunError:  # they are written later
+            self._runs, self._last = runs, last
+        else:
+            self._writer = writer
 
     def _tell(self) -> None:
         if self._untold is not None and not self._told:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from sti.device import host, memory_pressure
 from sti.device.host import Memory
+from sti.errors import RunError
 from sti.notices import Notify
 from sti.pipeline.workers import Worker
 from sti.units import format_size
@@ -101,8 +102,11 @@ class MemoryWatch:
         self._has_memory, self._given, self._ran_s = True, 0, perf_counter()
         self._tell(self._follow(idle=False))
         if not self._watching:
-            self._watching = True
-            self._worker.submit(self._watch)
+            try:
+                self._worker.submit(self._watch)
+                self._watching = True
+            except RunError:
+                _log.debug("memory is looked at before runs alone", exc_info=True)
 
     def released(self) -> None:
         """Take note that all was given back."""

@@ -14,12 +14,13 @@ from sti.device import host
 from sti.device.profile import DeviceProfile
 from sti.engine.core import EngineCore
 from sti.engine.options import EngineOptions
-from sti.engine.targets import TargetSpec, resolve
+from sti.engine.targets import TargetSpec, resolve, seconds_of
 from sti.model.manifest import Manifest
 from sti.notices import log_notice
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
 from sti.storage.reader import Reader
+from sti.storage.watched_reader import READ_TIMEOUT_S
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -67,6 +68,7 @@ class OpenEngine:
         yield_memory: bool = True,
         profile: DeviceProfile | None = None,
         storage: Reader | None = None,
+        read_timeout: str | timedelta = f"{READ_TIMEOUT_S:g}s",
         notify: Callable[[str], None] | None = None,
     ) -> Self:
         """Open a pack. Reads its header, resident tensors, graphs and tokenizer; no slices yet.
@@ -109,6 +111,10 @@ class OpenEngine:
             storage: what slice groups and token embeddings are read from, closed with the engine
                 once that is open; None: the pack's own file. Needs a ``profile`` of it
                 (``sti.device.emulated_storage``).
+            read_timeout: how long one read of storage may take. A read that does not return (a
+                card that died, a network that is gone) ends with ``StorageError``; the thread that
+                hangs in it is left to itself with the memory it reads into, and the engine stays
+                usable. After four such threads runs are refused until one of their reads returns.
             notify: receives notices, for example that the machine is being measured; None: they are
                 logged at INFO under ``sti``. Called in the thread that works, which is one of the
                 engine's own for what happens between runs; may not use the engine.
@@ -137,6 +143,7 @@ class OpenEngine:
             tokens=tokens,
             adapt=adapt,
             history=history,
+            read_timeout_s=seconds_of(read_timeout, name="read_timeout"),
             yield_memory=yield_memory,
             profile=profile,
             storage=storage,
@@ -144,7 +151,7 @@ class OpenEngine:
             config=config,
         )
         options.validate()
-        return cls(PackReader.open(Path(path)), aim, options)
+        return cls(PackReader.open(Path(path), timeout_s=options.read_timeout_s), aim, options)
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from sti.errors import InputError
 from sti.notices import Notify, log_notice
 from sti.planning.downgrade import AS_PLANNED, Adapt
 from sti.storage.reader import Reader
+from sti.storage.watched_reader import READ_TIMEOUT_S
 
 
 class EngineOptions(NamedTuple):
@@ -35,6 +36,7 @@ class EngineOptions(NamedTuple):
     check: bool = True
     """Compare what is read with its checksum. Benchmarks alone go without, to price it."""
     history: bool = True
+    read_timeout_s: float = READ_TIMEOUT_S
 
     @property
     def keeps_history(self) -> bool:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from time import perf_counter, sleep
 
+from sti.errors import RunError
 from sti.pipeline.workers import Latch, Worker
 
 Job = Callable[[], object]
@@ -44,7 +45,10 @@ class PlansAhead:
         """Do jobs in order, until ``stop``, instead of what was asked for before."""
         todo = self._todo = deque(jobs)
         if todo:
-            self._ended = self._worker.submit(lambda: self._work(todo))
+            try:
+                self._ended = self._worker.submit(lambda: self._work(todo))
+            except RunError:
+                _log.debug("no plans are made ahead", exc_info=True)
 
     def before(self, due_s: float, jobs: Iterable[Job]) -> None:
         """Do now what of the jobs is likely to end by a time of ``perf_counter``, but no more than

@@ -92,7 +92,7 @@ class TargetSpec:
             )
         _check_fidelity(fidelity)
         values = {
-            "latency_s": None if latency is None else _latency_s(latency),
+            "latency_s": None if latency is None else seconds_of(latency, name="latency"),
             "memory_bytes": None if memory is None else parse_size(memory, name="memory"),
             "preload_bytes": None if preload is None else parse_size(preload, name="preload"),
             "quantile_share": None if quantile is None else _quantile(quantile),
@@ -192,20 +192,25 @@ class TargetSpec:
         return f"TargetSpec({', '.join(shown)})"
 
 
-def _latency_s(latency: object) -> float:
-    if isinstance(latency, str):
-        return parse_time(latency, name="latency")
+def seconds_of(time: object, *, name: str) -> float:
+    """Seconds of a time with a unit or a timedelta.
+
+    Raises:
+        InputError: it is neither, or not above zero.
+    """
+    if isinstance(time, str):
+        return parse_time(time, name=name)
     from datetime import timedelta  # most starts are given text, or nothing
 
-    hint = 'latency must be a time with a unit, such as "200ms", or a timedelta'
-    if isinstance(latency, timedelta):
-        if latency <= timedelta(0):
-            raise InputError(f"{hint}, above zero; found {latency!r:.60}")
-        return latency.total_seconds()
-    if isinstance(latency, int | float) and latency is not True and 1e-6 <= latency < 1e6:
-        remedy = f'write "{exact_time(latency)}" or timedelta(seconds={latency!r})'
-        raise InputError(f"{hint}; found {latency!r}: {remedy}")
-    raise InputError(f"{hint}; found {latency!r:.60}")
+    hint = f'{name} must be a time with a unit, such as "200ms", or a timedelta'
+    if isinstance(time, timedelta):
+        if time <= timedelta(0):
+            raise InputError(f"{hint}, above zero; found {time!r:.60}")
+        return time.total_seconds()
+    if isinstance(time, int | float) and time is not True and 1e-6 <= time < 1e6:
+        remedy = f'write "{exact_time(time)}" or timedelta(seconds={time!r})'
+        raise InputError(f"{hint}; found {time!r}: {remedy}")
+    raise InputError(f"{hint}; found {time!r:.60}")
 
 
 def _quantile(value: str) -> float:

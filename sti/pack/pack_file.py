@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from sti.errors import PackCorruptError, PackError, PackFormatError, StorageError
 from sti.storage.file_reader import no_read_ahead
+from sti.storage.threads import in_time
+from sti.storage.watched_reader import READ_TIMEOUT_S, too_long
 
 
 class FileState(NamedTuple):
@@ -40,25 +42,34 @@ class FileState(NamedTuple):
 class PackFile:
     """An open pack. Reads may come from several threads at once; ``close`` must not overlap them.
 
+    Args:
+        path: of the file.
+        timeout_s: how long opening it, and each read, may take. A thread that hangs longer is left
+            to itself.
+
     Attributes:
         path: the name it was opened by.
         opened: its state when it was opened.
 
     Raises:
         PackError: there is no such file, or it may not be read.
-        StorageError: the system refuses for another reason.
+        StorageError: the system refuses for another reason, or does not answer.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, timeout_s: float = READ_TIMEOUT_S) -> None:
+        self.path, self._timeout_s = path, timeout_s
         try:
             # Without waiting for whoever would write to a pipe.
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            self._fd = in_time(lambda: os.open(path, flags), timeout_s, unwanted=os.close)
+        except TimeoutError:
+            raise too_long(str(path), "to open it", timeout_s) from None
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise PackError(f"{path}: cannot be opened: {error.strerror}") from error
         except OSError as error:
             raise StorageError(f"{path}: cannot be opened: {error.strerror}") from error
         self._close = weakref.finalize(self, os.close, self._fd)
+        self._close.atexit = False  # while daemon threads run; the process closes what is open
         try:
             self.opened = self._state()
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):
@@ -86,12 +97,15 @@ class PackFile:
 
         Raises:
             PackCorruptError: the file ends before that.
-            StorageError: reading failed.
+            StorageError: reading failed, or does not return.
         """
         parts: list[bytes] = []
         while length > 0:
             try:
-                part = os.pread(self.descriptor, length, offset)
+                part = self._pread(length, offset)
+            except TimeoutError:
+                what = f"{length} bytes at {offset}"
+                raise too_long(str(self.path), what, self._timeout_s) from None
             except OSError as error:
                 raise StorageError(
                     f"{self.path}: reading at {offset} failed: {error.strerror}; check the storage "
@@ -102,6 +116,10 @@ class PackFile:
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _pread(self, length: int, offset: int) -> bytes:
+        fd = self.descriptor
+        return in_time(lambda: os.pread(fd, length, offset), self._timeout_s)
 
     def expect(self, offset: int, length: int) -> None:
         """Tell the system that these bytes are read soon: it fetches them meanwhile."""

@@ -32,6 +32,7 @@ from sti.pack.index import read_index
 from sti.pack.pack_file import PackFile
 from sti.pack.safetensors_table import TensorInfo, TensorTable
 from sti.storage.digest import sha256
+from sti.storage.watched_reader import READ_TIMEOUT_S
 
 
 class PackReader:
@@ -64,8 +65,11 @@ class PackReader:
         check_blocks(table, self.manifest, where)
 
     @classmethod
-    def open(cls, path: Path | str) -> PackReader:
+    def open(cls, path: Path | str, *, timeout_s: float = READ_TIMEOUT_S) -> PackReader:
         """Read and check header and resident region; the file stays open.
+
+        Args:
+            timeout_s: as of ``PackFile``.
 
         Raises:
             PackFormatError: not a pack, an unknown format version, or a malformed manifest.
@@ -73,7 +77,7 @@ class PackReader:
             PackError: there is no such file, or it may not be read.
             StorageError: reading failed.
         """
-        file = PackFile(Path(path))
+        file = PackFile(Path(path), timeout_s=timeout_s)
         try:
             text, table, manifest = read_header(file)
             place = resident_place(table, manifest)

@@ -6,7 +6,7 @@ are computed on, and the head's answer for each text. Knows nothing of threads, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ class BatchWork:
         embedder: embeds them.
         recorder: is told of all work.
         watch: is told how far the steps are, if anybody wants to know.
+        go_on: called before each step; raises where there is to be none.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class BatchWork:
         embedder: Embedder,
         recorder: Recorder,
         watch: Watch | None,
+        go_on: Callable[[], None],
     ) -> None:
         self._encodings, self._embedder = encodings, embedder
-        self._recorder, self._watch = recorder, watch
+        self._recorder, self._watch, self._go_on = recorder, watch, go_on
         self._groups = group_by_length([len(encoding.ids) for encoding in encodings])
         self._states: list[SentenceState] = []
         self.row_bytes = 0
@@ -59,6 +61,7 @@ class BatchWork:
         """Embed the texts, and compute all blocks of each group of them by one graph."""
         self._begin()
         for state in self._states:
+            self._go_on()
             start = perf_counter()
             graph.run(state)
             self._recorder.add(COMPUTE, BLOCKS, start, perf_counter())
@@ -83,6 +86,7 @@ class BatchWork:
         self._recorder.add(COMPUTE, EMBED, read, perf_counter())
 
     def _step(self, job: StepJob, buffer: int, thread: int, share: Share) -> None:
+        self._go_on()
         name = job.name
         if self._watch is not None:
             self._watch.begins(name)

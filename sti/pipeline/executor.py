@@ -53,6 +53,17 @@ class RunResources(NamedTuple):
     workers: Sequence[Worker]
     """The decode thread of a pipelined run; the compute threads of a shared one but the caller."""
 
+    def load_now(self, number: int, job: StepJob) -> LoadedStep:
+        """The bytes of a step, at the start of the ring; waits for them.
+
+        Raises:
+            What the loader raises; StorageError too where a read does not return.
+        """
+        held = self.loader.held(job)
+        if held is not None:
+            return held
+        return self.storage_worker.do(lambda: self.loader.load(number, job, lambda _: self.ring))
+
     def task(self, step: LoadedStep, buffer: int) -> DecodeTask:
         """To decode a step into the working buffer of this number."""
         kind = self.kinds[step.job.group.kind]
@@ -65,7 +76,8 @@ def run_sequential(
     work: Computation,
     recorder: Recorder,
 ) -> int:
-    """Read, decode and compute one step after the other on the caller's thread.
+    """Read, decode and compute one step after the other: the caller's thread, which waits while
+    the storage lane's reads.
 
     Returns:
         The bytes read from storage.
@@ -73,7 +85,7 @@ def run_sequential(
     bytes_read = 0
     work.begin()
     for number, job in enumerate(jobs):
-        step = resources.loader.load(number, job, lambda _: resources.ring)
+        step = resources.load_now(number, job)
         bytes_read += step.bytes_read
         decode_step(step, 0, resources, recorder)
         work.step(job, 0, 0, WHOLE)

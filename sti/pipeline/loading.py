@@ -44,6 +44,11 @@ class Loader(NamedTuple):
     watch: Watch | None = None
     """Tells what would come too late; None where everything is waited for."""
 
+    def held(self, job: StepJob) -> LoadedStep | None:
+        """The bytes of a step, if all of them are preloaded."""
+        data = self.preload.whole(job)
+        return None if data is None else LoadedStep(job, data, 0)
+
     def load(self, number: int, job: StepJob, room: Callable[[int], ByteArray]) -> LoadedStep:
         """The bytes of a step.
 
@@ -55,9 +60,9 @@ class Loader(NamedTuple):
         Raises:
             What the reader raises.
         """
-        data = self.preload.whole(job)
-        if data is not None:
-            return LoadedStep(job, data, 0)
+        held = self.held(job)
+        if held is not None:
+            return held
         slot = room(job.slot_bytes)
         start = perf_counter()
         wanted, read = self._read(number, job, slot, start)

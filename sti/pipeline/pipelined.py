@@ -73,7 +73,7 @@ class _Lanes:
         """What ended the run, if anything did."""
         self._ring = Ring(resources.ring, most=read_ahead + 1)
         self._loaded: Channel[LoadedStep] = Channel()
-        self.decoded: Channel[None] = Channel()
+        self.decoded: Channel[None] = Channel(resources.storage_worker.check)
         self.free: Channel[None] = Channel()
         """Working buffers that may be written again, the one that was used longest ago first."""
         for _ in resources.buffers:

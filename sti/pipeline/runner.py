@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.interface import Backend, BlocksGraph
 from sti.device.lanes import SEQUENTIAL, LaneThreads
-from sti.errors import PackCorruptError, RunError
+from sti.errors import ClosedError, PackCorruptError, RunError, StorageError
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.batch_work import BatchWork
 from sti.pipeline.bound_threads import BoundThreads
@@ -24,6 +24,7 @@ from sti.pipeline.executor import RunResources, run_sequential
 from sti.pipeline.loading import Loader
 from sti.pipeline.pipelined import run_pipelined
 from sti.pipeline.preload_buffer import Preload
+from sti.pipeline.read_lane import ReadLane
 from sti.pipeline.run_waits import RunWaits
 from sti.pipeline.shared import run_shared
 from sti.pipeline.token_embeddings import Embedder
@@ -37,6 +38,7 @@ from sti.planning.step_jobs import StepJob
 from sti.storage.byte_ranges import SECTOR
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader, aligned_buffer
+from sti.storage.watched_reader import READ_TIMEOUT_S
 from sti.text.encoding import Encoding
 
 Mode = Literal["planned", "sequential"]
@@ -60,6 +62,9 @@ class Runner:
         check: compare everything that is read with its checksum; only benchmarks go without.
         storage: what slice groups and token embeddings are read from; the pack's own file by
             default.
+        timeout_s: how long a read may take; after it the run fails, and others go on without the
+            thread that hangs in it and the memory that it reads into.
+        ending: opened when the interpreter ends: a run that is at work stops at its next step.
     """
 
     def __init__(
@@ -69,24 +74,27 @@ class Runner:
         *,
         check: bool = True,
         storage: Reader | None = None,
+        timeout_s: float = READ_TIMEOUT_S,
+        ending: Latch | None = None,
     ) -> None:
         self._pack = pack
+        self._ending = ending
         self._backend = backend
         self._check = check
         if storage is None:
             storage = FileReader(pack.path, descriptor=pack.descriptor)
-        self._storage = storage
+        self._storage, where = storage, str(pack.path)
+        self._lane = ReadLane("sti-storage", storage, timeout_s, where=where)
+        self._row_lane = ReadLane("sti-rows", storage, timeout_s, where=where)
         self._preload = Preload()
         self._ring: ByteArray = aligned_buffer(0)
-        self._storage_worker = Worker("sti-storage")
+        self._filled = _opened()
         self._workers: list[Worker] = []
         self._embedder = Embedder(
             pack.manifest.embeddings, self._read_rows, backend, where=str(pack.path), check=check
         )
         self._bound = BoundThreads()
         self._watches = Watches(pack.manifest)
-        self._filled = Latch()
-        self._filled.open()
         self._most_held = 0
         """Bytes that the preload buffer has at most while it is being filled."""
         self.hold_failed = False
@@ -118,21 +126,25 @@ class Runner:
             self._preload.held_bytes, wanted if most is None else min(wanted, most)
         )
 
+        preload, reads, ring = self._preload, self._lane.reads, self._ring
+
         def fill() -> None:
             # A read that fails here fails again in the run that needs the bytes, and is told there.
             try:
-                for job in self._preload.retain(jobs):
-                    after = self._preload.held_bytes + job.preload_bytes
+                for job in preload.retain(jobs):
+                    after = preload.held_bytes + job.preload_bytes
                     if self._unwanted or (most is not None and after > most):
                         break
-                    self._preload.fill(job, self._storage, self._ring)
+                    preload.fill(job, reads, ring)
             except BaseException:  # an interrupt of the reader's own too: the thread goes on
-                self._preload.retain(())
-                self.hold_failed = True
+                preload.retain(())
+                failed = True
             else:
-                self.hold_failed = False
+                failed = False
+            if not reads.given_up:
+                self.hold_failed = failed
 
-        self._filled = self._storage_worker.submit(fill)
+        self._filled = self._lane.worker.submit(fill)
 
     @property
     def is_filled(self) -> bool:
@@ -160,7 +172,7 @@ class Runner:
         """
         if (self._most_held if self.is_filling else self._preload.held_bytes) <= size:
             return False
-        self._filled.wait()
+        self._await_filled()
         if self._preload.held_bytes <= size:
             return False
         self._preload.drop(size)
@@ -171,7 +183,10 @@ class Runner:
         """Wait until the last ``hold`` is through; False if it fails, takes longer than asked, or
         was given back since.
         """
-        return self._filled.wait(timeout_s) and self.is_filled
+        try:
+            return self._filled.wait(timeout_s) and self.is_filled
+        except StorageError:
+            return False
 
     def run(
         self,
@@ -192,8 +207,21 @@ class Runner:
         Raises:
             PackCorruptError: the pack is damaged.
             StorageError, BackendError: storage or computation failed.
-            RunError: the plan computes on more threads than the back end has lanes.
+            RunError: the plan computes on more threads than the back end has lanes, or a thread
+                cannot be started.
         """
+        with self._leaving_stuck():
+            return self._run(jobs, plan, encodings, mode, recorder, adapt)
+
+    def _run(
+        self,
+        jobs: Sequence[StepJob],
+        plan: Plan,
+        encodings: Sequence[Encoding],
+        mode: Mode,
+        recorder: Recorder,
+        adapt: Adapt,
+    ) -> Outcome:
         threads = SEQUENTIAL if mode == "sequential" else plan.threads
         if threads.compute > self._backend.lanes:
             raise RunError(
@@ -202,20 +230,20 @@ class Runner:
             )
         self._make_room(jobs, plan)
         watch = self._watches.of(plan, threads, adapt)
-        loader = Loader(self._storage, self._preload, recorder, watch)
+        loader = Loader(self._lane.reads, self._preload, recorder, watch)
         resources = self._resources(threads, loader, damaged=adapt.damaged)
-        work = BatchWork(encodings, self._embedder, recorder, watch)
+        work = BatchWork(encodings, self._embedder, recorder, watch, self._go_on)
         bound = False
         with (
             self._trusting(recorder),
-            RunWaits(threads, self._storage_worker, resources.workers) as waits,
+            RunWaits(threads, self._lane.worker, resources.workers) as waits,
         ):
             if threads == SEQUENTIAL:
-                self._filled.wait()  # the storage lane must not touch the preload buffer meanwhile
+                self._await_filled()  # whoever fills must not touch the preload buffer meanwhile
                 read = run_sequential(jobs, resources, work.computation, recorder)
             else:
                 execute = run_pipelined if threads.decode else run_shared
-                with self._bound.of_lanes(threads, self._storage_worker, self._workers) as bound:
+                with self._bound.of_lanes(threads, self._lane.worker, self._workers) as bound:
                     read = execute(
                         jobs, resources, work.computation, recorder, read_ahead=plan.read_ahead
                     )
@@ -251,9 +279,12 @@ class Runner:
             StorageError, BackendError: storage or computation failed.
             GraphError: a file of the graph was changed meanwhile; no answer came of it.
         """
-        work = BatchWork(encodings, self._embedder, recorder, None)
+        work = BatchWork(encodings, self._embedder, recorder, None, self._go_on)
         helper = graph.helper
-        with RunWaits(SEQUENTIAL, self._storage_worker, (), helper) as waits:
+        with (
+            self._leaving_stuck(),
+            RunWaits(SEQUENTIAL, self._lane.worker, (), helper) as waits,
+        ):
             with self._bound.of_graph(helper) as bound:
                 work.run_blocks(graph)
             answers = work.finish()
@@ -282,29 +313,74 @@ class Runner:
     def release_preload(self) -> None:
         """Give back the preload buffer alone, until the next ``hold``. No run may be at work."""
         self._unwanted = True  # a fill ends with the group that it reads
-        self._filled.wait()
+        self._await_filled()
         self._preload.retain(())
 
     def close(self) -> None:
         """End the threads, give back descriptors and memory. Idempotent."""
-        for worker in (self._storage_worker, *self._workers):
-            worker.close()
+        for thread in (self._lane.worker, self._row_lane.worker, *self._workers):
+            thread.close()
         self._storage.close()
         self._preload.retain(())
         self._ring = aligned_buffer(0)
         self._embedder.close()
         self._backend.close()
 
+    def close_descriptors(self) -> None:
+        """Give back descriptors alone: in a forked child, whose parent has the threads."""
+        self._storage.close()
+
+    def _go_on(self) -> None:
+        """Asked before each step.
+
+        Raises:
+            ClosedError: the interpreter ends.
+        """
+        if self._ending is not None and self._ending.is_open:
+            raise ClosedError(f"{self._pack.path}: a run was stopped, as Python ends")
+
     def _make_room(self, jobs: Sequence[StepJob], plan: Plan) -> None:
         """Grow the ring to the plan's steps; within a budget, shrink it. No lane may be at work."""
         size = ring_size(plan, [job.slot_bytes for job in jobs])
         limited = plan.target.memory_bytes is not None
         if self._ring.size < size or (limited and self._ring.size - size >= SECTOR):
-            self._filled.wait()
+            self._await_filled()
             self._ring = aligned_buffer(size)
 
     def _read_rows(self, rows: Int64Array, out: ByteArray) -> None:
-        self._storage.read_rows(self._pack.embeddings_offset, rows, out)
+        reads, base = self._row_lane.reads, self._pack.embeddings_offset
+        self._row_lane.worker.do(lambda: reads.read_rows(base, rows, out))
+
+    def _await_filled(self) -> None:
+        """Wait until whatever fills the preload buffer has ended; go on without it if it hangs."""
+        try:
+            self._filled.wait()
+        except StorageError:
+            self._leave_stuck()
+            self.hold_failed = True
+
+    @contextmanager
+    def _leaving_stuck(self) -> Iterator[None]:
+        """While a run is at work: before and after it, leave threads that hang.
+
+        Raises:
+            StorageError: too many do.
+        """
+        self._leave_stuck()
+        self._lane.check_left()
+        self._row_lane.check_left()
+        try:
+            yield
+        finally:
+            self._leave_stuck()
+
+    def _leave_stuck(self) -> None:
+        """Leave threads that hang in a read to themselves, with the memory that they read into."""
+        if self._lane.leave_stuck():
+            self._preload, self._ring = Preload(), aligned_buffer(0)
+            self._filled = _opened()
+        if self._row_lane.leave_stuck():
+            self._embedder.close()
 
     def _resources(self, threads: LaneThreads, loader: Loader, *, damaged: bool) -> RunResources:
         """What the executors work with, workers for these threads included."""
@@ -318,6 +394,12 @@ class Runner:
             buffers=[backend.buffer(number) for number in range(threads.buffers)],
             kinds={kind.name: kind for kind in self._pack.manifest.kinds},
             decoding=DecodePolicy(backend.decoder, where, check=self._check, adapt=damaged),
-            storage_worker=self._storage_worker,
+            storage_worker=self._lane.worker,
             workers=self._workers[:count],
         )
+
+
+def _opened() -> Latch:
+    latch = Latch()
+    latch.open()
+    return latch

@@ -99,7 +99,8 @@ class _Threads:
         self._resources, self._work, self._recorder = resources, work, recorder
         self.bytes_read = 0
         self._ring = Ring(resources.ring, most=read_ahead + 1)
-        self._loaded: Channel[tuple[_Step, Share] | None] = Channel()
+        reading = resources.storage_worker
+        self._loaded: Channel[tuple[_Step, Share] | None] = Channel(reading.check)
         self._lock = threading.Lock()
         self._steps: list[_Step] = []
         self._uncomputed: list[int] = []

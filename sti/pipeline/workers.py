@@ -14,6 +14,8 @@ from time import perf_counter, sleep
 from typing import Generic, TypeVar
 
 from sti.device.run_queue import WaitCounter
+from sti.errors import RunError, StorageError
+from sti.storage.threads import start_thread
 
 T = TypeVar("T")
 
@@ -24,9 +26,14 @@ A thread that sleeps has to be woken, often on the core of the thread that wakes
 within less time than that for all of the threads that share them.
 """
 
-
+_LOOK_S = 0.25
+"""How often whoever waits for a thread that reads looks whether it still does."""
 _STARTED_S = 1.0
 """By when a thread that was interrupted while it started has started, if it does at all."""
+
+
+Alarm = Callable[[], None]
+"""Raises ``StorageError`` where what is waited for hangs in a read; called every now and then."""
 
 
 class Broken:
@@ -43,11 +50,16 @@ class Stopped(Exception):
 
 
 class Channel(Generic[T]):
-    """A hand-over between two threads: items in order, or the failure that ended them."""
+    """A hand-over between two threads: items in order, or the failure that ended them.
 
-    __slots__ = ("_queue",)
+    Args:
+        alarm: what a ``get`` that waits raises, if that hangs which puts.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_alarm", "_queue")
+
+    def __init__(self, alarm: Alarm | None = None) -> None:
+        self._alarm = alarm
         self._queue: queue.SimpleQueue[T | Broken] = queue.SimpleQueue()
 
     def put(self, item: T) -> None:
@@ -59,8 +71,8 @@ class Channel(Generic[T]):
         self._queue.put(Broken(error))
 
     def get(self) -> T:
-        """The next item; waits for it. Raises what ``fail`` was given."""
-        item = self._queue.get()
+        """The next item; waits for it. Raises what ``fail`` was given, or ``alarm`` raises."""
+        item = _next(self._queue, None, self._alarm)
         if isinstance(item, Broken):
             self._queue.put(item)
             raise item.error
@@ -72,12 +84,16 @@ class Latch:
 
     Made of a queue, whose code an interrupt of the caller cannot leave half done: a lock of
     ``threading.Event`` or ``Condition`` may stay taken for ever after one.
+
+    Args:
+        alarm: what a ``wait`` raises, if that hangs which opens the latch.
     """
 
-    __slots__ = ("_open", "_queue")
+    __slots__ = ("_alarm", "_open", "_queue", "is_lost")
 
-    def __init__(self) -> None:
-        self._open = False
+    def __init__(self, alarm: Alarm | None = None) -> None:
+        self._alarm = alarm
+        self._open = self.is_lost = False
         self._queue: queue.SimpleQueue[Broken | None] = queue.SimpleQueue()
 
     def open(self) -> None:
@@ -95,30 +111,57 @@ class Latch:
         self._queue.put(Broken(error))
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the latch is open; False if that takes longer. Raises what ``fail`` got."""
+        """Wait until the latch is open; False if that takes longer.
+
+        Raises:
+            What ``fail`` got, or what ``alarm`` raises; the latch ``is_lost`` then.
+        """
         patient_s = perf_counter() + _SPIN_S
         while not self._open and self._queue.empty() and perf_counter() < patient_s:
             sleep(0)  # lets other Python threads run
         if self._open:
             return True
         try:
-            item = self._queue.get(timeout=timeout_s)
+            item = _next(self._queue, timeout_s, self._alarm)
         except queue.Empty:
             return False
+        except StorageError:
+            self.is_lost = True
+            raise
         self._queue.put(item)  # for the others
         if item is not None:
             raise item.error
         return True
 
 
+def _next(items: queue.SimpleQueue[T], timeout_s: float | None, alarm: Alarm | None) -> T:
+    """The next item of a queue.
+
+    Raises:
+        queue.Empty: there is none in time.
+        StorageError: as ``alarm`` does.
+    """
+    if alarm is None:
+        return items.get(timeout=timeout_s)
+    end = None if timeout_s is None else perf_counter() + timeout_s
+    while True:
+        left = _LOOK_S if end is None else max(0.0, min(_LOOK_S, end - perf_counter()))
+        try:
+            return items.get(timeout=left)
+        except queue.Empty:
+            alarm()
+            if end is not None and perf_counter() >= end:
+                raise
+
+
 def wait_for_all(ended: Sequence[Latch], stop: Callable[[BaseException], None]) -> None:
-    """Wait for every latch, whatever interrupts the caller meanwhile.
+    """Wait for every latch that is not lost, whatever interrupts the caller meanwhile.
 
     Args:
         stop: called with what interrupted the caller, so that the others end soon.
     """
     for latch in ended:
-        while True:
+        while not latch.is_lost:
             try:
                 latch.wait()
                 break
@@ -133,10 +176,14 @@ class Worker:
     submitted. Started on the first job, so that an engine that is only inspected starts no thread.
     An interrupt while it starts may leave a thread that nobody noted; so threads note themselves,
     and only the first one works.
+
+    Args:
+        alarm: raises where the thread hangs in a read. Nobody waits for it then; it ends when that
+            read has returned, if it ever does, and the worker is closed.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, alarm: Alarm | None = None) -> None:
+        self._name, self._alarm = name, alarm
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._claim = threading.Lock()
         self._working = Latch()
@@ -145,8 +192,12 @@ class Worker:
         self._asked = False
 
     def submit(self, job: Callable[[], None]) -> Latch:
-        """Queue a job that handles its own errors; the latch opens when it has ended."""
-        done = Latch()
+        """Queue a job that handles its own errors; the latch opens when it has ended.
+
+        Raises:
+            RunError: the thread cannot be started.
+        """
+        done = Latch(self._alarm)
 
         def run() -> None:
             try:
@@ -158,11 +209,48 @@ class Worker:
         self._jobs.put(run)
         return done
 
+    def do(self, work: Callable[[], T]) -> T:
+        """Have the thread do something, and wait for what it gives.
+
+        Raises:
+            What ``work`` raises; or ``alarm``, where the thread hangs.
+        """
+        found: list[T] = []
+        failed: list[BaseException] = []
+
+        def job() -> None:
+            try:
+                found.append(work())
+            except BaseException as error:
+                failed.append(error)
+
+        # Whatever interrupts the caller: what the work writes to is the caller's again afterwards.
+        wait_for_all([self.submit(job)], failed.append)
+        try:
+            if failed:
+                raise failed[0]
+            return found[0]
+        finally:
+            failed.clear()
+
+    def check(self) -> None:
+        """Raise where the thread hangs in a read."""
+        if self._alarm is not None:
+            self._alarm()
+
     def start(self) -> int | None:
-        """Start the thread, if need be; returns the system's number for it, where there is one."""
+        """Start the thread, if need be; returns the system's number for it, where there is one.
+
+        Raises:
+            RunError: the system does not start it.
+        """
         if self._thread is None:
             self._asked = True
-            threading.Thread(target=self._loop, name=self._name, daemon=True).start()
+            try:
+                start_thread(threading.Thread(target=self._loop, name=self._name, daemon=True))
+            except RunError:
+                self._asked = False
+                raise
             self._working.wait()
         return None if self._thread is None else self._thread.native_id
 
@@ -170,15 +258,39 @@ class Worker:
         """Seconds that the thread waited for a core so far; None where the system does not say."""
         return 0.0 if self._waits is None else self._waits.read()
 
+    def leave(self) -> None:
+        """Go on without the thread, which hangs: it ends when its read has returned."""
+        self._jobs.put(None)
+        self._asked = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
     def close(self) -> None:
-        """End the thread after the jobs already submitted. Idempotent."""
+        """End the thread after the jobs already submitted, without waiting for one that hangs in a
+        read. Idempotent.
+        """
         if self._asked:
             self._jobs.put(None)
             self._working.wait(_STARTED_S)
             # An engine that nobody closed may be collected, and closed, on one of its own threads.
-            if self._thread not in (None, threading.current_thread()):
-                self._thread.join()
+            thread = self._thread
+            if thread not in (None, threading.current_thread()):
+                self._join(thread)
             self._asked = False
+
+    def _join(self, thread: threading.Thread) -> None:
+        if self._alarm is None:
+            thread.join()
+            return
+        while thread.is_alive():
+            thread.join(_LOOK_S)
+            try:
+                self._alarm()
+            except StorageError:
+                return
 
     def _loop(self) -> None:
         if not self._claim.acquire(blocking=False):

@@ -1,0 +1,58 @@
+"""Engines that are still open when the interpreter ends: they are closed, and their runs stopped.
+
+A thread that computes while the process is taken apart would abort it. The threads that are not
+daemons have ended by then, and handlers of ``atexit`` that were registered later have run. In:
+whatever is open. Knows engines only by what ``Closable`` says, and does not keep them alive.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import weakref
+from time import monotonic
+from typing import Protocol
+
+from sti.errors import ClosedError
+
+_PATIENCE_S = 10.0
+"""Within which all runs have stopped, or are left to their fate; a step takes milliseconds."""
+_log = logging.getLogger(__name__)
+
+
+class Closable(Protocol):
+    """What is open."""
+
+    def close_at_exit(self, timeout_s: float) -> None:
+        """Stop what runs, close, and refuse what comes; give up after ``timeout_s``."""
+
+
+class _Open:
+    """What is open in this process."""
+
+    def __init__(self) -> None:
+        self._engines: weakref.WeakSet[Closable] = weakref.WeakSet()
+        self._ended = False
+
+    def add(self, engine: Closable) -> None:
+        """Take note of an engine before it opens anything.
+
+        Raises:
+            ClosedError: the interpreter ends.
+        """
+        if self._ended:
+            raise ClosedError("the interpreter ends: no engine can be opened any more")
+        self._engines.add(engine)
+
+    def end(self) -> None:
+        """Close all of them."""
+        self._ended, until = True, monotonic() + _PATIENCE_S
+        for engine in list(self._engines):
+            try:
+                engine.close_at_exit(max(0.0, until - monotonic()))
+            except Exception:
+                _log.debug("an engine could not be closed at the end", exc_info=True)
+
+
+OPEN = _Open()
+atexit.register(OPEN.end)
