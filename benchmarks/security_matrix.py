@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 
 from benchmarks.common import Column, Table, at_most
 from benchmarks.memory_setting import reported, tell
-from benchmarks.security_matrix_cells import ENDS, NEVER, STAGES, Cell, cells
+from benchmarks.security_matrix_cells import ENDS, STAGES, Cell, cells
 from benchmarks.security_setting import Setting, Summary
 
 HANGS_S = 60.0
@@ -46,7 +46,7 @@ class Tried(NamedTuple):
 
 def measure(setting: Setting) -> Iterator[Tried]:
     """Every cell once; or as many as asked for, drawn at random, and again from the first one."""
-    every = [cell for cell in cells() if can_time_out() or cell.kind != NEVER]
+    every = [*cells()]
     count = setting.count(len(every))
     if count < len(every):
         drawn = Random(setting.seed).sample(range(len(every)), count)
@@ -54,13 +54,6 @@ def measure(setting: Setting) -> Iterator[Tried]:
     every = [*islice(cycle(every), count)]
     tell(f"matrix: {len(every)} cells")
     yield from tried(every, setting.place)
-
-
-def can_time_out() -> bool:
-    """Whether engines give up reads that never return."""
-    from benchmarks.security_matrix_trial import can_time_out as found
-
-    return found()
 
 
 def tried(every: Sequence[Cell], place: Path) -> Iterator[Tried]:
@@ -149,8 +142,6 @@ def summarize(found: Sequence[Tried]) -> Summary:
         f"{' / '.join(item.cell)}: {item.expected}; found {item.found}; {item.wrong}"
         for item in wrong[:_SHOWN]
     ]
-    if not any(item.cell.kind == NEVER for item in found):
-        summary.notes.append(f"reads that never return were left out ({NEVER!r})")
     return summary
 
 

@@ -71,7 +71,7 @@ ENDS: Mapping[str, Ends] = {
     "interrupt": Ends(RAISED, SAME, RAISED, RAISED),
     "slow": Ends(SAME, SAME, SAME, SAME),
     "stalls": Ends(SAME, SAME, SAME, SAME),
-    "never returns": Ends(LATE, SAME, LATE, LATE),
+    "never returns": Ends(LATE, LATE, LATE, LATE),
 }
 """Of each kind of fault.
 

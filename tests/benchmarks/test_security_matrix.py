@@ -15,14 +15,13 @@ from benchmarks.security_matrix_cells import (
     ENDS,
     ERROR,
     GRAPH,
-    NEVER,
     SAME,
     STAGES,
     STREAMED,
     Cell,
     cells,
 )
-from benchmarks.security_matrix_trial import Trial, can_time_out
+from benchmarks.security_matrix_trial import Trial
 from sti.engine.results import Result
 from tests.support.paths import ROOT
 
@@ -48,8 +47,6 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
 
 @pytest.mark.parametrize("cell", [*diagonal()], ids=" / ".join)
 def test_a_fault_ends_as_specified_and_the_engine_is_usable(trial: Trial, cell: Cell) -> None:
-    if cell.kind == NEVER and not can_time_out():
-        pytest.skip("reads have no time limit")
     ended = trial.try_cell(cell)
     assert (ended.found, ended.wrong) == (cell.expected, "")
 
