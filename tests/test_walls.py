@@ -28,6 +28,7 @@ RANKS = {
     "sti.storage": 2,
     "sti.units": 2,
     "sti.model": 3,
+    "sti.testing": 3,
     "sti.text": 3,
     "sti.device": 4,
     "sti.graphs": 4,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,7 +108,8 @@ class PackFile:
                 raise too_long(str(self.path), what, self._timeout_s) from None
             except OSError as error:
                 raise StorageError(
-                    f"{self.path}: reading at {offset} failed: {error.strerror}"
+                    f"{self.path}: reading at {offset} failed: {error.strerror}; check the storage "
+                    "and the pack (`sti-shard verify`)"
                 ) from error
             if not part:
                 raise PackCorruptError(f"{self.path}: ends unexpectedly; fetch the pack again")
@@ -123,7 +125,8 @@ class PackFile:
         """Tell the system that these bytes are read soon: it fetches them meanwhile."""
         advise = getattr(os, "posix_fadvise", None)
         if advise is not None:
-            advise(self.descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # it is read all the same
+                advise(self.descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
     def check_unchanged(self) -> str | None:
         """Compare the file's size and time of writing with those it was opened with.

@@ -69,7 +69,7 @@ def header_bytes(prefix: bytes, file_bytes: int, *, where: str, error: type[StiE
     if not 2 <= length <= min(MAX_HEADER_BYTES, file_bytes - LENGTH_BYTES):
         raise error(
             f"{where}: not a safetensors file, or truncated: it states a header of {length} "
-            f"bytes, and the whole file has {file_bytes}"
+            f"bytes, and the whole file has {file_bytes}; fetch it again"
         )
     return length
 

@@ -61,6 +61,10 @@ class Preload:
         while self._held and self.held_bytes > most:
             self._held.popitem()
 
+    def forget(self, layer: int, kind: str, number: int) -> bool:
+        """Drop what is held of one slice group; whether anything was."""
+        return self._held.pop((layer, kind, number), None) is not None
+
     def fill(self, job: StepJob, reader: Reader, slot: ByteArray) -> None:
         """Read the leading bytes of one step, through ``slot``, and hold them."""
         ranges = _leading(job)

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.interface import Backend, BlocksGraph
 from sti.device.lanes import SEQUENTIAL, LaneThreads
-from sti.errors import ClosedError, RunError, StorageError
+from sti.errors import ClosedError, PackCorruptError, RunError, StorageError
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.batch_work import BatchWork
 from sti.pipeline.bound_threads import BoundThreads
@@ -31,7 +31,7 @@ from sti.pipeline.token_embeddings import Embedder
 from sti.pipeline.trace import Recorder, Trace
 from sti.pipeline.watches import Watches
 from sti.pipeline.workers import Latch, Worker
-from sti.planning.downgrade import AS_PLANNED, Adapt
+from sti.planning.downgrade import AS_PLANNED, DAMAGED, Adapt
 from sti.planning.memory import ring_size
 from sti.planning.plan import Plan
 from sti.planning.step_jobs import StepJob
@@ -98,7 +98,7 @@ class Runner:
         self._most_held = 0
         """Bytes that the preload buffer has at most while it is being filled."""
         self.hold_failed = False
-        """Whether the last ``hold`` could not read what it was to hold."""
+        """Whether what the last ``hold`` was to hold could not be read, or proved damaged."""
         self._unwanted = False
         """Whether what was held, or was to be, was given back since."""
 
@@ -136,7 +136,7 @@ class Runner:
                     if self._unwanted or (most is not None and after > most):
                         break
                     preload.fill(job, reads, ring)
-            except Exception:
+            except BaseException:  # an interrupt of the reader's own too: the thread goes on
                 preload.retain(())
                 failed = True
             else:
@@ -234,7 +234,10 @@ class Runner:
         resources = self._resources(threads, loader, damaged=adapt.damaged)
         work = BatchWork(encodings, self._embedder, recorder, watch, self._go_on)
         bound = False
-        with RunWaits(threads, self._lane.worker, resources.workers) as waits:
+        with (
+            self._trusting(recorder),
+            RunWaits(threads, self._lane.worker, resources.workers) as waits,
+        ):
             if threads == SEQUENTIAL:
                 self._await_filled()  # whoever fills must not touch the preload buffer meanwhile
                 read = run_sequential(jobs, resources, work.computation, recorder)
@@ -249,6 +252,19 @@ class Runner:
         if bound:
             self._bound.learn(trace.waited_share)
         return Outcome(answers, read + work.row_bytes, trace)
+
+    @contextmanager
+    def _trusting(self, recorder: Recorder) -> Iterator[None]:
+        """What is held is read again where a run finds it damaged: storage may be sound by now."""
+        try:
+            yield
+        except PackCorruptError:
+            self.hold_failed |= self._preload.held_bytes > 0
+            self._preload.retain(())
+            raise
+        for item in recorder.downgrades:
+            if item.reason == DAMAGED:
+                self.hold_failed |= self._preload.forget(item.layer, item.kind, item.group)
 
     def run_graph(
         self, graph: BlocksGraph, encodings: Sequence[Encoding], *, recorder: Recorder

@@ -7,7 +7,7 @@ prediction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,11 @@ class Recorder:
     def leave_out(self, downgrade: Downgrade) -> None:
         """Note that planes were left out."""
         self._downgrades.append(downgrade)
+
+    @property
+    def downgrades(self) -> Sequence[Downgrade]:
+        """What was left out so far."""
+        return self._downgrades
 
     def trace(self, threads: LaneThreads, waits_s: Mapping[str, float] | None = None) -> Trace:
         """What was noted so far, by lane, each in order of its start, relative to the origin.

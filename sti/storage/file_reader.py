@@ -25,6 +25,8 @@ _ROW_GAP = 16384
 """Bytes between two rows that are read along rather than left out."""
 _ROW_SPAN = 49152
 """Bytes of rows that are read together, at most: so much memory is taken for a moment."""
+_WHOLE = ByteRange(0, 0)
+"""A whole file, as advice names it."""
 _DIRECT_REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -58,7 +60,6 @@ class FileReader:
         # Without it, on some file systems: buffered reads do the same work.
         self._direct_fd = -1 if direct is False else _opened_direct(self._fd, path)
         self._use_direct = self._direct_fd >= 0
-        self._advise = getattr(os, "posix_fadvise", None)
         no_read_ahead(self._fd)
 
     @property
@@ -93,6 +94,8 @@ class FileReader:
             done += got
 
     def _pread(self, view: memoryview, offset: int, buffered: bool) -> int:
+        if self._fd < 0:
+            raise StorageError(f"{self._path}: was closed; open it again")
         try:
             if self._use_direct and not buffered:
                 try:
@@ -135,9 +138,8 @@ class FileReader:
             )
             for first, stop in zip(firsts, stops, strict=False)
         ]
-        if self._advise is not None:
-            for span in spans:
-                self._advise(self._fd, span.offset, span.length, os.POSIX_FADV_WILLNEED)
+        for span in spans:
+            _advise(self._fd, span, "POSIX_FADV_WILLNEED")
         for span, first, stop in zip(spans, firsts, stops, strict=False):
             wanted = out[first:stop]
             if span.length == wanted.nbytes:
@@ -150,8 +152,7 @@ class FileReader:
             self._drop(span)
 
     def _drop(self, span: ByteRange) -> None:
-        if self._advise is not None:
-            self._advise(self._fd, span.offset, span.length, os.POSIX_FADV_DONTNEED)
+        _advise(self._fd, span, "POSIX_FADV_DONTNEED")
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -205,19 +206,22 @@ def no_read_ahead(fd: int) -> None:
     The kernel's own read-ahead, megabytes on some machines, helps programs that do not know what
     they will read next; here the plan knows.
     """
+    _advise(fd, _WHOLE, "POSIX_FADV_RANDOM")
+
+
+def _advise(fd: int, span: ByteRange, advice: str) -> None:
+    """Tell the system how bytes are read; where it does not listen, they are read all the same."""
     advise = getattr(os, "posix_fadvise", None)
     if advise is not None:
-        advise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        with suppress(OSError):
+            advise(fd, span.offset, span.length, getattr(os, advice))
 
 
 def drop_cache(path: Path) -> None:
     """Ask the system to drop the file's cached pages, after writing out dirty ones."""
-    advise = getattr(os, "posix_fadvise", None)
-    if advise is None:
-        return
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
-        advise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        _advise(fd, _WHOLE, "POSIX_FADV_DONTNEED")
     finally:
         os.close(fd)

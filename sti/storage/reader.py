@@ -49,7 +49,9 @@ def aligned_buffer(size: int) -> NDArray[np.uint8]:
 class Reader(Protocol):
     """What the storage lane reads from. Reads may come from several threads at once.
 
-    Reads raise ``StorageError`` where they fail and ``PackCorruptError`` where the data ends early.
+    Reads raise ``StorageError`` where they fail, or after ``close``, and ``PackCorruptError`` where
+    the data ends early; after either, other reads still work, and what is in ``out`` is not used.
+    ``sti.testing.reader_contract`` checks a reader against all of this.
     """
 
     @property

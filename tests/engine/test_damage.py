@@ -16,6 +16,9 @@ from sti.engine.options import EngineOptions
 from sti.model.manifest import SliceGroup
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import Plan
+from sti.storage.file_reader import FileReader
+from sti.testing.faults import Fault, Flipped, Raises
+from sti.testing.faulty_reader import FaultyReader
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 
 GROUP = 3
@@ -187,6 +190,40 @@ def test_preloaded_bytes_are_checked_too(copy: Copier) -> None:
         assert engine.preloaded(10)
         with pytest.warns(sti.StiWarning):
             assert engine.run(TEXTS).downgrades
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_is_held_is_read_again_after_it_proved_damaged(copy: Copier, strict: bool) -> None:
+    whole = copy()
+    with PackReader.open(whole.path) as reader:
+        group = reader.manifest.groups[0]
+        at = reader.group_offset(group) + group.length - 1
+    storage = FaultyReader(FileReader(whole.path), Fault(effect=Flipped(at)))
+    with opened(whole.path, preload="1MB", storage=storage, strict=strict) as engine:
+        assert engine.preloaded(10) and storage.injected
+        if strict:
+            with pytest.raises(sti.PackCorruptError, match="layer 0 attention, group 0"):
+                engine.run(TEXTS)
+        else:
+            with pytest.warns(sti.StiWarning):
+                assert engine.run(TEXTS).downgrades
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for _ in range(3):
+                assert not engine.run(TEXTS).downgrades
+                assert engine.preloaded(10)
+            calls = storage.calls
+            engine.run(TEXTS)
+        assert storage.calls == calls + 1  # rows; all else is held again
+
+
+def test_an_interrupt_while_weights_are_preloaded_costs_no_thread(copy: Copier) -> None:
+    whole = copy()
+    storage = FaultyReader(FileReader(whole.path), Fault(effect=Raises(KeyboardInterrupt)))
+    with opened(whole.path, preload="1MB", storage=storage) as engine:
+        assert not engine.preloaded(10) and storage.injected
+        engine.run(TEXTS)
+        assert engine.preloaded(10)
 
 
 def test_verify_compares_the_whole_pack_at_opening(copy: Copier) -> None:

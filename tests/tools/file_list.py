@@ -33,6 +33,7 @@ FOLDERS = {
     "sti/report": "Tables and words for people.",
     "sti/report/page": "The page of `sti report`, from values to HTML. Pure.",
     "sti/report/svg": "Pictures: timelines, charts, heat maps, bars. Pure.",
+    "sti/testing": "For tests of readers, of engines and of apps: reads that go wrong.",
     "sti/benchmark": "Measuring whole runs, and comparing with other systems.",
     "sti/benchmark/systems": "Systems under test, each in a process of its own.",
     "sti/cli": "The `sti` command, one module per subcommand.",
