@@ -1,0 +1,7 @@
+"""The names of all targets: whoever asks for them needs none of the readers."""
+
+NAMES = (
+    *("header", "manifest", "residents", "staircases", "model", "tokenizer", "config", "units"),
+    *("answers", "plan", "trace", "device", "cache", "history", "checkpoint", "tensors"),
+    *("journal", "rows"),
+)
