@@ -20,6 +20,9 @@ INDISTINCT = 0.1
 
 With a share of 0.5, 3 of 15 cells are lost to a baseline instead of 1 (docs/experiments.md)."""
 
+MOST_LOSS = 1e15
+"""Of a loss or a gain, whatever their unit: sums and squares of more may be no finite numbers."""
+
 METRICS = ("accuracy", "spearman")
 """Metrics that a pack may state its quality in: from 0 to 1, and from -1 to 1."""
 

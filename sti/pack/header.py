@@ -43,6 +43,9 @@ CHECKSUM_DIGITS = 8
 MOST_HEADER_BYTES = 1 << 22
 """A header grows by a few kilobytes per layer; numbers per shard are in tensors."""
 
+MOST_RESIDENT_BYTES = 1 << 26
+"""Of the resident region, which opening reads as a whole."""
+
 _FIRST_READ = 131072
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
@@ -195,6 +198,19 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
     for name in (*manifest.graphs.values(), VOCABULARY):
         require(name in names[:at], f"resident tensor {name!r} is missing")
         require(table.tensors[name].dtype == "U8", f"resident tensor {name!r} must be bytes")
+    require(
+        manifest.resident.length <= MOST_RESIDENT_BYTES,
+        f"a resident region of {manifest.resident.length} bytes is longer than that of any pack, "
+        f"{MOST_RESIDENT_BYTES} bytes",
+    )
+    # What the index describes must be there before anything is made of the index.
+    kinds, blocks = manifest.kinds, names[at + 1 :]
+    wanted = manifest.dimensions.layers * len(kinds)
+    require(len(blocks) == wanted, f"{len(blocks)} tensors follow the words, not {wanted} blocks")
+    shards = manifest.dimensions.slices * manifest.ladder[-1]
+    least = [kind.shard_weights * shards // 8 for kind in kinds] * manifest.dimensions.layers
+    for name, length in zip(blocks, least, strict=True):
+        require(table.tensors[name].length >= length, f"tensor {name!r} has the wrong length")
 
 
 def check_blocks(table: TensorTable, manifest: Manifest, where: str) -> None:

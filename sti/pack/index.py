@@ -19,6 +19,7 @@ from sti.codec.codebook import plane_bytes
 from sti.codec.outliers import PADDED, SEGMENT_WEIGHTS
 from sti.errors import PackFormatError
 from sti.model.manifest import GROUP_ALIGNMENT, BlockKind, Manifest, Plane, SliceGroup
+from sti.model.quality import MOST_LOSS
 from sti.storage.digest import sha256
 
 OUTLIER_BYTES = "index.outlier_bytes"
@@ -169,8 +170,8 @@ class _Check:
             good = (some % PADDED == 0) & (some >= least) & (some <= most)
             self._require(good, kind, "an outlier list has an impossible length")
             with np.errstate(invalid="ignore"):
-                good = np.isfinite(gains[own]) & (gains[own] >= 0.0)
-            self._require(good, kind, "a gain is negative or no finite number")
+                good = (gains[own] >= 0.0) & (gains[own] <= MOST_LOSS)
+            self._require(good, kind, f"a gain is negative, no number, or above {MOST_LOSS:g}")
             start = 0
             for count in kind.groups:
                 slices = np.arange(count)

@@ -16,9 +16,14 @@ from sti.errors import PackFormatError
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import METRICS, Quality, Rejection, least_of
 from sti.pack.index import MOST_SLICES
+from sti.pack.manifest_bounds import beyond_bounds
 from sti.pack.safetensors_table import MOST_AXES
 
 TASKS = ("embedding", "classification", "regression", "tagging")
+
+SEQUENCE = "sequence"
+INPUT_KINDS = (SEQUENCE, "tokens")
+"""What the blocks of a kind read: all tokens of a sentence, or each token alone."""
 
 MOST_EXTENT = 1 << 31
 """Of an operand in one direction."""
@@ -58,6 +63,8 @@ class _Check:
             self._quality(self._manifest.quality)
         if self._manifest.rejection is not None:
             self._rejection(self._manifest.rejection)
+        beyond = beyond_bounds(self._manifest)
+        self._require(beyond is None, beyond or "")
 
     def _require(self, condition: bool, message: str) -> None:
         if not condition:
@@ -87,6 +94,9 @@ class _Check:
         names = [kind.name for kind in kinds]
         self._require(len(set(names)) == len(names), "a block kind is listed twice")
         for kind in kinds:
+            known = kind.input_kind in INPUT_KINDS
+            listed = ", ".join(INPUT_KINDS)
+            self._require(known, f"{kind.name}: input_kind must be one of {listed}")
             self._require(bool(kind.operands), f"block kind {kind.name!r} has no operands")
             for operand in kind.operands:
                 fits = 2 <= len(operand.shape) <= MOST_AXES

@@ -30,6 +30,7 @@ from sti.pack.header import (
 )
 from sti.pack.index import read_index
 from sti.pack.pack_file import PackFile
+from sti.pack.parts_check import check_parts
 from sti.pack.safetensors_table import TensorInfo, TensorTable
 from sti.storage.digest import sha256
 
@@ -84,10 +85,25 @@ class PackReader:
                     f"{place.offset + place.length}) do not match their checksum; fetch the pack "
                     "again"
                 )
-            return cls(file, text, table, manifest, region)
+            reader = cls(file, text, table, manifest, region)
+            reader.check_parts()
+            return reader
         except BaseException:
             file.close()
             raise
+
+    def check_parts(self) -> None:
+        """Refuse graphs, labels and residents that do not fit one another; ``open`` has done so.
+
+        Raises:
+            PackFormatError: names the tensor or member.
+        """
+        region, start = memoryview(self._region or b""), self._start
+
+        def part(offset: int, length: int) -> memoryview:
+            return region[offset - start : offset - start + length]
+
+        check_parts(self.manifest, self._table.tensors, part, where=str(self.path))
 
     def resident(self, name: str) -> NDArray[Any]:
         """A resident tensor as a read-only view (of a type of ``header.DTYPES``).

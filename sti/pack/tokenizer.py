@@ -16,6 +16,9 @@ from sti.text.vocabulary import Vocabulary
 from sti.text.vocabulary_index import VocabularyIndex
 from sti.text.wordpiece import Tokenizer, TokenizerSpec
 
+MOST_VOCABULARY_BYTES = 1 << 24
+"""The largest in use have a third of it."""
+
 VOCABULARY_INDEX = {name: f"tokenizer.{name}" for name in VocabularyIndex._fields}
 """Arrays of the vocabulary's index, and the tensors that hold them."""
 
@@ -26,9 +29,24 @@ def pack_tokenizer(reader: PackReader) -> Tokenizer:
     Raises:
         PackFormatError: vocabulary or index are missing, or do not fit one another or the manifest.
     """
-    blob = reader.resident(VOCABULARY).tobytes()
-    vocabulary = Vocabulary(blob, stored_index(reader))
-    return Tokenizer(TokenizerSpec.from_json(reader.manifest.tokenizer), vocabulary)
+    manifest, stored = reader.manifest, reader.resident(VOCABULARY)
+    if stored.nbytes > MOST_VOCABULARY_BYTES:
+        raise PackFormatError(
+            f"{reader.path}: a vocabulary of {stored.nbytes} bytes is longer than that of any "
+            f"pack, {MOST_VOCABULARY_BYTES}; rebuild the pack"
+        )
+    vocabulary = Vocabulary(stored.tobytes(), stored_index(reader))
+    spec = TokenizerSpec.from_json(manifest.tokenizer)
+    for what, found, most in (
+        ("words of the vocabulary", len(vocabulary), manifest.embeddings.rows),
+        ("tokens of the tokenizer", spec.max_tokens, manifest.dimensions.max_tokens),
+    ):
+        if found > most:
+            raise PackFormatError(
+                f"{reader.path}: {found} {what} are more than the {most} that the pack has; "
+                "rebuild the pack"
+            )
+    return Tokenizer(spec, vocabulary)
 
 
 def stored_index(reader: PackReader) -> VocabularyIndex:

@@ -91,7 +91,8 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
 
     Raises:
         PackFormatError, PackCorruptError: the header is unusable, so that nothing can be compared,
-            or the index contradicts itself or the file although its region is as it was written.
+            or the index contradicts itself or the file, or residents do not fit one another,
+            although their region is as it was written.
         PackError, StorageError: the file cannot be read.
     """
     with PackFile(Path(path)) as file:
@@ -102,6 +103,7 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
         check.region(place, region)
         try:
             reader = PackReader(file, text, table, manifest, region)
+            reader.check_parts()
         except PackError:
             if not check.damage:
                 raise

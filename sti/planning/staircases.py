@@ -17,6 +17,7 @@ import numpy as np
 from sti.arrays import Float64Array, Int64Array, UInt16Array
 from sti.errors import PlanError
 from sti.model.manifest import Manifest
+from sti.model.quality import MOST_LOSS
 
 STAIRCASES_VERSION = 1
 _MAGIC = b"stair"
@@ -32,6 +33,10 @@ _HEAD = np.dtype(
 )
 MOST_STAIRCASES = 4096
 """Of a pack; more would take longer to price than a search takes."""
+
+
+_MOST_BYTES = 1 << 23
+"""Of all of them: of a deep model they have a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ def _shard_type(manifest: Manifest) -> np.dtype[Any]:
 
 def _checked_head(raw: bytes, manifest: Manifest, where: str) -> int:
     """How many staircases there are."""
-    if len(raw) < _HEAD.itemsize or not raw.startswith(_MAGIC):
+    if not _HEAD.itemsize <= len(raw) <= _MOST_BYTES or not raw.startswith(_MAGIC):
         raise PlanError(f"{where}: no staircases; rank the pack again")
     head = np.frombuffer(raw, _HEAD, 1)[0].copy()
     version, count = int(head["version"]), int(head["count"])
@@ -145,7 +150,7 @@ def _check(found: Staircases, manifest: Manifest, where: str) -> None:
     rising = (counts[:, :, 1:] > counts[:, :, :-1]) & full
     require(not bool(rising.any()), "read more of a plane than of the one below")
     losses = np.stack((found.loss, found.narrow_loss))
-    require(bool((np.isfinite(losses) & (losses >= 0.0)).all()), "have a loss that cannot be")
+    require(bool(((losses >= 0.0) & (losses <= MOST_LOSS)).all()), "have a loss that cannot be")
     require(bool((losses[1] >= losses[0]).all()), "lose less with narrow products")
 
 

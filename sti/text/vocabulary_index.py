@@ -33,6 +33,12 @@ HASH_SCALE = 0x85EBCA6B
 CHUNK_BYTES = 16384
 """Bytes of the blob, or words, that are worked on at a time."""
 
+LONGEST_WORD = 1024
+"""Bytes of a word in an index that was not made here: a look-up goes along all of them."""
+
+FULLEST_BUCKET = 256
+"""Words of a bucket in such an index: a look-up may compare all of them. Usual are ten."""
+
 _LONGEST_BLOB = (1 << 32) - 2
 
 
@@ -82,7 +88,7 @@ def make_index(
 
 
 def check_index(index: VocabularyIndex, blob_bytes: int) -> None:
-    """Refuse an index that a look-up in a blob of ``blob_bytes`` bytes would leave.
+    """Refuse an index that a look-up in a blob of ``blob_bytes`` bytes would leave, or get lost in.
 
     Raises:
         PackFormatError: says what is wrong with it.
@@ -96,10 +102,16 @@ def check_index(index: VocabularyIndex, blob_bytes: int) -> None:
     ends = int(starts[0]) == 0 and int(starts[-1]) == blob_bytes + 1
     if not ends or not (starts[1:] > starts[:-1]).all():
         raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
+    if int((starts[1:] - starts[:-1]).max()) > LONGEST_WORD + 1:
+        raise PackFormatError(f"tokenizer: a word has more than {LONGEST_WORD} bytes")
     if int(order.max()) >= words:
         raise PackFormatError("tokenizer: the index names a line beyond the vocabulary")
     if int(buckets[-1]) > words or not (buckets[1:] >= buckets[:-1]).all():
         raise PackFormatError("tokenizer: the buckets of the index do not rise to its end")
+    if int((buckets[1:] - buckets[:-1]).max()) > FULLEST_BUCKET:
+        raise PackFormatError(
+            f"tokenizer: a bucket of the index has more than {FULLEST_BUCKET} words"
+        )
 
 
 def hash_powers(starts: _Counts, base: int, scale: int) -> NDArray[np.uint32]:

@@ -27,6 +27,13 @@ KIND = "wordpiece"
 _SPECIALS_SINGLE = 2  # CLS A SEP
 _SPECIALS_PAIR = 3  # CLS A SEP B SEP
 
+MOST_WORD_CHARS = 1024
+"""Of ``max_word_chars``: pieces of a word are looked for again from wherever one ends."""
+
+MOST_SPECIAL_TOKENS = 1024
+LONGEST_SPECIAL_TOKEN = 256
+"""Characters. Every place of a text is compared with all special tokens."""
+
 CHUNK_CHARS = 8192
 """A long text is tokenized in chunks of about this many characters."""
 
@@ -77,9 +84,16 @@ class TokenizerSpec(NamedTuple):
         """The spec that ``to_json`` wrote.
 
         Raises:
-            PackFormatError: a field is missing or ill-typed, or the kind is unknown.
+            PackFormatError: a field is missing, ill-typed or unknown, the kind is unknown, or
+                numbers or special tokens cannot be.
         """
         fields = JsonFields(obj, where="tokenizer", error=PackFormatError)
+        unknown = sorted(set(fields.keys()) - set(cls._fields))
+        if unknown:
+            raise PackFormatError(
+                f"tokenizer: setting {unknown[0]!r:.80} is unknown to this version of sti: update "
+                "sti, or build the pack again"
+            )
         if fields.text("kind") != KIND:
             raise PackFormatError(
                 f"tokenizer: kind {fields.text('kind')!r} is unknown; this version of sti knows "
@@ -88,7 +102,7 @@ class TokenizerSpec(NamedTuple):
         special_tokens = fields.texts("special_tokens")
         if "" in special_tokens:
             raise fields.fail("special_tokens", "a list of strings that are not empty")
-        return cls(
+        found = cls(
             kind=KIND,
             lowercase=fields.flag("lowercase"),
             strip_accents=fields.flag("strip_accents"),
@@ -103,6 +117,25 @@ class TokenizerSpec(NamedTuple):
             max_tokens=fields.integer("max_tokens", least=_SPECIALS_PAIR),
             special_tokens=special_tokens,
         )
+        found._check(fields)
+        return found
+
+    def _check(self, fields: JsonFields) -> None:
+        """Refuse settings that would make looking words up slow or ambiguous."""
+        named = (self.unk_token, self.cls_token, self.sep_token, self.pad_token)
+        if len(set(named)) != len(named):
+            raise PackFormatError("tokenizer: two of unk, cls, sep and pad are the same token")
+        if self.max_word_chars > MOST_WORD_CHARS:
+            raise fields.fail("max_word_chars", f"at most {MOST_WORD_CHARS}")
+        special = self.special_tokens
+        longest = max(map(len, (*special, *named, self.continuing_prefix)))
+        if len(special) > MOST_SPECIAL_TOKENS or longest > LONGEST_SPECIAL_TOKEN:
+            raise PackFormatError(
+                f"tokenizer: more than {MOST_SPECIAL_TOKENS} special tokens, or one of more than "
+                f"{LONGEST_SPECIAL_TOKEN} characters"
+            )
+        if len(set(special)) != len(special):
+            raise PackFormatError("tokenizer: a special token is listed twice")
 
 
 class Tokenizer:

@@ -1,0 +1,130 @@
+"""Bounds of what a manifest may state: counts, numbers, names and texts.
+
+In: a parsed ``Manifest`` without groups. Out: nothing, or what is wrong with it. What is bounded
+here is what opening, planning and telling people take time and memory for: a stranger's numbers
+must not choose how much. Knows nothing of files, or of how members fit one another
+(``sti.pack.manifest_check``).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from sti.model.manifest import Manifest
+from sti.model.quality import MOST_LOSS
+
+MOST_HIDDEN = 1 << 16
+MOST_TOKENS = 1 << 16
+MOST_KINDS = 16
+MOST_GROUPS = 1 << 14
+"""Slice groups of a pack: each takes some 2 KB of memory."""
+
+MOST_PIECES = 1 << 19
+"""Outlier lists and shards of planes of a pack: each takes some 60 bytes of memory."""
+
+MOST_SUBMODELS = 256
+"""Planning tries all of them."""
+
+MOST_LABELS = 1 << 14
+
+LONGEST_NAME = 64
+LONGEST_TEXT = 1024
+_NAME = re.compile(rf"[A-Za-z0-9_\-]{{1,{LONGEST_NAME}}}")
+_UNSEEN = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of what is written after them."""
+
+
+def beyond_bounds(manifest: Manifest) -> str | None:
+    """What of the manifest is beyond its bounds, in words; None where nothing is."""
+    return next(_beyond(manifest), None)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has no control characters, nor others that a terminal acts upon."""
+    return text.isprintable() or not any(
+        char in _TURNING or unicodedata.category(char) in _UNSEEN for char in text
+    )
+
+
+def _beyond(manifest: Manifest) -> Iterator[str]:
+    dims, kinds = manifest.dimensions, manifest.kinds
+    blocks = dims.layers * len(kinds)
+    counts = (
+        ("dimensions.hidden", dims.hidden, MOST_HIDDEN),
+        ("dimensions.max_tokens", dims.max_tokens, MOST_TOKENS),
+        ("the number of block kinds", len(kinds), MOST_KINDS),
+        ("the number of submodels", len(manifest.submodels), MOST_SUBMODELS),
+        ("the number of labels", len(manifest.labels), MOST_LABELS),
+        (
+            "the number of slice groups",
+            dims.layers * sum(len(kind.groups) for kind in kinds),
+            MOST_GROUPS,
+        ),
+        (
+            "the number of shards in planes",
+            blocks * dims.slices * (len(manifest.ladder) + 1),
+            MOST_PIECES,
+        ),
+    )
+    for what, found, most in counts:
+        if found > most:
+            yield f"{what} is {_short(found)}, more than {most}"
+    yield from _odd_names(manifest)
+    yield from _odd_texts(manifest)
+    yield from _absurd_losses(manifest)
+
+
+def _odd_names(manifest: Manifest) -> Iterator[str]:
+    """Names that are parts of the names of tensors and graphs, or twice among a graph's inputs."""
+    for kind in manifest.kinds:
+        inputs = [operand.name for operand in kind.operands]
+        inputs += [*kind.sliced, *kind.shared]
+        inputs += [f"{side.name}_{part}" for side in kind.side for part in ("idx", "w")]
+        for name in (kind.name, *inputs):
+            if not _NAME.fullmatch(name):
+                yield f"{name!r:.80} is no name of a block kind or of an input"
+        if len(set(inputs)) != len(inputs):
+            yield f"{kind.name}: an input is listed twice"
+
+
+def _odd_texts(manifest: Manifest) -> Iterator[str]:
+    """Texts that are shown to people."""
+    told = {
+        "name": (manifest.name,),
+        "architecture": (manifest.architecture,),
+        "licence": (manifest.licence,),
+        "source": (manifest.source,),
+        "generator": (manifest.generator,),
+        "kinds.slice_unit": tuple(kind.slice_unit for kind in manifest.kinds),
+        "labels": manifest.labels,
+        "rejection.label": (manifest.rejection.label,) if manifest.rejection else (),
+    }
+    for member, texts in told.items():
+        for text in texts:
+            if len(text) > LONGEST_TEXT:
+                yield f"{member}: a text of {len(text)} characters, more than {LONGEST_TEXT}"
+            if not is_plain(text):
+                yield f"{member}: {text!a:.80} has control characters"
+
+
+def _absurd_losses(manifest: Manifest) -> Iterator[str]:
+    """Losses that sums and products of would overflow."""
+    curves = [
+        (f"submodel {one.depth}x{one.width}", (one.loss, *one.missing, *one.losses))
+        for one in manifest.submodels
+    ]
+    curves += [
+        (name, part.losses)
+        for name, part in (("quality", manifest.quality), ("rejection", manifest.rejection))
+        if part is not None
+    ]
+    for name, losses in curves:
+        if max(losses, default=0.0) > MOST_LOSS:
+            yield f"{name}: a loss of more than {MOST_LOSS:g}"
+
+
+def _short(number: int) -> str:
+    return str(number) if number < 10**18 else "absurd"
