@@ -53,7 +53,7 @@ def _used(data: bytes) -> None:
         tokenizer = pack_tokenizer(reader)
         for text in _TEXTS:
             encoding = tokenizer.encode(text)
-            must(0 <= int(encoding.ids.min()), "ids from 0 on")
+            must(int(encoding.ids.min()) >= 0, "ids from 0 on")
             must(int(encoding.ids.max()) < tokenizer.vocab_size, "ids inside the vocabulary")
             must(len(encoding.ids) <= tokenizer.spec.max_tokens, "no more tokens than allowed")
         manifest = reader.manifest
@@ -128,9 +128,7 @@ def _staircases(data: bytes) -> None:
 def _sound_staircases() -> list[bytes]:
     manifest = sources.manifest()
     made = make_staircases(manifest)
-    few = Staircases(
-        made.submodel[:3], made.counts[:3], made.loss[:3], made.narrow_loss[:3]
-    )
+    few = Staircases(made.submodel[:3], made.counts[:3], made.loss[:3], made.narrow_loss[:3])
     return [few.to_bytes(manifest)]
 
 
@@ -155,5 +153,3 @@ def targets() -> Sequence[Target]:
             "bytes",
         ),
     )
-
-

@@ -143,9 +143,7 @@ def _entries() -> list[bytes]:
     part = StoragePart(PROFILE.storage, "a machine", 0.0)
     values = (PROFILE.to_json(), part.to_json(), 2, _made().to_json())
     values += (Corrections({SEQUENTIAL.name: 1.1}).to_json(),)
-    return [
-        sources.dumped({"key": _KEY, "measured_at": 1.7e9, "value": value}) for value in values
-    ]
+    return [sources.dumped({"key": _KEY, "measured_at": 1.7e9, "value": value}) for value in values]
 
 
 def _history(data: bytes) -> None:

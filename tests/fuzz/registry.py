@@ -9,6 +9,7 @@ from tests.fuzz import graphs, offline, packs, plans, settings, tokenizers
 from tests.fuzz.names import NAMES
 from tests.fuzz.target import Target
 
+
 @cache
 def all_targets() -> Mapping[str, Target]:
     """The targets by name."""

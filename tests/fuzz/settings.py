@@ -1,4 +1,4 @@
-"""Readers of what a user or another process says: ``sti.toml``, quantities, answers of processes."""
+"""Readers of what a user or another process says: ``sti.toml``, quantities, answers."""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ from sti.text.wordpiece import Tokenizer, TokenizerSpec
 from tests.fuzz import sources
 from tests.fuzz.target import Target, must
 
-_VOCABULARY = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##a\n##b\nab\n##ba\nhouse\n\xc3\xa9\n##\xc3\xa9"
+_VOCABULARY = (
+    b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##a\n##b\nab\n##ba\nhouse\n\xc3\xa9\n##\xc3\xa9"
+)
 _CUT = 7
 """Characters of a chunk: how a text is cut changes no answer."""
 
@@ -62,7 +64,10 @@ def _read(data: bytes) -> None:
 
 def _sound() -> list[bytes]:
     spec = sources.manifest_json()["tokenizer"]
-    texts = (b"a ba abba [SEP] house\0\xc3\xa9a, b", "\u4e00e\u0301\U0001f600 A\tB".encode() + b"\0a")
+    texts = (
+        b"a ba abba [SEP] house\0\xc3\xa9a, b",
+        "\u4e00e\u0301\U0001f600 A\tB".encode() + b"\0a",
+    )
     cased = {**spec, "lowercase": False, "strip_accents": False, "clean_text": False}
     short = {**cased, "max_tokens": 5, "handle_chinese_chars": False, "continuing_prefix": ""}
     return [
