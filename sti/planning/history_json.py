@@ -6,6 +6,7 @@ field checked.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
