@@ -14,7 +14,7 @@ from tests.fuzz.names import NAMES
 from tests.fuzz.registry import all_targets
 from tests.fuzz.target import Target, examine, must
 
-_MUTANTS = 10
+_MUTANTS = 5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -27,7 +27,8 @@ def test_readers_refuse_what_they_cannot_use(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_readers_are_known_by_is_sound(name: str) -> None:
+@pytest.mark.filterwarnings("ignore::sti.errors.StiWarning")  # entries of another kind
+def test_sound_inputs_are_taken(name: str) -> None:
     target = all_targets()[name]
     for data in target.seeds():
         target.read(data)
