@@ -8,7 +8,6 @@ that a build never has the whole checkpoint in memory. Knows nothing of architec
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 from sti.errors import CheckpointError, StorageError
 from sti.json_fields import JsonFields
 from sti.pack.safetensors_table import LENGTH_BYTES, TensorInfo, header_bytes, parse_table
+from sti.storage.json_input import LARGE, parse_json
+from sti.storage.plain_files import read_plain
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -97,7 +98,7 @@ class Checkpoint:
             raw = stream.read(length)
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-        table = parse_table(raw, where=where, error=CheckpointError)
+        table = parse_table(raw, LARGE, where=where, error=CheckpointError)
         if table.end != size:
             raise CheckpointError(
                 f"{path}: its tensors end at byte {table.end}, the file at {size}; fetch it again"
@@ -116,12 +117,12 @@ class Checkpoint:
         """
         path = self.directory / relative
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(read_plain(path, LARGE.most_bytes), LARGE)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{path}: not valid JSON: {error}") from error
 
     def files(self) -> tuple[Path, ...]:

@@ -6,13 +6,14 @@ In: a path, or parsed JSON. Out: text, checked JSON objects, and the ``WordPiece
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
+from sti.storage.json_input import LARGE, parse_json
+from sti.storage.plain_files import read_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def read_text(path: Path) -> str:
         CheckpointError: it cannot be read or is not UTF-8; names the file and the line.
     """
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_plain(path, LARGE.most_bytes).decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise CheckpointError(f"{path}: line {line} is not UTF-8: {error.reason}") from error
@@ -54,8 +55,8 @@ def read_object(path: Path) -> JsonFields:
         CheckpointError: it cannot be read, or is not a JSON object.
     """
     try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(read_text(path), LARGE)
+    except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from error
     return JsonFields(value, where=str(path), error=CheckpointError)
 

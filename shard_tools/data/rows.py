@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Literal
 
 from sti.errors import InputError
+from sti.storage.json_input import JsonLimits, parse_json
 from sti.text.encoding import Text
 
 Task = Literal["classification", "pair", "regression"]
 
+_LIMITS = JsonLimits(1 << 24, 1 << 16, 32)
+"""Of a line: an example may stand among whatever else its set says of it."""
 _SINGLE = ("sentence", "text")
 _PAIR = ("sentence1", "sentence2")
 _LABELS = ("label", "score")
@@ -125,8 +128,8 @@ def _table(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str,
 def _json_lines(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     for line, text in enumerate(lines, 1):
         try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(text, _LIMITS)
+        except ValueError as error:
             raise InputError(f"{path}: line {line}: is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"{path}: line {line}: is not a JSON object")

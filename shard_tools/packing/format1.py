@@ -8,7 +8,6 @@ places for the bits of a plane (``shard_tools.packing.format1_bits``).
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,8 +23,12 @@ from sti.json_fields import JsonFields
 from sti.model.manifest import FORMAT_VERSION
 from sti.pack.header import DTYPES, PAD, WORDS, pack_id_of, padded, read_frame
 from sti.pack.pack_file import PackFile
+from sti.storage.json_input import JsonLimits, parse_json
 
 FORMAT = 1
+_HEADER_LIMITS = JsonLimits(1 << 22, 1 << 16, 8)
+_LIMITS = JsonLimits(1 << 22, 1 << 19, 16)
+"""Larger than today's: what is said of each shard is in the manifest."""
 _COPY_BYTES = 1 << 22
 
 
@@ -80,7 +83,7 @@ class Format1:
         self.path = path
         self._file = PackFile(path)
         try:
-            text, self._table, start = read_frame(self._file)
+            text, self._table, start = read_frame(self._file, _HEADER_LIMITS)
             self.pack_id = pack_id_of(text)
             self.fields = fields = _manifest(text, path)
             self.blocks = tuple(_block(item) for item in fields.objects("blocks"))
@@ -227,8 +230,8 @@ class Format1:
 def _manifest(text: str, path: Path) -> JsonFields:
     """The manifest of a pack of format 1."""
     try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(text, _LIMITS)
+    except ValueError as error:
         raise PackFormatError(f"{path}: the manifest is not valid JSON: {error}") from error
     fields = JsonFields(parsed, where=f"{path}: manifest", error=PackFormatError)
     version = fields.integer("format")

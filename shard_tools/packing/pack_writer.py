@@ -33,7 +33,6 @@ from sti.pack.header import (
     CHECKSUM_DIGITS,
     DTYPES,
     HEADER_START,
-    MOST_HEADER_BYTES,
     PAD,
     STAIRCASES,
     WORDS,
@@ -41,6 +40,7 @@ from sti.pack.header import (
     padded,
 )
 from sti.pack.index import INDEX, group_start, index_arrays, index_hash, read_index
+from sti.pack.manifest_reader import MOST_HEADER_BYTES
 from sti.pack.safetensors_table import LENGTH_BYTES
 from sti.storage.atomic_file import remove_abandoned_drafts, replacing
 

@@ -16,8 +16,10 @@ from sti.errors import PackCorruptError, PackFormatError
 from sti.json_fields import JsonFields
 from sti.model.manifest import FORMAT_VERSION, JOINED
 from sti.pack.header import fitting_manifest, pack_id_of, read_frame, resident_place
+from sti.pack.manifest_reader import MANIFEST_LIMITS
 from sti.pack.pack_file import PackFile
 from sti.pack.pack_reader import PackReader
+from sti.storage.json_input import parse_json
 
 
 def open_unjoined(path: Path) -> tuple[PackReader, str] | None:
@@ -55,8 +57,8 @@ def open_unjoined(path: Path) -> tuple[PackReader, str] | None:
 def _unjoined(text: str, where: str) -> JsonFields | None:
     """The manifest, if it is of format 2 and its slices are not joined."""
     try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(text, MANIFEST_LIMITS)
+    except ValueError as error:
         raise PackFormatError(f"{where}: the manifest is not valid JSON: {error}") from error
     fields = JsonFields(parsed, where=f"{where}: manifest", error=PackFormatError)
     if fields.integer("format") != FORMAT_VERSION or JOINED in fields.texts("requires"):

@@ -19,6 +19,7 @@ import torch
 
 from sti.errors import InputError, StorageError
 from sti.storage.atomic_file import remove_drafts, replacing
+from sti.storage.json_input import SMALL, parse_json
 
 Stage = Literal["plain", "elastic"]
 STAGES: tuple[Stage, ...] = ("plain", "elastic")
@@ -126,7 +127,7 @@ class Log:
             raise StorageError(f"{self.path}: cannot be read: {error.strerror}") from error
         for line in lines:
             try:
-                record = json.loads(line)
+                record = parse_json(line, SMALL)
                 # What is written between the stages has neither.
                 place = STAGES.index(record.get("stage", "elastic")), int(record.get("step", 0))
             except (ValueError, AttributeError, TypeError):

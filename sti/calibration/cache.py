@@ -3,8 +3,10 @@
 In: a key with everything that an entry depends on: machine and software for all measurements,
 shapes and graphs for profiles, the device for storage; pack, profile, workload and target for
 plans. Out: the entry, and for measurements when they were made, or None. A cache that
-cannot be read or written causes a warning (for plans, not even that) and nothing else. Files are
-written under a temporary name and renamed, so that a reader never sees half of one.
+cannot be read or written causes a warning (for plans, not even that) and nothing else; and so does
+a file that others than the user could have written, for what is kept here steers runs. Files are
+written under a temporary name and renamed, so that a reader never sees half of one; only the user
+may read them.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from typing import Any, Protocol, TypeVar
 from sti.calibration.kept import Kept, StoragePart
 from sti.device.profile import PROFILE_VERSION, DeviceProfile
 from sti.errors import PlanError, ProfileError, StiWarning
-from sti.planning.plan import Plan
+from sti.planning.plan import PLAN_LIMITS, Plan
 from sti.storage.atomic_file import replacing
 from sti.storage.digest import sha256
+from sti.storage.json_input import parse_json
+from sti.storage.own_files import make_directory, read_own
 
 Key = Mapping[str, Any]
 
@@ -39,6 +43,7 @@ MOST_CORRECTIONS = 64
 """Corrections kept, likewise."""
 MOST_STAIRCASES = 32
 """Packs whose staircases are kept, likewise."""
+_MOST_STAIRCASE_BYTES = 1 << 24
 
 
 def cache_directory() -> Path:
@@ -110,7 +115,7 @@ class Cache:
         none that can be read.
         """
         try:
-            return self.path("staircases", key).with_suffix(".bin").read_bytes()
+            return read_own(self.path("staircases", key).with_suffix(".bin"), _MOST_STAIRCASE_BYTES)
         except OSError:
             return None
 
@@ -118,8 +123,8 @@ class Cache:
         """Store bytes. Silent where that fails, as ``store_plan``."""
         path = self.path("staircases", key).with_suffix(".bin")
         with suppress(OSError):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as stream:
+            make_directory(self.directory)
+            with replacing(path, private=True) as stream:
                 stream.write(raw)
             found = sorted(
                 self.directory.glob("staircases-*.bin"), key=lambda p: p.stat().st_mtime_ns
@@ -132,7 +137,7 @@ class Cache:
         path = self.path("plan", key)
         try:
             return Plan.from_json(self._read(path), where=str(path))
-        except (OSError, ValueError, RecursionError, PlanError):
+        except (OSError, ValueError, PlanError):
             return None
 
     def store_plan(self, key: Key, plan: Plan) -> None:
@@ -143,7 +148,7 @@ class Cache:
         """The corrections stored under ``key``; None, without a warning, for a damaged file."""
         try:
             return self._read(self.path("corrections", key))
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             return None
 
     def store_corrections(self, key: Key, value: object) -> None:
@@ -173,7 +178,7 @@ class Cache:
     ) -> Kept[T] | None:
         """An entry with its times."""
         try:
-            document = json.loads(path.read_bytes())
+            document = _document(path)
             value = document.get("value") if isinstance(document, dict) else None
             if value is None or (skip_older and _is_older(value)):
                 return None
@@ -182,7 +187,7 @@ class Cache:
             return Kept(path, found, measured_at if is_time else 0.0, path.stat().st_mtime)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, OverflowError, RecursionError, ProfileError) as error:
+        except (OSError, ValueError, OverflowError, ProfileError) as error:
             _warn_damaged(path, error)
             return None
 
@@ -191,12 +196,12 @@ class Cache:
             return self._read(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             _warn_damaged(path, error)
             return None
 
     def _read(self, path: Path) -> Any | None:
-        document = json.loads(path.read_bytes())
+        document = _document(path)
         return document.get("value") if isinstance(document, dict) else None
 
     def _store(self, path: Path, key: Key, value: object) -> Path | None:
@@ -228,11 +233,16 @@ class Cache:
         """Replace a file as a whole; nothing is left where that fails."""
         now = time.time()
         text = json.dumps({"key": key, "measured_at": now, "value": value}, allow_nan=False)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as stream:
+        make_directory(self.directory)
+        with replacing(path, private=True) as stream:
             stream.write(text.encode("utf-8") + b"\n")
         with suppress(OSError):
             os.utime(path, (now, now))  # a later time says that it was tried to replace it
+
+
+def _document(path: Path) -> Any:
+    """What a file of the user's own holds."""
+    return parse_json(read_own(path, PLAN_LIMITS.most_bytes), PLAN_LIMITS)
 
 
 def _is_older(profile: object) -> bool:

@@ -20,13 +20,15 @@ from sti.planning.history import History
 from sti.planning.history_json import history_json, read_history
 from sti.storage.atomic_file import replacing
 from sti.storage.file_lock import locked, patience
+from sti.storage.json_input import JsonLimits, parse_json
+from sti.storage.own_files import make_directory, read_own
 
 MOST_DAYS = 90
 """Days that are kept."""
 MOST_PACKS = 64
 """Packs of which a history is kept; beyond that, those that ran longest ago are deleted."""
-MOST_BYTES = 4 << 20
-"""A file that is larger is none of ours."""
+LIMITS = JsonLimits(4 << 20, 1 << 18, 8)
+"""Days, each with targets and classes of times, and the spans of one run."""
 LONGEST_WAIT_S = 2.0
 """Seconds after which a run that was written meanwhile may get lost."""
 _POLL_S = 0.005
@@ -64,17 +66,14 @@ class HistoryFile:
             ProfileError: the file is damaged, of another release, or cannot be read; names it.
         """
         try:
-            with self.path.open("rb") as stream:
-                text = stream.read(MOST_BYTES + 1)
+            text = read_own(self.path, LIMITS.most_bytes)
         except FileNotFoundError:
             return History()
         except OSError as error:
             raise ProfileError(f"{self.path}: cannot be read: {error.strerror}") from error
-        if len(text) > MOST_BYTES:
-            raise ProfileError(f"{self.path}: is too large for a history")
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            document = parse_json(text, LIMITS)
+        except ValueError as error:
             raise ProfileError(f"{self.path}: not a history: {error}") from error
         value = document.get("value") if isinstance(document, dict) else None
         return read_history(value, where=str(self.path))
@@ -113,7 +112,7 @@ class HistoryFile:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """While nobody else adds, or has been waited for long enough."""
-        self._cache.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self._cache.directory)
         with ExitStack() as stack:
             with suppress(OSError):
                 wait = patience(LONGEST_WAIT_S, poll_s=_POLL_S)

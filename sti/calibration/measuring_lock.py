@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sti.notices import Notify
 from sti.storage.file_lock import locked, patience
+from sti.storage.own_files import make_directory
 
 LONGEST_WAIT_S = 30.0
 """Seconds after which it is measured without the lock."""
@@ -53,7 +54,7 @@ def one_at_a_time(directory: Path, *, notify: Notify) -> Iterator[bool]:
             mine = _HERE.acquire(blocking=False)
         with ExitStack() as stack:
             with suppress(OSError):
-                directory.mkdir(parents=True, exist_ok=True)
+                make_directory(directory)
                 stack.enter_context(locked(directory / _NAME, wait))
             yield told
     finally:

@@ -32,6 +32,7 @@ from sti.report.installation import install_compiler, install_hint
 from sti.report.tables import aligned
 from sti.report.wording import counted
 from sti.storage.file_reader import FileReader, drop_cache
+from sti.storage.own_files import make_directory
 from sti.units import format_size
 from sti.version import __version__
 
@@ -93,7 +94,7 @@ def _probe_storage() -> dict[str, Any]:
     """Rates of a temporary file in the cache directory, or why there are none."""
     directory = cache_directory()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         with tempfile.NamedTemporaryFile(dir=directory, suffix=".tmp") as file:
             file.write(os.urandom(PROBE_BYTES))
             file.flush()

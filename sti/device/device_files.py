@@ -30,7 +30,6 @@ assumed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +47,8 @@ from sti.device.profile import (
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest
+from sti.storage.json_input import SMALL, parse_json
+from sti.storage.plain_files import read_plain
 
 BOARD_VERSION = 1
 _SHIPPED = Path(__file__).parent / "devices"
@@ -89,13 +90,13 @@ def load_device(device: str | Path, manifest: Manifest) -> DeviceProfile:
 
 def _read(path: Path, asked: str | Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_plain(path, SMALL.most_bytes), SMALL)
     except FileNotFoundError as error:
         known = ", ".join(shipped_devices())
         raise ProfileError(f"{asked}: no such device file; devices that ship: {known}") from error
     except OSError as error:
         raise ProfileError(f"{path}: cannot read the device: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ProfileError(f"{path}: not a device file: invalid JSON: {error}") from error
 
 

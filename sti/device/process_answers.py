@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from sti import errors
 from sti.errors import StiError
 from sti.notices import Notify
+from sti.storage.json_input import LARGE, parse_json
 
 _NOTICE, _ANSWER, _ERROR = "notice", "answer", "error"
 
@@ -77,14 +78,14 @@ def answer(work: Callable[[Notify], object], stream: BinaryIO) -> None:
 def serve(work: Callable[[Any, Notify], object]) -> None:
     """Read a job, a line of JSON, from standard input; ``answer`` it on standard output."""
     with own_answers() as stream:
-        job = json.loads(sys.stdin.buffer.readline())
+        job = parse_json(sys.stdin.buffer.readline(), LARGE)
         answer(lambda notify: work(job, notify), stream)
 
 
 def _parsed(line: bytes) -> tuple[str, Any]:
     """What a line is, and what it holds."""
     try:
-        said = json.loads(line)
+        said = parse_json(line, LARGE)
     except ValueError as error:
         raise NoAnswer(f"{line!r:.80} is no JSON") from error
     if isinstance(said, dict) and len(said) == 1:

@@ -7,7 +7,6 @@ priority and ends with whoever started it.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -20,7 +19,8 @@ from sti.engine.graph_cache import GraphCache
 from sti.engine.graph_writing import write_plan_graph
 from sti.errors import GraphError, PackError, StiError
 from sti.pack.pack_reader import PackReader
-from sti.planning.plan import Plan
+from sti.planning.plan import PLAN_LIMITS, Plan
+from sti.storage.json_input import parse_json
 
 _NICENESS = 10
 _UNWANTED = 3
@@ -49,7 +49,7 @@ def build(task: dict[str, Any]) -> bool:
 
 def _build(line: bytes) -> bool:
     try:
-        return build(json.loads(line))
+        return build(parse_json(line, PLAN_LIMITS))
     except StiError:
         raise
     except Exception as error:

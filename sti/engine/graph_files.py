@@ -15,12 +15,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sti.storage.json_input import SMALL, parse_json
 from sti.storage.own_files import check_directory, open_own, read_own
 
 RECORD = "graph.json"
 """The file that names a graph's files and their digests."""
 _VERSION = 1
-_MOST_RECORD = 1 << 16
 _PIECE = 1 << 20
 
 
@@ -155,7 +155,7 @@ def delete(place: Path) -> None:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    found = json.loads(read_own(path, _MOST_RECORD))
+    found = parse_json(read_own(path, SMALL.most_bytes), SMALL)
     if not isinstance(found, dict):
         raise ValueError("its record is no object")
     return found

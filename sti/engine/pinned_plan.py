@@ -12,8 +12,9 @@ from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
 from sti.planning.check import check_plan
 from sti.planning.expected_loss import expected_loss
-from sti.planning.plan import Plan
+from sti.planning.plan import PLAN_LIMITS, Plan
 from sti.report.wording import show_metric
+from sti.storage.plain_files import read_plain
 from sti.units import exact_share, format_time
 
 
@@ -93,10 +94,8 @@ def read_plan(given: Plan | Path, manifest: Manifest, pack_id: str) -> Plan:
     if isinstance(given, Path):
         where = str(given)
         try:
-            given = Plan.from_text(given.read_text(encoding="utf-8"), where=where)
+            given = Plan.from_text(read_plain(given, PLAN_LIMITS.most_bytes), where=where)
         except OSError as error:
             raise PlanError(f"{where}: cannot read the plan: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise PlanError(f"{where}: not a plan: it is not text in UTF-8") from error
     check_plan(given, manifest, pack_id, where=where)
     return given

@@ -22,6 +22,8 @@ from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest
 from sti.planning.check import check_plan
 from sti.planning.plan import Plan
+from sti.storage.json_input import LARGE, parse_json
+from sti.storage.plain_files import read_plain
 from sti.text.encoding import Text
 
 RECORDING_VERSION = 2
@@ -57,14 +59,12 @@ class Recording(NamedTuple):
         """
         where = str(path)
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            raw = read_plain(Path(path), LARGE.most_bytes)
         except OSError as error:
             raise InputError(f"{where}: cannot read the trace: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise PlanError(f"{where}: not a trace: it is not text in UTF-8") from error
         try:
-            parsed = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            parsed = parse_json(raw, LARGE)
+        except ValueError as error:
             raise PlanError(f"{where}: not a trace: invalid JSON: {error}") from error
         if not isinstance(parsed, dict) or parsed.get("sti") is None:
             raise PlanError(

@@ -15,7 +15,7 @@ import numpy as np
 
 from sti.errors import PackCorruptError, PackFormatError
 from sti.model.manifest import ALIGNMENT, Manifest
-from sti.pack.manifest_reader import read_manifest
+from sti.pack.manifest_reader import HEADER_LIMITS, read_manifest
 from sti.pack.pack_file import PackFile
 from sti.pack.safetensors_table import (
     LENGTH_BYTES,
@@ -25,6 +25,7 @@ from sti.pack.safetensors_table import (
     parse_table,
 )
 from sti.storage.digest import sha256
+from sti.storage.json_input import JsonLimits
 
 WORDS = "words"
 VOCABULARY = "tokenizer.vocab"
@@ -39,9 +40,6 @@ HEADER_START = b'{"__metadata__":{"format":"sti","crc32":"'
 """How the header of every pack starts; eight hexadecimal digits follow."""
 
 CHECKSUM_DIGITS = 8
-
-MOST_HEADER_BYTES = 1 << 22
-"""A header grows by a few kilobytes per layer; numbers per shard are in tensors."""
 
 MOST_RESIDENT_BYTES = 1 << 26
 """Of the resident region, which opening reads as a whole."""
@@ -106,7 +104,7 @@ def fitting_manifest(text: str, table: TensorTable, start: int, *, where: str) -
     return manifest
 
 
-def read_frame(file: PackFile) -> tuple[str, TensorTable, int]:
+def read_frame(file: PackFile, limits: JsonLimits = HEADER_LIMITS) -> tuple[str, TensorTable, int]:
     """What packs of all formats have: manifest text, tensor table, and where the data starts.
 
     Raises:
@@ -115,17 +113,17 @@ def read_frame(file: PackFile) -> tuple[str, TensorTable, int]:
     where, file_bytes = str(file.path), file.opened.size
     first = file.read(0, min(_FIRST_READ, file_bytes))
     length = header_bytes(first, file_bytes, where=where, error=PackFormatError)
-    if length > MOST_HEADER_BYTES:  # before anything of it is read
+    if length > limits.most_bytes:  # before anything of it is read
         raise PackFormatError(
             f"{where}: a header of {length} bytes is longer than that of any pack, "
-            f"{MOST_HEADER_BYTES} bytes; rebuild or fetch the pack again"
+            f"{limits.most_bytes} bytes; rebuild or fetch the pack again"
         )
     end = LENGTH_BYTES + length
     header = first[LENGTH_BYTES:end]
     if end > len(first):
         header += file.read(len(first), end - len(first))
     _check_frame(header, where)
-    table = parse_table(header, where=where, error=PackFormatError)
+    table = parse_table(header, limits, where=where, error=PackFormatError)
     text = table.metadata.get("sti")
     if text is None:
         raise PackFormatError(f"{where}: the header contains no manifest; rebuild the pack")

@@ -171,7 +171,7 @@ class _Check:
             self._require(good, kind, "an outlier list has an impossible length")
             with np.errstate(invalid="ignore"):
                 good = (gains[own] >= 0.0) & (gains[own] <= MOST_LOSS)
-            self._require(good, kind, f"a gain is negative, no number, or above {MOST_LOSS:g}")
+            self._require(good, kind, f"a gain is negative or no finite number up to {MOST_LOSS:g}")
             start = 0
             for count in kind.groups:
                 slices = np.arange(count)

@@ -63,6 +63,7 @@ class _Check:
             self._quality(self._manifest.quality)
         if self._manifest.rejection is not None:
             self._rejection(self._manifest.rejection)
+        self._labels()
         beyond = beyond_bounds(self._manifest)
         self._require(beyond is None, beyond or "")
 
@@ -114,6 +115,13 @@ class _Check:
             good = len(digits) == _DIGITS and not set(digits) - set("0123456789abcdef")
             self._require(good, f"sha256.{name} must be {_DIGITS} lower-case hexadecimal digits")
 
+    def _labels(self) -> None:
+        labels, task = self._manifest.labels, self._manifest.task
+        fits = (task == "embedding") == (not labels)
+        self._require(fits, f"{len(labels)} labels do not fit the task {task!r}")
+        distinct = len(set(labels)) == len(labels) and "" not in labels
+        self._require(distinct, "a label is empty, or listed twice")
+
     def _words(self) -> None:
         words = self._manifest.embeddings
         fits = words.hidden == self._manifest.dimensions.hidden
@@ -163,6 +171,8 @@ class _Check:
     def _rejection(self, rejection: Rejection) -> None:
         fits = self._manifest.task == "classification"
         self._require(fits, "rejection is only for classification")
+        another = bool(rejection.label) and rejection.label not in self._manifest.labels
+        self._require(another, "rejection.label is empty, or one of the labels")
         self._require(rejection.accepted <= 1.0, "rejection.accepted must be a share, at most 1")
         self._along("rejection", rejection.losses, "thresholds", rejection.thresholds)
         inside = min(rejection.thresholds) >= 0.0 and max(rejection.thresholds) <= 1.0

@@ -7,7 +7,6 @@ its slice groups, which are in the index (``sti.pack.index``). Knows nothing of 
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sti.errors import PackFormatError
@@ -28,9 +27,21 @@ from sti.model.manifest import (
 )
 from sti.model.quality import Quality, Rejection
 from sti.pack.manifest_check import check_manifest
+from sti.storage.json_input import JsonLimits, parse_json
 
 UPGRADED = (1,)
 """Older formats that `sti-shard upgrade` reads."""
+
+MOST_HEADER_BYTES = 1 << 20
+"""Of a pack's header, with its manifest: twenty times that of a model of 24 layers, which grows by
+a few kilobytes per layer; numbers per shard are in tensors."""
+
+HEADER_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 16, 8)
+"""Tensors by name, each with type, shape and place; some 12 values a tensor."""
+
+MANIFEST_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 16, 16)
+"""Some 2,500 values, of which submodels, codebook and labels have the most; whoever makes a pack
+may nest notes of their own."""
 
 FEATURES: frozenset[str] = frozenset({JOINED})
 """What a pack may require of this release."""
@@ -44,10 +55,8 @@ def read_manifest(text: str, *, where: str) -> Manifest:
             of the wrong type, or fields that contradict one another; names ``where`` and the field.
     """
     try:
-        parsed = json.loads(text)
-        if "\\ud" in text.lower():  # an escape of half a character: it may lack its other half
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(text, MANIFEST_LIMITS)
+    except ValueError as error:
         raise PackFormatError(f"{where}: the manifest is not valid JSON: {error}") from error
     fields = JsonFields(parsed, where=f"{where}: manifest", error=PackFormatError)
     version = fields.integer("format")

@@ -93,7 +93,7 @@ class PackReader:
             raise
 
     def check_parts(self) -> None:
-        """Refuse graphs, labels and residents that do not fit one another; ``open`` has done so.
+        """Refuse graphs and residents that do not fit one another; ``open`` has done so.
 
         Raises:
             PackFormatError: names the tensor or member.

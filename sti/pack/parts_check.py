@@ -1,4 +1,4 @@
-"""Checking the parts of a pack against one another: graphs, labels and residents.
+"""Checking the parts of a pack against one another: graphs and residents.
 
 In: a checked manifest, the tensor table, and the resident tensors. Out: nothing, or an error that
 names the tensor or member. Shapes and types come from the table, so that a deep model is checked
@@ -96,7 +96,6 @@ class _Check:
     def all(self) -> None:
         """Check every part."""
         self._graphs()
-        self._labels()
         self._ends()
         for kind in self._manifest.kinds:
             self._kind(kind)
@@ -111,16 +110,6 @@ class _Check:
             raise self._fail(f"graph {name!r} is missing")
         for name in sorted(found - wanted):
             raise self._fail(f"graph {name!r:.80} is none that a pack has")
-
-    def _labels(self) -> None:
-        labels, task = self._manifest.labels, self._manifest.task
-        if (task == "embedding") != (not labels):
-            raise self._fail(f"{len(labels)} labels do not fit the task {task!r}")
-        if "" in labels or len(set(labels)) != len(labels):
-            raise self._fail("a label is empty, or there twice")
-        rejection = self._manifest.rejection
-        if rejection is not None and (not rejection.label or rejection.label in labels):
-            raise self._fail("rejection.label is empty, or one of the labels")
 
     def _ends(self) -> None:
         """What the graphs ``embed`` and ``head`` are fed, as far as there is a rule for it."""

@@ -8,12 +8,12 @@ packs, of checkpoints, or of what tensors mean.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
 
 from sti.errors import StiError
+from sti.storage.json_input import JsonLimits, parse_json
 
 LENGTH_BYTES = 8
 """The file starts with the header's length, as an unsigned little-endian integer of this size."""
@@ -74,11 +74,14 @@ def header_bytes(prefix: bytes, file_bytes: int, *, where: str, error: type[StiE
     return length
 
 
-def parse_table(raw: bytes, *, where: str, error: type[StiError]) -> TensorTable:
+def parse_table(
+    raw: bytes, limits: JsonLimits, *, where: str, error: type[StiError]
+) -> TensorTable:
     """Read and check a header. Whether the file ends where its tensors do is the caller's check.
 
     Args:
         raw: exactly the header, without the 8 bytes before it.
+        limits: of what it may hold.
         where: the file, for messages.
         error: what is raised when the header is malformed.
 
@@ -86,19 +89,14 @@ def parse_table(raw: bytes, *, where: str, error: type[StiError]) -> TensorTable
         error: not valid JSON, or entries that are malformed, overlap or leave gaps.
     """
     try:
-        # Duplicate names would hide a tensor, so pairs are checked rather than merged.
-        parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as cause:
+        parsed = parse_json(raw, limits)
+    except ValueError as cause:
         raise error(f"{where}: the safetensors header is not valid JSON: {cause}") from cause
     if not isinstance(parsed, dict):
         raise error(f"{where}: the safetensors header is not a JSON object")
     metadata = parsed.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise error(f"{where}: __metadata__ must map names to strings")
-    try:
-        "".join((*parsed, *metadata, *metadata.values())).encode("utf-8")
-    except UnicodeEncodeError as cause:
-        raise error(f"{where}: a text in the safetensors header is not valid Unicode") from cause
     base = LENGTH_BYTES + len(raw)
     tensors = {name: _place(name, item, base, where, error) for name, item in parsed.items()}
     ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)))
@@ -109,13 +107,6 @@ def parse_table(raw: bytes, *, where: str, error: type[StiError]) -> TensorTable
             raise error(f"{where}: tensor {name!r} {kind} at byte {min(place.offset, end)}")
         end += place.length
     return TensorTable(ordered, metadata, end, list(ordered) == list(tensors))
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
 
 
 def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -> TensorInfo:

@@ -18,8 +18,12 @@ from sti.model.manifest import Manifest
 from sti.model.quality import Estimate
 from sti.model.workload import Workload
 from sti.planning.span import Span
+from sti.storage.json_input import JsonLimits, parse_json
 
 PLAN_VERSION = 4
+PLAN_LIMITS = JsonLimits(1 << 22, 1 << 17, 12)
+"""Of a plan's file. Some 30 values a step, of its own and of its spans: room for 48 layers of 32
+groups a block."""
 PLANNING = 5
 """Raised with every change that makes the planner choose differently, so that remembered plans are
 made again; ``tests/planning/test_planner.py`` fails when it is due."""
@@ -191,15 +195,15 @@ class Plan:
         return json.dumps(self.to_json(), indent=1) + "\n"
 
     @classmethod
-    def from_text(cls, text: str, *, where: str) -> Plan:
+    def from_text(cls, text: bytes | str, *, where: str) -> Plan:
         """Read a plan that ``to_text`` made, or the text of a plan's file.
 
         Raises:
             PlanError: not JSON, an unknown version, or ill-typed fields; names ``where``.
         """
         try:
-            parsed = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            parsed = parse_json(text, PLAN_LIMITS)
+        except ValueError as error:
             raise PlanError(f"{where}: not a plan: invalid JSON: {error}") from error
         return cls.from_json(parsed, where=where)
 

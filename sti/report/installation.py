@@ -8,12 +8,13 @@ misses the module.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sti.storage.json_input import SMALL, parse_json
 
 RUN_TIME = ("numpy", "onnxruntime", "psutil")
 """Packages that are installed by their own name."""
@@ -48,7 +49,7 @@ class Installation:
         root = Path(__file__).resolve().parents[2]
         try:
             noted = metadata.distribution("sti").read_text("direct_url.json")
-            direct_url = None if noted is None else json.loads(noted)
+            direct_url = None if noted is None else parse_json(noted, SMALL)
         except (metadata.PackageNotFoundError, ValueError):
             direct_url = None
         return cls(

@@ -6,13 +6,17 @@ files hold.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from sti.storage.plain_files import PLAIN, read_all
+
 _OTHERS_MAY_WRITE = 0o022
-_PLAIN = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_OWN = PLAIN | getattr(os, "O_NOFOLLOW", 0)
 
 
 def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -24,7 +28,7 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
     Raises:
         OSError: it is not so, not there, or cannot be opened.
     """
-    descriptor = os.open(path, flags | _PLAIN, 0o600)
+    descriptor = os.open(path, flags | _OWN, 0o600)
     try:
         check_own(os.fstat(descriptor), stat.S_ISREG)
     except BaseException:
@@ -34,10 +38,14 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def read_own(path: Path, most: int) -> bytes:
-    """The first ``most`` bytes of such a file."""
+    """All bytes of such a file.
+
+    Raises:
+        OSError: as ``open_own``; or it has more than ``most`` bytes.
+    """
     descriptor = open_own(path)
     try:
-        return os.read(descriptor, most)
+        return read_all(descriptor, most)
     finally:
         os.close(descriptor)
 
@@ -49,6 +57,35 @@ def check_directory(place: Path) -> None:
         OSError: it is so, or not there.
     """
     check_own(os.lstat(place), stat.S_ISDIR)
+
+
+def make_directory(place: Path) -> None:
+    """Make a directory that is the user's alone, or make one that is the user's so.
+
+    Its name may be a link of the user's own.
+
+    Raises:
+        OSError: it cannot be made, is no directory, or is someone else's.
+    """
+    with suppress(FileExistsError):
+        place.mkdir(mode=0o700, parents=True)
+    check_owner(os.lstat(place))
+    found = place.stat()
+    check_owner(found)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE:
+        place.chmod(0o700)
+
+
+def check_owner(found: os.stat_result) -> None:
+    """Refuse what belongs to someone else.
+
+    Raises:
+        PermissionError: it does.
+    """
+    if found.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "it belongs to someone else")
 
 
 def check_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:

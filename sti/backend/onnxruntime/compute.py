@@ -31,7 +31,7 @@ from sti.codec.codebook import Codebook
 from sti.codec.decoders import make_decoder
 from sti.codec.pieces import GroupDecoder
 from sti.errors import BackendError
-from sti.model.manifest import SliceGroup
+from sti.model.manifest import Manifest, SliceGroup
 from sti.planning.lane_threads import WHOLE, Share
 from sti.planning.plan import EXACT, NARROW
 
@@ -110,7 +110,8 @@ class OrtBackend:
         """Embed a group of sentences."""
         batch, tokens, hidden = embeddings.shape
         memory = self._memory.state(place, (tokens, batch, hidden))
-        state = OrtSentenceState(self._inputs, memory, lengths)
+        due = answer_shape(self._manifest, batch, tokens)
+        state = OrtSentenceState(self._inputs, memory, lengths, due)
         state.embed(embeddings, types)
         return state
 
@@ -125,6 +126,14 @@ class OrtBackend:
         self._memory.close()
 
 
+def answer_shape(manifest: Manifest, batch: int, tokens: int) -> tuple[int, ...]:
+    """The shape of a head's answer for a group of sentences."""
+    if manifest.task == "embedding":
+        return batch, manifest.dimensions.hidden
+    labels = len(manifest.labels)
+    return (batch, tokens, labels) if manifest.task == "tagging" else (batch, labels)
+
+
 class OrtSentenceState:
     """A group of sentences on its way (``sti.backend.interface.SentenceState``).
 
@@ -132,13 +141,20 @@ class OrtSentenceState:
         inputs: makes the pack's graphs ready.
         memory: for the hidden states.
         lengths: tokens of each sentence.
+        due: the shape of the head's answer.
     """
 
-    __slots__ = ("_inputs", "_mask", "_memory", "_present", "_sums", "_total")
+    __slots__ = ("_due", "_inputs", "_mask", "_memory", "_present", "_sums", "_total")
 
-    def __init__(self, inputs: BlockInputs, memory: StateMemory, lengths: Sequence[int]) -> None:
+    def __init__(
+        self,
+        inputs: BlockInputs,
+        memory: StateMemory,
+        lengths: Sequence[int],
+        due: tuple[int, ...],
+    ) -> None:
         tokens = memory.shape[0]
-        self._inputs, self._memory = inputs, memory
+        self._inputs, self._memory, self._due = inputs, memory, due
         # [B, S]: 1 for a token, 0 for padding.
         self._present = (np.arange(tokens) < np.asarray(lengths)[:, None]).astype(np.float32)
         # [B, 1, 1, S]; None where no sentence is padded.
@@ -223,7 +239,13 @@ class OrtSentenceState:
         graph.bind("h", self._memory.hidden.value)
         if "tokens" in graph.inputs:
             graph.bind("tokens", ort_value(self._present))
-        return graph.run_to_new()
+        answer = graph.run_to_new()
+        if answer.shape != self._due:
+            raise BackendError(
+                f"graph 'head' answers {list(answer.shape)}, and {list(self._due)} is due; rebuild "
+                "or fetch the pack again"
+            )
+        return answer
 
     def hidden(self) -> Float32Array:
         """The hidden states; a new array."""

@@ -25,7 +25,7 @@ from shard_tools.quantization.blocks import group_sizes
 from sti.codec.word_rows import decode_rows
 from sti.errors import CheckpointError, InputError, StiError, StorageError
 from sti.model.manifest import Manifest
-from sti.pack.header import MOST_HEADER_BYTES
+from sti.pack.manifest_reader import MOST_HEADER_BYTES
 from sti.pack.pack_reader import PackReader
 from sti.pack.verify import verify
 from tests.support.checkpoints import TINY, write_checkpoint
