@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from time import monotonic
 
+from sti.report.terminal import redraw
+
 _INTERVAL_S = 0.1
 _PATIENCE_S = 1.0  # before this, a guess of the time left would jump about
 
@@ -39,13 +41,11 @@ class Progress:
         left = ""
         if elapsed > _PATIENCE_S and share > 0:
             left = f", {elapsed / share - elapsed:.0f} s left"
-        sys.stderr.write(f"\r\x1b[K{share:4.0%} {what}{left}")
-        sys.stderr.flush()
+        redraw(f"{share:4.0%} {what}{left}")
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            redraw()

@@ -12,6 +12,9 @@ from typing import Any
 
 from sti.errors import StiError
 
+MOST_INTEGER = 2**63 - 1
+"""What the arrays hold that integers end up in."""
+
 
 class JsonFields:
     """A JSON object whose fields are read with their types checked.
@@ -42,11 +45,26 @@ class JsonFields:
         """Whether the field is there and not null."""
         return self._value.get(key) is not None
 
-    def integer(self, key: str, *, least: int = 0) -> int:
-        """An int of at least ``least`` (booleans are refused)."""
+    def only(self, *known: str) -> JsonFields:
+        """These fields, if it has no others.
+
+        Raises:
+            The error of the caller: names the first that is unknown, and those that are known.
+        """
+        unknown = self._value.keys() - set(known)
+        if unknown:
+            raise self._error(
+                f"{self.where}: unknown field {min(unknown)!r:.60}; known are {', '.join(known)}"
+            )
+        return self
+
+    def integer(self, key: str, *, least: int = 0, most: int = MOST_INTEGER) -> int:
+        """An int from ``least`` to ``most`` (booleans are refused)."""
         value = self._value.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self.fail(key, f"an integer of at least {least}")
+        if value > most:
+            raise self.fail(key, f"an integer of at most {most}")
         return value
 
     def require_version(self, key: str, readable: int, *, remedy: str) -> None:
@@ -90,8 +108,10 @@ class JsonFields:
         value = self._value.get(key)
         # Packs have thousands of these, checked at every opening: no Python code an item.
         good = isinstance(value, list | tuple) and set(map(type, value)) <= {int}
-        if value is None or not good or (value and min(value) < least):
+        if value is None or not good or (value and not least <= min(value)):
             raise self.fail(key, f"a list of integers of at least {least}")
+        if value and max(value) > MOST_INTEGER:
+            raise self.fail(key, f"a list of integers of at most {MOST_INTEGER}")
         return tuple(value)
 
     def numbers(self, key: str) -> tuple[float, ...]:

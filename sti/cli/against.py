@@ -34,6 +34,7 @@ from sti.errors import InputError, RunError
 from sti.pack.pack_reader import PackReader
 from sti.report.json_document import error_members
 from sti.report.tables import markdown, rows_report
+from sti.report.terminal import redraw
 from sti.report.wording import counted, describe_plan, software
 from sti.units import format_size
 
@@ -177,4 +178,4 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _progress(what: str) -> None:
     if sys.stderr is not None and sys.stderr.isatty():
-        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
+        redraw(what)

@@ -16,6 +16,7 @@ from sti.engine.answers import (
     SpanAnswer,
     ValueAnswer,
 )
+from sti.text.control_characters import one_line
 from sti.text.encoding import Text
 
 SHOWN_NUMBERS = 6
@@ -41,7 +42,7 @@ def answer_words(number: int, index: int, text: Text, answer: Answer) -> str:
             lines = [f"{item.value:7.4f}  {item.name}" for item in answer.values[index]]
         case SpanAnswer():
             lines = [
-                f"{item.score:7.4f}  {item.label}  {item.text}  ({item.start}-{item.end})"
+                f"{item.score:7.4f}  {item.label}  {one_line(item.text)}  ({item.start}-{item.end})"
                 for item in answer.spans[index]
             ] or ["nothing found"]
     return "\n".join([f"{number}  {_shorten(text)}", *(f"   {line}" for line in lines)])
@@ -64,7 +65,7 @@ def _guess(best: Label, threshold: float) -> str:
 
 def _shorten(text: Text) -> str:
     joined = text if isinstance(text, str) else " | ".join(text)
-    joined = " ".join(joined.split())
+    joined = one_line(" ".join(joined.split()))
     if len(joined) <= SHOWN_CHARACTERS:
         return joined
     return joined[: SHOWN_CHARACTERS - 3] + "..."

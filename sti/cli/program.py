@@ -1,7 +1,8 @@
 """Common to both programs: arguments in; messages, JSON documents and an exit code out.
 
 Errors that a command raises become messages, JSON documents and exit codes here, and notices are
-shown here. Answers go to standard output, everything else to standard error. Knows no command.
+shown here. Answers go to standard output, everything else to standard error; neither carries
+control characters to a terminal (``sti.report.terminal``). Knows no command.
 
 Exit codes: 0; 1 for a failure; 2 for what the user can fix: bad usage, bad input, a file that is
 damaged or does not fit, a missing package, failing storage; 130 for Ctrl-C; 141 if standard output
@@ -22,6 +23,8 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 
 from sti.cli.arguments import UsageError, wants_json
 from sti.errors import InputError, StiError, StiWarning
+from sti.report.terminal import make_output_plain, plain_output
+from sti.text.control_characters import one_line
 
 _OBJECTS_UNCOLLECTED = 50_000
 """Objects made, and not freed, before garbage is collected; a start makes half as many."""
@@ -49,12 +52,16 @@ class Program(NamedTuple):
         Returns:
             The exit code. ``--help`` and ``--version`` leave through ``SystemExit``.
         """
-        given = list(sys.argv[1:] if argv is None else argv)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Labels and texts may hold what the terminal cannot show.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        with plain_output():
+            return self._run(list(sys.argv[1:] if argv is None else argv))
+
+    def _run(self, given: Sequence[str]) -> int:
+        """Run one command; ``main`` says what comes of it."""
         speaker, args = self.name, argparse.Namespace()
         try:
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                # Labels and texts may hold what the terminal cannot show.
-                sys.stdout.reconfigure(errors="backslashreplace")
             try:
                 args = self.parse(given)
             finally:
@@ -78,6 +85,7 @@ class Program(NamedTuple):
         if getattr(sys, "stdout", None) is None:  # Python has none where it is closed
             say(f"{self.name}: standard output: it is closed")
             sys.exit(2)
+        make_output_plain()
         # What imports make is there to stay: looking through it for garbage, dozens of times, would
         # find none and take a twentieth of a start.
         gc.set_threshold(_OBJECTS_UNCOLLECTED)
@@ -103,9 +111,9 @@ class Program(NamedTuple):
         if known is None:
             raise error
         if isinstance(error, UsageError):
-            say(f"{error.usage}{error.program}: error: {message}")
+            say(f"{error.usage}{error.program}: error: {one_line(message)}")
         else:
-            say(f"{speaker}: {message}")
+            say(f"{speaker}: {one_line(message)}")
         return code
 
     def _known(self, error: BaseException, extra: str | None) -> tuple[str, int] | None:
@@ -134,13 +142,13 @@ def tell_failure(failure: StiError | None, speaker: str) -> int:
     """Say what failed, if anything did, beside the answer that was printed; the exit code."""
     if failure is None:
         return 0
-    say(f"{speaker}: {failure}")
+    say(f"{speaker}: {one_line(str(failure))}")
     return failure.exit_code
 
 
 def notice(text: str, program: str = "sti") -> None:
     """A notice on standard error: something the user should know, that stops nothing."""
-    say(f"{program}: notice: {text}")
+    say(f"{program}: notice: {one_line(text)}")
 
 
 def print_json(members: Mapping[str, Any]) -> None:
@@ -183,5 +191,6 @@ def _output_failed(error: OSError, speaker: str) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return 141  # nobody reads the rest
-    say(f"{speaker}: {error.filename or 'standard output'}: {error.strerror or error}")
+    name = one_line(str(error.filename or "standard output"))
+    say(f"{speaker}: {name}: {error.strerror or error}")
     return 2

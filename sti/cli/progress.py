@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from time import monotonic
 
+from sti.report.terminal import redraw
+
 _PATIENCE_S = 1.0
 _INTERVAL_S = 0.1
 
@@ -40,13 +42,11 @@ class Progress:
         done = f"{texts} texts, {texts / elapsed_s:.0f} a second"
         if share:
             done = f"{share:4.0%} {done}, {elapsed_s / share - elapsed_s:.0f} s left"
-        sys.stderr.write(f"\r\x1b[K{done}")
-        sys.stderr.flush()
+        redraw(done)
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._written:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            redraw()

@@ -38,6 +38,11 @@ from sti.device.lanes import COMPUTE, DECODE, PIPELINED, SEQUENTIAL, STORAGE, sh
 from sti.device.least_squares import fit_costs
 from sti.device.profile import (
     COMPUTE_TERMS,
+    LEAST_S,
+    MOST_BYTES_PER_S,
+    MOST_FACTOR,
+    MOST_S,
+    MOST_THREADS,
     ComputeProfile,
     DecodeProfile,
     DeviceProfile,
@@ -51,6 +56,8 @@ from sti.storage.json_input import SMALL, parse_json
 from sti.storage.plain_files import read_plain
 
 BOARD_VERSION = 1
+_MOST_SIZE = 10**6
+"""Of a reference model, in any of its dimensions."""
 _SHIPPED = Path(__file__).parent / "devices"
 
 
@@ -180,33 +187,35 @@ def _read_board(fields: JsonFields) -> _Board:
             f"{fields.where}: field 'decoders' is of an earlier release: plans now say which "
             "threads decode; remove it"
         )
-    storage = fields.object("storage")
+    fields.only(*("board", "device", "note", "threads", "contention", "jitter", "storage", "layer"))
+    storage = fields.object("storage").only("bytes_per_s", "request_s")
     return _Board(
         device=fields.text("device"),
-        threads=fields.integer("threads", least=1),
-        bytes_per_s=storage.number("bytes_per_s", least=1.0),
-        request_s=storage.number("request_s", least=0.0),
+        threads=fields.integer("threads", least=1, most=MOST_THREADS),
+        bytes_per_s=storage.number("bytes_per_s", least=1.0, most=MOST_BYTES_PER_S),
+        request_s=storage.number("request_s", least=0.0, most=MOST_S),
         layer=_read_layer(fields.object("layer")),
-        contention=fields.number("contention", least=1.0),
-        jitter=fields.number("jitter", least=1.0),
+        contention=fields.number("contention", least=1.0, most=MOST_FACTOR),
+        jitter=fields.number("jitter", least=1.0, most=MOST_FACTOR),
     )
 
 
 def _read_layer(fields: JsonFields) -> _Layer:
-    slices = fields.integer("slices", least=1)
+    fields.only("hidden", "slices", "shard_weights", "tokens", "compute_s", "decode_s")
+    slices = fields.integer("slices", least=1, most=_MOST_SIZE)
     times = fields.object("compute_s")
     for key in times.keys():
         if not (key.isascii() and key.isdigit() and len(key) < 10 and 1 <= int(key) <= slices):
             raise fields.fail("compute_s", f"keyed by slices in use, 1 to {slices}")
-        if times.number(key) <= 0.0:
-            raise times.fail(key, "above zero")
+        if not LEAST_S <= times.number(key) <= MOST_S:
+            raise times.fail(key, f"seconds between {LEAST_S:g} and {MOST_S:g}")
     if not times.keys():
         raise fields.fail("compute_s", "the seconds of at least one width")
     return _Layer(
-        hidden=fields.integer("hidden", least=1),
+        hidden=fields.integer("hidden", least=1, most=_MOST_SIZE),
         slices=slices,
-        shard_weights=fields.integer("shard_weights", least=1),
-        tokens=fields.integer("tokens", least=1),
+        shard_weights=fields.integer("shard_weights", least=1, most=_MOST_SIZE**2),
+        tokens=fields.integer("tokens", least=1, most=_MOST_SIZE),
         compute_s={int(key): times.number(key) for key in times.keys()},
-        decode_s=fields.number("decode_s", least=0.0),
+        decode_s=fields.number("decode_s", least=0.0, most=MOST_S),
     )

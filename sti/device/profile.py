@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any, NamedTuple, TypeVar
 
 from sti.device.lanes import (
@@ -35,10 +36,17 @@ THREAD_NAMES = (SEQUENTIAL.name, PIPELINED.name, shared(1).name)
 """The kinds of ``LaneThreads``, as ``DeviceProfile.runs`` names them."""
 UNKNOWN = "unknown"
 """Instructions and kernel of a machine that was not measured, only described."""
-_LEAST_S, _MOST_S = 1e-18, 1e3
+LEAST_S, MOST_S = 1e-18, 1e3
 """Bounds of what one piece of work takes, a weight or a request; what lies outside is no time."""
-_PLAUSIBLE = f"0, or seconds between {_LEAST_S:g} and {_MOST_S:g}"
-_MOST_FACTOR = 1e4
+_PLAUSIBLE = f"0, or seconds between {LEAST_S:g} and {MOST_S:g}"
+MOST_FACTOR = 1e4
+MOST_BYTES_PER_S = 1e15
+MOST_THREADS = 1024
+"""What a profile may say, and be believed."""
+_MOST_GRAPHS = 64
+"""Of a profile: a pack has two for each kind of block, and three more."""
+_MOST_NAME = 500
+"""Characters of what a machine calls itself."""
 COMPUTE_TERMS = 5
 """Terms of the compute model: 1, m, T, m T, m T S (T tokens in the batch, S in a sentence)."""
 
@@ -210,15 +218,16 @@ class DeviceProfile:
         fields = JsonFields(value, where=where, error=ProfileError)
         remedy = "measure again with `sti calibrate`"
         fields.require_version("profile", PROFILE_VERSION, remedy=remedy)
+        fields.only("profile", *(item.name for item in dataclass_fields(cls)))
         lanes = fields.object("lanes")
         return cls(
-            device=fields.text("device"),
-            threads=fields.integer("threads", least=1),
+            device=_name(fields, "device"),
+            threads=fields.integer("threads", least=1, most=MOST_THREADS),
             lanes=_lanes(lanes),
             runs=_runs(fields.object("runs")),
             tokenize_s=_seconds(fields, "tokenize_s"),
-            instructions=fields.text("instructions"),
-            kernel=fields.text("kernel"),
+            instructions=_name(fields, "instructions"),
+            kernel=_name(fields, "kernel"),
             disturbed=fields.number("disturbed", least=0.0, most=1.0),
         )
 
@@ -258,32 +267,33 @@ def _runs(fields: JsonFields) -> dict[str, RunProfile]:
 
 
 def _run(fields: JsonFields) -> RunProfile:
-    contention = fields.object("contention")
-    spread = fields.object("spread")
+    fields.only("contention", "step_s", "fixed_s", "jitter", "spread")
+    contention = fields.object("contention").only(*LANES)
+    spread = fields.object("spread").only(*LANES)
     return RunProfile(
         contention={
-            lane: contention.number(lane, least=1 / _MOST_FACTOR, most=_MOST_FACTOR)
-            for lane in LANES
+            lane: contention.number(lane, least=1 / MOST_FACTOR, most=MOST_FACTOR) for lane in LANES
         },
         step_s=_seconds(fields, "step_s"),
         fixed_s=_seconds(fields, "fixed_s"),
-        jitter=fields.number("jitter", least=1.0, most=_MOST_FACTOR),
-        spread={lane: spread.number(lane, least=1.0, most=_MOST_FACTOR) for lane in spread.keys()},
+        jitter=fields.number("jitter", least=1.0, most=MOST_FACTOR),
+        spread={lane: spread.number(lane, least=1.0, most=MOST_FACTOR) for lane in spread.keys()},
     )
 
 
 def read_storage(fields: JsonFields) -> StorageProfile:
     """Parse the storage lane of a profile; raises what ``fields`` does."""
+    fields.only("direct", "request_s", "bytes_per_s", "row_s")
     return StorageProfile(
         direct=fields.flag("direct"),
         request_s=_seconds(fields, "request_s"),
-        bytes_per_s=fields.number("bytes_per_s", least=1.0, most=1e15),
+        bytes_per_s=fields.number("bytes_per_s", least=1.0, most=MOST_BYTES_PER_S),
         row_s=_seconds(fields, "row_s"),
     )
 
 
 def _decode(fields: JsonFields) -> DecodeProfile:
-    weight_s = fields.object("weight_s")
+    weight_s = fields.only("shard_s", "weight_s").object("weight_s")
     if not all(key.isascii() and key.isdigit() and len(key) < 3 for key in weight_s.keys()):
         raise ProfileError(f"{fields.where}: weight_s must be keyed by bits")
     return DecodeProfile(
@@ -293,7 +303,9 @@ def _decode(fields: JsonFields) -> DecodeProfile:
 
 
 def _compute(fields: JsonFields) -> ComputeProfile:
-    graphs = fields.object("graphs")
+    graphs = fields.only("graphs").object("graphs")
+    if len(graphs.keys()) > _MOST_GRAPHS:
+        raise fields.fail("graphs", f"at most {_MOST_GRAPHS} graphs")
     terms = {key: graphs.numbers(key) for key in graphs.keys()}
     if any(len(found) != COMPUTE_TERMS for found in terms.values()):
         raise ProfileError(f"{fields.where}: compute needs {COMPUTE_TERMS} terms per graph")
@@ -301,6 +313,14 @@ def _compute(fields: JsonFields) -> ComputeProfile:
         if not all(_is_plausible(cost) for cost in found):
             raise graphs.fail(key, _PLAUSIBLE)
     return ComputeProfile(terms)
+
+
+def _name(fields: JsonFields, key: str) -> str:
+    """A text for people."""
+    found = fields.text(key)
+    if len(found) > _MOST_NAME:
+        raise fields.fail(key, f"at most {_MOST_NAME} characters")
+    return found
 
 
 def _seconds(fields: JsonFields, key: str) -> float:
@@ -312,7 +332,7 @@ def _seconds(fields: JsonFields, key: str) -> float:
 
 
 def _is_plausible(seconds: float) -> bool:
-    return seconds == 0.0 or _LEAST_S <= seconds <= _MOST_S
+    return seconds == 0.0 or LEAST_S <= seconds <= MOST_S
 
 
 _LANE_PARSERS: Mapping[str, Callable[[JsonFields], LaneProfile]] = {

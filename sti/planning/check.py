@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from sti.errors import InputError, PlanError
 from sti.model.fidelity import fidelities, groups_of
 from sti.model.manifest import Manifest, SliceGroup
+from sti.planning.expected_loss import loss_of_steps
 from sti.planning.lane_threads import are_known
-from sti.planning.plan import EXACT, LOCAL, NARROW, VARIANTS, Plan, PlanStep, Target
+from sti.planning.plan import EXACT, LOCAL, NARROW, VARIANTS, Plan, PlanStep, Prediction, Target
 from sti.planning.variants import NARROW_MOST_BITS
+
+_ALIKE = 1e-6
+"""Sums of one machine and another differ by less."""
 
 
 def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> None:
@@ -15,7 +21,8 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
 
     Raises:
         PlanError: it was made for another pack, names groups or counts the pack does not have, or
-            asks for what this release does not run.
+            asks for what this release does not run; or what it expects of its answers does not
+            follow from its steps.
     """
     if plan.pack != pack_id:
         raise PlanError(f"{where}: the plan was made for another pack ({plan.pack}); make it again")
@@ -45,6 +52,33 @@ def check_plan(plan: Plan, manifest: Manifest, pack_id: str, *, where: str) -> N
         )
     for step, group in zip(plan.steps, groups, strict=True):
         _check_step(step, group, plan.width, planes, where=f"{where}: step {step.name!r}")
+    if plan.predicted is not None:
+        loss = loss_of_steps(manifest, submodel, groups, plan.steps)
+        _check_prediction(plan.predicted, loss, manifest, where=where)
+
+
+def _check_prediction(found: Prediction, loss: float, manifest: Manifest, *, where: str) -> None:
+    """Refuse an expected loss, or quality, that does not follow from the steps.
+
+    Answers depend on it: what a pack rejects, and which planes may be left out. Times are those of
+    the machine that the plan was made on.
+    """
+    if not math.isclose(found.loss, loss, rel_tol=_ALIKE, abs_tol=_ALIKE):
+        raise PlanError(
+            f"{where}: predicts a loss of {found.loss:g}, its steps have one of {loss:g}; make the "
+            "plan again, or take out what is predicted (`predicted`: null)"
+        )
+    if found.quality is None or manifest.quality is None:
+        return
+    quality = manifest.quality.estimate(loss)
+    same = zip(found.quality[1:], quality[1:], strict=True)
+    if found.quality.metric != quality.metric or not all(
+        math.isclose(one, other, rel_tol=_ALIKE, abs_tol=_ALIKE) for one, other in same
+    ):
+        raise PlanError(
+            f"{where}: predicts another {found.quality.metric!r:.60} than the pack states for its "
+            "steps; make the plan again, or take out what is predicted (`predicted`: null)"
+        )
 
 
 def _check_step(step: PlanStep, group: SliceGroup, width: int, planes: int, *, where: str) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any, NamedTuple
 
 from sti.device.lanes import LANES, LaneThreads
+from sti.device.profile import MOST_THREADS
 from sti.errors import PlanError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest
@@ -27,6 +29,9 @@ groups a block."""
 PLANNING = 5
 """Raised with every change that makes the planner choose differently, so that remembered plans are
 made again; ``tests/planning/test_planner.py`` fails when it is due."""
+
+_MOST_SIZE, _MOST_AHEAD, _MOST_S = 10**6, 1024, 1e6
+"""Of a workload, of the steps that are read ahead, of a run: more is no plan."""
 
 EXACT = "exact"
 """Variant: exact products, from whichever graphs this processor computes exactly."""
@@ -212,15 +217,19 @@ class Plan:
         """As ``from_text``, from parsed JSON."""
         fields = JsonFields(value, where=where, error=PlanError)
         fields.require_version("plan", PLAN_VERSION, remedy="make the plan again")
-        workload, target = fields.object("workload"), fields.object("target")
-        threads = fields.object("threads")
+        workload = fields.object("workload").only(*Workload._fields)
+        target = fields.object("target").only(*Target._fields)
+        threads = fields.object("threads").only(*LANES)
         return cls(
             pack=fields.text("pack"),
             workload=Workload(
-                workload.integer("batch", least=1), workload.integer("tokens", least=1)
+                workload.integer("batch", least=1, most=_MOST_SIZE),
+                workload.integer("tokens", least=1, most=_MOST_SIZE),
             ),
             target=Target(
-                target.number("latency_s", least=0.0) if target.has("latency_s") else None,
+                target.number("latency_s", least=0.0, most=_MOST_S)
+                if target.has("latency_s")
+                else None,
                 target.integer("preload_bytes"),
                 target.number("quantile", least=0.01, most=0.9999),
                 target.number("floor", least=0.0, most=1.0),
@@ -230,8 +239,8 @@ class Plan:
             ),
             depth=fields.integer("depth", least=1),
             width=fields.integer("width", least=1),
-            threads=LaneThreads(*(threads.integer(lane) for lane in LANES)),
-            read_ahead=fields.integer("read_ahead", least=1),
+            threads=LaneThreads(*(threads.integer(lane, most=MOST_THREADS) for lane in LANES)),
+            read_ahead=fields.integer("read_ahead", least=1, most=_MOST_AHEAD),
             steps=tuple(
                 PlanStep(
                     item.integer("layer"),
@@ -242,7 +251,7 @@ class Plan:
                     item.text("variant"),
                     item.text("device"),
                 )
-                for item in fields.objects("steps")
+                for item in (step.only(*PlanStep._fields) for step in fields.objects("steps"))
             ),
             predicted=(
                 _prediction(fields.object("predicted")) if fields.has("predicted") else None
@@ -251,22 +260,22 @@ class Plan:
 
 
 def _prediction(fields: JsonFields) -> Prediction:
+    fields.only(*(item.name for item in dataclass_fields(Prediction)))
     lanes = fields.object("lanes")
     return Prediction(
-        total_s=fields.number("total_s", least=1e-9),
-        stall_s=fields.number("stall_s", least=0.0),
+        total_s=fields.number("total_s", least=1e-9, most=_MOST_S),
+        stall_s=fields.number("stall_s", least=0.0, most=_MOST_S),
         bytes_read=fields.integer("bytes_read"),
         loss=fields.number("loss"),
         limited_by=fields.text("limited_by"),
-        lanes={
-            lane: tuple(
-                Span(span.number("start_s"), span.number("end_s"), span.text("name"))
-                for span in lanes.objects(lane)
-            )
-            for lane in lanes.keys()
-        },
+        lanes={lane: tuple(map(_span, lanes.objects(lane))) for lane in lanes.keys()},
         quality=_estimate(fields.object("quality")) if fields.has("quality") else None,
     )
+
+
+def _span(fields: JsonFields) -> Span:
+    start_s = fields.number("start_s", least=0.0, most=_MOST_S)
+    return Span(start_s, fields.number("end_s", least=start_s, most=_MOST_S), fields.text("name"))
 
 
 def _estimate(fields: JsonFields) -> Estimate:

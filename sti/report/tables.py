@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sti.report.json_document import json_document
+from sti.text.control_characters import one_line
 
 Row = Sequence[str]
 
 
 def aligned(header: Row, rows: Sequence[Row]) -> str:
     """Columns aligned with spaces, two between."""
+    header, *rows = _of_one_line((header, *rows))
     widths = _widths(header, rows)
     right = _numeric(header, rows)
     lines = [_pad(row, widths, right, "  ").rstrip() for row in (header, *rows)]
@@ -25,7 +27,7 @@ def aligned(header: Row, rows: Sequence[Row]) -> str:
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:
     """A Markdown table that reads well as plain text, too."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in _of_one_line((header, *rows))]
     widths = [max(3, width) for width in _widths(cells[0], cells[1:])]
     right = _numeric(header, rows)
     rule = [
@@ -86,6 +88,11 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
         inner = isinstance(value, Mapping)
         flat |= {f"{name}.{key}": cell for key, cell in value.items()} if inner else {name: value}
     return flat
+
+
+def _of_one_line(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose cells break no line."""
+    return [[one_line(cell) for cell in row] for row in rows]
 
 
 def _widths(header: Row, rows: Sequence[Row]) -> list[int]:

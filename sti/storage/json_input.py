@@ -54,7 +54,10 @@ def parse_json(given: bytes | str, limits: JsonLimits) -> Any:
         raise ValueError(f"{len(raw)} bytes are more than the {limits.most_bytes} it may have")
     escapes = _ESCAPE.search(raw) is not None
     _check_shape(raw, limits, escapes=escapes)
-    text = given if isinstance(given, str) else raw.decode("utf-8")
+    try:
+        text = given if isinstance(given, str) else raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not text in UTF-8 (byte {error.start + 1})") from error
     try:
         found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
     except RecursionError as error:

@@ -19,6 +19,7 @@ from sti.calibration.history_file import HistoryFile, day_at, history_files
 from sti.errors import ProfileError
 from sti.planning.history import EndedRun, History, history_of
 from sti.planning.plan import Target
+from sti.storage.json_input import JsonLimits
 
 WRITER = """
 import sys, time
@@ -125,8 +126,8 @@ def test_a_file_that_is_far_too_large_is_not_read(
 ) -> None:
     file = HistoryFile("a pack", cache)
     file.add(runs())
-    monkeypatch.setattr(history_file, "MOST_BYTES", 10)
-    with pytest.raises(ProfileError, match="too large"):
+    monkeypatch.setattr(history_file, "LIMITS", JsonLimits(10, 10, 10))
+    with pytest.raises(ProfileError, match="more than the 10 bytes"):
         file.read()
 
 

@@ -70,7 +70,7 @@ def with_padding(data: bytes, more: int) -> bytes:
 def test_opening_takes_three_reads_at_most_and_leaves_words_and_blocks_alone(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, padding = tmp_path / "pack", 1 << 20  # the header is longer than the first read
+    path, padding = tmp_path / "pack", 1 << 19  # the header is longer than the first read
     path.write_bytes(with_padding(pack.read_bytes(), padding))
     reads: list[tuple[int, int]] = []
     real = os.pread

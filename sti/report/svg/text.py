@@ -10,6 +10,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 
+from sti.text.control_characters import is_one_line
+
 SIZE = 12.0
 """Of text, in pixels, where nothing else is said."""
 LINE = 1.3
@@ -80,5 +82,8 @@ def escaped(text: str) -> str:
 def _legal(character: str) -> bool:
     code = ord(character)
     return character in "\t\n\r" or (
-        0x20 <= code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF and code not in (0xFFFE, 0xFFFF)
+        is_one_line(character)
+        and 0x20 <= code <= 0x10FFFF
+        and not 0xD800 <= code <= 0xDFFF
+        and code not in (0xFFFE, 0xFFFF)
     )
