@@ -181,6 +181,7 @@ def execute(args: argparse.Namespace) -> None:
     from shard_tools.train.finetune import finetune
     from shard_tools.train.options import FinetuneOptions, TrainingOptions
     from shard_tools.train.record import STATE
+    from shard_tools.train.workplace import work_directory
     from sti.codec.codebook import DEFAULT_LADDER
 
     fidelities = () if args.no_fidelities else args.ladder or DEFAULT_LADDER
@@ -217,7 +218,7 @@ def execute(args: argparse.Namespace) -> None:
             progress=False if args.quiet else None,
         )
     except KeyboardInterrupt as stopped:
-        work = Path(f"{args.output}.training")
+        work = work_directory(args.output)
         left = "nothing was kept yet; the same command starts again from the beginning"
         if (work / STATE).exists():
             left = f"the same command continues from what {work} holds"

@@ -31,12 +31,16 @@ from shard_tools.packing.estimated_importance import (
     estimate_notes,
 )
 from shard_tools.packing.options import BuildOptions, check_options
-from shard_tools.packing.pack_writer import PackWriter, graph_residents, replacing_pack
+from shard_tools.packing.pack_writer import (
+    PackWriter,
+    check_output,
+    graph_residents,
+    replacing_pack,
+)
 from shard_tools.packing.quantized_model import QuantizedModel, quantize_model
 from shard_tools.packing.source import Source, read_source
 from shard_tools.progress import Progress
 from shard_tools.quantization.encode import fidelity_values
-from sti.errors import InputError
 from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.header import VOCABULARY
 from sti.pack.tokenizer import VOCABULARY_INDEX
@@ -68,12 +72,16 @@ def build(
     """
     check_options(options)
     with Checkpoint(directory) as checkpoint:
-        _keep_apart(checkpoint, output)
+        read = [*checkpoint.files(), *filter(None, [options.calibration])]
+        check_output(output, apart=read)
         source = read_source(checkpoint, options)
         estimate = estimate_for(source, options)
         texts = calibration_texts(options.calibration)
         model = source.model
-        with replacing_pack(output) as stream, Progress(_work(model), shown=progress) as line:
+        with (
+            replacing_pack(output, _least_bytes(source)) as stream,
+            Progress(_work(model), shown=progress) as line,
+        ):
             quantized = quantize_model(
                 model, source.ladder, grid_sigmas=options.grid_sigmas, line=line
             )
@@ -94,19 +102,22 @@ def build(
             return writer.finish(draft._replace(groups=groups))
 
 
-def _keep_apart(checkpoint: Checkpoint, output: Path) -> None:
-    """Refuse to overwrite what is being read."""
-    for path in checkpoint.files():
-        if output.exists() and output.samefile(path):
-            raise InputError(f"{output}: is part of the checkpoint; name another output")
-
-
 def _work(model: Model) -> float:
     """The size of the whole job, for the progress line."""
-    weights = model.layers * sum(
+    return _weights(model) * (1.0 + _ENCODE_WORK) + model.vocabulary * model.hidden
+
+
+def _weights(model: Model) -> int:
+    """Of all blocks."""
+    return model.layers * sum(
         product.rows * product.columns for kind in model.kinds for product in kind.products
     )
-    return weights * (1.0 + _ENCODE_WORK) + model.vocabulary * model.hidden
+
+
+def _least_bytes(source: Source) -> int:
+    """What the pack has at least: all planes and the embedding table."""
+    model = source.model
+    return _weights(model) * source.ladder[-1] // 8 + model.vocabulary * model.hidden
 
 
 def made_residents(graphs: Mapping[str, bytes], vocabulary: bytes) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ from sti.pack.header import (
 from sti.pack.index import INDEX, group_start, index_arrays, index_hash, read_index
 from sti.pack.manifest_reader import MOST_HEADER_BYTES, check_texts
 from sti.pack.safetensors_table import LENGTH_BYTES
-from sti.storage.atomic_file import remove_abandoned_drafts, replacing
+from sti.storage.atomic_file import check_room, is_stream, replacing
 
 _TYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LONGEST_CHECKSUM = 2**32 - 1
@@ -77,27 +78,49 @@ class EncodedGroup:
     """For each plane, the slices in the order in which it stores them."""
 
 
-@contextmanager
-def replacing_pack(path: Path) -> Iterator[BinaryIO]:
-    """A new pack that takes the place of ``path`` when the body succeeds, and vanishes otherwise.
+def check_output(path: Path, needed_bytes: int = 0, *, apart: Iterable[Path] = ()) -> None:
+    """Refuse a path at which no pack can be written, before the work begins.
 
-    Drafts of builds that were killed are removed first.
+    Args:
+        needed_bytes: of the pack, as far as they are known.
+        apart: files that are read and must stay.
 
     Raises:
-        InputError: ``path`` cannot be a file.
-        StorageError: writing failed, e.g. because the disk is full.
+        InputError: ``path`` cannot be a file, or is one of ``apart``.
+        StorageError: there is too little room.
     """
     if path.is_dir():
         raise InputError(
             f"{path}: is a directory; name the pack, e.g. {path / 'model.safetensors'}"
         )
-    if path.exists() and not path.is_file():
+    if is_stream(path):
         raise InputError(f"{path}: is not a regular file; name another output")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such directory; create it first")
-    remove_abandoned_drafts(path)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path.parent}: nothing can be written there; name another place")
+    for other in apart:
+        if path.exists() and other.exists() and path.samefile(other):
+            raise InputError(f"{path}: is read for this pack; name another output")
+    check_room(path, needed_bytes)
+
+
+@contextmanager
+def replacing_pack(path: Path, needed_bytes: int = 0) -> Iterator[BinaryIO]:
+    """A new pack that takes the place of ``path`` when the body succeeds, and vanishes otherwise.
+
+    Drafts of builds that were killed are removed first.
+
+    Args:
+        needed_bytes: of the pack, as far as they are known.
+
+    Raises:
+        InputError: ``path`` cannot be a file.
+        StorageError: writing failed, e.g. because the disk is full.
+    """
+    check_output(path)
     try:
-        with replacing(path, durable=True) as stream:
+        with replacing(path, durable=True, needed_bytes=needed_bytes) as stream:
             yield stream
     except OSError as error:
         raise StorageError(

@@ -74,7 +74,7 @@ def repack(
         InputError, StorageError: ``output`` cannot be written.
     """
     old = reader.manifest
-    with replacing_pack(output) as target:
+    with replacing_pack(output, reader.file_bytes) as target:
         residents = _residents(reader)
         if graphs is not None:
             manifest = manifest._replace(graphs={name: graph_tensor(name) for name in graphs})

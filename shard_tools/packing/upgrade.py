@@ -81,7 +81,10 @@ def upgrade(
         residents = source.residents()
         manifest = _grouped(source, parsed, residents, group_bytes)
         weights = sum(block.shard_weights * len(block.outlier_bytes) for block in blocks)
-        with replacing_pack(output) as stream, Progress(float(weights), shown=progress) as line:
+        with (
+            replacing_pack(output, old.stat().st_size) as stream,
+            Progress(float(weights), shown=progress) as line,
+        ):
             writer = PackWriter(stream, manifest, residents)
             writer.words(_word_rows(source))
             groups = []

@@ -1,15 +1,20 @@
 """A file of finished steps, so that a long job that is killed continues where it stopped.
 
 In: a key that names the job and all it depends on, and steps that each make one array. Out: the
-arrays, each made once. The file is replaced as a whole every few seconds, so it is never half
-written; a file that cannot be read, or that belongs to another job, is replaced by a new one. Knows
-nothing of what the steps are.
+arrays, each made once. The file is replaced as a whole, after the first step and then every few
+seconds, so it is never half written. It begins with a digest of the rest; a file that does not
+match it, that others may write, or that belongs to another job is told and not used. Knows nothing
+of what the steps are.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -18,16 +23,21 @@ import numpy as np
 from sti.arrays import Float32Array
 from sti.errors import StorageError
 from sti.storage.atomic_file import replacing
+from sti.storage.own_files import open_own
 
 _KEY = "key"
-_SAVE_S = 10.0
+_SAVE_S = 1.0
+_SHARE = 20.0
+"""Saving takes at most one part in so many of the time."""
+_MOST_BYTES = 1 << 30
+_DIGEST_BYTES = 32
 
 
 class Journal:
     """The finished steps of one job. Not thread-safe.
 
     Args:
-        path: the file; it appears with the first save.
+        path: the file; it appears with the first step.
         key: what the steps depend on.
 
     Attributes:
@@ -40,7 +50,7 @@ class Journal:
         self.notice = ""
         self._key = key
         self._steps: dict[str, Float32Array] = {}
-        self._saved = monotonic()
+        self._due = monotonic()
         self._read()
         self._kept = len(self._steps)
 
@@ -55,7 +65,7 @@ class Journal:
         """
         if name not in self._steps:
             self._steps[name] = make()
-            if monotonic() - self._saved > _SAVE_S:
+            if monotonic() >= self._due:
                 self.save()
         return self._steps[name]
 
@@ -67,25 +77,34 @@ class Journal:
         """
         if len(self._steps) == self._kept:
             return
+        begun = monotonic()
         arrays = {_KEY: np.array(self._key), **self._steps}
+        packed = io.BytesIO()
+        np.savez(packed, **arrays)  # type: ignore[arg-type]  # of allow_pickle, which is not among them
+        content = packed.getbuffer()
         try:
-            with replacing(self.path) as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]  # of allow_pickle, which is not among them
+            with replacing(self.path, private=True, needed_bytes=len(content)) as stream:
+                stream.write(hashlib.sha256(content).digest())
+                stream.write(content)
         except OSError as error:
             raise StorageError(
                 f"{self.path}: progress cannot be kept: {error.strerror or error}"
             ) from error
-        self._saved, self._kept = monotonic(), len(self._steps)
+        ended = monotonic()
+        self._due = ended + max(_SAVE_S, _SHARE * (ended - begun))
+        self._kept = len(self._steps)
 
     def remove(self) -> None:
-        """The job is done: delete the file."""
-        self.path.unlink(missing_ok=True)
+        """The job is done: delete the file. What cannot be deleted is found to be another job's."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def _read(self) -> None:
-        if not self.path.exists():
-            return
         try:
-            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+            content = self._content()
+            if content is None:
+                return
+            with np.load(content, allow_pickle=False) as found:
                 if str(found[_KEY]) != self._key:
                     self.notice = (
                         f"{self.path}: holds the progress of another job (another pack, other data "
@@ -95,6 +114,27 @@ class Journal:
                 self._steps = {name: found[name] for name in found.files if name != _KEY}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             self._steps = {}
-            self.notice = f"{self.path}: cannot be read ({error}); starting again"
+            told = error.strerror if isinstance(error, OSError) else error
+            self.notice = f"{self.path}: cannot be used ({told}); starting again"
             return
         self.notice = f"{self.path}: continuing after {len(self._steps)} finished steps"
+
+    def _content(self) -> io.BytesIO | None:
+        """What the file holds behind its digest; None where there is no file.
+
+        Raises:
+            OSError: it cannot be read, or others than the user may write to it.
+            ValueError: it is not as it was written.
+        """
+        try:
+            descriptor = open_own(self.path)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(descriptor, "rb") as stream:
+            if os.fstat(descriptor).st_size > _MOST_BYTES:
+                raise ValueError("it is too large")
+            digest = stream.read(_DIGEST_BYTES)
+            content = stream.read(_MOST_BYTES)
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("it is damaged")
+        return io.BytesIO(content)

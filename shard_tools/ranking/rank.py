@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from shard_tools.measuring.forward import Forward, Precision, uniform_precision
 from shard_tools.measuring.judge import Judge
+from shard_tools.packing.pack_writer import check_output
 from shard_tools.packing.repack import ranked_groups, repack
 from shard_tools.progress import Progress
 from shard_tools.ranking.calibration import Calibration, load_calibration, load_out_of_scope
@@ -33,7 +35,7 @@ from shard_tools.ranking.submodels import (
     with_curve,
     worthwhile,
 )
-from sti.errors import InputError
+from sti.errors import StorageError
 from sti.model.manifest import Manifest, Submodel
 from sti.pack.pack_reader import PackReader
 from sti.planning.staircase_making import make_staircases
@@ -62,7 +64,7 @@ class RankOptions:
 
 def journal_path(output: Path) -> Path:
     """Where the progress of ranking into ``output`` is kept."""
-    return output.with_name(f"{output.name}.rank.npz")
+    return output.with_name(f"{output.name}.ranking")
 
 
 def rank(
@@ -94,12 +96,13 @@ def rank(
     """
     with PackReader.open(pack) as reader:
         manifest = reader.manifest
+        read = [data, *filter(None, [options.out_of_scope])]
+        check_output(output, reader.file_bytes, apart=read)
         calibration = load_calibration(
             data, manifest, pack, examples=options.examples, seed=options.seed
         )
         out_of_scope = load_out_of_scope(options.out_of_scope, manifest)
         sizes = trained_sizes(manifest, where=str(pack))
-        _check_output(output)
         key = _key(reader, calibration, out_of_scope, options)
         journal = Journal(journal_path(output), key)
         if journal.notice:
@@ -124,17 +127,11 @@ def rank(
             found = make_staircases(ranked)
             written = repack(reader, output, ranked, staircases=found.to_bytes(ranked))
         except BaseException:
-            journal.save()
+            with suppress(StorageError):  # what failed before is what the user is told
+                journal.save()
             raise
         journal.remove()
     return written
-
-
-def _check_output(output: Path) -> None:
-    if output.is_dir():
-        raise InputError(f"{output}: is a directory; name the pack to write")
-    if not output.parent.is_dir():
-        raise InputError(f"{output.parent}: no such directory; create it first")
 
 
 def _key(

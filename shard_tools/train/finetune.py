@@ -9,7 +9,6 @@ from where a killed run resumes. Knows nothing of how a step is done.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from shard_tools.train.options import FinetuneOptions, TrainingOptions
 from shard_tools.train.scoring import DevScore
 from shard_tools.train.tensors import load_network, sizes_of
 from shard_tools.train.trainer import Trainer
-from shard_tools.train.workplace import CHECKPOINT, finish, make_work_directory, run_key
+from shard_tools.train.workplace import CHECKPOINT, check_output, finish, run_key, workplace
 from sti.codec.codebook import check_ladder
 from sti.errors import InputError, PackFormatError
 
@@ -86,33 +85,32 @@ def finetune(
         network = load_network(opened, sizes, dtype)
         _start_head(network, options.training.seed)
         _check_steps(options.training, len(examples.training))
-        work = make_work_directory(output)
         same = replace(options, threads=None, precision=str(dtype))
-        trainer = Trainer(
-            network,
-            examples.training,
-            examples.dev,
-            options.training,
-            work,
-            regression=options.task == "regression",
-            key=run_key(same, checkpoint, data.paths),
-        )
         rest = ROWS if options.training.ladder else 0
-        with Progress(trainer.work_left + rest, shown=progress) as line:
-            scores = tuple(trainer.train(line))
-            report = elastic_report(options, data, scores, trainer)
-            if options.training.ladder:
-                report["importance"] = estimate_importance(network, examples, options, line)
-        write_checkpoint(work / CHECKPOINT, opened, network, data.labels, data.held, report)
-    finish(work, output)
+        with workplace(output) as work:
+            trainer = Trainer(
+                network,
+                examples.training,
+                examples.dev,
+                options.training,
+                work,
+                regression=options.task == "regression",
+                key=run_key(same, checkpoint, data.paths),
+            )
+            with Progress(trainer.work_left + rest, shown=progress) as line:
+                scores = tuple(trainer.train(line))
+                report = elastic_report(options, data, scores, trainer)
+                if options.training.ladder:
+                    report["importance"] = estimate_importance(network, examples, options, line)
+            write_checkpoint(work / CHECKPOINT, opened, network, data.labels, data.held, report)
+            finish(work, output)
     kept = len(data.rows), len(data.held), data.left_out
     return Finetuned(output, *kept, scores, trainer.depths)
 
 
 def _check(options: FinetuneOptions, output: Path) -> None:
     """Refuse at once what would otherwise fail after hours."""
-    if os.path.lexists(output):
-        raise InputError(f"{output}: exists; name another output, or remove it")
+    check_output(output)
     steps = options.training
     try:
         if steps.ladder:

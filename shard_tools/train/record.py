@@ -1,6 +1,6 @@
 """Keeping a training run's state and log: how often, and what is logged.
 
-In: losses, events, states. Out: ``state.pt``, from which a run that was stopped continues,
+In: losses, events, states. Out: ``state.bin``, from which a run that was stopped continues,
 and ``training.jsonl``, which has every step once, however often the run was stopped. Knows nothing
 of how a step is done.
 """
@@ -17,7 +17,7 @@ import torch
 
 from shard_tools.train.state import Log, Stage, State, load_state, save_state
 
-STATE = "state.pt"
+STATE = "state.bin"
 LOG = "training.jsonl"
 
 

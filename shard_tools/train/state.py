@@ -9,17 +9,18 @@ how a step is done.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
-import torch
-
+from shard_tools.train.state_file import pack_values, read_values
 from sti.errors import InputError, StorageError
-from sti.storage.atomic_file import remove_drafts, replacing
+from sti.storage.atomic_file import replacing
+from sti.storage.drafts import remove_abandoned_drafts
 from sti.storage.json_input import SMALL, parse_json
+from sti.storage.own_files import open_own
 
 Stage = Literal["plain", "elastic"]
 STAGES: tuple[Stage, ...] = ("plain", "elastic")
@@ -49,11 +50,12 @@ def save_state(path: Path, key: str, state: State) -> None:
         StorageError: it cannot be written.
     """
     values = {field.name: getattr(state, field.name) for field in fields(state)}
+    packed = pack_values({"key": key, **values})
     try:
-        with replacing(path) as stream:
-            torch.save({"key": key, **values}, stream)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise StorageError(f"{path}: cannot be written: {error}") from error
+        with replacing(path, private=True, needed_bytes=packed.size_bytes) as stream:
+            packed.write(stream)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def load_state(path: Path, key: str) -> State | None:
@@ -62,21 +64,20 @@ def load_state(path: Path, key: str) -> State | None:
     Drafts of the state that a killed run left beside it are removed: each is as large as the state.
 
     Raises:
-        InputError: the file is no state, or that of another run.
-        StorageError: it cannot be read.
+        InputError: the file is no state, is damaged, or is that of another run.
+        StorageError: it cannot be read, or others than the user may write to it.
     """
+    remove_abandoned_drafts(path)
     try:
-        remove_drafts(path)
-        found = torch.load(path, weights_only=True)
+        with os.fdopen(open_own(path), "rb") as stream:
+            found = read_values(stream)
         same = found.pop("key") == key
         state = State(**found) if same else None
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
-    except (RuntimeError, UnpicklingError, ValueError, LookupError, TypeError, EOFError) as error:
-        raise InputError(f"{path}: is no training state; remove it to start again") from error
-    except AttributeError as error:  # pickled, but not a dictionary
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: is no training state; remove it to start again") from error
     if not same:
         raise InputError(
@@ -99,7 +100,8 @@ class Log:
             StorageError: the file cannot be written.
         """
         try:
-            with self.path.open("a", encoding="utf-8") as stream:
+            descriptor = open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            with os.fdopen(descriptor, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
@@ -114,7 +116,7 @@ class Log:
             return
         kept = [line for line, place in self._places() if place <= (STAGES.index(stage), step)]
         try:
-            with replacing(self.path) as stream:
+            with replacing(self.path, private=True) as stream:
                 stream.write("".join(kept).encode("utf-8"))
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error

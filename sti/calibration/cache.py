@@ -27,6 +27,7 @@ from sti.errors import PlanError, ProfileError, StiWarning
 from sti.planning.plan import PLAN_LIMITS, Plan
 from sti.storage.atomic_file import replacing
 from sti.storage.digest import sha256
+from sti.storage.drafts import remove_all_abandoned_drafts
 from sti.storage.json_input import parse_json
 from sti.storage.own_files import make_directory, read_own
 
@@ -123,9 +124,7 @@ class Cache:
         """Store bytes. Silent where that fails, as ``store_plan``."""
         path = self.path("staircases", key).with_suffix(".bin")
         with suppress(OSError):
-            make_directory(self.directory)
-            with replacing(path, private=True) as stream:
-                stream.write(raw)
+            self._replace(path, raw)
             found = sorted(
                 self.directory.glob("staircases-*.bin"), key=lambda p: p.stat().st_mtime_ns
             )
@@ -233,11 +232,16 @@ class Cache:
         """Replace a file as a whole; nothing is left where that fails."""
         now = time.time()
         text = json.dumps({"key": key, "measured_at": now, "value": value}, allow_nan=False)
-        make_directory(self.directory)
-        with replacing(path, private=True) as stream:
-            stream.write(text.encode("utf-8") + b"\n")
+        self._replace(path, text.encode("utf-8") + b"\n")
         with suppress(OSError):
             os.utime(path, (now, now))  # a later time says that it was tried to replace it
+
+    def _replace(self, path: Path, raw: bytes) -> None:
+        """Replace a file, and remove what processes that were killed left of any."""
+        make_directory(self.directory)
+        remove_all_abandoned_drafts(self.directory)
+        with replacing(path, private=True) as stream:
+            stream.write(raw)
 
 
 def _document(path: Path) -> Any:

@@ -21,10 +21,11 @@ from sti.engine.graph_files import (
     CachedGraph,
     delete,
     open_graph,
-    sync_directory,
     write_record,
 )
 from sti.errors import GraphError
+from sti.storage.atomic_file import sync_directory
+from sti.storage.drafts import draft_path, is_draft
 from sti.storage.file_lock import locked, patience
 from sti.storage.own_files import check_directory
 from sti.units import format_size
@@ -37,7 +38,6 @@ LONGEST_WAIT_S = 600.0
 """Seconds for which another process that builds is waited for."""
 
 _LOCK = "lock"
-_DRAFT = ".part"
 _POLL_S = 0.05
 
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR)
@@ -67,6 +67,8 @@ class GraphCache:
         place = self.directory / name
         try:
             check_directory(self.directory)
+            if any(map(is_draft, os.listdir(self.directory))):
+                self.clean()
             if not os.path.lexists(place):
                 return None
         except FileNotFoundError:
@@ -205,11 +207,11 @@ class GraphCache:
     def _remove_drafts(self) -> None:
         """Remove what those who built or removed before and were killed have left."""
         for place in self.directory.iterdir():
-            if place.name.startswith(".") and place.name.endswith(_DRAFT):
+            if is_draft(place.name):
                 delete(place)
 
     def _draft(self, name: str) -> Path:
-        return self.directory / f".{name}.{os.getpid()}-{os.urandom(4).hex()}{_DRAFT}"
+        return draft_path(self.directory / name)
 
     def _make_directory(self) -> None:
         if not hasattr(os, "geteuid"):

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sti.storage.atomic_file import sync_directory
 from sti.storage.json_input import SMALL, parse_json
 from sti.storage.own_files import check_directory, open_own, read_own
 
@@ -134,15 +135,6 @@ def open_graph(place: Path) -> CachedGraph:
             os.close(file.descriptor)
         raise
     return CachedGraph(place, packed_bytes, opened)
-
-
-def sync_directory(directory: Path) -> None:
-    """Wait until names in a directory are on storage."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def delete(place: Path) -> None:

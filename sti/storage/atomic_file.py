@@ -1,96 +1,99 @@
 """Writing a file atomically: a draft beside it, then a rename.
 
 In: what a file is to hold. Out: the file with all of it, or as it was before. Readers, in this
-process or another, never see half of one. Knows nothing of what the bytes mean.
+process or another, never see half of one. A writer that is killed leaves a draft, which the next
+one of the same file removes. Knows nothing of what the bytes mean.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from sti.errors import InputError, StorageError
+from sti.storage.drafts import new_draft, remove_abandoned_drafts
 
-_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_DRAFT = ".part"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FAILURES = {*_FULL, errno.EIO}
+_STREAMS = tuple(Path(name) for name in ("/dev", "/dev/fd", "/proc/self/fd"))
+_NEW = 0o666
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False, private: bool = False) -> Iterator[BinaryIO]:
+def replacing(
+    path: Path, *, durable: bool = False, private: bool = False, needed_bytes: int = 0
+) -> Iterator[BinaryIO]:
     """A new file that takes the place of ``path`` when the body ends, and is removed if it fails.
 
-    Writers of the same path do not disturb one another, in one process or in several: the last one
-    to end wins.
+    Writers of the same path do not disturb one another, in one process or in several, on one
+    machine or in several containers: the last one to end wins. (On a network file system that is
+    mounted with locks of its own for each machine, one that begins takes the draft of another
+    machine's for abandoned; that one then fails.) A link at ``path`` is replaced, and what it
+    pointed to stays as it is. A file that takes the place of another one may be read and written by
+    whom the old one might, a new one by whom the umask lets.
 
     Args:
         path: replaced as a whole; its directory must exist.
         durable: wait until the bytes are on storage before the old file is given up, so that not
             even a power cut leaves a file that is neither the old nor the new one.
-        private: only the user may read and write it; else whoever the umask lets.
+        private: only the user may read and write it.
+        needed_bytes: of the whole file, as far as they are known; where storage has fewer, it fails
+            at once.
 
     Raises:
-        OSError: the file cannot be written; nothing of it is left.
+        OSError: the file cannot be written; nothing of it is left. Where storage is full, its
+            ``strerror`` says how much is needed and how much is free.
     """
-    draft = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{_DRAFT}"
+    remove_abandoned_drafts(path)
+    free = _free_bytes(path.parent)
+    if free is not None and free < needed_bytes:
+        raise _full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, needed_bytes)
+    old = None if private else _rights_of(path)
+    mode = 0o600 if private else _NEW if old is None else stat.S_IMODE(old.st_mode) & 0o777
+    draft, lock = new_draft(path, mode)
     try:
-        with open(draft, "xb", opener=_private if private else None) as stream:
-            yield stream
-            if durable:
+        try:
+            with _closed_either_way(os.fdopen(os.dup(lock), "wb")) as stream:
+                yield stream
+                if old is not None:
+                    _give_rights(lock, old, mode)
                 stream.flush()
-                os.fsync(stream.fileno())
-        os.replace(draft, path)
+                if durable:
+                    os.fsync(lock)
+            os.replace(draft, path)
+        except BaseException as error:
+            written = os.fstat(lock).st_size
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise _full(error, path, max(needed_bytes, written)) from error
+            raise
+        if durable:
+            with suppress(OSError):  # the new file is whole, whichever of the two is found
+                sync_directory(path.parent)
+    finally:
+        os.close(lock)  # not before the draft has another name, or none
+
+
+@contextmanager
+def _closed_either_way(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Close a stream; after an error, what it still holds is not wanted and cannot hide the error.
+
+    Raises:
+        OSError: what was written does not reach the file.
+    """
+    try:
+        yield stream
     except BaseException:
         with suppress(OSError):
-            draft.unlink(missing_ok=True)
+            stream.close()
         raise
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def remove_drafts(path: Path) -> None:
-    """Remove what writers of ``path`` that were killed left beside it.
-
-    Only for a path that no other process writes: the draft of one that does would be lost.
-
-    Raises:
-        OSError: the directory cannot be read, or a draft cannot be removed.
-    """
-    for draft, _ in _drafts(path):
-        draft.unlink(missing_ok=True)
-
-
-def remove_abandoned_drafts(path: Path) -> None:
-    """Remove what writers of ``path`` left beside it whose processes have ended.
-
-    For paths that others on this machine may be writing. What cannot be removed stays.
-    """
-    with suppress(OSError):
-        for draft, writer in _drafts(path):
-            if writer.isdecimal() and not _runs(int(writer)):
-                draft.unlink(missing_ok=True)
-
-
-def _drafts(path: Path) -> Iterator[tuple[Path, str]]:
-    """Drafts of ``path``, each with the number of the process that wrote it, as its name says."""
-    for name in os.listdir(path.parent):
-        if name.startswith(f".{path.name}.") and name.endswith(_DRAFT):
-            yield path.parent / name, name.removeprefix(f".{path.name}.").partition("-")[0]
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True  # it belongs to someone else, or is no process number: not ours to judge
-    return True
+    stream.close()
 
 
 def write_file(name: str, text: str) -> None:
@@ -102,11 +105,98 @@ def write_file(name: str, text: str) -> None:
     """
     path = Path(name)
     try:
-        if path.exists() and not path.is_file():
+        if is_stream(path):
             path.write_text(text, encoding="utf-8")
             return
-        with replacing(path) as stream:
-            stream.write(text.encode("utf-8"))
+        raw = text.encode("utf-8")
+        with replacing(path, needed_bytes=len(raw)) as stream:
+            stream.write(raw)
     except OSError as error:
         kind = StorageError if error.errno in _FAILURES else InputError
         raise kind(f"{name}: cannot be written: {error.strerror}") from error
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path stands for something that is written to as it is, never replaced: a pipe, a
+    device, or what the process has open already (``/dev/stdout``).
+    """
+    return path.parent in _STREAMS or (path.exists() and not path.is_file())
+
+
+def check_room(path: Path, needed_bytes: int) -> None:
+    """Refuse to begin what storage has no room for.
+
+    Args:
+        path: of the file to be written; its directory exists.
+        needed_bytes: that it takes while the old file, if any, is still there.
+
+    Raises:
+        StorageError: says how much is needed and how much is free.
+    """
+    free = _free_bytes(path.parent)
+    if free is not None and free < needed_bytes:
+        full = _full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, needed_bytes)
+        raise StorageError(f"{path}: cannot be written: {full.strerror}")
+
+
+def sync_directory(directory: Path) -> None:
+    """Wait until names in a directory are on storage.
+
+    Raises:
+        OSError: it cannot be opened, or storage fails.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rights_of(path: Path) -> os.stat_result | None:
+    """The file whose rights a new one takes over; None where there is none."""
+    with suppress(OSError):
+        found = os.lstat(path)
+        if stat.S_ISREG(found.st_mode):
+            return found
+    return None
+
+
+def _give_rights(descriptor: int, old: os.stat_result, mode: int) -> None:
+    """Let those read and write a file whom the old one let.
+
+    Where the group cannot be the same, groups get nothing; where the owner is not, nobody else may
+    write. File systems without rights refuse all of it.
+    """
+    with suppress(OSError, AttributeError):
+        own = os.fstat(descriptor)
+        if own.st_uid != old.st_uid:
+            mode &= 0o755
+        if own.st_gid != old.st_gid:
+            try:
+                os.fchown(descriptor, -1, old.st_gid)
+            except OSError:
+                mode &= 0o707
+        os.fchmod(descriptor, mode)
+
+
+def _full(error: OSError, path: Path, needed_bytes: int) -> OSError:
+    """The error with how much is needed, and how much there is."""
+    told = f"{error.strerror}: {_size(needed_bytes)} or more are needed"
+    free = _free_bytes(path.parent)
+    if error.errno == errno.EFBIG:
+        told += ", and the system limits files to fewer (`ulimit -f`)"
+    elif error.errno == errno.ENOSPC and free is not None:
+        told += f", {_size(free)} are free; free some, or name another place"
+    return OSError(error.errno, told, str(path))
+
+
+def _free_bytes(directory: Path) -> int | None:
+    try:
+        found = os.statvfs(directory)
+    except (OSError, AttributeError):  # a system that has no such call
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count} bytes"

@@ -29,27 +29,38 @@ def locked(path: Path, wait: Callable[[], bool]) -> Iterator[bool]:
     Raises:
         OSError: the file cannot be opened or locked here, or others than the user may write to it.
     """
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+
+    try:
+        held = lock_open(descriptor)
+        while not held and wait():
+            held = lock_open(descriptor)
+        yield held
+    finally:
+        os.close(descriptor)  # which lets go of the lock
+
+
+def lock_open(descriptor: int) -> bool:
+    """Lock an open file, until the descriptor and all copies of it are closed; never waits.
+
+    Args:
+        descriptor: for writing: network file systems want that.
+
+    Returns:
+        Whether the lock is held; else somebody else has it.
+
+    Raises:
+        OSError: the system or the file system does not lock files.
+    """
     try:
         import fcntl
     except ImportError as error:
         raise OSError(0, "this system does not lock files") from error
-
-    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
-
-    def lock() -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
     try:
-        held = lock()
-        while not held and wait():
-            held = lock()
-        yield held
-    finally:
-        os.close(descriptor)  # which lets go of the lock
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def patience(longest_s: float, *, poll_s: float) -> Callable[[], bool]:

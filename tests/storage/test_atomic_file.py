@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from sti.errors import InputError
-from sti.storage.atomic_file import (
-    remove_abandoned_drafts,
-    remove_drafts,
-    replacing,
-    write_file,
-)
+from sti.storage.atomic_file import replacing, write_file
+from sti.storage.drafts import is_draft, remove_all_abandoned_drafts
+from sti.storage.file_lock import lock_open
 from tests.support.paths import ROOT
+
+
+def drafts(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if is_draft(path.name)]
 
 
 class Stop(Exception):
@@ -54,15 +56,6 @@ def test_a_body_that_fails_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_writers_of_one_path_do_not_disturb_one_another(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with replacing(path) as first, replacing(path) as second:
-        first.write(b"outer")
-        second.write(b"inner")
-    assert path.read_bytes() == b"outer"  # it ended last
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_new_file_has_the_rights_that_the_user_gives_to_new_files(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     write_file(str(tmp_path / "written"), "")
@@ -77,37 +70,141 @@ def test_a_place_that_does_not_exist_is_an_error_of_the_system(tmp_path: Path) -
         write_file(str(tmp_path / "no" / "file"), "text")
 
 
-def test_drafts_of_killed_writers_are_removed_and_those_of_running_ones_kept(
+KILLED = """
+import os, pathlib, signal, sys
+from sti.storage.atomic_file import replacing
+with replacing(pathlib.Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_and_spares_those_at_work(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "file"
-    killed = (
-        "import os, pathlib, signal, sys; from sti.storage.atomic_file import replacing\n"
-        "with replacing(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    ended = subprocess.run([sys.executable, "-c", killed, str(path)], check=False, cwd=ROOT)
-    assert ended.returncode == -signal.SIGKILL
-    (left,) = tmp_path.iterdir()
-    strange = tmp_path / ".file.99999999999999999999-0.part"
-    strange.touch()
+    for target in (path, tmp_path / "file.b"):
+        ended = subprocess.run([sys.executable, "-c", KILLED, target], check=False, cwd=ROOT)
+        assert ended.returncode == -signal.SIGKILL
+    assert len(drafts(tmp_path)) == 2
+    with replacing(path) as first, replacing(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+        assert len(drafts(tmp_path)) == 3, "two at work, and one of the other file"
+    assert path.read_bytes() == b"first"  # it ended last
+    (left,) = drafts(tmp_path)
+    assert left.name.startswith(".file.b.")
+    remove_all_abandoned_drafts(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_draft_that_was_taken_for_abandoned_before_it_was_locked_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, taken = tmp_path / "file", []
+
+    def after_another(descriptor: int) -> bool:
+        if not taken:  # between making the draft and locking it
+            taken.extend(drafts(tmp_path))
+            taken[0].unlink()
+        return lock_open(descriptor)
+
+    monkeypatch.setattr("sti.storage.drafts.lock_open", after_another)
+    with replacing(path) as stream:
+        stream.write(b"whole")
+    assert taken
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_only_looks_like_a_draft_stays_and_is_not_opened(tmp_path: Path) -> None:
+    path, other = tmp_path / "file", tmp_path / "other"
+    other.write_bytes(b"mine")
+    os.mkfifo(tmp_path / f".file.{'0' * 16}.part")
+    (tmp_path / f".file.{'1' * 16}.part").symlink_to(other)
+    (tmp_path / ".file.mine.part").touch()
+    before = sorted(tmp_path.iterdir())
     with replacing(path):
-        remove_abandoned_drafts(path)
-        assert not left.exists()
-        assert len(list(tmp_path.iterdir())) == 2
-    assert sorted(tmp_path.iterdir()) == [strange, path]
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted([*before, path])
+    assert other.read_bytes() == b"mine"
 
 
-def test_only_drafts_of_the_file_itself_are_removed(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_what_it_pointed_to_stays(tmp_path: Path) -> None:
+    path, other = tmp_path / "link", tmp_path / "other"
+    other.write_bytes(b"mine")
+    path.symlink_to(other)
+    write_file(str(path), "new")
+    assert not path.is_symlink()
+    assert (path.read_bytes(), other.read_bytes()) == (b"new", b"mine")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o777])
+def test_a_file_that_is_replaced_keeps_its_rights(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "file"
-    with replacing(path), replacing(tmp_path / "file2"):
-        drafts = sorted(item.name for item in tmp_path.iterdir())
-    assert len(drafts) == 2
-    (tmp_path / "file2").unlink()
-    for name in drafts:  # as if the writers had been killed
-        (tmp_path / name).touch()
     path.touch()
-    remove_drafts(path)
-    assert sorted(item.name for item in tmp_path.iterdir()) == [
-        next(name for name in drafts if name.startswith(".file2.")),
-        "file",
-    ]
+    path.chmod(mode)
+    write_file(str(path), "new")
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    write_file(str(path), "text")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FULL = """
+import resource, signal, sys
+from sti.storage.atomic_file import write_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+write_file(sys.argv[1], "x" * 1_000_000)
+"""
+
+
+def test_a_file_that_may_not_be_so_large_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "file"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert "StorageError" in ended.stderr
+    assert "file: cannot be written: File too large: 1.0 MB or more are needed" in ended.stderr
+    assert (tmp_path / "file").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_known_not_to_fit_is_not_begun(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    told = r"No space left on device: 1000000000000\.0 MB or more are needed, .* MB are free"
+    with pytest.raises(OSError, match=told), replacing(path, needed_bytes=10**18):
+        pytest.fail("it was begun")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_storage_leaves_nothing_whichever_call_meets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"sti.storage.atomic_file.os.{call}", full)
+    path = tmp_path / "file"
+    with (
+        pytest.raises(OSError, match=r"5 bytes or more are needed, .* are free"),
+        replacing(path, durable=True) as stream,
+    ):
+        stream.write(b"bytes")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_process_has_open_is_written_to_not_replaced(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = os.lstat("/dev/stdout")
+    write_file("/dev/stdout", "said")
+    assert os.lstat("/dev/stdout").st_ino == before.st_ino
+    assert capfd.readouterr().out == "said"

@@ -23,7 +23,7 @@ from shard_tools.packing.options import BuildOptions
 from shard_tools.packing.pack_writer import PackWriter, replacing_pack
 from shard_tools.quantization.blocks import group_sizes
 from sti.codec.word_rows import decode_rows
-from sti.errors import CheckpointError, InputError, StiError, StorageError
+from sti.errors import CheckpointError, InputError, StiError
 from sti.model.manifest import Manifest
 from sti.pack.manifest_reader import MOST_HEADER_BYTES
 from sti.pack.pack_reader import PackReader
@@ -339,7 +339,7 @@ def test_a_header_longer_than_headers_may_be_is_refused_before_anything_is_writt
 def test_the_checkpoint_cannot_be_overwritten(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(InputError, match="is part of the checkpoint"):
+    with pytest.raises(InputError, match="is read for this pack"):
         build(tmp_path, tmp_path / "model.safetensors", BuildOptions())
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
@@ -394,7 +394,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 
 def test_a_directory_that_takes_no_files_is_told() -> None:
     with (
-        pytest.raises(StorageError, match="cannot be written"),
+        pytest.raises(InputError, match="nothing can be written there"),
         replacing_pack(Path("/proc/self/new")),
     ):
         pass

@@ -200,13 +200,13 @@ def test_a_stopped_ranking_continues_where_it_stopped(
     with monkeypatch.context() as patched:
         stop_after(calls, patched)
         assert main(arguments) == 130
-    kept = tmp_path / "out.rank.npz"
+    kept = tmp_path / "out.ranking"
     said = capsys.readouterr().err
     assert said == (
         f"sti-shard rank: interrupted; {kept} keeps what was measured; the same command continues "
         "from there\n"
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["out.rank.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.ranking"]
     made = stop_after(-1, monkeypatch)
     assert main(arguments) == 0
     assert f"continuing after {calls - 1} finished steps" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from shard_tools.train.finetune import Finetuned
 from shard_tools.train.optimizing import Optimizer
 from shard_tools.train.schedule import Schedule
 from shard_tools.train.state import Stage, load_state
+from shard_tools.train.state_file import read_values
 from sti.errors import InputError, RunError
 from tests.support import training
 from tests.support.paths import ROOT
@@ -114,7 +115,7 @@ def test_the_state_of_a_run_with_other_options_or_data_is_refused_and_kept(
 
     with stopping(monkeypatch, 2, stop), pytest.raises(Stop):
         tuned(place, output)
-    state = tmp_path / "out.training" / "state.pt"
+    state = tmp_path / "out.training" / "state.bin"
     before = state.read_bytes()
     for changes in ({"seed": 1}, {"batch": 7}, {"task": "pair"}, {"max_tokens": 9}):
         with pytest.raises(InputError, match="belongs to a run with other data or options"):
@@ -141,7 +142,7 @@ def test_the_last_good_state_is_kept_and_can_be_gone_on_from(
     made: Finetuned, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """A loss goes astray once, as a machine's error would have it, behind some good steps."""
-    output, state = tmp_path / "out", tmp_path / "out.training" / "state.pt"
+    output, state = tmp_path / "out", tmp_path / "out.training" / "state.bin"
     name = "label_loss" if stage == "plain" else "pass_loss"
     real, count = getattr(stages, name), 0
 
@@ -157,7 +158,8 @@ def test_the_last_good_state_is_kept_and_can_be_gone_on_from(
         hint = f"{stage} stage; the same command with a lower {option} continues"
         with pytest.raises(RunError, match=f"the loss is not .* {hint}"):
             tuned(place, output)
-    key = torch.load(state, weights_only=True)["key"]
+    with state.open("rb") as stream:
+        key = read_values(stream)["key"]
     found = load_state(state, key)
     assert found is not None and found.stage == stage
     assert found.step == (2 if stage == "plain" else 3)
@@ -191,8 +193,9 @@ def test_a_run_goes_on_with_a_lower_rate(
 def test_weights_that_overflow_never_reach_the_state(place: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a finite number"):
         tuned(place, tmp_path / "out", rate=1e38, plain_rate=1e38, head_rate=1e38, save_s=0.0)
-    state = tmp_path / "out.training" / "state.pt"
-    weights = torch.load(state, weights_only=True)["network"].values()
+    state = tmp_path / "out.training" / "state.bin"
+    with state.open("rb") as stream:
+        weights = read_values(stream)["network"].values()
     assert all(float(tensor.abs().max()) < 100 for tensor in weights)
 
 
@@ -215,7 +218,7 @@ def test_ctrl_c_says_that_the_run_can_go_on(
         f"sti-shard finetune: interrupted; the same command continues from what {output}.training "
         "holds\n"
     )
-    assert (tmp_path / "out.training" / "state.pt").exists()
+    assert (tmp_path / "out.training" / "state.bin").exists()
     assert main(arguments(place, output, "--quiet", *FAST)) == 0
 
 

@@ -18,6 +18,7 @@ from shard_tools.train.data import Examples
 from shard_tools.train.optimizing import NotFiniteError, Optimizer
 from shard_tools.train.scoring import answers, metric
 from shard_tools.train.state import Log, Stage, State, load_state, save_state
+from shard_tools.train.state_file import pack_values
 from sti.errors import InputError, StorageError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.training import examples, opened, sentences, tokens, whole
@@ -28,7 +29,7 @@ STATE = State(
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
+    path = tmp_path / "state.bin"
     save_state(path, "mine", STATE)
     save_state(path, "mine", replace(STATE, step=8))
     found = load_state(path, "mine")
@@ -36,15 +37,15 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert (found.stage, found.step, found.depths) == ("elastic", 8, STATE.depths)
     assert bool((found.teacher == STATE.teacher).all())
     assert found.optimizer == STATE.optimizer
-    assert [item.name for item in tmp_path.iterdir()] == ["state.pt"]
+    assert [item.name for item in tmp_path.iterdir()] == ["state.bin"]
 
 
 def test_where_there_is_no_state_there_is_none(tmp_path: Path) -> None:
-    assert load_state(tmp_path / "state.pt", "mine") is None
+    assert load_state(tmp_path / "state.bin", "mine") is None
 
 
 def test_the_state_of_another_run_is_refused_and_stays(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
+    path = tmp_path / "state.bin"
     save_state(path, "mine", STATE)
     with pytest.raises(InputError, match="belongs to a run with other data or options"):
         load_state(path, "yours")
@@ -52,25 +53,30 @@ def test_the_state_of_another_run_is_refused_and_stays(tmp_path: Path) -> None:
 
 
 def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
+    path = tmp_path / "state.bin"
     save_state(path, "mine", STATE)
     whole_file = path.read_bytes()
     for content in (b"", b"no state", whole_file[:-20], whole_file[: len(whole_file) // 2]):
         path.write_bytes(content)
         with pytest.raises(InputError, match="is no training state; remove it to start again"):
             load_state(path, "mine")
-    for value in ([1, 2], {"step": 3}, {"key": "mine"}, {"key": "mine", "step": 3, "more": 1}):
-        torch.save(value, path)
+    for place in range(0, len(whole_file), 7):
+        path.write_bytes(whole_file[:place] + b"\xff" + whole_file[place + 1 :])
+        with pytest.raises(InputError, match="is no training state"):
+            load_state(path, "mine")
+    for values in ({"step": 3}, {"key": "mine"}, {"key": "mine", "step": 3, "more": 1}):
+        with path.open("wb") as stream:
+            pack_values(values).write(stream)
         with pytest.raises(InputError, match="is no training state"):
             load_state(path, "mine")
 
 
 def test_a_state_that_cannot_be_read_or_written_is_told(tmp_path: Path) -> None:
-    (tmp_path / "state.pt").mkdir()
-    with pytest.raises(StorageError, match=r"state\.pt: cannot be read: "):
-        load_state(tmp_path / "state.pt", "mine")
-    with pytest.raises(StorageError, match=r"state\.pt: cannot be written: "):
-        save_state(tmp_path / "no" / "state.pt", "mine", STATE)
+    (tmp_path / "state.bin").mkdir()
+    with pytest.raises(StorageError, match=r"state\.bin: cannot be read: "):
+        load_state(tmp_path / "state.bin", "mine")
+    with pytest.raises(StorageError, match=r"state\.bin: cannot be written: "):
+        save_state(tmp_path / "no" / "state.bin", "mine", STATE)
 
 
 def test_winding_back_drops_later_records_and_one_cut_short(tmp_path: Path) -> None:
@@ -170,8 +176,8 @@ def test_words_move_where_they_may_and_only_those_that_were_read(tmp_path: Path)
 
 
 def test_drafts_that_a_killed_run_left_are_removed(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
+    path = tmp_path / "state.bin"
     save_state(path, "mine", STATE)
-    (tmp_path / ".state.pt.123-abc.part").write_bytes(b"half a state")
+    (tmp_path / f".state.bin.{'0' * 16}.part").write_bytes(b"half a state")
     assert load_state(path, "mine") is not None
-    assert [item.name for item in tmp_path.iterdir()] == ["state.pt"]
+    assert [item.name for item in tmp_path.iterdir()] == ["state.bin"]
