@@ -16,7 +16,6 @@ Harm = Callable[[bytes, random.Random], bytes]
 """From a sound serialized graph to a hostile one."""
 
 _FLOAT, _INT64 = 1, 7
-_FEW = 6
 
 
 def _model(raw: bytes) -> Any:
@@ -52,8 +51,8 @@ def _node(model: Any, operator: str, inputs: list[str], output: str, **more: Any
     return output
 
 
-def _beside(model: Any, rng: random.Random, scalar: str) -> bytes:
-    """The model with a float scalar added to an output, so that nobody leaves it out."""
+def _beside(model: Any, rng: random.Random, number: str) -> bytes:
+    """The model with a float number added to an output, so that nobody leaves it out."""
     outputs = [item for item in model.graph.output if item.type.tensor_type.elem_type == _FLOAT]
     name = rng.choice(outputs).name
     for node in model.graph.node:
@@ -61,13 +60,15 @@ def _beside(model: Any, rng: random.Random, scalar: str) -> bytes:
             for place, found in enumerate(names):
                 if found == name:
                     names[place] = "harmless"
-    _node(model, "Add", ["harmless", scalar], name)
+    _node(model, "Add", ["harmless", number], name)
     return bytes(model.SerializeToString())
 
 
 def _summed(model: Any, rng: random.Random, large: str) -> bytes:
-    """The model with the sum of a large float value added to an output."""
-    return _beside(model, rng, _node(model, "ReduceSum", [large], "harm", keepdims=0))
+    """The model with the sum of a large float value added to an output, by operators of packs."""
+    flat = _node(model, "Reshape", [large, _ints(model, "flat", -1)], "flattened")
+    total = _node(model, "ReduceSum", [flat, _ints(model, "first", 0)], "harm", keepdims=1)
+    return _beside(model, rng, total)
 
 
 def _add(model: Any, *nodes: Any) -> bytes:
@@ -271,8 +272,8 @@ def _huge_constant_of_shape(raw: bytes, rng: random.Random) -> bytes:
 
 def _doubling_concat(raw: bytes, rng: random.Random) -> bytes:
     model = _model(raw)
-    value = _floats(model, "start", 1024)
-    for number in range(rng.randrange(20, 40)):
+    value = _floats(model, "start", rng.choice((8, 1024)))
+    for number in range(rng.randrange(24, 50)):
         value = _node(model, "Concat", [value, value], f"twice_{number}", axis=0)
     return _summed(model, rng, value)
 
@@ -313,10 +314,17 @@ def _outer_sums(raw: bytes, rng: random.Random) -> bytes:
     return _summed(model, rng, value)
 
 
+def _of_texts(model: Any, rng: random.Random) -> str:
+    """An input that is larger for more and longer texts."""
+    kinds = ((item.name, item.type.tensor_type) for item in model.graph.input)
+    names = [name for name, kind in kinds if kind.elem_type == _FLOAT and len(kind.shape.dim) >= 3]
+    return rng.choice([name for name in names if not name.endswith("_w")])
+
+
 def _outer_inputs(raw: bytes, rng: random.Random) -> bytes:
     """Broadcasting of an input against itself, so that size grows with its square."""
     model = _model(raw)
-    name = rng.choice([x.name for x in model.graph.input if x.type.tensor_type.elem_type == 1])
+    name = _of_texts(model, rng)
     flat = [_ints(model, "column", -1, 1), _ints(model, "row", 1, -1)]
     sides = [_node(model, "Reshape", [name, shape], f"{shape}_of") for shape in flat]
     operator = rng.choice(("Add", "Mul", "MatMul", "Max"))
@@ -328,20 +336,24 @@ def _repeated_gather(raw: bytes, rng: random.Random) -> bytes:
     import numpy as np
 
     model = _model(raw)
-    rows = _floats(model, "rows", 1, 4096)
-    value = _constant(model, "again", np.zeros((1, 4096), np.int64))
-    for number in range(rng.randrange(2, 4)):
-        value = _node(model, "Gather", [value, "again"], f"more_{number}", axis=number)
+    count = rng.choice((8, 4096))
+    value = again = _constant(model, "again", np.zeros((1, count), np.int64))
+    for number in range(3 if count > 8 else 11):
+        value = _node(model, "Gather", [value, again], f"more_{number}", axis=number)
+    rows = _floats(model, "rows", 8)
     return _summed(model, rng, _node(model, "Gather", [rows, value], "large", axis=0))
 
 
 def _endless_compute(raw: bytes, rng: random.Random) -> bytes:
     """Products of a matrix that is not large by itself, again and again."""
     model = _model(raw)
-    extent, times = rng.choice(((8192, 40), (2048, 2000)))
-    column, row = _floats(model, "column", extent, 1), _floats(model, "row", 1, extent)
-    square = value = _node(model, "MatMul", [column, row], "square")
-    for number in range(times):
+    name = _of_texts(model, rng)
+    sides = []
+    for number, shape in enumerate(((-1, 1), (1, -1))):
+        wanted = _ints(model, f"shape_{number}", *shape)
+        sides.append(_node(model, "Reshape", [name, wanted], f"side_{number}"))
+    square = value = _node(model, "MatMul", sides, "square")
+    for number in range(rng.choice((20, 80, 2000))):
         value = _node(model, "MatMul", [value, square], f"product_{number}")
     return _summed(model, rng, value)
 
@@ -349,14 +361,14 @@ def _endless_compute(raw: bytes, rng: random.Random) -> bytes:
 def _too_many_nodes(raw: bytes, rng: random.Random) -> bytes:
     model = _model(raw)
     value = _floats(model, "start", 1)
-    for number in range(rng.choice((2_000, 30_000))):
+    for number in range(rng.choice((200, 500, 2_000, 30_000))):
         value = _node(model, rng.choice(("Tanh", "Identity", "Abs")), [value], f"again_{number}")
     return _summed(model, rng, value)
 
 
 def _giant_constant(raw: bytes, rng: random.Random) -> bytes:
     model = _model(raw)
-    return _summed(model, rng, _floats(model, "giant", rng.randrange(1 << 20, 1 << 22)))
+    return _summed(model, rng, _floats(model, "giant", rng.choice((9, 1_000, 1 << 20, 1 << 22))))
 
 
 def _stated_giant(raw: bytes, rng: random.Random) -> bytes:

@@ -46,6 +46,10 @@ class OwnResidents:
         """As the pack's."""
         return self._reader.has_resident(name)
 
+    def graph(self, name: str) -> bytes:
+        """As the pack's."""
+        return self._reader.graph(name)
+
     @contextmanager
     def without(self, layer: int, kind: str, absent: Sequence[int]) -> Iterator[None]:
         """Inside, what these slices of a block add beside their shards is zero, too.

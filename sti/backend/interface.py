@@ -48,6 +48,9 @@ class ResidentTensors(Protocol):
     def has_resident(self, name: str) -> bool:
         """Whether there is one of this name."""
 
+    def graph(self, name: str) -> bytes:
+        """A serialized graph that was checked (``sti.graphs``)."""
+
 
 class SentenceState(Protocol):
     """A group of B sentences of S tokens on its way through the blocks: hidden states and masks.

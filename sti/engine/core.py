@@ -68,6 +68,7 @@ class EngineCore:
             from sti.pack.verify import verify_content  # rarely asked for
 
             verify_content(reader)
+        reader.check_graphs()
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
         self.closed = False

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.errors import PackCorruptError, PackFormatError
+from sti.graphs.check import CheckedGraphs
 from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.header import (
     DTYPES,
@@ -63,6 +64,7 @@ class PackReader:
         groups = read_index(manifest, self.resident, where=where)
         self.manifest = manifest._replace(groups=groups)
         check_blocks(table, self.manifest, where)
+        self._graphs = CheckedGraphs(self, where=where)
 
     @classmethod
     def open(cls, path: Path | str) -> PackReader:
@@ -120,6 +122,22 @@ class PackReader:
             raise PackFormatError(f"{self.path}: closed; open the pack again")
         start = place.offset - self._start
         return np.ndarray(place.shape, DTYPES[place.dtype], self._region, start)
+
+    def check_graphs(self) -> None:
+        """Check every graph; each is checked once, here or when it is asked for.
+
+        Raises:
+            PackFormatError: one is missing, or not what graphs of packs may be.
+        """
+        self._graphs.check()
+
+    def graph(self, name: str) -> bytes:
+        """A serialized ONNX graph that does no more than graphs of packs do.
+
+        Raises:
+            PackFormatError: as ``check_graphs``, of this one.
+        """
+        return self._graphs.graph(name)
 
     @cached_property
     def graphs_digest(self) -> str:

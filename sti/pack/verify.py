@@ -91,8 +91,8 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
 
     Raises:
         PackFormatError, PackCorruptError: the header is unusable, so that nothing can be compared,
-            or the index contradicts itself or the file, or residents do not fit one another,
-            although their region is as it was written.
+            or although the region is as it was written, a graph is not what graphs may be, the
+            index contradicts itself or the file, or residents do not fit one another.
         PackError, StorageError: the file cannot be read.
     """
     with PackFile(Path(path)) as file:
@@ -109,6 +109,8 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
                 raise
             check.words(None)
         else:
+            if not check.damage:
+                reader.check_graphs()
             check.rest(reader)
     return VerifyReport(file.path, table.end, check.compared, tuple(check.damage))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from sti.arrays import Float32Array
 from sti.backend.interface import Backend, SentenceState
 from sti.backend.onnxruntime import block_inputs
 from sti.backend.onnxruntime.compute import OrtBackend
-from sti.errors import BackendError
+from sti.errors import BackendError, PackFormatError
 from sti.model.fidelity import uniform_counts
 from sti.pack.pack_reader import PackReader
 from sti.planning.lane_threads import WHOLE, Share
@@ -407,7 +405,7 @@ def test_hidden_states_that_are_set_are_quantized_as_graphs_do_it(
 
 def test_a_pack_without_a_graph_is_refused(reader: PackReader) -> None:
     graphs = {n: t for n, t in reader.manifest.graphs.items() if n != "ffn.u8"}
-    manifest = reader.manifest._replace(graphs=graphs)
-    source = SimpleNamespace(manifest=manifest, resident=reader.resident)
-    with pytest.raises(BackendError, match=r"no graph 'ffn\.u8'"):
-        OrtBackend(cast("PackReader", source), lanes=1, saturates=True).prepare()
+    with PackReader.open(reader.path) as own:
+        own.manifest = own.manifest._replace(graphs=graphs)
+        with pytest.raises(PackFormatError, match=r"graph 'ffn\.u8' is missing"):
+            OrtBackend(own, lanes=1, saturates=True).prepare()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
-from sti.backend.onnxruntime.wire import bytes_of, encoded, fields
+from sti.graphs.wire import bytes_of, encoded, fields
 from tests.fuzz.target import Form
 
 _NUMBERS = (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import shutil
+import zlib
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +147,8 @@ def _sound_tensors() -> list[bytes]:
 
 
 def _journal(data: bytes) -> None:
-    path = sources.written("journal.npz", data)
+    """A journal of these bytes, sealed."""
+    path = sources.written("journal.npz", hashlib.sha256(data).digest() + data)
     journal = Journal(path, "key")
     for name in ("a", "b"):
         if name in journal:
@@ -159,6 +163,27 @@ def _sound_journals() -> list[bytes]:
         save(stream, key=np.array("key"), a=np.ones(3, np.float32), b=np.zeros((2, 2), np.float32))
         found.append(stream.getvalue())
     return found
+
+
+def _state(data: bytes) -> None:
+    """A training state of these bytes, sealed."""
+    from shard_tools.train.state import load_state  # needs torch
+
+    sealed = data + zlib.crc32(data).to_bytes(4, "little")
+    load_state(sources.written("state", sealed), "key")
+
+
+def _sound_states() -> list[bytes]:
+    if find_spec("torch") is None:
+        return []
+    import torch
+
+    from shard_tools.train.state import State, save_state
+
+    path = sources.place() / "state"
+    network = {"a": torch.ones(2), "b": [1, 2.5, None, "x", (True,)]}
+    save_state(path, "key", State("elastic", 3, {1: (0,)}, network, network, [network]))
+    return [path.read_bytes()[:-4]]
 
 
 def _rows(data: bytes) -> None:
@@ -185,5 +210,6 @@ def targets() -> Sequence[Target]:
         Target("checkpoint", _files, _sound_files, "json", words),
         Target("tensors", _tensors, _sound_tensors, "json", ("F16", "BF16", "I64", "data_offsets")),
         Target("journal", _journal, _sound_journals, "bytes", ("key", "a.npy", "fortran_order")),
+        Target("state", _state, _sound_states, "bytes", ("tensor", "map", "list", "float32", "[")),
         Target("rows", _rows, _sound_rows, "bytes", ("sentence", "label", "\t", "\r", "NaN")),
     )

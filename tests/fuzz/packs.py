@@ -12,7 +12,7 @@ from functools import cache
 from sti.errors import PackFormatError
 from sti.model.workload import Workload
 from sti.pack.header import CHECKSUM_DIGITS, HEADER_START, VOCABULARY, header_checksum
-from sti.pack.manifest_reader import read_manifest
+from sti.pack.manifest_reader import HEADER_LIMITS, read_manifest
 from sti.pack.pack_reader import PackReader
 from sti.pack.safetensors_table import parse_table
 from sti.pack.tokenizer import VOCABULARY_INDEX, pack_tokenizer
@@ -57,15 +57,14 @@ def _used(data: bytes) -> None:
             must(int(encoding.ids.max()) < tokenizer.vocab_size, "ids inside the vocabulary")
             must(len(encoding.ids) <= tokenizer.spec.max_tokens, "no more tokens than allowed")
         manifest = reader.manifest
-        for tensor in manifest.graphs.values():
-            reader.resident(tensor)
+        reader.check_graphs()
         request = PlanRequest(manifest, reader.pack_id, Workload(1, 16), Aim())
         plan = make_plan(request, PROFILE)
         prepare(plan, manifest, reader.group_offset)
 
 
 def _header(data: bytes) -> None:
-    parse_table(data, where="header", error=PackFormatError)
+    parse_table(data, HEADER_LIMITS, where="header", error=PackFormatError)
     _used(_with_header(data))
 
 

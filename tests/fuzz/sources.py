@@ -47,17 +47,19 @@ def pack_bytes() -> bytes:
 
 
 @cache
+def reader() -> PackReader:
+    """It, open; closed with the process."""
+    return PackReader.open(tiny_pack(TASK))
+
+
 def manifest() -> Manifest:
     """Its manifest, with all groups."""
-    with PackReader.open(tiny_pack(TASK)) as reader:
-        return reader.manifest
+    return reader().manifest
 
 
-@cache
 def pack_id() -> str:
     """Its identity."""
-    with PackReader.open(tiny_pack(TASK)) as reader:
-        return reader.pack_id
+    return reader().pack_id
 
 
 @cache
@@ -72,11 +74,9 @@ def manifest_json() -> dict[str, Any]:
     return manifest_of(pack_bytes())
 
 
-@cache
 def resident(name: str) -> bytes:
     """The bytes of a resident tensor."""
-    with PackReader.open(tiny_pack(TASK)) as reader:
-        return reader.resident(name).tobytes()
+    return reader().resident(name).tobytes()
 
 
 def names_in(*values: Any) -> tuple[str, ...]:

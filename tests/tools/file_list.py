@@ -22,6 +22,7 @@ FOLDERS = {
     "sti/text": "Text to token ids.",
     "sti/model": "What a model is: manifest, quality, fidelities. Pure.",
     "sti/device": "What a machine is: cores, memory, profiles, emulated storage.",
+    "sti/graphs": "What graphs of packs may be, so that those of strangers do no harm.",
     "sti/pack": "What a pack file is, and whether it is sound.",
     "sti/planning": "What to read, decode and compute for a target. Pure.",
     "sti/backend": "Back ends: the interface, and the buffers that each of them fills.",

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.blocked_quantization import FORMAT, OPERATORS, with_blocks
-from sti.backend.onnxruntime.graph_sessions import serialized_graph
 from sti.backend.onnxruntime.group_values import Constants
 from sti.backend.onnxruntime.merged_groups import MergedGroups
 from sti.backend.onnxruntime.onnx_model import (
@@ -92,7 +91,7 @@ class GraphPlacer:
         """A graph, with the operators that placed ones have."""
         found = self._models.get(name)
         if found is None:
-            read = read_model(serialized_graph(self._source, name), where=f"graph {name!r}")
+            read = read_model(self._source.graph(name), where=f"graph {name!r}")
             found = with_operators(read, OPERATORS, format_version=FORMAT)
             self._models[name] = found
         return found

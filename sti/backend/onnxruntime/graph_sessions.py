@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.session import Graph, saturates, session_options
 from sti.codec.weights import WeightForm
-from sti.errors import BackendError
 from sti.planning.plan import EXACT, NARROW
 
 
@@ -29,18 +28,6 @@ def block_graph(names: Collection[str], kind: str, form: WeightForm, *, masked: 
     """The name of a block kind's graph: the masked one where it is asked for and there is one."""
     name = f"{kind}_masked.{form}"
     return name if masked and name in names else f"{kind}.{form}"
-
-
-def serialized_graph(source: ResidentTensors, name: str) -> bytes:
-    """A graph of a pack, as it has it.
-
-    Raises:
-        BackendError: the pack does not have it.
-    """
-    tensor = source.manifest.graphs.get(name)
-    if tensor is None:
-        raise BackendError(f"the pack has no graph {name!r}; rebuild or fetch it again")
-    return source.resident(tensor).tobytes()
 
 
 class GraphSessions:
@@ -96,7 +83,8 @@ class GraphSessions:
         """The session of a graph, with a binding.
 
         Raises:
-            BackendError: ONNX Runtime refuses the graph, or the pack does not have it.
+            BackendError: ONNX Runtime refuses the graph.
+            PackFormatError: the pack does not have it, or it is not what graphs may be.
         """
         found = self._made.get(name)
         if found is None:
@@ -104,7 +92,7 @@ class GraphSessions:
                 found = self._made.get(name)
                 if found is None:
                     found = self._made[name] = Graph(
-                        name, serialized_graph(self._residents, name), self._options
+                        name, self._residents.graph(name), self._options
                     )
         return found
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.backend.onnxruntime.wire import bytes_of, encoded, field, fields, integer, signed, text
 from sti.errors import BackendError
+from sti.graphs.wire import bytes_of, encoded, field, fields, integer, signed, text
 
 # Numbers of fields, by message.
 _IR_VERSION, _GRAPH, _OPSET = 1, 7, 8

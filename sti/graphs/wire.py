@@ -6,6 +6,7 @@ bytes raise ``ValueError``. Knows nothing of what the fields mean.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -38,6 +39,32 @@ def fields(raw: bytes) -> Iterator[Field]:
             raise ValueError("it ends in the middle of a field")
         yield number, wire, raw[place : place + length]
         place += length
+
+
+def byte_fields(raw: bytes) -> list[tuple[int, bytes]]:
+    """The fields of a message in which every field is of bytes: numbers and values, in their order.
+
+    For messages that there are many of: several times as fast as ``fields``, and numbers above 15
+    are refused as well.
+    """
+    found, place, end = [], 0, len(raw)
+    while place < end:
+        tag = raw[place]
+        if tag & 0x87 != _BYTES:
+            raise ValueError("a field is not of bytes, or has an unknown number")
+        if place + 1 == end:
+            raise ValueError("it ends in the middle of a field")
+        length = raw[place + 1]
+        if length < 0x80:
+            place += 2
+        else:
+            length, place = _read_varint(raw, place + 1)
+        stop = place + length
+        if stop > end:
+            raise ValueError("it ends in the middle of a field")
+        found.append((tag >> 3, raw[place:stop]))
+        place = stop
+    return found
 
 
 def _read_varint(raw: bytes, place: int) -> tuple[int, int]:
@@ -96,6 +123,11 @@ def integer(number: int, value: int) -> bytes:
 def field(number: int, value: bytes) -> bytes:
     """The bytes of a field of bytes."""
     return _varint(number << 3 | _BYTES) + _varint(len(value)) + value
+
+
+def real(number: int, value: float) -> bytes:
+    """The bytes of a field of a number of single precision."""
+    return _varint(number << 3 | _FIXED32) + struct.pack("<f", value)
 
 
 def text(number: int, value: str) -> bytes:
