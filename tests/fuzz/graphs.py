@@ -35,10 +35,10 @@ class _Stranger:
     def resident(self, name: str) -> NDArray[Any]:
         if name in self.manifest.graphs.values():
             return np.frombuffer(self._data, np.uint8)
-        return sources.reader().resident(name)
+        return sources.residents()[name]
 
     def has_resident(self, name: str) -> bool:
-        return sources.reader().has_resident(name)
+        return name in sources.residents()
 
 
 def _graph(data: bytes) -> None:
@@ -71,7 +71,9 @@ def _model(data: bytes) -> None:
 
 
 def _sound() -> list[bytes]:
-    return [sources.resident(name) for name in sources.manifest_json()["graphs"].values()]
+    return [
+        sources.residents()[name].tobytes() for name in sources.manifest_json()["graphs"].values()
+    ]
 
 
 def targets() -> Sequence[Target]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 import sti
 from sti.errors import InputError
@@ -46,20 +49,35 @@ def pack_bytes() -> bytes:
     return tiny_pack(TASK).read_bytes()
 
 
+class _Parts(NamedTuple):
+    """What is used of the pack: a reader of it is not left open."""
+
+    manifest: Manifest
+    pack_id: str
+    residents: Mapping[str, NDArray[Any]]
+
+
 @cache
-def reader() -> PackReader:
-    """It, open; closed with the process."""
-    return PackReader.open(tiny_pack(TASK))
+def _parts() -> _Parts:
+    with PackReader.open(tiny_pack(TASK)) as reader:
+        names = [name for name in reader.tensors() if reader.has_resident(name)]
+        residents = {name: reader.resident(name) for name in names}
+        return _Parts(reader.manifest, reader.pack_id, residents)
 
 
 def manifest() -> Manifest:
     """Its manifest, with all groups."""
-    return reader().manifest
+    return _parts().manifest
 
 
 def pack_id() -> str:
     """Its identity."""
-    return reader().pack_id
+    return _parts().pack_id
+
+
+def residents() -> Mapping[str, NDArray[Any]]:
+    """Its resident tensors by name."""
+    return _parts().residents
 
 
 @cache
@@ -72,11 +90,6 @@ def table() -> dict[str, Any]:
 def manifest_json() -> dict[str, Any]:
     """Its manifest as JSON."""
     return manifest_of(pack_bytes())
-
-
-def resident(name: str) -> bytes:
-    """The bytes of a resident tensor."""
-    return reader().resident(name).tobytes()
 
 
 def names_in(*values: Any) -> tuple[str, ...]:
