@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,11 @@ _SHARE = 20.0
 """Saving takes at most one part in so many of the time."""
 _MOST_BYTES = 1 << 30
 _DIGEST_BYTES = 32
+_UNREADABLE = (
+    *(ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
+    *(RuntimeError, MemoryError, SyntaxError, TypeError, AttributeError),
+)
+"""What NumPy raises for archives that it did not write: kinds it lacks, or absurd sizes."""
 
 
 class Journal:
@@ -112,7 +118,7 @@ class Journal:
                     )
                     return
                 self._steps = {name: found[name] for name in found.files if name != _KEY}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, *_UNREADABLE) as error:
             self._steps = {}
             told = error.strerror if isinstance(error, OSError) else error
             self.notice = f"{self.path}: cannot be used ({told}); starting again"

@@ -57,6 +57,7 @@ FOLDERS = {
     "benchmarks/paper": "The scheme of the STI paper, as a system to compare with.",
     "benchmarks/systems": "Other systems of the comparison.",
     "tests": "Tests; their folders mirror the packages.",
+    "tests/fuzz": "Readers of bytes from outside, given inputs that reach ever more of them.",
     "tests/support": "What tests share.",
     "tests/tools": "Generators of tables and golden files.",
 }
