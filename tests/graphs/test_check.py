@@ -84,6 +84,17 @@ def test_graphs_that_mean_harm_are_refused(kind: str, base: Manifest) -> None:
         assert str(e.value).isprintable()
 
 
+def test_graphs_for_weights_of_another_form_are_checked_when_they_are_asked_for(
+    base: Manifest,
+) -> None:
+    graphs = CheckedGraphs(GraphSource(SPEC, base, {"ffn.u8": b"\x08"}), where="a.pack")
+    graphs.check(("s8",))
+    with pytest.raises(PackFormatError, match=r"graph 'ffn\.u8'"):
+        graphs.graph("ffn.u8")
+    with pytest.raises(PackFormatError, match=r"graph 'ffn\.u8'"):
+        graphs.check(("u8", "s7"))
+
+
 @pytest.mark.parametrize("name", ["embed", "connect", "head", "ffn.s7", "attention_masked.u8"])
 def test_a_pack_without_a_graph_is_refused(name: str, base: Manifest) -> None:
     source = GraphSource(SPEC, base)
