@@ -119,10 +119,10 @@ def test_labels_that_the_head_does_not_have_are_refused(base: Manifest) -> None:
 def test_a_pack_without_a_resident_tensor_of_a_graph_is_refused(base: Manifest) -> None:
     source = GraphSource(SPEC, base)
     for name in ("layer.0.ffn.up_scale", "embed.gamma"):
-        kept = source._tensors.pop(name)
+        kept = source.tensors.pop(name)
         with pytest.raises(PackFormatError, match=f"needs the resident tensor '{name}'"):
             check(source)
-        source._tensors[name] = kept
+        source.tensors[name] = kept
 
 
 def _node(model: Any, operator: str, inputs: list[str], **more: Any) -> str:
