@@ -80,7 +80,6 @@ class EngineCore:
             from sti.pack.verify import verify_content  # rarely asked for
 
             verify_content(reader)
-        reader.check_graphs()
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
         self._returned_s = -math.inf
@@ -88,6 +87,7 @@ class EngineCore:
         self._at_work = self._release_after = False
         backend = OrtBackend(reader, lanes=self.threads)
         self._saturates = backend.saturates
+        reader.check_graphs(backend.forms)
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(
             reader,
