@@ -141,12 +141,11 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         import importlib
 
-        home = _HOMES[name]
-        if home not in _WITHOUT_NUMPY:
+        if _HOMES[name] not in _WITHOUT_NUMPY:
             from sti.device.process_limits import check_numpy
 
             check_numpy()  # where it lacks memory it ends the process
-        return getattr(importlib.import_module(home), name)
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
