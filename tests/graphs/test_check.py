@@ -30,7 +30,7 @@ SPECS = list(graph_operators.specs())
 SPEC = SPECS[-1]
 GRAPHS = SPEC.build()
 PACKS = sorted((ROOT / "models").glob("*.sti.safetensors"))
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 Change = Callable[[Any], object]
 
 
