@@ -22,7 +22,7 @@ from sti.storage.plain_files import read_plain
 FILE_NAME = "sti.toml"
 MOST_BYTES = 1 << 16
 """Of a configuration: some hundred targets."""
-_SYSTEM = 0
+SYSTEM = 0
 """The user whose files are the system's."""
 KEYS = ("latency", "memory", "preload", "quantile", "floor", "fidelity", "plan")
 
@@ -56,7 +56,7 @@ def find_config(given: str | Path | None = None) -> Path:
         places.append(Path(base) / "sti" / FILE_NAME)
     for place in places:
         if place.is_file():
-            if place.stat().st_uid not in (os.geteuid(), _SYSTEM):
+            if place.stat().st_uid not in (os.geteuid(), SYSTEM):
                 raise ConfigError(
                     f"{place}: belongs to someone else; to use it nevertheless, name it (`config`, "
                     "--config)"

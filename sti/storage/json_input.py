@@ -55,7 +55,8 @@ def parse_json(given: bytes | str, limits: JsonLimits) -> Any:
         raise ValueError(f"it is not valid Unicode text: {error.reason}") from error
     if len(raw) > limits.most_bytes:
         raise ValueError(f"{len(raw)} bytes are more than the {limits.most_bytes} it may have")
-    escapes = _ESCAPE.search(raw) is not None
+    raw = raw.rstrip()  # headers are padded
+    escapes = b"\\" in raw and _ESCAPE.search(raw) is not None
     _check_shape(raw, limits, escapes=escapes)
     try:
         text = given if isinstance(given, str) else raw.decode("utf-8")

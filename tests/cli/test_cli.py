@@ -616,3 +616,10 @@ def test_every_command_explains_itself_with_examples(cli: Cli) -> None:
 
 def test_the_version_is_printed(cli: Cli) -> None:
     assert cli("--version").out == f"sti {sti.__version__}\n"
+
+
+def test_doctor_tells_a_release_of_onnxruntime_that_lets_packs_read_any_file(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sti.backend.onnxruntime.session.ort_version", lambda: "1.23.2")
+    assert "- onnxruntime is older than 1.24.1, and lets packs read any file: " in cli("doctor").out

@@ -272,7 +272,7 @@ def test_a_configuration_that_someone_else_left_there_has_to_be_named(
     monkeypatch.chdir(tmp_path)
     owner = (tmp_path / "sti.toml").stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    monkeypatch.setattr("sti.engine.config._SYSTEM", owner + 2)
+    monkeypatch.setattr("sti.engine.config.SYSTEM", owner + 2)
     with pytest.raises(ConfigError, match=r"sti\.toml: belongs to someone else"):
         find_config()
     assert set(load_config(find_config("sti.toml")).targets) == {"a"}
