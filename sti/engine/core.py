@@ -68,7 +68,6 @@ class EngineCore:
             from sti.pack.verify import verify_content  # rarely asked for
 
             verify_content(reader)
-        reader.check_graphs()
         self.threads = options.threads or best_threads(reader)
         """Compute threads."""
         self.closed = False
@@ -79,6 +78,7 @@ class EngineCore:
         self._process = os.getpid()
         backend = OrtBackend(reader, lanes=self.threads)
         self._saturates = backend.saturates
+        reader.check_graphs(backend.forms)
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(reader, backend, check=options.check, storage=options.storage)
         self.budget = MemoryBudget(

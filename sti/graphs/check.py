@@ -10,11 +10,11 @@ within a few times that of what the graph is fed. Knows nothing of ONNX Runtime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 
 from sti.errors import PackFormatError
-from sti.graphs.interfaces import Interface, Residents, Tensor, interfaces, stored
+from sti.graphs.interfaces import FORMS, Interface, Residents, Tensor, interfaces, stored
 from sti.graphs.polynomials import Growth, fixed_part, growth, is_moderate
 from sti.graphs.shapes import INFER, PRODUCTS, Shape, part_of_shape
 from sti.graphs.strict_message import Refused
@@ -45,15 +45,20 @@ class CheckedGraphs:
         self._sound: set[str] = set()
         self._interfaces: dict[str, Interface] = {}
 
-    def check(self) -> None:
-        """Check all graphs that there must be, and that there are no others.
+    def check(self, forms: Collection[str] = tuple(FORMS)) -> None:
+        """Check that there are all graphs that there must be and no others, and what they are.
+
+        Args:
+            forms: of weights; graphs for others are only checked when they are asked for.
 
         Raises:
             PackFormatError: a graph is missing, or not what it may be; names it.
         """
-        wanted = self._wanted()
-        for name in (*wanted, *self._source.manifest.graphs):
-            self._check(name)
+        wanted, there = self._wanted(), self._source.manifest.graphs
+        for name in (*wanted, *there):
+            form = name.rpartition(".")[2]
+            if form in forms or form not in FORMS or name not in wanted or name not in there:
+                self._check(name)
 
     def graph(self, name: str) -> bytes:
         """A serialized graph.

@@ -171,20 +171,26 @@ def _only_graph(raw: bytes) -> bytes:
     if version not in VERSIONS:
         raise Refused(f"is of version {version} of ONNX; supported: {_listed(VERSIONS)}")
     for item in model.texts(_OPSET):
-        opset = Message(item, "an operator set", numbers={_VERSION: 1}, texts={_DOMAIN: 1})
-        domain, version = opset.text(_DOMAIN), opset.number(_VERSION)
-        known = OPSETS.get(domain.decode(errors="replace"))
-        if known is None or domain in opsets:
-            raise Refused(f"names operators of domain {shown(domain)}, unknown or a second time")
-        if version not in known:
-            raise Refused(
-                f"takes version {version} of the operators of domain {shown(domain)}; supported: "
-                f"{_listed(known)}"
-            )
-        opsets.add(domain)
-    if len(opsets) != len(OPSETS):
-        raise Refused("does not say of which versions its operators are")
+        opsets.add(_domain(item))
+    if len(opsets) != len(OPSETS) or len(model.texts(_OPSET)) != len(OPSETS):
+        raise Refused("does not say once for each domain of which version its operators are")
     return graphs[0]
+
+
+@lru_cache(maxsize=16)
+def _domain(raw: bytes) -> bytes:
+    """The domain of an operator set of a version that is supported. Remembered: there are few."""
+    opset = Message(raw, "an operator set", numbers={_VERSION: 1}, texts={_DOMAIN: 1})
+    domain, version = opset.text(_DOMAIN), opset.number(_VERSION)
+    known = OPSETS.get(domain.decode(errors="replace"))
+    if known is None:
+        raise Refused(f"names operators of an unknown domain, {shown(domain)}")
+    if version not in known:
+        raise Refused(
+            f"takes version {version} of the operators of domain {shown(domain)}; supported: "
+            f"{_listed(known)}"
+        )
+    return domain
 
 
 def _node(raw: bytes) -> StrictNode:

@@ -10,7 +10,7 @@ mean. ``FORMAT.md`` specifies every byte.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sti.errors import PackCorruptError, PackFormatError
 from sti.graphs.check import CheckedGraphs
+from sti.graphs.interfaces import FORMS
 from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.header import (
     DTYPES,
@@ -123,13 +124,16 @@ class PackReader:
         start = place.offset - self._start
         return np.ndarray(place.shape, DTYPES[place.dtype], self._region, start)
 
-    def check_graphs(self) -> None:
-        """Check every graph; each is checked once, here or when it is asked for.
+    def check_graphs(self, forms: Collection[str] = tuple(FORMS)) -> None:
+        """Check the graphs; each is checked once, here or when it is asked for.
+
+        Args:
+            forms: of the weights that graphs are for; those for others only need to be there.
 
         Raises:
             PackFormatError: one is missing, or not what graphs of packs may be.
         """
-        self._graphs.check()
+        self._graphs.check(forms)
 
     def graph(self, name: str) -> bytes:
         """A serialized ONNX graph that does no more than graphs of packs do.

@@ -84,6 +84,17 @@ def test_graphs_that_mean_harm_are_refused(kind: str, base: Manifest) -> None:
         assert str(e.value).isprintable()
 
 
+def test_graphs_for_weights_of_another_form_are_checked_when_they_are_asked_for(
+    base: Manifest,
+) -> None:
+    graphs = CheckedGraphs(GraphSource(SPEC, base, {"ffn.u8": b"\x08"}), where="a.pack")
+    graphs.check(("s8",))
+    with pytest.raises(PackFormatError, match=r"graph 'ffn\.u8'"):
+        graphs.graph("ffn.u8")
+    with pytest.raises(PackFormatError, match=r"graph 'ffn\.u8'"):
+        graphs.check(("u8", "s7"))
+
+
 @pytest.mark.parametrize("name", ["embed", "connect", "head", "ffn.s7", "attention_masked.u8"])
 def test_a_pack_without_a_graph_is_refused(name: str, base: Manifest) -> None:
     source = GraphSource(SPEC, base)
@@ -108,10 +119,10 @@ def test_labels_that_the_head_does_not_have_are_refused(base: Manifest) -> None:
 def test_a_pack_without_a_resident_tensor_of_a_graph_is_refused(base: Manifest) -> None:
     source = GraphSource(SPEC, base)
     for name in ("layer.0.ffn.up_scale", "embed.gamma"):
-        kept = source._tensors.pop(name)
+        kept = source.tensors.pop(name)
         with pytest.raises(PackFormatError, match=f"needs the resident tensor '{name}'"):
             check(source)
-        source._tensors[name] = kept
+        source.tensors[name] = kept
 
 
 def _node(model: Any, operator: str, inputs: list[str], **more: Any) -> str:

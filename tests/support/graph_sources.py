@@ -22,10 +22,10 @@ class GraphSource:
     ) -> None:
         built = spec.build() | dict(graphs or {})
         names = {name: f"graph.{name}" for name in built}
-        self._tensors: dict[str, NDArray[Any]] = {
+        self.tensors: dict[str, NDArray[Any]] = {
             names[name]: np.frombuffer(raw, np.uint8) for name, raw in built.items()
         }
-        self._tensors |= _residents(spec)
+        self.tensors |= _residents(spec)
         kinds = (_kind(spec, ATTENTION), _kind(spec, FFN))
         task = {"embedding": "embedding", "sequence": "classification", "tokens": "tagging"}
         sizes = base.dimensions._replace(
@@ -37,10 +37,10 @@ class GraphSource:
         )
 
     def resident(self, name: str) -> NDArray[Any]:
-        return self._tensors[name]
+        return self.tensors[name]
 
     def has_resident(self, name: str) -> bool:
-        return name in self._tensors
+        return name in self.tensors
 
 
 def _residents(spec: GraphSpec) -> dict[str, NDArray[Any]]:

@@ -53,6 +53,7 @@ class OrtBackend:
         lanes: as given.
         saturates: as given or found.
         variants: how products may be computed.
+        forms: how weights are written for them; graphs are named after it.
 
     Raises:
         BackendError: ONNX Runtime refuses the self-test.
@@ -74,6 +75,7 @@ class OrtBackend:
         self.lanes = lanes
         self.saturates = self._sessions.saturates
         self.variants = (EXACT, NARROW) if self.saturates else (EXACT,)
+        self.forms = {self._sessions.weights[variant] for variant in self.variants}
         self._decoders: dict[str, GroupDecoder] = {}
         self._inputs = BlockInputs(residents, self._sessions)
         self._memory = HiddenMemory(self._inputs.unbind)
