@@ -28,7 +28,7 @@ from benchmarks.security_hostile_files import FILES
 from benchmarks.security_hostile_kinds import EITHER, KINDS, REFUSED, SAME
 from benchmarks.security_packs import PackParts, Tensor
 from benchmarks.security_setting import Setting, Summary
-from sti.pack.manifest_bounds import is_plain
+from sti.text.control_characters import is_one_line
 from tests.support.packs import PROFILE, tiny_pack
 from tests.support.ranked_packs import ranked_pack
 
@@ -213,7 +213,7 @@ def _judged(
     sound: Mapping[str, Any],
 ) -> Found:
     state, said = reply["state"], reply["said"]
-    if state == "refused" and (not is_plain(said) or len(said) > _LONGEST_LINE):
+    if state == "refused" and (not is_one_line(said) or len(said) > _LONGEST_LINE):
         state = "refused in odd words"
     elif state == "answered" and due == SAME and said != sound["said"]:
         state = "another answer"

@@ -41,7 +41,8 @@ from sti.pack.header import (
     padded,
 )
 from sti.pack.index import INDEX, group_start, index_arrays, index_hash, read_index
-from sti.pack.manifest_reader import MOST_HEADER_BYTES, check_texts
+from sti.pack.manifest_check import check_words
+from sti.pack.manifest_reader import MOST_HEADER_BYTES
 from sti.pack.safetensors_table import LENGTH_BYTES
 from sti.storage.atomic_file import check_room, is_stream, replacing
 
@@ -147,7 +148,7 @@ class PackWriter:
     def __init__(
         self, stream: BinaryIO, draft: Manifest, resident: Mapping[str, NDArray[Any]]
     ) -> None:
-        check_texts(draft, "the pack")
+        check_words(draft, "the pack")
         self._stream = stream
         self._draft = draft
         self._places: list[Place] = []

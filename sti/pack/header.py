@@ -194,7 +194,7 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
         aligned = item.offset % DTYPES[item.dtype].itemsize == 0
         require(aligned, f"tensor {name!r} is not aligned to its type")
     for name in (*manifest.graphs.values(), VOCABULARY):
-        require(name in names[:at], f"resident tensor {name!r} is missing")
+        require(name in names[:at], f"resident tensor {name!r:.80} is missing")
         require(table.tensors[name].dtype == "U8", f"resident tensor {name!r} must be bytes")
     require(
         manifest.resident.length <= MOST_RESIDENT_BYTES,

@@ -9,11 +9,11 @@ must not choose how much. Knows nothing of files, or of how members fit one anot
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 
 from sti.model.manifest import Manifest
 from sti.model.quality import MOST_LOSS
+from sti.text.control_characters import is_one_line, one_line
 
 MOST_HIDDEN = 1 << 16
 MOST_TOKENS = 1 << 16
@@ -32,21 +32,16 @@ MOST_LABELS = 1 << 14
 LONGEST_NAME = 64
 LONGEST_TEXT = 1024
 _NAME = re.compile(rf"[A-Za-z0-9_\-]{{1,{LONGEST_NAME}}}")
-_UNSEEN = frozenset(("Cc", "Cs", "Zl", "Zp"))
-_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that change the direction of what is written after them."""
+
+
+def odd_words(manifest: Manifest) -> str | None:
+    """Which name or text of the manifest cannot be, in words; None where all can be."""
+    return next(_odd_names(manifest), None) or next(_odd_texts(manifest), None)
 
 
 def beyond_bounds(manifest: Manifest) -> str | None:
-    """What of the manifest is beyond its bounds, in words; None where nothing is."""
+    """Which count or number is beyond its bounds, in words; None where none is."""
     return next(_beyond(manifest), None)
-
-
-def is_plain(text: str) -> bool:
-    """Whether a text has no control characters, nor others that a terminal acts upon."""
-    return text.isprintable() or not any(
-        char in _TURNING or unicodedata.category(char) in _UNSEEN for char in text
-    )
 
 
 def _beyond(manifest: Manifest) -> Iterator[str]:
@@ -72,8 +67,6 @@ def _beyond(manifest: Manifest) -> Iterator[str]:
     for what, found, most in counts:
         if found > most:
             yield f"{what} is {_short(found)}, more than {most}"
-    yield from _odd_names(manifest)
-    yield from _odd_texts(manifest)
     yield from _absurd_losses(manifest)
 
 
@@ -106,8 +99,8 @@ def _odd_texts(manifest: Manifest) -> Iterator[str]:
         for text in texts:
             if len(text) > LONGEST_TEXT:
                 yield f"{member}: a text of {len(text)} characters, more than {LONGEST_TEXT}"
-            if not is_plain(text):
-                yield f"{member}: {text!a:.80} has control characters"
+            if not is_one_line(text):
+                yield f"{member}: control characters in {one_line(text)[:80]!r}"
 
 
 def _absurd_losses(manifest: Manifest) -> Iterator[str]:

@@ -16,7 +16,7 @@ from sti.errors import PackFormatError
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import METRICS, Quality, Rejection, least_of
 from sti.pack.index import MOST_SLICES
-from sti.pack.manifest_bounds import beyond_bounds
+from sti.pack.manifest_bounds import beyond_bounds, odd_words
 from sti.pack.safetensors_table import MOST_AXES
 
 TASKS = ("embedding", "classification", "regression", "tagging")
@@ -40,6 +40,17 @@ def check_manifest(manifest: Manifest, where: str) -> None:
     _Check(manifest, where).all()
 
 
+def check_words(manifest: Manifest, where: str) -> None:
+    """Check the names and the texts for people of a manifest, which may be a draft.
+
+    Raises:
+        PackFormatError: one is too long, or of other characters than it may be.
+    """
+    odd = odd_words(manifest)
+    if odd is not None:
+        raise PackFormatError(f"{where}: manifest: {odd}; rebuild or fetch the pack again")
+
+
 class _Check:
     """Refuses members of a manifest that contradict one another, part by part."""
 
@@ -52,6 +63,7 @@ class _Check:
         Raises:
             PackFormatError: a part is contradictory; names it.
         """
+        check_words(self._manifest, self._where)  # first, as messages name them
         self._model()
         self._words()
         self._kinds()
@@ -75,7 +87,7 @@ class _Check:
 
     def _model(self) -> None:
         task, ladder = self._manifest.task, self._manifest.ladder
-        self._require(task in TASKS, f"task {task!r} is not one of {', '.join(TASKS)}")
+        self._require(task in TASKS, f"task {task!r:.40} is not one of {', '.join(TASKS)}")
         good = bool(ladder) and _rises(ladder) and ladder[0] >= 2 and ladder[-1] <= 8
         self._require(good, "the ladder must increase within 2..8 bits")
         try:
@@ -118,7 +130,7 @@ class _Check:
     def _labels(self) -> None:
         labels, task = self._manifest.labels, self._manifest.task
         fits = (task == "embedding") == (not labels)
-        self._require(fits, f"{len(labels)} labels do not fit the task {task!r}")
+        self._require(fits, f"{len(labels)} labels do not fit the task {task!r:.40}")
         distinct = len(set(labels)) == len(labels) and "" not in labels
         self._require(distinct, "a label is empty, or listed twice")
 
@@ -157,7 +169,7 @@ class _Check:
     def _quality(self, quality: Quality) -> None:
         metric = quality.metric
         known = metric in METRICS
-        self._require(known, f"quality.metric {metric!r} is not one of {', '.join(METRICS)}")
+        self._require(known, f"quality.metric {metric!r:.40} is not one of {', '.join(METRICS)}")
         self._require(quality.examples < 2**53, "quality.examples must be below 2**53")
         spread = quality.residual <= 2.0
         self._require(spread, "quality.residual must be at most 2")

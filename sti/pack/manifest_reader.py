@@ -28,10 +28,6 @@ from sti.model.manifest import (
 from sti.model.quality import Quality, Rejection
 from sti.pack.manifest_check import check_manifest
 from sti.storage.json_input import JsonLimits, parse_json
-from sti.text.control_characters import is_one_line, one_line
-
-_TEXTS = ("name", "architecture", "task", "licence", "source", "generator")
-"""Members that are shown to people as they are."""
 
 UPGRADED = (1,)
 """Older formats that `sti-shard upgrade` reads."""
@@ -76,27 +72,8 @@ def read_manifest(text: str, *, where: str) -> Manifest:
         )
     _check_features(fields, where)
     manifest = _parse(fields)
-    check_texts(manifest, where)
     check_manifest(manifest, where)
     return manifest
-
-
-def check_texts(manifest: Manifest, where: str) -> None:
-    """Refuse texts for people that are not of one line, or hold control characters.
-
-    Raises:
-        PackFormatError: names the member and its text.
-    """
-    texts = {name: (getattr(manifest, name),) for name in _TEXTS} | {"labels": manifest.labels}
-    if manifest.rejection is not None:
-        texts["rejection"] = (manifest.rejection.label,)
-    for name, found in texts.items():
-        if not is_one_line("".join(found)):
-            bad = next(text for text in found if not is_one_line(text))
-            raise PackFormatError(
-                f"{where}: manifest: {name}: control characters in {one_line(bad)[:80]!r}; rebuild "
-                "the pack without them, or fetch another"
-            )
 
 
 def _rewrite(where: str) -> str:

@@ -24,6 +24,9 @@ MAX_HEADER_BYTES = 100_000_000
 MOST_AXES = 8
 """Of a tensor or an operand: more than any needs, few enough for their product to be small."""
 
+LONGEST_NAME = 256
+"""Characters of a tensor's name."""
+
 ITEM_BYTES: Mapping[str, int] = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1},
     **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1},
@@ -110,7 +113,9 @@ def parse_table(
 
 
 def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -> TensorInfo:
-    tag = f"{where}: tensor {name!r}"
+    tag = f"{where}: tensor {name!r:.80}"
+    if len(name) > LONGEST_NAME:
+        raise error(f"{tag}: its name has more than {LONGEST_NAME} characters")
     if not isinstance(item, dict):
         raise error(f"{tag}: its entry is not an object")
     dtype, shape, span = item.get("dtype"), item.get("shape"), item.get("data_offsets")

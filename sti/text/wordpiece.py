@@ -96,8 +96,8 @@ class TokenizerSpec(NamedTuple):
             )
         if fields.text("kind") != KIND:
             raise PackFormatError(
-                f"tokenizer: kind {fields.text('kind')!r} is unknown; this version of sti knows "
-                f"{KIND!r}: update sti, or build the pack again"
+                f"tokenizer: kind {fields.text('kind')!r:.80} is unknown; this version of sti "
+                f"knows {KIND!r}: update sti, or build the pack again"
             )
         special_tokens = fields.texts("special_tokens")
         if "" in special_tokens:

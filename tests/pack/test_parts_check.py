@@ -14,9 +14,9 @@ from benchmarks.security_hostile_kinds import KINDS, REFUSED
 from benchmarks.security_packs import PackParts, Tensor
 from sti.errors import PackError, PackFormatError
 from sti.model.manifest import Manifest
-from sti.pack.manifest_bounds import is_plain
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
+from sti.text.control_characters import is_one_line
 from tests.support.packs import tiny_pack
 from tests.support.ranked_packs import ranked_pack
 
@@ -164,7 +164,7 @@ def test_parts_that_do_not_fit_are_refused(case: str, tmp_path: Path) -> None:
     change(parts)
     with pytest.raises(PackFormatError, match=message) as caught:
         opened(parts, tmp_path / "pack")
-    assert is_plain(str(caught.value))
+    assert is_one_line(str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_hostile_packs_are_refused_before_anything_is_computed(kind: str, tmp_pa
         KINDS[kind].harm(parts, Random(number))
         with pytest.raises(PackError) as caught:
             opened(parts, tmp_path / "pack")
-        assert is_plain(str(caught.value))
+        assert is_one_line(str(caught.value))
 
 
 def test_a_member_that_nobody_knows_changes_nothing(tmp_path: Path) -> None:
