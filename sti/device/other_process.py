@@ -16,7 +16,7 @@ from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
 
 from sti import errors
-from sti.device.process_answers import NoAnswer, answer_of
+from sti.device.process_answers import PARENT, NoAnswer, answer_of
 from sti.errors import RunError
 from sti.notices import Notify
 
@@ -51,7 +51,7 @@ def start(python: str, module: str, *, errors_to: int) -> Popen[bytes]:
         stdout=PIPE,
         stderr=errors_to,
         cwd=_HERE,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, PARENT: str(os.getpid())},
     )
 
 

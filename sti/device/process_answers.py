@@ -10,14 +10,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
+from time import sleep
 from typing import Any, BinaryIO
 
 from sti import errors
 from sti.errors import StiError
 from sti.notices import Notify
 
+PARENT = "STI_PARENT_PROCESS"
+"""The environment variable that tells a process which one started it."""
 _NOTICE, _ANSWER, _ERROR = "notice", "answer", "error"
+_LOOK_S = 0.5
+"""How often a process looks whether the one that started it is still there."""
+_UNWANTED = 3
 
 
 class NoAnswer(Exception):
@@ -75,10 +82,25 @@ def answer(work: Callable[[Notify], object], stream: BinaryIO) -> None:
 
 
 def serve(work: Callable[[Any, Notify], object]) -> None:
-    """Read a job, a line of JSON, from standard input; ``answer`` it on standard output."""
+    """Read a job, a line of JSON, from standard input; ``answer`` it on standard output.
+
+    The process ends when the one that started it has ended, however that was.
+    """
+    threading.Thread(target=_end_with_parent, args=(_parent(),), daemon=True).start()
     with own_answers() as stream:
         job = json.loads(sys.stdin.buffer.readline())
         answer(lambda notify: work(job, notify), stream)
+
+
+def _parent() -> int:
+    """The process that started this one, even if it has ended by now."""
+    return int(os.environ.get(PARENT) or os.getppid())
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        sleep(_LOOK_S)
+    os._exit(_UNWANTED)
 
 
 def _parsed(line: bytes) -> tuple[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -132,14 +134,18 @@ def test_a_buffer_that_is_being_filled_is_given_back_before_it_is_full() -> None
         assert engine.preloaded()
 
 
-def test_what_is_given_back_amid_the_callers_own_run_is_given_back_after_it() -> None:
+def test_what_is_given_back_amid_the_callers_own_run_is_given_back_after_it(
+    request: pytest.FixtureRequest,
+) -> None:
     reader = GatedReader(tiny_pack())
     reader.leave.release(10_000)
     with sti.Engine.open(
         tiny_pack(), threads=1, profile=PROFILE, fidelity=8, storage=reader
     ) as engine:
         before = engine.run(TEXTS, mode="sequential").embeddings
-        reader.amid = engine.release  # as a signal handler might
+        usual = signal.signal(signal.SIGUSR1, lambda *_: engine.release())
+        request.addfinalizer(lambda: signal.signal(signal.SIGUSR1, usual))
+        reader.amid = lambda: os.kill(os.getpid(), signal.SIGUSR1)
         np.testing.assert_array_equal(engine.run(TEXTS, mode="sequential").embeddings, before)
         reader.amid = None
         np.testing.assert_array_equal(engine.run(TEXTS, mode="sequential").embeddings, before)
