@@ -30,6 +30,8 @@ HANGS_S = 60.0
 START_S = 300.0
 HUNG, DIED = "hangs", "ends the process"
 _SHOWN = 20
+_SETTLED = 200
+"""Cells that say something about memory."""
 
 
 class Tried(NamedTuple):
@@ -135,7 +137,7 @@ def summarize(found: Sequence[Tried]) -> Summary:
     summary.limits.append(at_most("cells of the fault matrix that end otherwise", len(wrong), 0))
     sizes = [item.anonymous_bytes for item in found if item.anonymous_bytes]
     half = sizes[len(sizes) // 2 :]
-    if len(half) > 1:
+    if len(half) >= _SETTLED:
         growth = (half[-1] - half[0]) / (len(half) - 1)
         summary.limits.append(reported("growth of memory, bytes a cell, of the later half", growth))
     summary.notes += [
