@@ -36,8 +36,13 @@ if TYPE_CHECKING:
 class Engine(OpenEngine):
     """A pack, open and ready to answer.
 
-    Thread-safe: calls from several threads run one after another. Not for use in a forked child:
-    open the engine there. Use as a context manager, or call ``close``.
+    Thread-safe: calls from several threads run one after another; with asyncio,
+    ``asyncio.to_thread(engine.run, texts)``. Use as a context manager, or call ``close``.
+
+    In a forked child all calls raise ``RunError`` but ``close``: open the engine there, or in a
+    process that was spawned. When Python ends, engines that are open are closed: a run in a daemon
+    thread stops at its next step with ``ClosedError``. No signal handlers are installed; what a
+    handler raises amid a run is raised when its threads have stopped, and the engine stays usable.
 
     Args:
         reader: the open pack; the engine closes it.
