@@ -17,6 +17,7 @@ from math import sqrt
 from typing import IO, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from benchmarks.common import ROOT, Column, Table, at_most
 from benchmarks.memory_setting import MB, reported, tell
@@ -118,7 +119,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
         yield from (line + b"\n" for line in whole)
 
 
-def slope_of(runs: Sequence[float], sizes: Sequence[float]) -> Slope:
+def slope_of(runs: ArrayLike, sizes: ArrayLike) -> Slope:
     """The median of the slopes between all pairs of samples (Theil and Sen), and its bound.
 
     Samples near one another are alike, so the error is not taken from them one by one: their

@@ -31,7 +31,7 @@ from sti.units import exact_size
 FIXED = "what is the weather like in the town today"
 """A text whose answer must stay the same to the bit."""
 FIXED_TARGET = {"fidelity": 4}
-_MOST_TOKENS = 24
+_MOST_TOKENS, _MOST_TEXTS = 24, 6
 _WRITER = "sti-history"
 """A thread that writes what was run, now and then: it does not stay."""
 _SETTLED_S = 5.0
@@ -61,6 +61,13 @@ class Soak:
         self.engine = self._opened()
         self.did["opened"] += 1
 
+    def fill(self) -> None:
+        """Run the largest batches there will be, so that what keeps the most is full."""
+        text = " ".join(["a"] * _MOST_TOKENS)
+        for bits in self._ladder:
+            self.engine.set_target(fidelity=bits)
+            self.engine.run([text] * _MOST_TEXTS)
+
     def run(self) -> None:
         """One run, perhaps with another target before it."""
         rng = self._rng
@@ -73,7 +80,7 @@ class Soak:
                 self.engine.release()
                 self.did["released"] += 1
             if chance > 0.95:
-                texts = [self._text() for _ in range(rng.randint(2, 6))]
+                texts = [self._text() for _ in range(rng.randint(2, _MOST_TEXTS))]
                 for _ in self.engine.stream(texts):
                     pass
                 self.did["streamed"] += 1
@@ -143,6 +150,7 @@ def main() -> int:
     os.environ[HISTORY_VARIABLE] = "on"  # benchmarks keep none, users do: it is in a place of ours
     warnings.simplefilter("ignore", sti.StiWarning)
     soak = Soak(pack, seed)
+    soak.fill()
     begun = time.monotonic()
     done = 0
     while done < runs:
