@@ -4,6 +4,13 @@
 
 Rows:
 
+- hostile: packs that mean harm, of every kind: refused, in time and little memory
+- kills: writers killed at any moment: files whole, and nothing left over by the next run
+- matrix: reads that go wrong, by kind, stage and way to run: each ends as specified
+- processes: forks, ends, signals and threads at bad moments
+- limits: commands under limits of the system
+- fuzz: readers of bytes from outside, led by coverage (needs the extra ``fuzz``)
+- soak: 100,000 runs with changing targets: memory, descriptors, threads, a fixed answer
 - opening: what the checks cost an opening, beside another revision (``--before CHECKOUT``)
 
 A row's cases run in processes of their own, each within a time: what hangs or crashes is counted,
@@ -23,7 +30,17 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from benchmarks import common, security_opening
+from benchmarks import (
+    common,
+    security_fuzz,
+    security_hostile,
+    security_kills,
+    security_limits,
+    security_matrix,
+    security_opening,
+    security_processes,
+    security_soak,
+)
 from benchmarks.common import Report
 from benchmarks.rows import Measured, Row, measure_rows
 from benchmarks.security_setting import Setting
@@ -33,6 +50,13 @@ from sti.errors import InputError
 from sti.storage.atomic_file import write_file
 
 ROWS: dict[str, Row[Setting]] = {
+    "hostile": Row(security_hostile.measure, security_hostile.summarize),
+    "kills": Row(security_kills.measure, security_kills.summarize),
+    "matrix": Row(security_matrix.measure, security_matrix.summarize),
+    "processes": Row(security_processes.measure, security_processes.summarize),
+    "limits": Row(security_limits.measure, security_limits.summarize),
+    "fuzz": Row(security_fuzz.measure, security_fuzz.summarize),
+    "soak": Row(security_soak.measure, security_soak.summarize),
     "opening": Row(security_opening.measure, security_opening.summarize),
 }
 """In the order in which they are run."""
