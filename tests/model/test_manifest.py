@@ -112,7 +112,7 @@ MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another metric": (lambda m: m["quality"].update(metric="charm"), "'charm' is not one of"),
     "no examples": (lambda m: m["quality"].update(examples=0), "'examples'"),
     "half an example": (lambda m: m["quality"].update(examples=0.5), "'examples'"),
-    "more examples than there are": (lambda m: m["quality"].update(examples=10**400), "examples"),
+    "more examples than there are": (lambda m: m["quality"].update(examples=10**40), "examples"),
     "a residual beyond": (lambda m: m["quality"].update(residual=1e300), "residual .* at most 2"),
     "a residual below zero": (lambda m: m["quality"].update(residual=-0.1), "'residual'"),
     "no points": (lambda m: m["quality"].update(losses=[], values=[]), "quality.losses .* pair up"),
