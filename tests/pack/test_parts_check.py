@@ -31,6 +31,12 @@ LARGE = frozenset(
 )
 """Kinds that take long to make; `benchmarks.security` does."""
 
+AT_OPENING = [
+    name
+    for name, kind in KINDS.items()
+    if kind.due in (REFUSED, UNUSED) and name not in AT_RUNS | LARGE
+]
+
 
 def opened(parts: PackParts, place: Path) -> Manifest:
     """Open a pack as engines do, without computing anything."""
@@ -167,14 +173,7 @@ def test_parts_that_do_not_fit_are_refused(case: str, tmp_path: Path) -> None:
     assert is_one_line(str(caught.value))
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        name
-        for name in KINDS
-        if KINDS[name].due in (REFUSED, UNUSED) and name not in AT_RUNS | LARGE
-    ],
-)
+@pytest.mark.parametrize("kind", AT_OPENING)
 def test_hostile_packs_are_refused_before_anything_is_computed(kind: str, tmp_path: Path) -> None:
     sound = PackParts(tiny_pack())
     for number in range(2):
