@@ -25,7 +25,7 @@ from benchmarks.common import ROOT, Column, Table, at_most
 from benchmarks.memory_setting import MB, tell
 from benchmarks.security_graphs import HOSTILE
 from benchmarks.security_hostile_files import FILES
-from benchmarks.security_hostile_kinds import EITHER, KINDS, REFUSED, SAME
+from benchmarks.security_hostile_kinds import EITHER, KINDS, REFUSED, SAME, UNUSED
 from benchmarks.security_packs import PackParts, Tensor
 from benchmarks.security_setting import Setting, Summary
 from sti.text.control_characters import is_one_line
@@ -143,7 +143,7 @@ def kinds() -> dict[str, str]:
     """Every kind, and what must come of it."""
     found = {name: kind.due for name, kind in KINDS.items()}
     found |= dict.fromkeys(FILES, REFUSED)
-    return found | {f"graph: {name}": REFUSED for name in HOSTILE}
+    return found | {f"graph: {name}": UNUSED for name in HOSTILE}
 
 
 def make(kind: str, sound: PackParts, rng: Random, path: Path) -> None:
@@ -155,7 +155,6 @@ def make(kind: str, sound: PackParts, rng: Random, path: Path) -> None:
     if kind in KINDS:
         KINDS[kind].harm(parts, rng)
     else:
-        # The exact and the narrow ones of one machine; others are not made into sessions there.
         tensor = parts.manifest["graphs"][rng.choice(list(parts.manifest["graphs"]))]
         raw = HOSTILE[kind.removeprefix("graph: ")](parts.residents[tensor].data, rng)
         parts.residents[tensor] = Tensor("U8", (len(raw),), raw)
@@ -215,9 +214,10 @@ def _judged(
     state, said = reply["state"], reply["said"]
     if state == "refused" and (not is_one_line(said) or len(said) > _LONGEST_LINE):
         state = "refused in odd words"
-    elif state == "answered" and due == SAME and said != sound["said"]:
+    elif state == "answered" and due in (SAME, UNUSED) and said != sound["said"]:
         state = "another answer"
-    allowed = {REFUSED: ("refused",), SAME: ("answered",), EITHER: ("refused", "answered")}[due]
+    both = ("refused", "answered")
+    allowed = {REFUSED: both[:1], SAME: both[1:], EITHER: both, UNUSED: both}[due]
     if state in allowed and reply["seconds"] > MOST_S:
         state = "slow"
     elif state in allowed and reply["grown_bytes"] > MOST_BYTES:

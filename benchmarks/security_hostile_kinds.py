@@ -20,7 +20,9 @@ from sti.text.vocabulary_index import VocabularyIndex, make_index
 Harm = Callable[[PackParts, Random], object]
 
 REFUSED, SAME, EITHER = "refused", "the same answer", "refused or an answer"
-"""What must come of a pack: some are another model, which a stranger may ship."""
+UNUSED = "refused or the same answer"
+"""What must come of a pack: some are another model, which a stranger may ship; of some, what means
+harm is of no use on this machine, which never touches it."""
 
 
 class Kind(NamedTuple):
@@ -703,7 +705,7 @@ KINDS: Mapping[str, Kind] = {
     **{f"field: {member}": Kind(EITHER, _field(member)) for member in _MEMBERS},
     "graphs left out": Kind(REFUSED, _no_graph),
     "graphs of no name": Kind(REFUSED, _unknown_graph),
-    "graphs swapped": Kind(REFUSED, _swapped_graphs),
+    "graphs swapped": Kind(UNUSED, _swapped_graphs),
     "graphs damaged": Kind(EITHER, _graph_bytes),
     "more words than rows": Kind(REFUSED, _more_words),
     "fewer rows than words": Kind(REFUSED, _fewer_rows),

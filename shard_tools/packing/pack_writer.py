@@ -43,7 +43,8 @@ from sti.pack.header import (
 from sti.pack.index import INDEX, group_start, index_arrays, index_hash, read_index
 from sti.pack.manifest_check import check_words
 from sti.pack.manifest_reader import MOST_HEADER_BYTES
-from sti.pack.safetensors_table import LENGTH_BYTES
+from sti.pack.parts_check import check_parts
+from sti.pack.safetensors_table import LENGTH_BYTES, TensorInfo
 from sti.storage.atomic_file import check_room, is_stream, replacing
 
 _TYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -205,6 +206,14 @@ class PackWriter:
     def _place(self, name: str, dtype: str, shape: tuple[int, ...], length: int) -> None:
         self._places.append((name, dtype, shape, length))
 
+    def _tensors(self) -> dict[str, TensorInfo]:
+        """All tensors, with their places after the header."""
+        found, end = {}, 0
+        for name, dtype, shape, length in self._places:
+            found[name] = TensorInfo(dtype, shape, end, length)
+            end += length
+        return found
+
     def words(self, rows: Iterable[NDArray[np.uint8]]) -> None:
         """Write the embedding table, given as encoded rows in chunks."""
         done = 0
@@ -272,6 +281,9 @@ class PackWriter:
 
         Returns:
             The manifest as written, as a reader will find it.
+
+        Raises:
+            PackFormatError: no reader would take it: its parts do not fit one another.
         """
         assert len(self._written) == len(self._order), "groups are missing"
         index = index_arrays(manifest)
@@ -280,6 +292,13 @@ class PackWriter:
             if name in INDEX:
                 self._region[at : at + length] = index[name].tobytes()
             at += length
+        region = memoryview(self._region)
+        check_parts(
+            manifest,
+            self._tensors(),
+            lambda offset, length: region[offset : offset + length],
+            where="the new pack",
+        )
         final = manifest._replace(
             resident=ResidentRegion(
                 self._places[0][0], len(self._region), zlib.crc32(self._region)
