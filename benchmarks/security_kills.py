@@ -26,7 +26,7 @@ from threading import Timer
 from typing import IO, NamedTuple
 
 from benchmarks.common import ROOT, Column, Table, at_most
-from benchmarks.memory_setting import reported, tell
+from benchmarks.rows import reported, tell
 from benchmarks.security_kill_jobs import (
     COMMANDS,
     GRAPH,

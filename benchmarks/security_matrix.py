@@ -21,7 +21,7 @@ from random import Random
 from typing import IO, NamedTuple
 
 from benchmarks.common import Column, Table, at_most
-from benchmarks.memory_setting import reported, tell
+from benchmarks.rows import reported, tell
 from benchmarks.security_matrix_cells import ENDS, STAGES, Cell, cells
 from benchmarks.security_setting import Setting, Summary
 

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from benchmarks.common import ROOT, Column, Table, at_most
-from benchmarks.memory_setting import MB, reported, tell
+from benchmarks.memory_setting import MB
+from benchmarks.rows import reported, tell
 from benchmarks.security_setting import Setting, Summary
 
 RUNS = 100_000
