@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.common import ROOT, Column, Table, at_least, at_most
-from benchmarks.memory_setting import tell
+from benchmarks.rows import tell
 from benchmarks.security_setting import Setting, Summary
 from tests.fuzz.names import NAMES
 

@@ -22,7 +22,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 from benchmarks.common import ROOT, Column, Table, at_most
-from benchmarks.memory_setting import MB, tell
+from benchmarks.memory_setting import MB
+from benchmarks.rows import tell
 from benchmarks.security_graphs import HOSTILE
 from benchmarks.security_hostile_files import FILES
 from benchmarks.security_hostile_kinds import EITHER, KINDS, REFUSED, SAME, UNUSED
