@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import importlib
 import multiprocessing
 import os
 import random
@@ -172,11 +171,7 @@ def exit_daemons(pack: Path, pick: random.Random) -> None:
 
 
 def exit_amid_opening(pack: Path, pick: random.Random) -> None:
-    """Python ends while a daemon thread opens an engine, and runs.
-
-    ONNX Runtime is imported before: Python's end amid its import aborts, whoever imports it.
-    """
-    importlib.import_module("sti.engine.engine")
+    """Python ends while a daemon thread imports STI, opens an engine, and runs."""
 
     def work() -> None:
         with contextlib.suppress(sti.ClosedError):

@@ -45,7 +45,7 @@ _LEFT = 0.02
 def execute(args: argparse.Namespace) -> None:
     """Make the plan for a workload, show it, and save it in ``--output``."""
     if args.output is not None:
-        check_writable(Path(args.output))
+        check_writable(Path(args.output), apart=args.pack)
     with open_planning(args) as planning:
         made = planning.made()
         quality = made.manifest.quality

@@ -66,7 +66,7 @@ def _output(args: argparse.Namespace) -> Path | None:
     if args.output is None and args.json:
         return None
     path = Path(args.output or f"{Path(args.pack).name.removesuffix(_ENDING)}.html")
-    check_writable(path)
+    check_writable(path, apart=args.pack)
     if not args.force and path.is_file() and not _is_page(path):
         raise InputError(
             f"{path}: is no page of `sti report`; name another file with -o, or replace it with "

@@ -30,7 +30,7 @@ def destinations(args: argparse.Namespace, formats: Sequence[str]) -> list[Desti
     """Where the report is wanted; JSON on standard output comes last.
 
     Args:
-        args: has ``outputs``, ``format`` and ``json``.
+        args: has ``pack``, ``outputs``, ``format`` and ``json``.
         formats: those that can be asked for; the first is the default.
 
     Raises:
@@ -41,7 +41,7 @@ def destinations(args: argparse.Namespace, formats: Sequence[str]) -> list[Desti
     found = []
     for path in map(Path, args.outputs):
         form = _ending(path, args.format, formats) or args.format or fallback
-        check_writable(path)
+        check_writable(path, apart=args.pack)
         found.append(Destination(form, path))
     if args.json:
         if not found and args.format not in (None, "json"):
@@ -90,11 +90,15 @@ def _ending(path: Path, asked: str | None, formats: Sequence[str]) -> str | None
     return None
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, apart: Path | str) -> None:
     """Refuse a path at which no file can be written, before the work begins.
 
+    Args:
+        apart: the pack that is read, which must stay.
+
     Raises:
-        InputError: it is ``-`` or a directory, or its directory is missing or write-protected.
+        InputError: it is ``-``, the pack or a directory, or its directory is missing or
+            write-protected.
     """
     if str(path) == "-":
         raise InputError("-: names no file; leave the option out for standard output")
@@ -102,6 +106,8 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path}: is a directory; name a file in it")
     if path.exists() and not path.is_file():
         return  # a pipe or a device
+    if path.exists() and os.path.exists(apart) and path.samefile(apart):
+        raise InputError(f"{path}: is the pack, which would be lost; name another file")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such directory; create it first")
     if not os.access(path.parent, os.W_OK):  # files are replaced as a whole

@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> None:
     if args.trace is not None:
         from sti.cli.reports import check_writable  # most runs write no trace
 
-        check_writable(Path(args.trace))
+        check_writable(Path(args.trace), apart=args.pack)
     with closing(Texts(args.texts, source=args.input, pair=args.pair)) as texts:
         before = host.rss_bytes()
         start = perf_counter()

@@ -17,6 +17,9 @@ from typing import BinaryIO
 from sti.errors import InputError
 from sti.text.encoding import Text
 
+_LONGEST_LINE = 1 << 26
+"""Bytes of a line: more is no text, and would be held in memory as a whole."""
+
 
 class Texts:
     """The texts to run, one after another. An iterator; ``close`` closes their file.
@@ -79,9 +82,12 @@ class Texts:
         try:
             with _opened(source) as file:
                 self._size_bytes = _size(file)
-                for number, raw in enumerate(file, 1):
+                for number, raw in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
                     self._read_bytes += len(raw)
-                    yield _line(raw.removesuffix(b"\n"), f"{name}, line {number}", pair)
+                    where = f"{name}, line {number}"
+                    if len(raw) == _LONGEST_LINE and not raw.endswith(b"\n"):
+                        raise InputError(f"{where}: longer than {_LONGEST_LINE} bytes; cut it up")
+                    yield _line(raw.removesuffix(b"\n"), where, pair)
         except OSError as error:
             raise InputError(f"{name}: cannot be read: {error.strerror}") from error
         if not number:

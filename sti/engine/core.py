@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
-from sti.engine.at_exit import OPEN
+from sti.device.at_exit import OPEN
 from sti.engine.batch_runner import Arrival, BatchRunner
 from sti.engine.current_plans import CurrentPlans
 from sti.engine.health import Health

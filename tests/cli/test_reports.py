@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from sti.cli.arguments import FORMATS, add_report
-from sti.cli.reports import Destination, deliver, destinations
+from sti.cli.reports import Destination, check_writable, deliver, destinations
 from sti.errors import InputError
 
 
 def wanted(*argv: object) -> list[Destination]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true")
+    parser.set_defaults(pack="model.sti.safetensors")
     add_report(parser)
     return destinations(parser.parse_args([str(item) for item in argv]), FORMATS)
 
@@ -64,6 +65,18 @@ def test_what_does_not_go_together_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=said):
         wanted(*argv)
+
+
+def test_a_report_never_takes_the_place_of_the_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pack = tmp_path / "pack"
+    pack.write_bytes(b"weights")
+    (tmp_path / "link").symlink_to(pack)
+    for name in ("pack", "./pack", "link"):
+        with pytest.raises(InputError, match="is the pack, which would be lost"):
+            check_writable(Path(name), apart=str(pack))
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -103,6 +103,14 @@ def test_bad_lines_are_named_by_file_and_number(
     assert source in str(caught.value)
 
 
+def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "endless"
+    with path.open("wb") as file:
+        file.truncate(1 << 27)
+    with pytest.raises(InputError, match="line 1: longer than 67108864 bytes"):
+        read([], source=str(path), pair=False)
+
+
 @pytest.mark.parametrize("name", [".", "missing.txt"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 
+from sti.device.at_exit import OPEN
 from sti.device.process_limits import ONNX_RUNTIME, check_room, limit_error
 
 try:
     if "onnxruntime" not in sys.modules:
         check_room(ONNX_RUNTIME)
-    import onnxruntime as ort
+    with OPEN.loading():
+        import onnxruntime as ort
 except (ImportError, MemoryError, OSError, RuntimeError) as error:
     limit = limit_error(error)
     if limit is None:

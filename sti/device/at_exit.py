@@ -1,15 +1,20 @@
 """Engines that are still open when the interpreter ends: they are closed, and their runs stopped.
 
-A thread that computes while the process is taken apart would abort it. The threads that are not
-daemons have ended by then, and handlers of ``atexit`` that were registered later have run. In:
-whatever is open. Knows engines only by what ``Closable`` says, and does not keep them alive.
+A thread that computes, or loads a library, while the process is taken apart would abort it. The
+threads that are not daemons have ended by then, and handlers of ``atexit`` that were registered
+later have run. In: whatever is open. Knows engines only by what ``Closable`` says, and does not
+keep them alive.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import os
+import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
@@ -32,7 +37,13 @@ class _Open:
 
     def __init__(self) -> None:
         self._engines: weakref.WeakSet[Closable] = weakref.WeakSet()
+        self._loading = threading.Lock()
         self._ended = False
+        if hasattr(os, "register_at_fork"):  # whoever had the lock stayed behind
+            os.register_at_fork(after_in_child=self._forget_loading)
+
+    def _forget_loading(self) -> None:
+        self._loading = threading.Lock()
 
     def add(self, engine: Closable) -> None:
         """Take note of an engine before it opens anything.
@@ -44,9 +55,23 @@ class _Open:
             raise ClosedError("the interpreter ends: no engine can be opened any more")
         self._engines.add(engine)
 
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While a library is being loaded: the interpreter waits for the end of it.
+
+        Raises:
+            ClosedError: the interpreter ends.
+        """
+        with self._loading:
+            if self._ended:
+                raise ClosedError("the interpreter ends: no library can be loaded any more")
+            yield
+
     def end(self) -> None:
         """Close all of them."""
         self._ended, until = True, monotonic() + _PATIENCE_S
+        if self._loading.acquire(timeout=_PATIENCE_S):
+            self._loading.release()
         for engine in list(self._engines):
             try:
                 engine.close_at_exit(max(0.0, until - monotonic()))
