@@ -109,8 +109,8 @@ def run(reader: PackReader) -> Run:
         runner = Runner(reader, backend(reader, lanes=4), storage=storage)
         jobs = prepare(plan, reader.manifest, reader.group_offset)
         try:
-            runner.hold(jobs, plan)
-            assert runner.wait_held(10.0)
+            runner.preloading.hold(jobs, plan)
+            assert runner.preloading.wait_held(10.0)
             storage.reads, storage.stalls = 0, stalls or {}
             now = perf_counter()
             return runner.run(
