@@ -118,7 +118,7 @@ def _kernel() -> dict[str, str | None]:
 def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {"python": platform.python_version(), "numpy": np.__version__}
     try:
-        from sti.backend.onnxruntime.session import ort_version
+        from sti.backend.onnxruntime.release import ort_version
 
         found["onnxruntime"] = ort_version()
     except Exception:  # a broken build may raise anything
@@ -131,7 +131,7 @@ def _versions() -> dict[str, str | None]:
 def _limit() -> str | None:
     """Which limit of this process keeps ONNX Runtime from being loaded, if one does."""
     try:
-        importlib.import_module("sti.backend.onnxruntime.session")
+        importlib.import_module("sti.backend.onnxruntime.library")
     except LimitError as error:
         return str(error)
     except Exception:  # as in _versions
@@ -190,7 +190,7 @@ def _advise(facts: dict[str, Any]) -> list[str]:
     elif versions["onnxruntime"] is None:
         advice.append(f"onnxruntime is missing or broken: {install_hint('onnxruntime')}")
     else:
-        from sti.backend.onnxruntime.session import OLDEST_ORT, is_too_old
+        from sti.backend.onnxruntime.release import OLDEST_ORT, is_too_old
 
         if is_too_old(versions["onnxruntime"]):
             hint = install_hint("onnxruntime", upgrade=True)

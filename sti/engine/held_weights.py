@@ -12,7 +12,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from sti.backend.onnxruntime.session import shrink_arena
+from sti.backend.onnxruntime.products import shrink_arena
 from sti.device import host
 from sti.engine.memory_budget import MemoryBudget, groups_of_texts, spare
 from sti.engine.memory_taken import MemoryTaken
