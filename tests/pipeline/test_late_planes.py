@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from sti.codec.pieces import Fault
 from sti.device.emulated_storage import SlowReader, with_storage
+from sti.device.lane_profiles import StorageProfile
 from sti.device.lanes import PIPELINED, SEQUENTIAL, LaneThreads, shared
-from sti.device.profile import StorageProfile
 from sti.model.workload import Workload
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
