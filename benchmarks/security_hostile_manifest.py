@@ -63,7 +63,7 @@ def _labels(parts: PackParts, rng: Random) -> None:
     elif choice == 2:
         labels[rng.randrange(len(labels))] = ""
     elif choice == 3:
-        labels[0] = labels[-1]
+        labels = [labels[-1], *labels[1:]] if len(labels) > 1 else labels * 2
     else:
         labels = []
     parts.manifest["labels"] = labels
