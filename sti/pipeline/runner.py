@@ -39,6 +39,8 @@ from sti.storage.reader import Reader
 from sti.storage.watched_reader import READ_TIMEOUT_S
 from sti.text.encoding import Encoding
 
+READERS = ("sti-storage", "sti-rows")
+"""Names of the threads that only read: slice groups, and token embeddings."""
 Mode = Literal["planned", "sequential"]
 """On the threads of the plan, or on the caller's alone."""
 
@@ -82,8 +84,8 @@ class Runner:
         if storage is None:
             storage = FileReader(pack.path, descriptor=pack.descriptor)
         self._storage, where = storage, str(pack.path)
-        self._lane = ReadLane("sti-storage", storage, timeout_s, where=where)
-        self._row_lane = ReadLane("sti-rows", storage, timeout_s, where=where)
+        self._lane = ReadLane(READERS[0], storage, timeout_s, where=where)
+        self._row_lane = ReadLane(READERS[1], storage, timeout_s, where=where)
         self.preloading = Preloading(self._lane)
         """What the storage lane reads into, held between runs."""
         self._workers: list[Worker] = []
