@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.backend.onnxruntime.session import ort_version
+from sti.backend.onnxruntime.release import ort_version
 from sti.device.identity import machine_line
 from sti.errors import StiError
 from sti.pack.header import VOCABULARY

@@ -21,8 +21,9 @@ from benchmarks.common import Column, Report, Table, median, p95
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration import calibrate
 from sti.calibration.calibrate import best_threads, measure
+from sti.device.lane_profiles import THREAD_NAMES
 from sti.device.lanes import COMPUTE
-from sti.device.profile import THREAD_NAMES, DeviceProfile
+from sti.device.profile import DeviceProfile
 from sti.engine.engine import Engine
 from sti.errors import StiError
 from sti.pack.pack_reader import PackReader

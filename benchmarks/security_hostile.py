@@ -25,8 +25,9 @@ from benchmarks.common import ROOT, Column, Table, at_most
 from benchmarks.memory_setting import MB
 from benchmarks.rows import tell
 from benchmarks.security_graphs import HOSTILE
+from benchmarks.security_harms import EITHER, REFUSED, SAME, UNUSED
 from benchmarks.security_hostile_files import FILES
-from benchmarks.security_hostile_kinds import EITHER, KINDS, REFUSED, SAME, UNUSED
+from benchmarks.security_hostile_kinds import KINDS
 from benchmarks.security_packs import PackParts, Tensor
 from benchmarks.security_setting import Setting, Summary
 from sti.text.control_characters import is_one_line

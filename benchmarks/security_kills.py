@@ -9,43 +9,28 @@ both go on, or the second is told. A hang is a failure.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 from random import Random
-from threading import Timer
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from benchmarks.common import ROOT, Column, Table, at_most
+from benchmarks.common import Column, Table, at_most
 from benchmarks.rows import reported, tell
-from benchmarks.security_kill_jobs import (
-    COMMANDS,
-    GRAPH,
-    OUTPUT,
-    WRITERS,
-    Inputs,
-    arguments,
-    cache_faults,
-    graph_faults,
-    make_inputs,
-)
+from benchmarks.security_kill_bench import LONGEST_S, Bench, Case, Forker, kill
+from benchmarks.security_kill_jobs import COMMANDS, GRAPH, OUTPUT, WRITERS
 from benchmarks.security_setting import Setting, Summary
-from sti.pack.verify import verify
 from sti.storage.drafts import is_draft
 
 KILLS = 300
 SIGNAL_SHARE, TWO_SHARE = 0.15, 0.1
 """Of the cases, those that are ended by SIGTERM or SIGHUP, and those of two at once."""
-LONGEST_S = 120.0
 _JOBS = 2
 _END_SHARE, _END = 0.3, 0.85
 """Of the kills, those that are spread over the last part of the work, and where that begins."""
@@ -55,18 +40,6 @@ _KILLED, _TWO, _TWO_KILLED = "SIGKILL", "two at once", "two, one killed"
 _IN_USE = 2
 _OFTEN = {"build": 4, "upgrade": 4, "cache": 4, "graph": 4}
 """Times that a kind comes in turn: what takes less is killed more often."""
-
-
-class Case(NamedTuple):
-    """One kill."""
-
-    number: int
-    kind: str
-    how: str
-    share: float
-    """When, of what the work usually takes."""
-    over_old: bool
-    """Whether there is an output already."""
 
 
 class Outcome(NamedTuple):
@@ -83,150 +56,6 @@ class Outcome(NamedTuple):
     """What was left after the next run that should not be."""
     failed: str
     """How the next run failed, or another one beside it; empty if it did not."""
-
-
-class Forker:
-    """A process that forks those that are killed. Not thread-safe."""
-
-    def __init__(self, inputs: Inputs) -> None:
-        self._inputs = inputs
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.security_kill_jobs"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def close(self) -> None:
-        """End it."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                self._pipe(pipe).close()
-        self._process.kill()
-        self._process.wait()
-
-    def begin(self, kind: str, place: Path) -> int:
-        """Have a job begun; the number of its process."""
-        task = {"kind": kind, "place": str(place), "inputs": self._inputs}
-        self._say(json.dumps(task))
-        return int(self._pipe(self._process.stdout).readline())
-
-    def end(self, process: int) -> int:
-        """Wait for it; its status, that of a kill where it took too long."""
-        timer = Timer(LONGEST_S, _kill, (process, signal.SIGKILL))
-        timer.start()
-        self._say("")
-        status = int(self._pipe(self._process.stdout).readline())
-        timer.cancel()
-        return status
-
-    def run(self, kind: str, place: Path) -> int:
-        """Both."""
-        return self.end(self.begin(kind, place))
-
-    def _say(self, line: str) -> None:
-        pipe = self._pipe(self._process.stdin)
-        pipe.write(f"{line}\n")
-        pipe.flush()
-
-    @staticmethod
-    def _pipe(pipe: IO[str] | None) -> IO[str]:
-        assert pipe is not None
-        return pipe
-
-
-class Bench:
-    """Inputs, what comes of them, and how long that takes. Used by several threads."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        (place / "inputs").mkdir()
-        self.inputs = make_inputs(place / "inputs")
-        self.usual_s: dict[str, float] = {}
-        self.program_s: dict[str, float] = {}
-        self._new: dict[str, Path] = {}
-
-    def prepare(self, kinds: Sequence[str]) -> None:
-        """Do every job once, to know what comes of it and how long it takes."""
-        forker = Forker(self.inputs)
-        try:
-            for kind in kinds:
-                for name in ("first", kind):  # the first reads everything from storage
-                    made = self.place / "new" / name
-                    shutil.rmtree(made, ignore_errors=True)
-                    made.mkdir(parents=True)
-                    start = time.monotonic()
-                    status = forker.run(kind, made)
-                    self.usual_s[kind] = time.monotonic() - start
-                    if status:
-                        raise RuntimeError(f"{kind}: ended with {status} although nobody killed it")
-                self._new[kind] = self.place / "new" / kind / OUTPUT
-                if kind in COMMANDS:
-                    other = self.place / "new" / f"{kind}-program"
-                    other.mkdir()
-                    start = time.monotonic()
-                    self.program(kind, other).wait(LONGEST_S)
-                    self.program_s[kind] = time.monotonic() - start
-                tell(f"kills: {kind}: {self.usual_s[kind]:.2f} s")
-        finally:
-            forker.close()
-        for kind in {"build", "rank", "upgrade"} & {*kinds}:
-            if not verify(self._new[kind]).good:
-                raise RuntimeError(f"{kind}: what it makes is damaged although nobody killed it")
-
-    def program(self, kind: str, place: Path) -> subprocess.Popen[bytes]:
-        """The program as users start it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "shard_tools", *arguments(kind, self.inputs, place)],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def lay_old(self, case: Case, place: Path) -> None:
-        """What the output is before."""
-        place.mkdir(parents=True)
-        if not case.over_old or case.kind == "finetune":
-            return
-        if case.kind in WRITERS:
-            shutil.copytree(self._new[case.kind], place / OUTPUT, copy_function=shutil.copy2)
-            os.chmod(place / OUTPUT, 0o700)
-        elif case.kind == "evaluate":
-            (place / OUTPUT).write_text('{"old": true}')
-        else:
-            shutil.copyfile(self.inputs.old_format, place / OUTPUT)
-
-    def broken(self, case: Case, place: Path, *, new: bool = False) -> str:
-        """What is neither the old output nor the new one.
-
-        Args:
-            new: only the new one will do.
-        """
-        found, made = place / OUTPUT, self._new[case.kind]
-        if case.kind in WRITERS:
-            return "; ".join(cache_faults(place) if case.kind == "cache" else graph_faults(place))
-        if not os.path.lexists(found):
-            may_lack = not new and (not case.over_old or case.kind == "finetune")
-            return "" if may_lack else f"{OUTPUT} is missing"
-        if case.kind == "finetune":
-            whole = _files(found) == _files(made)
-        elif case.kind == "evaluate":
-            whole = _is_json(found)
-        else:
-            old = [] if new or not case.over_old else [Path(self.inputs.old_format)]
-            content = found.read_bytes()
-            whole = any(content == path.read_bytes() for path in (made, *old))
-        return "" if whole else f"{OUTPUT} is neither the old nor the new one"
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_bytes())
-    except ValueError:
-        return False
-    return True
 
 
 def measure(setting: Setting) -> Iterator[Outcome]:
@@ -277,7 +106,7 @@ def run_case(bench: Bench, case: Case, forkers: SimpleQueue[Forker]) -> Outcome:
         elif case.how == _KILLED:
             process = forker.begin(case.kind, place)
             time.sleep(case.share * bench.usual_s[case.kind])
-            _kill(process, signal.SIGKILL)
+            kill(process, signal.SIGKILL)
             ended = forker.end(process) == -signal.SIGKILL
         else:
             program = bench.program(case.kind, place)
@@ -304,7 +133,7 @@ def _two(bench: Bench, case: Case, place: Path, first: Forker, second: Forker) -
     processes = first.begin(case.kind, place), second.begin(case.kind, place)
     if case.how == _TWO_KILLED:
         time.sleep(case.share * bench.usual_s[case.kind])
-        _kill(processes[0], signal.SIGKILL)
+        kill(processes[0], signal.SIGKILL)
     statuses = [first.end(processes[0]), second.end(processes[1])]
     good = {0, *((-signal.SIGKILL,) if case.how == _TWO_KILLED else ())}
     if case.kind == "finetune":
@@ -325,20 +154,6 @@ def _left(kind: str, place: Path) -> Iterator[str]:
 
 def _all(place: Path) -> list[str]:
     return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
-
-
-def _files(directory: Path) -> Mapping[str, bytes]:
-    """All files of a checkpoint but the log, which tells of interruptions."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file() and path.name != "training.jsonl"
-    }
-
-
-def _kill(process: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(process, number)
 
 
 def _wait(program: subprocess.Popen[bytes]) -> int:

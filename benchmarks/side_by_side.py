@@ -54,7 +54,8 @@ from benchmarks.side_by_side_systems import (
     spec_of,
 )
 from benchmarks.systems.other_systems import other_systems
-from sti.backend.onnxruntime.session import saturates, session_options
+from sti.backend.onnxruntime.products import saturates
+from sti.backend.onnxruntime.session import session_options
 from sti.benchmark.comparison import IN_A_ROW, Figures, compare
 from sti.benchmark.comparison_rows import HEADER, cells_of, rows_of
 from sti.benchmark.system_child import System

@@ -14,13 +14,8 @@ from typing import NamedTuple
 
 from benchmarks.common import median
 from benchmarks.targets_counting import Run, Session
-from sti.device.profile import (
-    ComputeProfile,
-    DecodeProfile,
-    DeviceProfile,
-    LaneProfile,
-    StorageProfile,
-)
+from sti.device.lane_profiles import ComputeProfile, DecodeProfile, LaneProfile, StorageProfile
+from sti.device.profile import DeviceProfile
 from sti.engine.engine import Engine
 from sti.errors import InfeasibleError
 from sti.planning.plan import Plan, PlanRequest, Target

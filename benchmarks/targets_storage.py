@@ -25,8 +25,9 @@ from benchmarks.targets_runs import (
 )
 from benchmarks.targets_setting import Case, Found, Setting
 from sti.device.emulated_storage import SlowReader
+from sti.device.lane_profiles import StorageProfile
 from sti.device.lanes import STORAGE
-from sti.device.profile import DeviceProfile, StorageProfile
+from sti.device.profile import DeviceProfile
 from sti.errors import InfeasibleError
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload

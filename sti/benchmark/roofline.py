@@ -18,7 +18,8 @@ from time import perf_counter
 
 import numpy as np
 
-from sti.backend.onnxruntime.session import product_rate, saturates, session_options
+from sti.backend.onnxruntime.products import product_rate, saturates
+from sti.backend.onnxruntime.session import session_options
 from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.model.manifest import Manifest
 from sti.pack.pack_reader import PackReader

@@ -27,7 +27,8 @@ from sti.calibration.parts import FoundParts, KeptParts, joined, shape_key
 from sti.codec.decoders import kernel_path
 from sti.device import host
 from sti.device.identity import instruction_set, machine_line
-from sti.device.profile import DeviceProfile, StorageProfile
+from sti.device.lane_profiles import StorageProfile
+from sti.device.profile import DeviceProfile
 from sti.notices import Notify, log_notice
 from sti.pack.pack_reader import PackReader
 from sti.planning.lane_threads import lane_choices

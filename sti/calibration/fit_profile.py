@@ -21,16 +21,10 @@ import numpy as np
 
 from sti.calibration.observations import Observations, Sized, StepTime, TimedRun
 from sti.calibration.typical import Typical, disturbed, spread, typical, typical_by
+from sti.device.lane_profiles import ComputeProfile, DecodeProfile, RunProfile, StorageProfile
 from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE
 from sti.device.least_squares import fit_costs
-from sti.device.profile import (
-    MOST_DISTURBED,
-    ComputeProfile,
-    DecodeProfile,
-    DeviceProfile,
-    RunProfile,
-    StorageProfile,
-)
+from sti.device.profile import MOST_DISTURBED, DeviceProfile
 from sti.errors import ProfileError
 from sti.model.manifest import Manifest
 from sti.planning.cost_model import run_costs

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from sti.device.profile import MOST_DISTURBED, PROFILE_VERSION, StorageProfile, read_storage
+from sti.device.lane_profiles import StorageProfile
+from sti.device.profile import MOST_DISTURBED, PROFILE_VERSION
+from sti.device.profile_json import read_storage
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 

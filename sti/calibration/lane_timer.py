@@ -23,7 +23,7 @@ from sti.calibration.sample_plans import SamplePlans, Shot
 from sti.calibration.sample_texts import SampleTexts
 from sti.device.lanes import COMPUTE, DECODE, SEQUENTIAL, STORAGE, LaneThreads, by_work
 from sti.pack.pack_reader import PackReader
-from sti.pipeline.runner import Runner
+from sti.pipeline.runner import READERS, Runner
 from sti.pipeline.trace import Recorder, Trace
 from sti.planning.downgrade import Adapt
 from sti.planning.plan import Plan, connect_name
@@ -209,8 +209,8 @@ class LaneTimer:
     def _watch_threads(self) -> Watch:
         """Watches the threads that the runner has started."""
         started = [each for each in threading.enumerate() if each not in self._before]
-        readers = [each.native_id or 0 for each in started if each.name == "sti-storage"]
-        workers = [each.native_id or 0 for each in started if each.name != "sti-storage"]
+        readers = [each.native_id or 0 for each in started if each.name in READERS]
+        workers = [each.native_id or 0 for each in started if each.name not in READERS]
         return Watch(workers, readers)
 
     def _time_run(self, jobs: Sequence[StepJob], plan: Plan, together: Watch) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sti.backend.onnxruntime.session import ort_version
+from sti.backend.onnxruntime.release import ort_version
 from sti.calibration.cache import Cache, Key
 from sti.calibration.kept import Kept, StoragePart
 from sti.codec.decoders import kernel_path

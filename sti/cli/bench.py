@@ -18,8 +18,8 @@ from sti.cli.program import notice
 from sti.cli.reports import deliver, destinations
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
 from sti.device.identity import machine_line
+from sti.device.lane_profiles import StorageProfile
 from sti.device.lanes import LANES
-from sti.device.profile import StorageProfile
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
 from sti.model.manifest import Manifest

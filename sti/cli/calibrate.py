@@ -15,8 +15,9 @@ from sti.calibration.calibrate import load_or_measure, remember_threads, thread_
 from sti.cli.measured import kept_facts, kept_table, share
 from sti.cli.program import notice, print_json
 from sti.device.host import check_threads
+from sti.device.lane_profiles import THREAD_NAMES, RunProfile
 from sti.device.lanes import COMPUTE, LANES
-from sti.device.profile import THREAD_NAMES, DeviceProfile, RunProfile
+from sti.device.profile import DeviceProfile
 from sti.errors import InputError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader

@@ -34,21 +34,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sti.device.lanes import COMPUTE, DECODE, PIPELINED, SEQUENTIAL, STORAGE, shared
-from sti.device.least_squares import fit_costs
-from sti.device.profile import (
+from sti.device.lane_profiles import (
     COMPUTE_TERMS,
     LEAST_S,
     MOST_BYTES_PER_S,
     MOST_FACTOR,
     MOST_S,
-    MOST_THREADS,
     ComputeProfile,
     DecodeProfile,
-    DeviceProfile,
     RunProfile,
     StorageProfile,
 )
+from sti.device.lanes import COMPUTE, DECODE, PIPELINED, SEQUENTIAL, STORAGE, shared
+from sti.device.least_squares import fit_costs
+from sti.device.profile import MOST_THREADS, DeviceProfile
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest

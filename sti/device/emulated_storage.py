@@ -14,8 +14,9 @@ from time import perf_counter, sleep
 import numpy as np
 from numpy.typing import NDArray
 
+from sti.device.lane_profiles import StorageProfile
 from sti.device.lanes import STORAGE
-from sti.device.profile import DeviceProfile, StorageProfile
+from sti.device.profile import DeviceProfile
 from sti.errors import InputError
 from sti.storage.byte_ranges import SECTOR, ByteRange
 from sti.storage.reader import Reader

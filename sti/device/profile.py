@@ -7,21 +7,20 @@ times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from sti.device.lanes import (
-    COMPUTE,
-    DECODE,
-    LANES,
-    PIPELINED,
-    SEQUENTIAL,
-    STORAGE,
-    LaneThreads,
-    shared,
+from sti.device.lane_profiles import (
+    ComputeProfile,
+    DecodeProfile,
+    LaneProfile,
+    RunProfile,
+    StorageProfile,
 )
+from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE, LaneThreads
+from sti.device.profile_json import lane_json, read_lanes, read_name, read_runs, read_seconds
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.workload import Workload
@@ -32,75 +31,11 @@ MOST_DISTURBED = 0.05
 was measured meanwhile is provisional."""
 LEAST_JITTER, MOST_JITTER = 1.02, 3.0
 """Bounds of the jitter of measured runs, so that a few samples neither promise nor refuse all."""
-THREAD_NAMES = (SEQUENTIAL.name, PIPELINED.name, shared(1).name)
-"""The kinds of ``LaneThreads``, as ``DeviceProfile.runs`` names them."""
 UNKNOWN = "unknown"
 """Instructions and kernel of a machine that was not measured, only described."""
-LEAST_S, MOST_S = 1e-18, 1e3
-"""Bounds of what one piece of work takes, a weight or a request; what lies outside is no time."""
-_PLAUSIBLE = f"0, or seconds between {LEAST_S:g} and {MOST_S:g}"
-MOST_FACTOR = 1e4
-MOST_BYTES_PER_S = 1e15
 MOST_THREADS = 1024
 """What a profile may say, and be believed."""
-_MOST_GRAPHS = 64
-"""Of a profile: a pack has two for each kind of block, and three more."""
-_MOST_NAME = 500
-"""Characters of what a machine calls itself."""
-COMPUTE_TERMS = 5
-"""Terms of the compute model: 1, m, T, m T, m T S (T tokens in the batch, S in a sentence)."""
 
-
-@dataclass(frozen=True, slots=True)
-class StorageProfile:
-    """Sequential reads: ``request_s + bytes / bytes_per_s`` each; ``row_s`` per token embedding."""
-
-    direct: bool
-    """Whether O_DIRECT works where the pack is stored."""
-    request_s: float
-    bytes_per_s: float
-    row_s: float
-
-    def read_s(self, requests: int, read_bytes: int) -> float:
-        """Seconds to read ``read_bytes`` in ``requests`` requests."""
-        return requests * self.request_s + read_bytes / self.bytes_per_s
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeProfile:
-    """One decode thread: ``shard_s`` seconds per shard plus ``weight_s[bits]`` per weight."""
-
-    shard_s: float
-    weight_s: Mapping[int, float]
-
-
-class ComputeProfile(NamedTuple):
-    """One compute lane, running one graph at a time."""
-
-    graphs: Mapping[str, tuple[float, ...]]
-    """Graph to coefficients in seconds of ``COMPUTE_TERMS``. A block's narrow graph has an entry of
-    its own, ``<kind>.narrow``, where this machine computes it faster than the exact one."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunProfile:
-    """What whole runs under one kind of ``LaneThreads`` take beyond what their lanes take alone."""
-
-    contention: Mapping[str, float]
-    """Lane to the factor by which its work takes longer in such a run than when it is timed alone;
-    above 0."""
-    step_s: float
-    """Seconds that each step waits for threads to wake up."""
-    fixed_s: float
-    """Seconds outside the lanes (thread start, collecting the answer)."""
-    jitter: float
-    """98th percentile of a run's time over its typical time, at least 1: what is assumed until runs
-    show how much they differ."""
-    spread: Mapping[str, float] = field(default_factory=dict)
-    """Lane to the same ratio of the time that it works in such a run; empty where unknown."""
-
-
-LaneProfile = StorageProfile | DecodeProfile | ComputeProfile
 Lane = TypeVar("Lane", StorageProfile, DecodeProfile, ComputeProfile)
 
 
@@ -204,7 +139,7 @@ class DeviceProfile:
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal profile."""
         body = asdict(self)
-        body["lanes"] = {name: _lane_json(lane) for name, lane in self.lanes.items()}
+        body["lanes"] = {name: lane_json(lane) for name, lane in self.lanes.items()}
         return {"profile": PROFILE_VERSION, **body}
 
     @classmethod
@@ -221,13 +156,13 @@ class DeviceProfile:
         fields.only("profile", *(item.name for item in dataclass_fields(cls)))
         lanes = fields.object("lanes")
         return cls(
-            device=_name(fields, "device"),
+            device=read_name(fields, "device"),
             threads=fields.integer("threads", least=1, most=MOST_THREADS),
-            lanes=_lanes(lanes),
-            runs=_runs(fields.object("runs")),
-            tokenize_s=_seconds(fields, "tokenize_s"),
-            instructions=_name(fields, "instructions"),
-            kernel=_name(fields, "kernel"),
+            lanes=read_lanes(lanes),
+            runs=read_runs(fields.object("runs")),
+            tokenize_s=read_seconds(fields, "tokenize_s"),
+            instructions=read_name(fields, "instructions"),
+            kernel=read_name(fields, "kernel"),
             disturbed=fields.number("disturbed", least=0.0, most=1.0),
         )
 
@@ -236,107 +171,3 @@ class DeviceProfile:
         if not isinstance(found, kind):
             raise ProfileError(f"device profile {self.device!r}: has no {name} lane")
         return found
-
-
-def _lane_json(lane: LaneProfile) -> dict[str, Any]:
-    if isinstance(lane, ComputeProfile):
-        return lane._asdict()
-    if isinstance(lane, DecodeProfile):
-        weight_s = {str(bits): cost for bits, cost in lane.weight_s.items()}
-        return {"shard_s": lane.shard_s, "weight_s": weight_s}
-    return asdict(lane)
-
-
-def _lanes(fields: JsonFields) -> dict[str, LaneProfile]:
-    """The lanes by name: all that the cost model knows, and no other."""
-    unknown = [name for name in fields.keys() if name not in _LANE_PARSERS]
-    if unknown:
-        known = ", ".join(_LANE_PARSERS)
-        raise ProfileError(f"{fields.where}: unknown lane {unknown[0]!r:.60}; known are {known}")
-    return {name: parse(fields.object(name)) for name, parse in _LANE_PARSERS.items()}
-
-
-def _runs(fields: JsonFields) -> dict[str, RunProfile]:
-    """Runs by the name of their threads: at least one kind, all of them known."""
-    unknown = [name for name in fields.keys() if name not in THREAD_NAMES]
-    if unknown or not fields.keys():
-        known = ", ".join(THREAD_NAMES)
-        found = f"unknown runs {unknown[0]!r:.60}" if unknown else "no runs"
-        raise ProfileError(f"{fields.where}: {found}; known are {known}")
-    return {name: _run(fields.object(name)) for name in fields.keys()}
-
-
-def _run(fields: JsonFields) -> RunProfile:
-    fields.only("contention", "step_s", "fixed_s", "jitter", "spread")
-    contention = fields.object("contention").only(*LANES)
-    spread = fields.object("spread").only(*LANES)
-    return RunProfile(
-        contention={
-            lane: contention.number(lane, least=1 / MOST_FACTOR, most=MOST_FACTOR) for lane in LANES
-        },
-        step_s=_seconds(fields, "step_s"),
-        fixed_s=_seconds(fields, "fixed_s"),
-        jitter=fields.number("jitter", least=1.0, most=MOST_FACTOR),
-        spread={lane: spread.number(lane, least=1.0, most=MOST_FACTOR) for lane in spread.keys()},
-    )
-
-
-def read_storage(fields: JsonFields) -> StorageProfile:
-    """Parse the storage lane of a profile; raises what ``fields`` does."""
-    fields.only("direct", "request_s", "bytes_per_s", "row_s")
-    return StorageProfile(
-        direct=fields.flag("direct"),
-        request_s=_seconds(fields, "request_s"),
-        bytes_per_s=fields.number("bytes_per_s", least=1.0, most=MOST_BYTES_PER_S),
-        row_s=_seconds(fields, "row_s"),
-    )
-
-
-def _decode(fields: JsonFields) -> DecodeProfile:
-    weight_s = fields.only("shard_s", "weight_s").object("weight_s")
-    if not all(key.isascii() and key.isdigit() and len(key) < 3 for key in weight_s.keys()):
-        raise ProfileError(f"{fields.where}: weight_s must be keyed by bits")
-    return DecodeProfile(
-        shard_s=_seconds(fields, "shard_s"),
-        weight_s={int(key): _seconds(weight_s, key) for key in weight_s.keys()},
-    )
-
-
-def _compute(fields: JsonFields) -> ComputeProfile:
-    graphs = fields.only("graphs").object("graphs")
-    if len(graphs.keys()) > _MOST_GRAPHS:
-        raise fields.fail("graphs", f"at most {_MOST_GRAPHS} graphs")
-    terms = {key: graphs.numbers(key) for key in graphs.keys()}
-    if any(len(found) != COMPUTE_TERMS for found in terms.values()):
-        raise ProfileError(f"{fields.where}: compute needs {COMPUTE_TERMS} terms per graph")
-    for key, found in terms.items():
-        if not all(_is_plausible(cost) for cost in found):
-            raise graphs.fail(key, _PLAUSIBLE)
-    return ComputeProfile(terms)
-
-
-def _name(fields: JsonFields, key: str) -> str:
-    """A text for people."""
-    found = fields.text(key)
-    if len(found) > _MOST_NAME:
-        raise fields.fail(key, f"at most {_MOST_NAME} characters")
-    return found
-
-
-def _seconds(fields: JsonFields, key: str) -> float:
-    """Seconds of one piece of work: nothing, or what a machine may take."""
-    found = fields.number(key)
-    if not _is_plausible(found):
-        raise fields.fail(key, _PLAUSIBLE)
-    return found
-
-
-def _is_plausible(seconds: float) -> bool:
-    return seconds == 0.0 or LEAST_S <= seconds <= MOST_S
-
-
-_LANE_PARSERS: Mapping[str, Callable[[JsonFields], LaneProfile]] = {
-    STORAGE: read_storage,
-    DECODE: _decode,
-    COMPUTE: _compute,
-}

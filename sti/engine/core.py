@@ -130,7 +130,7 @@ class EngineCore:
                 opening = self.aim(target)
                 backend.prepare({step.variant for step in opening.steps})
                 self._tokenizer = pack_tokenizer(reader)
-                self.budget.measure(held_bytes=self.runner.buffer_bytes)
+                self.budget.measure(held_bytes=self.runner.preloading.buffer_bytes)
             else:
                 # First what the budget has no choice about.
                 backend.prepare(backend.variants)

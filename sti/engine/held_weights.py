@@ -12,7 +12,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from sti.backend.onnxruntime.session import shrink_arena
+from sti.backend.onnxruntime.products import shrink_arena
 from sti.device import host
 from sti.engine.memory_budget import MemoryBudget, groups_of_texts, spare
 from sti.engine.memory_taken import MemoryTaken
@@ -41,6 +41,7 @@ class HeldWeights:
 
     def __init__(self, runner: Runner, budget: MemoryBudget) -> None:
         self._runner, self._budget = runner, budget
+        self._preloading = runner.preloading
         self.graph: HeldGraph | None = None
         """Holds a plan as a graph; None where there can be none."""
         self._steps: tuple[PlanStep, ...] | None = None
@@ -86,7 +87,7 @@ class HeldWeights:
             self.graph.want(graph, later=self._lean)
         if again and prepared.plan.target.memory_bytes is not None:
             self.trim()
-            self._runner.hold((), prepared.plan)  # nothing, and that is there
+            self._preloading.hold((), prepared.plan)  # nothing, and that is there
         self._hold(prepared)
 
     def wait(self, timeout_s: float | None) -> bool:
@@ -98,7 +99,7 @@ class HeldWeights:
             if self.graph.is_forgotten:
                 return False
         left = None if end is None else max(0.0, end - perf_counter())
-        return self._runner.wait_held(left)
+        return self._preloading.wait_held(left)
 
     def close(self) -> None:
         """End what is built or opened. Idempotent."""
@@ -129,9 +130,11 @@ class HeldWeights:
     def is_held(self, prepared: PreparedPlan) -> bool:
         """Whether the preload buffer holds what a plan wants held."""
         plan = prepared.plan
-        if not plan.target.preload_bytes or (plan.steps == self._steps and self._runner.is_filled):
+        if not plan.target.preload_bytes or (
+            plan.steps == self._steps and self._preloading.is_filled
+        ):
             return True
-        return self._runner.holds(prepared.jobs)
+        return self._preloading.holds(prepared.jobs)
 
     def make_room(self, prepared: PreparedPlan, lengths: Sequence[int]) -> PreparedPlan | None:
         """Let a run of texts with so many tokens keep the budget of memory, if there is one.
@@ -205,14 +208,14 @@ class HeldWeights:
         Returns:
             The bytes that they held.
         """
-        held, holding = self._runner.held_bytes, self._holding
+        held, holding = self._preloading.held_bytes, self._holding
         self._lean = True
         if self.graph is not None:
             held += self.graph.size
             self.graph.pause()
         if self._steps is not None and holding is not None and holding.plan.target.preload_bytes:
             self._refill, self._steps = holding, None
-            self._runner.release_preload()
+            self._preloading.release_held()
         return held
 
     def fill_again(self) -> None:
@@ -231,12 +234,12 @@ class HeldWeights:
 
     def _look(self, limit: int) -> None:
         """See what the process grew by that is not known of: all that is held gives way to it."""
-        if self._runner.is_filling:
+        if self._preloading.is_filling:
             return  # what is being dropped or read would look like growth
         grown = self._budget.grown_bytes
         if grown is not None:
             session = 0 if self.graph is None else self.graph.session_size
-            beside = self._runner.held_bytes + session
+            beside = self._preloading.held_bytes + session
             self._runs.compare(grown, beside, limit // _MOST_UNKNOWN)
 
     def _room(self, limit: int) -> int:
@@ -246,7 +249,7 @@ class HeldWeights:
     def _hold_at_most(self, size: int) -> None:
         """Let the preload buffer hold no more, what a graph takes counted."""
         taken = 0 if self.graph is None else self.graph.size
-        if self._runner.hold_at_most(size - taken):
+        if self._preloading.hold_at_most(size - taken):
             self._steps = self._short = None
             host.trim_heap()
 
@@ -261,14 +264,14 @@ class HeldWeights:
             return
         if self._lean and plan.target.preload_bytes:
             self._refill, self._steps = prepared, None
-            self._runner.release_preload()
-        elif wanted and (plan.steps != self._steps or self._runner.hold_failed):
+            self._preloading.release_held()
+        elif wanted and (plan.steps != self._steps or self._preloading.hold_failed):
             short = most is not None and most < plan.target.preload_bytes
             if short and self._short == (plan.steps, most):
                 return  # as much as there is room for is held
             self._short = (plan.steps, most) if short else None
             self._steps, self._holding = None if short else plan.steps, prepared
-            self._runner.hold(prepared.jobs, plan, most=most)
+            self._preloading.hold(prepared.jobs, plan, most=most)
 
     def _trims_for(self, limit: int, wanted: int, needed: int, after: Callable[[], int]) -> bool:
         """Give back what earlier runs took, if a run leaves too little of the budget beside it.

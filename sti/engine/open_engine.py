@@ -223,7 +223,7 @@ class OpenEngine:
     @property
     def held_bytes(self) -> int:
         """Compressed bytes in the preload buffer now."""
-        return self._core.runner.held_bytes
+        return self._core.runner.preloading.held_bytes
 
     @property
     def mapped_bytes(self) -> int:

@@ -16,7 +16,7 @@ from sti.backend.interface import SentenceState
 from sti.backend.onnxruntime.graph_sessions import weight_forms
 from sti.backend.onnxruntime.packed_size import packed_bytes
 from sti.backend.onnxruntime.plan_session import PlanSession
-from sti.backend.onnxruntime.session import ort_version
+from sti.backend.onnxruntime.release import ort_version
 from sti.calibration.cache import cache_directory
 from sti.device.identity import instruction_set
 from sti.engine.graph_building import GraphBuilder

@@ -35,8 +35,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sti.device.lane_profiles import THREAD_NAMES
 from sti.device.lanes import LANES
-from sti.device.profile import THREAD_NAMES
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.workload import Workload

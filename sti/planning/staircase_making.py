@@ -18,15 +18,15 @@ from typing import NamedTuple
 import numpy as np
 
 from sti.arrays import Float64Array, Int64Array, UInt16Array
-from sti.device.lanes import COMPUTE, DECODE, LANES, PIPELINED, STORAGE, shared
-from sti.device.profile import (
+from sti.device.lane_profiles import (
     COMPUTE_TERMS,
     ComputeProfile,
     DecodeProfile,
-    DeviceProfile,
     RunProfile,
     StorageProfile,
 )
+from sti.device.lanes import COMPUTE, DECODE, LANES, PIPELINED, STORAGE, shared
+from sti.device.profile import DeviceProfile
 from sti.model.fidelity import fidelities
 from sti.model.manifest import Manifest, SliceGroup
 from sti.model.workload import Workload

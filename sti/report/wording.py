@@ -79,7 +79,7 @@ def software() -> str:
 
     import numpy as np
 
-    from sti.backend.onnxruntime.session import ort_version
+    from sti.backend.onnxruntime.release import ort_version
 
     return (
         f"sti {__version__}, Python {platform.python_version()}, onnxruntime {ort_version()}, "

@@ -18,7 +18,8 @@ LEFT = 2_000_000
 CHILD = """
 import sys
 import numpy as np
-from sti.backend.onnxruntime.session import Graph, ort_value, session_options, shrink_arena
+from sti.backend.onnxruntime.products import shrink_arena
+from sti.backend.onnxruntime.session import Graph, ort_value, session_options
 from sti.device import host
 
 graph = Graph("doubled", sys.stdin.buffer.read(), session_options(1))

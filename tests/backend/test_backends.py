@@ -12,7 +12,7 @@ from onnx import helper
 
 from sti.arrays import Float32Array
 from sti.backend.interface import Backend, SentenceState
-from sti.backend.onnxruntime import block_inputs, session
+from sti.backend.onnxruntime import block_inputs, release, session
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.errors import BackendError, PackFormatError
 from sti.model.fidelity import uniform_counts
@@ -417,14 +417,14 @@ def test_a_pack_without_a_graph_is_refused(reader: PackReader) -> None:
 def test_a_release_that_follows_graphs_to_other_files_is_refused_by_name(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "ort_version", lambda: version)
-    session.check_release.cache_clear()
+    monkeypatch.setattr(release, "ort_version", lambda: version)
+    release.check_release.cache_clear()
     with pytest.raises(BackendError, match=rf"onnxruntime {version} .*; STI needs 1.24.1 or later"):
-        session.check_release()
+        release.check_release()
 
 
 def test_the_oldest_release_is_the_one_that_installing_asks_for() -> None:
-    oldest = ".".join(map(str, session.OLDEST_ORT))
+    oldest = ".".join(map(str, release.OLDEST_ORT))
     assert f"onnxruntime>={oldest}\n" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
     for version, old in (
         (oldest, False),
@@ -433,7 +433,7 @@ def test_the_oldest_release_is_the_one_that_installing_asks_for() -> None:
         ("2.0", False),
         ("odd", False),
     ):
-        assert session.is_too_old(version) is old
+        assert release.is_too_old(version) is old
 
 
 def test_what_a_refused_graph_is_called_is_not_written_to_the_terminal(

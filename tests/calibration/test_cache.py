@@ -13,14 +13,9 @@ import pytest
 
 from sti.calibration.cache import Cache, cache_directory
 from sti.calibration.kept import StoragePart
+from sti.device.lane_profiles import ComputeProfile, DecodeProfile, RunProfile, StorageProfile
 from sti.device.lanes import COMPUTE, DECODE, PIPELINED, STORAGE
-from sti.device.profile import (
-    ComputeProfile,
-    DecodeProfile,
-    DeviceProfile,
-    RunProfile,
-    StorageProfile,
-)
+from sti.device.profile import DeviceProfile
 from sti.errors import StiWarning
 from sti.model.workload import Workload
 from sti.planning.plan import Plan, PlanStep, Target

@@ -12,15 +12,15 @@ import pytest
 
 from sti.calibration.fit_profile import Fit, fit_profile, fit_storage
 from sti.calibration.observations import EndTime, Observations, Sized, StepTime, TimedRun
-from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE, shared
-from sti.device.profile import (
+from sti.device.lane_profiles import (
     THREAD_NAMES,
     ComputeProfile,
     DecodeProfile,
-    DeviceProfile,
     RunProfile,
     StorageProfile,
 )
+from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE, shared
+from sti.device.profile import DeviceProfile
 from sti.errors import ProfileError
 from sti.model.workload import Workload
 from sti.planning.cost_model import run_costs

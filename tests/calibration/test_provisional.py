@@ -356,4 +356,4 @@ def test_samples_are_watched_and_threads_that_only_read_are_told_apart(
     monkeypatch.setattr(lane_timer, "Watch", Seen)
     monkeypatch.setattr(host, "core_count", lambda: 2)
     desk.open()
-    assert made == [(0, 0), (1, 1)], "one for sequential runs, one for those of several threads"
+    assert made == [(0, 0), (1, 2)], "one for sequential runs, one for those of several threads"

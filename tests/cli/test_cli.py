@@ -544,8 +544,9 @@ def test_doctor_says_what_is_missing_and_what_to_do(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for module in (
-        "sti.backend",
         "sti.backend.onnxruntime.compute",
+        "sti.backend.onnxruntime.library",
+        "sti.backend.onnxruntime.release",
         "sti.backend.onnxruntime.session",
     ):
         monkeypatch.delitem(sys.modules, module, raising=False)
@@ -586,8 +587,9 @@ def test_a_missing_library_is_named_with_the_way_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for module in (
-        "sti.backend",
         "sti.backend.onnxruntime.compute",
+        "sti.backend.onnxruntime.library",
+        "sti.backend.onnxruntime.release",
         "sti.backend.onnxruntime.session",
         "sti.engine.engine",
         "sti.engine.open_engine",
@@ -621,5 +623,5 @@ def test_the_version_is_printed(cli: Cli) -> None:
 def test_doctor_tells_a_release_of_onnxruntime_that_lets_packs_read_any_file(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sti.backend.onnxruntime.session.ort_version", lambda: "1.23.2")
+    monkeypatch.setattr("sti.backend.onnxruntime.release.ort_version", lambda: "1.23.2")
     assert "- onnxruntime is older than 1.24.1, and lets packs read any file: " in cli("doctor").out

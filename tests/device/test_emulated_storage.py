@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sti.device.emulated_storage import DEVICES, SlowReader, parse_storage, with_storage
-from sti.device.profile import StorageProfile
+from sti.device.lane_profiles import StorageProfile
 from sti.engine.engine import Engine
 from sti.errors import InputError, StorageError
 from sti.storage.byte_ranges import SECTOR, ByteRange

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sti.device.lane_profiles import COMPUTE_TERMS, StorageProfile
 from sti.device.lanes import COMPUTE, DECODE, LANES, PIPELINED, SEQUENTIAL, STORAGE, shared
-from sti.device.profile import COMPUTE_TERMS, DeviceProfile, StorageProfile
+from sti.device.profile import DeviceProfile
 from sti.errors import ProfileError
 from sti.model.workload import Workload
 from tests.support.synthetic import make_profile

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 import sti
-from sti.device.profile import DeviceProfile, StorageProfile
+from sti.device.lane_profiles import StorageProfile
+from sti.device.profile import DeviceProfile
 from sti.storage.byte_ranges import ByteRange
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader

@@ -36,6 +36,7 @@ class FakeRunner:
     """Holds weights, which it may be at filling; notes what it is asked for."""
 
     def __init__(self) -> None:
+        self.preloading = self
         self.is_filling = False
         self.done: list[tuple[str, int]] = []
 

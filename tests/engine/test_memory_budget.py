@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import sti
+from sti.device.lane_profiles import StorageProfile
 from sti.device.lanes import STORAGE
-from sti.device.profile import StorageProfile
 from sti.engine.targets import TargetSpec
 from sti.errors import InputError
 from sti.planning.memory import HELD, OPENED, RING, total_size

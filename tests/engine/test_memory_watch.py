@@ -22,8 +22,8 @@ import pytest
 import sti
 from benchmarks.cgroups import NoGroups, memory_group
 from sti.device import host, memory_pressure
+from sti.device.lane_profiles import StorageProfile
 from sti.device.lanes import STORAGE
-from sti.device.profile import StorageProfile
 from sti.engine import memory_watch
 from sti.engine.memory_watch import MemoryWatch
 from tests.support.counted_memory import MB, CountedMemory, counted_memory
@@ -507,7 +507,7 @@ import sys, threading
 import sti
 from sti.device import host, memory_pressure
 from sti.device.lanes import STORAGE
-from sti.device.profile import StorageProfile
+from sti.device.lane_profiles import StorageProfile
 
 told = threading.Semaphore(0)
 

@@ -21,7 +21,7 @@ from sti.engine.plans_ahead import PlansAhead
 from sti.engine.prepared import PreparedPlan, StepJobs
 from sti.model.workload import TOKEN_BUCKETS, Workload
 from sti.pack.pack_reader import PackReader
-from sti.pipeline.runner import Runner
+from sti.pipeline.preloading import Preloading
 from sti.planning.corrections import RunTimes
 from sti.planning.plan import PlanStep
 from sti.planning.step_jobs import StepJob
@@ -193,11 +193,11 @@ def test_plans_that_do_not_adapt_do_not_depend_on_what_ran_before() -> None:
 
 def test_the_preload_buffer_follows_what_was_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[tuple[PlanStep, ...]] = []
-    real_hold, real_plan_for = Runner.hold, PlanStore.plan_for
+    real_hold, real_plan_for = Preloading.hold, PlanStore.plan_for
 
-    def hold(runner: Runner, jobs: Sequence[StepJob], plan: sti.Plan, **most: Any) -> None:
+    def hold(preloading: Preloading, jobs: Sequence[StepJob], plan: sti.Plan, **most: Any) -> None:
         held.append(plan.steps)
-        real_hold(runner, jobs, plan, **most)
+        real_hold(preloading, jobs, plan, **most)
 
     pack, made, other = tiny_pack("classification"), list[PreparedPlan](), list[PreparedPlan]()
 
@@ -205,7 +205,7 @@ def test_the_preload_buffer_follows_what_was_run_twice(monkeypatch: pytest.Monke
         made.append(other[-1] if other else real_plan_for(plans, **size))
         return made[-1]
 
-    monkeypatch.setattr(Runner, "hold", hold)
+    monkeypatch.setattr(Preloading, "hold", hold)
     monkeypatch.setattr(PlanStore, "plan_for", plan_for)
     with sti.Engine.open(pack, threads=1, profile=PROFILE, fidelity=4, preload="4KB") as engine:
         engine.plan_for(tokens=8)

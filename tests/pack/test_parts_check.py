@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.security_hostile_kinds import KINDS, REFUSED, UNUSED
+from benchmarks.security_harms import REFUSED, UNUSED
+from benchmarks.security_hostile_kinds import KINDS
 from benchmarks.security_packs import PackParts, Tensor
 from sti.errors import PackError, PackFormatError
 from sti.model.manifest import Manifest

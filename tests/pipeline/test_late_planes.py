@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from sti.codec.pieces import Fault
 from sti.device.emulated_storage import SlowReader, with_storage
+from sti.device.lane_profiles import StorageProfile
 from sti.device.lanes import PIPELINED, SEQUENTIAL, LaneThreads, shared
-from sti.device.profile import StorageProfile
 from sti.model.workload import Workload
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
@@ -109,8 +109,8 @@ def run(reader: PackReader) -> Run:
         runner = Runner(reader, backend(reader, lanes=4), storage=storage)
         jobs = prepare(plan, reader.manifest, reader.group_offset)
         try:
-            runner.hold(jobs, plan)
-            assert runner.wait_held(10.0)
+            runner.preloading.hold(jobs, plan)
+            assert runner.preloading.wait_held(10.0)
             storage.reads, storage.stalls = 0, stalls or {}
             now = perf_counter()
             return runner.run(

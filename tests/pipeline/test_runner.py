@@ -333,17 +333,18 @@ def test_only_what_may_become_too_much_is_waited_for() -> None:
     with PackReader.open(tiny_pack()) as reader:
         storage = Gated(Path(reader.path))
         runner = Runner(reader, NumpyBackend(reader), storage=storage)
+        preloading = runner.preloading
         target = Target(preload_bytes=1 << 20)
         request = PlanRequest(reader.manifest, reader.pack_id, Workload(1, 8), target)
         plan = uniform_plan(request, bits=4)
         jobs = prepare(plan, reader.manifest, reader.group_offset)
         whole = sum(job.preload_bytes for job in jobs)
         assert whole > 0
-        runner.hold(jobs, plan)
-        assert runner.is_filling
-        assert not runner.hold_at_most(whole)  # does not wait, or would do so for ever
-        assert runner.is_filling and not runner.wait_held(0.0)
+        preloading.hold(jobs, plan)
+        assert preloading.is_filling
+        assert not preloading.hold_at_most(whole)  # does not wait, or would do so for ever
+        assert preloading.is_filling and not preloading.wait_held(0.0)
         storage.leave.set()
-        assert runner.hold_at_most(whole - 1) and runner.held_bytes < whole
-        assert not runner.is_filling
+        assert preloading.hold_at_most(whole - 1) and preloading.held_bytes < whole
+        assert not preloading.is_filling
         runner.close()

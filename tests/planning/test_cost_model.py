@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from sti.device.lane_profiles import ComputeProfile, RunProfile
 from sti.device.lanes import (
     COMPUTE,
     DECODE,
@@ -18,7 +19,6 @@ from sti.device.lanes import (
     LaneThreads,
     shared,
 )
-from sti.device.profile import ComputeProfile, RunProfile
 from sti.errors import ProfileError
 from sti.model.fidelity import groups_in_use
 from sti.model.manifest import Manifest, SliceGroup

@@ -130,7 +130,7 @@ def test_the_ring_is_as_large_as_the_runner_makes_it(
     foretold = size_of(PlanMemory(reader.manifest, plan).parts([Workload(1, 8)]), RING)
     with running(reader) as runner:
         ran(runner, reader, plan, TEXTS)
-        assert runner.buffer_bytes == foretold
+        assert runner.preloading.buffer_bytes == foretold
     assert foretold == ring_size(plan, [job.slot_bytes for job in jobs_of(reader, plan)])
     assert (foretold < HUGE_PAGE) == (limited and threads == SEQUENTIAL)
 
@@ -141,7 +141,7 @@ def test_within_a_budget_the_ring_shrinks_to_the_plan(reader: PackReader) -> Non
             plan = plan_of(reader.manifest, threads, bits=bits)
             ran(runner, reader, plan, TEXTS)
             parts = PlanMemory(reader.manifest, plan).parts([Workload(1, 8)])
-            assert 0 <= runner.buffer_bytes - size_of(parts, RING) < SECTOR
+            assert 0 <= runner.preloading.buffer_bytes - size_of(parts, RING) < SECTOR
 
 
 class CountsBuffers(OrtBackend):

@@ -9,15 +9,15 @@ from tempfile import mkdtemp
 from benchmarks import base_model
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
-from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE
-from sti.device.profile import (
+from sti.device.lane_profiles import (
     THREAD_NAMES,
     ComputeProfile,
     DecodeProfile,
-    DeviceProfile,
     RunProfile,
     StorageProfile,
 )
+from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE
+from sti.device.profile import DeviceProfile
 from tests.support.checkpoints import Shape, Task, write_checkpoint
 
 SHAPE = Shape(layers=3, hidden=32, heads=4, inner=64, positions=48)

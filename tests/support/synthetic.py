@@ -10,14 +10,9 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from sti.codec.codebook import Codebook
+from sti.device.lane_profiles import ComputeProfile, DecodeProfile, RunProfile, StorageProfile
 from sti.device.lanes import COMPUTE, DECODE, PIPELINED, SEQUENTIAL, STORAGE, LaneThreads
-from sti.device.profile import (
-    ComputeProfile,
-    DecodeProfile,
-    DeviceProfile,
-    RunProfile,
-    StorageProfile,
-)
+from sti.device.profile import DeviceProfile
 from sti.model.manifest import (
     GROUP_ALIGNMENT,
     BlockKind,

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Collection, Mapping
 
 from sti.backend.interface import ResidentTensors
-from sti.backend.onnxruntime.session import Graph, saturates, session_options
+from sti.backend.onnxruntime.products import saturates
+from sti.backend.onnxruntime.session import Graph, session_options
 from sti.codec.weights import WeightForm
 from sti.planning.plan import EXACT, NARROW
 

@@ -1,4 +1,4 @@
-"""One session over one graph: settings, bindings, and this processor's kind of int8 product.
+"""One session over one graph: settings and bindings.
 
 In: a serialized graph, compute threads. Out: a ``Graph`` whose inputs and outputs are bound to
 memory that is already there. Knows nothing of packs, blocks or fidelities.
@@ -6,13 +6,11 @@ memory that is already there. Knows nothing of packs, blocks or fidelities.
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
 from functools import cache
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -20,50 +18,12 @@ from numpy.typing import NDArray
 
 from sti.arrays import Float32Array
 from sti.backend.onnxruntime.library import ort
+from sti.backend.onnxruntime.release import check_release
 from sti.device.process_limits import SESSION, Need, check_room, limit_error
 from sti.errors import BackendError, StiError
 
-_PROBE = base64.b64decode(
-    "CAk6ZgoYCgFhCgFiEgF5Ig1NYXRNdWxJbnRlZ2VyEgVwcm9iZVoVCgFhEhAKDggCEgoKAxIBbgoDEgFrWhUKAWIS"
-    "EAoOCAMSCgoDEgFrCgMSAW1iFQoBeRIQCg4IBhIKCgMSAW4KAxIBbUIECgAQEQ=="
-)
-"""An ONNX graph of one MatMulInteger: u8 ``a [n, k]`` by s8 ``b [k, m]`` -> s32 ``y``."""
-_PROBE_U8 = _PROBE.replace(b"\x08\x03", b"\x08\x02")
-"""The same for u8 ``b``."""
-
-_RATE_REPEATS = 12
-
 _LONGEST = 500
 """Characters of what ONNX Runtime says."""
-
-OLDEST_ORT = (1, 24, 1)
-"""Earlier releases read what a graph names as external data from any file of the user's."""
-
-
-def ort_version() -> str:
-    """Version of ONNX Runtime in use."""
-    return str(ort.__version__)
-
-
-def is_too_old(version: str) -> bool:
-    """Whether a release of ONNX Runtime is older than what packs may be run with."""
-    parts = version.split(".")[:3]
-    return all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_ORT
-
-
-@cache
-def check_release() -> None:
-    """Refuse to load graphs into a release that follows them to other files.
-
-    Raises:
-        BackendError: it is one; names it.
-    """
-    if is_too_old(ort_version()):
-        oldest = ".".join(map(str, OLDEST_ORT))
-        raise BackendError(
-            f"onnxruntime {ort_version()} lets a graph read any file of the user's; STI needs "
-            f"{oldest} or later: `pip install 'onnxruntime>={oldest}'`"
-        )
 
 
 class Graph:
@@ -193,56 +153,6 @@ def _with_files(model: str) -> Need:
 def ort_value(array: NDArray[Any]) -> Any:
     """An OrtValue over the array's own memory; the array must stay alive and contiguous."""
     return ort.OrtValue.ortvalue_from_numpy(array)
-
-
-def saturates(options: ort.SessionOptions) -> bool:
-    """Whether pairs of 255 x 127 overflow the 16-bit sums of this processor's product.
-
-    Asked of the product itself rather than of processor flags (microsoft/onnxruntime#6004).
-    """
-    probe = Graph("probe", _PROBE, options)
-    size = 64
-    a, b = np.full((size, size), 255, np.uint8), np.full((size, size), 127, np.int8)
-    found = probe.answer({"a": a, "b": b})[0]
-    return bool((found != 255 * 127 * size).any())
-
-
-def shrink_arena() -> None:
-    """Give the system back what the arena of all sessions keeps and nobody uses."""
-    options = ort.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    with suppress(Exception):  # where there is no such arena there is nothing to give back
-        graph = Graph("probe", _PROBE, session_options(1))
-        graph.bind("a", ort_value(np.ones((1, 1), np.uint8)))
-        graph.bind("b", ort_value(np.ones((1, 1), np.int8)))
-        # An output of the arena's own would be there still, and keep all of the memory around it.
-        graph.bind_output("y", ort_value(np.empty((1, 1), np.int32)))
-        graph.session.run_with_iobinding(graph.binding, options)
-
-
-def product_rate(rows: int, inner: int, outer: int, *, narrow: bool) -> float:
-    """Products a second of ``[rows, inner]`` by ``[inner, outer]``, at best, by one thread.
-
-    The kernel is the one that this processor multiplies blocks with: weights are an input.
-
-    Args:
-        narrow: the kernel of weights of 7 bits, which is another one where products saturate.
-    """
-    options = session_options(1)
-    shifted = not narrow and saturates(options)
-    graph = Graph("probe", _PROBE_U8 if shifted else _PROBE, options)
-    a = np.full((rows, inner), 3, dtype=np.uint8)
-    b = np.full((inner, outer), 3, dtype=np.uint8 if shifted else np.int8)
-    y = np.empty((rows, outer), dtype=np.int32)
-    graph.bind("a", ort_value(a))
-    graph.bind("b", ort_value(b))
-    graph.bind_output("y", ort_value(y))
-    best = float("inf")
-    for _ in range(_RATE_REPEATS):
-        start = perf_counter()
-        graph.run()
-        best = min(best, perf_counter() - start)
-    return rows * inner * outer / best
 
 
 @cache
