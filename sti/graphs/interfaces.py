@@ -22,6 +22,9 @@ from sti.model.manifest import COLUMNS, BlockKind, Manifest
 FORMS = {"s8": "I8", "u8": "U8", "s7": "I8"}
 """The element type of operands, by how weights are written."""
 
+MASKED = "_masked"
+"""What ends the names of graphs for groups with padding, before the form."""
+
 _NAMES = {"float32": "F32", "float16": "F16", "int64": "I64", "uint8": "U8"}
 _SEQUENCE = "sequence"
 _OWN_TOKENS = TOKENS + 1
@@ -112,7 +115,7 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
             width = hidden + max(max(matrix.shape) for matrix in matrices.values())
             for masked in ((), masks) if masks else ((),):
                 required = {**inputs, **matrices, **dict(masked)}
-                name = f"{kind.name}_masked.{form}" if masked else f"{kind.name}.{form}"
+                name = f"{kind.name}{MASKED}.{form}" if masked else f"{kind.name}.{form}"
                 known = required | optional
                 yield name, Interface(known, required, "", outputs, width, heads)
 
