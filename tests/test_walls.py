@@ -71,7 +71,7 @@ PURE = {
     *("__future__", "abc", "dataclasses", "enum", "types", "typing"),
     *("bisect", "collections", "functools", "heapq", "itertools", "operator"),
     *("fractions", "math", "numpy", "statistics"),
-    *("json", "re", "textwrap", "zlib"),
+    *("json", "re", "struct", "textwrap", "zlib"),
 }
 """What a pure package may import, directly or not: no thread, clock, file or back end."""
 

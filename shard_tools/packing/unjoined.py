@@ -42,7 +42,7 @@ def open_unjoined(path: Path) -> tuple[PackReader, str] | None:
         told = json.dumps(fields.members() | changed)
         manifest = fitting_manifest(told, table, start, where=where)
         place = resident_place(table, manifest)
-        region = file.read(place.offset, place.length)
+        region = file.read_view(place.offset, place.length)
         if zlib.crc32(region) != manifest.resident.checksum:
             raise PackCorruptError(
                 f"{path}: the resident tensors: checksum does not match; the pack is damaged, "

@@ -7,10 +7,12 @@ hold differs by kernel, so nothing here raises.
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 _DIGITS = 20
 """Of the largest number of 64 bits; Python refuses to convert very long ones."""
+_LINES_OF_TABLE = re.compile(r"^([^:\n]*):[ \t]+([0-9]+)[ \t]+kB[ \t]*$", re.MULTILINE).findall
 
 
 def read_text(path: Path) -> str | None:
@@ -41,13 +43,8 @@ def read_words(path: Path) -> dict[str, int]:
 
 def read_table(path: Path) -> dict[str, int]:
     """``Name: 123 kB`` lines as bytes."""
-    table: dict[str, int] = {}
-    for line in (read_text(path) or "").splitlines():
-        name, _, rest = line.partition(":")
-        words = rest.split()
-        if len(words) == 2 and words[1] == "kB" and _is_number(words[0]):
-            table[name] = int(words[0]) * 1024
-    return table
+    lines = _LINES_OF_TABLE(read_text(path) or "")
+    return {name: int(size) * 1024 for name, size in lines if len(size) <= _DIGITS}
 
 
 def _is_number(text: str) -> bool:

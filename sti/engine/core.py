@@ -87,7 +87,7 @@ class EngineCore:
         self._at_work = self._release_after = False
         backend = OrtBackend(reader, lanes=self.threads)
         self._saturates = backend.saturates
-        reader.check_graphs(backend.forms)
+        reader.check_graphs(backend.forms, masked=False)
         self.machine = Machine(reader, backend, options, threads=self.threads)
         self.runner = Runner(
             reader,

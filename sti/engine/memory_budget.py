@@ -219,7 +219,8 @@ def over_budget(
 
 def more_than_there_is(plan: Plan, manifest: Manifest) -> Iterator[str]:
     """What to tell of a target that asks for more than there is, given its opening plan."""
-    memory, free = plan.target.memory_bytes, host.memory().available_bytes
+    memory = plan.target.memory_bytes
+    free = None if memory is None else host.memory().available_bytes
     if memory is not None and free is not None and memory > free:
         yield (
             f"a memory of {format_size(memory)} is more than the {format_size(free)} that are "

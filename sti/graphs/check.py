@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from math import prod
 
 from sti.errors import PackFormatError
-from sti.graphs.interfaces import FORMS, Interface, Residents, Tensor, interfaces, stored
+from sti.graphs.interfaces import FORMS, MASKED, Interface, Residents, Tensor, interfaces, stored
 from sti.graphs.polynomials import Growth, fixed_part, growth, is_moderate
 from sti.graphs.shapes import INFER, PRODUCTS, Shape, part_of_shape
 from sti.graphs.strict_message import Refused
@@ -45,19 +45,21 @@ class CheckedGraphs:
         self._sound: set[str] = set()
         self._interfaces: dict[str, Interface] = {}
 
-    def check(self, forms: Collection[str] = tuple(FORMS)) -> None:
+    def check(self, forms: Collection[str] = tuple(FORMS), *, masked: bool = True) -> None:
         """Check that there are all graphs that there must be and no others, and what they are.
 
         Args:
             forms: of weights; graphs for others are only checked when they are asked for.
+            masked: False: so are graphs for groups with padding.
 
         Raises:
             PackFormatError: a graph is missing, or not what it may be; names it.
         """
         wanted, there = self._wanted(), self._source.manifest.graphs
         for name in (*wanted, *there):
-            form = name.rpartition(".")[2]
-            if form in forms or form not in FORMS or name not in wanted or name not in there:
+            kind, _, form = name.rpartition(".")
+            later = form not in forms or (kind.endswith(MASKED) and not masked)
+            if not later or form not in FORMS or name not in wanted or name not in there:
                 self._check(name)
 
     def graph(self, name: str) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sti.graphs.polynomials import TEXTS, TOKENS
@@ -22,7 +23,15 @@ from sti.model.manifest import COLUMNS, BlockKind, Manifest
 FORMS = {"s8": "I8", "u8": "U8", "s7": "I8"}
 """The element type of operands, by how weights are written."""
 
-_NAMES = {"float32": "F32", "float16": "F16", "int64": "I64", "uint8": "U8"}
+MASKED = "_masked"
+"""What ends the names of graphs for groups with padding, before the form."""
+
+_NAMES = {
+    np.dtype("<f4"): "F32",
+    np.dtype("<f2"): "F16",
+    np.dtype("<i8"): "I64",
+    np.dtype("u1"): "U8",
+}
 _SEQUENCE = "sequence"
 _OWN_TOKENS = TOKENS + 1
 """As many as there are, yet told apart from them."""
@@ -112,7 +121,7 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
             width = hidden + max(max(matrix.shape) for matrix in matrices.values())
             for masked in ((), masks) if masks else ((),):
                 required = {**inputs, **matrices, **dict(masked)}
-                name = f"{kind.name}_masked.{form}" if masked else f"{kind.name}.{form}"
+                name = f"{kind.name}{MASKED}.{form}" if masked else f"{kind.name}.{form}"
                 known = required | optional
                 yield name, Interface(known, required, "", outputs, width, heads)
 
@@ -171,7 +180,7 @@ def stored(source: Residents, name: str) -> Tensor:
     if not source.has_resident(name):
         raise Refused(f"needs the resident tensor {name!r}, which is missing")
     array = source.resident(name)
-    element = _NAMES.get(array.dtype.name)
+    element = _NAMES.get(array.dtype)
     if element is None:
         raise Refused(f"needs the resident tensor {name!r}, which is of type {array.dtype.name}")
     if name.endswith("." + _POSITIONS) and array.ndim:

@@ -63,6 +63,10 @@ _EXTENT = (
 _EXTENTS = re.compile(_EXTENT, re.DOTALL).findall
 _VALUE = re.compile(
     rb"\x0a(.)(" + _NAMES + rb")"  # name
+    rb"(\x12.*)",  # type
+    re.DOTALL,
+).fullmatch
+_TYPE = re.compile(
     rb"\x12(.)\x0a(.)"  # type, tensor_type
     rb"\x08(.)"  # elem_type
     rb"\x12(.)((?:"
@@ -271,13 +275,29 @@ def _value(raw: bytes) -> StrictValue:
     written = _VALUE(raw)
     if written is None:
         raise Refused("has an input or output that is not declared as those of packs are")
-    name_bytes, name, type_bytes, tensor_bytes, number, shape_bytes, shape = written.groups()
-    stated = name_bytes[0], type_bytes[0], tensor_bytes[0], shape_bytes[0]
-    if stated != (len(name), len(shape) + 6, len(shape) + 4, len(shape)):
+    name_bytes, name, declared = written.groups()
+    if name_bytes[0] != len(name):
         raise Refused("is malformed: an input or output is longer or shorter than it says")
-    element = ELEMENTS.get(number[0])
+    number, extents = _type(declared)
+    element = ELEMENTS.get(number)
     if element is None:
         raise Refused(f"has {shown(name)} of a type that packs do not have")
+    return StrictValue(name.decode(), element, extents)
+
+
+@lru_cache(maxsize=64)
+def _type(raw: bytes) -> tuple[int, tuple[int | None, ...]]:
+    """The number of the element type, and the extents.
+
+    Remembered, as there are few, and those that are not refused are short.
+    """
+    written = _TYPE(raw)
+    if written is None:  # raised, as what is returned is remembered
+        raise Refused("has an input or output that is not declared as those of packs are")
+    type_bytes, tensor_bytes, number, shape_bytes, shape = written.groups()
+    stated = type_bytes[0], tensor_bytes[0], shape_bytes[0]
+    if stated != (len(shape) + 6, len(shape) + 4, len(shape)):
+        raise Refused("is malformed: an input or output is longer or shorter than it says")
     extents: list[int | None] = []
     for size, symbol_bytes, symbol, digits in _EXTENTS(shape):
         if digits:
@@ -288,7 +308,7 @@ def _value(raw: bytes) -> StrictValue:
             extents.append(None)
         if not fits:
             raise Refused("is malformed: an extent is longer or shorter than it says")
-    return StrictValue(name.decode(), element, tuple(extents))
+    return number[0], tuple(extents)
 
 
 def _listed(values: frozenset[int]) -> str:

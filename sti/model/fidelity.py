@@ -50,6 +50,8 @@ def uniform_counts(group: SliceGroup, width: int, bits: int) -> Counts:
     ``width`` slices of the block are in use; at least one of them is in the group.
     """
     used = group.used(width)
+    if used == group.slices:
+        return tuple([used if plane.bits <= bits else 0 for plane in group.planes])
     return tuple(
         1 + max(place for place, index in enumerate(plane.order) if index < used)
         if plane.bits <= bits

@@ -18,6 +18,7 @@ from sti.model.manifest import ALIGNMENT, Manifest
 from sti.pack.manifest_reader import HEADER_LIMITS, read_manifest
 from sti.pack.pack_file import PackFile
 from sti.pack.safetensors_table import (
+    ITEM_BYTES,
     LENGTH_BYTES,
     TensorInfo,
     TensorTable,
@@ -190,9 +191,10 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
     require(first, "the resident region does not begin with the first tensor")
     for name in names[:at]:
         item = table.tensors[name]
-        require(item.dtype in DTYPES, f"tensor {name!r} is of unknown type {item.dtype}")
-        aligned = item.offset % DTYPES[item.dtype].itemsize == 0
-        require(aligned, f"tensor {name!r} is not aligned to its type")
+        if item.dtype not in DTYPES:
+            require(False, f"tensor {name!r} is of unknown type {item.dtype}")
+        if item.offset % ITEM_BYTES[item.dtype]:
+            require(False, f"tensor {name!r} is not aligned to its type")
     for name in (*manifest.graphs.values(), VOCABULARY):
         require(name in names[:at], f"resident tensor {name!r:.80} is missing")
         require(table.tensors[name].dtype == "U8", f"resident tensor {name!r} must be bytes")
@@ -208,7 +210,8 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
     shards = manifest.dimensions.slices * manifest.ladder[-1]
     least = [kind.shard_weights * shards // 8 for kind in kinds] * manifest.dimensions.layers
     for name, length in zip(blocks, least, strict=True):
-        require(table.tensors[name].length >= length, f"tensor {name!r} has the wrong length")
+        if table.tensors[name].length < length:
+            require(False, f"tensor {name!r} has the wrong length")
 
 
 def check_blocks(table: TensorTable, manifest: Manifest, where: str) -> None:

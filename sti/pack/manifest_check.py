@@ -7,8 +7,8 @@ or JSON; the slice groups are checked by ``sti.pack.index``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import prod
+from operator import le, lt
 
 from sti.codec.codebook import WEIGHTS_MULTIPLE, Codebook
 from sti.codec.word_rows import row_bytes
@@ -200,8 +200,8 @@ class _Check:
 
 
 def _rises(values: Sequence[float]) -> bool:
-    return all(low < high for low, high in pairwise(values))
+    return all(map(lt, values, values[1:]))
 
 
 def _never_falls(values: Sequence[float]) -> bool:
-    return all(low <= high for low, high in pairwise(values))
+    return all(map(le, values, values[1:]))

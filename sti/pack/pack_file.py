@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sti.errors import PackCorruptError, PackError, PackFormatError, StorageError
-from sti.storage.file_reader import no_read_ahead
+from sti.storage.file_reader import no_read_ahead, read_cached
 from sti.storage.threads import in_time
 from sti.storage.watched_reader import READ_TIMEOUT_S, too_long
 
@@ -99,6 +99,14 @@ class PackFile:
             PackCorruptError: the file ends before that.
             StorageError: reading failed, or does not return.
         """
+        return bytes(self.read_view(offset, length))
+
+    def read_view(self, offset: int, length: int) -> memoryview:
+        """As ``read``; read-only, of memory of its own."""
+        fd, out = self.descriptor, bytearray(length)
+        if read_cached(fd, out, offset) == length:  # no thread has to wait for it
+            return memoryview(out).toreadonly()
+        del out
         parts: list[bytes] = []
         while length > 0:
             try:
@@ -115,7 +123,7 @@ class PackFile:
                 raise PackCorruptError(f"{self.path}: ends unexpectedly; fetch the pack again")
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _pread(self, length: int, offset: int) -> bytes:
         fd = self.descriptor

@@ -51,7 +51,7 @@ class PackReader:
     """
 
     def __init__(
-        self, file: PackFile, text: str, table: TensorTable, manifest: Manifest, region: bytes
+        self, file: PackFile, text: str, table: TensorTable, manifest: Manifest, region: memoryview
     ) -> None:
         """Used by ``open`` and by ``sti.pack.verify``, with parts that belong together."""
         self.path = file.path
@@ -60,7 +60,7 @@ class PackReader:
         self.embeddings_offset = table.tensors[WORDS].offset
         self._file = file
         self._table = table._replace(metadata={})  # the manifest's text is no longer needed
-        self._region: bytes | None = region
+        self._region: memoryview | None = region
         self._start = self.embeddings_offset - manifest.resident.length
         where = str(file.path)
         groups = read_index(manifest, self.resident, where=where)
@@ -85,7 +85,7 @@ class PackReader:
         try:
             text, table, manifest = read_header(file)
             place = resident_place(table, manifest)
-            region = file.read(place.offset, place.length)
+            region = file.read_view(place.offset, place.length)
             if zlib.crc32(region) != manifest.resident.checksum:
                 raise PackCorruptError(
                     f"{path}: the resident tensors (bytes {place.offset} to "
@@ -105,7 +105,7 @@ class PackReader:
         Raises:
             PackFormatError: names the tensor or member.
         """
-        region, start = memoryview(self._region or b""), self._start
+        region, start = self._region or memoryview(b""), self._start
 
         def part(offset: int, length: int) -> memoryview:
             return region[offset - start : offset - start + length]
@@ -128,16 +128,17 @@ class PackReader:
         start = place.offset - self._start
         return np.ndarray(place.shape, DTYPES[place.dtype], self._region, start)
 
-    def check_graphs(self, forms: Collection[str] = tuple(FORMS)) -> None:
+    def check_graphs(self, forms: Collection[str] = tuple(FORMS), *, masked: bool = True) -> None:
         """Check the graphs; each is checked once, here or when it is asked for.
 
         Args:
             forms: of the weights that graphs are for; those for others only need to be there.
+            masked: False: those for groups with padding only need to be there as well.
 
         Raises:
             PackFormatError: one is missing, or not what graphs of packs may be.
         """
-        self._graphs.check(forms)
+        self._graphs.check(forms, masked=masked)
 
     def graph(self, name: str) -> bytes:
         """A serialized ONNX graph that does no more than graphs of packs do.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from sti.errors import StiError
 from sti.storage.json_input import JsonLimits, parse_json
@@ -113,29 +113,33 @@ def parse_table(
 
 
 def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -> TensorInfo:
-    tag = f"{where}: tensor {name!r:.80}"
     if len(name) > LONGEST_NAME:
-        raise error(f"{tag}: its name has more than {LONGEST_NAME} characters")
+        raise _fail(name, f"its name has more than {LONGEST_NAME} characters", where, error)
     if not isinstance(item, dict):
-        raise error(f"{tag}: its entry is not an object")
+        raise _fail(name, "its entry is not an object", where, error)
     dtype, shape, span = item.get("dtype"), item.get("shape"), item.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise error(f"{tag}: unknown type {dtype!r:.40}")
+        raise _fail(name, f"unknown type {dtype!r:.40}", where, error)
     if (
-        not _naturals(shape)
+        not isinstance(shape, list)
         or len(shape) > MOST_AXES
-        or not _naturals(span)
+        or not isinstance(span, list)
         or len(span) != 2
-        or span[0] > span[1]
+        or not _are_naturals(numbers := [*shape, *span])
+        or numbers[-2] > numbers[-1]
     ):
-        raise error(f"{tag}: its shape or data_offsets are malformed")
-    length: int = span[1] - span[0]
-    if math.prod(shape) * ITEM_BYTES[dtype] != length:
-        raise error(f"{tag}: {dtype} {list(shape)!s:.80} does not fill its {length} bytes")
-    return TensorInfo(dtype, tuple(shape), base + span[0], length)
+        raise _fail(name, "its shape or data_offsets are malformed", where, error)
+    start, end = span
+    if math.prod(shape) * ITEM_BYTES[dtype] != end - start:
+        told = f"{dtype} {list(shape)!s:.80} does not fill its {end - start} bytes"
+        raise _fail(name, told, where, error)
+    return TensorInfo(dtype, tuple(shape), base + start, end - start)
 
 
-def _naturals(value: Any) -> TypeGuard[list[int]]:
-    if not isinstance(value, list) or not set(map(type, value)) <= {int}:
-        return False
-    return not value or 0 <= min(value) <= max(value) < 2**63
+def _fail(name: str, message: str, where: str, error: type[StiError]) -> StiError:
+    return error(f"{where}: tensor {name!r:.80}: {message}")
+
+
+def _are_naturals(values: list[Any]) -> bool:
+    """Of some numbers, at least one."""
+    return set(map(type, values)) == {int} and min(values) >= 0 and max(values) < 2**63

@@ -105,7 +105,7 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
     with PackFile(Path(path)) as file:
         text, table, manifest = read_header(file)
         place = resident_place(table, manifest)
-        region = file.read(place.offset, place.length)
+        region = file.read_view(place.offset, place.length)
         check = _Check(file, table, manifest, progress)
         check.region(place, region)
         try:
@@ -172,7 +172,7 @@ class _Check:
         self.compared = 0
         self.damage: list[Damage] = []
 
-    def region(self, place: TensorInfo, region: bytes) -> None:
+    def region(self, place: TensorInfo, region: memoryview) -> None:
         """Compare the resident region."""
         self.compared += 1
         if zlib.crc32(region) != self._manifest.resident.checksum:

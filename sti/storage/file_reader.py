@@ -217,6 +217,22 @@ def _advise(fd: int, span: ByteRange, advice: str) -> None:
             advise(fd, span.offset, span.length, getattr(os, advice))
 
 
+def read_cached(fd: int, out: bytearray | memoryview, offset: int) -> int:
+    """Fill ``out`` with what the system has in memory, without waiting for storage.
+
+    Returns:
+        How many bytes that are, from ``offset`` on; 0 as well where the system or the file system
+        cannot tell, or refuses: reading as usual tells why.
+    """
+    flag = getattr(os, "RWF_NOWAIT", 0)
+    if not flag:
+        return 0
+    try:
+        return os.preadv(fd, [out], offset, flag)
+    except OSError:
+        return 0
+
+
 def drop_cache(path: Path) -> None:
     """Ask the system to drop the file's cached pages, after writing out dirty ones."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

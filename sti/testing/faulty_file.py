@@ -7,6 +7,7 @@ processes, such as the one that builds a graph, read it as it is.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,15 +68,20 @@ class _FaultyCalls:
         return changed[: arriving(effects, offset, changed, short=True)].tobytes()
 
     def preadv(self, descriptor: int, buffers: Buffers, offset: int, flags: int = 0, /) -> int:
-        """As ``os.preadv``."""
+        """As ``os.preadv``; nothing of the file seems to be in memory."""
+        if flags & getattr(os, "RWF_NOWAIT", 0) and self._is_faulty(descriptor):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         length = sum(len(_bytes_of(buffer)) for buffer in buffers)
         effects = self._meet(descriptor, ByteRange(offset, length))
         got = self._preadv(descriptor, buffers, offset, flags)
         return got if not effects else _arriving(effects, offset, buffers, got)
 
-    def _meet(self, descriptor: int, place: ByteRange) -> tuple[Effect, ...]:
+    def _is_faulty(self, descriptor: int) -> bool:
         found = os.fstat(descriptor)
-        if (found.st_dev, found.st_ino) != self._file:
+        return (found.st_dev, found.st_ino) == self._file
+
+    def _meet(self, descriptor: int, place: ByteRange) -> tuple[Effect, ...]:
+        if not self._is_faulty(descriptor):
             return ()
         effects = self.injector.meet(Call("read", place))
         error = refusal(effects)

@@ -95,6 +95,17 @@ def test_graphs_for_weights_of_another_form_are_checked_when_they_are_asked_for(
         graphs.check(("u8", "s7"))
 
 
+def test_masked_graphs_may_be_checked_when_they_are_asked_for(base: Manifest) -> None:
+    graphs = CheckedGraphs(
+        GraphSource(SPEC, base, {"attention_masked.s8": b"\x08"}), where="a.pack"
+    )
+    graphs.check(("s8",), masked=False)
+    with pytest.raises(PackFormatError, match=r"graph 'attention_masked\.s8'"):
+        graphs.graph("attention_masked.s8")
+    with pytest.raises(PackFormatError, match=r"graph 'attention_masked\.s8'"):
+        graphs.check(("s8",))
+
+
 @pytest.mark.parametrize("name", ["embed", "connect", "head", "ffn.s7", "attention_masked.u8"])
 def test_a_pack_without_a_graph_is_refused(name: str, base: Manifest) -> None:
     source = GraphSource(SPEC, base)

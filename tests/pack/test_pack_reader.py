@@ -22,6 +22,7 @@ from sti.model.manifest import ALIGNMENT, GROUP_ALIGNMENT
 from sti.pack.manifest_reader import read_manifest
 from sti.pack.pack_reader import PackReader
 from sti.pack.verify import verify
+from sti.storage.file_reader import read_cached
 from tests.support.checkpoints import write_checkpoint
 from tests.support.pack_bytes import damaged, manifest_of, with_header, with_manifest, with_table
 
@@ -80,11 +81,23 @@ def test_opening_takes_three_reads_at_most_and_leaves_words_and_blocks_alone(
         reads.append((offset, length))
         return real(descriptor, length, offset)
 
+    monkeypatch.delattr(os, "RWF_NOWAIT", raising=False)  # what is in memory is read without it
     monkeypatch.setattr(os, "pread", pread)
     with PackReader.open(path) as reader:
         assert 0 < len(reads) <= 3
         last = max(offset + length for offset, length in reads)
         assert padding < last <= reader.embeddings_offset
+
+
+def test_what_is_in_memory_is_read_without_another_thread(
+    pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pack.open("rb") as file:
+        if not read_cached(file.fileno(), bytearray(len(file.read())), 0):
+            pytest.skip("the file system cannot tell what is in memory")
+    monkeypatch.delattr(os, "pread")
+    with PackReader.open(pack) as reader:
+        assert reader.read(0, 8) == pack.read_bytes()[:8]
 
 
 def test_resident_tensors_cannot_be_written(pack: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from functools import cache
 
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.products import saturates
@@ -57,7 +58,7 @@ class GraphSessions:
         self._options = session_options(threads)
         self._lock = threading.Lock()
         self._made: dict[str, Graph] = {}
-        self.saturates = _saturates(self._options) if saturates is None else saturates
+        self.saturates = _saturates() if saturates is None else saturates
         self.weights = weight_forms(saturates=self.saturates)
 
     def prepare(self, variants: Collection[str]) -> None:
@@ -102,5 +103,7 @@ class GraphSessions:
         self._made.clear()
 
 
-_saturates = saturates
-"""Under a name that arguments do not hide."""
+@cache
+def _saturates() -> bool:
+    """Whether this processor's product does: asked once in a process."""
+    return saturates(session_options(1))
