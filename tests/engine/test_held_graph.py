@@ -19,6 +19,7 @@ from sti.backend.onnxruntime.plan_session import PlanSession
 from sti.engine import memory_watch
 from sti.engine.results import Result
 from sti.pipeline.trace import BLOCKS
+from sti.storage.drafts import draft_path
 from sti.storage.file_reader import FileReader
 from tests.support import engines
 from tests.support.checkpoints import Task
@@ -284,7 +285,7 @@ def test_a_graph_that_is_removed_stays_in_use(cache: Path) -> None:
 @pytest.fixture
 def slow(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """The first graph is never built through, only begun; gives what waits until it is."""
-    begun, draft = tmp_path / "begun", cache / ".one.part"
+    begun, draft = tmp_path / "begun", draft_path(cache / "one")
     others = f'[ -e {begun} ] && exec {sys.executable} "$@"'
     python = interpreter(tmp_path, f"{others}\nmkdir -p {draft}\ntouch {begun}\nexec sleep 1000")
     monkeypatch.setattr(sys, "executable", python)
@@ -319,7 +320,7 @@ def test_what_is_built_for_an_earlier_target_is_ended_and_leaves_nothing(
         slow()
         (first,) = children()
         engine.set_target(memory=memory, fidelity=4)
-        until(lambda: first not in children() and not list(cache.glob(".one.part")))
+        until(lambda: first not in children() and not list(cache.glob(".one.*")))
         engine.set_target(memory="30MB", fidelity=2)
         engine.preloaded(0)
         assert engine.preloaded(WAIT_S) and engine.mapped_bytes > 0  # others are built
@@ -457,7 +458,7 @@ def test_a_forked_child_can_close_the_engine_while_a_graph_is_built(
         (builder,) = children()
         assert forked(lambda: use_and_close(engine)) == 0
         assert children() == [builder]
-        assert list(cache.glob(".one.part"))
+        assert list(cache.glob(".one.*"))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -56,7 +56,7 @@ def test_a_narrow_submodel_answers_as_the_model_without_its_upper_slices(
 ) -> None:
     submodel = Submodel(SHAPE.layers, WIDTH, tuple(range(SHAPE.layers)), 0.5)
     reader = vouching(half_empty, submodel)
-    monkeypatch.setattr(PackReader, "open", lambda path: reader)
+    monkeypatch.setattr(PackReader, "open", lambda path, **_: reader)
     with sti.Engine.open(half_empty, fidelity=bits, threads=1, profile=PROFILE) as engine:
         full = engine.run(TEXTS)
         narrow_plan = uniform_plan(
@@ -78,7 +78,7 @@ def test_a_shallow_submodel_runs_the_layers_the_pack_lists(
     half_empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = vouching(half_empty, Submodel(2, 4, (0, 2), 0.5))
-    monkeypatch.setattr(PackReader, "open", lambda path: reader)
+    monkeypatch.setattr(PackReader, "open", lambda path, **_: reader)
     with sti.Engine.open(half_empty, fidelity=4, threads=1, profile=PROFILE) as engine:
         full = engine.run(TEXTS)
         plan = uniform_plan(
