@@ -29,6 +29,10 @@ _SHARE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*%\s*", re.ASCII)
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
+_LEAST_S = 1e-12
+"""Of a time: of less there are too few digits to read it back."""
+
+
 def parse_time(value: str, *, name: str = "time") -> float:
     """Seconds, from a number with its unit (``us``, ``ms``, ``s``).
 
@@ -48,7 +52,7 @@ def parse_time(value: str, *, name: str = "time") -> float:
     if unit not in TIME_UNITS:
         raise InputError(f"{hint}; found {_shown(value)}: its unit {unit!r:.20} is unknown")
     seconds = number * TIME_UNITS[unit]
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not (math.isfinite(seconds) and seconds >= _LEAST_S):
         raise InputError(f"{hint}; found {_shown(value)}")
     return seconds
 

@@ -45,9 +45,9 @@ from sti.device.lane_profiles import (
     RunProfile,
     StorageProfile,
 )
-from sti.device.lanes import COMPUTE, DECODE, PIPELINED, SEQUENTIAL, STORAGE, shared
+from sti.device.lanes import COMPUTE, DECODE, MOST_THREADS, PIPELINED, SEQUENTIAL, STORAGE, shared
 from sti.device.least_squares import fit_costs
-from sti.device.profile import MOST_THREADS, DeviceProfile
+from sti.device.profile import DeviceProfile
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sti.device.cpu_groups import cpu_quota
+from sti.device.lanes import MOST_THREADS
 from sti.device.memory_groups import group_limits
 from sti.device.system_files import read_number, read_table, read_text
 from sti.errors import InputError
@@ -80,7 +81,7 @@ def core_quota() -> float | None:
 
 def most_threads() -> int:
     """The most compute threads that may be asked for; a larger number must be a mistake."""
-    return _THREADS_A_CORE * core_count()
+    return min(_THREADS_A_CORE * core_count(), MOST_THREADS)
 
 
 def check_threads(threads: int | None, *, name: str = "threads") -> None:

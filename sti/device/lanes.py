@@ -15,6 +15,9 @@ STORAGE, DECODE, COMPUTE = "storage", "decode", "compute"
 LANES = (STORAGE, DECODE, COMPUTE)
 """In the order in which a step passes through them."""
 
+MOST_THREADS = 128
+"""That compute: planning takes longer with each, with more of them seconds."""
+
 _DECODED_AHEAD = 2
 """Steps that a decode thread of its own may be ahead of the step that is computed."""
 

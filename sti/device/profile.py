@@ -19,7 +19,7 @@ from sti.device.lane_profiles import (
     RunProfile,
     StorageProfile,
 )
-from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE, LaneThreads
+from sti.device.lanes import COMPUTE, DECODE, LANES, MOST_THREADS, STORAGE, LaneThreads
 from sti.device.profile_json import lane_json, read_lanes, read_name, read_runs, read_seconds
 from sti.errors import ProfileError
 from sti.json_fields import JsonFields
@@ -33,8 +33,6 @@ LEAST_JITTER, MOST_JITTER = 1.02, 3.0
 """Bounds of the jitter of measured runs, so that a few samples neither promise nor refuse all."""
 UNKNOWN = "unknown"
 """Instructions and kernel of a machine that was not measured, only described."""
-MOST_THREADS = 1024
-"""What a profile may say, and be believed."""
 
 Lane = TypeVar("Lane", StorageProfile, DecodeProfile, ComputeProfile)
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from typing import Any, NamedTuple
 
-from sti.device.lanes import LANES, LaneThreads
-from sti.device.profile import MOST_THREADS
+from sti.device.lanes import LANES, MOST_THREADS, LaneThreads
 from sti.errors import PlanError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest

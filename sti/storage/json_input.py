@@ -55,7 +55,7 @@ def parse_json(given: bytes | str, limits: JsonLimits) -> Any:
         raise ValueError(f"it is not valid Unicode text: {error.reason}") from error
     if len(raw) > limits.most_bytes:
         raise ValueError(f"{len(raw)} bytes are more than the {limits.most_bytes} it may have")
-    raw = raw.rstrip()  # headers are padded
+    raw = raw.rstrip(b" \t\r\n")  # headers are padded
     escapes = b"\\" in raw and _ESCAPE.search(raw) is not None
     _check_shape(raw, limits, escapes=escapes)
     try:
