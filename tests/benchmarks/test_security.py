@@ -25,6 +25,12 @@ def test_a_row_replaces_what_a_document_has_in_its_place(tmp_path: Path) -> None
     assert "more of an opening, ms, tiny" in text and "1.500" in text and "10.00" in text
 
 
+def test_security_md_has_a_place_for_each_row() -> None:
+    text = (common.ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    for name in security.ROWS:
+        assert f"<!-- row {name} -->\n" in text
+
+
 def test_a_document_without_a_place_for_a_row_is_refused(tmp_path: Path) -> None:
     document = tmp_path / "SECURITY.md"
     document.write_text(DOCUMENT, encoding="utf-8")
