@@ -9,6 +9,7 @@ are counted before anything is made of them. Knows nothing of files, or of what 
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,6 +22,7 @@ _SHAPE = bytes.maketrans(b"{}123456789", b"[]000000000")
 _KEPT = b'[]{}",0123456789'
 _REST = bytes(code for code in range(256) if code not in _KEPT)
 _REST_BUT_ESCAPES = _REST.replace(b"\\", b"")
+_EXPONENT = bytes.maketrans(b"E123456789", b"e000000000")
 _ESCAPE = re.compile(rb'\\[^"\\]')
 
 
@@ -62,8 +64,15 @@ def parse_json(given: bytes | str, limits: JsonLimits) -> Any:
         text = given if isinstance(given, str) else raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not text in UTF-8 (byte {error.start + 1})") from error
+    # With so few digits, only an exponent of three can be too large; most documents have none.
+    huge = b"e000" in raw.translate(_EXPONENT, b"+")
     try:
-        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
+        found = json.loads(
+            text,
+            object_pairs_hook=_distinct,
+            parse_constant=_refuse,
+            parse_float=_finite if huge else None,
+        )
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
     if escapes and (b"\\ud" in raw or b"\\uD" in raw):  # it may lack its other half
@@ -112,6 +121,11 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name occurs twice")
     return found
+
+
+def _finite(number: str) -> float:
+    found = float(number)
+    return found if math.isfinite(found) else _refuse(number)
 
 
 def _refuse(constant: str) -> NoReturn:

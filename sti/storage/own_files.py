@@ -13,10 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from sti.storage.plain_files import PLAIN, read_all
+from sti.storage.plain_files import open_plain, read_all
 
 _OTHERS_MAY_WRITE = 0o022
-_OWN = PLAIN | getattr(os, "O_NOFOLLOW", 0)
+_OWN = getattr(os, "O_NOFOLLOW", 0)
 
 
 def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -28,7 +28,7 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
     Raises:
         OSError: it is not so, not there, or cannot be opened.
     """
-    descriptor = os.open(path, flags | _OWN, 0o600)
+    descriptor = open_plain(path, flags | _OWN, 0o600)
     try:
         check_own(os.fstat(descriptor), stat.S_ISREG)
     except BaseException:
@@ -74,7 +74,7 @@ def make_directory(place: Path) -> None:
     check_owner(found)
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    if stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE:
+    if others_may_write(found):
         place.chmod(0o700)
 
 
@@ -88,6 +88,11 @@ def check_owner(found: os.stat_result) -> None:
         raise PermissionError(errno.EPERM, "it belongs to someone else")
 
 
+def others_may_write(found: os.stat_result) -> bool:
+    """Whether the group or everyone has the right to."""
+    return bool(stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE)
+
+
 def check_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
     """Refuse what is of another kind, or may be written by others.
 
@@ -96,5 +101,5 @@ def check_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
     """
     if not is_kind(found.st_mode):
         raise PermissionError(0, "it is not of the kind that STI made")
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE:
+    if found.st_uid != os.geteuid() or others_may_write(found):
         raise PermissionError(0, "others than the user may write to it")

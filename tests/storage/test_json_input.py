@@ -68,6 +68,8 @@ def test_depth_is_counted_exactly_whatever_strings_hold(value: Any, key: str) ->
         (b'{"a": 1, "b": {"a": 1, "\\u0061": 2}}', "a name occurs twice"),
         (b"[NaN]", "NaN is no finite number"),
         (b"-Infinity", "-Infinity is no finite number"),
+        (b"[1e99999]", "1e99999 is no finite number"),
+        (b"-1.5E+0400", "-1.5E\\+0400 is no finite number"),
         (b'"\\ud800"', "surrogates not allowed"),
         (b'{"\\uDFFF": 0}', "surrogates not allowed"),
         (b'"\xff"', "not text in UTF-8"),
