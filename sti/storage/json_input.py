@@ -39,7 +39,7 @@ class JsonLimits(NamedTuple):
 SMALL = JsonLimits(1 << 18, 1 << 13, 8)
 """Documents of some hundred fields, 30 times over: device profiles, records, thread counts."""
 LARGE = JsonLimits(1 << 26, 1 << 21, 32)
-"""Whatever has to be read whole: traces of many runs, tokenizers of a million words."""
+"""Whatever has to be read whole: traces of many runs, answers of processes."""
 
 
 def parse_json(given: bytes | str, limits: JsonLimits) -> Any:
