@@ -69,13 +69,30 @@ def make_directory(place: Path) -> None:
     """
     with suppress(FileExistsError):
         place.mkdir(mode=0o700, parents=True)
+    if others_may_write(_directory_behind(place)):
+        place.chmod(0o700)
+
+
+def check_private(place: Path) -> None:
+    """Refuse a directory that ``make_directory`` would have to make, or make the user's alone.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        PermissionError: it, or the link of its name, is someone else's, or others may write there.
+        OSError: it cannot be looked at.
+    """
+    if others_may_write(_directory_behind(place)):
+        raise PermissionError(errno.EPERM, "others than the user may write there")
+
+
+def _directory_behind(place: Path) -> os.stat_result:
+    """A directory of the user's own, which a link of the user's own may stand for."""
     check_owner(os.lstat(place))
     found = place.stat()
     check_owner(found)
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    if others_may_write(found):
-        place.chmod(0o700)
+    return found
 
 
 def check_owner(found: os.stat_result) -> None:
