@@ -73,7 +73,8 @@ def test_nothing_lies_at_the_root_but_what_belongs_there() -> None:
         pytest.skip("not a checkout of git")
     at_root = {name for name in kept.stdout.splitlines() if "/" not in name}
     assert at_root <= {
-        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "FORMAT.md", "LICENSE", "MANIFEST.in"),
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "FORMAT.md", "SECURITY.md"),
+        *("LICENSE", "MANIFEST.in"),
         *("pyproject.toml", "setup.cfg", "setup.py", "ruff.toml", ".gitignore", ".gitattributes"),
     }
 

@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from sti.errors import CheckpointError, StorageError
 from sti.json_fields import JsonFields
 from sti.pack.safetensors_table import LENGTH_BYTES, TensorInfo, header_bytes, parse_table
-from sti.storage.json_input import LARGE, parse_json
+from sti.storage.json_input import JsonLimits, parse_json
 from sti.storage.plain_files import read_plain, regular
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+DOCUMENT_LIMITS = JsonLimits(1 << 26, 1 << 20, 32)
+"""Of a JSON file: a tokenizer of nearly a million words, or of 300,000 pieces with numbers."""
+_TABLE_LIMITS = JsonLimits(1 << 24, 1 << 18, 8)
+"""Of a tensor file's header: some 10 values a tensor."""
 FLOATS = ("F32", "F16", "BF16")
 
 
@@ -95,10 +99,14 @@ class Checkpoint:
             length = header_bytes(
                 stream.read(LENGTH_BYTES), size, where=where, error=CheckpointError
             )
+            if length > _TABLE_LIMITS.most_bytes:
+                raise CheckpointError(
+                    f"{path}: a header of {length} bytes; {_TABLE_LIMITS.most_bytes} may be"
+                )
             raw = stream.read(length)
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-        table = parse_table(raw, LARGE, where=where, error=CheckpointError)
+        table = parse_table(raw, _TABLE_LIMITS, where=where, error=CheckpointError)
         if table.end != size:
             raise CheckpointError(
                 f"{path}: its tensors end at byte {table.end}, the file at {size}; fetch it again"
@@ -117,7 +125,7 @@ class Checkpoint:
         """
         path = self.directory / relative
         try:
-            return parse_json(read_plain(path, LARGE.most_bytes), LARGE)
+            return parse_json(read_plain(path, DOCUMENT_LIMITS.most_bytes), DOCUMENT_LIMITS)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -27,6 +27,8 @@ from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
 from sti.text.wordpiece import KIND, TokenizerSpec
 
+_LONGEST_WORD = 4096
+"""Characters: longer words of a text are unknown to every tokenizer."""
 _LEAST_TOKENS = 3  # the special tokens of a pair
 
 
@@ -93,6 +95,8 @@ def _check_vocabulary(source: Path, pipeline: WordPiecePipeline, pad_token: str,
             f"{source}: {len(words)} words, but config.json says vocab_size {size}: the files "
             f"belong to different models"
         )
+    if max(map(len, words), default=0) > _LONGEST_WORD:
+        raise CheckpointError(f"{source}: a word has more than {_LONGEST_WORD} characters")
     known = set(words)
     named = {
         "unk_token": pipeline.unk_token,

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from shard_tools.checkpoint.reader import DOCUMENT_LIMITS
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
-from sti.storage.json_input import LARGE, parse_json
+from sti.storage.json_input import parse_json
 from sti.storage.plain_files import read_plain
 
 
@@ -40,7 +41,7 @@ def read_text(path: Path) -> str:
         CheckpointError: it cannot be read or is not UTF-8; names the file and the line.
     """
     try:
-        return read_plain(path, LARGE.most_bytes).decode("utf-8")
+        return read_plain(path, DOCUMENT_LIMITS.most_bytes).decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise CheckpointError(f"{path}: line {line} is not UTF-8: {error.reason}") from error
@@ -55,7 +56,7 @@ def read_object(path: Path) -> JsonFields:
         CheckpointError: it cannot be read, or is not a JSON object.
     """
     try:
-        value = parse_json(read_text(path), LARGE)
+        value = parse_json(read_text(path), DOCUMENT_LIMITS)
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from error
     return JsonFields(value, where=str(path), error=CheckpointError)

@@ -20,6 +20,9 @@ from sti.json_fields import JsonFields
 
 _MAX_WORD_CHARS = 100  # the reference library's default
 
+_MOST_WORDS = 1 << 20
+"""Four times as many as there are."""
+
 
 def read_vocab_txt(path: Path, settings: JsonFields, special: JsonFields) -> WordPiecePipeline:
     """The pipeline of a vocabulary file.
@@ -34,7 +37,10 @@ def read_vocab_txt(path: Path, settings: JsonFields, special: JsonFields) -> Wor
     """
     if settings.raw("do_basic_tokenize") is False:
         raise CheckpointError(f"{settings.where}: do_basic_tokenize false is not supported")
-    words = [line.removesuffix("\r") for line in read_text(path).split("\n")]
+    text = read_text(path)
+    if text.count("\n") > _MOST_WORDS:
+        raise CheckpointError(f"{path}: more than the {_MOST_WORDS} words that a model can have")
+    words = [line.removesuffix("\r") for line in text.split("\n")]
     if words[-1] == "":
         words.pop()  # the newline that ends the last line
     first_line: dict[str, int] = {}

@@ -28,6 +28,12 @@ Task = Literal["classification", "pair", "regression"]
 
 MOST_BYTES = 1 << 30
 """Of a file, unpacked: all of it is held in memory."""
+MOST_LINES = 1 << 22
+"""Of a file: each becomes a ``Row``, of some 300 bytes beside its text."""
+_MOST_SMALL, _MOST_RATIO = 1 << 24, 100
+"""Bytes that any gzipped file may hold, and how many more for each that it has: texts, some 5."""
+_PIECE = 1 << 20
+_MOST_COLUMNS = 1024
 _LIMITS = JsonLimits(1 << 24, 1 << 16, 32)
 """Of a line: an example may stand among whatever else its set says of it."""
 _SINGLE = ("sentence", "text")
@@ -105,17 +111,29 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         raise InputError(f"{path}: data is read from .tsv or .jsonl files, gzipped (.gz) or not")
     try:
         raw = read_plain(path, MOST_BYTES)
-        text = (_unpacked(raw) if path.name.endswith(".gz") else raw).decode("utf-8-sig")
+        if path.name.endswith(".gz"):
+            raw = _unpacked(raw)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text: {error.reason}") from error
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    lines = [line.removesuffix("\r") for line in lines]
+    if raw.count(b"\n") > MOST_LINES:
+        raise InputError(f"{path}: has more than the {MOST_LINES} lines that are read")
+    lines = _lines(path, raw)
     return _json_lines(path, lines) if name.endswith(".jsonl") else _table(path, lines)
+
+
+def _lines(path: Path, raw: bytes) -> Iterator[str]:
+    """The lines without their ends, one after the other: all of them together would take far more
+    memory than the file.
+    """
+    for number, line in enumerate(io.BytesIO(raw), 1):
+        if len(line) > _LIMITS.most_bytes:
+            raise InputError(f"{path}: line {number}: has more than {_LIMITS.most_bytes} bytes")
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: line {number}: is not UTF-8 text: {error.reason}") from error
+        yield text.removesuffix("\n").removesuffix("\r")
 
 
 def _unpacked(raw: bytes) -> bytes:
@@ -124,26 +142,32 @@ def _unpacked(raw: bytes) -> bytes:
     Raises:
         OSError, EOFError, zlib.error: it is, or the file is damaged.
     """
+    most = min(MOST_BYTES, _MOST_SMALL + _MOST_RATIO * len(raw))
     with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
-        found = stream.read(MOST_BYTES + 1)
-    if len(found) > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"it holds more than the {MOST_BYTES} bytes that are read of it")
-    return found
+        pieces: list[bytes] = []
+        while piece := stream.read(_PIECE):  # what is asked for is taken, whatever comes
+            pieces.append(piece)
+            most -= len(piece)
+            if most < 0:
+                raise OSError(errno.EFBIG, "it holds far more than texts do that take as little")
+    return b"".join(pieces)
 
 
-def _table(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    header = lines[0].split("\t") if lines else []
-    for line, text in enumerate(lines[1:], 2):
-        fields = text.split("\t")
-        if len(fields) != len(header):
+def _table(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    first = next(lines, "")
+    if first.count("\t") >= _MOST_COLUMNS:
+        raise InputError(f"{path}: line 1: has more than {_MOST_COLUMNS} columns")
+    header = first.split("\t")
+    for line, text in enumerate(lines, 2):
+        count = text.count("\t") + 1
+        if count != len(header):
             raise InputError(
-                f"{path}: line {line}: has {len(fields)} TAB-separated fields, the header "
-                f"{len(header)}"
+                f"{path}: line {line}: has {count} TAB-separated fields, the header {len(header)}"
             )
-        yield line, dict(zip(header, fields, strict=True))
+        yield line, dict(zip(header, text.split("\t"), strict=True))
 
 
-def _json_lines(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
+def _json_lines(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     for line, text in enumerate(lines, 1):
         try:
             record = parse_json(text, _LIMITS)

@@ -18,6 +18,7 @@ from sti.errors import RunError
 
 LOSS, ANSWER, CONFIDENCE = 0, 1, 2
 """Rows of what ``Judge.judge`` returns."""
+ROWS = 3
 
 _GOLDEN = 0.618033988749895
 _LOG_TEMPERATURES = (-3.0, 3.0)  # natural logarithms: 0.05 to 20
@@ -58,7 +59,7 @@ class Judge:
             RunError: an answer is no finite number.
         """
         _check_finite(logits)
-        found = np.ones((3, len(logits)), dtype=np.float32)
+        found = np.ones((ROWS, len(logits)), dtype=np.float32)
         if self._regression:
             found[LOSS] = np.square(logits[:, 0] - self._base[:, 0]) / self._variance
             found[ANSWER] = logits[:, 0]

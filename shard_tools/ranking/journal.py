@@ -14,7 +14,7 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -25,6 +25,7 @@ from sti.arrays import Float32Array
 from sti.errors import StorageError
 from sti.storage.atomic_file import replacing
 from sti.storage.own_files import open_own
+from sti.storage.plain_files import read_all
 
 _KEY = "key"
 _SAVE_S = 1.0
@@ -45,16 +46,17 @@ class Journal:
     Args:
         path: the file; it appears with the first step.
         key: what the steps depend on.
+        shape: of the array of each step.
 
     Attributes:
         path: as given.
         notice: what to tell the user about the file that was found; empty for nothing.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path, key: str, shape: tuple[int, ...]) -> None:
         self.path = path
         self.notice = ""
-        self._key = key
+        self._key, self._shape = key, shape
         self._steps: dict[str, Float32Array] = {}
         self._due = monotonic()
         self._read()
@@ -110,6 +112,7 @@ class Journal:
             content = self._content()
             if content is None:
                 return
+            _check_members(content)
             with np.load(content, allow_pickle=False) as found:
                 if str(found[_KEY]) != self._key:
                     self.notice = (
@@ -117,13 +120,21 @@ class Journal:
                         "or options); starting again"
                     )
                     return
-                self._steps = {name: found[name] for name in found.files if name != _KEY}
+                self._steps = {name: self._array(found, name) for name in found.files}
+                del self._steps[_KEY]
         except (OSError, *_UNREADABLE) as error:
             self._steps = {}
             told = error.strerror if isinstance(error, OSError) else error
             self.notice = f"{self.path}: cannot be used ({told}); starting again"
             return
         self.notice = f"{self.path}: continuing after {len(self._steps)} finished steps"
+
+    def _array(self, found: Mapping[str, Float32Array], name: str) -> Float32Array:
+        """A member; raises ``ValueError`` where it is not what a step makes."""
+        array = found[name]
+        if name != _KEY and (array.dtype != np.float32 or array.shape != self._shape):
+            raise ValueError(f"{name!r:.60} is not what a step makes")
+        return array
 
     def _content(self) -> io.BytesIO | None:
         """What the file holds behind its digest; None where there is no file.
@@ -136,11 +147,25 @@ class Journal:
             descriptor = open_own(self.path)
         except FileNotFoundError:
             return None
-        with os.fdopen(descriptor, "rb") as stream:
-            if os.fstat(descriptor).st_size > _MOST_BYTES:
-                raise ValueError("it is too large")
-            digest = stream.read(_DIGEST_BYTES)
-            content = stream.read(_MOST_BYTES)
+        try:
+            digest = os.read(descriptor, _DIGEST_BYTES)
+            content = read_all(descriptor, _MOST_BYTES)
+        finally:
+            os.close(descriptor)
         if hashlib.sha256(content).digest() != digest:
             raise ValueError("it is damaged")
         return io.BytesIO(content)
+
+
+def _check_members(content: io.BytesIO) -> None:
+    """Refuse an archive that holds more than it is long: journals are not compressed.
+
+    Raises:
+        ValueError, zipfile.BadZipFile: it does, or it is no archive.
+    """
+    with zipfile.ZipFile(content) as archive:
+        members = archive.infolist()
+    plain = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not plain or sum(member.file_size for member in members) > len(content.getbuffer()):
+        raise ValueError("it holds more than it is long")
+    content.seek(0)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shard_tools.measuring.forward import Forward, Precision, uniform_precision
-from shard_tools.measuring.judge import Judge
+from shard_tools.measuring.judge import ROWS, Judge
 from shard_tools.packing.pack_writer import check_output
 from shard_tools.packing.repack import ranked_groups, repack
 from shard_tools.progress import Progress
@@ -104,7 +104,7 @@ def rank(
         out_of_scope = load_out_of_scope(options.out_of_scope, manifest)
         sizes = trained_sizes(manifest, where=str(pack))
         key = _key(reader, calibration, out_of_scope, options)
-        journal = Journal(journal_path(output), key)
+        journal = Journal(journal_path(output), key, (ROWS, len(calibration.texts)))
         if journal.notice:
             notice(journal.notice)
         if manifest.rejection is not None and out_of_scope is None:

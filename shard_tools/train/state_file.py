@@ -16,9 +16,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
+from sti.storage.json_input import JsonLimits, parse_json
+
 _MAGIC = b"sti training state 1\n"
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
-_MOST_HEADER = 64 << 20
+_LIMITS = JsonLimits(1 << 26, 1 << 19, 64)
+"""Of the header: some 10 values a tensor."""
 _TYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -83,11 +86,11 @@ def read_values(stream: BinaryIO) -> dict[str, Any]:
     start = stream.read(len(_MAGIC) + _LENGTH_BYTES)
     length = int.from_bytes(start[len(_MAGIC) :], "little")
     left -= len(start) + length
-    if not start.startswith(_MAGIC) or length > _MOST_HEADER or left < 0:
+    if not start.startswith(_MAGIC) or length > _LIMITS.most_bytes or left < 0:
         raise ValueError("not such a file, or truncated")
     text = stream.read(length)
     checksum = zlib.crc32(text, zlib.crc32(start))
-    document = json.loads(text)
+    document = parse_json(text, _LIMITS)
     tensors = []
     for name, shape in document["tensors"]:
         dtype = _TYPES[name]

@@ -4,13 +4,14 @@ In: a key with everything that an entry depends on: machine and software for all
 shapes and graphs for profiles, the device for storage; pack, profile, workload and target for
 plans. Out: the entry, and for measurements when they were made, or None. A cache that
 cannot be read or written causes a warning (for plans, not even that) and nothing else; and so does
-a file that others than the user could have written, for what is kept here steers runs. Files are
-written under a temporary name and renamed, so that a reader never sees half of one; only the user
-may read them.
+a file or a directory that others than the user could have written, for what is kept here steers
+runs; the next write makes a directory of the user's own private again. Files are written under a
+temporary name and renamed, so that a reader never sees half of one; only the user may read them.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -29,7 +30,7 @@ from sti.storage.atomic_file import replacing
 from sti.storage.digest import sha256
 from sti.storage.drafts import remove_all_abandoned_drafts
 from sti.storage.json_input import parse_json
-from sti.storage.own_files import make_directory, read_own
+from sti.storage.own_files import check_private, make_directory, read_own
 
 Key = Mapping[str, Any]
 
@@ -50,6 +51,8 @@ _MOST_TIME = 253_402_300_799.0
 
 _UNWRITABLE: set[str] = set()
 """Directories that could not be written, and that the user was told of."""
+_NOT_PRIVATE: set[str] = set()
+"""Directories that others may write to, likewise."""
 
 
 def cache_directory() -> Path:
@@ -90,6 +93,27 @@ class Cache:
         digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return self.directory / f"{kind}-{digest[:16]}.json"
 
+    def read(self, path: Path, most: int) -> bytes:
+        """What a file of the cache holds: ``read_own``, in a directory of the user's own.
+
+        Raises:
+            OSError: it is not so; ``FileNotFoundError``, with one warning in this process, for a
+                directory that someone else may write to.
+        """
+        try:
+            check_private(self.directory)
+        except PermissionError as error:
+            if str(self.directory) not in _NOT_PRIVATE:
+                _NOT_PRIVATE.add(str(self.directory))
+                warnings.warn(
+                    f"{self.directory}: is ignored, with all that it keeps: {error.strerror} "
+                    "(make it yours alone, or set XDG_CACHE_HOME to another directory)",
+                    StiWarning,
+                    stacklevel=4,
+                )
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+        return read_own(path, most)
+
     def load_profile(self, key: Key) -> Kept[DeviceProfile] | None:
         """The profile stored under ``key``; None, with a warning, for a file that is damaged."""
         return self._load_kept(self.path("profile", key), DeviceProfile.from_json)
@@ -129,7 +153,9 @@ class Cache:
         none that can be read.
         """
         try:
-            return read_own(self.path("staircases", key).with_suffix(".bin"), _MOST_STAIRCASE_BYTES)
+            return self.read(
+                self.path("staircases", key).with_suffix(".bin"), _MOST_STAIRCASE_BYTES
+            )
         except OSError:
             return None
 
@@ -190,7 +216,7 @@ class Cache:
     ) -> Kept[T] | None:
         """An entry with its times."""
         try:
-            document = _document(path)
+            document = self._document(path)
             value = document.get("value") if isinstance(document, dict) else None
             if value is None or (skip_older and _is_older(value)):
                 return None
@@ -213,8 +239,11 @@ class Cache:
             return None
 
     def _read(self, path: Path) -> Any | None:
-        document = _document(path)
+        document = self._document(path)
         return document.get("value") if isinstance(document, dict) else None
+
+    def _document(self, path: Path) -> Any:
+        return parse_json(self.read(path, PLAN_LIMITS.most_bytes), PLAN_LIMITS)
 
     def _store(self, path: Path, key: Key, value: object) -> Path | None:
         try:
@@ -256,11 +285,6 @@ class Cache:
         remove_all_abandoned_drafts(self.directory)
         with replacing(path, private=True) as stream:
             stream.write(raw)
-
-
-def _document(path: Path) -> Any:
-    """What a file of the user's own holds."""
-    return parse_json(read_own(path, PLAN_LIMITS.most_bytes), PLAN_LIMITS)
 
 
 def _is_older(profile: object) -> bool:

@@ -22,7 +22,7 @@ from sti.planning.history_json import history_json, read_history
 from sti.storage.atomic_file import replacing
 from sti.storage.file_lock import locked, patience
 from sti.storage.json_input import JsonLimits, parse_json
-from sti.storage.own_files import make_directory, read_own
+from sti.storage.own_files import make_directory
 
 MOST_DAYS = 90
 """Days that are kept."""
@@ -67,7 +67,7 @@ class HistoryFile:
             ProfileError: the file is damaged, of another release, or cannot be read; names it.
         """
         try:
-            text = read_own(self.path, LIMITS.most_bytes)
+            text = self._cache.read(self.path, LIMITS.most_bytes)
         except (FileNotFoundError, NotADirectoryError):
             return History()
         except OSError as error:

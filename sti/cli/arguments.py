@@ -28,6 +28,8 @@ exit codes:
 """
 _COLUMNS, _MARGIN = 80, 2
 """Width of a terminal that does not tell its own, and what argparse keeps free of it."""
+_COLUMN_DIGITS = 6
+"""Of a width that a terminal may have."""
 FORMATS = ("md", "csv", "json")
 
 
@@ -227,7 +229,7 @@ def count(text: str) -> int:
 def _columns() -> int:
     """Columns of the terminal, found as ``shutil.get_terminal_size`` finds them."""
     given = os.environ.get("COLUMNS", "")
-    if given.isascii() and given.isdigit() and int(given):
+    if given.isascii() and given.isdigit() and len(given) <= _COLUMN_DIGITS and int(given):
         return int(given)
     try:
         return os.get_terminal_size(1).columns or _COLUMNS

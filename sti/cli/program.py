@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
 import os
 import sys
 import warnings
@@ -54,9 +53,6 @@ class Program(NamedTuple):
         Returns:
             The exit code. ``--help`` and ``--version`` leave through ``SystemExit``.
         """
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # Labels and texts may hold what the terminal cannot show.
-            sys.stdout.reconfigure(errors="backslashreplace")
         with plain_output():
             return self._run(list(sys.argv[1:] if argv is None else argv))
 

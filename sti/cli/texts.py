@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
 
 from sti.errors import InputError
+from sti.storage.plain_files import check_name
 from sti.text.encoding import Text
 
 _LONGEST_LINE = 1 << 26
@@ -95,7 +96,10 @@ class Texts:
 
 
 def _opened(source: str) -> AbstractContextManager[BinaryIO]:
-    return nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb")
+    if source == "-":
+        return nullcontext(sys.stdin.buffer)
+    check_name(source)
+    return open(source, "rb")
 
 
 def _size(file: BinaryIO) -> int:

@@ -27,6 +27,15 @@ def lane_of(lane: str, thread: int) -> str:
     return f"{lane} {thread}" if thread else lane
 
 
+def is_lane(name: str, most_threads: int) -> bool:
+    """Whether ``lane_of`` gives a lane of so many threads this name."""
+    lane, _, thread = name.partition(" ")
+    if lane not in LANES or not (thread or "0").isdecimal() or len(thread) > len(str(most_threads)):
+        return False
+    number = int(thread or "0")
+    return number < most_threads and name == lane_of(lane, number)
+
+
 def same_work(lane: str, work: str) -> bool:
     """Whether a lane, of whichever thread, does this work: one of ``LANES``."""
     return lane.partition(" ")[0] == work

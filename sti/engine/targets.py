@@ -113,9 +113,9 @@ class TargetSpec:
         Raises:
             ConfigError: there is no configuration, it cannot be used, or it lacks the target.
         """
-        from sti.engine.config import find_config, load_config  # most targets have no name
+        from sti.engine.config import load_config  # most targets have no name
 
-        found = load_config(find_config(config))
+        found = load_config(config)
         targets = {key: _from_table(found, key, table) for key, table in found.targets.items()}
         if name not in targets:
             raise ConfigError(f"{found.path}: no [targets.{name}]; {found.known()}")
@@ -272,7 +272,7 @@ def resolve(
     elif config is not None:
         from sti.engine.config import load_config
 
-        known = load_config(Path(config)).known()
+        known = load_config(config).known()
         raise ConfigError(f"{config}: say which target to use, by its name; {known}")
     elif target is not None and not isinstance(target, TargetSpec):
         raise InputError(f"target must be a TargetSpec or a name; found {target!r:.60}")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from sti.errors import PackCorruptError, PackError, PackFormatError, StorageError
 from sti.storage.file_reader import no_read_ahead, read_cached
+from sti.storage.plain_files import open_plain
 from sti.storage.threads import in_time
 from sti.storage.watched_reader import READ_TIMEOUT_S, too_long
 
@@ -59,9 +60,7 @@ class PackFile:
     def __init__(self, path: Path, *, timeout_s: float = READ_TIMEOUT_S) -> None:
         self.path, self._timeout_s = path, timeout_s
         try:
-            # Without waiting for whoever would write to a pipe.
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-            self._fd = in_time(lambda: os.open(path, flags), timeout_s, unwanted=os.close)
+            self._fd = in_time(lambda: open_plain(path), timeout_s, unwanted=os.close)
         except TimeoutError:
             raise too_long(str(path), "to open it", timeout_s) from None
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from typing import Any, NamedTuple
 
-from sti.device.lanes import LANES, MOST_THREADS, LaneThreads
+from sti.device.lanes import LANES, MOST_THREADS, LaneThreads, is_lane
 from sti.errors import PlanError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest
@@ -39,6 +39,8 @@ NARROW = "narrow"
 VARIANTS = (EXACT, NARROW)
 LOCAL = "local"
 """Device: this machine."""
+QUALITY = "quality"
+"""What limits a run that has the best that is in the pack."""
 
 
 DEFAULT_QUANTILE = 0.98
@@ -121,7 +123,7 @@ class Prediction:
     loss: float
     """Expected loss above the full model at the top of the ladder, in the pack's unit."""
     limited_by: str
-    """The name of a lane, or ``quality`` where nothing better is in the pack, as far as its
+    """The name of a lane, or ``QUALITY`` where nothing better is in the pack, as far as its
     calibration can tell."""
     lanes: Mapping[str, tuple[Span, ...]]
     """Lane to its work, in order: the steps by their names, and what comes before, between and
@@ -261,12 +263,18 @@ class Plan:
 def _prediction(fields: JsonFields) -> Prediction:
     fields.only(*(item.name for item in dataclass_fields(Prediction)))
     lanes = fields.object("lanes")
+    for lane in lanes.keys():
+        if not is_lane(lane, MOST_THREADS):
+            raise PlanError(f"{lanes.where}: no lane is called {lane!r:.60}")
+    limited_by = fields.text("limited_by")
+    if limited_by not in (QUALITY, *LANES):
+        raise fields.fail("limited_by", f"{QUALITY} or one of {', '.join(LANES)}")
     return Prediction(
         total_s=fields.number("total_s", least=1e-9, most=_MOST_S),
         stall_s=fields.number("stall_s", least=0.0, most=_MOST_S),
         bytes_read=fields.integer("bytes_read"),
         loss=fields.number("loss"),
-        limited_by=fields.text("limited_by"),
+        limited_by=limited_by,
         lanes={lane: tuple(map(_span, lanes.objects(lane))) for lane in lanes.keys()},
         quality=_estimate(fields.object("quality")) if fields.has("quality") else None,
     )

@@ -19,7 +19,7 @@ from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest, SliceGroup
 from sti.planning.cost_model import FIRST_STEPS, RunCosts, StepWork, run_costs, run_steps
 from sti.planning.expected_loss import loss_of_steps, submodel_of
-from sti.planning.plan import Plan, PlanStep, Prediction
+from sti.planning.plan import QUALITY, Plan, PlanStep, Prediction
 from sti.planning.span import Span
 from sti.planning.timeline import Schedule, TimelineStep, simulate
 from sti.storage.byte_ranges import skip, total_bytes
@@ -154,7 +154,7 @@ def predict_run(manifest: Manifest, plan: Plan, run: Run, loss: float) -> Predic
         stall_s=run.stall_s,
         bytes_read=run.read_bytes,
         loss=loss,
-        limited_by="quality" if _best(manifest, plan, loss) else run.limiting_lane,
+        limited_by=QUALITY if _best(manifest, plan, loss) else run.limiting_lane,
         lanes=run.lanes,
         quality=None if manifest.quality is None else manifest.quality.estimate(loss),
     )

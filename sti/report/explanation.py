@@ -16,7 +16,7 @@ from sti.model.quality import INDISTINCT
 from sti.model.workload import Workload
 from sti.planning.lane_limits import WAITING, LaneLimits
 from sti.planning.next_planes import BlockBits, PlaneChange
-from sti.planning.plan import Plan
+from sti.planning.plan import QUALITY, Plan
 from sti.report.outcomes import Outcome, outcomes_text
 from sti.report.tables import aligned
 from sti.report.wording import show_metric
@@ -160,7 +160,7 @@ class Explanation:
         """What limits the run."""
         predicted, lane = self.plan.predicted, self.limits.limited_by
         assert predicted is not None, "plans that are explained have predictions"
-        if predicted.limited_by == "quality":
+        if predicted.limited_by == QUALITY:
             return f"Nothing better is in the pack; what it takes is limited by {lane}"
         return f"The run is limited by {lane}"
 

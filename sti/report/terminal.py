@@ -1,12 +1,14 @@
 """What the programs may write to a terminal: text, and nothing that moves its cursor or hides text.
 
 In: text from anywhere: labels and names in packs, file names, the user's own texts, errors. Out:
-the same, ``printable``. All that the programs print goes through ``PlainStream``; the only control
-sequences that pass are those of ``redraw``. Knows nothing of what is printed.
+the same, ``printable``, and written out where the stream's encoding lacks it. All that the programs
+print goes through ``PlainStream``; the only control sequences that pass are those of ``redraw``.
+Knows nothing of what is printed.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -65,4 +67,7 @@ def _plain(stream: TextIO) -> TextIO:
     """The stream, if it is plain already or there is none, else a plain one of it."""
     if stream is None or isinstance(stream, PlainStream):
         return stream
+    if isinstance(stream, io.TextIOWrapper):
+        # Labels and texts may hold what its encoding lacks.
+        stream.reconfigure(errors="backslashreplace")
     return cast(TextIO, PlainStream(stream))

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from sti.errors import InputError, StorageError
 from sti.storage.drafts import new_draft, remove_abandoned_drafts
+from sti.storage.plain_files import check_name
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FAILURES = {*_FULL, errno.EIO}
@@ -49,6 +50,7 @@ def replacing(
         OSError: the file cannot be written; nothing of it is left. Where storage is full, its
             ``strerror`` says how much is needed and how much is free.
     """
+    check_name(path)
     remove_abandoned_drafts(path)
     free = _free_bytes(path.parent)
     if free is not None and free < needed_bytes:

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from sti.storage.plain_files import PLAIN, read_all
+from sti.storage.plain_files import open_plain, read_all
 
 _OTHERS_MAY_WRITE = 0o022
-_OWN = PLAIN | getattr(os, "O_NOFOLLOW", 0)
+_OWN = getattr(os, "O_NOFOLLOW", 0)
 
 
 def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -28,7 +28,7 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
     Raises:
         OSError: it is not so, not there, or cannot be opened.
     """
-    descriptor = os.open(path, flags | _OWN, 0o600)
+    descriptor = open_plain(path, flags | _OWN, 0o600)
     try:
         check_own(os.fstat(descriptor), stat.S_ISREG)
     except BaseException:
@@ -69,13 +69,30 @@ def make_directory(place: Path) -> None:
     """
     with suppress(FileExistsError):
         place.mkdir(mode=0o700, parents=True)
+    if others_may_write(_directory_behind(place)):
+        place.chmod(0o700)
+
+
+def check_private(place: Path) -> None:
+    """Refuse a directory that ``make_directory`` would have to make, or make the user's alone.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        PermissionError: it, or the link of its name, is someone else's, or others may write there.
+        OSError: it cannot be looked at.
+    """
+    if others_may_write(_directory_behind(place)):
+        raise PermissionError(errno.EPERM, "others than the user may write there")
+
+
+def _directory_behind(place: Path) -> os.stat_result:
+    """A directory of the user's own, which a link of the user's own may stand for."""
     check_owner(os.lstat(place))
     found = place.stat()
     check_owner(found)
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    if stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE:
-        place.chmod(0o700)
+    return found
 
 
 def check_owner(found: os.stat_result) -> None:
@@ -88,6 +105,11 @@ def check_owner(found: os.stat_result) -> None:
         raise PermissionError(errno.EPERM, "it belongs to someone else")
 
 
+def others_may_write(found: os.stat_result) -> bool:
+    """Whether the group or everyone has the right to."""
+    return bool(stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE)
+
+
 def check_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
     """Refuse what is of another kind, or may be written by others.
 
@@ -96,5 +118,5 @@ def check_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
     """
     if not is_kind(found.st_mode):
         raise PermissionError(0, "it is not of the kind that STI made")
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & _OTHERS_MAY_WRITE:
+    if found.st_uid != os.geteuid() or others_may_write(found):
         raise PermissionError(0, "others than the user may write to it")

@@ -26,7 +26,7 @@ def read_plain(path: Path, most: int) -> bytes:
         OSError: it is not there or cannot be read; it is of another kind, has more than ``most``
             bytes, or is a pipe that is silent.
     """
-    descriptor = os.open(path, os.O_RDONLY | PLAIN)
+    descriptor = open_plain(path)
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
@@ -36,13 +36,37 @@ def read_plain(path: Path, most: int) -> bytes:
         os.close(descriptor)
 
 
+def open_plain(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """``os.open``, without waiting for whoever would write to a pipe.
+
+    Raises:
+        OSError: it cannot be opened; ``FileNotFoundError`` for what no file can be called.
+    """
+    check_name(path)
+    return os.open(path, flags | PLAIN, mode)
+
+
+def check_name(path: str | Path) -> None:
+    """Refuse what no file can be called: the system's calls raise ``ValueError`` for it.
+
+    Raises:
+        FileNotFoundError: it is so.
+    """
+    try:
+        named = os.fsencode(path)
+    except UnicodeEncodeError:
+        named = b"\0"
+    if b"\0" in named:
+        raise FileNotFoundError(errno.ENOENT, "no file can have this name")
+
+
 def regular(path: str, flags: int) -> int:
     """An ``opener`` of ``open`` for regular files alone.
 
     Raises:
         OSError: it is of another kind, or cannot be opened.
     """
-    descriptor = os.open(path, flags | PLAIN, 0o666)
+    descriptor = open_plain(path, flags)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor

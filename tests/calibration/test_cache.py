@@ -277,3 +277,26 @@ def test_a_file_that_may_not_be_the_users_is_ignored(
         assert cache.load_profile(KEY) is None
     assert (cache.load_plan(KEY) is None and cache.load_corrections(KEY) is None) or spoil is nested
     assert spoil is nested or cache.load_staircases(KEY) is None
+
+
+def test_a_directory_that_others_may_write_is_ignored_until_the_next_write(cache: Cache) -> None:
+    cache.store_profile(KEY, PROFILE)
+    cache.store_staircases(KEY, b"raw")
+    cache.directory.chmod(0o770)
+    with pytest.warns(StiWarning) as told:
+        found = [cache.load_profile(KEY), cache.load_staircases(KEY), *cache.profiles()]
+    assert found == [None, None]
+    (one,) = told
+    assert str(cache.directory) in str(one.message) and "others than the user" in str(one.message)
+    cache.store_threads(KEY, 2)
+    assert cache.load_profile(KEY) is not None
+
+
+def test_a_directory_of_someone_else_is_ignored(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.store_profile(KEY, PROFILE)
+    owner = cache.directory.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.warns(StiWarning, match="belongs to someone else"):
+        assert cache.load_profile(KEY) is None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from sti.cli.arguments import program_parser
 from sti.report.terminal import PlainStream, plain_output, redraw
 from sti.text.control_characters import is_one_line, one_line, printable
 from tests.support.packs import tiny_pack
@@ -90,3 +92,41 @@ def test_tracebacks_do_not_print_them_either() -> None:
         [sys.executable, "-c", code, "x"], capture_output=True, cwd=ROOT, check=False, timeout=60
     )
     assert b"RuntimeError: \\u001b[31m" in ended.stderr and b"\x1b" not in ended.stderr
+
+
+SETTINGS = pytest.mark.parametrize(
+    "setting",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1:strict"},
+        {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+
+
+@SETTINGS
+def test_what_an_encoding_lacks_is_written_out(setting: dict[str, str]) -> None:
+    code = (
+        "import argparse, sys\n"
+        "from sti.cli.program import Program\n"
+        "def tell(args): print('\\u0151'); print('\\u0151', file=sys.stderr)\n"
+        "Program('tool', lambda a: argparse.Namespace(command='x'), tell).command()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "x"],
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+        timeout=60,
+        env={**os.environ, **setting},
+    )
+    assert ended.stdout == ended.stderr == b"\\u0151\n"
+
+
+@pytest.mark.parametrize("columns", ["9" * 5000, "-1", "0" * 5000])
+def test_a_width_that_is_none_is_not_believed(
+    columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    parser, _ = program_parser("tool", "A tool.", "")
+    assert max(map(len, parser.format_help().splitlines())) <= 80

@@ -111,7 +111,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
         read([], source=str(path), pair=False)
 
 
-@pytest.mark.parametrize("name", [".", "missing.txt"])
+@pytest.mark.parametrize("name", [".", "missing.txt", "a\0b"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read([], source=str(tmp_path / name), pair=False)

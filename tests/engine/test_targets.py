@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from sti.engine.config import MOST_BYTES, find_config, load_config
+from sti import Engine
+from sti.engine.config import MOST_BYTES, load_config
 from sti.engine.targets import TargetSpec, resolve
-from sti.errors import ConfigError, InputError
+from sti.errors import ConfigError, InputError, StiError
 from sti.model.workload import Workload
 from sti.planning.plan import PlanRequest
 from sti.planning.uniform import uniform_plan
+from tests.support.packs import tiny_pack
 from tests.support.synthetic import make_manifest, make_profile
 
 GOOD = """
@@ -250,10 +252,14 @@ def test_the_working_directory_comes_before_the_users_configuration(
     user.write_text("", encoding="utf-8")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    assert find_config() == user
+    assert load_config().path == user
+    (tmp_path / "sti.toml").mkdir()
+    assert load_config().path == user
+    (tmp_path / "sti.toml").rmdir()
     (tmp_path / "sti.toml").write_text("", encoding="utf-8")
-    assert find_config() == Path("sti.toml")
-    assert find_config("other.toml") == Path("other.toml")
+    assert load_config().path == Path("sti.toml")
+    (tmp_path / "other.toml").write_text("", encoding="utf-8")
+    assert load_config("other.toml").path == Path("other.toml")
 
 
 def test_a_target_without_any_configuration_names_the_places_looked_at(
@@ -274,13 +280,36 @@ def test_a_configuration_that_someone_else_left_there_has_to_be_named(
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     monkeypatch.setattr("sti.engine.config.SYSTEM", owner + 2)
     with pytest.raises(ConfigError, match=r"sti\.toml: belongs to someone else"):
-        find_config()
-    assert set(load_config(find_config("sti.toml")).targets) == {"a"}
+        load_config()
+    assert set(load_config("sti.toml").targets) == {"a"}
+
+
+def test_a_configuration_that_others_may_write_has_to_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sti.toml").write_text("[targets.a]\nlatency = '1s'\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for mode in (0o666, 0o620):
+        (tmp_path / "sti.toml").chmod(mode)
+        with pytest.raises(ConfigError, match=r"sti\.toml: others may write to it"):
+            load_config()
+        assert set(load_config("sti.toml").targets) == {"a"}
+    (tmp_path / "sti.toml").chmod(0o644)
+    assert set(load_config().targets) == {"a"}
 
 
 @pytest.mark.parametrize(
     "text",
-    [b"#" * (MOST_BYTES + 1), b"a = " + b"[" * 9000, b"a = " + b"1" * 9000, b"\xff"],
+    [
+        b"#" * (MOST_BYTES + 1),
+        b"a = " + b"[\n" * 9000,
+        b"a = " + b"1" * 8000,
+        b"\xff",
+        b"a." * 30_000 + b"a = 1",
+        b"[" + b"a." * 30_000 + b"a]",
+        *(b"[targets.x]\n%s = 0x" % key + b"f" * 8000 for key in (b"fidelity", b"latency")),
+        b"[targets.x]\nfloor = [0x" + b"f" * 8000 + b"]",
+    ],
 )
 def test_a_configuration_that_is_none_is_refused_in_time(text: bytes, tmp_path: Path) -> None:
     path = tmp_path / "sti.toml"
@@ -292,3 +321,10 @@ def test_a_configuration_that_is_none_is_refused_in_time(text: bytes, tmp_path: 
 def test_a_plan_or_configuration_that_is_a_device_is_refused() -> None:
     with pytest.raises(ConfigError, match="no regular file"):
         load_config(Path("/dev/zero"))
+
+
+def test_a_plan_that_no_file_can_be_called_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sti.toml").write_text('[targets.x]\nplan = "a\\u0000b"\n', encoding="utf-8")
+    target = TargetSpec.named("x", config=tmp_path / "sti.toml")
+    with pytest.raises(StiError, match="no file can have this name"):
+        Engine.open(tiny_pack("classification"), target=target).close()

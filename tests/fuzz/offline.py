@@ -149,7 +149,7 @@ def _sound_tensors() -> list[bytes]:
 def _journal(data: bytes) -> None:
     """A journal of these bytes, sealed."""
     path = sources.written("journal.npz", hashlib.sha256(data).digest() + data)
-    journal = Journal(path, "key")
+    journal = Journal(path, "key", (2,))
     for name in ("a", "b"):
         if name in journal:
             found = journal.step(name, lambda: np.zeros(2, np.float32))

@@ -68,6 +68,10 @@ def test_depth_is_counted_exactly_whatever_strings_hold(value: Any, key: str) ->
         (b'{"a": 1, "b": {"a": 1, "\\u0061": 2}}', "a name occurs twice"),
         (b"[NaN]", "NaN is no finite number"),
         (b"-Infinity", "-Infinity is no finite number"),
+        (b'{"a":9.5e308}', "9.5e308 is no finite number"),
+        (b'["3e123", ' + b"9" * 59 + b"e" + b"251]", "e251 is no finite number"),
+        (b"[1e99999]", "1e99999 is no finite number"),
+        (b"-1.5E+0400", "-1.5E\\+0400 is no finite number"),
         (b'"\\ud800"', "surrogates not allowed"),
         (b'{"\\uDFFF": 0}', "surrogates not allowed"),
         (b'"\xff"', "not text in UTF-8"),
@@ -112,3 +116,21 @@ def test_a_value_takes_a_bounded_amount_of_memory(inner: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 9 * len(text) + 150 * values
+
+
+def test_refusing_a_vocabulary_takes_little_more_memory_than_it_has() -> None:
+    text = b"{" + b",".join(b'"%d":%d' % (number, number) for number in range(1 << 17)) + b"}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="values"):
+            parse_json(text, JsonLimits(1 << 24, 1 << 16, 8))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * len(text)
+
+
+def test_long_numbers_in_strings_are_no_numbers() -> None:
+    assert parse_json(b'["' + b"1" * 99 + b'", 1]', LIMITS) == ["1" * 99, 1]
+    with pytest.raises(ValueError, match="more than 64 digits"):
+        parse_json(b'["' + b"1" * 99 + b'", ' + b"1" * 65 + b"]", LIMITS)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from sti.errors import InputError, PackError
+from sti.pack.pack_file import PackFile
 from sti.storage import own_files, plain_files
+from sti.storage.atomic_file import write_file
 from sti.storage.own_files import make_directory, read_own
 from sti.storage.plain_files import read_plain
 
@@ -100,3 +103,14 @@ def test_a_directory_is_made_the_users_alone(
     monkeypatch.setattr(own_files.os, "geteuid", lambda: new.stat().st_uid + 1)
     with pytest.raises(PermissionError, match="belongs to someone else"):
         make_directory(new)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_what_no_file_can_be_called_is_told(name: str) -> None:
+    for read in (read_own, read_plain):
+        with pytest.raises(FileNotFoundError, match="no file can have this name"):
+            read(Path(name), 10)
+    with pytest.raises(PackError, match="no file can have this name"):
+        PackFile(Path(name))
+    with pytest.raises(InputError, match="no file can have this name"):
+        write_file(name, "text")

@@ -24,6 +24,12 @@ _ACTIVATIONS: Mapping[str, Activation] = {
 }
 
 
+_LEAST_EPSILON = 1e-30
+"""A variance of nothing is divided by its root, in float32."""
+_MOST_LAYERS, _MOST_WIDTH, _MOST_ROWS = 1000, 1 << 16, 1 << 24
+"""Some ten times what there are: blocks are planned before any tensor is looked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class BertConfig:
     """What all layers share."""
@@ -53,17 +59,17 @@ def read_config(checkpoint: Checkpoint, *, slices: int | None) -> BertConfig:
     where = str(checkpoint.directory / "config.json")
     fields = JsonFields(checkpoint.config, where=where, error=CheckpointError)
     activation = _activation(fields)
-    heads = fields.integer("num_attention_heads", least=1)
+    heads = fields.integer("num_attention_heads", least=1, most=_MOST_WIDTH)
     config = BertConfig(
-        layers=fields.integer("num_hidden_layers", least=1),
-        hidden=fields.integer("hidden_size", least=1),
+        layers=fields.integer("num_hidden_layers", least=1, most=_MOST_LAYERS),
+        hidden=fields.integer("hidden_size", least=1, most=_MOST_WIDTH),
         heads=heads,
-        inner=fields.integer("intermediate_size", least=1),
+        inner=fields.integer("intermediate_size", least=1, most=4 * _MOST_WIDTH),
         slices=heads if slices is None else slices,
-        positions=fields.integer("max_position_embeddings", least=3),
-        types=fields.integer("type_vocab_size", least=1),
-        vocabulary=fields.integer("vocab_size", least=1),
-        epsilon=fields.number("layer_norm_eps", least=0.0),
+        positions=fields.integer("max_position_embeddings", least=3, most=_MOST_ROWS),
+        types=fields.integer("type_vocab_size", least=1, most=_MOST_ROWS),
+        vocabulary=fields.integer("vocab_size", least=1, most=_MOST_ROWS),
+        epsilon=fields.number("layer_norm_eps", least=_LEAST_EPSILON, most=1.0),
         activation=activation,
     )
     _check_sizes(config, where)

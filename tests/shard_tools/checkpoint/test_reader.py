@@ -153,6 +153,10 @@ def test_the_query_is_scaled_and_matrices_are_turned(tmp_path: Path) -> None:
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
         ({"is_decoder": True}, "decoders are not supported"),
         ({"num_attention_heads": 5}, "hidden_size 32 is no multiple of num_attention_heads 5"),
+        ({"num_hidden_layers": 10**9}, "'num_hidden_layers' must be an integer of at most"),
+        ({"hidden_size": 10**9}, "'hidden_size' must be an integer of at most"),
+        ({"layer_norm_eps": 1e300}, "'layer_norm_eps' must be a number of at most 1"),
+        ({"layer_norm_eps": 0.0}, "'layer_norm_eps' must be a finite number of at least"),
         ({"num_hidden_layers": "two"}, "'num_hidden_layers' must be an integer"),
         ({"num_hidden_layers": None}, "'num_hidden_layers' must be an integer"),
         ({"hidden_size": 64}, "shape"),
@@ -381,3 +385,17 @@ def test_two_files_with_the_same_tensor_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="'twin' is also in another file"):
         Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b'{"__metadata__": {' + b'"a": "b",' * (1 << 19) + b'"a": "b"}}', b"{}".ljust(1 << 25)],
+)
+def test_a_header_of_more_than_there_are_tensors_is_refused_unread(
+    tmp_path: Path, header: bytes
+) -> None:
+    write_checkpoint(tmp_path)
+    raw = len(header).to_bytes(8, "little") + header
+    (tmp_path / "model.safetensors").write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"may have|may be"):
+        opened(tmp_path)

@@ -390,3 +390,20 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     write_json(tmp_path, "config.json", {"vocab_size": 16, "max_position_embeddings": 512})
     with pytest.raises(CheckpointError, match=r"neither tokenizer.json nor vocab.txt"):
         load_tokenizer(tmp_path)
+
+
+def test_a_word_without_end_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path, "config.json", {"vocab_size": 16, "max_position_embeddings": 512})
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, "a" * 4097]), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="a word has more than 4096 characters"):
+        load_tokenizer(tmp_path)
+
+
+def test_far_more_words_than_a_model_can_have_are_refused_unread(tmp_path: Path) -> None:
+    write_json(tmp_path, "config.json", {"vocab_size": 16, "max_position_embeddings": 512})
+    (tmp_path / "vocab.txt").write_bytes(b"\n" * (1 << 21))
+    with pytest.raises(CheckpointError, match="more than the 1048576 words"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("[" + "0," * (1 << 21) + "0]", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="values it may have"):
+        load_tokenizer(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -98,7 +99,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         path.write_bytes(content)
         assert refused(path).startswith("cannot be read: ")
     path = write(tmp_path, b"sentence\tlabel\n\xff\xfe\tgood\n")
-    assert refused(path) == "is not UTF-8 text: invalid start byte"
+    assert refused(path) == "line 2: is not UTF-8 text: invalid start byte"
 
 
 @pytest.mark.parametrize("content", ["", "\n", "sentence\tlabel\n", "sentence\tlabel"])
@@ -237,3 +238,26 @@ def test_labels_may_be_left_out_where_they_are_not_needed(tmp_path: Path) -> Non
     assert rows == [("a dog", ""), ("a cat", "")]
     with pytest.raises(InputError, match="line 2: lacks label"):
         read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"sentence\tlabel\n" + b"\n" * (1 << 21), "line 2: has 1 TAB-separated fields"),
+        (b"sentence\n" + b"\n" * (1 << 21), "line 2: a text is empty"),
+        (b"sentence\n" + b"\n" * (1 << 22), "has more than the 4194304 lines"),
+        (b"\t" * (1 << 21), "line 1: has more than 1024 columns"),
+        (b"a" * (1 << 25), "holds far more than texts"),
+    ],
+)
+def test_a_file_that_unpacks_to_nothing_of_use_takes_little_memory(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    path = write(tmp_path, content, "data.tsv.gz")
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=words):
+            read_rows(path, labelled=False)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(content) + (1 << 20)
+    finally:
+        tracemalloc.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from shard_tools.train.data import Examples
 from shard_tools.train.optimizing import NotFiniteError, Optimizer
 from shard_tools.train.scoring import answers, metric
 from shard_tools.train.state import Log, Stage, State, load_state, save_state
-from shard_tools.train.state_file import pack_values
+from shard_tools.train.state_file import pack_values, read_values
 from sti.errors import InputError, StorageError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.training import examples, opened, sentences, tokens, whole
@@ -69,6 +70,16 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
             pack_values(values).write(stream)
         with pytest.raises(InputError, match="is no training state"):
             load_state(path, "mine")
+
+
+@pytest.mark.parametrize("inner", ["[]," * (1 << 20), "[" * 99 + "]" * 99 + ","])
+def test_a_header_of_too_much_is_refused_unparsed(tmp_path: Path, inner: str) -> None:
+    path = tmp_path / "state.bin"
+    text = f'{{"values": {{"map": []}}, "tensors": [], "more": [{inner}0]}}'.encode()
+    raw = b"sti training state 1\n" + len(text).to_bytes(8, "little") + text
+    path.write_bytes(raw + zlib.crc32(raw).to_bytes(4, "little"))
+    with path.open("rb") as stream, pytest.raises(ValueError, match="it may have"):
+        read_values(stream)
 
 
 def test_a_state_that_cannot_be_read_or_written_is_told(tmp_path: Path) -> None:
