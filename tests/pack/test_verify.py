@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.security_graphs import HOSTILE
+from benchmarks.security_hostile_kinds import KINDS
+from benchmarks.security_packs import PackParts, Tensor
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
 from sti.errors import PackCorruptError, PackError, PackFormatError
@@ -151,6 +155,19 @@ def test_an_index_that_contradicts_the_file_is_no_report(pack: Path, tmp_path: P
     data = with_manifest(pack.read_bytes(), lambda m: m["kinds"][0].update(groups=[4]))
     (tmp_path / "bad").write_bytes(data)
     with pytest.raises(PackFormatError):
+        verify(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("kind", ["a word of many bytes", "words not UTF-8", "graph"])
+def test_what_is_refused_at_opening_does_not_verify(kind: str, pack: Path, tmp_path: Path) -> None:
+    parts = PackParts(pack)
+    if kind == "graph":
+        raw = HOSTILE["all places"](parts.residents["graph.embed"].data, Random(0))
+        parts.residents["graph.embed"] = Tensor("U8", (len(raw),), raw)
+    else:
+        KINDS[kind].harm(parts, Random(0))
+    (tmp_path / "bad").write_bytes(parts.sealed())
+    with pytest.raises(PackFormatError, match=str(tmp_path / "bad")):
         verify(tmp_path / "bad")
 
 
