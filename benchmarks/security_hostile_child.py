@@ -23,10 +23,10 @@ TEXTS = ("the dog runs under a red table", "cat")
 """Of two lengths, so that one is padded."""
 LONG_TEXTS = (
     "the quick brown fox jumps over the lazy dog and then it sleeps. " * 16_000,
-    "".join("ab" * 120 + f"{number:05d}\u0439 " for number in range(4_000)),
-    "a" * 1_000_000,
+    "".join("ab" * 45 + f"{number:05d}\u0439 " for number in range(10_000)),
+    "a" * 500_000,
 )
-"""A megabyte each: of usual words, of long ones that nobody knows, and of one word."""
+"""A megabyte of usual words, one of long words that nobody knows, and one word of half as much."""
 _PAGE = 1024
 
 

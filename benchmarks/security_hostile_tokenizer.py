@@ -158,12 +158,12 @@ def _long_special_tokens(parts: PackParts, rng: Random) -> None:
 
 
 def _long_words(parts: PackParts, rng: Random) -> None:
-    parts.manifest["tokenizer"]["max_word_chars"] = rng.choice((257, 1024, 10**6, 10**18))
+    parts.manifest["tokenizer"]["max_word_chars"] = rng.choice((129, 1024, 10**6, 10**18))
 
 
 def _longest_words(parts: PackParts, rng: Random) -> None:
     """As long as may be, of the shortest pieces, with a word that all of them may be."""
-    parts.manifest["tokenizer"]["max_word_chars"] = 256
+    parts.manifest["tokenizer"]["max_word_chars"] = 128
     words = parts.residents["tokenizer.vocab"].data.split(b"\n")
     words[-1] = rng.choice((b"##", b"")) + b"q" * 120
     _set_vocabulary(parts, b"\n".join(words))

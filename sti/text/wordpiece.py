@@ -28,7 +28,7 @@ KIND = "wordpiece"
 _SPECIALS_SINGLE = 2  # CLS A SEP
 _SPECIALS_PAIR = 3  # CLS A SEP B SEP
 
-MOST_WORD_CHARS = 256
+MOST_WORD_CHARS = 128
 """Of ``max_word_chars``: pieces of a word are looked for again from wherever one ends."""
 
 MOST_SPECIAL_TOKENS = 1024

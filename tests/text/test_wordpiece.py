@@ -533,7 +533,7 @@ def test_a_spec_survives_json() -> None:
         ("strip_accents", None),
         ("unk_token", ["[UNK]"]),
         ("max_word_chars", 0),
-        ("max_word_chars", 257),
+        ("max_word_chars", 129),
         ("special_tokens", ["a" * 65]),
         ("max_tokens", 2),
         ("max_tokens", "256"),
