@@ -118,8 +118,9 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
         else:
             if not check.damage:
                 reader.check_graphs()
-                pack_tokenizer(reader)
             check.rest(reader)
+            if not check.damage:
+                pack_tokenizer(reader)
         whole = _file_hash(file)
         file.check_unchanged()
         damage = tuple(check.damage)
