@@ -104,6 +104,20 @@ def _repeated_gather(raw: bytes, rng: random.Random) -> bytes:
     return summed(model, rng, add_node(model, "Gather", [rows, value], "large", axis=0))
 
 
+def _all_places(raw: bytes, rng: random.Random) -> bytes:
+    """Of positions, all rows that there are: whatever a text has of tokens."""
+    from onnx import helper
+
+    model = model_of(raw)
+    if all(item.name != "positions" for item in model.graph.input):
+        model.graph.input.append(helper.make_tensor_value_info("positions", 10, ["P", "D"]))
+    value = "positions"
+    if rng.random() < 0.5:
+        ends = [add_ints(model, f"end_{number}", number) for number in (0, 1 << 40, 0)]
+        value = add_node(model, "Slice", [value, ends[0], ends[1], ends[0]], "sliced")
+    return summed(model, rng, add_node(model, "Cast", [value], "places", to=FLOAT))
+
+
 def _endless_compute(raw: bytes, rng: random.Random) -> bytes:
     """Products of a matrix that is not large by itself, again and again."""
     model = model_of(raw)
@@ -147,6 +161,7 @@ SIZES: Mapping[str, Harm] = {
     "outer sums": _outer_sums,
     "outer sums of inputs": _outer_inputs,
     "repeated gather": _repeated_gather,
+    "all places": _all_places,
     "endless compute": _endless_compute,
     "too many nodes": _too_many_nodes,
     "giant constant": _giant_constant,

@@ -1,8 +1,8 @@
 """A process that opens packs it should not trust: ``python -m benchmarks.security_hostile_child``.
 
 In, on standard input: JSON lines, each the path of a pack. Out: a line for each, of how opening it,
-running it once and closing it ended, how long that took, and by how much the process grew. It may
-end in any way: its parent counts that (``security_hostile``).
+running it, with short texts and with long ones, and closing it ended, how long that took, and by
+how much the process grew. It may end in any way: its parent counts that (``security_hostile``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from sti.device.profile import DeviceProfile
 
 TEXTS = ("the dog runs under a red table", "cat")
 """Of two lengths, so that one is padded."""
+LONG_TEXTS = (
+    "the quick brown fox jumps over the lazy dog and then it sleeps. " * 16_000,
+    "".join("ab" * 45 + f"{number:05d}\u0439 " for number in range(10_000)),
+    "a" * 500_000,
+)
+"""A megabyte of usual words, one of long words that nobody knows, and one word of half as much."""
 _PAGE = 1024
 
 
@@ -65,7 +71,10 @@ class Child:
             with sti.Engine.open(
                 path, threads=1, profile=self._profile, history=False, notify=_quiet
             ) as engine:
-                return _answered(engine.run(list(TEXTS)))
+                answered = _answered(engine.run(list(TEXTS)))
+                for text in LONG_TEXTS:
+                    engine.run([text])
+                return answered
         except sti.StiError as error:
             return "refused", f"{type(error).__name__}: {error}"
         except Exception as error:

@@ -105,6 +105,16 @@ def _other_size(parts: PackParts, rng: Random) -> None:
     parts.residents[name] = Tensor.of(np.ascontiguousarray(more))
 
 
+def _many_rows(parts: PackParts, rng: Random) -> None:
+    """More numbers than the model has, for any input of a graph; of some the rows are free."""
+    more = ["head.positions", "embed.more", "embed.types", "embed.positions", "head.classifier_w"]
+    name = rng.choice((*more, *_inputs_of(parts)))
+    found = parts.residents.get(name, Tensor.of(np.zeros((1, 1), np.float32))).array
+    rows = 8_000_000 // max(1, found[:1].nbytes)
+    many = np.zeros((rows, *found.shape[1:]), found.dtype)
+    parts.residents[name] = Tensor.of(many)
+
+
 def _other_type(parts: PackParts, rng: Random) -> None:
     name = rng.choice(_inputs_of(parts))
     array = parts.residents[name].array
@@ -155,6 +165,7 @@ RESIDENTS: Mapping[str, Kind] = {
     "residents of other values": Kind(EITHER, _other_floats),
     "residents of other shapes": Kind(REFUSED, _other_shape),
     "residents of other sizes": Kind(REFUSED, _other_size),
+    "residents of many rows": Kind(REFUSED, _many_rows),
     "residents of other types": Kind(REFUSED, _other_type),
     "channels out of range": Kind(REFUSED, _index_range),
     "channels of other shapes": Kind(REFUSED, _flat_index),

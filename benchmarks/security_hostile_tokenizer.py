@@ -13,7 +13,16 @@ import numpy as np
 
 from benchmarks.security_harms import EITHER, REFUSED, Kind
 from benchmarks.security_packs import PackParts, Tensor
-from sti.text.vocabulary_index import VocabularyIndex, make_index
+from sti.text.vocabulary_index import (
+    HASH_BASE,
+    HASH_BITS,
+    HASH_SCALE,
+    VocabularyIndex,
+    bucket_bits,
+    make_index,
+)
+
+_MODULUS = 1 << HASH_BITS
 
 
 def _set_vocabulary(parts: PackParts, blob: bytes, index: VocabularyIndex | None = None) -> None:
@@ -84,6 +93,82 @@ def _special_tokens(parts: PackParts, rng: Random) -> None:
         spec["special_tokens"] = [*spec["special_tokens"], rng.choice(spec["special_tokens"])]
 
 
+def _index_of(words: list[bytes]) -> VocabularyIndex:
+    """The index by its definition, of words that ``make_index`` may refuse."""
+    hashes = [
+        sum(HASH_SCALE * pow(HASH_BASE, place, _MODULUS) * byte for place, byte in enumerate(word))
+        % _MODULUS
+        for word in words
+    ]
+    order = sorted(range(len(words)), key=hashes.__getitem__)
+    bits = bucket_bits(len(words))
+    found = [hashes[line] >> HASH_BITS - bits for line in order]
+    buckets = np.searchsorted(found, np.arange((1 << bits) + 1))
+    starts = np.cumsum([0, *(len(word) + 1 for word in words)])
+    return VocabularyIndex(*(x.astype(np.uint32) for x in (starts, np.array(order), buckets)))
+
+
+def _not_utf8(parts: PackParts, rng: Random) -> None:
+    """Half a character as a word, which the index finds inside of whole ones."""
+    words = parts.residents["tokenizer.vocab"].data.split(b"\n")
+    words[-1] = rng.choice((b"\xc3", b"\xe4\xb8", b"##\xc3", b"a\xc3", b"\xff", b"\xed\xa0\x80"))
+    _set_vocabulary(parts, b"\n".join(words), _index_of(words))
+
+
+def _half_characters(parts: PackParts, rng: Random) -> None:
+    """A vocabulary of whole characters, and an index that parts them."""
+    words = parts.residents["tokenizer.vocab"].data.split(b"\n")
+    words[-2:] = rng.choice(("é-a", "a-中", "é-中")).encode().split(b"-")
+    index = _index_of(words)
+    index.starts[-2] -= 1
+    _set_vocabulary(parts, b"\n".join(words), index)
+
+
+def _add_special_tokens(parts: PackParts, more: list[str]) -> None:
+    words = parts.residents["tokenizer.vocab"].data.split(b"\n")
+    words += [word.encode() for word in more]
+    _set_vocabulary(parts, b"\n".join(words))
+    table = parts.manifest["words"]
+    rows = parts.words[: table["rows"] * table["row_bytes"]]
+    rows += rows[: table["row_bytes"]] * (len(words) - table["rows"])
+    table["rows"] = len(words)
+    parts.words = rows + bytes(-len(rows) % 16384)
+    parts.manifest["tokenizer"]["special_tokens"] += more
+
+
+def _usual_letters(parts: PackParts, rng: Random) -> None:
+    """Special tokens that begin as most words of a text do, and are none of them."""
+    letters = [chr(ord("a") + number) for number in range(26)]
+    more = {
+        rng.choice("etaoins ") + "".join(rng.choices(letters, k=rng.choice((1, 3)))) + f"~{number}"
+        for number in range(900)
+    }
+    _add_special_tokens(parts, sorted(more))
+
+
+def _alike(parts: PackParts, rng: Random) -> None:
+    """Special tokens of which each goes on as the one before it nearly did."""
+    ends = "bcdefghijklmnop"[: rng.choice((1, 4, 15))]
+    most = rng.choice((60, 63))
+    _add_special_tokens(parts, ["a" * count + end for count in range(1, most) for end in ends])
+
+
+def _long_special_tokens(parts: PackParts, rng: Random) -> None:
+    _add_special_tokens(parts, ["a" * rng.choice((64, 127)) + "b"])
+
+
+def _long_words(parts: PackParts, rng: Random) -> None:
+    parts.manifest["tokenizer"]["max_word_chars"] = rng.choice((129, 1024, 10**6, 10**18))
+
+
+def _longest_words(parts: PackParts, rng: Random) -> None:
+    """As long as may be, of the shortest pieces, with a word that all of them may be."""
+    parts.manifest["tokenizer"]["max_word_chars"] = 128
+    words = parts.residents["tokenizer.vocab"].data.split(b"\n")
+    words[-1] = rng.choice((b"##", b"")) + b"q" * 120
+    _set_vocabulary(parts, b"\n".join(words))
+
+
 def _unknown_setting(parts: PackParts, rng: Random) -> None:
     name = rng.choice(("strip", "lstrip", "\x1b[2J", "x" * 5000, "model"))
     parts.manifest["tokenizer"][name] = rng.choice((True, 1, "x", None))
@@ -95,6 +180,13 @@ TOKENIZER: Mapping[str, Kind] = {
     "index of the vocabulary": Kind(EITHER, _vocabulary_index),
     "a bucket of all words": Kind(REFUSED, _full_bucket),
     "a word of many bytes": Kind(REFUSED, _long_word),
+    "words not UTF-8": Kind(REFUSED, _not_utf8),
+    "words of half a character": Kind(REFUSED, _half_characters),
+    "special tokens of usual letters": Kind(EITHER, _usual_letters),
+    "special tokens that begin alike": Kind(REFUSED, _alike),
+    "special tokens of many letters": Kind(REFUSED, _long_special_tokens),
+    "words of many characters": Kind(REFUSED, _long_words),
+    "words of as many as may be": Kind(EITHER, _longest_words),
     "special tokens": Kind(REFUSED, _special_tokens),
     "tokenizer settings": Kind(REFUSED, _unknown_setting),
 }

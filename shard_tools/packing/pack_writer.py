@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.arrays import ByteArray
-from sti.errors import InputError, StorageError
+from sti.errors import InputError, PackFormatError, StorageError
+from sti.graphs.check import CheckedGraphs
 from sti.model.manifest import (
     ContentHashes,
     Manifest,
@@ -45,6 +46,7 @@ from sti.pack.manifest_check import check_words
 from sti.pack.manifest_reader import MOST_HEADER_BYTES
 from sti.pack.parts_check import check_parts
 from sti.pack.safetensors_table import LENGTH_BYTES, TensorInfo
+from sti.pack.tokenizer import checked_tokenizer
 from sti.storage.atomic_file import check_room, is_stream, replacing
 
 _TYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -54,6 +56,9 @@ _LONGEST_BLOCK = 10**15
 
 NO_HASH = "0" * 64
 """Stands for a hash that is not known yet."""
+
+NEW_PACK = "the new pack"
+"""Names what is written in errors."""
 
 Place = tuple[str, str, tuple[int, ...], int]
 """A tensor's name, type, shape and bytes."""
@@ -149,11 +154,12 @@ class PackWriter:
     def __init__(
         self, stream: BinaryIO, draft: Manifest, resident: Mapping[str, NDArray[Any]]
     ) -> None:
-        check_words(draft, "the pack")
+        check_words(draft, NEW_PACK)
         self._stream = stream
         self._draft = draft
         self._places: list[Place] = []
         self._content = hashlib.sha256()
+        self._resident = resident
         self._region = self._lay_out({**index_arrays(draft._replace(groups=())), **resident})
         words = draft.embeddings.rows * draft.embeddings.row_bytes
         self._words_bytes = words
@@ -283,7 +289,8 @@ class PackWriter:
             The manifest as written, as a reader will find it.
 
         Raises:
-            PackFormatError: no reader would take it: its parts do not fit one another.
+            PackFormatError: no reader would take it: its parts do not fit one another, or graphs or
+                tokenizer are not what those of packs may be.
         """
         assert len(self._written) == len(self._order), "groups are missing"
         index = index_arrays(manifest)
@@ -297,8 +304,11 @@ class PackWriter:
             manifest,
             self._tensors(),
             lambda offset, length: region[offset : offset + length],
-            where="the new pack",
+            where=NEW_PACK,
         )
+        source = _Residents(manifest, self._resident)
+        CheckedGraphs(source, where=NEW_PACK).check()
+        checked_tokenizer(source, where=NEW_PACK)
         final = manifest._replace(
             resident=ResidentRegion(
                 self._places[0][0], len(self._region), zlib.crc32(self._region)
@@ -315,7 +325,23 @@ class PackWriter:
         self._stream.write(space.to_bytes(LENGTH_BYTES, "little"))
         self._stream.write(header[:start] + digits + header[start + CHECKSUM_DIGITS :])
         self._stream.write(self._region)
-        return final._replace(groups=read_index(final, index.__getitem__, where="the new pack"))
+        return final._replace(groups=read_index(final, index.__getitem__, where=NEW_PACK))
+
+
+@dataclass(frozen=True, slots=True)
+class _Residents:
+    """What readers will find in the resident region."""
+
+    manifest: Manifest
+    arrays: Mapping[str, NDArray[Any]]
+
+    def resident(self, name: str) -> NDArray[Any]:
+        if name not in self.arrays:
+            raise PackFormatError(f"{NEW_PACK}: resident tensor {name!r} is missing")
+        return self.arrays[name]
+
+    def has_resident(self, name: str) -> bool:
+        return name in self.arrays
 
 
 def _header(manifest: Manifest, places: Sequence[Place]) -> bytes:

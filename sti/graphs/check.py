@@ -14,7 +14,16 @@ from collections.abc import Collection, Mapping
 from math import prod
 
 from sti.errors import PackFormatError
-from sti.graphs.interfaces import FORMS, MASKED, Interface, Residents, Tensor, interfaces, stored
+from sti.graphs.interfaces import (
+    FORMS,
+    MASKED,
+    PLACES,
+    Interface,
+    Residents,
+    Tensor,
+    interfaces,
+    stored,
+)
 from sti.graphs.polynomials import Growth, fixed_part, growth, is_moderate
 from sti.graphs.shapes import INFER, PRODUCTS, Shape, part_of_shape
 from sti.graphs.strict_message import Refused
@@ -22,7 +31,7 @@ from sti.graphs.strict_model import MOST_BYTES, StrictGraph, StrictReader, Stric
 
 ITEM_BYTES = {"F32": 4, "U8": 1, "I8": 1, "I64": 8, "F16": 2}
 
-MOST_BY_TOKEN, MOST_BY_PAIR, MOST_FIXED, MOST_PRODUCTS = 32, 6, 4, 4
+MOST_BY_TOKEN, MOST_BY_PAIR, MOST_FIXED, MOST_PRODUCTS = 32, 6, 2, 4
 """How much a graph may compute: numbers for each token, by its width; numbers for each pair of
 tokens, by its heads; other numbers, and products for each token, by the numbers it is fed that do
 not depend on texts. Those that are written take about half of each.
@@ -139,9 +148,10 @@ class _Check:
         for value in inputs:
             wanted = interface.inputs.get(value.name)
             if wanted is None:
-                if not interface.own:
+                tensor = interface.own.get(value.name)
+                if tensor is None:
                     raise Refused(f"has an input {value.name!r}, which it is not fed")
-                wanted = stored(self._source, interface.own + value.name)
+                wanted = stored(self._source, tensor)
             _fits(value, wanted)
             self._define(value.name.encode(), *wanted)
             names.add(value.name)
@@ -169,6 +179,11 @@ class _Check:
                 raise Refused(_unfit(operator.name, inputs, output, elements)) from None
             except Refused as error:
                 raise Refused(f"node {output.decode()!r}, {operator.name}: {error}") from error
+            if PLACES in shape or (operator.name != "Slice" and any(PLACES in x for x in given)):
+                raise Refused(
+                    f"node {output.decode()!r}, {operator.name}: takes more places than there are "
+                    "tokens"
+                )
             size = prod(shape)
             if not is_moderate(size):
                 raise Refused(

@@ -35,9 +35,13 @@ _NAMES = {
 _SEQUENCE = "sequence"
 _OWN_TOKENS = TOKENS + 1
 """As many as there are, yet told apart from them."""
-_POSITIONS = "positions"
-_PLACES = TOKENS * 2
-"""Rows of positions: no fewer than there are tokens."""
+_POSITIONS = "embed.positions"
+PLACES = TOKENS * 1021
+"""Rows of the position table: as many as a text may have tokens, so graphs must cut them to the
+tokens that there are before anything else is done with them. Told apart from other extents.
+"""
+_EMBED = ("positions", "types", "gamma", "beta")
+_HEAD = ("pooler_w", "pooler_b", "classifier_w", "classifier_b")
 
 
 class Tensor(NamedTuple):
@@ -67,8 +71,8 @@ class Interface(NamedTuple):
     inputs: Mapping[str, Tensor]
     required: Collection[str]
     """Inputs that it must have."""
-    own: str
-    """What names of resident tensors begin with that it may have as further inputs; may be none."""
+    own: Mapping[str, str]
+    """Further inputs that it may have, and the resident tensors that they are."""
     outputs: Mapping[str, Tensor]
     """In their order."""
     width: int
@@ -95,10 +99,10 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
         "words": Tensor("F32", (TEXTS, TOKENS, hidden)),
         "type_ids": Tensor("I64", (TEXTS, TOKENS)),
     }
-    yield "embed", Interface(words, words, "embed.", states, 2 * hidden, 0)
+    yield "embed", Interface(words, words, _own("embed", _EMBED), states, 2 * hidden, 0)
     sums = {"partial": h, "residual": h}
     sums |= dict.fromkeys(("bias", "gamma", "beta"), Tensor("F32", (hidden,)))
-    yield "connect", Interface(sums, sums, "", states, 2 * hidden, 0)
+    yield "connect", Interface(sums, sums, {}, states, 2 * hidden, 0)
     yield "head", _head(source.manifest, h)
     for kind in source.manifest.kinds:
         inputs, heads = _kind_inputs(source, kind), 0
@@ -123,7 +127,7 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
                 required = {**inputs, **matrices, **dict(masked)}
                 name = f"{kind.name}{MASKED}.{form}" if masked else f"{kind.name}.{form}"
                 known = required | optional
-                yield name, Interface(known, required, "", outputs, width, heads)
+                yield name, Interface(known, required, {}, outputs, width, heads)
 
 
 def _head(manifest: Manifest, h: Tensor) -> Interface:
@@ -135,7 +139,12 @@ def _head(manifest: Manifest, h: Tensor) -> Interface:
     else:
         outputs = {"logits": Tensor("F32", (TEXTS, labels))}
     inputs = {"h": h, "tokens": Tensor("F32", (TEXTS, TOKENS))}
-    return Interface(inputs, ("h",), "head.", outputs, hidden + max(hidden, labels), 0)
+    own = _own("head", _HEAD)
+    return Interface(inputs, ("h",), own, outputs, hidden + max(hidden, labels), 0)
+
+
+def _own(graph: str, inputs: Collection[str]) -> Mapping[str, str]:
+    return {name: f"{graph}.{name}" for name in inputs}
 
 
 def _slices(kind: BlockKind) -> int:
@@ -175,7 +184,8 @@ def stored(source: Residents, name: str) -> Tensor:
     """The type and shape of a resident tensor.
 
     Raises:
-        Refused: there is none, or it is of a type that inputs of graphs do not have.
+        Refused: there is none, or it is of a type that inputs of graphs do not have, or
+            of other rows than there are places.
     """
     if not source.has_resident(name):
         raise Refused(f"needs the resident tensor {name!r}, which is missing")
@@ -183,6 +193,8 @@ def stored(source: Residents, name: str) -> Tensor:
     element = _NAMES.get(array.dtype)
     if element is None:
         raise Refused(f"needs the resident tensor {name!r}, which is of type {array.dtype.name}")
-    if name.endswith("." + _POSITIONS) and array.ndim:
-        return Tensor(element, (_PLACES, *array.shape[1:]))
+    if name == _POSITIONS:
+        if array.shape[:1] != (source.manifest.dimensions.max_tokens,):
+            raise Refused(f"needs the resident tensor {name!r} with a row for each place")
+        return Tensor(element, (PLACES, *array.shape[1:]))
     return Tensor(element, array.shape)

@@ -100,7 +100,9 @@ def _matmul(_: Mapping[str, Any], shapes: Sequence[Shape], __: Known) -> Shape:
 
 def _fused_matmul(attributes: Mapping[str, Any], shapes: Sequence[Shape], known: Known) -> Shape:
     one, other = shapes
-    if len(one) < 2 or len(other) < 2:
+    turned = attributes.get("transBatchA") or attributes.get("transBatchB")
+    ranks = len(one), len(other)
+    if min(ranks) < (3 if turned else 2) or (turned and ranks[0] != ranks[1]):
         raise Refused("matrices that do not fit")
     if attributes.get("transBatchA"):
         one = (*one[1:-1], one[0], one[-1])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from sti.model.manifest import Manifest
 from sti.model.quality import MOST_LOSS
-from sti.text.control_characters import is_one_line, one_line
+from sti.text.control_characters import is_one_line
 
 MOST_HIDDEN = 1 << 16
 MOST_TOKENS = 1 << 16
@@ -102,7 +102,7 @@ def _odd_texts(manifest: Manifest) -> Iterator[str]:
             if len(text) > LONGEST_TEXT:
                 yield f"{member}: a text of {len(text)} characters, more than {LONGEST_TEXT}"
             if not is_one_line(text):
-                yield f"{member}: control characters in {one_line(text)[:80]!r}"
+                yield f"{member}: control characters in {text[:80]!a}"
 
 
 def _absurd_losses(manifest: Manifest) -> Iterator[str]:

@@ -28,7 +28,11 @@ WEIGHT_FORMS = ("s8", "u8", "s7")
 MOST_NUMBER = 1e15
 """Of a resident float: products of more would be no finite numbers."""
 
+MOST_TYPES = 16
+"""Rows of ``embed.types``; texts have two types."""
+
 _CHUNK = 1 << 16
+_OF_OPERANDS = ("scale", "bias")
 _EXPONENT = np.uint16(0x7C00)
 """Bits of a float16 that are all set where it is no finite number."""
 
@@ -112,7 +116,7 @@ class _Check:
             raise self._fail(f"graph {name!r:.80} is none that a pack has")
 
     def _ends(self) -> None:
-        """What the graphs ``embed`` and ``head`` are fed, as far as there is a rule for it."""
+        """What the graphs ``embed`` and ``head`` are fed."""
         dims, labels = self._manifest.dimensions, len(self._manifest.labels)
         hidden = dims.hidden
         known = {
@@ -128,9 +132,12 @@ class _Check:
         for name, (dtype, shape) in known.items():
             if name in self._tensors:
                 self._expect(name, dtype, shape)
+        for name in self._tensors:
+            if name.startswith(("embed.", "head.")) and name not in known:
+                raise self._fail(f"tensor {name!r:.80} is none that a pack has")
         types = self._tensors.get("embed.types")
-        if types is not None and types.shape[0] < 2:
-            raise self._fail("tensor 'embed.types' must have a row for each of 2 types")
+        if types is not None and not 2 <= types.shape[0] <= MOST_TYPES:
+            raise self._fail(f"tensor 'embed.types' must have rows for 2 to {MOST_TYPES} types")
 
     def _kind(self, kind: BlockKind) -> None:
         """What the graphs of a kind are fed, in each layer."""
@@ -150,12 +157,15 @@ class _Check:
         slices, hidden = self._manifest.dimensions.slices, self._manifest.dimensions.hidden
         operands = {operand.name: operand for operand in kind.operands}
         for name in (*kind.sliced, *kind.shared):
-            operand = operands.get(name.rpartition("_")[0])
-            columns = operand.shape[-1] if operand else 0
+            product, _, part = name.rpartition("_")
+            operand = operands.get(product)
+            if operand is None or part not in _OF_OPERANDS:
+                raise self._fail(f"{kind.name}: input {name!r:.80} is none of an operand")
+            columns = operand.shape[-1]
             if name in kind.shared:
                 yield _Wanted(name, "F32", (columns,))
             else:
-                units = slices * prod(operand.shape[:-2]) if operand else 0
+                units = slices * prod(operand.shape[:-2])
                 yield _Wanted(name, "F32", (units, 1, columns))
         for name in ("bias", "gamma", "beta"):
             yield _Wanted(name, "F32", (hidden,))

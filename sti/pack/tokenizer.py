@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.errors import PackFormatError
+from sti.graphs.interfaces import Residents
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
 from sti.text.vocabulary import Vocabulary
@@ -29,39 +30,53 @@ def pack_tokenizer(reader: PackReader) -> Tokenizer:
     Raises:
         PackFormatError: vocabulary or index are missing, or do not fit one another or the manifest.
     """
-    manifest, stored = reader.manifest, reader.resident(VOCABULARY)
+    return checked_tokenizer(reader, where=str(reader.path))
+
+
+def checked_tokenizer(source: Residents, *, where: str) -> Tokenizer:
+    """The tokenizer of a manifest and resident tensors, as ``pack_tokenizer``.
+
+    Args:
+        where: names the pack in errors.
+    """
+    try:
+        return _tokenizer(source)
+    except PackFormatError as error:
+        told = str(error)
+        if told.startswith(where):
+            raise
+        raise PackFormatError(f"{where}: {told}; rebuild the pack or fetch it again") from error
+
+
+def _tokenizer(source: Residents) -> Tokenizer:
+    manifest, stored = source.manifest, source.resident(VOCABULARY)
     if stored.nbytes > MOST_VOCABULARY_BYTES:
         raise PackFormatError(
-            f"{reader.path}: a vocabulary of {stored.nbytes} bytes is longer than that of any "
-            f"pack, {MOST_VOCABULARY_BYTES}; rebuild the pack"
+            f"a vocabulary of {stored.nbytes} bytes is longer than that of any pack, "
+            f"{MOST_VOCABULARY_BYTES}"
         )
-    vocabulary = Vocabulary(stored.tobytes(), stored_index(reader))
+    vocabulary = Vocabulary(stored.tobytes(), stored_index(source))
     spec = TokenizerSpec.from_json(manifest.tokenizer)
     for what, found, most in (
         ("words of the vocabulary", len(vocabulary), manifest.embeddings.rows),
         ("tokens of the tokenizer", spec.max_tokens, manifest.dimensions.max_tokens),
     ):
         if found > most:
-            raise PackFormatError(
-                f"{reader.path}: {found} {what} are more than the {most} that the pack has; "
-                "rebuild the pack"
-            )
+            raise PackFormatError(f"{found} {what} are more than the {most} that the pack has")
     return Tokenizer(spec, vocabulary)
 
 
-def stored_index(reader: PackReader) -> VocabularyIndex:
+def stored_index(source: Residents) -> VocabularyIndex:
     """The index of the vocabulary as the pack has it, unchecked but for the type.
 
     Raises:
         PackFormatError: a tensor of it is missing, or is no list of unsigned 32-bit numbers.
     """
-    return VocabularyIndex(*(_counts(reader, name) for name in VOCABULARY_INDEX.values()))
+    return VocabularyIndex(*(_counts(source, name) for name in VOCABULARY_INDEX.values()))
 
 
-def _counts(reader: PackReader, name: str) -> NDArray[np.uint32]:
-    found = reader.resident(name)
+def _counts(source: Residents, name: str) -> NDArray[np.uint32]:
+    found = source.resident(name)
     if found.dtype != np.uint32 or found.ndim != 1:
-        raise PackFormatError(
-            f"{reader.path}: tensor {name!r} must be a list of type U32; rebuild the pack"
-        )
+        raise PackFormatError(f"tensor {name!r} must be a list of type U32")
     return found

@@ -24,7 +24,7 @@ from sti.pack.index import INDEX, index_hash
 from sti.pack.pack_file import PackFile
 from sti.pack.pack_reader import PackReader
 from sti.pack.safetensors_table import TensorInfo, TensorTable
-from sti.pack.tokenizer import stored_index
+from sti.pack.tokenizer import pack_tokenizer, stored_index
 from sti.text.vocabulary_index import make_index
 
 _CHUNK = 1 << 22
@@ -97,9 +97,9 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
 
     Raises:
         PackFormatError, PackCorruptError: the header is unusable, so that nothing can be compared,
-            or although the region is as it was written, a graph is not what graphs may be,
-            residents do not fit one another, or the index contradicts itself or the file; or the
-            file was changed meanwhile.
+            or although the region is as it was written, a graph or the tokenizer is not what
+            those of packs may be, residents do not fit one another, or the index contradicts
+            itself or the file; or the file was changed meanwhile.
         PackError, StorageError: the file cannot be read.
     """
     with PackFile(Path(path)) as file:
@@ -119,6 +119,8 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
             if not check.damage:
                 reader.check_graphs()
             check.rest(reader)
+            if not check.damage:
+                pack_tokenizer(reader)
         whole = _file_hash(file)
         file.check_unchanged()
         damage = tuple(check.damage)

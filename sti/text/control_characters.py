@@ -1,15 +1,21 @@
 """Control characters: which there are, and text with them written out.
 
 In: text from anywhere. Out: the same without what would move a terminal's cursor, break its lines,
-or turn what is read. Knows nothing of terminals or files. Pure.
+turn what is read, or hide in it. Knows nothing of terminals or files. Pure.
 """
 
 from __future__ import annotations
 
 import re
 
-_MOVING = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028\u2029\u202a-\u202e\u2066-\u2069"
-"""All but TAB and the line end; those that turn or break lines of text as well."""
+_MOVING = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e"
+    r"\u2060-\u206f\ufeff\U000e0000-\U000e007f"
+)
+"""All but TAB and the line end; those that turn or break lines of text as well, and those that
+nobody sees, so that texts which differ look alike. Not the joiners U+200C and U+200D: Persian,
+Hindi and emoji are written with them.
+"""
 _CONTROLS = re.compile(f"[{_MOVING}]")
 _CONTROLS_AND_ENDS = re.compile(f"[\t\n{_MOVING}]")
 _USUAL = {"\n": "\\n", "\t": "\\t"}
@@ -34,4 +40,6 @@ def is_one_line(text: str) -> bool:
 
 
 def _written_out(found: re.Match[str]) -> str:
-    return _USUAL.get(found[0]) or f"\\u{ord(found[0]):04x}"
+    units = found[0].encode("utf-16-be").hex()
+    escapes = "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    return _USUAL.get(found[0]) or escapes

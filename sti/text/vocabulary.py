@@ -37,8 +37,8 @@ class Vocabulary:
         chunk: bytes of the blob, or words, that are worked on at a time while it is indexed.
 
     Raises:
-        PackFormatError: the index cannot be of this blob; or, where it is made now, the blob is not
-            UTF-8 or contains a word twice.
+        PackFormatError: the index cannot be of this blob; the blob is not UTF-8; or, where
+            the index is made now, it contains a word twice.
 
     An index that is made takes 12 bytes of memory per word besides the blob. One that is given is
     checked only so far that look-ups stay inside it: where it is of other words, words are not
@@ -57,7 +57,7 @@ class Vocabulary:
         if index is None:
             index = make_index(blob, base=base, scale=scale, chunk=chunk)
         else:
-            check_index(index, len(blob))
+            check_index(index, blob)
         self._blob = blob
         bits = bucket_bits(len(index.order))
         self._shift, self._mask = HASH_BITS - bits, (1 << bits) - 1

@@ -33,12 +33,13 @@ HASH_SCALE = 0x85EBCA6B
 CHUNK_BYTES = 16384
 """Bytes of the blob, or words, that are worked on at a time."""
 
-LONGEST_WORD = 1024
+LONGEST_WORD = 128
 """Bytes of a word in an index that was not made here: a look-up goes along all of them."""
 
-FULLEST_BUCKET = 256
+FULLEST_BUCKET = 32
 """Words of a bucket in such an index: a look-up may compare all of them. Usual are ten."""
 
+_NEWLINE = ord("\n")
 _LONGEST_BLOB = (1 << 32) - 2
 
 
@@ -87,12 +88,13 @@ def make_index(
     return VocabularyIndex(starts.astype(np.uint32), order.astype(np.uint32), buckets)
 
 
-def check_index(index: VocabularyIndex, blob_bytes: int) -> None:
-    """Refuse an index that a look-up in a blob of ``blob_bytes`` bytes would leave, or get lost in.
+def check_index(index: VocabularyIndex, blob: bytes) -> None:
+    """Refuse an index that a look-up in the blob would leave, or get lost in.
 
     Raises:
-        PackFormatError: says what is wrong with it.
+        PackFormatError: says what is wrong with it; or the blob is not UTF-8.
     """
+    blob_bytes = len(blob)
     starts, order, buckets = index
     words = order.size
     sized = words > 0 and starts.size == words + 1
@@ -104,6 +106,12 @@ def check_index(index: VocabularyIndex, blob_bytes: int) -> None:
         raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
     if int((starts[1:] - starts[:-1]).max()) > LONGEST_WORD + 1:
         raise PackFormatError(f"tokenizer: a word has more than {LONGEST_WORD} bytes")
+    parted = np.frombuffer(blob, np.uint8)[starts[1:-1] - np.uint32(1)]
+    if not (parted == _NEWLINE).all():
+        raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
+    # Words of whole characters: pieces of a text are told apart by what is left of it.
+    if not blob.isascii():
+        _refuse_ill_formed(blob, starts, _segments(starts, CHUNK_BYTES))
     if int(order.max()) >= words:
         raise PackFormatError("tokenizer: the index names a line beyond the vocabulary")
     if int(buckets[-1]) > words or not (buckets[1:] >= buckets[:-1]).all():
@@ -126,7 +134,7 @@ def _line_starts(blob: bytes, chunk: int) -> _Counts:
     dtype = np.min_scalar_type(len(blob) + 1)
     found = [np.zeros(1, dtype)]
     for begin, end in _chunks(len(blob), chunk):
-        newlines = np.flatnonzero(np.frombuffer(blob, np.uint8, end - begin, begin) == ord("\n"))
+        newlines = np.flatnonzero(np.frombuffer(blob, np.uint8, end - begin, begin) == _NEWLINE)
         found.append((newlines + begin + 1).astype(dtype))
     return np.concatenate((*found, np.array([len(blob) + 1], dtype)))
 

@@ -20,6 +20,7 @@ import numpy as np
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 from sti.text.encoding import Alignment, Encoding
+from sti.text.longest_of import longest_of
 from sti.text.normalizer import TextNormalizer
 from sti.text.vocabulary import Vocabulary, encoded
 
@@ -27,12 +28,12 @@ KIND = "wordpiece"
 _SPECIALS_SINGLE = 2  # CLS A SEP
 _SPECIALS_PAIR = 3  # CLS A SEP B SEP
 
-MOST_WORD_CHARS = 1024
+MOST_WORD_CHARS = 128
 """Of ``max_word_chars``: pieces of a word are looked for again from wherever one ends."""
 
 MOST_SPECIAL_TOKENS = 1024
-LONGEST_SPECIAL_TOKEN = 256
-"""Characters. Every place of a text is compared with all special tokens."""
+LONGEST_SPECIAL_TOKEN = 64
+"""Characters. A place of a text may be compared with all those of a special token."""
 
 CHUNK_CHARS = 8192
 """A long text is tokenized in chunks of about this many characters."""
@@ -151,7 +152,7 @@ class Tokenizer:
 
     Raises:
         PackFormatError: the vocabulary is not UTF-8, contains a word twice, or lacks a word that
-            the spec names.
+            the spec names; or special tokens begin alike in too many ways.
 
     Safe to share between threads. Text may contain anything; lone surrogates count as control
     characters.
@@ -179,8 +180,11 @@ class Tokenizer:
             strip_accents=spec.strip_accents,
             lowercase=spec.lowercase,
         )
-        longest_first = sorted(spec.special_tokens, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        try:
+            self._special = re.compile(longest_of(spec.special_tokens))
+        except ValueError as error:
+            raise PackFormatError(f"tokenizer: special tokens: {error}") from error
+        self._special_chars = max(map(len, spec.special_tokens), default=1)
         self._remembered: dict[str, tuple[int, ...]] = {"": ()}
 
     @property
@@ -304,24 +308,28 @@ class Tokenizer:
 
     def _sections(self, text: str) -> Iterator[tuple[int, int, int | None]]:
         """Independent parts of a text: ``(start, stop, id if it is a special token)``."""
-        done = 0
-        for match in self._special.finditer(text):
-            yield from self._chunks(text, done, match.start())
-            done = match.end()
-            yield match.start(), done, self._special_ids[match.group()]
-        yield from self._chunks(text, done, len(text))
+        start = stop = 0
+        while start < len(text):
+            if stop < len(text) and stop - start < self._chunk_chars:
+                stop = self._stop(text, start)
+            # No further than the chunk goes: mostly what comes after it is not needed.
+            found = self._special.search(text, start, stop + self._special_chars - 1)
+            if found is None or found.start() >= stop:
+                yield start, stop, None
+                start = stop
+                continue
+            if start < found.start():
+                yield start, found.start(), None
+            start = found.end()
+            yield found.start(), start, self._special_ids[found.group()]
 
-    def _chunks(self, text: str, start: int, stop: int) -> Iterator[tuple[int, int, None]]:
-        """``[start, stop)`` in chunks that end where a word ends."""
+    def _stop(self, text: str, start: int) -> int:
+        """Where a chunk ends that begins at ``start``: where a word ends."""
         size = self._chunk_chars
-        while stop - start > size:
-            cut = _cut_pattern(self.spec.handle_chinese_chars).search(text, start + size, stop)
-            if cut is None:
-                break
-            yield start, cut.start(), None
-            start = cut.start()
-        if start < stop:
-            yield start, stop, None
+        if len(text) - start <= size:
+            return len(text)
+        cut = _cut_pattern(self.spec.handle_chinese_chars).search(text, start + size)
+        return len(text) if cut is None else cut.start()
 
     def _id(self, word: str) -> int:
         """Id of a word that the spec names."""

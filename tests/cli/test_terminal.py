@@ -18,7 +18,7 @@ from tests.support.packs import tiny_pack
 from tests.support.paths import ROOT
 
 BAD = "\x1b[31mred\x9b1m\x7f\u202eback\u2066\u2028\x00\r\x08"
-HARMLESS = "naïve عربي 日本 \U0001f600 \u200f"
+HARMLESS = "naïve عربي 日本 \U0001f600 \u200c"
 
 
 def moving(text: str) -> list[str]:
@@ -30,6 +30,13 @@ def test_control_characters_are_written_out_and_letters_of_all_languages_stay() 
     assert not moving(printable(BAD))
     assert printable("a\tb\nc") == "a\tb\nc"
     assert one_line("a\tb\nc\x1b") == "a\\tb\\nc\\u001b"
+
+
+def test_what_hides_in_a_text_or_turns_it_is_written_out_and_joiners_stay() -> None:
+    assert printable("a\u200b\u200e\u2060\ufeff") == r"a\u200b\u200e\u2060\ufeff"
+    assert json.loads(f'"{printable(chr(0xE0041))}"') == "\U000e0041" != printable("\U000e0041")
+    joined = "\u0645\u06cc\u200c\u062e \U0001f468\u200d\U0001f469"
+    assert printable(joined) == joined
 
 
 @pytest.mark.parametrize("code", [*range(32), *range(127, 160), *range(0x202A, 0x202F)])

@@ -204,6 +204,40 @@ def test_a_graph_of_allowed_operators_that_computes_too_much_is_refused(
         check(changed(base, "connect", change))
 
 
+def test_resident_tensors_of_other_names_are_no_inputs_of_a_graph(base: Manifest) -> None:
+    def change(model: Any) -> None:
+        info = helper.make_tensor_value_info("positions", onnx.TensorProto.FLOAT, ["r", 1])
+        model.graph.input.append(info)
+
+    source = changed(base, "head", change)
+    source.tensors["head.positions"] = np.zeros((2_000_000, 1), np.float32)
+    with pytest.raises(PackFormatError, match="has an input 'positions', which it is not fed"):
+        check(source, "head")
+
+
+def test_positions_have_a_row_for_each_place_and_are_cut_to_the_tokens(base: Manifest) -> None:
+    source = GraphSource(SPEC, base)
+    source.tensors["embed.positions"] = np.zeros((9, SPEC.hidden), np.float16)
+    with pytest.raises(PackFormatError, match=r"'embed\.positions' with a row for each place"):
+        check(source, "embed")
+    whole = changed(base, "embed", lambda model: _node(model, "Cast", ["positions"], to=1))
+    with pytest.raises(PackFormatError, match="takes more places than there are tokens"):
+        check(whole, "embed")
+
+
+@pytest.mark.parametrize("turned", [("transBatchB",), ("transBatchA", "transBatchB")])
+def test_matrices_are_turned_by_batches_only_where_they_have_any(
+    turned: tuple[str, ...], base: Manifest
+) -> None:
+    def change(model: Any) -> None:
+        more = {"domain": "com.microsoft", **dict.fromkeys(turned, 1)}
+        square = _node(model, "Reshape", ["gamma", _ints(model, -1, 1)])
+        _node(model, "FusedMatMul", ["h", square], **more)
+
+    with pytest.raises(PackFormatError, match="FusedMatMul: matrices that do not fit"):
+        check(changed(base, "connect", change))
+
+
 @FEW
 @given(data=st.data())
 def test_any_bytes_are_accepted_or_refused_with_a_typed_error(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.security_graphs import HOSTILE
+from benchmarks.security_hostile_kinds import KINDS
+from benchmarks.security_packs import PackParts, Tensor
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
 from sti.errors import PackCorruptError, PackError, PackFormatError
@@ -152,6 +156,30 @@ def test_an_index_that_contradicts_the_file_is_no_report(pack: Path, tmp_path: P
     (tmp_path / "bad").write_bytes(data)
     with pytest.raises(PackFormatError):
         verify(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("kind", ["a word of many bytes", "words not UTF-8", "graph"])
+def test_what_is_refused_at_opening_does_not_verify(kind: str, pack: Path, tmp_path: Path) -> None:
+    parts = PackParts(pack)
+    if kind == "graph":
+        raw = HOSTILE["all places"](parts.residents["graph.embed"].data, Random(0))
+        parts.residents["graph.embed"] = Tensor("U8", (len(raw),), raw)
+    else:
+        KINDS[kind].harm(parts, Random(0))
+    (tmp_path / "bad").write_bytes(parts.sealed())
+    try:
+        noticed = not verify(tmp_path / "bad").good
+    except PackFormatError as error:
+        noticed = str(tmp_path / "bad") in str(error)
+    assert noticed
+
+
+def test_a_tokenizer_that_is_refused_at_opening_does_not_verify(
+    pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sti.text.vocabulary_index.LONGEST_WORD", 2)
+    with pytest.raises(PackFormatError, match=f"{pack}: tokenizer: a word has more than 2 bytes"):
+        verify(pack)
 
 
 @settings(max_examples=150)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import time
 import tracemalloc
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from tokenizers import normalizers, pre_tokenizers, processors
 
 from sti.errors import PackFormatError
 from sti.text.encoding import Encoding
+from sti.text.longest_of import longest_of
 from sti.text.normalizer import TABLE_LIMIT, TABLES, TextNormalizer
 from sti.text.wordpiece import CHUNK_CHARS, Tokenizer, TokenizerSpec
 from tests.support.paths import ROOT
@@ -309,6 +312,38 @@ def test_special_tokens_that_overlap_are_found_as_the_reference_does(text: str) 
     assert_same(spec, (*SPECIAL, *markers, *"abc<>", "##b"), text)
 
 
+MARKS = st.text(st.sampled_from("ab-]^\\é["), min_size=1, max_size=5)
+
+
+@settings(max_examples=200)
+@given(st.lists(MARKS, max_size=30, unique=True), st.lists(MARKS).map("".join))
+def test_the_longest_of_words_that_begin_alike_is_found_first(words: list[str], text: str) -> None:
+    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True))) or "(?!)"
+    expected = [found.span() for found in re.finditer(longest_first, text)]
+    try:
+        pattern = longest_of(words)
+    except ValueError:
+        return
+    assert [found.span() for found in re.finditer(pattern, text)] == expected
+
+
+def test_a_thousand_special_tokens_of_usual_letters_cost_little() -> None:
+    more = [f"{first}{number}~" for first in "etaoinsrh " for number in range(100)]
+    spec = SPEC._replace(special_tokens=(*SPECIAL, *more))
+    tokenizer = Tokenizer(spec, "\n".join((*SPECIAL, *more)).encode())
+    text = "the ten tin hats are not in a red tea shop " * 10_000
+    start = time.process_time()
+    tokenizer.encode(text)
+    assert time.process_time() - start < 2.0  # one after the other they take several times that
+
+
+def test_special_tokens_that_begin_alike_in_many_ways_are_refused() -> None:
+    more = ["a" * count + end for count in range(1, 60) for end in "bcde"]
+    spec = SPEC._replace(special_tokens=(*SPECIAL, *more))
+    with pytest.raises(PackFormatError, match="special tokens: more than 24 choices"):
+        Tokenizer(spec, "\n".join((*SPECIAL, *more)).encode())
+
+
 # --- long texts ---
 
 
@@ -498,6 +533,8 @@ def test_a_spec_survives_json() -> None:
         ("strip_accents", None),
         ("unk_token", ["[UNK]"]),
         ("max_word_chars", 0),
+        ("max_word_chars", 129),
+        ("special_tokens", ["a" * 65]),
         ("max_tokens", 2),
         ("max_tokens", "256"),
         ("special_tokens", "[CLS]"),
@@ -505,7 +542,9 @@ def test_a_spec_survives_json() -> None:
     ],
 )
 def test_a_malformed_spec_is_refused_by_name(field: str, value: object) -> None:
-    with pytest.raises(PackFormatError, match=f"tokenizer: .*{field}"):
+    with pytest.raises(
+        PackFormatError, match=f"tokenizer: .*{field.replace('special_', 'special.')}"
+    ):
         TokenizerSpec.from_json({**SPEC.to_json(), field: value})
 
 

@@ -23,7 +23,7 @@ from shard_tools.packing.options import BuildOptions
 from shard_tools.packing.pack_writer import PackWriter, check_output, replacing_pack
 from shard_tools.quantization.blocks import group_sizes
 from sti.codec.word_rows import decode_rows
-from sti.errors import CheckpointError, InputError, StiError, StorageError
+from sti.errors import CheckpointError, InputError, PackFormatError, StiError, StorageError
 from sti.model.manifest import Manifest
 from sti.pack.manifest_reader import MOST_HEADER_BYTES
 from sti.pack.pack_reader import PackReader
@@ -334,6 +334,16 @@ def test_a_header_longer_than_headers_may_be_is_refused_before_anything_is_writt
     assert not stream.getvalue() and not stream.tell()
     short = manifest._replace(notes={"said": "a" * (MOST_HEADER_BYTES - 32768)})
     PackWriter(stream, short, {"embed.gamma": gamma})
+
+
+def test_a_vocabulary_that_no_reader_takes_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "checkpoint")
+    words = (tmp_path / "checkpoint" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    words[-1] = "a" * 2000
+    (tmp_path / "checkpoint" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    with pytest.raises(PackFormatError, match="the new pack: tokenizer: a word has more than 128"):
+        build(tmp_path / "checkpoint", tmp_path / "out", BuildOptions(), progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_checkpoint_cannot_be_overwritten(tmp_path: Path) -> None:
