@@ -35,6 +35,8 @@ _JOBS = 2
 _CODES = (1, 2)
 """Exit codes of failures (``sti.cli.program``)."""
 _NOTICE = ": notice: "
+_OF_LIBRARY = "[W:onnxruntime:"
+"""In what ONNX Runtime writes as it is imported: nothing can keep it from that."""
 _SAID = 300
 _SOURCE = """
 import sys
@@ -181,7 +183,11 @@ def _found(case: Case, pack: Path, warm: Path, place: Path) -> Found:
 
 
 def _judged(case: Case, ended: subprocess.CompletedProcess[str]) -> Found:
-    lines = [line for line in ended.stderr.splitlines() if line and _NOTICE not in line]
+    lines = [
+        line
+        for line in ended.stderr.splitlines()
+        if line and _NOTICE not in line and _OF_LIBRARY not in line
+    ]
     said = " / ".join(lines[-2:])[:_SAID]
     code = ended.returncode
     if code == -9 and case.kind == "memory":  # by the system, as there is no more memory
