@@ -156,10 +156,11 @@ class FileReader:
 
     def close(self) -> None:
         """Close the file. Idempotent."""
-        for fd in (self._fd, self._direct_fd):
+        descriptors, self._fd, self._direct_fd = (self._fd, self._direct_fd), -1, -1
+        for fd in descriptors:
             if fd >= 0:
-                os.close(fd)
-        self._fd, self._direct_fd = -1, -1
+                with suppress(OSError):  # somebody closed what was not theirs
+                    os.close(fd)
 
     def __enter__(self) -> FileReader:
         return self
