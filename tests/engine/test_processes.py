@@ -190,3 +190,81 @@ def is_alive(process: int) -> bool:
         return " Z " not in Path(f"/proc/{process}/stat").read_text()
     except FileNotFoundError:
         return False
+
+
+def test_an_engine_may_be_closed_or_asked_amid_the_callers_own_run() -> None:
+    found = ended(
+        """
+import signal
+texts = ["a text"] * 4
+with sti.Engine.open(sys.argv[1], threads=2, fidelity=8) as other:
+    right = other.run(texts).embeddings.tolist()
+
+def amid(engine, handler):
+    signal.signal(signal.SIGALRM, lambda *_: handler())
+    for number in range(40):
+        signal.setitimer(signal.ITIMER_REAL, 2e-4 + 1e-4 * number)
+        yield engine.run(texts).embeddings.tolist()
+
+refusals = []
+def uses():
+    for call in (lambda: engine.run(texts), lambda: engine.set_target(fidelity=2)):
+        try:
+            call()
+        except sti.RunError as error:
+            refusals.append(str(error))
+    engine.release()
+
+for answers in amid(engine, uses):
+    assert engine.run(texts).texts
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert any("this very thread" in line for line in refusals)
+engine.set_target(fidelity=8)
+assert engine.run(texts).embeddings.tolist() == right
+try:
+    for _ in amid(engine, engine.close):
+        pass
+except sti.ClosedError:
+    pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+engine.close()
+assert not [thread for thread in threading.enumerate() if thread.name.startswith("sti-")]
+"""
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_child_forked_amid_the_callers_own_run_is_told_that_it_has_no_threads() -> None:
+    found = ended(
+        """
+import signal
+parent, children = os.getpid(), []
+
+def fork(*_):
+    child = os.fork()
+    if child:
+        children.append(child)
+
+signal.signal(signal.SIGALRM, fork)
+for number in range(8):
+    signal.setitimer(signal.ITIMER_REAL, 2e-4 + 1e-3 * number)
+    try:
+        engine.run(["a text"] * 4)
+    except sti.RunError:
+        assert os.getpid() != parent
+    if os.getpid() != parent:
+        os._exit(0)
+    for child in children:
+        for _ in range(500):
+            if os.waitpid(child, os.WNOHANG)[0]:
+                break
+            time.sleep(0.01)
+        else:
+            os.kill(child, signal.SIGKILL)
+            raise SystemExit("the child hangs")
+    children.clear()
+assert engine.run(["a text"]).texts
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+    )
+    assert (found.returncode, found.stderr) == (0, "")
