@@ -268,3 +268,40 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 """
     )
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_opening_that_fails_early_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sti.engine import core
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = descriptors(), threading.active_count()
+    with monkeypatch.context() as patched:
+        patched.setattr(core, "MemoryBudget", fails)
+        with pytest.raises(KeyboardInterrupt):
+            sti.Engine.open(tiny_pack(), threads=1, fidelity=8)
+    assert (descriptors(), threading.active_count()) == before
+
+
+def test_closing_that_was_interrupted_is_finished_by_closing_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = sti.Engine.open(tiny_pack(), threads=2, fidelity=8)
+    engine.run(["a text"])
+    usual, left = threading.Thread.join, [2]
+
+    def join(thread: threading.Thread, timeout: float | None = None) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise KeyboardInterrupt
+        usual(thread, timeout)
+
+    before = descriptors()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "join", join)
+        with pytest.raises(KeyboardInterrupt):
+            engine.close()
+        engine.close()
+    assert not [item for item in threading.enumerate() if item.name.startswith("sti-")]
+    assert descriptors() < before
