@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.security_amid_cases import close_amid, fork_amid, frozen, pool, run_amid
 from benchmarks.security_end_cases import (
     exit_amid_opening,
     exit_daemons,
@@ -32,6 +33,11 @@ CASES: dict[str, Callable[[Path, random.Random], None]] = {
     "stuck read": stuck_read,
     "stuck opening": stuck_opening,
     "interrupted": interrupted,
+    "close in a handler": close_amid,
+    "run in a handler": run_amid,
+    "fork in a handler": fork_amid,
+    "error in a pool": pool,
+    "frozen amid reads": frozen,
 }
 """By kind."""
 

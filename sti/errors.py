@@ -29,9 +29,20 @@ from __future__ import annotations
 
 
 class StiError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose; copies, and goes to other processes, as it is."""
 
     exit_code = 2
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Python's own would call the class with the message alone, which some need more than.
+        return _made_again, (type(self), self.args), self.__dict__
+
+
+def _made_again(kind: type[StiError], args: tuple[object, ...]) -> StiError:
+    """An error without its attributes, which pickle sets."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InputError(StiError, ValueError):

@@ -24,7 +24,8 @@ exit codes:
   0    success
   1    failure
   2    something you can put right: usage, input, a missing package, storage
-  130  interrupted (Ctrl-C)
+  130  interrupted (Ctrl-C); 143 by SIGTERM, 129 by SIGHUP
+  141  nobody reads standard output any more
 """
 _COLUMNS, _MARGIN = 80, 2
 """Width of a terminal that does not tell its own, and what argparse keeps free of it."""

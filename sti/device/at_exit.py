@@ -37,13 +37,15 @@ class _Open:
 
     def __init__(self) -> None:
         self._engines: weakref.WeakSet[Closable] = weakref.WeakSet()
-        self._loading = threading.Lock()
         self._ended = False
-        if hasattr(os, "register_at_fork"):  # whoever had the lock stayed behind
-            os.register_at_fork(after_in_child=self._forget_loading)
+        self._forget_locks()
+        if hasattr(os, "register_at_fork"):  # whoever had a lock stayed behind
+            os.register_at_fork(after_in_child=self._forget_locks)
 
-    def _forget_loading(self) -> None:
-        self._loading = threading.Lock()
+    def _forget_locks(self) -> None:
+        # Of the kind that a signal handler may take amid what has it.
+        self._loading = threading.RLock()
+        self._noting = threading.RLock()
 
     def add(self, engine: Closable) -> None:
         """Take note of an engine before it opens anything.
@@ -51,9 +53,10 @@ class _Open:
         Raises:
             ClosedError: the interpreter ends.
         """
-        if self._ended:
-            raise ClosedError("the interpreter ends: no engine can be opened any more")
-        self._engines.add(engine)
+        with self._noting:
+            if self._ended:
+                raise ClosedError("the interpreter ends: no engine can be opened any more")
+            self._engines.add(engine)
 
     @contextmanager
     def loading(self) -> Iterator[None]:
@@ -69,10 +72,13 @@ class _Open:
 
     def end(self) -> None:
         """Close all of them."""
-        self._ended, until = True, monotonic() + _PATIENCE_S
+        until = monotonic() + _PATIENCE_S
+        with self._noting:
+            self._ended = True
+            engines = list(self._engines)
         if self._loading.acquire(timeout=_PATIENCE_S):
             self._loading.release()
-        for engine in list(self._engines):
+        for engine in engines:
             try:
                 engine.close_at_exit(max(0.0, until - monotonic()))
             except Exception:

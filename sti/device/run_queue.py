@@ -66,8 +66,9 @@ class WaitCounter:
     def close(self) -> None:
         """Give back the descriptor. Idempotent."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            with suppress(OSError):  # somebody closed it, which was not theirs
+                os.close(descriptor)
 
 
 def _path(thread: str) -> str:

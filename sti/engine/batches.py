@@ -142,12 +142,16 @@ class Batches:
         """Let a text join, if the batch is empty or remains as good with it."""
         count, tokens = len(grown.items) + 1, grown.tokens + item.tokens
         start = perf_counter()
-        with self._core.use():
+
+        def work() -> tuple[float, bool]:
             if count == 1:
                 self._look_again()
             most_loss = min(grown.most_loss, self._as_good(item.tokens))
             joins = count == 1 or self._fits(count, tokens, most_loss)
-            joins = joins and self._core.plans.has_room([*map(_tokens, grown.items), item.tokens])
+            sizes = [*map(_tokens, grown.items), item.tokens]
+            return most_loss, joins and self._core.plans.has_room(sizes)
+
+        most_loss, joins = self._core.use(work)
         grown.plan_s += perf_counter() - start
         if joins:
             grown.items.append(item)
@@ -164,8 +168,8 @@ class Batches:
     def _may_grow(self, grown: _Growing) -> bool:
         """Whether any text could join."""
         start = perf_counter()
-        with self._core.use():
-            fits = self._fits(len(grown.items) + 1, grown.tokens + _LEAST_TOKENS, grown.most_loss)
+        count, tokens = len(grown.items) + 1, grown.tokens + _LEAST_TOKENS
+        fits = self._core.use(lambda: self._fits(count, tokens, grown.most_loss))
         grown.plan_s += perf_counter() - start
         return fits
 
@@ -178,16 +182,16 @@ class Batches:
 
     def _limited(self) -> bool:
         """Whether there is a latency or a budget of memory to keep."""
-        with self._core.use():
-            return self._timed() or self._core.plans.target.memory_bytes is not None
+        return self._core.use(
+            lambda: self._timed() or self._core.plans.target.memory_bytes is not None
+        )
 
     def _timed(self) -> bool:
         """Whether there is a latency to keep."""
-        with self._core.use():
-            target = self._core.plans.target
-            if target.plan is None:
-                return target.latency_s is not None
-            return self._plan(1, _LEAST_TOKENS).target.latency_s is not None
+        target = self._core.plans.target
+        if target.plan is None:
+            return target.latency_s is not None
+        return self._plan(1, _LEAST_TOKENS).target.latency_s is not None
 
     def _as_good(self, tokens: int) -> float:
         """The largest loss as good as that of one such text; none is where it is not in time."""

@@ -12,12 +12,12 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
@@ -41,10 +41,13 @@ from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.runner import Mode, Runner
 from sti.pipeline.workers import Latch
 from sti.planning.plan import Plan
+from sti.storage.threads import start_thread
 from sti.text.encoding import Encoding, Text
 
 if TYPE_CHECKING:
     from sti.engine.held_graph import HeldGraph
+
+T = TypeVar("T")
 
 _AT_ONCE_S = 3e-3
 """A caller who comes back within less leaves no time to make plans between runs."""
@@ -70,9 +73,18 @@ class EngineCore:
         self.closed, self._ending = False, Latch()
         self._lock = threading.RLock()
         self._process = os.getpid()
+        self._at_work: int | None = None
+        """The thread whose call is at work, by its identifier."""
+        self._release_after = self._close_after = self._all_closed = False
+        self._closers: list[Callable[[], object]] = [reader.close]
+        """What gives back all that was taken so far; the last one first."""
         with self._lock:  # whoever ends the interpreter waits until it is open
-            OPEN.add(self)
-            self._open(reader, target, options)
+            try:
+                OPEN.add(self)
+                self._open(reader, target, options)
+            except BaseException:
+                self.close()
+                raise
 
     def _open(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
         options.check_task(reader.manifest.task, where=str(reader.path))
@@ -84,7 +96,6 @@ class EngineCore:
         """Compute threads."""
         self._returned_s = -math.inf
         """When the last run was through, as ``perf_counter`` tells."""
-        self._at_work = self._release_after = False
         backend = OrtBackend(reader, lanes=self.threads)
         self._saturates = backend.saturates
         reader.check_graphs(backend.forms, masked=False)
@@ -97,6 +108,7 @@ class EngineCore:
             timeout_s=options.read_timeout_s,
             ending=self._ending,
         )
+        self._closers.append(self.runner.close)
         self.budget = MemoryBudget(
             reader,
             options.before_bytes,
@@ -106,12 +118,17 @@ class EngineCore:
         """What the engine takes."""
         self.held = HeldWeights(self.runner, self.budget)
         """What is held between runs."""
+        self._closers.append(self.held.close)
         self.plans = CurrentPlans(reader, self.machine, options, self.budget, self.held)
+        self._closers.append(self.plans.ahead.close)
         self._history = history_log(reader, options)
+        if self._history is not None:
+            self._closers.insert(0, self._history.close)
         self._batches = BatchRunner(reader, self.runner, self.plans, options, self._history)
         self.watch = MemoryWatch(
             self.plans, self._lock, options.notify, wanted=options.yield_memory
         )
+        self._closers += [self.watch.close, self.machine.save]
         self._forgotten = weakref.finalize(
             self,
             _end_forgotten,
@@ -123,27 +140,24 @@ class EngineCore:
             self._process,
         )
         self._forgotten.atexit = False
-        try:
-            self.watch.before_run()  # what would be given back at once is not filled
-            if target.memory_bytes is None:
-                # First what lets the preload buffer fill while sessions and tokenizer are made.
-                opening = self.aim(target)
-                backend.prepare({step.variant for step in opening.steps})
-                self._tokenizer = pack_tokenizer(reader)
-                self.budget.measure(held_bytes=self.runner.preloading.buffer_bytes)
-            else:
-                # First what the budget has no choice about.
-                backend.prepare(backend.variants)
-                self._tokenizer = pack_tokenizer(reader)
-                self.plans.rehearse(target)
-                self.budget.measure()
-                opening = self.aim(target)
-            self.plans.make_ahead()
-            if opening.target.preload_bytes:
-                self.watch.took_memory()
-        except BaseException:
-            self.close()
-            raise
+        self._closers.append(self._forgotten.detach)
+        self.watch.before_run()  # what would be given back at once is not filled
+        if target.memory_bytes is None:
+            # First what lets the preload buffer fill while sessions and tokenizer are made.
+            opening = self.aim(target)
+            backend.prepare({step.variant for step in opening.steps})
+            self._tokenizer = pack_tokenizer(reader)
+            self.budget.measure(held_bytes=self.runner.preloading.buffer_bytes)
+        else:
+            # First what the budget has no choice about.
+            backend.prepare(backend.variants)
+            self._tokenizer = pack_tokenizer(reader)
+            self.plans.rehearse(target)
+            self.budget.measure()
+            opening = self.aim(target)
+        self.plans.make_ahead()
+        if opening.target.preload_bytes:
+            self.watch.took_memory()
 
     def _held_graph(self) -> HeldGraph | None:
         """What may hold a plan as a graph, for an engine that reads the pack's own file."""
@@ -179,7 +193,9 @@ class EngineCore:
         """End the threads and give back memory and descriptors. Idempotent, thread-safe.
 
         In a forked child only the descriptors are given back: threads, and what they had locked,
-        stayed behind, and what was learned is the parent's to keep.
+        stayed behind, and what was learned is the parent's to keep. Asked for by the thread whose
+        own call is at work (in a signal handler, or as Python collects objects), that call ends
+        first, a run at its next step.
         """
         if os.getpid() != self._process:
             self.closed = True
@@ -187,19 +203,30 @@ class EngineCore:
             self.runner.close_descriptors()
             self.reader.close()
             return
-        with self._lock:
-            if not self.closed:
-                self.closed = True
-                self._forgotten.detach()
-                self.machine.save()
-                with ExitStack() as last:  # all of them, whatever interrupts one
-                    if self._history is not None:
-                        last.callback(self._history.close)
-                    last.callback(self.reader.close)
-                    last.callback(self.runner.close)
-                    last.callback(self.held.close)
-                    last.callback(self.plans.ahead.close)
-                    last.callback(self.watch.close)
+        if self._is_at_work_here():
+            self._close_after = True
+            self._ending.open()
+        elif self._is_own_thread() and not self._lock.acquire(blocking=False):
+            # Whoever is at work waits for this thread, which cannot wait for it in turn.
+            self._ending.open()
+            start_thread(threading.Thread(target=self.close, name="sti-closing", daemon=True))
+        else:
+            with self._lock:
+                self._close()
+
+    def _close(self) -> None:
+        """Give back all that was taken; goes on where an interrupt ended it before."""
+        self.closed = True
+        if self._all_closed:
+            return
+        try:
+            self._at_work = threading.get_ident()
+            with ExitStack() as last:  # all of them, whatever interrupts one
+                for closer in self._closers:
+                    last.callback(closer)
+            self._all_closed = True
+        finally:
+            self._at_work = None
 
     def close_at_exit(self, timeout_s: float) -> None:
         """Stop the run that is at work in another thread, and close; not in a forked child.
@@ -218,40 +245,65 @@ class EngineCore:
 
     def release(self) -> None:
         """Give back all memory that the next run can make anew; as ``Engine.release``."""
-        with self.use():
-            if self._at_work:  # asked for by this thread, say in a signal handler, amid its own run
-                self._release_after = True
-                return
-            self.held.forget_refill()
-            self.plans.release()
-            self.watch.released()
+        self.check_process()
+        if self._is_at_work_here():  # in a signal handler, say, amid this thread's own run
+            self._release_after = True
+        else:
+            self.use(self._release)
 
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """While a run needs its memory; what was asked for meanwhile is given back after it."""
-        self._at_work = True
-        try:
-            yield
-        finally:
-            self._at_work = False
-            if self._release_after:
-                self._release_after = False
-                self.release()
+    def _release(self) -> None:
+        self.held.forget_refill()
+        self.plans.release()
+        self.watch.released()
 
-    @contextmanager
-    def use(self) -> Iterator[None]:
-        """One call at a time, on an open engine, in the process that opened it.
+    def use(self, work: Callable[[], T]) -> T:
+        """Do something with the engine, one call at a time; what was asked for by this very thread
+        meanwhile (``release``, ``close``) is done after it.
+
+        A function rather than a context: an interrupt at its end leaves nothing locked.
 
         Raises:
-            ClosedError, RunError: it was closed, or opened in another process.
+            ClosedError: it was closed.
+            RunError: it was opened in another process, or a call of this thread is at work, which
+                cannot end before this one, or would wait for it.
+        """
+        self.check_idle_here()
+        with self._lock:
+            if self.closed or self._ending.is_open:
+                raise ClosedError(f"{self.reader.path}: the engine was closed; open it again")
+            try:
+                self._at_work = threading.get_ident()
+                return work()
+            finally:
+                self._at_work = None
+                if self._close_after:
+                    self.close()
+                elif self._release_after:
+                    self._release_after = False
+                    self.release()
+
+    def _is_at_work_here(self) -> bool:
+        return self._at_work == threading.get_ident()
+
+    def _is_own_thread(self) -> bool:
+        """Whether a thread of the engine's own asks: the collector runs on any."""
+        runner = getattr(self, "runner", None)
+        return runner is not None and runner.is_own_thread()
+
+    def check_idle_here(self) -> None:
+        """Refuse a forked child, and a thread that the engine's own work waits for.
+
+        Raises:
+            RunError: the engine was opened in another process; a call of this thread is at work;
+                or this is one of the engine's threads.
         """
         self.check_process()
-        with self._lock:
-            if self._ending.is_open:
-                raise ClosedError(f"{self.reader.path}: the engine was closed, as Python ends")
-            if self.closed:
-                raise ClosedError(f"{self.reader.path}: the engine was closed; open it again")
-            yield
+        if self._is_at_work_here() or self._is_own_thread():
+            raise RunError(
+                f"{self.reader.path}: the engine is at work in this very thread, which a signal "
+                "handler or a callback interrupted; call it when that has ended, or use another "
+                "engine"
+            )
 
     def check_process(self) -> None:
         """Refuse a forked child.
@@ -268,20 +320,25 @@ class EngineCore:
     def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
         """Check and encode texts; ``Engine.tokenize`` says what is raised."""
         check_texts(texts, pairs=self.reader.manifest.task != "tagging")
-        with self.use():
-            return [self._tokenizer.encode_text(text) for text in texts]
+        return self.use(lambda: self._encoded(texts))
+
+    def _encoded(self, texts: Sequence[Text]) -> list[Encoding]:
+        return [self._tokenizer.encode_text(text) for text in texts]
 
     def encode(self, text: Text) -> Encoding:
         """The tokens of a text that was checked."""
-        with self.use():
-            return self._tokenizer.encode_text(text)
+        return self.use(lambda: self._tokenizer.encode_text(text))
 
     def run(self, texts: Sequence[Text], mode: Mode) -> Result:
         """Answer texts as one batch; as ``Engine.run`` where there is no latency."""
-        with self.use():
+
+        def work() -> Result:
             arrived = perf_counter()
-            batch = Batch(texts, self.tokenize(texts))
-            return self.answer(batch, mode, tokenize_s=perf_counter() - arrived)
+            check_texts(texts, pairs=self.reader.manifest.task != "tagging")
+            batch = Batch(texts, self._encoded(texts))
+            return self._answer(batch, mode, arrived, perf_counter())
+
+        return self.use(work)
 
     def answer(self, batch: Batch, mode: Mode, *, tokenize_s: float, plan_s: float = 0.0) -> Result:
         """Answer a batch, and make what is left of the time ready for the next one.
@@ -290,25 +347,36 @@ class EngineCore:
             tokenize_s, plan_s: seconds that were spent on the batch before, which count.
         """
         tokenized = perf_counter() - plan_s
-        arrived = tokenized - tokenize_s
-        with self.use(), self._working():
-            self.watch.before_run()
-            check_room(batch, self.reader.manifest.dimensions.hidden)
-            result = self._batches.answer(batch, mode, Arrival(arrived, tokenized))
-            due = self._batches.due(result.plan, arrived)
-            at_once = arrived - self._returned_s < _AT_ONCE_S
-            self.plans.make_ahead(result.workload, due if at_once else None)
-            self.watch.took_memory()
-            self._returned_s = perf_counter()
+        return self.use(lambda: self._answer(batch, mode, tokenized - tokenize_s, tokenized))
+
+    def _answer(self, batch: Batch, mode: Mode, arrived: float, tokenized: float) -> Result:
+        self.watch.before_run()
+        check_room(batch, self.reader.manifest.dimensions.hidden)
+        result = self._batches.answer(batch, mode, Arrival(arrived, tokenized))
+        due = self._batches.due(result.plan, arrived)
+        at_once = arrived - self._returned_s < _AT_ONCE_S
+        self.plans.make_ahead(result.workload, due if at_once else None)
+        self.watch.took_memory()
+        self._returned_s = perf_counter()
         return result
+
+    def set_target(self, target: TargetSpec) -> None:
+        """As ``Engine.set_target``."""
+
+        def work() -> None:
+            self.aim(target)
+            self.plans.make_ahead()
+            self.watch.took_memory()
+
+        self.use(work)
 
     def health(self) -> Health:
         """How runs under the current target went."""
-        with self.use():
-            watch = self.watch
-            return replace(
-                self.plans.health(), memory_short=watch.short, memory_yields=watch.yields
+        return self.use(
+            lambda: replace(
+                self.plans.health(), memory_short=self.watch.short, memory_yields=self.watch.yields
             )
+        )
 
 
 def _end_forgotten(

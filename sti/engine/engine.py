@@ -43,6 +43,8 @@ class Engine(OpenEngine):
     process that was spawned. When Python ends, engines that are open are closed: a run in a daemon
     thread stops at its next step with ``ClosedError``. No signal handlers are installed; what a
     handler raises amid a run is raised when its threads have stopped, and the engine stays usable.
+    In a handler amid the thread's own call, ``close`` and ``release`` take effect as that call
+    ends, and other calls raise ``RunError``.
 
     Args:
         reader: the open pack; the engine closes it.
@@ -81,11 +83,7 @@ class Engine(OpenEngine):
             fidelity=fidelity,
             plan=plan,
         )
-        aim = resolve(target, given, config=config)
-        with self._core.use():
-            self._core.aim(aim)
-            self._core.plans.make_ahead()
-            self._core.watch.took_memory()
+        self._core.set_target(resolve(target, given, config=config))
 
     def plan_for(self, *, tokens: int, batch: int = 1) -> Plan:
         """The plan a batch of ``batch`` sentences of ``tokens`` tokens would run under.
@@ -93,8 +91,7 @@ class Engine(OpenEngine):
         Later runs may be under another one, as the machine changes.
         """
         _check_workload(tokens, batch)
-        with self._core.use():
-            return self._core.plans.plan_for(batch=batch, tokens=tokens)[0]
+        return self._core.use(lambda: self._core.plans.plan_for(batch=batch, tokens=tokens)[0])
 
     def planned(
         self, *, tokens: int, batch: int = 1, target: TargetSpec | None = None
@@ -111,8 +108,9 @@ class Engine(OpenEngine):
             ProfileError: a pinned plan's threads were not measured on this machine.
         """
         _check_workload(tokens, batch)
-        with self._core.use():
-            return self._core.plans.planned(batch=batch, tokens=tokens, target=target)
+        return self._core.use(
+            lambda: self._core.plans.planned(batch=batch, tokens=tokens, target=target)
+        )
 
     def health(self) -> Health:
         """How runs have kept the target since the engine was opened or aimed at another one."""

@@ -66,7 +66,10 @@ class HistoryLog:
         if result.outgrown:
             return  # its plan is for shorter texts, and says so
         now, total_s = time.time(), result.timing.total_s
-        day = time.strftime("%Y-%m-%d", time.localtime(now))
+        try:
+            day = time.strftime("%Y-%m-%d", time.localtime(now))
+        except (OSError, OverflowError, ValueError):
+            return  # a clock that is set to no day there is
         self._runs.append((day, plan.target, total_s, result.met))
         self._last = (plan, result.workload, result.trace, now, total_s)
         if time.monotonic() - self._written_s >= EVERY_S or len(self._runs) >= _MOST_RUNS:

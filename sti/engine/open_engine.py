@@ -114,7 +114,8 @@ class OpenEngine:
             read_timeout: how long one read of storage may take. A read that does not return (a
                 card that died, a network that is gone) ends with ``StorageError``; the thread that
                 hangs in it is left to itself with the memory it reads into, and the engine stays
-                usable. After four such threads runs are refused until one of their reads returns.
+                usable. After four such threads of the same kind (for slice groups, for token
+                embeddings) runs are refused until one of their reads returns.
             notify: receives notices, for example that the machine is being measured; None: they are
                 logged at INFO under ``sti``. Called in the thread that works, which is one of the
                 engine's own for what happens between runs; may not use the engine.
@@ -167,7 +168,11 @@ class OpenEngine:
         )
 
     def close(self) -> None:
-        """End the threads and give back memory and descriptors. Idempotent."""
+        """End the threads and give back memory and descriptors. Idempotent.
+
+        Waits for a run that is at work in another thread. Amid the thread's own run (in a signal
+        handler) that stops at its next step with ``ClosedError``, and the engine is closed then.
+        """
         self._core.close()
 
     @property
@@ -236,17 +241,16 @@ class OpenEngine:
     @property
     def profile(self) -> DeviceProfile:
         """What this machine can do; measured and cached when first asked for."""
-        with self._core.use():
-            return self._core.machine.speeds.profile
+        return self._core.use(lambda: self._core.machine.speeds.profile)
 
     def preloaded(self, timeout_s: float | None = None) -> bool:
         """Wait until the preload buffer is filled; False if it is not within ``timeout_s``, or was
         given back (``release``, ``yield_memory``) and is not being filled again yet.
 
         Raises:
-            RunError: the engine was opened in another process.
+            RunError: the engine was opened in another process, or is at work in this very thread.
         """
-        self._core.check_process()
+        self._core.check_idle_here()
         return self._core.held.wait(timeout_s)
 
     def release(self) -> None:

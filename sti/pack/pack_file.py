@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sti.errors import PackCorruptError, PackError, PackFormatError, StorageError
-from sti.storage.file_reader import no_read_ahead, read_cached
+from sti.storage.file_reader import close_descriptor, no_read_ahead, read_cached
 from sti.storage.plain_files import open_plain
 from sti.storage.threads import in_time
 from sti.storage.watched_reader import READ_TIMEOUT_S, too_long
@@ -67,7 +67,7 @@ class PackFile:
             raise PackError(f"{path}: cannot be opened: {error.strerror}") from error
         except OSError as error:
             raise StorageError(f"{path}: cannot be opened: {error.strerror}") from error
-        self._close = weakref.finalize(self, os.close, self._fd)
+        self._close = weakref.finalize(self, close_descriptor, self._fd)
         self._close.atexit = False  # while daemon threads run; the process closes what is open
         try:
             self.opened = self._state()

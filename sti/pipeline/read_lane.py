@@ -2,6 +2,16 @@
 
 In: a reader, how long a read may take. Out: a worker and a watched reader for its jobs; others once
 those hang. Knows nothing of what is read, or into which memory: whoever owns that lets go of it.
+
+What becomes of a read that does not return, in order. Whoever waits for the thread looks at it
+every ``LOOK_S`` (``WatchedReader.check``, the ``alarm`` of ``Latch`` and ``Channel``). The look
+that finds the read too old sets ``given_up``, after which that reader reads nothing more, and
+raises ``StorageError``. The latch that raised it ``is_lost``: nobody waits there again, and the
+other threads of the run end. Then, before or after a run, ``Runner`` calls ``leave_stuck``: the
+worker is told to end when its read has returned, another one and another watched reader take its
+place, and the owners of the memory (``Preloading``, ``Embedder``) take other memory; the old one
+is the stuck read's for good. Each lane leaves four such threads; then ``check_left`` refuses
+runs.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ compute library.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal, NamedTuple
 
 from sti.arrays import ByteArray, Float32Array, Int64Array
@@ -30,7 +31,7 @@ from sti.pipeline.shared import run_shared
 from sti.pipeline.token_embeddings import Embedder
 from sti.pipeline.trace import Recorder, Trace
 from sti.pipeline.watches import Watches
-from sti.pipeline.workers import Latch, Worker
+from sti.pipeline.workers import Latch, Worker, check_process
 from sti.planning.downgrade import AS_PLANNED, Adapt
 from sti.planning.plan import Plan
 from sti.planning.step_jobs import StepJob
@@ -64,7 +65,7 @@ class Runner:
             default.
         timeout_s: how long a read may take; after it the run fails, and others go on without the
             thread that hangs in it and the memory that it reads into.
-        ending: opened when the interpreter ends: a run that is at work stops at its next step.
+        ending: opened when the engine is to be closed amid a run, which stops at its next step.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Runner:
         ending: Latch | None = None,
     ) -> None:
         self._pack = pack
-        self._ending = ending
+        self._ending, self._process = ending, os.getpid()
         self._backend = backend
         self._check = check
         if storage is None:
@@ -210,12 +211,23 @@ class Runner:
 
     def close(self) -> None:
         """End the threads, give back descriptors and memory. Idempotent."""
-        for thread in (self._lane.worker, self._row_lane.worker, *self._workers):
-            thread.close()
-        self._storage.close()
-        self.preloading.close()
-        self._embedder.close()
-        self._backend.close()
+        threads = self._threads()
+        with ExitStack() as last:  # all of them, whatever interrupts one
+            last.callback(self._backend.close)
+            last.callback(self._embedder.close)
+            last.callback(self.preloading.close)
+            last.callback(self._storage.close)
+            for thread in threads:
+                last.callback(thread.close)
+            for thread in threads:
+                thread.end()
+
+    def is_own_thread(self) -> bool:
+        """Whether one of the runner's threads asks."""
+        return any(thread.is_current for thread in self._threads())
+
+    def _threads(self) -> list[Worker]:
+        return [self._lane.worker, self._row_lane.worker, *self._workers]
 
     def close_descriptors(self) -> None:
         """Give back descriptors alone: in a forked child, whose parent has the threads."""
@@ -225,10 +237,12 @@ class Runner:
         """Asked before each step.
 
         Raises:
-            ClosedError: the interpreter ends.
+            ClosedError: the engine is being closed.
+            RunError: this is a forked child, which the threads did not come along to.
         """
+        check_process(self._process)
         if self._ending is not None and self._ending.is_open:
-            raise ClosedError(f"{self._pack.path}: a run was stopped, as Python ends")
+            raise ClosedError(f"{self._pack.path}: a run was stopped, as the engine was closed")
 
     def _read_rows(self, rows: Int64Array, out: ByteArray) -> None:
         reads, base = self._row_lane.reads, self._pack.embeddings_offset

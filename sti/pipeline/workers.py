@@ -7,6 +7,7 @@ when another one fails.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Generic, TypeVar
 
 from sti.device.run_queue import WaitCounter
 from sti.errors import RunError, StorageError
-from sti.storage.threads import start_thread
+from sti.storage.threads import LOOK_S, start_thread
 
 T = TypeVar("T")
 
@@ -26,14 +27,25 @@ A thread that sleeps has to be woken, often on the core of the thread that wakes
 within less time than that for all of the threads that share them.
 """
 
-_LOOK_S = 0.25
-"""How often whoever waits for a thread that reads looks whether it still does."""
 _STARTED_S = 1.0
 """By when a thread that was interrupted while it started has started, if it does at all."""
 
 
 Alarm = Callable[[], None]
 """Raises ``StorageError`` where what is waited for hangs in a read; called every now and then."""
+
+
+def check_process(process: int) -> None:
+    """Refuse to wait for threads in a forked child, which has none of them.
+
+    Raises:
+        RunError: this is not the process of this number.
+    """
+    if os.getpid() != process:
+        raise RunError(
+            "the process was forked amid a run, and the threads of the run stayed in the parent; "
+            "open an engine in the child"
+        )
 
 
 class Broken:
@@ -56,10 +68,10 @@ class Channel(Generic[T]):
         alarm: what a ``get`` that waits raises, if that hangs which puts.
     """
 
-    __slots__ = ("_alarm", "_queue")
+    __slots__ = ("_alarm", "_process", "_queue")
 
     def __init__(self, alarm: Alarm | None = None) -> None:
-        self._alarm = alarm
+        self._alarm, self._process = alarm, os.getpid()
         self._queue: queue.SimpleQueue[T | Broken] = queue.SimpleQueue()
 
     def put(self, item: T) -> None:
@@ -71,8 +83,10 @@ class Channel(Generic[T]):
         self._queue.put(Broken(error))
 
     def get(self) -> T:
-        """The next item; waits for it. Raises what ``fail`` was given, or ``alarm`` raises."""
-        item = _next(self._queue, None, self._alarm)
+        """The next item; waits for it. Raises what ``fail`` was given, or ``alarm`` raises; and
+        ``RunError`` in a forked child.
+        """
+        item = _next(self._queue, None, self._alarm, self._process)
         if isinstance(item, Broken):
             self._queue.put(item)
             raise item.error
@@ -89,10 +103,10 @@ class Latch:
         alarm: what a ``wait`` raises, if that hangs which opens the latch.
     """
 
-    __slots__ = ("_alarm", "_open", "_queue", "is_lost")
+    __slots__ = ("_alarm", "_open", "_process", "_queue", "is_lost")
 
     def __init__(self, alarm: Alarm | None = None) -> None:
-        self._alarm = alarm
+        self._alarm, self._process = alarm, os.getpid()
         self._open = self.is_lost = False
         self._queue: queue.SimpleQueue[Broken | None] = queue.SimpleQueue()
 
@@ -114,7 +128,8 @@ class Latch:
         """Wait until the latch is open; False if that takes longer.
 
         Raises:
-            What ``fail`` got, or what ``alarm`` raises; the latch ``is_lost`` then.
+            What ``fail`` got.
+            RunError: what ``alarm`` raises, or this is a forked child; the latch ``is_lost`` then.
         """
         patient_s = perf_counter() + _SPIN_S
         while not self._open and self._queue.empty() and perf_counter() < patient_s:
@@ -122,10 +137,10 @@ class Latch:
         if self._open:
             return True
         try:
-            item = _next(self._queue, timeout_s, self._alarm)
+            item = _next(self._queue, timeout_s, self._alarm, self._process)
         except queue.Empty:
             return False
-        except StorageError:
+        except RunError:
             self.is_lost = True
             raise
         self._queue.put(item)  # for the others
@@ -134,22 +149,25 @@ class Latch:
         return True
 
 
-def _next(items: queue.SimpleQueue[T], timeout_s: float | None, alarm: Alarm | None) -> T:
-    """The next item of a queue.
+def _next(
+    items: queue.SimpleQueue[T], timeout_s: float | None, alarm: Alarm | None, process: int
+) -> T:
+    """The next item of a queue, for whoever waits in the process of this number.
 
     Raises:
         queue.Empty: there is none in time.
         StorageError: as ``alarm`` does.
+        RunError: a forked child waits.
     """
-    if alarm is None:
-        return items.get(timeout=timeout_s)
     end = None if timeout_s is None else perf_counter() + timeout_s
     while True:
-        left = _LOOK_S if end is None else max(0.0, min(_LOOK_S, end - perf_counter()))
+        check_process(process)
+        left = LOOK_S if end is None else max(0.0, min(LOOK_S, end - perf_counter()))
         try:
             return items.get(timeout=left)
         except queue.Empty:
-            alarm()
+            if alarm is not None:
+                alarm()
             if end is not None and perf_counter() >= end:
                 raise
 
@@ -189,14 +207,15 @@ class Worker:
         self._working = Latch()
         self._thread: threading.Thread | None = None
         self._waits: WaitCounter | None = None
-        self._asked = False
+        self._asked, self._process = False, os.getpid()
 
     def submit(self, job: Callable[[], None]) -> Latch:
         """Queue a job that handles its own errors; the latch opens when it has ended.
 
         Raises:
-            RunError: the thread cannot be started.
+            RunError: the thread cannot be started, or stayed in the process that was forked.
         """
+        check_process(self._process)
         done = Latch(self._alarm)
 
         def run() -> None:
@@ -213,10 +232,12 @@ class Worker:
         """Have the thread do something, and wait for what it gives.
 
         Raises:
-            What ``work`` raises; or ``alarm``, where the thread hangs.
+            What interrupted the caller; else what ``work`` raises, or ``alarm``, where the thread
+            hangs.
         """
         found: list[T] = []
         failed: list[BaseException] = []
+        interrupted: list[BaseException] = []
 
         def job() -> None:
             try:
@@ -225,13 +246,14 @@ class Worker:
                 failed.append(error)
 
         # Whatever interrupts the caller: what the work writes to is the caller's again afterwards.
-        wait_for_all([self.submit(job)], failed.append)
+        wait_for_all([self.submit(job)], interrupted.append)
         try:
-            if failed:
-                raise failed[0]
+            if interrupted or failed:
+                raise (interrupted or failed)[0]
             return found[0]
         finally:
             failed.clear()
+            interrupted.clear()
 
     def check(self) -> None:
         """Raise where the thread hangs in a read."""
@@ -268,12 +290,23 @@ class Worker:
         """Whether its thread has not ended."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether its thread asks."""
+        thread = self._thread
+        return thread is not None and thread.ident == threading.get_ident()
+
+    def end(self) -> None:
+        """Have the thread end after the jobs already submitted, without waiting; ``close`` does."""
+        if self._asked:
+            self._jobs.put(None)
+
     def close(self) -> None:
         """End the thread after the jobs already submitted, without waiting for one that hangs in a
         read. Idempotent.
         """
         if self._asked:
-            self._jobs.put(None)
+            self.end()
             self._working.wait(_STARTED_S)
             # An engine that nobody closed may be collected, and closed, on one of its own threads.
             thread = self._thread
@@ -286,7 +319,7 @@ class Worker:
             thread.join()
             return
         while thread.is_alive():
-            thread.join(_LOOK_S)
+            thread.join(LOOK_S)
             try:
                 self._alarm()
             except StorageError:

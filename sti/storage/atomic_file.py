@@ -186,7 +186,9 @@ def _give_rights(descriptor: int, old: os.stat_result, mode: int) -> None:
 
 def _full(error: OSError, path: Path, needed_bytes: int, *, soon_free_bytes: int = 0) -> OSError:
     """The error with how much is needed, and how much there is."""
-    told = f"{error.strerror}: {_size(needed_bytes)} or more are needed"
+    told = f"{error.strerror}"
+    if needed_bytes:
+        told += f": {_size(needed_bytes)} or more are needed"
     free = _free_bytes(path.parent)
     if error.errno == errno.EFBIG:
         told += ", and the system limits files to fewer (`ulimit -f`)"
@@ -204,4 +206,5 @@ def _free_bytes(directory: Path) -> int | None:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count} bytes"
+    # To the kilobyte: what is free and what is needed may differ by little.
+    return f"{count / 1e6:.3f} MB" if count >= 100_000 else f"{count} bytes"

@@ -156,10 +156,10 @@ class FileReader:
 
     def close(self) -> None:
         """Close the file. Idempotent."""
-        for fd in (self._fd, self._direct_fd):
+        descriptors, self._fd, self._direct_fd = (self._fd, self._direct_fd), -1, -1
+        for fd in descriptors:
             if fd >= 0:
-                os.close(fd)
-        self._fd, self._direct_fd = -1, -1
+                close_descriptor(fd)
 
     def __enter__(self) -> FileReader:
         return self
@@ -198,6 +198,12 @@ def _span_starts(rows: Sequence[int], gap: int, most: int) -> list[int]:
         if not starts or row - rows[place - 1] > gap + 1 or row - rows[starts[-1]] >= most:
             starts.append(place)
     return starts
+
+
+def close_descriptor(fd: int) -> None:
+    """Close a descriptor; nothing is told where somebody closed it, which was not theirs."""
+    with suppress(OSError):
+        os.close(fd)
 
 
 def no_read_ahead(fd: int) -> None:

@@ -9,11 +9,28 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
 from typing import TypeVar
 
 from sti.errors import RunError
 
 T = TypeVar("T")
+
+LOOK_S = 0.25
+"""How often whoever waits for a thread that reads looks whether it still does."""
+
+
+def older(age_s: float, looked_s: float, now_s: float) -> float:
+    """The age of what is waited for, as of another look at it.
+
+    Time in which nobody looked counts as two looks at most: a process that was stopped (an app that
+    is frozen in the background) could not wait.
+
+    Args:
+        age_s: at the look before, at ``looked_s`` of a clock.
+    """
+    return age_s + min(now_s - looked_s, 2 * LOOK_S)
 
 
 def start_thread(thread: threading.Thread) -> None:
@@ -51,21 +68,38 @@ def in_time(
 
     def run() -> None:
         try:
-            gave: T | BaseException = work()
+            found.put(work())
         except BaseException as error:
-            gave = error
-        if waiting:
-            found.put(gave)
-        elif unwanted is not None and not isinstance(gave, BaseException):
-            unwanted(gave)
+            found.put(error)
+        if not waiting:
+            discard()
+
+    def discard() -> None:
+        """Whoever comes last finds what nobody takes."""
+        with suppress(queue.Empty):
+            late = found.get_nowait()
+            if unwanted is not None and not isinstance(late, BaseException):
+                unwanted(late)
 
     start_thread(threading.Thread(target=run, name="sti-opening", daemon=True))
     try:
-        gave = found.get(timeout=min(timeout_s, threading.TIMEOUT_MAX))
-    except queue.Empty:
-        raise TimeoutError from None
-    finally:
+        gave = _waited(found, timeout_s)
+    except BaseException:
         waiting.clear()
+        discard()
+        raise
     if isinstance(gave, BaseException):
         raise gave
     return gave
+
+
+def _waited(found: queue.SimpleQueue[T], timeout_s: float) -> T:
+    """What is put within the time, of which only that counts in which the process could wait."""
+    age_s, looked_s = 0.0, monotonic()
+    while True:
+        with suppress(queue.Empty):
+            return found.get(timeout=min(LOOK_S, timeout_s - age_s))
+        now_s = monotonic()
+        age_s, looked_s = older(age_s, looked_s, now_s), now_s
+        if age_s >= timeout_s:
+            raise TimeoutError

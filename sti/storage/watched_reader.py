@@ -2,7 +2,8 @@
 
 In: a reader, and how long a read may take. Out: the same reads, and, for whoever waits for the
 thread that reads, an error when one takes longer. That thread cannot be freed: whoever gets the
-error leaves it, and the memory it reads into, to itself. Knows nothing of threads otherwise.
+error leaves it, and the memory it reads into, to itself. Only time in which somebody could look
+counts. Knows nothing of threads otherwise.
 """
 
 from __future__ import annotations
@@ -15,9 +16,19 @@ from numpy.typing import NDArray
 from sti.errors import StorageError
 from sti.storage.byte_ranges import ByteRange
 from sti.storage.reader import Reader
+from sti.storage.threads import older
 
 READ_TIMEOUT_S = 30.0
 """By default; a read that succeeds takes less even where a card has to be reset meanwhile."""
+
+
+class _Read:
+    """One read; the same object is the same read."""
+
+    __slots__ = ("begun_s", "what")
+
+    def __init__(self, what: str, begun_s: float) -> None:
+        self.what, self.begun_s = what, begun_s
 
 
 class WatchedReader:
@@ -31,8 +42,10 @@ class WatchedReader:
 
     def __init__(self, inner: Reader, timeout_s: float, *, where: str) -> None:
         self._inner, self._timeout_s, self._where = inner, timeout_s, where
-        self._now: tuple[float, str] | None = None
-        """Since when something is read, and what."""
+        self._now: _Read | None = None
+        """What is being read."""
+        self._seen: tuple[_Read, float, float] | None = None
+        """What was found at the last look: what was read, its age, and when that was."""
         self.given_up = False
         """Whether a read took too long; nothing is read any more, should that one return."""
 
@@ -63,15 +76,21 @@ class WatchedReader:
         Raises:
             StorageError: it takes too long.
         """
-        now = self._now
-        if now is not None and monotonic() - now[0] > self._timeout_s:
+        now, seen, now_s = self._now, self._seen, monotonic()
+        if now is None:
+            return
+        if seen is None or seen[0] is not now:
+            seen = (now, 0.0, now.begun_s)
+        age_s = older(seen[1], seen[2], now_s)
+        self._seen = (now, age_s, now_s)
+        if age_s > self._timeout_s:
             self.given_up = True
-            raise too_long(self._where, now[1], self._timeout_s)
+            raise too_long(self._where, now.what, self._timeout_s)
 
     def _begin(self, what: str) -> None:
         if self.given_up:
             raise too_long(self._where, what, self._timeout_s)
-        self._now = monotonic(), what
+        self._now = _Read(what, monotonic())
 
     def close(self) -> None:
         """The inner reader is closed by whoever has it."""

@@ -157,7 +157,7 @@ class Injector:
     """
 
     def __init__(self, faults: Sequence[Fault] = (), *, seed: int = 0) -> None:
-        self._seed, self._lock = seed, threading.Lock()
+        self._seed, self._lock, self._process = seed, threading.Lock(), os.getpid()
         self._counts: list[int] = []
         """Of each fault the calls that counted so far."""
         self._faults: tuple[Fault, ...] = ()
@@ -175,7 +175,9 @@ class Injector:
             self._faults, self._counts = faults, [0] * len(faults)
 
     def release(self) -> None:
-        """Let every call go on that stalls now."""
+        """Let every call go on that stalls now; in a forked child none does."""
+        if os.getpid() != self._process:
+            return  # whoever had the lock may have stayed behind
         with self._lock:
             before, self._released = self._released, threading.Event()
         before.set()

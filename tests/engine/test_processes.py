@@ -190,3 +190,118 @@ def is_alive(process: int) -> bool:
         return " Z " not in Path(f"/proc/{process}/stat").read_text()
     except FileNotFoundError:
         return False
+
+
+def test_an_engine_may_be_closed_or_asked_amid_the_callers_own_run() -> None:
+    found = ended(
+        """
+import signal
+texts = ["a text"] * 4
+with sti.Engine.open(sys.argv[1], threads=2, fidelity=8) as other:
+    right = other.run(texts).embeddings.tolist()
+
+def amid(engine, handler):
+    signal.signal(signal.SIGALRM, lambda *_: handler())
+    for number in range(40):
+        signal.setitimer(signal.ITIMER_REAL, 2e-4 + 1e-4 * number)
+        yield engine.run(texts).embeddings.tolist()
+
+refusals = []
+def uses():
+    for call in (lambda: engine.run(texts), lambda: engine.set_target(fidelity=2)):
+        try:
+            call()
+        except sti.RunError as error:
+            refusals.append(str(error))
+    engine.release()
+
+for answers in amid(engine, uses):
+    assert engine.run(texts).texts
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert any("this very thread" in line for line in refusals)
+engine.set_target(fidelity=8)
+assert engine.run(texts).embeddings.tolist() == right
+try:
+    for _ in amid(engine, engine.close):
+        pass
+except sti.ClosedError:
+    pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+engine.close()
+assert not [thread for thread in threading.enumerate() if thread.name.startswith("sti-")]
+"""
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_child_forked_amid_the_callers_own_run_is_told_that_it_has_no_threads() -> None:
+    found = ended(
+        """
+import signal
+parent, children = os.getpid(), []
+
+def fork(*_):
+    child = os.fork()
+    if child:
+        children.append(child)
+
+signal.signal(signal.SIGALRM, fork)
+for number in range(8):
+    signal.setitimer(signal.ITIMER_REAL, 2e-4 + 1e-3 * number)
+    try:
+        engine.run(["a text"] * 4)
+    except sti.RunError:
+        assert os.getpid() != parent
+    if os.getpid() != parent:
+        os._exit(0)
+    for child in children:
+        for _ in range(500):
+            if os.waitpid(child, os.WNOHANG)[0]:
+                break
+            time.sleep(0.01)
+        else:
+            os.kill(child, signal.SIGKILL)
+            raise SystemExit("the child hangs")
+    children.clear()
+assert engine.run(["a text"]).texts
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_opening_that_fails_early_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sti.engine import core
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = descriptors(), threading.active_count()
+    with monkeypatch.context() as patched:
+        patched.setattr(core, "MemoryBudget", fails)
+        with pytest.raises(KeyboardInterrupt):
+            sti.Engine.open(tiny_pack(), threads=1, fidelity=8)
+    assert (descriptors(), threading.active_count()) == before
+
+
+def test_closing_that_was_interrupted_is_finished_by_closing_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = sti.Engine.open(tiny_pack(), threads=2, fidelity=8)
+    engine.run(["a text"])
+    usual, left = threading.Thread.join, [2]
+
+    def join(thread: threading.Thread, timeout: float | None = None) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise KeyboardInterrupt
+        usual(thread, timeout)
+
+    before = descriptors()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "join", join)
+        with pytest.raises(KeyboardInterrupt):
+            engine.close()
+        engine.close()
+    assert not [item for item in threading.enumerate() if item.name.startswith("sti-")]
+    assert descriptors() < before

@@ -127,3 +127,23 @@ def test_waiting_for_all_goes_on_after_an_interrupt() -> None:
     wait_for_all([first, second], stop)
     assert [type(error) for error in stopped] == [KeyboardInterrupt] * 2
     assert second.wait(0)
+
+
+def test_an_interrupt_is_told_before_the_works_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, usual, left = Worker("sti-test"), Latch.wait, [1]
+
+    def wait(latch: Latch, timeout_s: float | None = None) -> bool:
+        found = usual(latch, timeout_s)
+        if left and threading.current_thread() is threading.main_thread() and worker.is_alive:
+            left.clear()
+            raise KeyboardInterrupt
+        return found
+
+    def fail() -> None:
+        raise ValueError("the work's own")
+
+    worker.start()
+    monkeypatch.setattr(Latch, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        worker.do(fail)
+    worker.close()

@@ -171,14 +171,14 @@ def test_a_file_that_may_not_be_so_large_is_told_and_leaves_nothing(tmp_path: Pa
         cwd=ROOT,
     )
     assert "StorageError" in ended.stderr
-    assert "file: cannot be written: File too large: 1.0 MB or more are needed" in ended.stderr
+    assert "file: cannot be written: File too large: 1.000 MB or more are needed" in ended.stderr
     assert (tmp_path / "file").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_what_is_known_not_to_fit_is_not_begun(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    told = r"No space left on device: 1000000000000\.0 MB or more are needed, .* MB are free"
+    told = r"No space left on device: 1000000000000\.000 MB or more are needed, .* MB are free"
     with pytest.raises(OSError, match=told), replacing(path, needed_bytes=10**18):
         pytest.fail("it was begun")
     assert list(tmp_path.iterdir()) == []

@@ -122,3 +122,15 @@ def test_without_advice_from_the_system_everything_still_reads(
         row = np.empty((1, 5), dtype=np.uint8)
         reader.read_rows(0, np.array([2]), row)
         assert row.tobytes() == content[10:15]
+
+
+def test_closing_tells_nothing_where_somebody_closed_the_descriptor(path: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    reader = FileReader(path)
+    for name in set(os.listdir("/proc/self/fd")) - before:
+        try:
+            os.close(int(name))
+        except OSError:
+            continue  # the listing's own
+    reader.close()
+    reader.close()
