@@ -1,15 +1,15 @@
-"""The parts of an engine, and the lock that serialises calls.
+"""The parts of an engine, and what they do together.
 
 In: an open pack, a target, options, texts. Out: ``Result``. Owns the back end, the lanes, the plans
 and the tokenizer, from opening to closing. Texts are checked in ``inputs``, plans chosen and held
-in ``current_plans``, batches answered in ``batch_runner``; what runs is in ``sti.pipeline``.
+in ``current_plans``, batches answered in ``batch_runner``; who may call, and when it ends, is in
+``lifetime``; what runs is in ``sti.pipeline``.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -28,6 +28,7 @@ from sti.engine.health import Health
 from sti.engine.held_weights import HeldWeights
 from sti.engine.history_log import history_log
 from sti.engine.inputs import Batch, check_room, check_texts
+from sti.engine.lifetime import Lifetime
 from sti.engine.machine import Machine
 from sti.engine.memory_budget import MemoryBudget, more_than_there_is
 from sti.engine.memory_watch import MemoryWatch
@@ -35,13 +36,10 @@ from sti.engine.options import EngineOptions
 from sti.engine.plans_ahead import PlansAhead
 from sti.engine.results import Result
 from sti.engine.targets import TargetSpec
-from sti.errors import ClosedError, RunError
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.runner import Mode, Runner
-from sti.pipeline.workers import Latch
 from sti.planning.plan import Plan
-from sti.storage.threads import start_thread
 from sti.text.encoding import Encoding, Text
 
 if TYPE_CHECKING:
@@ -70,17 +68,12 @@ class EngineCore:
 
     def __init__(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
         self.reader, self.options = reader, options
-        self.closed, self._ending = False, Latch()
-        self._lock = threading.RLock()
-        self._process = os.getpid()
-        self._at_work: int | None = None
-        """The thread whose call is at work, by its identifier."""
-        self._release_after = self._close_after = self._all_closed = False
-        self._closers: list[Callable[[], object]] = [reader.close]
-        """What gives back all that was taken so far; the last one first."""
-        with self._lock:  # whoever ends the interpreter waits until it is open
+        self._life = Lifetime(str(reader.path))
+        self._life.closers.append(reader.close)
+        self._life.closers_in_child.append(reader.close)
+        with self._life.lock:  # whoever ends the interpreter waits until it is open
             try:
-                OPEN.add(self)
+                OPEN.add(self._life)
                 self._open(reader, target, options)
             except BaseException:
                 self.close()
@@ -106,9 +99,11 @@ class EngineCore:
             check=options.check,
             storage=options.storage,
             timeout_s=options.read_timeout_s,
-            ending=self._ending,
+            ending=self._life.ending,
         )
-        self._closers.append(self.runner.close)
+        self._life.closers.append(self.runner.close)
+        self._life.closers_in_child.append(self.runner.close_descriptors)
+        self._life.is_own_thread = self.runner.is_own_thread
         self.budget = MemoryBudget(
             reader,
             options.before_bytes,
@@ -118,17 +113,18 @@ class EngineCore:
         """What the engine takes."""
         self.held = HeldWeights(self.runner, self.budget)
         """What is held between runs."""
-        self._closers.append(self.held.close)
+        self._life.closers.append(self.held.close)
         self.plans = CurrentPlans(reader, self.machine, options, self.budget, self.held)
-        self._closers.append(self.plans.ahead.close)
+        self._life.closers.append(self.plans.ahead.close)
         self._history = history_log(reader, options)
         if self._history is not None:
-            self._closers.insert(0, self._history.close)
+            self._life.closers.insert(0, self._history.close)
         self._batches = BatchRunner(reader, self.runner, self.plans, options, self._history)
         self.watch = MemoryWatch(
-            self.plans, self._lock, options.notify, wanted=options.yield_memory
+            self.plans, self._life.lock, options.notify, wanted=options.yield_memory
         )
-        self._closers += [self.watch.close, self.machine.save]
+        self._life.closers += [self.watch.close, self.machine.save]
+        self._life.release = _releasing(self.held, self.plans, self.watch)
         self._forgotten = weakref.finalize(
             self,
             _end_forgotten,
@@ -137,10 +133,11 @@ class EngineCore:
             self.plans.ahead,
             self.watch,
             reader.path,
-            self._process,
+            os.getpid(),
         )
         self._forgotten.atexit = False
-        self._closers.append(self._forgotten.detach)
+        self._life.closers.append(self._forgotten.detach)
+        self._life.closers_in_child.append(self._forgotten.detach)
         self.watch.before_run()  # what would be given back at once is not filled
         if target.memory_bytes is None:
             # First what lets the preload buffer fill while sessions and tokenizer are made.
@@ -171,7 +168,7 @@ class EngineCore:
             self.reader, threads=self.threads, saturates=self._saturates, notify=notify
         )
         return HeldGraph(
-            graphs, self.reader.manifest, self.machine, self._lock, self.held.make_way, notify
+            graphs, self.reader.manifest, self.machine, self._life.lock, self.held.make_way, notify
         )
 
     def aim(self, target: TargetSpec) -> Plan:
@@ -183,139 +180,32 @@ class EngineCore:
         Raises:
             InfeasibleError, PlanError, InputError: as ``CurrentPlans.aim``.
         """
-        with self._lock:
+        with self._life.lock:
             plan = self.plans.aim(target, self._held_graph)
         for line in more_than_there_is(plan, self.reader.manifest):
             self.options.notify(line)
         return plan
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._life.closed
+
     def close(self) -> None:
-        """End the threads and give back memory and descriptors. Idempotent, thread-safe.
-
-        In a forked child only the descriptors are given back: threads, and what they had locked,
-        stayed behind, and what was learned is the parent's to keep. Asked for by the thread whose
-        own call is at work (in a signal handler, or as Python collects objects), that call ends
-        first, a run at its next step.
-        """
-        if os.getpid() != self._process:
-            self.closed = True
-            self._forgotten.detach()
-            self.runner.close_descriptors()
-            self.reader.close()
-            return
-        if self._is_at_work_here():
-            self._close_after = True
-            self._ending.open()
-        elif self._is_own_thread() and not self._lock.acquire(blocking=False):
-            # Whoever is at work waits for this thread, which cannot wait for it in turn.
-            self._ending.open()
-            start_thread(threading.Thread(target=self.close, name="sti-closing", daemon=True))
-        else:
-            with self._lock:
-                self._close()
-
-    def _close(self) -> None:
-        """Give back all that was taken; goes on where an interrupt ended it before."""
-        self.closed = True
-        if self._all_closed:
-            return
-        try:
-            self._at_work = threading.get_ident()
-            with ExitStack() as last:  # all of them, whatever interrupts one
-                for closer in self._closers:
-                    last.callback(closer)
-            self._all_closed = True
-        finally:
-            self._at_work = None
-
-    def close_at_exit(self, timeout_s: float) -> None:
-        """Stop the run that is at work in another thread, and close; not in a forked child.
-
-        Args:
-            timeout_s: after which a run that goes on is left alone.
-        """
-        if os.getpid() != self._process:
-            return
-        self._ending.open()
-        if self._lock.acquire(timeout=timeout_s):
-            try:
-                self.close()
-            finally:
-                self._lock.release()
+        """End the threads and give back memory and descriptors; as ``Lifetime.close``."""
+        self._life.close()
 
     def release(self) -> None:
         """Give back all memory that the next run can make anew; as ``Engine.release``."""
-        self.check_process()
-        if self._is_at_work_here():  # in a signal handler, say, amid this thread's own run
-            self._release_after = True
-        else:
-            self.use(self._release)
-
-    def _release(self) -> None:
-        self.held.forget_refill()
-        self.plans.release()
-        self.watch.released()
+        self._life.ask_to_release()
 
     def use(self, work: Callable[[], T]) -> T:
-        """Do something with the engine, one call at a time; what was asked for by this very thread
-        meanwhile (``release``, ``close``) is done after it.
-
-        A function rather than a context: an interrupt at its end leaves nothing locked.
-
-        Raises:
-            ClosedError: it was closed.
-            RunError: it was opened in another process, or a call of this thread is at work, which
-                cannot end before this one, or would wait for it.
-        """
-        self.check_idle_here()
-        with self._lock:
-            if self.closed or self._ending.is_open:
-                raise ClosedError(f"{self.reader.path}: the engine was closed; open it again")
-            try:
-                self._at_work = threading.get_ident()
-                return work()
-            finally:
-                self._at_work = None
-                if self._close_after:
-                    self.close()
-                elif self._release_after:
-                    self._release_after = False
-                    self.release()
-
-    def _is_at_work_here(self) -> bool:
-        return self._at_work == threading.get_ident()
-
-    def _is_own_thread(self) -> bool:
-        """Whether a thread of the engine's own asks: the collector runs on any."""
-        runner = getattr(self, "runner", None)
-        return runner is not None and runner.is_own_thread()
+        """Do something with the engine, one call at a time; as ``Lifetime.use``."""
+        return self._life.use(work)
 
     def check_idle_here(self) -> None:
-        """Refuse a forked child, and a thread that the engine's own work waits for.
-
-        Raises:
-            RunError: the engine was opened in another process; a call of this thread is at work;
-                or this is one of the engine's threads.
-        """
-        self.check_process()
-        if self._is_at_work_here() or self._is_own_thread():
-            raise RunError(
-                f"{self.reader.path}: the engine is at work in this very thread, which a signal "
-                "handler or a callback interrupted; call it when that has ended, or use another "
-                "engine"
-            )
-
-    def check_process(self) -> None:
-        """Refuse a forked child.
-
-        Raises:
-            RunError: the engine was opened in another process.
-        """
-        if os.getpid() != self._process:
-            raise RunError(
-                f"{self.reader.path}: the engine was opened in another process, and its threads "
-                "stayed there; open the engine in the process that uses it"
-            )
+        """Refuse who may not call now; as ``Lifetime.check_idle_here``."""
+        self._life.check_idle_here()
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
         """Check and encode texts; ``Engine.tokenize`` says what is raised."""
@@ -377,6 +267,17 @@ class EngineCore:
                 self.plans.health(), memory_short=self.watch.short, memory_yields=self.watch.yields
             )
         )
+
+
+def _releasing(held: HeldWeights, plans: CurrentPlans, watch: MemoryWatch) -> Callable[[], None]:
+    """What gives back all memory that the next run can make anew."""
+
+    def release() -> None:
+        held.forget_refill()
+        plans.release()
+        watch.released()
+
+    return release
 
 
 def _end_forgotten(
