@@ -127,11 +127,12 @@ def test_another_target_is_refused_without_measuring_again(
 
     def measure_again(*_: object, **__: object) -> object:
         measured.append(1)
-        return engine.profile
+        return profile
 
     monkeypatch.setattr("sti.calibration.calibrate.BUDGET_S", 0.1)
     monkeypatch.setattr("sti.engine.machine.measure_again", measure_again)
     with sti.Engine.open(INTENTS, latency="10s", threads=1) as engine:
+        profile = engine.profile
         with pytest.raises(InfeasibleError):
             engine.planned(tokens=8, target=TargetSpec(latency="1us"))
         assert not measured
