@@ -14,7 +14,10 @@ import pytest
 from tests.support.paths import ROOT
 
 PROGRAM = """
-import argparse, os, sys, time
+import argparse, os, signal, sys, time
+if {heeds}:  # what the tests themselves were started to ignore
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 from sti.cli.start import start
 
 def ready():
@@ -65,8 +68,9 @@ def started(
     before: tuple[str, ...] = (),
 ) -> subprocess.Popen[str]:
     """A program that is at the place that says ``ready``."""
+    program = PROGRAM.format(work=work, clean_up=clean_up, first=first, heeds=not before)
     child = subprocess.Popen(
-        [*before, sys.executable, "-c", PROGRAM.format(work=work, clean_up=clean_up, first=first)],
+        [*before, sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

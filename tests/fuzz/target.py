@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sti.errors import StiError
+from tests.support.paths import ROOT
 
 MOST_S = 1.0
 """Of processor time for one input."""
 MOST_BYTES = 100_000_000
 """By which the process may grow for one input."""
+_OURS = tuple(str(ROOT / package / "") + "/" for package in ("sti", "shard_tools"))
 Form = Literal["json", "bytes", "protobuf"]
 
 
@@ -89,7 +91,7 @@ def _place(error: BaseException) -> str:
     frames = [
         f"{Path(frame.filename).name}:{frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if "/sti/" in frame.filename or "/shard_tools/" in frame.filename
+        if frame.filename.startswith(_OURS)
     ]
     return " ".join((type(error).__name__, *(frames or ["harness"])[-2:]))
 

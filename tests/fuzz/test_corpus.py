@@ -19,6 +19,8 @@ _MUTANTS = 5
 
 @pytest.mark.parametrize("name", NAMES)
 def test_readers_refuse_what_they_cannot_use(name: str) -> None:
+    if name == "state":
+        pytest.importorskip("torch")
     target, rng = all_targets()[name], Random(name)
     inputs = [*target.seeds(), *corpus.stored(name)]
     mutants = (mutated(rng.choice(inputs), target.form, target.words, rng) for _ in range(_MUTANTS))
