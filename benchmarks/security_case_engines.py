@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import sti
+from sti.arrays import Float32Array
 
 FIDELITY = 3
 TEXTS = ["a text", "and another one that is somewhat longer"]
@@ -22,6 +23,11 @@ END_S = 20.0
 def opened(pack: Path, **more: object) -> sti.Engine:
     """An engine, some with weights held."""
     return sti.Engine.open(pack, fidelity=FIDELITY, **more)  # type: ignore[arg-type]
+
+
+def numbers(result: sti.Result) -> Float32Array:
+    """The answer of a pack of any task that has one array."""
+    return result.embeddings if result.task == "embedding" else result.logits
 
 
 def works(engine: sti.Engine, ran: threading.Event | None = None) -> None:

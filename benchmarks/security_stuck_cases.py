@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sti
-from benchmarks.security_case_engines import TEXTS, opened
+from benchmarks.security_case_engines import TEXTS, numbers, opened
 from sti.device.profile import DeviceProfile
 from sti.storage.byte_ranges import ByteRange
 from sti.storage.file_reader import FileReader
+from sti.testing.faults import Fault, Stalls
+from sti.testing.faulty_file import faulty_file
 
 _TIMEOUT_S = 0.2
 
@@ -103,7 +105,7 @@ def stuck_read(pack: Path, pick: random.Random) -> None:
     )
     failed = 0
     if not amid_fill:
-        right = engine.run(TEXTS, mode=mode).embeddings
+        right = numbers(engine.run(TEXTS, mode=mode))
         engine.preloaded()
         reader.after = reader.reads + pick.randrange(10)
     else:
@@ -111,7 +113,7 @@ def stuck_read(pack: Path, pick: random.Random) -> None:
     start = time.monotonic()
     for _ in range(3):
         try:
-            found = engine.run(TEXTS, mode=mode).embeddings
+            found = numbers(engine.run(TEXTS, mode=mode))
             right = found if right is None else right
             assert (found == right).all(), "another answer"
         except sti.StorageError:
@@ -121,27 +123,21 @@ def stuck_read(pack: Path, pick: random.Random) -> None:
     if pick.random() < 0.5:
         reader.free.set()
         for _ in range(2):
-            assert (engine.run(TEXTS, mode=mode).embeddings == right).all(), "another answer"
+            assert (numbers(engine.run(TEXTS, mode=mode)) == right).all(), "another answer"
     if pick.random() < 0.7:
         engine.close()
 
 
 def stuck_opening(pack: Path, pick: random.Random) -> None:
     """A read of the header, or of what stays resident, does not return."""
-    pread, left = os.pread, pick.randrange(2)
-
-    def hang(fd: int, length: int, offset: int) -> bytes:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            time.sleep(3600)
-        return pread(fd, length, offset)
-
-    os.pread = hang
-    try:
-        opened(pack, read_timeout=f"{_TIMEOUT_S}s")
-        raise AssertionError("it was opened")
-    except sti.StorageError:
-        os.pread = pread
+    with faulty_file(pack) as faults:
+        faults.inject(Fault(effect=Stalls(), at=pick.randrange(2)))
+        try:
+            opened(pack, read_timeout=f"{_TIMEOUT_S}s")
+            raise AssertionError("it was opened")
+        except sti.StorageError:
+            pass
+        finally:
+            faults.release()
     with opened(pack) as engine:
         engine.run(TEXTS)
