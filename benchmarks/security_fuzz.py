@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 from benchmarks.common import ROOT, Column, Table, at_least, at_most
@@ -50,11 +51,15 @@ class Fuzzed(NamedTuple):
 
 
 def measure(setting: Setting) -> Iterator[Fuzzed]:
-    """All targets, as many at once as there are cores, but one."""
+    """All targets, or as many as there are to be cases; as many at once as there are cores, but
+    one.
+    """
     seconds = SECONDS if setting.seconds is None else setting.seconds
-    each = seconds / len(NAMES)
+    count = min(setting.count(len(NAMES)), len(NAMES))
+    names = Random(setting.seed).sample(NAMES, count)
+    each = seconds / count
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1)) as pool:
-        jobs = [pool.submit(fuzz, name, each, setting) for name in NAMES]
+        jobs = [pool.submit(fuzz, name, each, setting) for name in names]
         for job in as_completed(jobs):
             found = job.result()
             tell(f"fuzz: {found.target}: {found.runs:,} inputs, {len(found.findings)} findings")
