@@ -46,7 +46,7 @@ def fork(pack: Path, pick: random.Random) -> None:
     uses: list[Callable[[], object]] = [
         lambda: engine.run(TEXTS),
         lambda: list(engine.stream(TEXTS)),
-        lambda: engine.embed(TEXTS),
+        lambda: (engine.embed if engine.task == "embedding" else engine.classify)(TEXTS),
         lambda: engine.set_target(fidelity=2),
         lambda: engine.plan_for(tokens=4),
         lambda: engine.planned(tokens=4),

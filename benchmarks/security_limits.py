@@ -35,7 +35,7 @@ _JOBS = 2
 _CODES = (1, 2)
 """Exit codes of failures (``sti.cli.program``)."""
 _NOTICE = ": notice: "
-_OF_LIBRARY = "[W:onnxruntime:"
+_OF_LIBRARY = ("[W:onnxruntime:", "onnxruntime warning: ", "Error in cpuinfo: ")
 """In what ONNX Runtime writes as it is imported: nothing can keep it from that."""
 _SAID = 300
 _SOURCE = """
@@ -186,7 +186,7 @@ def _judged(case: Case, ended: subprocess.CompletedProcess[str]) -> Found:
     lines = [
         line
         for line in ended.stderr.splitlines()
-        if line and _NOTICE not in line and _OF_LIBRARY not in line
+        if line and not any(words in line for words in (_NOTICE, *_OF_LIBRARY))
     ]
     said = " / ".join(lines[-2:])[:_SAID]
     code = ended.returncode
