@@ -84,8 +84,12 @@ class Cache:
 
         For messages: one of them is enough.
         """
-        known = str(self.directory) in _UNWRITABLE
-        _UNWRITABLE.add(str(self.directory))
+        return self._is_new_in(_UNWRITABLE)
+
+    def _is_new_in(self, told: set[str]) -> bool:
+        """Whether the user was not told of the directory before; from now on they are."""
+        known = str(self.directory) in told
+        told.add(str(self.directory))
         return not known
 
     def path(self, kind: str, key: Key) -> Path:
@@ -103,8 +107,7 @@ class Cache:
         try:
             check_private(self.directory)
         except PermissionError as error:
-            if str(self.directory) not in _NOT_PRIVATE:
-                _NOT_PRIVATE.add(str(self.directory))
+            if self._is_new_in(_NOT_PRIVATE):
                 warnings.warn(
                     f"{self.directory}: is ignored, with all that it keeps: {error.strerror} "
                     "(make it yours alone, or set XDG_CACHE_HOME to another directory)",

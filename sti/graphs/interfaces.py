@@ -32,7 +32,7 @@ _NAMES = {
     np.dtype("<i8"): "I64",
     np.dtype("u1"): "U8",
 }
-_SEQUENCE = "sequence"
+SEQUENCE = "sequence"
 _OWN_TOKENS = TOKENS + 1
 """As many as there are, yet told apart from them."""
 _POSITIONS = "embed.positions"
@@ -81,6 +81,20 @@ class Interface(NamedTuple):
     """For how many it compares all pairs of tokens."""
 
 
+def graph_name(kind: BlockKind, form: str, *, masked: bool) -> str:
+    """The name of a kind's graph, for weights of a form, and for groups with padding or not."""
+    return f"{kind.name}{MASKED if masked else ''}.{form}"
+
+
+def graph_names(manifest: Manifest) -> list[str]:
+    """The names of all graphs that a pack has."""
+    names = ["embed", "connect", "head"]
+    for kind in manifest.kinds:
+        both = (False, True) if kind.input_kind == SEQUENCE else (False,)
+        names += [graph_name(kind, form, masked=masked) for form in FORMS for masked in both]
+    return names
+
+
 def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
     """The graphs that a pack must have, by name.
 
@@ -108,7 +122,7 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
         inputs, heads = _kind_inputs(source, kind), 0
         optional = {"h": h}
         tokens, masks = TOKENS, {}
-        if kind.input_kind == _SEQUENCE:
+        if kind.input_kind == SEQUENCE:
             tokens = _OWN_TOKENS
             for name, state in states.items():
                 own = Tensor(state.element, (tokens, *state.shape[1:]))
@@ -125,7 +139,7 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
             width = hidden + max(max(matrix.shape) for matrix in matrices.values())
             for masked in ((), masks) if masks else ((),):
                 required = {**inputs, **matrices, **dict(masked)}
-                name = f"{kind.name}{MASKED}.{form}" if masked else f"{kind.name}.{form}"
+                name = graph_name(kind, form, masked=bool(masked))
                 known = required | optional
                 yield name, Interface(known, required, {}, outputs, width, heads)
 

@@ -13,6 +13,7 @@ from operator import le, lt
 from sti.codec.codebook import WEIGHTS_MULTIPLE, Codebook
 from sti.codec.word_rows import row_bytes
 from sti.errors import PackFormatError
+from sti.graphs.interfaces import SEQUENCE
 from sti.model.manifest import Manifest, Submodel
 from sti.model.quality import METRICS, Quality, Rejection, least_of
 from sti.pack.index import MOST_SLICES
@@ -21,7 +22,6 @@ from sti.pack.safetensors_table import MOST_AXES
 
 TASKS = ("embedding", "classification", "regression", "tagging")
 
-SEQUENCE = "sequence"
 INPUT_KINDS = (SEQUENCE, "tokens")
 """What the blocks of a kind read: all tokens of a sentence, or each token alone."""
 

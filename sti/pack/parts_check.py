@@ -17,13 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sti.errors import PackFormatError
+from sti.graphs.interfaces import graph_names
 from sti.model.manifest import COLUMNS, ROWS, BlockKind, Manifest
 from sti.pack.header import WORDS
-from sti.pack.manifest_check import SEQUENCE
 from sti.pack.safetensors_table import TensorInfo
-
-WEIGHT_FORMS = ("s8", "u8", "s7")
-"""Every kind has a graph for each."""
 
 MOST_NUMBER = 1e15
 """Of a resident float: products of more would be no finite numbers."""
@@ -73,15 +70,6 @@ def check_parts(
         PackFormatError: names the tensor or the member.
     """
     _Check(manifest, tensors, region, where).all()
-
-
-def graph_names(manifest: Manifest) -> list[str]:
-    """The names of all graphs that a pack has."""
-    names = ["embed", "connect", "head"]
-    for kind in manifest.kinds:
-        both = (kind.name, f"{kind.name}_masked") if kind.input_kind == SEQUENCE else (kind.name,)
-        names += [f"{name}.{form}" for form in WEIGHT_FORMS for name in both]
-    return names
 
 
 class _Check:

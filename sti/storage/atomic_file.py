@@ -52,9 +52,9 @@ def replacing(
     """
     check_name(path)
     remove_abandoned_drafts(path)
-    free = _free_bytes(path.parent)
-    if free is not None and free < needed_bytes:
-        raise _full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, needed_bytes)
+    full = _no_room(path, needed_bytes)
+    if full is not None:
+        raise full
     old = None if private else _rights_of(path)
     mode = 0o600 if private else _NEW if old is None else stat.S_IMODE(old.st_mode) & 0o777
     draft, lock = new_draft(path, mode)
@@ -138,9 +138,8 @@ def check_room(path: Path, needed_bytes: int) -> None:
     Raises:
         StorageError: says how much is needed and how much is free.
     """
-    free = _free_bytes(path.parent)
-    if free is not None and free < needed_bytes:
-        full = _full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, needed_bytes)
+    full = _no_room(path, needed_bytes)
+    if full is not None:
         raise StorageError(f"{path}: cannot be written: {full.strerror}")
 
 
@@ -182,6 +181,14 @@ def _give_rights(descriptor: int, old: os.stat_result, mode: int) -> None:
             except OSError:
                 mode &= 0o707
         os.fchmod(descriptor, mode)
+
+
+def _no_room(path: Path, needed_bytes: int) -> OSError | None:
+    """What is raised where storage has fewer bytes free; None where it has not, or does not say."""
+    free = _free_bytes(path.parent)
+    if free is None or free >= needed_bytes:
+        return None
+    return _full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, needed_bytes)
 
 
 def _full(error: OSError, path: Path, needed_bytes: int, *, soon_free_bytes: int = 0) -> OSError:
