@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sti
-from sti.device.lane_profiles import StorageProfile
+from sti.device.lane_profiles import ComputeProfile, DecodeProfile, StorageProfile
 from sti.device.profile import DeviceProfile
 from sti.storage.byte_ranges import ByteRange
 from sti.storage.file_reader import FileReader
@@ -26,6 +26,8 @@ PACK = ROOT / "models" / "clinc150-intents.sti.safetensors"
 TEXT = ["what is the balance of my savings account"]
 RATE = 2e8
 """Bytes a second of the storage that is emulated."""
+MAY_BE_LATE = pytest.mark.filterwarnings("ignore:the latency of .* was missed:sti.StiWarning")
+"""Where storage becomes slower, or the machine is busy, runs may be late, and that is told."""
 
 
 class ChangingReader:
@@ -60,6 +62,21 @@ def profile() -> DeviceProfile:
     return replace(found.with_lanes({"storage": storage}), runs=runs)
 
 
+def slow_storage() -> DeviceProfile:
+    """Storage so slow, and arithmetic so fast, that nothing but reading decides on any machine."""
+    found = profile()
+    graphs = {
+        name: tuple(0.01 * cost for cost in costs) for name, costs in found.compute.graphs.items()
+    }
+    runs = {name: replace(run, fixed_s=1e-4) for name, run in found.runs.items()}
+    lanes = {
+        "storage": StorageProfile(False, 1e-4, 1.2e6, 1e-5),
+        "decode": DecodeProfile(1e-6, dict.fromkeys(found.decode.weight_s, 1e-11)),
+        "compute": ComputeProfile(graphs),
+    }
+    return replace(found.with_lanes(lanes), runs=runs)
+
+
 @pytest.fixture
 def reader() -> ChangingReader:
     return ChangingReader(FileReader(PACK))
@@ -83,6 +100,7 @@ def runs_until(engine: sti.Engine, most_bytes: int, least_bytes: int = 0) -> int
     return 60
 
 
+@MAY_BE_LATE
 def test_the_plan_follows_slower_storage_and_comes_back(reader: ChangingReader) -> None:
     with open_engine(reader, latency="150ms", floor="20%") as engine:
         for _ in range(8):
@@ -94,6 +112,7 @@ def test_the_plan_follows_slower_storage_and_comes_back(reader: ChangingReader) 
         assert engine.health().replans >= 2
 
 
+@MAY_BE_LATE
 def test_a_single_stall_changes_no_plan(reader: ChangingReader) -> None:
     with open_engine(reader, latency="150ms", floor="20%") as engine:
         for _ in range(8):
@@ -106,7 +125,7 @@ def test_a_single_stall_changes_no_plan(reader: ChangingReader) -> None:
 
 
 def test_less_than_the_floor_is_told_once_a_length_with_what_would_keep_it() -> None:
-    slow = profile().with_lanes({"storage": StorageProfile(False, 1e-4, 1.2e6, 1e-5)})
+    slow = slow_storage()
     with (
         sti.Engine.open(PACK, threads=1, profile=slow, latency="150ms") as engine,
         pytest.warns(
@@ -124,7 +143,7 @@ def test_less_than_the_floor_is_told_once_a_length_with_what_would_keep_it() -> 
 
 
 def test_less_than_a_floor_that_was_asked_for_is_refused() -> None:
-    slow = profile().with_lanes({"storage": StorageProfile(False, 1e-4, 1.2e6, 1e-5)})
+    slow = slow_storage()
     with pytest.raises(
         sti.InfeasibleError, match="raise the latency, or lower the floor"
     ) as caught:
