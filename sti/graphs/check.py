@@ -122,6 +122,8 @@ class _Check:
         self._shapes: dict[bytes, Shape] = {}
         self._known: dict[bytes, tuple[int, ...]] = {}
         """Values that are whole and known."""
+        self._placed: set[bytes] = set()
+        """Inputs with a row for each place that a model has, used or not."""
 
     def check(self, graph: StrictGraph) -> None:
         """Check a graph.
@@ -153,7 +155,10 @@ class _Check:
                     raise Refused(f"has an input {value.name!r}, which it is not fed")
                 wanted = stored(self._source, tensor)
             _fits(value, wanted)
-            self._define(value.name.encode(), *wanted)
+            key = value.name.encode()
+            self._define(key, *wanted)
+            if PLACES in wanted.shape:
+                self._placed.add(key)
             names.add(value.name)
             size = prod(wanted.shape)
             if not is_moderate(size):
@@ -167,36 +172,37 @@ class _Check:
     def _nodes(self, graph: StrictGraph) -> tuple[int, int]:
         """Go through the nodes; bytes of all that they compute, and products of numbers."""
         elements, shapes, known = self._elements, self._shapes, self._known
+        placed = self._placed
         size_bytes = products = 0
         for operator, attributes, inputs, output in graph.nodes:
+            kind = operator.name
             try:
                 types = tuple([elements[name] for name in inputs])
-                element, infer = operator.results[types], INFER[operator.name]
+                element, infer = operator.results[types], INFER[kind]
                 given = [shapes[name] for name in inputs]
                 whole = [known.get(name) for name in inputs] if "I64" in types else ()
                 shape = infer(attributes, given, whole)
             except KeyError:
-                raise Refused(_unfit(operator.name, inputs, output, elements)) from None
+                raise Refused(_unfit(kind, inputs, output, elements)) from None
             except Refused as error:
-                raise Refused(f"node {output.decode()!r}, {operator.name}: {error}") from error
-            if PLACES in shape or (operator.name != "Slice" and any(PLACES in x for x in given)):
+                raise Refused(f"node {output.decode()!r}, {kind}: {error}") from error
+            if PLACES in shape or (placed and kind != "Slice" and not placed.isdisjoint(inputs)):
                 raise Refused(
-                    f"node {output.decode()!r}, {operator.name}: takes more places than there are "
-                    "tokens"
+                    f"node {output.decode()!r}, {kind}: takes more places than there are tokens"
                 )
             size = prod(shape)
             if not is_moderate(size):
                 raise Refused(
-                    f"node {output.decode()!r}, {operator.name}: computes more than graphs may: "
+                    f"node {output.decode()!r}, {kind}: computes more than graphs may: "
                     "its size grows faster than texts and pairs of tokens do"
                 )
             if output in elements:
                 raise Refused(f"defines {output.decode()!r} twice")
             elements[output], shapes[output] = element, shape
             size_bytes += size * ITEM_BYTES[element]
-            if operator.name in PRODUCTS:
+            if kind in PRODUCTS:
                 products += size * given[0][-1]
-            elif operator.name == "Shape":
+            elif kind == "Shape":
                 known[output] = part_of_shape(attributes, given[0])
         return size_bytes, products
 

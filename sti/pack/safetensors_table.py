@@ -101,6 +101,12 @@ def parse_table(
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise error(f"{where}: __metadata__ must map names to strings")
     base = LENGTH_BYTES + len(raw)
+    numbers: list[Any] = []
+    for name, item in parsed.items():
+        numbers += _numbers(name, item, where, error)
+    if not _are_naturals(numbers):
+        name = next(n for n, i in parsed.items() if not _are_naturals(_numbers(n, i, where, error)))
+        raise _fail(name, "its shape or data_offsets are malformed", where, error)
     tensors = {name: _place(name, item, base, where, error) for name, item in parsed.items()}
     ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)))
     end = base
@@ -112,7 +118,8 @@ def parse_table(
     return TensorTable(ordered, metadata, end, list(ordered) == list(tensors))
 
 
-def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -> TensorInfo:
+def _numbers(name: str, item: Any, where: str, error: type[StiError]) -> list[Any]:
+    """Shape, start and end of a tensor, which must be natural numbers."""
     if len(name) > LONGEST_NAME:
         raise _fail(name, f"its name has more than {LONGEST_NAME} characters", where, error)
     if not isinstance(item, dict):
@@ -122,18 +129,22 @@ def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -
         raise _fail(name, f"unknown type {dtype!r:.40}", where, error)
     if (
         not isinstance(shape, list)
-        or len(shape) > MOST_AXES
         or not isinstance(span, list)
+        or len(shape) > MOST_AXES
         or len(span) != 2
-        or not _are_naturals(numbers := [*shape, *span])
-        or numbers[-2] > numbers[-1]
     ):
         raise _fail(name, "its shape or data_offsets are malformed", where, error)
-    start, end = span
-    if math.prod(shape) * ITEM_BYTES[dtype] != end - start:
-        told = f"{dtype} {list(shape)!s:.80} does not fill its {end - start} bytes"
+    return shape + span
+
+
+def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -> TensorInfo:
+    """Where a tensor lies, of an entry whose numbers are natural."""
+    dtype, shape, (start, end) = item["dtype"], item["shape"], item["data_offsets"]
+    size = end - start
+    if math.prod(shape) * ITEM_BYTES[dtype] != size or size < 0:
+        told = f"{dtype} {list(shape)!s:.80} does not fill its {size} bytes"
         raise _fail(name, told, where, error)
-    return TensorInfo(dtype, tuple(shape), base + start, end - start)
+    return TensorInfo(dtype, tuple(shape), base + start, size)
 
 
 def _fail(name: str, message: str, where: str, error: type[StiError]) -> StiError:
@@ -141,5 +152,6 @@ def _fail(name: str, message: str, where: str, error: type[StiError]) -> StiErro
 
 
 def _are_naturals(values: list[Any]) -> bool:
-    """Of some numbers, at least one."""
-    return set(map(type, values)) == {int} and min(values) >= 0 and max(values) < 2**63
+    return not values or (
+        set(map(type, values)) == {int} and min(values) >= 0 and max(values) < 2**63
+    )

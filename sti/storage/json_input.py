@@ -87,7 +87,9 @@ def _check_shape(raw: bytes, limits: JsonLimits, *, escapes: bool) -> None:
     Args:
         escapes: whether a backslash may stand before something else than itself or a quote.
     """
-    if escapes:
+    if b"\\" not in raw:
+        shape = raw.translate(_SHAPE, _REST)
+    elif escapes:
         shape = _without_escapes(raw).translate(_SHAPE, _REST)
     else:  # every backslash is kept, and so is what it stands before
         shape = _without_escapes(raw.translate(_SHAPE, _REST_BUT_ESCAPES))
