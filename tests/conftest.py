@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,11 @@ from tests.support.counted_memory import CountedMemory, counted_memory
 
 # So does this one: it would compile all tests anew in every run.
 sys.dont_write_bytecode = False
+
+# A shell starts what it runs in the background so that it ignores Ctrl-C, and processes that tests
+# start and interrupt would ignore it too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _GRACE_S = 2.0
 
