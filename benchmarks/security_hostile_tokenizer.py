@@ -126,7 +126,8 @@ def _half_characters(parts: PackParts, rng: Random) -> None:
 
 def _add_special_tokens(parts: PackParts, more: list[str]) -> None:
     words = parts.residents["tokenizer.vocab"].data.split(b"\n")
-    words += [word.encode() for word in more]
+    there = set(words)  # packs that are given have some of them
+    words += [word for word in map(str.encode, more) if word not in there]
     _set_vocabulary(parts, b"\n".join(words))
     table = parts.manifest["words"]
     rows = parts.words[: table["rows"] * table["row_bytes"]]
