@@ -32,6 +32,10 @@ LEAST_SAMPLES = 40
 WARM = 0.25
 """Share of the samples before which memory still fills what it keeps."""
 WANTED_BYTES = 1.0
+_STEADY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
+"""So that the C library gives back what is freed. As it is, it raises the size from which blocks
+have pages of their own by what it sees freed, and keeps holes of megabytes, more or fewer from
+sample to sample: no slope of a few bytes a run would be seen in that."""
 _LINE_S = 900.0
 """A sample that takes longer is a hang."""
 _BATCHES = 10
@@ -79,7 +83,7 @@ def measure(setting: Setting) -> Iterator[Sample]:
         subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "XDG_CACHE_HOME": str(setting.place)},
+            env={**os.environ, **_STEADY, "XDG_CACHE_HOME": str(setting.place)},
             stdout=subprocess.PIPE,
             stderr=said,
         ) as process,

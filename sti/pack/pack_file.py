@@ -17,6 +17,7 @@ from typing import NamedTuple
 from sti.errors import PackCorruptError, PackError, PackFormatError, StorageError
 from sti.storage.file_reader import close_descriptor, no_read_ahead, read_cached
 from sti.storage.plain_files import open_plain
+from sti.storage.reader import aligned_buffer
 from sti.storage.threads import in_time
 from sti.storage.watched_reader import READ_TIMEOUT_S, too_long
 
@@ -101,10 +102,14 @@ class PackFile:
         return bytes(self.read_view(offset, length))
 
     def read_view(self, offset: int, length: int) -> memoryview:
-        """As ``read``; read-only, of memory of its own."""
-        fd, out = self.descriptor, bytearray(length)
+        """As ``read``; read-only, of memory of its own, which is given back with the last view.
+
+        Not from the heap: an allocator that takes back blocks of a size keeps such blocks in the
+        heap from then on, where what lies above them holds them.
+        """
+        fd, out = self.descriptor, memoryview(aligned_buffer(length))[:length]
         if read_cached(fd, out, offset) == length:  # no thread has to wait for it
-            return memoryview(out).toreadonly()
+            return out.toreadonly()
         del out
         parts: list[bytes] = []
         while length > 0:

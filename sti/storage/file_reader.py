@@ -223,7 +223,7 @@ def _advise(fd: int, span: ByteRange, advice: str) -> None:
             advise(fd, span.offset, span.length, getattr(os, advice))
 
 
-def read_cached(fd: int, out: bytearray | memoryview, offset: int) -> int:
+def read_cached(fd: int, out: memoryview, offset: int) -> int:
     """Fill ``out`` with what the system has in memory, without waiting for storage.
 
     Returns:
