@@ -52,9 +52,8 @@ def _outlier_lengths(parts: PackParts, rng: Random) -> None:
 def _index_shape(parts: PackParts, rng: Random) -> None:
     name = rng.choice([name for name in parts.residents if name.startswith("index.")])
     tensor = parts.residents[name]
-    parts.residents[name] = tensor._replace(
-        shape=rng.choice((tensor.shape[::-1], (1, *tensor.shape)))
-    )
+    others = {tensor.shape[::-1], (1, *tensor.shape)} - {tensor.shape}
+    parts.residents[name] = tensor._replace(shape=rng.choice(sorted(others)))
 
 
 def _words_damage(parts: PackParts, rng: Random) -> None:
