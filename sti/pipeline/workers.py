@@ -101,12 +101,13 @@ class Latch:
 
     Args:
         alarm: what a ``wait`` raises, if that hangs which opens the latch.
+        process: that of the thread which opens it; None for the one that makes it.
     """
 
     __slots__ = ("_alarm", "_open", "_process", "_queue", "is_lost")
 
-    def __init__(self, alarm: Alarm | None = None) -> None:
-        self._alarm, self._process = alarm, os.getpid()
+    def __init__(self, alarm: Alarm | None = None, process: int | None = None) -> None:
+        self._alarm, self._process = alarm, os.getpid() if process is None else process
         self._open = self.is_lost = False
         self._queue: queue.SimpleQueue[Broken | None] = queue.SimpleQueue()
 
@@ -216,7 +217,7 @@ class Worker:
             RunError: the thread cannot be started, or stayed in the process that was forked.
         """
         check_process(self._process)
-        done = Latch(self._alarm)
+        done = Latch(self._alarm, self._process)  # a fork may come between the lines
 
         def run() -> None:
             try:

@@ -6,6 +6,7 @@ what it does.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -33,15 +34,48 @@ def older(age_s: float, looked_s: float, now_s: float) -> float:
     return age_s + min(now_s - looked_s, 2 * LOOK_S)
 
 
+class _Begun(threading.Event):
+    """What a thread sets when it runs, and whoever starts it waits for.
+
+    A signal handler may fork meanwhile. In the child the thread does not exist, and whoever goes on
+    there, where the handler returned, would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process = os.getpid()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As an event's own.
+
+        Raises:
+            RuntimeError: this is a forked child.
+        """
+        while not super().wait(LOOK_S if timeout is None else timeout):
+            if os.getpid() != self._process:
+                raise RuntimeError("this process was forked while it was started")
+            if timeout is not None:
+                return False
+        return True
+
+
 def start_thread(thread: threading.Thread) -> None:
     """Start a thread.
 
     Raises:
-        RunError: the system starts no more; nothing of this one is left.
+        RunError: the system starts no more, or this is a forked child by now; nothing of this one
+            is left.
     """
+    process = os.getpid()
+    thread._started = _Begun()  # type: ignore[attr-defined]
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:
+        if os.getpid() != process:
+            raise RunError(
+                f"the thread {thread.name!r} belongs to process {process}, which this one was "
+                "forked from: open an engine after the fork"
+            ) from error
         raise RunError(
             f"the thread {thread.name!r} cannot be started ({error or 'out of memory'}): the limit "
             "of threads (`ulimit -u`, or of the container) or of memory (`ulimit -v`) is reached; "

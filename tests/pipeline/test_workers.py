@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from sti.pipeline.workers import Channel, Latch, Worker, wait_for_all
+from tests.support.paths import ROOT
+
+FORKED = """
+import os
+from sti.errors import RunError
+from sti.pipeline import workers
+
+checked, children = workers.check_process, []
+
+def forks(process):
+    "Forks, as a signal handler may, when the process was found to be the right one."
+    checked(process)
+    if not children:
+        children.append(os.fork())
+
+worker = workers.Worker("sti-test")
+assert worker.submit(int).wait(20)
+workers.check_process = forks
+done = worker.submit(int)
+if not children[0]:
+    try:
+        os._exit(1 if done.wait(3) else 2)
+    except RunError:
+        os._exit(7)
+assert done.wait(20)
+print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+worker.close()
+"""
 
 
 def test_worker_runs_jobs_in_order_and_ends_with_close() -> None:
@@ -147,3 +178,12 @@ def test_an_interrupt_is_told_before_the_works_own_error(monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         worker.do(fail)
     worker.close()
+
+
+def test_a_job_handed_over_amid_a_fork_is_not_waited_for_in_the_child() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.stdout, ended.stderr) == ("7\n", "")
