@@ -2,8 +2,8 @@
 
 In: a checkpoint directory with ``config.json`` and either ``tokenizer.json`` or ``vocab.txt`` (with
 ``tokenizer_config.json`` and ``special_tokens_map.json`` where they exist), and
-sentence-transformers' ``sentence_bert_config.json``. Out: a ``TokenizerSpec`` and a vocabulary
-blob for ``sti.text.wordpiece.Tokenizer``. Knows nothing of weights.
+sentence-transformers' ``sentence_bert_config.json``. Out: a spec, a vocabulary blob and tables for
+``sti.text.tokenizer.Tokenizer``. Knows nothing of weights.
 
 Only BERT's WordPiece pipeline is supported; anything else is refused rather than approximated.
 Where both tokenizer files exist, ``tokenizer.json`` is used; padding and truncation stored in it
@@ -12,7 +12,11 @@ are ignored, as they are settings of the run that saved it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 from shard_tools.checkpoint.tokenizer_json import read_tokenizer_json
 from shard_tools.checkpoint.tokenizer_pipeline import (
@@ -25,21 +29,29 @@ from shard_tools.checkpoint.tokenizer_pipeline import (
 from shard_tools.checkpoint.vocab_txt import read_vocab_txt
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
-from sti.text.wordpiece import KIND, TokenizerSpec
+from sti.text.tokenizer_spec import TokenizerSpec
+from sti.text.wordpiece import KIND, WordPieceSettings
 
 _LONGEST_WORD = 4096
 """Characters: longer words of a text are unknown to every tokenizer."""
 _LEAST_TOKENS = 3  # the special tokens of a pair
 
 
-def load_tokenizer(checkpoint_dir: Path) -> tuple[TokenizerSpec, bytes]:
+class TokenizerParts(NamedTuple):
+    """What a ``Tokenizer`` is made of."""
+
+    spec: TokenizerSpec
+    vocabulary: bytes
+    """UTF-8 words joined by newlines; a word's id is its line, counted from 0."""
+    tables: Mapping[str, NDArray[Any]]
+    """What the kind needs besides, by the names that it lists."""
+
+
+def load_tokenizer(checkpoint_dir: Path) -> TokenizerParts:
     """The tokenizer of a checkpoint.
 
     Args:
         checkpoint_dir: a Hugging Face style checkpoint directory.
-
-    Returns:
-        The spec, and the vocabulary as UTF-8 words joined by newlines (id = line number).
 
     Raises:
         CheckpointError: a file is missing, malformed, contradicts another, or describes another
@@ -60,21 +72,23 @@ def load_tokenizer(checkpoint_dir: Path) -> tuple[TokenizerSpec, bytes]:
     _check_vocabulary(source, pipeline, pad_token, config.integer("vocab_size", least=1))
     spec = TokenizerSpec(
         kind=KIND,
-        # sentence-transformers may lowercase the text before an otherwise cased tokenizer sees it.
-        lowercase=flag(sentence, "do_lower_case", default=False) or pipeline.lowercase,
-        strip_accents=pipeline.strip_accents,
-        clean_text=pipeline.clean_text,
-        handle_chinese_chars=pipeline.handle_chinese_chars,
-        unk_token=pipeline.unk_token,
+        settings=WordPieceSettings(
+            # sentence-transformers may lowercase the text before an otherwise cased tokenizer.
+            lowercase=flag(sentence, "do_lower_case", default=False) or pipeline.lowercase,
+            strip_accents=pipeline.strip_accents,
+            clean_text=pipeline.clean_text,
+            handle_chinese_chars=pipeline.handle_chinese_chars,
+            unk_token=pipeline.unk_token,
+            continuing_prefix=pipeline.continuing_prefix,
+            max_word_chars=pipeline.max_word_chars,
+        ),
         cls_token=pipeline.cls_token,
         sep_token=pipeline.sep_token,
         pad_token=pad_token,
-        continuing_prefix=pipeline.continuing_prefix,
-        max_word_chars=pipeline.max_word_chars,
         max_tokens=_max_tokens(config, settings, sentence),
         special_tokens=pipeline.special_tokens,
     )
-    return spec, "\n".join(pipeline.words).encode("utf-8")
+    return TokenizerParts(spec, "\n".join(pipeline.words).encode("utf-8"), {})
 
 
 def _max_tokens(config: JsonFields, settings: JsonFields, sentence: JsonFields) -> int:

@@ -12,7 +12,8 @@ import numpy as np
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 from sti.text.encoding import Encoding
-from sti.text.wordpiece import Tokenizer, TokenizerSpec
+from sti.text.tokenizer import Tokenizer
+from sti.text.tokenizer_spec import TokenizerSpec
 from tests.fuzz import sources
 from tests.fuzz.target import Target, must
 
@@ -56,7 +57,7 @@ def _read(data: bytes) -> None:
     _check(tokenizer, found, [text])
     _check(tokenizer, tokenizer.encode(text, pair), [text, pair])
     tokenizer.encode_words([text, pair])
-    cut = Tokenizer(spec, parts[1], chunk_chars=_CUT, words_remembered=2).encode(text)
+    cut = Tokenizer(spec, parts[1], chunk_chars=_CUT).encode(text)
     must(bool(np.array_equal(cut.ids, found.ids)), "chunks change no ids")
     must(bool(np.array_equal(cut.offsets, found.offsets)), "chunks change no offsets")
 

@@ -12,7 +12,9 @@ import tokenizers
 
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from sti.errors import CheckpointError
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
+from sti.text.tokenizer_spec import TokenizerSpec
+from sti.text.wordpiece import WordPieceSettings
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "dog", "##s", "É", "e", ","]
 SPECIAL = WORDS[:5]
@@ -104,6 +106,11 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     write_json(folder, "tokenizer.json", value)
 
 
+def settings_of(spec: TokenizerSpec) -> WordPieceSettings:
+    assert isinstance(spec.settings, WordPieceSettings)
+    return spec.settings
+
+
 def ids(folder: Path, text: str = SENTENCE, pair: str | None = None) -> list[int]:
     return list(Tokenizer(*load_tokenizer(folder)).encode(text, pair).ids)
 
@@ -119,9 +126,13 @@ def reference_ids(folder: Path, text: str = SENTENCE, pair: str | None = None) -
 
 
 def test_a_bert_file_loads_with_padding_and_truncation_ignored(with_json: Path) -> None:
-    spec, vocab = load_tokenizer(with_json)
+    spec, vocab, _ = load_tokenizer(with_json)
     assert vocab == "\n".join(WORDS).encode()
-    assert (spec.lowercase, spec.strip_accents, spec.clean_text) == (True, True, True)
+    assert (
+        settings_of(spec).lowercase,
+        settings_of(spec).strip_accents,
+        settings_of(spec).clean_text,
+    ) == (True, True, True)
     assert spec.special_tokens == tuple(SPECIAL)
     assert spec.max_tokens == 512
     assert ids(with_json) == reference_ids(with_json)
@@ -133,8 +144,8 @@ def test_what_the_reference_library_saves_can_be_loaded(checkpoint: Path) -> Non
         {word: number for number, word in enumerate(WORDS)}, lowercase=False, strip_accents=False
     )
     built.save(str(checkpoint / "tokenizer.json"))
-    spec, _ = load_tokenizer(checkpoint)
-    assert (spec.lowercase, spec.strip_accents) == (False, False)
+    spec, *_ = load_tokenizer(checkpoint)
+    assert (settings_of(spec).lowercase, settings_of(spec).strip_accents) == (False, False)
     assert (spec.cls_token, spec.sep_token) == ("[CLS]", "[SEP]")
     assert ids(checkpoint) == reference_ids(checkpoint)
 
@@ -147,7 +158,7 @@ def test_accents_follow_the_case_unless_told(
     options = {"lowercase": lowercase, "strip_accents": strip_accents}
     edit(checkpoint, lambda value: value["normalizer"].update(options))
     expected = lowercase if strip_accents is None else strip_accents
-    assert load_tokenizer(checkpoint)[0].strip_accents is expected
+    assert settings_of(load_tokenizer(checkpoint).spec).strip_accents is expected
     assert ids(checkpoint) == reference_ids(checkpoint)
 
 
@@ -158,14 +169,14 @@ def test_a_sequence_of_bert_and_lowercase_is_understood(checkpoint: Path) -> Non
         value["normalizer"] = {"type": "Sequence", "normalizers": steps}
 
     edit(checkpoint, change)
-    spec, _ = load_tokenizer(checkpoint)
-    assert (spec.lowercase, spec.strip_accents) == (True, False)
+    spec, *_ = load_tokenizer(checkpoint)
+    assert (settings_of(spec).lowercase, settings_of(spec).strip_accents) == (True, False)
     assert ids(checkpoint) == reference_ids(checkpoint)
 
 
 def test_the_model_of_an_old_file_needs_no_type(checkpoint: Path) -> None:
     edit(checkpoint, lambda value: value["model"].pop("type"))
-    assert load_tokenizer(checkpoint)[0].continuing_prefix == "##"
+    assert settings_of(load_tokenizer(checkpoint).spec).continuing_prefix == "##"
 
 
 def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
@@ -264,11 +275,11 @@ def test_a_file_that_is_no_json_object_is_refused(
 
 
 def test_a_vocab_txt_alone_has_berts_defaults(with_vocab: Path) -> None:
-    spec, vocab = load_tokenizer(with_vocab)
+    spec, vocab, _ = load_tokenizer(with_vocab)
     assert vocab == "\n".join(WORDS).encode()
-    assert spec.lowercase
-    assert spec.strip_accents
-    assert spec.handle_chinese_chars
+    assert settings_of(spec).lowercase
+    assert settings_of(spec).strip_accents
+    assert settings_of(spec).handle_chinese_chars
     assert spec.special_tokens == ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
     edit(with_vocab, lambda value: None)
     expected = reference_ids(with_vocab)
@@ -284,8 +295,12 @@ def test_tokenizer_json_wins_over_vocab_txt(with_json: Path) -> None:
 def test_tokenizer_config_sets_the_options_of_a_vocab_txt(with_vocab: Path) -> None:
     options = {"do_lower_case": False, "tokenize_chinese_chars": False, "strip_accents": None}
     write_json(with_vocab, "tokenizer_config.json", options)
-    spec, _ = load_tokenizer(with_vocab)
-    assert (spec.lowercase, spec.strip_accents, spec.handle_chinese_chars) == (False,) * 3
+    spec, *_ = load_tokenizer(with_vocab)
+    assert (
+        settings_of(spec).lowercase,
+        settings_of(spec).strip_accents,
+        settings_of(spec).handle_chinese_chars,
+    ) == (False,) * 3
 
 
 def test_special_tokens_may_be_named_as_text_or_as_objects(checkpoint: Path) -> None:
@@ -298,8 +313,8 @@ def test_special_tokens_may_be_named_as_text_or_as_objects(checkpoint: Path) -> 
         "special_tokens_map.json",
         {"cls_token": "<s>", "pad_token": {"content": "<pad>"}},
     )
-    spec, _ = load_tokenizer(checkpoint)
-    tokens = (spec.unk_token, spec.sep_token, spec.cls_token, spec.pad_token)
+    spec, *_ = load_tokenizer(checkpoint)
+    tokens = (settings_of(spec).unk_token, spec.sep_token, spec.cls_token, spec.pad_token)
     assert tokens == ("<unk>", "</s>", "<s>", "<pad>")
     assert spec.special_tokens == ("<unk>", "</s>", "<pad>", "<s>")
     assert ids(checkpoint, "<s> dog") == [2, 2, 4, 3]
@@ -307,7 +322,7 @@ def test_special_tokens_may_be_named_as_text_or_as_objects(checkpoint: Path) -> 
 
 def test_a_vocab_txt_may_end_its_lines_as_windows_does(checkpoint: Path) -> None:
     (checkpoint / "vocab.txt").write_bytes("\r\n".join(WORDS).encode() + b"\r\n")
-    assert load_tokenizer(checkpoint)[1] == "\n".join(WORDS).encode()
+    assert load_tokenizer(checkpoint).vocabulary == "\n".join(WORDS).encode()
 
 
 @pytest.mark.parametrize(
@@ -355,7 +370,7 @@ def test_the_most_specific_limit_counts_within_the_position_table(
 ) -> None:
     write_json(with_json, "tokenizer_config.json", settings)
     write_json(with_json, "sentence_bert_config.json", sentence)
-    assert load_tokenizer(with_json)[0].max_tokens == expected
+    assert load_tokenizer(with_json).spec.max_tokens == expected
 
 
 @pytest.mark.parametrize(
@@ -380,8 +395,8 @@ def test_a_malformed_setting_is_refused_by_name(
 def test_sentence_transformers_may_lower_the_text_of_a_cased_tokenizer(checkpoint: Path) -> None:
     edit(checkpoint, lambda value: value["normalizer"].update(lowercase=False))
     write_json(checkpoint, "sentence_bert_config.json", {"do_lower_case": True})
-    spec, _ = load_tokenizer(checkpoint)
-    assert (spec.lowercase, spec.strip_accents) == (True, False)
+    spec, *_ = load_tokenizer(checkpoint)
+    assert (settings_of(spec).lowercase, settings_of(spec).strip_accents) == (True, False)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
