@@ -90,6 +90,11 @@ class _Tables:
         return _CodeSet(unicode_tables.MARK)
 
     @functools.cached_property
+    def word(self) -> _CodeSet:
+        """Characters that an added token which must be a single word may not stand beside."""
+        return _CodeSet(unicode_tables.WORD)
+
+    @functools.cached_property
     def ideograph(self) -> _CodeSet:
         return _CodeSet(unicode_tables.IDEOGRAPH)
 

@@ -10,26 +10,34 @@ In: a ``TokenizerSpec`` (from a pack's manifest), a vocabulary, tables of its ki
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.errors import PackFormatError
+from sti.errors import InputError, PackFormatError
+from sti.text.added_tokens import AddedToken, AddedTokens
 from sti.text.encoding import Alignment, Encoding
 from sti.text.kinds import KINDS
-from sti.text.longest_of import longest_of
-from sti.text.text_model import Span
-from sti.text.tokenizer_spec import TokenizerSpec
+from sti.text.template import FIRST, SECOND, Part
+from sti.text.text_model import Span, TextModel
+from sti.text.tokenizer_spec import SIDES, TokenizerSpec
 from sti.text.vocabulary import Vocabulary
-
-_SPECIALS_SINGLE = 2  # CLS A SEP
-_SPECIALS_PAIR = 3  # CLS A SEP B SEP
 
 CHUNK_CHARS = 8192
 """A long text is tokenized in chunks of about this many characters."""
+
+_SPECIAL_SPAN = (0, 0, -1)
+
+
+class _Layout(NamedTuple):
+    """A template with ids: of each part the number of the text, or None, its id, and its type."""
+
+    parts: tuple[tuple[int | None, int, int], ...]
+    specials: int
+    typed: bool
+    """Whether a type is not 0."""
 
 
 class Tokenizer:
@@ -44,7 +52,8 @@ class Tokenizer:
 
     Raises:
         PackFormatError: the vocabulary is not UTF-8, contains a word twice, or lacks a word that
-            the spec names; or special tokens begin alike in too many ways.
+            the spec names; special tokens begin alike in too many ways, or are nothing or the same
+            when normalized.
 
     Safe to share between threads. Text may contain anything; lone surrogates count as control
     characters.
@@ -59,17 +68,36 @@ class Tokenizer:
         chunk_chars: int = CHUNK_CHARS,
     ) -> None:
         self.spec = spec
-        self._chunk_chars = chunk_chars
         self._vocabulary = Vocabulary(vocab) if isinstance(vocab, bytes) else vocab
-        self._model = KINDS[spec.kind].model(spec.settings, self._vocabulary, tables or {})
-        named = (spec.cls_token, spec.sep_token, spec.pad_token)
-        self._cls, self._sep, self.pad_id = map(self._id, named)
-        self._special_ids = {word: self._id(word) for word in spec.special_tokens}
-        try:
-            self._special = re.compile(longest_of(spec.special_tokens))
-        except ValueError as error:
-            raise PackFormatError(f"tokenizer: special tokens: {error}") from error
-        self._special_chars = max(map(len, spec.special_tokens), default=1)
+        own = self._vocabulary.of_first(max(len(self._vocabulary) - spec.added_words, 0))
+        self._model = KINDS[spec.kind].model(spec.settings, own, tables or {})
+        self.pad_id = self._id(spec.pad_token)
+        self._single = self._layout(spec.around.single)
+        self._pair = self._layout(spec.around.pair)
+        self._left = spec.truncation_side != SIDES[0]
+        added = [*map(AddedToken, spec.special_tokens), *spec.added_tokens]
+        with_ids = {token.text: (token, self._id(token.text)) for token in added}
+        verbatim = {text: found for text, found in with_ids.items() if not found[0].normalized}
+        self._after: TextModel | None = None
+        if len(verbatim) == len(with_ids):
+            self._added = AddedTokens(verbatim, chunk_chars=chunk_chars, cut=self._model.cut)
+            return
+        # A token in normalized text may lie where a text could be cut otherwise.
+        self._added = AddedTokens(verbatim, chunk_chars=chunk_chars, cut=None)
+        self._after = self._model.after_normalizer()
+        normalized: dict[str, tuple[AddedToken, int]] = {}
+        for text, found in with_ids.items():
+            if found[0].normalized:
+                key = self._model.normalized(text)[0]
+                if not key:
+                    raise PackFormatError(f"tokenizer: {text!r} is nothing when normalized")
+                if key in normalized:
+                    other = normalized[key][0].text
+                    raise PackFormatError(
+                        f"tokenizer: {other!r} and {text!r} are the same when normalized"
+                    )
+                normalized[key] = found
+        self._normalized = AddedTokens(normalized, chunk_chars=chunk_chars, cut=self._after.cut)
 
     @property
     def vocab_size(self) -> int:
@@ -79,23 +107,29 @@ class Tokenizer:
     def encode(self, text: str, pair: str | None = None) -> Encoding:
         """Tokens of a text, or of a pair of texts, cut to ``max_tokens``.
 
-        A single text loses its tail; of a pair the longer text is cut first.
+        A single text loses its end, or its beginning where that is the side to cut at; of a pair
+        the longer text is cut first.
+
+        Raises:
+            InputError: a pair, where the tokenizer has no way to put two texts together.
         """
         if pair is None:
-            room = self.spec.max_tokens - _SPECIALS_SINGLE
-            ids = self._text_ids(text, room)
-            return self._join([ids[:room]], len(ids) > room, lambda n: [self._spans(text, n[0])])
-        room = self.spec.max_tokens - _SPECIALS_PAIR
-        first, second = self._text_ids(text, room), self._text_ids(pair, room)
-        if room % 2 and len(first) > room and len(second) > room:
+            room = self.spec.max_tokens - self._single.specials
+            ids = self._text_ids(text, self._most(room))
+            return self._join(self._single, [ids], [min(len(ids), room)], self._spans_of([text]))
+        if not self._pair.parts:
+            raise InputError(
+                "a pair of texts: the tokenizer of this model has no way to put two together; give "
+                "it single texts"
+            )
+        room = self.spec.max_tokens - self._pair.specials
+        most = self._most(room)
+        first, second = self._text_ids(text, most), self._text_ids(pair, most)
+        if most is not None and room % 2 and len(first) > room and len(second) > room:
             # The odd token goes to the longer text, so both must be counted to the end.
             first, second = self._text_ids(text, None), self._text_ids(pair, None)
-        keep_first, keep_second = _longest_first(len(first), len(second), room)
-        return self._join(
-            [first[:keep_first], second[:keep_second]],
-            len(first) + len(second) > room,
-            lambda n: [self._spans(text, n[0]), self._spans(pair, n[1])],
-        )
+        kept = _longest_first(len(first), len(second), room)
+        return self._join(self._pair, [first, second], kept, self._spans_of([text, pair]))
 
     def encode_text(self, text: str | tuple[str, str]) -> Encoding:
         """As ``encode``, for a text or a pair of texts."""
@@ -107,14 +141,15 @@ class Tokenizer:
         A word may become several tokens, or none (white space, control characters); ``word_ids``
         are indices into ``words``, and offsets count from the beginning of the word.
         """
-        room = self.spec.max_tokens - _SPECIALS_SINGLE
+        room = self.spec.max_tokens - self._single.specials
+        most = self._most(room)
         ids: list[int] = []
         for word in words:
-            ids += self._text_ids(word, room)
-            if len(ids) > room:
+            ids += self._text_ids(word, most)
+            if most is not None and len(ids) > most:
                 break
 
-        def spans(counts: list[int]) -> list[list[Span]]:
+        def spans(counts: Sequence[int]) -> list[list[Span]]:
             found = (
                 (start, end, index)
                 for index, word in enumerate(words)
@@ -122,86 +157,146 @@ class Tokenizer:
             )
             return [list(itertools.islice(found, counts[0]))]
 
-        return self._join([ids[:room]], len(ids) > room, spans)
+        return self._join(self._single, [ids], [min(len(ids), room)], spans)
+
+    def _most(self, room: int) -> int | None:
+        """Tokens of a text that are counted: those after them are cut off anyway."""
+        return None if self._left else room
+
+    def _spans_of(self, texts: Sequence[str]) -> Callable[[Sequence[int]], list[list[Span]]]:
+        return lambda counts: [
+            self._spans(text, count) for text, count in zip(texts, counts, strict=True)
+        ]
 
     def _join(
         self,
-        parts: list[list[int]],
-        truncated: bool,
-        spans: Callable[[list[int]], list[list[Span]]],
+        layout: _Layout,
+        texts: Sequence[list[int]],
+        kept: Sequence[int],
+        spans: Callable[[Sequence[int]], list[list[Span]]],
     ) -> Encoding:
-        """``CLS A SEP`` or ``CLS A SEP B SEP``; ``spans`` returns the spans of the tokens kept."""
-        ids = [self._cls]
-        for part in parts:
-            ids += part
-            ids.append(self._sep)
-        type_ids = np.zeros(len(ids), np.int64)
-        counts = [len(part) for part in parts]
-        type_ids[counts[0] + 2 :] = 1
-        special = (0, 0, -1)
+        """The template filled in.
+
+        Args:
+            layout: the template.
+            texts: ids found of each text.
+            kept: how many of them are kept.
+            spans: the spans of the first so many tokens of each text.
+        """
+        counts = [len(ids) for ids in texts]
+        first = [n - keep if self._left else 0 for n, keep in zip(counts, kept, strict=True)]
+        ids: list[int] = []
+        types: list[int] = []
+        for text, number, type_id in layout.parts:
+            begin = len(ids)
+            if text is None:
+                ids.append(number)
+            else:
+                ids += texts[text][first[text] : first[text] + kept[text]]
+            if layout.typed:
+                types += [type_id] * (len(ids) - begin)
 
         def align() -> list[Span]:
-            table = [special]
-            for part in spans(counts):
-                table += part
-                table.append(special)
+            found = spans([at + keep for at, keep in zip(first, kept, strict=True)])
+            table: list[Span] = []
+            for text, _, _ in layout.parts:
+                table += [_SPECIAL_SPAN] if text is None else found[text][first[text] :]
             return table
 
+        type_ids = np.array(types, np.int64) if layout.typed else np.zeros(len(ids), np.int64)
+        truncated = sum(counts) > sum(kept)
         return Encoding(np.array(ids, np.int64), type_ids, truncated, Alignment(align))
 
     def _text_ids(self, text: str, limit: int | None) -> list[int]:
-        """Ids of a text without special tokens around it.
+        """Ids of a text without what the template puts around it.
 
         Stops soon after more than ``limit`` are found: the rest would be cut off anyway.
         """
+        if self.spec.lowercase_text:
+            text = text.lower()
         ids: list[int] = []
-        for start, stop, special in self._sections(text):
+        for start, stop, special in self._added.sections(text):
             if special is not None:
                 ids.append(special)
             else:
                 left = None if limit is None else limit - len(ids)
-                ids += self._model.ids(text[start:stop], left, first=start == 0)
+                part = text[start:stop]
+                if self._after is None:
+                    ids += self._model.ids(part, left, first=start == 0)
+                else:
+                    ids += self._normalized_ids(self._after, part, left, first=start == 0)
+            if limit is not None and len(ids) > limit:
+                break
+        return ids
+
+    def _normalized_ids(
+        self, model: TextModel, text: str, limit: int | None, *, first: bool
+    ) -> list[int]:
+        """Ids of a text that added tokens are in when it is normalized."""
+        text, source = self._model.normalized(text)
+        ids: list[int] = []
+        for start, stop, special in self._normalized.sections(text):
+            if special is not None:
+                ids.append(special)
+            else:
+                left = None if limit is None else limit - len(ids)
+                ids += model.ids(text[start:stop], left, first=first and source[start] == 0)
             if limit is not None and len(ids) > limit:
                 break
         return ids
 
     def _spans(self, text: str, count: int) -> list[Span]:
         """``(start, end, word)`` of the first ``count`` tokens of a text."""
+        if not self.spec.lowercase_text:
+            return self._own_spans(text, count)
+        source = [at for at, char in enumerate(text) for _ in char.lower()]
+        return _moved(self._own_spans(text.lower(), count), source)
+
+    def _own_spans(self, text: str, count: int) -> list[Span]:
+        """``_spans`` of a text as the added tokens are looked for in it."""
         spans: list[Span] = []
         index = 0
-        for at, stop, special in self._sections(text):
-            if len(spans) >= count:
+        for at, stop, special in self._added.sections(text):
+            left = count - len(spans)
+            if left <= 0:
                 break
-            if special is not None:
-                spans.append((at, stop, index))
-                index += 1
-                continue
-            found = self._model.spans(text[at:stop], count - len(spans), first=at == 0)
+            found = [(0, stop - at, 0)]
+            if special is None and self._after is None:
+                found = self._model.spans(text[at:stop], left, first=at == 0)
+            elif special is None and self._after is not None:
+                found = self._normalized_spans(self._after, text[at:stop], left, first=at == 0)
             spans += [(at + start, at + end, index + word) for start, end, word in found]
             index += found[-1][2] + 1 if found else 0
         return spans[:count]
 
-    def _sections(self, text: str) -> Iterator[tuple[int, int, int | None]]:
-        """Independent parts of a text: ``(start, stop, id if it is a special token)``."""
-        start = stop = 0
-        while start < len(text):
-            if stop < len(text) and stop - start < self._chunk_chars:
-                stop = self._stop(text, start)
-            # No further than the chunk goes: mostly what comes after it is not needed.
-            found = self._special.search(text, start, stop + self._special_chars - 1)
-            if found is None or found.start() >= stop:
-                yield start, stop, None
-                start = stop
-                continue
-            if start < found.start():
-                yield start, found.start(), None
-            start = found.end()
-            yield found.start(), start, self._special_ids[found.group()]
+    def _normalized_spans(
+        self, model: TextModel, text: str, count: int, *, first: bool
+    ) -> list[Span]:
+        """Spans of a text that added tokens are in when it is normalized."""
+        text, source = self._model.normalized(text)
+        spans: list[Span] = []
+        index = 0
+        for at, stop, special in self._normalized.sections(text):
+            left = count - len(spans)
+            if left <= 0:
+                break
+            found = [(0, stop - at, 0)]
+            if special is None:
+                found = model.spans(text[at:stop], left, first=first and source[at] == 0)
+            spans += [(at + start, at + end, index + word) for start, end, word in found]
+            index += found[-1][2] + 1 if found else 0
+        return _moved(spans[:count], source)
 
-    def _stop(self, text: str, start: int) -> int:
-        """Where a chunk ends that begins at ``start``: where a word ends."""
-        size = self._chunk_chars
-        return len(text) if len(text) - start <= size else self._model.cut(text, start + size)
+    def _layout(self, parts: Sequence[Part]) -> _Layout:
+        texts = {FIRST: 0, SECOND: 1}
+        return _Layout(
+            tuple(
+                (texts[what], 0, type_id) if what in texts else (None, self._id(what), type_id)
+                for what, type_id in parts
+            ),
+            sum(what not in texts for what, _ in parts),
+            any(type_id for _, type_id in parts),
+        )
 
     def _id(self, word: str) -> int:
         """Id of a word that the spec names."""
@@ -209,6 +304,14 @@ class Tokenizer:
         if found is None:
             raise PackFormatError(f"tokenizer: {word!r} is not in the vocabulary")
         return found
+
+
+def _moved(spans: Sequence[Span], source: Sequence[int]) -> list[Span]:
+    """Spans in the text that ``source`` gives the places in."""
+    return [
+        (source[start], source[max(end - 1, start)] + (end > start), word)
+        for start, end, word in spans
+    ]
 
 
 def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
