@@ -206,9 +206,20 @@ def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
         (lambda v: v.update(pre_tokenizer=None), "no pre_tokenizer"),
         (lambda v: v.update(post_processor=None), "no post_processor"),
         (lambda v: v["post_processor"].update(type="ByteLevel"), "type 'ByteLevel'"),
-        (lambda v: v["post_processor"]["single"].pop(), "unknown template"),
-        (lambda v: v["post_processor"]["pair"][4]["SpecialToken"].update(type_id=0), "template"),
-        (lambda v: v["post_processor"].update(single=[]), "unknown template"),
+        (lambda v: v["post_processor"].update(single=[]), r"a template must have \$A once"),
+        (lambda v: v["post_processor"]["pair"].pop(3), r"must have \$A and \$B once"),
+        (
+            lambda v: v["post_processor"]["pair"][4]["SpecialToken"].update(type_id=2),
+            "a type other",
+        ),
+        (
+            lambda v: v["post_processor"]["special_tokens"]["[CLS]"].update(ids=[3]),
+            "has the id 3, in the vocabulary 2",
+        ),
+        (
+            lambda v: v["post_processor"]["special_tokens"]["[CLS]"].update(ids=[2, 3]),
+            "2 ids; supported is one",
+        ),
         (lambda v: v.pop("model"), "model"),
         (lambda v: v["model"].pop("vocab"), "vocab"),
         (lambda v: v["model"]["vocab"].update(cat=5), "'the' and 'cat' share the id 5"),
@@ -217,11 +228,19 @@ def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
         (lambda v: v["model"]["vocab"].update({"c\nt": 11}), "newline"),
         (lambda v: v["model"]["vocab"].update({"c\ud800t": 11}), "surrogate"),
         (lambda v: v["model"].update(unk_token="<unk>"), "unk_token '<unk>' is not in the voc"),
-        (lambda v: v["added_tokens"].append(added("cat", 11)), "'cat' with the id 11"),
-        (lambda v: v["added_tokens"].append(added("##<a>", 11)), "'##<a>' with the id 11"),
-        (lambda v: v["added_tokens"].append(added("<a>", 12)), "'<a>' with the id 12"),
-        (lambda v: v["added_tokens"].append(added("dog", 5)), "'dog' with the id 5"),
-        (lambda v: v["added_tokens"][4].update(lstrip=True), r"'\[MASK\]' is matched in a special"),
+        (
+            lambda v: v["added_tokens"].append(added("<a>", 12)),
+            "'<a>' has the id 12; the next that is free is 11",
+        ),
+        (
+            lambda v: v["added_tokens"].append(added("dog", 5)),
+            "'dog' has the id 5; in the vocabulary it has 6",
+        ),
+        (lambda v: v["added_tokens"].append(added("a" * 65, 11)), "1 to 64 characters"),
+        (lambda v: v["added_tokens"].append(added("", 11)), "1 to 64 characters"),
+        (lambda v: v["added_tokens"].append(added("c\nt", 11)), "newline"),
+        (lambda v: v["model"].update(max_input_chars_per_word=129), "at most 128"),
+        (lambda v: v["truncation"].update(direction="Up"), "'direction' must be Right or Left"),
         (
             lambda v: v["model"]["vocab"].update({f"w{n}": n for n in range(11, 17)}),
             "17 words, but config.json says vocab_size 16",
@@ -396,7 +415,8 @@ def test_sentence_transformers_may_lower_the_text_of_a_cased_tokenizer(checkpoin
     edit(checkpoint, lambda value: value["normalizer"].update(lowercase=False))
     write_json(checkpoint, "sentence_bert_config.json", {"do_lower_case": True})
     spec, *_ = load_tokenizer(checkpoint)
-    assert (settings_of(spec).lowercase, settings_of(spec).strip_accents) == (True, False)
+    assert (settings_of(spec).lowercase, spec.lowercase_text) == (False, True)
+    assert ids(checkpoint, "The DOG [SEP]") == ids(checkpoint, "the dog [sep]")
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
