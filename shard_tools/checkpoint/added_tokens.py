@@ -26,7 +26,7 @@ NAMED = (
     "bos_token",
     "eos_token",
 )
-_MORE = ("extra_special_tokens", "additional_special_tokens")
+_MORE, _MORE_ONCE = "extra_special_tokens", "additional_special_tokens"
 
 
 class TokenFiles:
@@ -117,18 +117,28 @@ class TokenFiles:
                     token = added_token(source.object(key))
                 where = f"{(source or self._settings).where}: {key}"
                 found.setdefault(text, Listed(token, None, where, optional=source is None))
-        for source in self._sources:
-            for key in _MORE:
-                value = source.raw(key)
-                items = value.values() if isinstance(value, Mapping) else value or ()
-                for item in items:
-                    where = f"{source.where}: {key}"
-                    if isinstance(item, str):
-                        token = AddedToken(item)
-                    else:
-                        token = added_token(JsonFields(item, where=where, error=CheckpointError))
-                    found.setdefault(token.text, Listed(token, None, where))
+        for source, key in self._unnamed():
+            value = source.raw(key)
+            where = f"{source.where}: {key}"
+            for item in value.values() if isinstance(value, Mapping) else source.items(key):
+                token = (
+                    AddedToken(item)
+                    if isinstance(item, str)
+                    else added_token(JsonFields(item, where=where, error=CheckpointError))
+                )
+                found.setdefault(token.text, Listed(token, None, where))
         return list(found.values())
+
+    def _unnamed(self) -> list[tuple[JsonFields, str]]:
+        """Where special tokens without names are listed; the old key is read where the new one
+        holds nothing, and in ``special_tokens_map.json`` where neither is in the other file.
+        """
+        own = next((key for key in (_MORE, _MORE_ONCE) if self._settings.raw(key)), None)
+        found = [] if own is None else [(self._settings, own)]
+        for source in self._sources[:-1]:
+            keys = {_MORE, _MORE_ONCE} & set(self._settings.keys())
+            found += [(source, key) for key in (_MORE, *([] if keys else [_MORE_ONCE]))]
+        return [(source, key) for source, key in found if source.has(key)]
 
 
 def with_added(words: list[str], listed: Sequence[Listed]) -> tuple[list[str], list[AddedToken]]:

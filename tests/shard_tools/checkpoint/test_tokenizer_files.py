@@ -12,6 +12,7 @@ import tokenizers
 
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from sti.errors import CheckpointError
+from sti.text.added_tokens import AddedToken
 from sti.text.tokenizer import Tokenizer
 from sti.text.tokenizer_spec import TokenizerSpec
 from sti.text.wordpiece import WordPieceSettings
@@ -367,6 +368,159 @@ def test_a_tokenizer_without_the_basic_step_is_refused(with_vocab: Path) -> None
     write_json(with_vocab, "tokenizer_config.json", {"do_basic_tokenize": False})
     with pytest.raises(CheckpointError, match="do_basic_tokenize"):
         load_tokenizer(with_vocab)
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf[PAD]\n[UNK]\n"])
+def test_a_byte_order_mark_is_refused_in_words(checkpoint: Path, content: bytes) -> None:
+    (checkpoint / "vocab.txt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="begins with a byte order mark"):
+        load_tokenizer(checkpoint)
+
+
+# --- added tokens of every file ---
+
+
+def flagged(folder: Path) -> dict[str, AddedToken]:
+    return {token.text: token for token in load_tokenizer(folder).spec.added_tokens}
+
+
+def test_added_tokens_json_lists_words_beyond_a_vocab_txt(with_vocab: Path) -> None:
+    write_json(with_vocab, "added_tokens.json", {"e1": 11, "<e2>": 12})
+    write_json(with_vocab, "special_tokens_map.json", {"additional_special_tokens": ["<e2>"]})
+    parts = load_tokenizer(with_vocab)
+    assert parts.vocabulary.split(b"\n")[11:] == [b"e1", b"<e2>"]
+    assert parts.spec.added_words == 2
+    assert flagged(with_vocab) == {"e1": AddedToken("e1", normalized=True)}
+    assert "<e2>" in parts.spec.special_tokens
+    assert ids(with_vocab, "the E1 <e2>") == [2, 5, 11, 12, 3]
+
+
+def test_added_tokens_decoder_settles_what_other_files_say(with_json: Path) -> None:
+    write_json(with_json, "added_tokens.json", {"ignored": 40})
+    write_json(with_json, "special_tokens_map.json", {"pad_token": "ignored"})
+    entry = {"content": "[MASK]", "lstrip": True, "special": True}
+    decoder = {"4": {**entry, "normalized": False}, "11": {"content": "e1"}}
+    write_json(with_json, "tokenizer_config.json", {"added_tokens_decoder": decoder})
+    assert flagged(with_json) == {
+        "[MASK]": AddedToken("[MASK]", lstrip=True),
+        "e1": AddedToken("e1", normalized=True),
+    }
+
+
+def test_more_special_tokens_get_the_next_ids(with_vocab: Path) -> None:
+    more = ["<a>", {"content": "<b>", "rstrip": True}, "dog"]
+    write_json(with_vocab, "tokenizer_config.json", {"additional_special_tokens": more})
+    assert ids(with_vocab, "<a>dog<b>") == [2, 11, 6, 12, 3]
+    assert flagged(with_vocab) == {"<b>": AddedToken("<b>", rstrip=True)}
+
+
+def test_special_tokens_without_names_are_those_of_the_file_that_counts(with_vocab: Path) -> None:
+    key = "additional_special_tokens"
+    write_json(with_vocab, "special_tokens_map.json", {key: ["<b>"]})
+    assert "<b>" in load_tokenizer(with_vocab).spec.special_tokens
+    write_json(with_vocab, "tokenizer_config.json", {key: ["<a>"]})
+    special = load_tokenizer(with_vocab).spec.special_tokens
+    assert "<a>" in special
+    assert "<b>" not in special
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("added_tokens.json", {"e1": 12}, "'e1' has the id 12; the next that is free is 11"),
+        ("added_tokens.json", {"e1": -1}, "'e1' must be an integer of at least 0"),
+        ("added_tokens.json", {"e1": 11.0}, "'e1' must be an integer"),
+        ("added_tokens.json", {"dog": 11}, "'dog' has the id 11; in the vocabulary it has 6"),
+        ("added_tokens.json", {f"w{n}": 11 + n for n in range(1020)}, "at most 1024"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "'x' must be named by"),
+        ("tokenizer_config.json", {"unk_token": 3}, "'unk_token' must be a token"),
+        ("tokenizer_config.json", {"additional_special_tokens": [3]}, "expected an object"),
+        ("tokenizer_config.json", {"truncation_side": "up"}, "one of right, left"),
+        ("tokenizer_config.json", {"auto_map": {}}, "code of the checkpoint's own"),
+        ("tokenizer_config.json", {"never_split": ["x"]}, "never_split .* is not supported"),
+    ],
+)
+def test_lists_of_tokens_that_cannot_be_are_refused(
+    with_vocab: Path, name: str, value: object, message: str
+) -> None:
+    write_json(with_vocab, name, value)
+    with pytest.raises(CheckpointError, match=message):
+        load_tokenizer(with_vocab)
+
+
+# --- which file counts ---
+
+
+@pytest.mark.parametrize("name", ["BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer"])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (True, True, True)),
+        ({"do_lower_case": False}, (False, False, True)),
+        ({"strip_accents": False, "tokenize_chinese_chars": False}, (True, False, False)),
+    ],
+)
+def test_options_of_a_bert_class_win_over_tokenizer_json(
+    checkpoint: Path, name: str, options: dict[str, bool], expected: tuple[bool, bool, bool]
+) -> None:
+    edit(checkpoint, lambda value: value["normalizer"].update(lowercase=False))
+    write_json(checkpoint, "tokenizer_config.json", {"tokenizer_class": name, **options})
+    found = settings_of(load_tokenizer(checkpoint).spec)
+    assert (found.lowercase, found.strip_accents, found.handle_chinese_chars) == expected
+
+
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "TokenizersBackend"])
+def test_tokenizer_json_is_all_that_counts_for_a_class_of_no_kind(
+    checkpoint: Path, name: str
+) -> None:
+    edit(checkpoint, lambda value: value["normalizer"].update(lowercase=False))
+    options = {"tokenizer_class": name, "do_lower_case": True}
+    write_json(checkpoint, "tokenizer_config.json", options)
+    assert not settings_of(load_tokenizer(checkpoint).spec).lowercase
+
+
+@pytest.mark.parametrize("name", ["BertJapaneseTokenizer", "BertweetTokenizer", "XTokenizerFast"])
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+def test_a_class_of_another_algorithm_is_refused_by_name(
+    with_vocab: Path, name: str, file: str
+) -> None:
+    sizes = {"vocab_size": 16, "max_position_embeddings": 512}
+    write_json(with_vocab, file, {"tokenizer_class": name, **sizes})
+    with pytest.raises(CheckpointError, match=f"{file}: tokenizer_class '{name}' is not supp"):
+        load_tokenizer(with_vocab)
+
+
+def test_a_class_of_another_kind_than_the_files_is_refused(with_json: Path) -> None:
+    write_json(with_json, "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer"})
+    with pytest.raises(CheckpointError, match=r"of the kind BPE, the .* of the kind WordPiece"):
+        load_tokenizer(with_json)
+
+
+@pytest.mark.parametrize("config", [None, "left", "right"])
+def test_the_end_is_kept_where_either_file_says_so(checkpoint: Path, config: str | None) -> None:
+    edit(checkpoint, lambda value: value["truncation"].update(direction="Left"))
+    if config is not None:
+        write_json(checkpoint, "tokenizer_config.json", {"truncation_side": config})
+    assert load_tokenizer(checkpoint).spec.truncation_side == (config or "left")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_lower_case_before_or_after_berts_normalizer_is_understood(
+    checkpoint: Path, first: bool
+) -> None:
+    def change(value: dict[str, Any]) -> None:
+        steps = [{"type": "Lowercase"}, {**value["normalizer"], "lowercase": False}]
+        value["normalizer"] = {"type": "Sequence", "normalizers": steps[:: 1 if first else -1]}
+
+    edit(checkpoint, change)
+    assert ids(checkpoint) == reference_ids(checkpoint)
+
+
+def test_robertas_way_to_put_two_texts_together_is_understood(checkpoint: Path) -> None:
+    step = {"type": "RobertaProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+    more = {"trim_offsets": True, "add_prefix_space": False}
+    edit(checkpoint, lambda value: value.update(post_processor={**step, **more}))
+    assert ids(checkpoint, "the dog", "dogs") == reference_ids(checkpoint, "the dog", "dogs")
 
 
 # --- the sequence limit, and the other files ---
