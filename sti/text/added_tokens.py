@@ -11,7 +11,7 @@ normalize.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from sti.errors import PackFormatError
@@ -98,8 +98,13 @@ class AddedTokens:
         self._chunk_chars = chunk_chars
         self._cut = cut
 
-    def sections(self, text: str) -> Iterator[Section]:
+    def sections(self, text: str) -> Iterable[Section]:
         """The text from its beginning to its end, cut at tokens and where chunks end."""
+        if len(text) <= self._chunk_chars and self._pattern.search(text) is None:
+            return ((0, len(text), None),) if text else ()
+        return self._sections(text)
+
+    def _sections(self, text: str) -> Iterator[Section]:
         start = search = stop = 0
         while search < len(text):
             if stop < len(text) and stop - max(start, search) < self._chunk_chars:

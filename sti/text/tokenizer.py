@@ -171,7 +171,7 @@ class Tokenizer:
     def _join(
         self,
         layout: _Layout,
-        texts: Sequence[list[int]],
+        texts: list[list[int]],
         kept: Sequence[int],
         spans: Callable[[Sequence[int]], list[list[Span]]],
     ) -> Encoding:
@@ -179,32 +179,41 @@ class Tokenizer:
 
         Args:
             layout: the template.
-            texts: ids found of each text.
+            texts: ids found of each text; the list is the caller's no more.
             kept: how many of them are kept.
             spans: the spans of the first so many tokens of each text.
         """
-        counts = [len(ids) for ids in texts]
-        first = [n - keep if self._left else 0 for n, keep in zip(counts, kept, strict=True)]
+        truncated = False
+        first = [0] * len(kept)
+        for number, (every, keep) in enumerate(zip(texts, kept, strict=True)):
+            if len(every) > keep:
+                truncated = True
+                first[number] = len(every) - keep if self._left else 0
+                texts[number] = every[first[number] : first[number] + keep]
         ids: list[int] = []
-        types: list[int] = []
-        for text, number, type_id in layout.parts:
-            begin = len(ids)
+        for text, special, _ in layout.parts:
             if text is None:
-                ids.append(number)
+                ids.append(special)
             else:
-                ids += texts[text][first[text] : first[text] + kept[text]]
-            if layout.typed:
-                types += [type_id] * (len(ids) - begin)
+                ids += texts[text]
+        type_ids = np.zeros(len(ids), np.int64)
+        if layout.typed:
+            at = 0
+            for text, _, type_id in layout.parts:
+                end = at + (1 if text is None else kept[text])
+                type_ids[at:end] = type_id
+                at = end
 
         def align() -> list[Span]:
             found = spans([at + keep for at, keep in zip(first, kept, strict=True)])
             table: list[Span] = []
             for text, _, _ in layout.parts:
-                table += [_SPECIAL_SPAN] if text is None else found[text][first[text] :]
+                if text is None:
+                    table.append(_SPECIAL_SPAN)
+                else:
+                    table += found[text][first[text] :] if first[text] else found[text]
             return table
 
-        type_ids = np.array(types, np.int64) if layout.typed else np.zeros(len(ids), np.int64)
-        truncated = sum(counts) > sum(kept)
         return Encoding(np.array(ids, np.int64), type_ids, truncated, Alignment(align))
 
     def _text_ids(self, text: str, limit: int | None) -> list[int]:
@@ -265,9 +274,11 @@ class Tokenizer:
                 found = self._model.spans(text[at:stop], left, first=at == 0)
             elif special is None and self._after is not None:
                 found = self._normalized_spans(self._after, text[at:stop], left, first=at == 0)
-            spans += [(at + start, at + end, index + word) for start, end, word in found]
-            index += found[-1][2] + 1 if found else 0
-        return spans[:count]
+            if at or index:
+                found = [(at + start, at + end, index + word) for start, end, word in found]
+            spans += found
+            index = found[-1][2] + 1 if found else index
+        return spans[:count] if len(spans) > count else spans
 
     def _normalized_spans(
         self, model: TextModel, text: str, count: int, *, first: bool
@@ -283,8 +294,10 @@ class Tokenizer:
             found = [(0, stop - at, 0)]
             if special is None:
                 found = model.spans(text[at:stop], left, first=first and source[at] == 0)
-            spans += [(at + start, at + end, index + word) for start, end, word in found]
-            index += found[-1][2] + 1 if found else 0
+            if at or index:
+                found = [(at + start, at + end, index + word) for start, end, word in found]
+            spans += found
+            index = found[-1][2] + 1 if found else index
         return _moved(spans[:count], source)
 
     def _layout(self, parts: Sequence[Part]) -> _Layout:

@@ -155,9 +155,7 @@ class WordPiece:
                 begin = at + end
             index += bool(word)
             at += len(word) + 1
-            if len(spans) >= count:
-                break
-        return spans[:count]
+        return spans[:count] if len(spans) > count else spans
 
     def cut(self, text: str, at: int) -> int:
         """The first place from ``at`` on where a word ends; the length of the text if none."""
