@@ -1,10 +1,12 @@
-"""Builds a pack's tokenizer: WordPiece, the only kind so far.
+"""Builds a pack's tokenizer, of whichever kind.
 
 In: an open pack. Out: a ``Tokenizer`` over the index that the pack brings along. Knows nothing of
 how tokens are used.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +15,11 @@ from sti.errors import PackFormatError
 from sti.graphs.interfaces import Residents
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
+from sti.text.kinds import KINDS
+from sti.text.tokenizer import Tokenizer
+from sti.text.tokenizer_spec import TokenizerSpec
 from sti.text.vocabulary import Vocabulary
 from sti.text.vocabulary_index import VocabularyIndex
-from sti.text.wordpiece import Tokenizer, TokenizerSpec
 
 MOST_VOCABULARY_BYTES = 1 << 24
 """The largest in use have a third of it."""
@@ -63,7 +67,16 @@ def _tokenizer(source: Residents) -> Tokenizer:
     ):
         if found > most:
             raise PackFormatError(f"{found} {what} are more than the {most} that the pack has")
-    return Tokenizer(spec, vocabulary)
+    tables = {
+        name: _list(source, table_name(name), dtype)
+        for name, dtype in KINDS[spec.kind].tables.items()
+    }
+    return Tokenizer(spec, vocabulary, tables)
+
+
+def table_name(name: str) -> str:
+    """The tensor that holds a table of a kind of tokenizer."""
+    return f"tokenizer.{name}"
 
 
 def stored_index(source: Residents) -> VocabularyIndex:
@@ -72,11 +85,13 @@ def stored_index(source: Residents) -> VocabularyIndex:
     Raises:
         PackFormatError: a tensor of it is missing, or is no list of unsigned 32-bit numbers.
     """
-    return VocabularyIndex(*(_counts(source, name) for name in VOCABULARY_INDEX.values()))
+    counts = np.dtype(np.uint32)
+    return VocabularyIndex(*(_list(source, name, counts) for name in VOCABULARY_INDEX.values()))
 
 
-def _counts(source: Residents, name: str) -> NDArray[np.uint32]:
+def _list(source: Residents, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     found = source.resident(name)
-    if found.dtype != np.uint32 or found.ndim != 1:
-        raise PackFormatError(f"tensor {name!r} must be a list of type U32")
+    if found.dtype != dtype or found.ndim != 1:
+        kind = f"{dtype.kind.upper()}{8 * dtype.itemsize}"
+        raise PackFormatError(f"tensor {name!r} must be a list of type {kind}")
     return found

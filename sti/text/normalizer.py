@@ -90,6 +90,11 @@ class _Tables:
         return _CodeSet(unicode_tables.MARK)
 
     @functools.cached_property
+    def word(self) -> _CodeSet:
+        """Characters that an added token which must be a single word may not stand beside."""
+        return _CodeSet(unicode_tables.WORD)
+
+    @functools.cached_property
     def ideograph(self) -> _CodeSet:
         return _CodeSet(unicode_tables.IDEOGRAPH)
 
@@ -167,6 +172,7 @@ class TextNormalizer:
         handle_chinese_chars: make every ideograph a word.
         strip_accents: decompose canonically and drop nonspacing marks.
         lowercase: lower case, character by character.
+        part_words: put spaces around punctuation, and in place of other white space.
         table_limit: characters remembered in each of three tables.
 
     Safe to share between threads. Lone surrogates pass through as ordinary characters.
@@ -177,6 +183,7 @@ class TextNormalizer:
         "_finished",
         "_lowercase",
         "_part_ideographs",
+        "_part_words",
         "_prepared",
         "_strip_accents",
         "_table",
@@ -189,12 +196,14 @@ class TextNormalizer:
         handle_chinese_chars: bool,
         strip_accents: bool,
         lowercase: bool,
+        part_words: bool = True,
         table_limit: int = TABLE_LIMIT,
     ) -> None:
         self._clean_text = clean_text
         self._part_ideographs = handle_chinese_chars
         self._strip_accents = strip_accents
         self._lowercase = lowercase
+        self._part_words = part_words
         self._prepared = _CharTable(self._prepare, table_limit)
         self._finished = _CharTable(self._finish, table_limit)
         self._table = _CharTable(self._all_steps, table_limit)
@@ -238,7 +247,8 @@ class TextNormalizer:
         if self._strip_accents and code >= _PLAIN and code in TABLES.mark:
             return ""
         text = TABLES.lower.get(code) if self._lowercase else None
-        return "".join(_part(char) for char in text or chr(code))
+        text = text or chr(code)
+        return "".join(map(_part, text)) if self._part_words else text
 
     def _all_steps(self, code: int) -> str:
         """One character after all steps, or the marker where its neighbours matter."""

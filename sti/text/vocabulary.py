@@ -10,6 +10,7 @@ special tokens.
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import accumulate
 from operator import mul
 
@@ -59,6 +60,7 @@ class Vocabulary:
         else:
             check_index(index, blob)
         self._blob = blob
+        self._most = len(index.order)
         bits = bucket_bits(len(index.order))
         self._shift, self._mask = HASH_BITS - bits, (1 << bits) - 1
         # Indexing a memoryview gives plain Python integers, faster than indexing an array.
@@ -69,6 +71,12 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def of_first(self, count: int) -> Vocabulary:
+        """The same without its words from line ``count`` on; memory is shared."""
+        found = copy(self)
+        found._most = min(count, len(self))
+        return found
 
     def find(self, word: str) -> int | None:
         """The line of a word, counted from 0; None where it is not in the vocabulary."""
@@ -89,7 +97,8 @@ class Vocabulary:
             bucket = hashes[length] >> shift & mask
             for place in range(buckets[bucket], buckets[bucket + 1]):
                 line = order[place]
-                if blob[starts[line] : starts[line + 1] - 1] == text[:length]:
+                same = blob[starts[line] : starts[line + 1] - 1] == text[:length]
+                if same and line < self._most:
                     return line, length
         return None
 

@@ -42,7 +42,8 @@ neither Python's Unicode version nor the platform decides a token. Knows no text
 
 Numbers are in base 36. A set of code points is a list of runs ``gap`` or ``gap.more``: the gap
 from the end of the run before, and how many code points follow the first.
-- CONTROL (with the surrogates), SPACE, PUNCTUATION, MARK, IDEOGRAPH: such sets.
+- CONTROL (with the surrogates), SPACE, PUNCTUATION, MARK, IDEOGRAPH: such sets. WORD: what an added
+  token that must be a single word may not stand beside.
 - CLASS: runs as above, each with ``:class``, its canonical combining class where not 0.
 - LOWER: runs as above, each with ``:step:delta``: the run holds every step-th code point, whose
   lower case is ``delta`` further on; LOWER_MANY lists those with several characters.
@@ -106,6 +107,15 @@ def punctuation() -> set[int]:
     """Code points that are words of their own."""
     split = BertPreTokenizer().pre_tokenize_str
     return {c for c in SCALARS if [w for w, _ in split(f"a{chr(c)}b")] == ["a", chr(c), "b"]}
+
+
+def word_characters() -> set[int]:
+    """Code points beside which an added token is no single word."""
+    model = tokenizers.models.WordLevel({"?": 0, "Q": 1}, unk_token="?")
+    probe = tokenizers.Tokenizer(model)
+    probe.add_tokens([tokenizers.AddedToken("Q", single_word=True, normalized=False)])
+    found = probe.encode_batch([f"{chr(c)}Q" for c in SCALARS])
+    return {c for c, tokens in zip(SCALARS, found, strict=True) if 1 not in tokens.ids} | {ord("Q")}
 
 
 def combining_classes() -> dict[int, int]:
@@ -239,6 +249,7 @@ def build() -> str:
         ("PUNCTUATION", write_set(punctuation())),
         ("MARK", write_set(mark)),
         ("IDEOGRAPH", write_set(c for c, text in padded.items() if text == f" {chr(c)} ")),
+        ("WORD", write_set(word_characters())),
         ("CLASS", write_classes(combining_classes())),
         ("LOWER", write_lower({c: ord(t) for c, t in changed.items() if len(t) == 1})),
         ("LOWER_MANY", write_mapping({c: t for c, t in changed.items() if len(t) > 1})),

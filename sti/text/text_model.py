@@ -1,0 +1,50 @@
+"""What a kind of tokenizer is: the model that turns text between added tokens into ids.
+
+In: text. Out: ids, and where tokens lie in the text. Knows nothing of added tokens, templates or
+limits of a sequence, which all kinds share (``sti.text.tokenizer``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+Span = tuple[int, int, int]
+"""``(start, end, word)`` of a token: its characters, and the word it belongs to."""
+
+
+class TextModel(Protocol):
+    """One kind of tokenizer over one vocabulary. Safe to share between threads.
+
+    A text given to these methods has no added tokens in it. It may contain anything, lone
+    surrogates too.
+    """
+
+    def ids(self, text: str, limit: int | None, *, first: bool) -> list[int]:
+        """Ids of a text.
+
+        Args:
+            text: what stands between added tokens.
+            limit: may stop soon after more than so many are found; None to find all.
+            first: whether it is the beginning of the whole text.
+        """
+        ...
+
+    def spans(self, text: str, count: int, *, first: bool) -> list[Span]:
+        """Of the first ``count`` tokens of a text; words are counted from 0."""
+        ...
+
+    def cut(self, text: str, at: int) -> int:
+        """The first place from ``at`` on where a text may be cut in two; its length if none.
+
+        Ids and spans of both parts, the second not ``first``, are together those of the whole.
+        """
+        ...
+
+    def normalized(self, text: str) -> tuple[str, Sequence[int]]:
+        """What the normalizer alone makes of a text, and the source of each of its characters."""
+        ...
+
+    def after_normalizer(self) -> TextModel:
+        """The same model for texts that are normalized already."""
+        ...
