@@ -58,7 +58,8 @@ class Vocabulary:
             index = make_index(blob, base=base, scale=scale, chunk=chunk)
         else:
             check_index(index, blob)
-        self._blob = blob
+        self.blob = blob
+        self.starts = index.starts
         bits = bucket_bits(len(index.order))
         self._shift, self._mask = HASH_BITS - bits, (1 << bits) - 1
         # Indexing a memoryview gives plain Python integers, faster than indexing an array.
@@ -82,7 +83,7 @@ class Vocabulary:
         The text is as ``encoded`` returns it; words are UTF-8 too, so every match ends at the end
         of a character. None where no word of at least ``at_least`` bytes fits.
         """
-        blob, starts, order, buckets = self._blob, self._starts, self._order, self._buckets
+        blob, starts, order, buckets = self.blob, self._starts, self._order, self._buckets
         shift, mask = self._shift, self._mask
         hashes = list(accumulate(map(mul, text, self._powers), initial=0))
         for length in range(len(hashes) - 1, at_least - 1, -1):
