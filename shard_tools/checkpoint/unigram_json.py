@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -101,8 +102,7 @@ def _vocabulary(model: JsonFields) -> tuple[list[str], list[float]]:
     if not pieces:
         raise CheckpointError(f"{model.where}: vocab: no pieces")
     if len(set(pieces)) < len(pieces):
-        seen: set[str] = set()
-        twice = next(piece for piece in pieces if piece in seen or seen.add(piece))
+        twice = Counter(pieces).most_common(1)[0][0]
         raise CheckpointError(f"{model.where}: vocab: {twice!r:.80} is there twice")
     return pieces, scores
 

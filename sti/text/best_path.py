@@ -121,8 +121,8 @@ class BestPath:
     def cut(self, text: str, enough: int | None = None) -> list[tuple[int, int]]:
         """The pieces of a text without lone surrogates: their lines, and where they end.
 
-        Stops soon after more than ``enough`` that are not unknown are settled. Takes time in proportion to the text,
-        and memory to what is not settled.
+        Stops soon after more than ``enough`` that are not unknown are settled. Takes time in
+        proportion to the text, and memory to what is not settled.
         """
         if self._trie.made > self._nodes_remembered:
             self._trie = _Trie(*self._words)

@@ -1,6 +1,6 @@
-"""A precompiled map of characters, as SentencePiece writes it: a double array trie and replacements.
+"""A precompiled map of characters as SentencePiece writes it: a trie, and replacements.
 
-In: the trie's units, and the replacements, UTF-8 with a zero byte after each. Out: a text with its
+In: the units of a double array, and the replacements, UTF-8 with a zero byte after each. Out: a text with its
 characters replaced, and where they come from. What is replaced is what the reference library's
 ``Precompiled`` replaces: a grapheme cluster of less than six bytes goes whole where the map knows
 its beginning, all else goes character by character. Knows nothing of files or tokens.

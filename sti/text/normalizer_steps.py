@@ -130,7 +130,7 @@ Finder = Callable[[str], Iterator[Place]]
 
 
 class _Replace:
-    """Whatever is found is replaced by a text, whose characters all come from the last one found."""
+    """What is found is replaced by a text, whose characters all come from the last one found."""
 
     def __init__(self, finder: Finder, content: str) -> None:
         self._finder, self._content = finder, content

@@ -50,7 +50,7 @@ WORDS_REMEMBERED = 16384
 """Words whose pieces are remembered; then all are forgotten."""
 
 LONGEST_REMEMBERED = 64
-"""Characters of a word; longer ones are mostly sentences without spaces, which do not come again."""
+"""Characters of a word; longer ones are mostly sentences without spaces, and do not come again."""
 
 _OTHER_SPACES = re.compile(f"[{SPACES.replace(' ', '')}]")
 _WORD = re.compile(f"[^{SPACES}]+")
@@ -363,8 +363,7 @@ def _checked_scores(
         )
     if int(order.max()) >= pieces:
         raise PackFormatError("tokenizer: the order names a line beyond the vocabulary")
-    floats: NDArray[np.float32] | NDArray[np.float64]
-    floats = scores.view(np.float32 if scores.size == pieces else np.float64)
-    if not (-MOST_SCORE <= floats.min() and floats.max() <= MOST_SCORE):
+    floats: NDArray[Any] = scores.view(np.float32 if scores.size == pieces else np.float64)
+    if not (floats.min() >= -MOST_SCORE and floats.max() <= MOST_SCORE):
         raise PackFormatError(f"tokenizer: a score is not finite, or beyond {MOST_SCORE:g}")
     return floats
