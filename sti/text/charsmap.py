@@ -1,8 +1,8 @@
 """A precompiled map of characters as SentencePiece writes it: a trie, and replacements.
 
-In: the units of a double array, and the replacements, UTF-8 with a zero byte after each. Out: a text with its
-characters replaced, and where they come from. What is replaced is what the reference library's
-``Precompiled`` replaces: a grapheme cluster of less than six bytes goes whole where the map knows
+In: the units of a double array, and the replacements, UTF-8, each with a zero byte after it. Out: a
+text with its characters replaced, and where they come from. It does what the reference library's
+``Precompiled`` does: a grapheme cluster of less than six bytes goes whole where the map knows
 its beginning, all else goes character by character. Knows nothing of files or tokens.
 """
 

@@ -295,7 +295,7 @@ class Unigram:
 
     def _pieces(self, word: str, enough: int | None) -> _Pieces:
         """Ids of a word, and where each ends; of a long one soon no more than ``enough``."""
-        found = self._path.cut(word, enough)
+        found = self._path.cut(word, enough if len(word) > LONGEST_REMEMBERED else None)
         pieces = [line for line, _ in found], [end for _, end in found]
         if self.settings.unknown in pieces[0]:
             pieces = self._known(word, found)
