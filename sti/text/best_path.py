@@ -34,7 +34,7 @@ _BEYOND = b"\xff"  # more than any byte of UTF-8
 class _Node(dict["str", "_Node | None"]):
     """Words that begin alike; by the next character, those that still do, or None."""
 
-    __slots__ = ("high", "line", "low", "prefix", "score", "trie")
+    __slots__ = ("deeper", "high", "line", "low", "prefix", "score", "trie")
 
     trie: _Trie
     low: int
@@ -43,6 +43,8 @@ class _Node(dict["str", "_Node | None"]):
     line: int
     """Of the word that ends here, and ``score``, which is None where none does."""
     score: float | None
+    deeper: bool
+    """Whether any word goes on."""
 
     def __missing__(self, char: str) -> _Node | None:
         node = self.trie.node(self, char)
@@ -64,7 +66,7 @@ class _Trie:
         """What follows a node for one more character; None where no word goes on so."""
         self.made += 1
         low, high = parent.low + (parent.score is not None), parent.high
-        if char == _END or low == high:
+        if char == _END:
             return None
         prefix = parent.prefix + char.encode()
         low = bisect_left(self._order, prefix, low, high, key=self._word)
@@ -80,6 +82,7 @@ class _Trie:
         node.line, node.score = self._order[low], None
         if prefix and self._word(node.line) == prefix:
             node.score = self._scores[node.line]
+        node.deeper = low + (node.score is not None) < high
         return node
 
     def _word(self, line: int) -> bytes:
@@ -177,7 +180,7 @@ class BestPath:
                 total = score + node.score
                 if total > scores[at]:
                     scores[at], origins[at], lines[at] = total, origin, node.line
-            while node is not None:
+            while node is not None and node.deeper:
                 node = node[text[at]]
                 if node is None:
                     break
