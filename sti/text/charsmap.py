@@ -73,9 +73,15 @@ class CharsMap:
         As in the reference library, characters that are dropped belong to the one before them; so
         those dropped at the very beginning belong to none, and shift all places after them.
         """
+        clusters = short_clusters(text)
+        if not clusters:
+            table = self._table
+            news = [table[ord(char)] for char in text]
+            if set(map(len, news)) <= {1}:
+                return "".join(news), places
         new_text: list[str] = []
         steps: list[int] = []  # of each new character: how many old ones it takes
-        for count, new in self._pieces(text, short_clusters(text)):
+        for count, new in self._pieces(text, clusters):
             more = len(new) - count
             new_text.append(new)
             steps += [1] * len(new)
@@ -83,8 +89,6 @@ class CharsMap:
                 steps[-more:] = [0] * more
             elif more < 0 and steps:
                 steps[-1] -= more
-        if steps.count(1) == len(steps):
-            return "".join(new_text), places[: len(steps)]
         found: list[Place] = []
         at = 0
         for step in steps:

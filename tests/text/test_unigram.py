@@ -23,7 +23,7 @@ from tests.support.charsmaps import charsmap
 
 MAP = {
     **{"ﬁ": "fi", "½": "1\u20442", "ﷺ": "ab la", "\t": " ", "\r": " ", "\n": " ", "\u3000": " "},
-    **{"\x01": "", "e\u0301": "é", "™": "TM", "\u00a8": " \u0308", "\x1e": "", "Ａ": "A"},
+    **{"\x01": "", "e\u0301": "é", "™": "TM", "\u00a8": " \u0308", "\x1e": "", "\uff21": "A"},
 }
 PIECES = [
     *(("<unk>", 0.0), ("<s>", 0.0), ("▁", -2.5), ("▁a", -3.0), ("a", -4.0), ("b", -4.25)),
@@ -45,7 +45,7 @@ PARTS = [
         "👨\u200d👩",
         "``",
         "''",
-        "Ａ",
+        "\uff21",
         "\u0301",
     ),
     *("\u0600a", "\u1100\u1161\u0301", "\xa0", "<unk>", "la l", "aaaaaaaa", "\u200b", "İ"),
@@ -165,7 +165,7 @@ def test_every_code_point_becomes_what_the_reference_library_makes_of_it() -> No
 
 
 @given(st.text(max_size=30), st.sampled_from(sorted(PIPELINES)))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_text_can_be_cut_and_limits_only_shorten_it(text: str, name: str) -> None:
     model = kept(name)
     ids = model.ids(text, None, first=True)
