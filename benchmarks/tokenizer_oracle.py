@@ -11,7 +11,8 @@ between sentences, no header):
     stsb/train.tsv.gz, dev.tsv.gz  sentence1, sentence2 ...  GLUE STS-B
     wnut17/*.conll.gz              token, tag                github.com/leondz/emerging_entities_17
 
-Every sentence is compared for ids, type ids, offsets and word ids with padding and truncation
+``benchmarks.tokenizer_lines`` compares tokenizers of other kinds, on text files. Here every
+sentence is compared for ids, type ids, offsets and word ids with padding and truncation
 off; STS-B also as pairs and WNUT-17 also as words split before, and every tenth case once more
 with a limit of 17 tokens. Exit code 1 on any mismatch.
 """

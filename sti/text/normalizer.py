@@ -143,7 +143,7 @@ def decompose(char: str) -> str:
     return TABLES.decomposition.get(code, char)
 
 
-class _CharTable(dict[int, str]):
+class CharTable(dict[int, str]):
     """A ``str.translate`` table that calls ``answer`` for each code point it does not have yet.
 
     Safe to share between threads: at worst two of them compute the same code point.
@@ -204,9 +204,9 @@ class TextNormalizer:
         self._strip_accents = strip_accents
         self._lowercase = lowercase
         self._part_words = part_words
-        self._prepared = _CharTable(self._prepare, table_limit)
-        self._finished = _CharTable(self._finish, table_limit)
-        self._table = _CharTable(self._all_steps, table_limit)
+        self._prepared = CharTable(self._prepare, table_limit)
+        self._finished = CharTable(self._finish, table_limit)
+        self._table = CharTable(self._all_steps, table_limit)
 
     def split(self, text: str) -> list[str]:
         """The words of ``text``; empty strings between them are to be skipped."""

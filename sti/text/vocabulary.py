@@ -59,7 +59,8 @@ class Vocabulary:
             index = make_index(blob, base=base, scale=scale, chunk=chunk)
         else:
             check_index(index, blob)
-        self._blob = blob
+        self.blob = blob
+        self.starts = index.starts
         self._most = len(index.order)
         bits = bucket_bits(len(index.order))
         self._shift, self._mask = HASH_BITS - bits, (1 << bits) - 1
@@ -70,7 +71,7 @@ class Vocabulary:
         self._powers = memoryview(hash_powers(index.starts, base, scale))
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._most
 
     def of_first(self, count: int) -> Vocabulary:
         """The same without its words from line ``count`` on; memory is shared."""
@@ -90,7 +91,7 @@ class Vocabulary:
         The text is as ``encoded`` returns it; words are UTF-8 too, so every match ends at the end
         of a character. None where no word of at least ``at_least`` bytes fits.
         """
-        blob, starts, order, buckets = self._blob, self._starts, self._order, self._buckets
+        blob, starts, order, buckets = self.blob, self._starts, self._order, self._buckets
         shift, mask = self._shift, self._mask
         hashes = list(accumulate(map(mul, text, self._powers), initial=0))
         for length in range(len(hashes) - 1, at_least - 1, -1):

@@ -1,0 +1,369 @@
+"""Unigram, as SentencePiece trains it and ``tokenizer.json`` has it: text to pieces with scores.
+
+The reference is the Hugging Face ``tokenizers`` library with Unigram behind Metaspace: ids, offsets
+and word ids equal its own. Normalizing is done by ``sti.text.normalizer_steps``, the search for the
+best pieces by ``sti.text.best_path``. Knows nothing of added tokens, templates or limits.
+
+In: ``UnigramSettings`` and tables (from a pack), a vocabulary, and the text between added tokens.
+Out: ids, and where they come from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sti.errors import PackFormatError
+from sti.json_fields import JsonFields
+from sti.text.best_path import BestPath
+from sti.text.charsmap import CharsMap, Place
+from sti.text.graphemes import short_clusters
+from sti.text.normalizer_steps import MOST_STEPS, SPACES, Step, StepSettings, step
+from sti.text.vocabulary import Vocabulary
+
+KIND = "unigram"
+
+TABLES: Mapping[str, type[np.generic]] = {
+    "scores": np.uint32,
+    "order": np.uint32,
+    "charsmap_trie": np.uint32,
+    "charsmap_replacements": np.uint8,
+}
+"""Besides the vocabulary and its index. ``scores``: of each piece, float32, or float64 where those
+do not hold them all (the bits, so twice as many items); ``order``: the lines of the vocabulary in
+the order of their bytes; the last two are empty where no step is a map of characters.
+"""
+
+MOST_SCORE = 1e9
+"""Of either sign, so that sums over a text stay finite."""
+
+PREPENDS = ("always", "first", "never")
+
+CHUNK_CHARS = 8192
+"""A long text is normalized in chunks of about this many characters."""
+
+WORDS_REMEMBERED = 16384
+"""Words whose pieces are remembered; then all are forgotten."""
+
+LONGEST_REMEMBERED = 64
+"""Characters of a word; longer ones are mostly sentences without spaces, and do not come again."""
+
+_OTHER_SPACES = re.compile(f"[{SPACES.replace(' ', '')}]")
+_WORD = re.compile(f"[^{SPACES}]+")
+_CUT = re.compile(r"(?<=[^\W_]) (?=[^\W_])")  # a long text may be cut there: between two words
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_BYTES = 256
+
+
+class UnigramSettings(NamedTuple):
+    """What a tokenizer does besides its tables; in a pack's manifest as JSON.
+
+    Attributes:
+        unknown: id for what no piece is of.
+        byte_fallback: what no piece is of becomes pieces ``<0x00>`` to ``<0xFF>`` where all are
+            there.
+        steps: normalize the text, in order.
+        split_spaces: white space parts words, and is dropped.
+        mark: one character, which takes the place of spaces.
+        prepend: whether a mark is put before each word (``"always"``), or only before what begins
+            at the first character of the text (``"first"``), or not at all (``"never"``).
+        split_marks: each mark begins another word.
+    """
+
+    unknown: int
+    byte_fallback: bool
+    steps: tuple[StepSettings, ...]
+    split_spaces: bool
+    mark: str
+    prepend: str
+    split_marks: bool
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as JSON values."""
+        return {**self._asdict(), "steps": [found._asdict() for found in self.steps]}
+
+    @classmethod
+    def from_json(cls, fields: JsonFields) -> UnigramSettings:
+        """The settings that ``to_json`` wrote.
+
+        Raises:
+            The error of ``fields``: one is missing, ill-typed, unknown or out of bounds.
+        """
+        fields.only(*cls._fields)
+        found = cls(
+            unknown=fields.integer("unknown"),
+            byte_fallback=fields.flag("byte_fallback"),
+            steps=tuple(StepSettings.from_json(item) for item in fields.objects("steps")),
+            split_spaces=fields.flag("split_spaces"),
+            mark=fields.text("mark"),
+            prepend=fields.text("prepend"),
+            split_marks=fields.flag("split_marks"),
+        )
+        if len(found.steps) > MOST_STEPS:
+            raise fields.fail("steps", f"at most {MOST_STEPS} steps")
+        if sum(found.kind == "charsmap" for found in found.steps) > 1:
+            raise fields.fail("steps", "a list with at most one map of characters")
+        if len(found.mark) != 1 or found.mark in SPACES or _SURROGATES.match(found.mark):
+            raise fields.fail("mark", "one character that is no white space")
+        if found.prepend not in PREPENDS:
+            raise fields.fail("prepend", f"one of {', '.join(PREPENDS)}")
+        return found
+
+
+class Unigram:
+    """Pieces of text for one vocabulary.
+
+    Args:
+        settings: were checked by ``from_json``.
+        vocabulary: a piece's id is its line.
+        tables: as ``TABLES``; kept, not copied.
+        chunk_chars: characters of a text that are normalized at a time.
+        words_remembered: words whose pieces are kept, so that they need no second search.
+
+    The last two bound memory and change no answer.
+
+    Raises:
+        PackFormatError: tables or settings do not fit the vocabulary or one another.
+
+    Safe to share between threads. Lone surrogates count as U+FFFD.
+    """
+
+    def __init__(
+        self,
+        settings: UnigramSettings,
+        vocabulary: Vocabulary,
+        tables: Mapping[str, NDArray[Any]],
+        *,
+        chunk_chars: int = CHUNK_CHARS,
+        words_remembered: int = WORDS_REMEMBERED,
+    ) -> None:
+        self.settings = settings
+        self._chunk_chars = chunk_chars
+        self._words_remembered = words_remembered
+        self._vocabulary = vocabulary
+        for name, dtype in TABLES.items():
+            if tables[name].dtype != dtype or tables[name].ndim != 1:
+                raise PackFormatError(f"tokenizer: {name} must be a list of {dtype.__name__}")
+        scores = _checked_scores(tables["scores"], tables["order"], len(vocabulary))
+        if settings.unknown >= len(vocabulary):
+            raise PackFormatError(
+                f"tokenizer: unknown is id {settings.unknown} of {len(vocabulary)} pieces"
+            )
+        self._path = BestPath(
+            vocabulary.blob, vocabulary.starts, tables["order"], scores, unknown=settings.unknown
+        )
+        self._charsmap = _charsmap(settings, tables)
+        self._steps: list[Step] = [step(found, self._charsmap) for found in settings.steps]
+        self._bytes = [
+            vocabulary.find(f"<0x{byte:02X}>") for byte in range(_BYTES * settings.byte_fallback)
+        ]
+        self._touched = set(SPACES + settings.mark).union(*(s.pattern for s in settings.steps))
+        self._cuttable = self._may_be_cut()
+        self._remembered: dict[str, _Pieces] = {"": ([], [])}
+
+    def ids(self, text: str, limit: int | None, *, first: bool) -> list[int]:
+        """Ids of a text.
+
+        Stops soon after more than ``limit`` are found.
+
+        Args:
+            first: whether the text is the beginning of the whole one.
+        """
+        found: list[int] = []
+        remembered = self._remembered
+        for start, stop in self._chunks(text):
+            for word in self._words(text[start:stop], first=first and not start):
+                known = remembered.get(word)
+                if known is None:
+                    known = self._pieces(word, None if limit is None else limit - len(found))
+                found += known[0]
+            if limit is not None and len(found) > limit:
+                break
+        return found
+
+    def spans(self, text: str, count: int, *, first: bool) -> list[tuple[int, int, int]]:
+        """``(start, end, word)`` of the first ``count`` ids of a text.
+
+        Args:
+            first: whether the text is the beginning of the whole one.
+        """
+        found: list[tuple[int, int, int]] = []
+        index = 0
+        for start, stop in self._chunks(text):
+            if len(found) >= count:
+                break
+            for word, places in self._aligned_words(text[start:stop], first=first and not start):
+                begin = end = 0
+                for next_end in self._pieces(word, count - len(found))[1]:
+                    if next_end != end:
+                        begin, end = end, next_end
+                    found.append((start + places[begin][0], start + places[end - 1][1], index))
+                index += 1
+        return found[:count]
+
+    def _chunks(self, text: str) -> Iterator[Place]:
+        """Parts of a text that can be normalized each for itself."""
+        size = self._chunk_chars
+        start = 0
+        while len(text) - start > size and self._cuttable and not self._begins_dropped(text):
+            cuts = (cut.start() for cut in _CUT.finditer(text, start + size))
+            stop = next(
+                (at for at in cuts if self._kept(text[at - 1]) and self._kept(text[at + 1])), None
+            )
+            if stop is None:
+                break
+            yield start, stop
+            start = stop
+        yield start, len(text)
+
+    def _may_be_cut(self) -> bool:
+        """Whether no step and no word goes across a space between two words."""
+        settings = self.settings
+        return (
+            (settings.split_spaces or settings.split_marks)
+            and (self._charsmap is None or self._charsmap.of(" ") == " ")
+            and all(
+                (found.kind != "charsmap" or not index)
+                and not found.left
+                and not found.pattern.startswith("\\A")
+                and (found.kind != "replace" or not {" ", settings.mark} & set(found.pattern))
+                for index, found in enumerate(settings.steps)
+            )
+        )
+
+    def _begins_dropped(self, text: str) -> bool:
+        """Whether the map may drop the text's first character, which shifts all places."""
+        charsmap = self._charsmap
+        return charsmap is not None and (not charsmap.of(text[0]) or bool(short_clusters(text[:4])))
+
+    def _kept(self, char: str) -> bool:
+        """Whether a character alone stays one character that no step but the map touches."""
+        new = char if self._charsmap is None else self._charsmap.of(char)
+        return len(new) == 1 and new not in self._touched and char not in self._touched
+
+    def _words(self, text: str, *, first: bool) -> list[str]:
+        """The words of a text, marks included; some may be empty."""
+        settings, mark = self.settings, self.settings.mark
+        text = _without_surrogates(text)
+        if settings.prepend == "first" and first and not self._begins_kept(text):
+            return [word for word, _ in self._aligned_words(text, first=True)]
+        prepend = settings.prepend == "always" or (settings.prepend == "first" and first)
+        for one in self._steps:
+            text = one.replaced(text)
+        if not settings.split_spaces:
+            text = text.replace(" ", mark)
+            if prepend and text and not text.startswith(mark):
+                text = mark + text
+            return text.replace(mark, " " + mark).split(" ") if settings.split_marks else [text]
+        words = _WORD.findall(text) if _OTHER_SPACES.search(text) else text.split(" ")
+        if settings.prepend == "always":
+            words = [word if word.startswith(mark) else mark + word for word in words if word]
+        elif prepend and not words[0].startswith(mark):
+            words[0] = mark + words[0]
+        if settings.split_marks and mark in text:
+            return [part for word in words for part in word.replace(mark, " " + mark).split(" ")]
+        return words
+
+    def _begins_kept(self, text: str) -> bool:
+        """Whether a text's first character becomes the first of its first word, and no other."""
+        return bool(text) and self._kept(text[0]) and not short_clusters(text[:4])
+
+    def _aligned_words(self, text: str, *, first: bool) -> Iterator[tuple[str, Sequence[Place]]]:
+        """The words of ``_words`` that are not empty, and where their characters come from."""
+        settings, mark = self.settings, self.settings.mark
+        text = _without_surrogates(text)
+        places: Sequence[Place] = [(at, at + 1) for at in range(len(text))]
+        for one in self._steps:
+            text, places = one.aligned(text, places)
+        runs = [found.span() for found in _WORD.finditer(text)]
+        for start, stop in runs if settings.split_spaces else [(0, len(text))] * bool(text):
+            word, where = text[start:stop].replace(" ", mark), places[start:stop]
+            prepend = settings.prepend == "first" and first and not where[0][0]
+            if (prepend or settings.prepend == "always") and not word.startswith(mark):
+                word, where = mark + word, (where[0], *where)
+            at = 0
+            for part in (
+                word.replace(mark, " " + mark).split(" ") if settings.split_marks else [word]
+            ):
+                if part:
+                    yield part, where[at : at + len(part)]
+                    at += len(part)
+
+    def _pieces(self, word: str, enough: int | None) -> _Pieces:
+        """Ids of a word, and where each ends; of a long one soon no more than ``enough``."""
+        found = self._path.cut(word, enough if len(word) > LONGEST_REMEMBERED else None)
+        pieces = [line for line, _ in found], [end for _, end in found]
+        if self.settings.unknown in pieces[0]:
+            pieces = self._known(word, found)
+        if len(word) <= LONGEST_REMEMBERED:
+            if len(self._remembered) >= self._words_remembered:
+                self._remembered = {"": ([], [])}
+            self._remembered[word] = pieces
+        return pieces
+
+    def _known(self, word: str, found: Sequence[Place]) -> _Pieces:
+        """Pieces of a word, those that are unknown put together where they are neighbours."""
+        unknown = self.settings.unknown
+        ids: list[int] = []
+        ends: list[int] = []
+        start = 0
+        for index, (line, end) in enumerate(found):
+            if line != unknown:
+                ids.append(line)
+                ends.append(end)
+            elif index + 1 < len(found) and found[index + 1][0] == unknown:
+                continue
+            else:
+                more = self._ids_of_unknown(word[start:end])
+                ids += more
+                ends += [end] * len(more)
+            start = end
+        return ids, ends
+
+    def _ids_of_unknown(self, text: str) -> list[int]:
+        """What no piece is of may be one as a whole, or its bytes are, or it stays unknown."""
+        whole = self._vocabulary.find(text)
+        if whole is not None:
+            return [whole]
+        by_byte = [self._bytes[byte] for byte in text.encode()] if self._bytes else [None]
+        found = [line for line in by_byte if line is not None]
+        return found if len(found) == len(by_byte) else [self.settings.unknown]
+
+
+_Pieces = tuple[list[int], list[int]]
+"""Ids, and where each ends in its word. Neighbours that end alike are of the same characters."""
+
+
+def _without_surrogates(text: str) -> str:
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def _charsmap(settings: UnigramSettings, tables: Mapping[str, NDArray[Any]]) -> CharsMap | None:
+    """The map of characters, where a step is one."""
+    trie, replacements = tables["charsmap_trie"], tables["charsmap_replacements"]
+    if any(found.kind == "charsmap" for found in settings.steps):
+        return CharsMap(trie, replacements)
+    if trie.size or replacements.size:
+        raise PackFormatError("tokenizer: a character map is there, but no step is one")
+    return None
+
+
+def _checked_scores(
+    scores: NDArray[np.uint32], order: NDArray[np.uint32], pieces: int
+) -> NDArray[np.float32] | NDArray[np.float64]:
+    """The scores, after a look at both tables."""
+    if order.size != pieces or scores.size not in (pieces, 2 * pieces):
+        raise PackFormatError(
+            f"tokenizer: {scores.size} scores and {order.size} lines in order do not fit "
+            f"{pieces} pieces"
+        )
+    if int(order.max()) >= pieces:
+        raise PackFormatError("tokenizer: the order names a line beyond the vocabulary")
+    floats: NDArray[Any] = scores.view(np.float32 if scores.size == pieces else np.float64)
+    if not (floats.min() >= -MOST_SCORE and floats.max() <= MOST_SCORE):
+        raise PackFormatError(f"tokenizer: a score is not finite, or beyond {MOST_SCORE:g}")
+    return floats
