@@ -8,10 +8,10 @@ settings of whoever saved it, and ignored.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable
 from pathlib import Path
 
 from shard_tools.checkpoint.tokenizer_pipeline import WordPiecePipeline, flag, read_object
+from shard_tools.checkpoint.words_by_id import expect_encodable, words_by_id
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
 
@@ -35,7 +35,7 @@ def read_tokenizer_json(path: Path) -> WordPiecePipeline:
     normalizer, lowered = _bert_normalizer(fields)
     cls_token, sep_token = _template(fields)
     prefix = model.text("continuing_subword_prefix")
-    words = _words_by_id(path, model.object("vocab"))
+    words = words_by_id(model.object("vocab"))
     special_tokens = _added_tokens(path, fields, words, prefix)
     lowercase = normalizer.flag("lowercase")
     return WordPiecePipeline(
@@ -110,31 +110,6 @@ def _flatten(step: JsonFields, key: str) -> list[tuple[str, int]]:
     return flat
 
 
-def _words_by_id(path: Path, vocab: JsonFields) -> list[str]:
-    """The words in the order of their ids, which must be 0, 1, 2, ..."""
-    by_id: dict[int, str] = {}
-    for word in vocab.keys():
-        number = vocab.integer(word)
-        if number in by_id:
-            raise CheckpointError(
-                f"{path}: model: vocab: {by_id[number]!r} and {word!r} share the id {number}"
-            )
-        by_id[number] = word
-    missing = next((number for number in range(len(by_id)) if number not in by_id), None)
-    if missing is not None:
-        raise CheckpointError(f"{path}: model: vocab: no word has the id {missing}")
-    words = [by_id[number] for number in range(len(by_id))]
-    _expect_encodable(path, words)
-    return words
-
-
-def _expect_encodable(path: Path, words: Iterable[str]) -> None:
-    """Refuse words that a vocabulary blob cannot hold."""
-    for word in words:
-        if "\n" in word or any("\ud800" <= char <= "\udfff" for char in word):
-            raise CheckpointError(f"{path}: {word!r} holds a newline or a lone surrogate")
-
-
 def _added_tokens(path: Path, fields: JsonFields, words: list[str], prefix: str) -> tuple[str, ...]:
     """Tokens recognised verbatim; those beyond the vocabulary are appended to ``words``."""
     ids = {word: number for number, word in enumerate(words)}
@@ -148,7 +123,7 @@ def _added_tokens(path: Path, fields: JsonFields, words: list[str], prefix: str)
                 f"which is not supported"
             )
         if word not in ids and number == len(words) and _never_a_piece(word, prefix):
-            _expect_encodable(path, [word])
+            expect_encodable(entry.where, [word])
             ids[word] = number
             words.append(word)
         if ids.get(word) != number:
