@@ -106,7 +106,7 @@ def _byte_level(step: JsonFields) -> JsonFields:
         steps = step.objects("pretokenizers")
     kinds = [step.text("type") for step in steps]
     if kinds != ["ByteLevel"]:
-        raise CheckpointError(f"{step.where}: {', '.join(kinds) or 'nothing'!r:.80}; {SUPPORTED}")
+        raise CheckpointError(f"{step.where}: {', '.join(kinds) or 'no step':.80}; {SUPPORTED}")
     return steps[0]
 
 
