@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from shard_tools.checkpoint.tokenizer_classes import TokenizerClass
-from shard_tools.checkpoint.tokenizer_pipeline import Listed, added_token, expect_encodable
+from shard_tools.checkpoint.tokenizer_pipeline import Listed, added_token
+from shard_tools.checkpoint.words_by_id import expect_encodable
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
 from sti.text.added_tokens import LONGEST_ADDED_TOKEN, MOST_ADDED_TOKENS, AddedToken

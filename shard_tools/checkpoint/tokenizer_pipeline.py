@@ -6,7 +6,7 @@ In: a path, or parsed JSON. Out: text, checked JSON objects, and the ``Pipeline`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,6 @@ def named_token(key: str, *sources: JsonFields, default: str) -> str:
 def flag(fields: JsonFields, key: str, *, default: bool) -> bool:
     """A boolean that may be absent or null."""
     return fields.flag(key) if fields.has(key) else default
-
-
-def expect_encodable(where: str, words: Iterable[str]) -> None:
-    """Refuse words that a vocabulary blob cannot hold."""
-    for word in words:
-        if "\n" in word or any("\ud800" <= char <= "\udfff" for char in word):
-            raise CheckpointError(f"{where}: {word!r} holds a newline or a lone surrogate")
 
 
 def added_token(fields: JsonFields, *, normalized: bool = False) -> AddedToken:

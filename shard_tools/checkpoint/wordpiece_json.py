@@ -6,7 +6,8 @@ pre-tokenizer is refused.
 
 from __future__ import annotations
 
-from shard_tools.checkpoint.tokenizer_pipeline import OwnPart, expect_encodable, flag
+from shard_tools.checkpoint.tokenizer_pipeline import OwnPart, flag
+from shard_tools.checkpoint.words_by_id import words_by_id
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
 from sti.text.wordpiece import KIND, WordPieceSettings
@@ -70,21 +71,3 @@ def _bert_normalizer(fields: JsonFields) -> tuple[JsonFields, bool]:
     if len(others) > 1:
         raise CheckpointError(f"{normalizer.where}: two BertNormalizers; {SUPPORTED}")
     return others[0], len(steps) > 1
-
-
-def words_by_id(vocab: JsonFields) -> list[str]:
-    """The words in the order of their ids, which must be 0, 1, 2, ..."""
-    by_id: dict[int, str] = {}
-    for word in vocab.keys():
-        number = vocab.integer(word)
-        if number in by_id:
-            raise CheckpointError(
-                f"{vocab.where}: {by_id[number]!r} and {word!r} share the id {number}"
-            )
-        by_id[number] = word
-    missing = next((number for number in range(len(by_id)) if number not in by_id), None)
-    if missing is not None:
-        raise CheckpointError(f"{vocab.where}: no word has the id {missing}")
-    words = [by_id[number] for number in range(len(by_id))]
-    expect_encodable(vocab.where, words)
-    return words

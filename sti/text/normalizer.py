@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import bisect
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from sti.text import unicode_tables
+from sti.text.unicode_runs import runs
 
 # Marks characters that may be reordered. A lone surrogate, which no valid text contains; text that
 # contains it anyway goes through the steps one by one.
@@ -33,24 +34,13 @@ _LEADING, _VOWEL, _TRAILING = 0x1100, 0x1161, 0x11A7
 _VOWELS, _TRAILINGS = 21, 28
 
 
-def _runs(table: str) -> Iterator[tuple[int, int, list[int]]]:
-    """``(first, last, tags)`` of every run of a generated table."""
-    code = 0
-    for word in table.split():
-        run, *tags = word.split(":")
-        gap, _, more = run.partition(".")
-        first = code + int(gap, 36)
-        code = first + (int(more, 36) if more else 0)
-        yield first, code, [int(tag, 36) for tag in tags]
-
-
 class _CodeSet:
     """A set of code points as sorted runs. Immutable."""
 
     __slots__ = ("_firsts", "_lasts")
 
     def __init__(self, table: str) -> None:
-        found = [(first, last) for first, last, _ in _runs(table)]
+        found = [(first, last) for first, last, _ in runs(table)]
         self._firsts = [first for first, _ in found]
         self._lasts = [last for _, last in found]
 
@@ -101,8 +91,8 @@ class _Tables:
     @functools.cached_property
     def combining(self) -> dict[int, int]:
         """Canonical combining class of the characters for which it is not 0."""
-        runs = _runs(unicode_tables.CLASS)
-        return {code: tag[0] for first, last, tag in runs for code in range(first, last + 1)}
+        found = runs(unicode_tables.CLASS)
+        return {code: tag[0] for first, last, tag in found for code in range(first, last + 1)}
 
     @functools.cached_property
     def lower(self) -> dict[int, str]:

@@ -37,8 +37,9 @@ CHUNK_BYTES = 16384
 _DECODED_BYTES = 8192
 """Bytes that are decoded at a time, to see that they are text: the fastest of several sizes."""
 
-LONGEST_WORD = 128
-"""Bytes of a word in an index that was not made here: a look-up goes along all of them."""
+LONGEST_WORD = 512
+"""Bytes of a word in an index that was not made here: a look-up goes along all of them. Known are
+words of 256, lines of one character repeated, in vocabularies of bytes."""
 
 FULLEST_BUCKET = 32
 """Words of a bucket in such an index: a look-up may compare all of them. Usual are ten."""
