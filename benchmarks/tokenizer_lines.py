@@ -15,33 +15,22 @@ import gzip
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import tokenizers
 
+from shard_tools.checkpoint.tokenizer_json import READERS
 from shard_tools.checkpoint.tokenizer_pipeline import read_object
-from shard_tools.checkpoint.unigram_json import read_unigram
 from sti.errors import StiError
-from sti.json_fields import JsonFields
-from sti.text.unigram import Unigram
+from sti.text.kinds import KINDS
+from sti.text.text_model import TextModel
 from sti.text.vocabulary import Vocabulary
 
 _TURN = 400
 _SHOWN = 5
 _SHORT = 17
-
-
-class Model(Protocol):
-    """What every kind of tokenizer has at its core."""
-
-    def ids(self, text: str, limit: int | None, *, first: bool) -> list[int]:
-        """Ids of a text between added tokens."""
-
-    def spans(self, text: str, count: int, *, first: bool) -> list[tuple[int, int, int]]:
-        """Start, end and word of the first ids."""
 
 
 @dataclass(slots=True)
@@ -57,17 +46,7 @@ class Row:
     shown: list[str] = field(default_factory=list)
 
 
-def unigram(fields: JsonFields) -> Model:
-    """The Unigram model of a tokenizer file."""
-    settings, pieces, tables = read_unigram(fields)
-    return Unigram(settings, Vocabulary("\n".join(pieces).encode()), tables)
-
-
-MODELS: dict[str, Callable[[JsonFields], Model]] = {"Unigram": unigram}
-"""The kinds that are read here."""
-
-
-def open_model(path: Path) -> tuple[Model, tokenizers.Tokenizer, list[str]]:
+def open_model(path: Path) -> tuple[TextModel, tokenizers.Tokenizer, list[str]]:
     """The model of a tokenizer file, here and in the reference library; the added tokens.
 
     Raises:
@@ -75,13 +54,17 @@ def open_model(path: Path) -> tuple[Model, tokenizers.Tokenizer, list[str]]:
     """
     fields = read_object(path)
     kind = fields.object("model").text("type")
-    if kind not in MODELS:
-        raise StiError(f"{path}: {kind!r} is none of {', '.join(MODELS)}")
+    if kind not in READERS:
+        raise StiError(f"{path}: {kind!r} is none of {', '.join(READERS)}")
+    own = READERS[kind](fields)
+    model = KINDS[own.kind].model(
+        own.settings, Vocabulary("\n".join(own.words).encode()), own.tables
+    )
     theirs = tokenizers.Tokenizer.from_file(str(path))
     theirs.no_padding()
     theirs.no_truncation()
     added = [item.text("content") for item in fields.objects("added_tokens")]
-    return MODELS[kind](fields), theirs, added
+    return model, theirs, added
 
 
 def load(path: Path, added: Sequence[str], most: int) -> Row:
@@ -93,7 +76,7 @@ def load(path: Path, added: Sequence[str], most: int) -> Row:
     return Row(path.name, kept[:most])
 
 
-def compare(row: Row, ours: Model, theirs: tokenizers.Tokenizer) -> None:
+def compare(row: Row, ours: TextModel, theirs: tokenizers.Tokenizer) -> None:
     """Count the lines on which the two differ, and the time each takes, in turns."""
     clock = time.process_time  # one thread works, and what else runs here does not count
     for at in range(0, len(row.lines), _TURN):

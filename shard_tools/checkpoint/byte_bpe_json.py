@@ -1,6 +1,6 @@
 """Byte-level BPE as ``tokenizer.json`` has it, or ``vocab.json`` with ``merges.txt``.
 
-In: the parsed file, or the two files. Out: a ``ByteBpeFiles``. Only the ByteLevel pre-tokenizer
+In: the parsed file, or the two files. Out: an ``OwnPart``. Only the ByteLevel pre-tokenizer
 and BPE without dropout, prefix or suffix are understood; anything else is refused. Knows nothing
 of added tokens, nor of templates but for what they do to offsets.
 """
@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
-
-from shard_tools.checkpoint.tokenizer_pipeline import flag, read_object, read_text
+from shard_tools.checkpoint.tokenizer_pipeline import OwnPart, flag, read_object, read_text
 from shard_tools.checkpoint.words_by_id import words_by_id
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
-from sti.text.byte_bpe import ByteBpeSettings
+from sti.text.byte_bpe import KIND, ByteBpeSettings
 from sti.text.byte_words import BYTE_CHARS
 from sti.text.merges import make_tables
 
@@ -27,17 +24,7 @@ _VERSION = "#version"  # begins the first line of merges.txt
 _NO_TRIMMING = ("BertProcessing", "TemplateProcessing")
 
 
-class ByteBpeFiles(NamedTuple):
-    """What files say of a byte-level BPE tokenizer."""
-
-    settings: ByteBpeSettings
-    words: list[str]
-    """By id."""
-    tables: dict[str, NDArray[Any]]
-    """As ``sti.text.merges.TABLES`` says."""
-
-
-def read_byte_bpe(fields: JsonFields) -> ByteBpeFiles:
+def read_byte_bpe(fields: JsonFields) -> OwnPart:
     """The tokenizer of a parsed ``tokenizer.json``.
 
     Raises:
@@ -65,12 +52,12 @@ def read_byte_bpe(fields: JsonFields) -> ByteBpeFiles:
     return _files(settings, words, model.where, pairs)
 
 
-def read_vocab_and_merges(vocab: Path, settings: JsonFields) -> ByteBpeFiles:
+def read_vocab_and_merges(vocab: Path, settings: ByteBpeSettings) -> OwnPart:
     """The tokenizer of ``vocab.json`` and the ``merges.txt`` beside it.
 
     Args:
         vocab: the vocabulary.
-        settings: ``tokenizer_config.json``; what it does not state is at RoBERTa's defaults.
+        settings: what neither file says.
 
     Raises:
         CheckpointError: a file is missing, malformed or not supported; names file and line or key.
@@ -78,25 +65,13 @@ def read_vocab_and_merges(vocab: Path, settings: JsonFields) -> ByteBpeFiles:
     path = vocab.with_name(_MERGES)
     if not path.is_file():
         raise CheckpointError(f"{path}: is missing; {vocab.name} is not enough without it")
-    prefix = flag(settings, "add_prefix_space", default=False)
     lines = read_text(path).split("\n")
     pairs = (
         _pair(f"{path}: line {at}", line.removesuffix("\r"))
         for at, line in enumerate(lines, start=1)
         if line.strip() and not line.startswith(_VERSION)
     )
-    return _files(
-        ByteBpeSettings(
-            add_prefix_space=prefix,
-            part_words=True,
-            whole_words=False,
-            trim_offsets=flag(settings, "trim_offsets", default=True),
-            trim_prefix_space=prefix,
-        ),
-        words_by_id(read_object(vocab)),
-        str(vocab),
-        pairs,
-    )
+    return _files(settings, words_by_id(read_object(vocab)), str(vocab), pairs)
 
 
 def _byte_level(step: JsonFields) -> JsonFields:
@@ -161,7 +136,7 @@ def _files(
     words: list[str],
     where: str,
     pairs: Iterable[tuple[str, str, str]],
-) -> ByteBpeFiles:
+) -> OwnPart:
     """All that is known, once merges are found in the vocabulary."""
     ids = {word: number for number, word in enumerate(words)}
     for byte, char in enumerate(BYTE_CHARS):
@@ -180,4 +155,4 @@ def _files(
             raise CheckpointError(f"{place}: {left!r:.60} and {right!r:.60} are merged before")
         merges[pair] = ids[left + right]
     rows = [(left, right, result) for (left, right), result in merges.items()]
-    return ByteBpeFiles(settings, words, make_tables(rows, len(words)))
+    return OwnPart(KIND, settings, words, make_tables(rows, len(words)))

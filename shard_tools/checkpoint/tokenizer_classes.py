@@ -20,8 +20,8 @@ class TokenizerClass(NamedTuple):
     Attributes:
         kinds: types of models, as in ``tokenizer.json``, that it is of; empty for any.
         tokens: its special tokens where no file names them, by ``cls_token`` and so on.
-        from_settings: whether the options of BERT's normalizer are those of
-            ``tokenizer_config.json``, its defaults included, whatever ``tokenizer.json`` says.
+        from_settings: whether options are those of ``tokenizer_config.json``, its defaults
+            included, whatever ``tokenizer.json`` says (``class_settings``).
         two_separators: whether a pair is put together as RoBERTa does it.
         spaced_mask: whether the mask token takes the white space before it.
     """
@@ -59,10 +59,18 @@ _MPNET = TokenizerClass(
     spaced_mask=True,
 )
 _ROBERTA = TokenizerClass(
-    frozenset({"BPE"}), _ROBERTA_TOKENS, two_separators=True, spaced_mask=True
+    frozenset({"BPE"}),
+    _ROBERTA_TOKENS,
+    from_settings=True,
+    two_separators=True,
+    spaced_mask=True,
 )
 _XLM_ROBERTA = TokenizerClass(
-    frozenset({"Unigram"}), _ROBERTA_TOKENS, two_separators=True, spaced_mask=True
+    frozenset({"Unigram"}),
+    _ROBERTA_TOKENS,
+    from_settings=True,
+    two_separators=True,
+    spaced_mask=True,
 )
 
 CLASSES: Mapping[str, TokenizerClass] = {

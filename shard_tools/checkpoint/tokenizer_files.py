@@ -1,35 +1,38 @@
 """Reading a checkpoint's tokenizer files.
 
-In: a checkpoint directory with ``config.json`` and either ``tokenizer.json`` or ``vocab.txt`` (with
-``tokenizer_config.json`` and ``special_tokens_map.json`` where they exist), and
-sentence-transformers' ``sentence_bert_config.json``. Out: a spec, a vocabulary blob and tables for
-``sti.text.tokenizer.Tokenizer``. Knows nothing of weights.
+In: a checkpoint directory with ``config.json`` and either ``tokenizer.json``, ``vocab.txt``, or
+``vocab.json`` and ``merges.txt`` (with ``tokenizer_config.json``, ``special_tokens_map.json`` and
+``added_tokens.json`` where they exist), and sentence-transformers' ``sentence_bert_config.json``.
+Out: a spec, a vocabulary blob and tables for ``sti.text.tokenizer.Tokenizer``. Knows nothing of
+weights.
 
-Anything that is not supported is refused rather than approximated. Where both tokenizer files
-exist, ``tokenizer.json`` is used; padding and lengths of truncation stored in it are ignored, as
+Anything that is not supported is refused rather than approximated. Where several tokenizer files
+exist, the first of these is used; padding and lengths of truncation stored in it are ignored, as
 they are settings of the run that saved it. Where files contradict, transformers' precedence holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from shard_tools.checkpoint.added_tokens import TokenFiles, with_added
+from shard_tools.checkpoint.byte_bpe_json import read_vocab_and_merges
+from shard_tools.checkpoint.class_settings import of_class, roberta_settings
 from shard_tools.checkpoint.tokenizer_classes import CLASSES, TokenizerClass, tokenizer_class
 from shard_tools.checkpoint.tokenizer_json import read_tokenizer_json
 from shard_tools.checkpoint.tokenizer_pipeline import Pipeline, flag, read_object, read_optional
 from shard_tools.checkpoint.vocab_txt import read_vocab_txt
 from sti.errors import CheckpointError, PackFormatError
 from sti.json_fields import JsonFields
-from sti.text.template import FIRST, bert_template, roberta_template
+from sti.text.byte_bpe import KIND as BYTE_BPE
+from sti.text.template import FIRST, Template, bert_template, roberta_template
 from sti.text.tokenizer_spec import SIDES, TokenizerSpec
+from sti.text.unigram import KIND as UNIGRAM
 from sti.text.wordpiece import KIND as WORDPIECE
-from sti.text.wordpiece import WordPieceSettings
 
 _LONGEST_WORD = 4096
 """Characters: longer words of a text are unknown to every tokenizer."""
@@ -66,22 +69,30 @@ def load_tokenizer(checkpoint_dir: Path) -> TokenizerParts:
             "sentence_bert_config",
         )
     )
-    full, plain = checkpoint_dir / "tokenizer.json", checkpoint_dir / "vocab.txt"
+    names = ("tokenizer.json", "vocab.txt", "vocab.json")
+    full, plain, pairs = (checkpoint_dir / name for name in names)
     if full.is_file():
         source, pipeline = full, read_tokenizer_json(full)
         known = tokenizer_class(config, settings, _MODEL_TYPES[pipeline.own.kind])
         files = TokenFiles(settings, special, added, known)
-        pipeline = _of_class(source, pipeline, settings, known)
+        pipeline = of_class(pipeline, settings, known, _around(files, known))
     elif plain.is_file():
         known = tokenizer_class(config, settings, _MODEL_TYPES[WORDPIECE])
         known = known if known.tokens else CLASSES["BertTokenizer"]
         files = TokenFiles(settings, special, added, known)
-        make = roberta_template if known.two_separators else bert_template
-        template = make(files.named("cls_token") or "", files.named("sep_token") or "")
         unk = files.named("unk_token") or ""
-        source, pipeline = plain, read_vocab_txt(plain, settings, unk, template)
+        pipeline = read_vocab_txt(plain, settings, unk, _around(files, known))
+        source = plain
+    elif pairs.is_file():
+        known = tokenizer_class(config, settings, _MODEL_TYPES[BYTE_BPE])
+        known = known if known.tokens else CLASSES["RobertaTokenizer"]
+        files = TokenFiles(settings, special, added, known)
+        own = read_vocab_and_merges(pairs, roberta_settings(settings))
+        source, pipeline = pairs, Pipeline(own, _around(files, known), ())
     else:
-        raise CheckpointError(f"{checkpoint_dir}: neither tokenizer.json nor vocab.txt is there")
+        raise CheckpointError(
+            f"{checkpoint_dir}: neither tokenizer.json, nor vocab.txt, nor vocab.json is there"
+        )
     words, tokens = with_added(pipeline.own.words, files.listed(pipeline.added))
     ends = pipeline.template.single[0].what, pipeline.template.single[-1].what
     cls_token, sep_token = (
@@ -117,20 +128,10 @@ def load_tokenizer(checkpoint_dir: Path) -> TokenizerParts:
     return TokenizerParts(spec, "\n".join(words).encode("utf-8"), pipeline.own.tables)
 
 
-def _of_class(
-    source: Path, pipeline: Pipeline, settings: JsonFields, known: TokenizerClass
-) -> Pipeline:
-    """What the class makes of a ``tokenizer.json``."""
-    own = pipeline.own.settings
-    if not known.from_settings or not isinstance(own, WordPieceSettings):
-        return pipeline
-    lowercase = flag(settings, "do_lower_case", default=True)
-    changed = own._replace(
-        lowercase=lowercase,
-        strip_accents=flag(settings, "strip_accents", default=lowercase),
-        handle_chinese_chars=flag(settings, "tokenize_chinese_chars", default=True),
-    )
-    return replace(pipeline, own=replace(pipeline.own, settings=changed))
+def _around(files: TokenFiles, known: TokenizerClass) -> Template:
+    """What a class puts around texts."""
+    make = roberta_template if known.two_separators else bert_template
+    return make(files.named("cls_token") or "", files.named("sep_token") or "")
 
 
 def _side(settings: JsonFields, pipeline: Pipeline) -> str:
@@ -168,5 +169,5 @@ def _check_vocabulary(source: Path, words: list[str], named: Mapping[str, str], 
             raise CheckpointError(f"{source}: {key} {word!r} is not in the vocabulary")
 
 
-_MODEL_TYPES = {WORDPIECE: "WordPiece"}
+_MODEL_TYPES = {WORDPIECE: "WordPiece", UNIGRAM: "Unigram", BYTE_BPE: "BPE"}
 """What ``tokenizer.json`` calls each kind."""

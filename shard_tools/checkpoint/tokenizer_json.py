@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from shard_tools.checkpoint.byte_bpe_json import read_byte_bpe
 from shard_tools.checkpoint.tokenizer_pipeline import (
     Listed,
     OwnPart,
@@ -17,13 +18,18 @@ from shard_tools.checkpoint.tokenizer_pipeline import (
     added_token,
     read_object,
 )
+from shard_tools.checkpoint.unigram_json import read_unigram
 from shard_tools.checkpoint.wordpiece_json import read_wordpiece
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
 from sti.text.template import Part, Template, bert_template, roberta_template
 from sti.text.tokenizer_spec import SIDES
 
-READERS: Mapping[str, Callable[[JsonFields], OwnPart]] = {"WordPiece": read_wordpiece}
+READERS: Mapping[str, Callable[[JsonFields], OwnPart]] = {
+    "WordPiece": read_wordpiece,
+    "Unigram": read_unigram,
+    "BPE": read_byte_bpe,
+}
 """Of the fields of a file, by the type of its model."""
 
 _TEMPLATES = "supported: TemplateProcessing, BertProcessing, RobertaProcessing"

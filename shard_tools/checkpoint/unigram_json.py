@@ -1,8 +1,7 @@
 """Unigram in a ``tokenizer.json``: its model, normalizer and pre-tokenizer.
 
-In: the parsed file. Out: ``UnigramSettings``, the pieces by id, and the tables of
-``sti.text.unigram``. What is not supported is refused by name. Knows nothing of added tokens,
-templates, or other files.
+In: the parsed file. Out: an ``OwnPart``, with the tables of ``sti.text.unigram``. What is not
+supported is refused by name. Knows nothing of added tokens, templates, or other files.
 """
 
 from __future__ import annotations
@@ -12,16 +11,18 @@ import binascii
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_tools.checkpoint.tokenizer_pipeline import OwnPart
 from sti.errors import CheckpointError, PackFormatError
 from sti.json_fields import JsonFields
 from sti.text.charsmap import CharsMap
 from sti.text.normalizer_steps import LONGEST_TEXT, REGEXES, SPACES, StepSettings
-from sti.text.unigram import MOST_SCORE, PREPENDS, UnigramSettings
+from sti.text.unigram import KIND, MOST_SCORE
+from sti.text.unigram_settings import PREPENDS, UnigramSettings
 from sti.text.vocabulary_index import LONGEST_WORD
 
 SUPPORTED = (
@@ -30,17 +31,7 @@ SUPPORTED = (
 )
 
 
-class UnigramParts(NamedTuple):
-    """What a file says of its model and of the text's way to it."""
-
-    settings: UnigramSettings
-    pieces: list[str]
-    """By id."""
-    tables: dict[str, NDArray[Any]]
-    """As ``sti.text.unigram.TABLES``."""
-
-
-def read_unigram(fields: JsonFields) -> UnigramParts:
+def read_unigram(fields: JsonFields) -> OwnPart:
     """The Unigram model of a tokenizer file, and the steps before it.
 
     Args:
@@ -70,11 +61,11 @@ def read_unigram(fields: JsonFields) -> UnigramParts:
     trie, replacements = _charsmap(fields, maps[0] if maps else b"")
     tables: dict[str, NDArray[Any]] = {
         "scores": _score_bits(scores),
-        "order": _order(pieces),
+        "sorted": _order(pieces),
         "charsmap_trie": trie,
         "charsmap_replacements": replacements,
     }
-    return UnigramParts(settings, pieces, tables)
+    return OwnPart(KIND, settings, pieces, tables)
 
 
 def _vocabulary(model: JsonFields) -> tuple[list[str], list[float]]:

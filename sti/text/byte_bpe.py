@@ -20,6 +20,7 @@ from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 from sti.text.byte_words import BYTE_CHARS, word_bytes, words
 from sti.text.merges import TABLES, Merges
+from sti.text.text_model import Span
 from sti.text.vocabulary import Vocabulary
 
 KIND = "byte_bpe"
@@ -118,19 +119,23 @@ class ByteBpe:
                 break
         return ids
 
-    def spans(self, text: str, count: int, *, first: bool) -> list[tuple[int, int, int]]:
-        """``(start, end, word)`` of the first ``count`` tokens; words are counted from 0."""
+    def spans(self, text: str, count: int, *, first: bool, begin: int = -1) -> list[Span]:
+        """``(start, end, word)`` of the first ``count`` tokens; words are counted from 0.
+
+        Token ``begin`` is trimmed as one at the beginning of the whole text.
+        """
         put = len(self._prefix(text))
-        spans: list[tuple[int, int, int]] = []
+        spans: list[Span] = []
         at = -put
         for index, word in enumerate(self._words(self._prefix(text) + text)):
             if len(spans) >= count:
                 break
-            for begin, end, leading, trailing in self._pieces(word):
+            for low, high, leading, trailing in self._pieces(word):
                 # A space that was put there lies where the first character does.
-                start, stop = max(at + begin, 0), max(at + end, 1)
+                start, stop = max(at + low, 0), max(at + high, 1)
                 if self._settings.trim_offsets:
-                    if leading == 1 and first and start == 0 and self._settings.trim_prefix_space:
+                    whole = (first and start == 0) or len(spans) == begin
+                    if leading == 1 and whole and self._settings.trim_prefix_space:
                         leading = 0
                     start = min(start + leading, stop)
                     if stop >= trailing:

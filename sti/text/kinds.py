@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sti.json_fields import JsonFields
-from sti.text import wordpiece
+from sti.text import byte_bpe, unigram, wordpiece
+from sti.text.byte_bpe import ByteBpe, ByteBpeSettings
 from sti.text.text_model import TextModel
+from sti.text.unigram import Unigram, UnigramSettings
 from sti.text.vocabulary import Vocabulary
 from sti.text.wordpiece import WordPiece, WordPieceSettings
 
@@ -59,6 +61,10 @@ class Kind(NamedTuple):
 KINDS: Mapping[str, Kind] = {
     wordpiece.KIND: Kind(
         WordPieceSettings.from_json, WordPieceSettings._fields, WordPiece, wordpiece.TABLES
+    ),
+    unigram.KIND: Kind(UnigramSettings.from_json, UnigramSettings._fields, Unigram, unigram.TABLES),
+    byte_bpe.KIND: Kind(
+        ByteBpeSettings.from_json, ByteBpeSettings._fields, ByteBpe, byte_bpe.TABLES
     ),
 }
 """By the names that packs have them by."""

@@ -30,8 +30,16 @@ class TextModel(Protocol):
         """
         ...
 
-    def spans(self, text: str, count: int, *, first: bool) -> list[Span]:
-        """Of the first ``count`` tokens of a text; words are counted from 0."""
+    def spans(self, text: str, count: int, *, first: bool, begin: int = -1) -> list[Span]:
+        """Of the first ``count`` tokens of a text; words are counted from 0.
+
+        Args:
+            text: what stands between added tokens.
+            count: how many at most.
+            first: whether it is the beginning of the whole text.
+            begin: number of the token before which all are cut off; below 0 if it is in another
+                part of the text.
+        """
         ...
 
     def cut(self, text: str, at: int) -> int:

@@ -9,7 +9,6 @@ In: a ``TokenizerSpec`` (from a pack's manifest), a vocabulary, tables of its ki
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +28,9 @@ CHUNK_CHARS = 8192
 """A long text is tokenized in chunks of about this many characters."""
 
 _SPECIAL_SPAN = (0, 0, -1)
+
+
+_SpansOf = Callable[[Sequence[int], Sequence[int]], list[list[Span]]]
 
 
 class _Layout(NamedTuple):
@@ -149,13 +151,15 @@ class Tokenizer:
             if most is not None and len(ids) > most:
                 break
 
-        def spans(counts: Sequence[int]) -> list[list[Span]]:
-            found = (
-                (start, end, index)
-                for index, word in enumerate(words)
-                for start, end, _ in self._spans(word, counts[0])
-            )
-            return [list(itertools.islice(found, counts[0]))]
+        def spans(begins: Sequence[int], counts: Sequence[int]) -> list[list[Span]]:
+            found: list[Span] = []
+            for index, word in enumerate(words):
+                left = counts[0] - len(found)
+                if left <= 0:
+                    break
+                of_word = self._spans(word, left, begins[0] - len(found))
+                found += ((start, end, index) for start, end, _ in of_word)
+            return [found]
 
         return self._join(self._single, [ids], [min(len(ids), room)], spans)
 
@@ -163,9 +167,10 @@ class Tokenizer:
         """Tokens of a text that are counted: those after them are cut off anyway."""
         return None if self._left else room
 
-    def _spans_of(self, texts: Sequence[str]) -> Callable[[Sequence[int]], list[list[Span]]]:
-        return lambda counts: [
-            self._spans(text, count) for text, count in zip(texts, counts, strict=True)
+    def _spans_of(self, texts: Sequence[str]) -> _SpansOf:
+        return lambda begins, counts: [
+            self._spans(text, count, begin)
+            for text, begin, count in zip(texts, begins, counts, strict=True)
         ]
 
     def _join(
@@ -173,7 +178,7 @@ class Tokenizer:
         layout: _Layout,
         texts: list[list[int]],
         kept: Sequence[int],
-        spans: Callable[[Sequence[int]], list[list[Span]]],
+        spans: _SpansOf,
     ) -> Encoding:
         """The template filled in.
 
@@ -181,7 +186,8 @@ class Tokenizer:
             layout: the template.
             texts: ids found of each text; the list is the caller's no more.
             kept: how many of them are kept.
-            spans: the spans of the first so many tokens of each text.
+            spans: the spans of the first so many tokens of each text, given the numbers of those
+                that are kept first.
         """
         truncated = False
         first = [0] * len(kept)
@@ -205,7 +211,7 @@ class Tokenizer:
                 at = end
 
         def align() -> list[Span]:
-            found = spans([at + keep for at, keep in zip(first, kept, strict=True)])
+            found = spans(first, [at + keep for at, keep in zip(first, kept, strict=True)])
             table: list[Span] = []
             for text, _, _ in layout.parts:
                 if text is None:
@@ -254,14 +260,16 @@ class Tokenizer:
                 break
         return ids
 
-    def _spans(self, text: str, count: int) -> list[Span]:
-        """``(start, end, word)`` of the first ``count`` tokens of a text."""
+    def _spans(self, text: str, count: int, begin: int) -> list[Span]:
+        """``(start, end, word)`` of the first ``count`` tokens of a text, of which those before
+        token ``begin`` are cut off.
+        """
         if not self.spec.lowercase_text:
-            return self._own_spans(text, count)
+            return self._own_spans(text, count, begin)
         source = [at for at, char in enumerate(text) for _ in char.lower()]
-        return _moved(self._own_spans(text.lower(), count), source)
+        return _moved(self._own_spans(text.lower(), count, begin), source)
 
-    def _own_spans(self, text: str, count: int) -> list[Span]:
+    def _own_spans(self, text: str, count: int, begin: int) -> list[Span]:
         """``_spans`` of a text as the added tokens are looked for in it."""
         spans: list[Span] = []
         index = 0
@@ -271,9 +279,13 @@ class Tokenizer:
                 break
             found = [(0, stop - at, 0)]
             if special is None and self._after is None:
-                found = self._model.spans(text[at:stop], left, first=at == 0)
+                found = self._model.spans(
+                    text[at:stop], left, first=at == 0, begin=begin - len(spans)
+                )
             elif special is None and self._after is not None:
-                found = self._normalized_spans(self._after, text[at:stop], left, first=at == 0)
+                found = self._normalized_spans(
+                    self._after, text[at:stop], left, begin - len(spans), first=at == 0
+                )
             if at or index:
                 found = [(at + start, at + end, index + word) for start, end, word in found]
             spans += found
@@ -281,7 +293,7 @@ class Tokenizer:
         return spans[:count] if len(spans) > count else spans
 
     def _normalized_spans(
-        self, model: TextModel, text: str, count: int, *, first: bool
+        self, model: TextModel, text: str, count: int, begin: int, *, first: bool
     ) -> list[Span]:
         """Spans of a text that added tokens are in when it is normalized."""
         text, source = self._model.normalized(text)
@@ -293,7 +305,12 @@ class Tokenizer:
                 break
             found = [(0, stop - at, 0)]
             if special is None:
-                found = model.spans(text[at:stop], left, first=first and source[at] == 0)
+                found = model.spans(
+                    text[at:stop],
+                    left,
+                    first=first and source[at] == 0,
+                    begin=begin - len(spans),
+                )
             if at or index:
                 found = [(at + start, at + end, index + word) for start, end, word in found]
             spans += found

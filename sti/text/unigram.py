@@ -12,36 +12,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from copy import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sti.errors import PackFormatError
-from sti.json_fields import JsonFields
 from sti.text.best_path import BestPath
 from sti.text.charsmap import CharsMap, Place
 from sti.text.graphemes import short_clusters
-from sti.text.normalizer_steps import MOST_STEPS, SPACES, Step, StepSettings, step
+from sti.text.normalizer_steps import SPACES, Step, step
+from sti.text.text_model import Span
+from sti.text.unigram_settings import SURROGATES, UnigramSettings
 from sti.text.vocabulary import Vocabulary
 
 KIND = "unigram"
+__all__ = ["KIND", "TABLES", "Unigram", "UnigramSettings"]
 
-TABLES: Mapping[str, type[np.generic]] = {
-    "scores": np.uint32,
-    "order": np.uint32,
-    "charsmap_trie": np.uint32,
-    "charsmap_replacements": np.uint8,
+TABLES: Mapping[str, np.dtype[Any]] = {
+    "scores": np.dtype(np.uint32),
+    "sorted": np.dtype(np.uint32),
+    "charsmap_trie": np.dtype(np.uint32),
+    "charsmap_replacements": np.dtype(np.uint8),
 }
 """Besides the vocabulary and its index. ``scores``: of each piece, float32, or float64 where those
-do not hold them all (the bits, so twice as many items); ``order``: the lines of the vocabulary in
+do not hold them all (the bits, so twice as many items); ``sorted``: the lines of the vocabulary in
 the order of their bytes; the last two are empty where no step is a map of characters.
 """
 
 MOST_SCORE = 1e9
 """Of either sign, so that sums over a text stay finite."""
-
-PREPENDS = ("always", "first", "never")
 
 CHUNK_CHARS = 8192
 """A long text is normalized in chunks of about this many characters."""
@@ -55,63 +56,7 @@ LONGEST_REMEMBERED = 64
 _OTHER_SPACES = re.compile(f"[{SPACES.replace(' ', '')}]")
 _WORD = re.compile(f"[^{SPACES}]+")
 _CUT = re.compile(r"(?<=[^\W_]) (?=[^\W_])")  # a long text may be cut there: between two words
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _BYTES = 256
-
-
-class UnigramSettings(NamedTuple):
-    """What a tokenizer does besides its tables; in a pack's manifest as JSON.
-
-    Attributes:
-        unknown: id for what no piece is of.
-        byte_fallback: what no piece is of becomes pieces ``<0x00>`` to ``<0xFF>`` where all are
-            there.
-        steps: normalize the text, in order.
-        split_spaces: white space parts words, and is dropped.
-        mark: one character, which takes the place of spaces.
-        prepend: whether a mark is put before each word (``"always"``), or only before what begins
-            at the first character of the text (``"first"``), or not at all (``"never"``).
-        split_marks: each mark begins another word.
-    """
-
-    unknown: int
-    byte_fallback: bool
-    steps: tuple[StepSettings, ...]
-    split_spaces: bool
-    mark: str
-    prepend: str
-    split_marks: bool
-
-    def to_json(self) -> dict[str, object]:
-        """The fields as JSON values."""
-        return {**self._asdict(), "steps": [found._asdict() for found in self.steps]}
-
-    @classmethod
-    def from_json(cls, fields: JsonFields) -> UnigramSettings:
-        """The settings that ``to_json`` wrote.
-
-        Raises:
-            The error of ``fields``: one is missing, ill-typed, unknown or out of bounds.
-        """
-        fields.only(*cls._fields)
-        found = cls(
-            unknown=fields.integer("unknown"),
-            byte_fallback=fields.flag("byte_fallback"),
-            steps=tuple(StepSettings.from_json(item) for item in fields.objects("steps")),
-            split_spaces=fields.flag("split_spaces"),
-            mark=fields.text("mark"),
-            prepend=fields.text("prepend"),
-            split_marks=fields.flag("split_marks"),
-        )
-        if len(found.steps) > MOST_STEPS:
-            raise fields.fail("steps", f"at most {MOST_STEPS} steps")
-        if sum(found.kind == "charsmap" for found in found.steps) > 1:
-            raise fields.fail("steps", "a list with at most one map of characters")
-        if len(found.mark) != 1 or found.mark in SPACES or _SURROGATES.match(found.mark):
-            raise fields.fail("mark", "one character that is no white space")
-        if found.prepend not in PREPENDS:
-            raise fields.fail("prepend", f"one of {', '.join(PREPENDS)}")
-        return found
 
 
 class Unigram:
@@ -147,14 +92,14 @@ class Unigram:
         self._vocabulary = vocabulary
         for name, dtype in TABLES.items():
             if tables[name].dtype != dtype or tables[name].ndim != 1:
-                raise PackFormatError(f"tokenizer: {name} must be a list of {dtype.__name__}")
-        scores = _checked_scores(tables["scores"], tables["order"], len(vocabulary))
+                raise PackFormatError(f"tokenizer: {name} must be a list of {dtype.name}")
+        scores = _checked_scores(tables["scores"], tables["sorted"], len(vocabulary))
         if settings.unknown >= len(vocabulary):
             raise PackFormatError(
                 f"tokenizer: unknown is id {settings.unknown} of {len(vocabulary)} pieces"
             )
         self._path = BestPath(
-            vocabulary.blob, vocabulary.starts, tables["order"], scores, unknown=settings.unknown
+            vocabulary.blob, vocabulary.starts, tables["sorted"], scores, unknown=settings.unknown
         )
         self._charsmap = _charsmap(settings, tables)
         self._steps: list[Step] = [step(found, self._charsmap) for found in settings.steps]
@@ -185,13 +130,15 @@ class Unigram:
                 break
         return found
 
-    def spans(self, text: str, count: int, *, first: bool) -> list[tuple[int, int, int]]:
+    def spans(self, text: str, count: int, *, first: bool, begin: int = -1) -> list[Span]:
         """``(start, end, word)`` of the first ``count`` ids of a text.
 
         Args:
             first: whether the text is the beginning of the whole one.
+            begin: of no use here.
         """
-        found: list[tuple[int, int, int]] = []
+        del begin
+        found: list[Span] = []
         index = 0
         for start, stop in self._chunks(text):
             if len(found) >= count:
@@ -204,6 +151,28 @@ class Unigram:
                     found.append((start + places[begin][0], start + places[end - 1][1], index))
                 index += 1
         return found[:count]
+
+    def cut(self, text: str, at: int) -> int:
+        """The length of a text: long ones are cut in here, where the steps allow it."""
+        del at
+        return len(text)
+
+    def normalized(self, text: str) -> tuple[str, Sequence[int]]:
+        """What the steps make of a text, and the source of each of its characters."""
+        text = _without_surrogates(text)
+        places: Sequence[Place] = [(at, at + 1) for at in range(len(text))]
+        for one in self._steps:
+            text, places = one.aligned(text, places)
+        return text, [start for start, _ in places]
+
+    def after_normalizer(self) -> Unigram:
+        """The same without steps; tables and words that are remembered are shared."""
+        found = copy(self)
+        found.settings = self.settings._replace(steps=())
+        found._steps, found._charsmap = [], None
+        found._touched = set(SPACES + found.settings.mark)
+        found._cuttable = found._may_be_cut()
+        return found
 
     def _chunks(self, text: str) -> Iterator[Place]:
         """Parts of a text that can be normalized each for itself."""
@@ -339,7 +308,7 @@ _Pieces = tuple[list[int], list[int]]
 
 
 def _without_surrogates(text: str) -> str:
-    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+    return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
 
 def _charsmap(settings: UnigramSettings, tables: Mapping[str, NDArray[Any]]) -> CharsMap | None:

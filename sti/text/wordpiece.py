@@ -142,9 +142,9 @@ class WordPiece:
             ids += self._word_ids(word) if known is None else known
         return ids
 
-    def spans(self, text: str, count: int, *, first: bool) -> list[Span]:
+    def spans(self, text: str, count: int, *, first: bool, begin: int = -1) -> list[Span]:
         """``(start, end, word)`` of the first ``count`` tokens of a text."""
-        del first
+        del first, begin
         spans: list[Span] = []
         words, source = self._normalizer.align(text)
         at = index = 0

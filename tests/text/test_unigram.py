@@ -123,7 +123,7 @@ def document(name: str = "xlm-r", **model: Any) -> dict[str, Any]:
 def read(found: dict[str, Any], **options: int) -> Unigram:
     fields = JsonFields(found, where="tokenizer.json", error=CheckpointError)
     parts = read_unigram(fields)
-    vocabulary = Vocabulary("\n".join(parts.pieces).encode())
+    vocabulary = Vocabulary("\n".join(parts.words).encode())
     told = JsonFields(parts.settings.to_json(), where="tokenizer", error=PackFormatError)
     return Unigram(UnigramSettings.from_json(told), vocabulary, parts.tables, **options)
 
@@ -237,7 +237,7 @@ def test_models_that_cannot_be_are_refused(change: dict[str, Any], words: str) -
 
 def tables_of(found: dict[str, Any]) -> tuple[UnigramSettings, Vocabulary, dict[str, Any]]:
     parts = read_unigram(JsonFields(found, where="tokenizer.json", error=CheckpointError))
-    return parts.settings, Vocabulary("\n".join(parts.pieces).encode()), dict(parts.tables)
+    return parts.settings, Vocabulary("\n".join(parts.words).encode()), dict(parts.tables)
 
 
 @pytest.mark.parametrize(

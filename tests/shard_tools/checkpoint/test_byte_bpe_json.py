@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from shard_tools.checkpoint.byte_bpe_json import (
-    ByteBpeFiles,
     read_byte_bpe,
     read_vocab_and_merges,
 )
+from shard_tools.checkpoint.tokenizer_pipeline import OwnPart
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
 from tests.support.byte_bpe import trained_json
 
 
-def read(raw: dict[str, Any]) -> ByteBpeFiles:
+def read(raw: dict[str, Any]) -> OwnPart:
     return read_byte_bpe(JsonFields(raw, where="tokenizer.json", error=CheckpointError))
 
 
@@ -28,7 +28,7 @@ def config(**fields: object) -> JsonFields:
     return JsonFields(fields, where="tokenizer_config.json", error=CheckpointError)
 
 
-def same(one: ByteBpeFiles, other: ByteBpeFiles) -> bool:
+def same(one: OwnPart, other: OwnPart) -> bool:
     equal = all(np.array_equal(one.tables[name], other.tables[name]) for name in one.tables)
     return equal and one.words == other.words and one.settings == other.settings
 
@@ -43,8 +43,12 @@ def write_two_files(directory: Path, raw: dict[str, Any]) -> Path:
 
 def test_both_kinds_of_files_say_the_same(tmp_path: Path) -> None:
     raw = trained_json()
-    assert same(read_vocab_and_merges(write_two_files(tmp_path, raw), config()), read(raw))
-    prefixed = read_vocab_and_merges(tmp_path / "vocab.json", config(add_prefix_space=True))
+    assert same(
+        read_vocab_and_merges(write_two_files(tmp_path, raw), roberta_settings(config())), read(raw)
+    )
+    prefixed = read_vocab_and_merges(
+        tmp_path / "vocab.json", roberta_settings(config(add_prefix_space=True))
+    )
     assert prefixed.settings.add_prefix_space and prefixed.settings.trim_prefix_space
 
 
@@ -125,7 +129,7 @@ def test_merges_are_missed_and_their_lines_are_named(tmp_path: Path) -> None:
     raw["model"]["merges"][4] = ("\u0120", "nowhere")
     vocab = write_two_files(tmp_path, raw)
     with pytest.raises(CheckpointError, match=r"merges\.txt: line 6: 'nowhere'"):
-        read_vocab_and_merges(vocab, config())
+        read_vocab_and_merges(vocab, roberta_settings(config()))
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(CheckpointError, match=r"merges\.txt: is missing"):
-        read_vocab_and_merges(vocab, config())
+        read_vocab_and_merges(vocab, roberta_settings(config()))
