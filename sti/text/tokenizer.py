@@ -338,8 +338,9 @@ class Tokenizer:
 
 def _moved(spans: Sequence[Span], source: Sequence[int]) -> list[Span]:
     """Spans in the text that ``source`` gives the places in."""
+    places = [*source, source[-1] + 1] if source else [0]
     return [
-        (source[start], source[max(end - 1, start)] + (end > start), word)
+        (places[start], places[end - 1] + 1 if end > start else places[start], word)
         for start, end, word in spans
     ]
 

@@ -14,6 +14,7 @@ from shard_tools.checkpoint.byte_bpe_json import (
     read_byte_bpe,
     read_vocab_and_merges,
 )
+from shard_tools.checkpoint.class_settings import roberta_settings
 from shard_tools.checkpoint.tokenizer_pipeline import OwnPart
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
