@@ -20,6 +20,7 @@ from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 from sti.text.byte_words import BYTE_CHARS, word_bytes, words
 from sti.text.merges import TABLES, Merges
+from sti.text.normalizer_steps import SPACES
 from sti.text.text_model import Span
 from sti.text.vocabulary import Vocabulary
 
@@ -31,6 +32,9 @@ WORDS_REMEMBERED = 16384
 
 LONGEST_REMEMBERED = 32
 """Characters of a word that is remembered: longer ones hardly come again."""
+
+_TRIMMED = SPACES + BYTE_CHARS[ord(" ")]
+"""What does not count to the span of an added token at its ends."""
 
 # A text may be cut before a space between two words whatever comes first; before the marks of
 # languages without spaces where no space is put in front of what follows.
@@ -104,10 +108,10 @@ class ByteBpe:
         prefix = settings.add_prefix_space
         self._cut = re.compile(_SPACE if prefix else f"{_SPACE}|{_MARK}")
 
-    def ids(self, text: str, limit: int | None, *, first: bool) -> list[int]:
+    def ids(self, text: str, limit: int | None, *, first: int) -> list[int]:
         """Ids of a text; may stop soon after more than ``limit`` are found.
 
-        ``first``, whether it is the beginning of the whole text, changes spans alone.
+        ``first``, which is not 0 at the beginning of the whole text, changes spans alone.
         """
         most = sys.maxsize if limit is None else limit
         remembered = self._remembered
@@ -119,7 +123,7 @@ class ByteBpe:
                 break
         return ids
 
-    def spans(self, text: str, count: int, *, first: bool, begin: int = -1) -> list[Span]:
+    def spans(self, text: str, count: int, *, first: int, begin: int = -1) -> list[Span]:
         """``(start, end, word)`` of the first ``count`` tokens; words are counted from 0.
 
         Token ``begin`` is trimmed as one at the beginning of the whole text.
@@ -143,6 +147,15 @@ class ByteBpe:
                 spans.append((start, stop, index))
             at += len(word)
         return spans[:count]
+
+    def added_span(self, text: str, *, first: bool) -> tuple[int, int]:
+        """Which characters of an added token, with the white space it takes, its span has."""
+        if not self._settings.trim_offsets:
+            return 0, len(text)
+        leading = len(text) - len(text.lstrip(_TRIMMED))
+        if leading == 1 and first and self._settings.trim_prefix_space:
+            leading = 0
+        return leading, max(len(text.rstrip(_TRIMMED)), leading)
 
     def cut(self, text: str, at: int) -> int:
         """The first place from ``at`` on where a text may be cut in two; its length if none."""

@@ -20,25 +20,36 @@ class TextModel(Protocol):
     surrogates too.
     """
 
-    def ids(self, text: str, limit: int | None, *, first: bool) -> list[int]:
+    def ids(self, text: str, limit: int | None, *, first: int) -> list[int]:
         """Ids of a text.
 
         Args:
             text: what stands between added tokens.
             limit: may stop soon after more than so many are found; None to find all.
-            first: whether it is the beginning of the whole text.
+            first: how many of its characters come from the very first one of the whole text: more
+                than one only where it was normalized before.
         """
         ...
 
-    def spans(self, text: str, count: int, *, first: bool, begin: int = -1) -> list[Span]:
+    def spans(self, text: str, count: int, *, first: int, begin: int = -1) -> list[Span]:
         """Of the first ``count`` tokens of a text; words are counted from 0.
 
         Args:
             text: what stands between added tokens.
             count: how many at most.
-            first: whether it is the beginning of the whole text.
+            first: how many of its characters come from the very first one of the whole text: more
+                than one only where it was normalized before.
             begin: number of the token before which all are cut off; below 0 if it is in another
                 part of the text.
+        """
+        ...
+
+    def added_span(self, text: str, *, first: bool) -> tuple[int, int]:
+        """Which characters of an added token, with the white space it takes, its span has.
+
+        Args:
+            text: the token and the white space.
+            first: whether it begins the whole text, or all before it is cut off.
         """
         ...
 

@@ -9,6 +9,7 @@ In: a ``TokenizerSpec`` (from a pack's manifest), a vocabulary, tables of its ki
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -255,7 +256,8 @@ class Tokenizer:
                 ids.append(special)
             else:
                 left = None if limit is None else limit - len(ids)
-                ids += model.ids(text[start:stop], left, first=first and source[start] == 0)
+                begins = _begins(source[start:stop]) if first else 0
+                ids += model.ids(text[start:stop], left, first=begins)
             if limit is not None and len(ids) > limit:
                 break
         return ids
@@ -277,12 +279,14 @@ class Tokenizer:
             left = count - len(spans)
             if left <= 0:
                 break
-            found = [(0, stop - at, 0)]
-            if special is None and self._after is None:
+            if special is not None:
+                whole = at == 0 or len(spans) == begin
+                found = [(*self._model.added_span(text[at:stop], first=whole), 0)]
+            elif self._after is None:
                 found = self._model.spans(
                     text[at:stop], left, first=at == 0, begin=begin - len(spans)
                 )
-            elif special is None and self._after is not None:
+            else:
                 found = self._normalized_spans(
                     self._after, text[at:stop], left, begin - len(spans), first=at == 0
                 )
@@ -303,14 +307,12 @@ class Tokenizer:
             left = count - len(spans)
             if left <= 0:
                 break
-            found = [(0, stop - at, 0)]
+            begins = _begins(source[at:stop]) if first else 0
             if special is None:
-                found = model.spans(
-                    text[at:stop],
-                    left,
-                    first=first and source[at] == 0,
-                    begin=begin - len(spans),
-                )
+                found = model.spans(text[at:stop], left, first=begins, begin=begin - len(spans))
+            else:
+                whole = begins > 0 or len(spans) == begin
+                found = [(*model.added_span(text[at:stop], first=whole), 0)]
             if at or index:
                 found = [(at + start, at + end, index + word) for start, end, word in found]
             spans += found
@@ -334,6 +336,11 @@ class Tokenizer:
         if found is None:
             raise PackFormatError(f"tokenizer: {word!r} is not in the vocabulary")
         return found
+
+
+def _begins(source: Sequence[int]) -> int:
+    """How many of the first characters come from the beginning of the text."""
+    return sum(1 for _ in itertools.takewhile(lambda place: not place, source))
 
 
 def _moved(spans: Sequence[Span], source: Sequence[int]) -> list[Span]:

@@ -110,18 +110,18 @@ class Unigram:
         self._cuttable = self._may_be_cut()
         self._remembered: dict[str, _Pieces] = {"": ([], [])}
 
-    def ids(self, text: str, limit: int | None, *, first: bool) -> list[int]:
+    def ids(self, text: str, limit: int | None, *, first: int) -> list[int]:
         """Ids of a text.
 
         Stops soon after more than ``limit`` are found.
 
         Args:
-            first: whether the text is the beginning of the whole one.
+            first: how many of its characters come from the very first one of the whole text.
         """
         found: list[int] = []
         remembered = self._remembered
         for start, stop in self._chunks(text):
-            for word in self._words(text[start:stop], first=first and not start):
+            for word in self._words(text[start:stop], first=0 if start else first):
                 known = remembered.get(word)
                 if known is None:
                     known = self._pieces(word, None if limit is None else limit - len(found))
@@ -130,11 +130,11 @@ class Unigram:
                 break
         return found
 
-    def spans(self, text: str, count: int, *, first: bool, begin: int = -1) -> list[Span]:
+    def spans(self, text: str, count: int, *, first: int, begin: int = -1) -> list[Span]:
         """``(start, end, word)`` of the first ``count`` ids of a text.
 
         Args:
-            first: whether the text is the beginning of the whole one.
+            first: how many of its characters come from the very first one of the whole text.
             begin: of no use here.
         """
         del begin
@@ -143,7 +143,7 @@ class Unigram:
         for start, stop in self._chunks(text):
             if len(found) >= count:
                 break
-            for word, places in self._aligned_words(text[start:stop], first=first and not start):
+            for word, places in self._aligned_words(text[start:stop], first=0 if start else first):
                 begin = end = 0
                 for next_end in self._pieces(word, count - len(found))[1]:
                     if next_end != end:
@@ -151,6 +151,11 @@ class Unigram:
                     found.append((start + places[begin][0], start + places[end - 1][1], index))
                 index += 1
         return found[:count]
+
+    def added_span(self, text: str, *, first: bool) -> tuple[int, int]:
+        """All of an added token."""
+        del first
+        return 0, len(text)
 
     def cut(self, text: str, at: int) -> int:
         """The length of a text: long ones are cut in here, where the steps allow it."""
@@ -214,13 +219,13 @@ class Unigram:
         new = char if self._charsmap is None else self._charsmap.of(char)
         return len(new) == 1 and new not in self._touched and char not in self._touched
 
-    def _words(self, text: str, *, first: bool) -> list[str]:
+    def _words(self, text: str, *, first: int) -> list[str]:
         """The words of a text, marks included; some may be empty."""
         settings, mark = self.settings, self.settings.mark
         text = _without_surrogates(text)
-        if settings.prepend == "first" and first and not self._begins_kept(text):
-            return [word for word, _ in self._aligned_words(text, first=True)]
-        prepend = settings.prepend == "always" or (settings.prepend == "first" and first)
+        if settings.prepend == "first" and (first > 1 or (first and not self._begins_kept(text))):
+            return [word for word, _ in self._aligned_words(text, first=first)]
+        prepend = settings.prepend == "always" or (settings.prepend == "first" and first > 0)
         for one in self._steps:
             text = one.replaced(text)
         if not settings.split_spaces:
@@ -241,7 +246,7 @@ class Unigram:
         """Whether a text's first character becomes the first of its first word, and no other."""
         return bool(text) and self._kept(text[0]) and not short_clusters(text[:4])
 
-    def _aligned_words(self, text: str, *, first: bool) -> Iterator[tuple[str, Sequence[Place]]]:
+    def _aligned_words(self, text: str, *, first: int) -> Iterator[tuple[str, Sequence[Place]]]:
         """The words of ``_words`` that are not empty, and where their characters come from."""
         settings, mark = self.settings, self.settings.mark
         text = _without_surrogates(text)
@@ -251,7 +256,7 @@ class Unigram:
         runs = [found.span() for found in _WORD.finditer(text)]
         for start, stop in runs if settings.split_spaces else [(0, len(text))] * bool(text):
             word, where = text[start:stop].replace(" ", mark), places[start:stop]
-            prepend = settings.prepend == "first" and first and not where[0][0]
+            prepend = settings.prepend == "first" and where[0][0] < first
             if (prepend or settings.prepend == "always") and not word.startswith(mark):
                 word, where = mark + word, (where[0], *where)
             at = 0

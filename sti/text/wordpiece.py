@@ -132,7 +132,7 @@ class WordPiece:
         )
         self._remembered: dict[str, tuple[int, ...]] = {"": ()}
 
-    def ids(self, text: str, limit: int | None, *, first: bool) -> list[int]:
+    def ids(self, text: str, limit: int | None, *, first: int) -> list[int]:
         """Ids of all tokens of a text."""
         del limit, first
         ids: list[int] = []
@@ -142,7 +142,7 @@ class WordPiece:
             ids += self._word_ids(word) if known is None else known
         return ids
 
-    def spans(self, text: str, count: int, *, first: bool, begin: int = -1) -> list[Span]:
+    def spans(self, text: str, count: int, *, first: int, begin: int = -1) -> list[Span]:
         """``(start, end, word)`` of the first ``count`` tokens of a text."""
         del first, begin
         spans: list[Span] = []
@@ -156,6 +156,11 @@ class WordPiece:
             index += bool(word)
             at += len(word) + 1
         return spans[:count] if len(spans) > count else spans
+
+    def added_span(self, text: str, *, first: bool) -> tuple[int, int]:
+        """All of an added token."""
+        del first
+        return 0, len(text)
 
     def cut(self, text: str, at: int) -> int:
         """The first place from ``at`` on where a word ends; the length of the text if none."""
