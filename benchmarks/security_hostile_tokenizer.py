@@ -124,16 +124,20 @@ def _half_characters(parts: PackParts, rng: Random) -> None:
     _set_vocabulary(parts, b"\n".join(words), index)
 
 
-def _add_special_tokens(parts: PackParts, more: list[str]) -> None:
-    words = parts.residents["tokenizer.vocab"].data.split(b"\n")
-    there = set(words)  # packs that are given have some of them
-    words += [word for word in map(str.encode, more) if word not in there]
+def set_words(parts: PackParts, words: list[bytes]) -> None:
+    """Another vocabulary, with a row of the embedding table for each word."""
     _set_vocabulary(parts, b"\n".join(words))
     table = parts.manifest["words"]
-    rows = parts.words[: table["rows"] * table["row_bytes"]]
+    rows = parts.words[: min(len(words), table["rows"]) * table["row_bytes"]]
     rows += rows[: table["row_bytes"]] * (len(words) - table["rows"])
     table["rows"] = len(words)
     parts.words = rows + bytes(-len(rows) % 16384)
+
+
+def _add_special_tokens(parts: PackParts, more: list[str]) -> None:
+    words = parts.residents["tokenizer.vocab"].data.split(b"\n")
+    there = set(words)  # packs that are given have some of them
+    set_words(parts, [*words, *(word for word in map(str.encode, more) if word not in there)])
     parts.manifest["tokenizer"]["special_tokens"] += more
 
 

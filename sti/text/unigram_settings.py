@@ -6,6 +6,7 @@ of how text is cut.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NamedTuple
 
@@ -13,6 +14,10 @@ from sti.json_fields import JsonFields
 from sti.text.normalizer_steps import MOST_STEPS, SPACES, StepSettings
 
 PREPENDS = ("always", "first", "never")
+MOST_GROWTH = 8
+"""So many times longer a text may become by what steps put in its place, the map of characters
+apart; known is twice."""
+
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -61,6 +66,8 @@ class UnigramSettings(NamedTuple):
         )
         if len(found.steps) > MOST_STEPS:
             raise fields.fail("steps", f"at most {MOST_STEPS} steps")
+        if math.prod(map(_growth, found.steps)) > MOST_GROWTH:
+            raise fields.fail("steps", f"steps that make a text at most {MOST_GROWTH} times longer")
         if sum(found.kind == "charsmap" for found in found.steps) > 1:
             raise fields.fail("steps", "a list with at most one map of characters")
         if len(found.mark) != 1 or found.mark in SPACES or SURROGATES.match(found.mark):
@@ -72,3 +79,11 @@ class UnigramSettings(NamedTuple):
     def named_words(self) -> tuple[str, ...]:
         """Words of the vocabulary that stand for something: none, as the unknown one has an id."""
         return ()
+
+
+def _growth(step: StepSettings) -> int:
+    """How many times longer a text may become, rounded up: regular expressions match one character
+    or more.
+    """
+    found = len(step.pattern) if step.kind == "replace" else 1
+    return max(1, -(-len(step.content) // found))
