@@ -106,7 +106,7 @@ def expected_rows(encoding: tokenizers.Encoding) -> list[Sequence[object]]:
     return [encoding.ids, encoding.type_ids, encoding.offsets, words, [bool(encoding.overflowing)]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     tokens=st.lists(TOKENS, max_size=4, unique_by=lambda token: token.text),
     template=st.sampled_from(list(TEMPLATES)),

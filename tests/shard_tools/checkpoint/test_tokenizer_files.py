@@ -190,7 +190,10 @@ def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v["model"].update(type="BPE"), "model: type 'BPE' is not supported; supported"),
+        (
+            lambda v: v["model"].update(type="WordLevel"),
+            "model: type 'WordLevel' is not supported; supported",
+        ),
         (lambda v: v["normalizer"].update(type="NFC"), "normalizer: type 'NFC'"),
         (lambda v: v.update(normalizer=None), "no normalizer; supported"),
         (
@@ -577,7 +580,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config.json: cannot be read: No such file"):
         load_tokenizer(tmp_path)
     write_json(tmp_path, "config.json", {"vocab_size": 16, "max_position_embeddings": 512})
-    with pytest.raises(CheckpointError, match=r"neither tokenizer.json nor vocab.txt"):
+    with pytest.raises(CheckpointError, match=r"neither tokenizer.json, nor vocab.txt, nor vocab"):
         load_tokenizer(tmp_path)
 
 
