@@ -56,7 +56,7 @@ class _Trie:
     """The words of a vocabulary by their beginnings."""
 
     def __init__(
-        self, blob: bytes, starts: memoryview, order: memoryview, scores: memoryview
+        self, blob: bytes | memoryview, starts: memoryview, order: memoryview, scores: memoryview
     ) -> None:
         self._blob, self._starts, self._order, self._scores = blob, starts, order, scores
         self.made = 0
@@ -86,7 +86,7 @@ class _Trie:
         return node
 
     def _word(self, line: int) -> bytes:
-        return self._blob[self._starts[line] : self._starts[line + 1] - 1]
+        return bytes(self._blob[self._starts[line] : self._starts[line + 1] - 1])
 
 
 class BestPath:
@@ -105,7 +105,7 @@ class BestPath:
 
     def __init__(
         self,
-        blob: bytes,
+        blob: bytes | memoryview,
         starts: NDArray[np.uint32],
         order: NDArray[np.uint32],
         scores: NDArray[np.float32] | NDArray[np.float64],

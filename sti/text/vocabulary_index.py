@@ -93,7 +93,7 @@ def make_index(
     return VocabularyIndex(starts.astype(np.uint32), order.astype(np.uint32), buckets)
 
 
-def check_index(index: VocabularyIndex, blob: bytes) -> None:
+def check_index(index: VocabularyIndex, blob: bytes | memoryview) -> None:
     """Refuse an index that a look-up in the blob would leave, or get lost in.
 
     Raises:
@@ -115,7 +115,7 @@ def check_index(index: VocabularyIndex, blob: bytes) -> None:
     if not (parted == _NEWLINE).all():
         raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
     # Words of whole characters: pieces of a text are told apart by what is left of it.
-    if not blob.isascii():
+    if not (isinstance(blob, bytes) and blob.isascii()):
         _refuse_ill_formed(blob)
     if int(order.max()) >= words:
         raise PackFormatError("tokenizer: the index names a line beyond the vocabulary")
@@ -151,7 +151,7 @@ def _segments(starts: _Counts, chunk: int) -> list[tuple[int, int]]:
     return list(pairwise(sorted({0, len(starts) - 1, *cuts})))
 
 
-def _refuse_ill_formed(blob: bytes) -> None:
+def _refuse_ill_formed(blob: bytes | memoryview) -> None:
     """Refuse what is not UTF-8, without making a text as long as the blob."""
     data, start = memoryview(blob), 0
     try:
@@ -160,7 +160,7 @@ def _refuse_ill_formed(blob: bytes) -> None:
             start += codecs.utf_8_decode(data[start:end], "strict", end >= len(blob))[1]
     except UnicodeDecodeError as part:
         error = UnicodeDecodeError(
-            part.encoding, blob, start + part.start, start + part.end, part.reason
+            part.encoding, bytes(blob), start + part.start, start + part.end, part.reason
         )
         raise PackFormatError(f"tokenizer: the vocabulary is not UTF-8: {error}") from error
 
