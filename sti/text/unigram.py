@@ -1,7 +1,7 @@
 """Unigram, as SentencePiece trains it and ``tokenizer.json`` has it: text to pieces with scores.
 
 The reference is the Hugging Face ``tokenizers`` library with Unigram behind Metaspace: ids, offsets
-and word ids equal its own. Normalizing is done by ``sti.text.normalizer_steps``, the search for the
+and word ids equal its own. Text becomes words in ``sti.text.unigram_words``, the search for the
 best pieces by ``sti.text.best_path``. Knows nothing of added tokens, templates or limits.
 
 In: ``UnigramSettings`` and tables (from a pack), a vocabulary, and the text between added tokens.
@@ -10,8 +10,7 @@ Out: ids, and where they come from.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -21,10 +20,9 @@ from numpy.typing import NDArray
 from sti.errors import PackFormatError
 from sti.text.best_path import BestPath
 from sti.text.charsmap import CharsMap, Place
-from sti.text.graphemes import short_clusters
-from sti.text.normalizer_steps import SPACES, Step, step
 from sti.text.text_model import Span
-from sti.text.unigram_settings import SURROGATES, UnigramSettings
+from sti.text.unigram_settings import UnigramSettings
+from sti.text.unigram_words import CHUNK_CHARS, UnigramWords
 from sti.text.vocabulary import Vocabulary
 
 KIND = "unigram"
@@ -44,8 +42,6 @@ the order of their bytes; the last two are empty where no step is a map of chara
 MOST_SCORE = 1e9
 """Of either sign, so that sums over a text stay finite."""
 
-CHUNK_CHARS = 8192
-"""A long text is normalized in chunks of about this many characters."""
 
 WORDS_REMEMBERED = 16384
 """Words whose pieces are remembered; then all are forgotten."""
@@ -53,9 +49,6 @@ WORDS_REMEMBERED = 16384
 LONGEST_REMEMBERED = 64
 """Characters of a word; longer ones are mostly sentences without spaces, and do not come again."""
 
-_OTHER_SPACES = re.compile(f"[{SPACES.replace(' ', '')}]")
-_WORD = re.compile(f"[^{SPACES}]+")
-_CUT = re.compile(r"(?<=[^\W_]) (?=[^\W_])")  # a long text may be cut there: between two words
 _BYTES = 256
 
 
@@ -87,7 +80,6 @@ class Unigram:
         words_remembered: int = WORDS_REMEMBERED,
     ) -> None:
         self.settings = settings
-        self._chunk_chars = chunk_chars
         self._words_remembered = words_remembered
         self._vocabulary = vocabulary
         for name, dtype in TABLES.items():
@@ -101,13 +93,10 @@ class Unigram:
         self._path = BestPath(
             vocabulary.blob, vocabulary.starts, tables["sorted"], scores, unknown=settings.unknown
         )
-        self._charsmap = _charsmap(settings, tables)
-        self._steps: list[Step] = [step(found, self._charsmap) for found in settings.steps]
+        self._words = UnigramWords(settings, _charsmap(settings, tables), chunk_chars=chunk_chars)
         self._bytes = [
             vocabulary.find(f"<0x{byte:02X}>") for byte in range(_BYTES * settings.byte_fallback)
         ]
-        self._touched = set(SPACES + settings.mark).union(*(s.pattern for s in settings.steps))
-        self._cuttable = self._may_be_cut()
         self._remembered: dict[str, _Pieces] = {"": ([], [])}
 
     def ids(self, text: str, limit: int | None, *, first: int) -> list[int]:
@@ -120,8 +109,8 @@ class Unigram:
         """
         found: list[int] = []
         remembered = self._remembered
-        for start, stop in self._chunks(text):
-            for word in self._words(text[start:stop], first=0 if start else first):
+        for start, stop in self._words.chunks(text):
+            for word in self._words.words(text[start:stop], first=0 if start else first):
                 known = remembered.get(word)
                 if known is None:
                     known = self._pieces(word, None if limit is None else limit - len(found))
@@ -140,10 +129,10 @@ class Unigram:
         del begin
         found: list[Span] = []
         index = 0
-        for start, stop in self._chunks(text):
+        for start, stop in self._words.chunks(text):
             if len(found) >= count:
                 break
-            for word, places in self._aligned_words(text[start:stop], first=0 if start else first):
+            for word, places in self._words.aligned(text[start:stop], first=0 if start else first):
                 begin = end = 0
                 for next_end in self._pieces(word, count - len(found))[1]:
                     if next_end != end:
@@ -164,108 +153,14 @@ class Unigram:
 
     def normalized(self, text: str) -> tuple[str, Sequence[int]]:
         """What the steps make of a text, and the source of each of its characters."""
-        text = _without_surrogates(text)
-        places: Sequence[Place] = [(at, at + 1) for at in range(len(text))]
-        for one in self._steps:
-            text, places = one.aligned(text, places)
+        text, places = self._words.normalized(text)
         return text, [start for start, _ in places]
 
     def after_normalizer(self) -> Unigram:
         """The same without steps; tables and words that are remembered are shared."""
         found = copy(self)
-        found.settings = self.settings._replace(steps=())
-        found._steps, found._charsmap = [], None
-        found._touched = set(SPACES + found.settings.mark)
-        found._cuttable = found._may_be_cut()
+        found._words = self._words.after_normalizer()
         return found
-
-    def _chunks(self, text: str) -> Iterator[Place]:
-        """Parts of a text that can be normalized each for itself."""
-        size = self._chunk_chars
-        start = 0
-        while len(text) - start > size and self._cuttable and not self._begins_dropped(text):
-            cuts = (cut.start() for cut in _CUT.finditer(text, start + size))
-            stop = next(
-                (at for at in cuts if self._kept(text[at - 1]) and self._kept(text[at + 1])), None
-            )
-            if stop is None:
-                break
-            yield start, stop
-            start = stop
-        yield start, len(text)
-
-    def _may_be_cut(self) -> bool:
-        """Whether no step and no word goes across a space between two words."""
-        settings = self.settings
-        return (
-            (settings.split_spaces or settings.split_marks)
-            and (self._charsmap is None or self._charsmap.of(" ") == " ")
-            and all(
-                (found.kind != "charsmap" or not index)
-                and not found.left
-                and not found.pattern.startswith("\\A")
-                and (found.kind != "replace" or not {" ", settings.mark} & set(found.pattern))
-                for index, found in enumerate(settings.steps)
-            )
-        )
-
-    def _begins_dropped(self, text: str) -> bool:
-        """Whether the map may drop the text's first character, which shifts all places."""
-        charsmap = self._charsmap
-        return charsmap is not None and (not charsmap.of(text[0]) or bool(short_clusters(text[:4])))
-
-    def _kept(self, char: str) -> bool:
-        """Whether a character alone stays one character that no step but the map touches."""
-        new = char if self._charsmap is None else self._charsmap.of(char)
-        return len(new) == 1 and new not in self._touched and char not in self._touched
-
-    def _words(self, text: str, *, first: int) -> list[str]:
-        """The words of a text, marks included; some may be empty."""
-        settings, mark = self.settings, self.settings.mark
-        text = _without_surrogates(text)
-        if settings.prepend == "first" and (first > 1 or (first and not self._begins_kept(text))):
-            return [word for word, _ in self._aligned_words(text, first=first)]
-        prepend = settings.prepend == "always" or (settings.prepend == "first" and first > 0)
-        for one in self._steps:
-            text = one.replaced(text)
-        if not settings.split_spaces:
-            text = text.replace(" ", mark)
-            if prepend and text and not text.startswith(mark):
-                text = mark + text
-            return text.replace(mark, " " + mark).split(" ") if settings.split_marks else [text]
-        words = _WORD.findall(text) if _OTHER_SPACES.search(text) else text.split(" ")
-        if settings.prepend == "always":
-            words = [word if word.startswith(mark) else mark + word for word in words if word]
-        elif prepend and not words[0].startswith(mark):
-            words[0] = mark + words[0]
-        if settings.split_marks and mark in text:
-            return [part for word in words for part in word.replace(mark, " " + mark).split(" ")]
-        return words
-
-    def _begins_kept(self, text: str) -> bool:
-        """Whether a text's first character becomes the first of its first word, and no other."""
-        return bool(text) and self._kept(text[0]) and not short_clusters(text[:4])
-
-    def _aligned_words(self, text: str, *, first: int) -> Iterator[tuple[str, Sequence[Place]]]:
-        """The words of ``_words`` that are not empty, and where their characters come from."""
-        settings, mark = self.settings, self.settings.mark
-        text = _without_surrogates(text)
-        places: Sequence[Place] = [(at, at + 1) for at in range(len(text))]
-        for one in self._steps:
-            text, places = one.aligned(text, places)
-        runs = [found.span() for found in _WORD.finditer(text)]
-        for start, stop in runs if settings.split_spaces else [(0, len(text))] * bool(text):
-            word, where = text[start:stop].replace(" ", mark), places[start:stop]
-            prepend = settings.prepend == "first" and where[0][0] < first
-            if (prepend or settings.prepend == "always") and not word.startswith(mark):
-                word, where = mark + word, (where[0], *where)
-            at = 0
-            for part in (
-                word.replace(mark, " " + mark).split(" ") if settings.split_marks else [word]
-            ):
-                if part:
-                    yield part, where[at : at + len(part)]
-                    at += len(part)
 
     def _pieces(self, word: str, enough: int | None) -> _Pieces:
         """Ids of a word, and where each ends; of a long one soon no more than ``enough``."""
@@ -310,10 +205,6 @@ class Unigram:
 
 _Pieces = tuple[list[int], list[int]]
 """Ids, and where each ends in its word. Neighbours that end alike are of the same characters."""
-
-
-def _without_surrogates(text: str) -> str:
-    return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
 
 def _charsmap(settings: UnigramSettings, tables: Mapping[str, NDArray[Any]]) -> CharsMap | None:

@@ -154,13 +154,16 @@ def test_what_is_not_supported_is_refused_by_name(change: dict[str, Any], words:
         ({"vocab": [["a"]]}, "a piece and its score"),
         ({"vocab": []}, "no pieces"),
         ({"vocab": [["a\nb", -1.0]]}, "newline"),
-        ({"vocab": [["a" * 129, -1.0]]}, "more than 128 bytes"),
+        ({"vocab": [["a" * 513, -1.0]]}, "more than 512 bytes"),
         ({"alpha": 0.5}, "unknown field 'alpha'"),
     ],
 )
 def test_models_that_cannot_be_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
         read(document(**change))
+
+
+LONGER = {"kind": "replace", "pattern": "a", "content": "aa", "left": False, "right": False}
 
 
 def tables_of(found: dict[str, Any]) -> tuple[UnigramSettings, Vocabulary, dict[str, Any]]:
@@ -175,8 +178,8 @@ def tables_of(found: dict[str, Any]) -> tuple[UnigramSettings, Vocabulary, dict[
         ("scores", np.full(len(PIECES), np.nan, np.float32).view(np.uint32)),
         ("scores", np.full(len(PIECES), 1e30, np.float32).view(np.uint32)),
         ("scores", np.zeros(len(PIECES), np.float32)),
-        ("order", np.full(len(PIECES), len(PIECES), np.uint32)),
-        ("order", np.zeros(len(PIECES) - 1, np.uint32)),
+        ("sorted", np.full(len(PIECES), len(PIECES), np.uint32)),
+        ("sorted", np.zeros(len(PIECES) - 1, np.uint32)),
         ("charsmap_trie", np.zeros(0, np.uint32)),
         ("charsmap_trie", np.zeros(255, np.uint32)),
         ("charsmap_trie", np.full(256, 1 << 30, np.uint32)),
@@ -199,7 +202,7 @@ def test_tables_that_a_search_would_leave_are_refused(name: str, value: Any) -> 
 
 def test_an_order_that_is_another_finds_fewer_pieces_and_no_others() -> None:
     settings_, vocabulary, tables = tables_of(document())
-    tables["order"] = tables["order"][::-1].copy()
+    tables["sorted"] = tables["sorted"][::-1].copy()
     model = Unigram(settings_, vocabulary, tables)
     for text in texts(2, 30):
         assert set(model.ids(text, None, first=True)) <= set(range(len(PIECES)))
@@ -224,7 +227,7 @@ def test_an_order_that_is_another_finds_fewer_pieces_and_no_others() -> None:
                 }
             ]
         },
-        {"more": 1},
+        {"steps": [LONGER] * 4},
     ],
 )
 def test_settings_out_of_bounds_are_refused(change: dict[str, Any]) -> None:
