@@ -41,7 +41,7 @@ from shard_tools.quantization.grids import DEFAULT_GRID_SIGMAS, outlier_cut
 from sti.arrays import Float32Array
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.errors import InputError
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 
 Operands = Mapping[str, Float32Array]
 OperandsOf = Callable[[int, KindLayout], Operands]
@@ -189,8 +189,8 @@ def measure(checkpoint: Path, sentences: Sequence[str], *, grid_sigmas: float) -
     limits = Table("Limits", LIMITS)
     with Checkpoint(checkpoint) as opened:
         model = open_model(opened)
-        spec, vocabulary = load_tokenizer(checkpoint)
-        batches = list(_batches(sentences, Tokenizer(spec, vocabulary)))
+        spec, vocabulary, tables = load_tokenizer(checkpoint)
+        batches = list(_batches(sentences, Tokenizer(spec, vocabulary, tables)))
         embedder = Embedder(model, batches, spec.max_tokens)
         reference = embedder.embed(original(model))
         nested = Nested(model, grid_sigmas=grid_sigmas)

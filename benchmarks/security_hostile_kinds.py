@@ -11,8 +11,9 @@ from benchmarks.security_harms import Kind
 from benchmarks.security_hostile_header import HEADER
 from benchmarks.security_hostile_manifest import MANIFEST
 from benchmarks.security_hostile_residents import RESIDENTS
+from benchmarks.security_hostile_tables import TABLES
 from benchmarks.security_hostile_tokenizer import TOKENIZER
 from benchmarks.security_hostile_weights import WEIGHTS
 
-KINDS: Mapping[str, Kind] = {**HEADER, **MANIFEST, **TOKENIZER, **RESIDENTS, **WEIGHTS}
+KINDS: Mapping[str, Kind] = {**HEADER, **MANIFEST, **TOKENIZER, **TABLES, **RESIDENTS, **WEIGHTS}
 """By name."""

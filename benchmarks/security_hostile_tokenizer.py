@@ -124,16 +124,20 @@ def _half_characters(parts: PackParts, rng: Random) -> None:
     _set_vocabulary(parts, b"\n".join(words), index)
 
 
-def _add_special_tokens(parts: PackParts, more: list[str]) -> None:
-    words = parts.residents["tokenizer.vocab"].data.split(b"\n")
-    there = set(words)  # packs that are given have some of them
-    words += [word for word in map(str.encode, more) if word not in there]
+def set_words(parts: PackParts, words: list[bytes]) -> None:
+    """Another vocabulary, with a row of the embedding table for each word."""
     _set_vocabulary(parts, b"\n".join(words))
     table = parts.manifest["words"]
-    rows = parts.words[: table["rows"] * table["row_bytes"]]
+    rows = parts.words[: min(len(words), table["rows"]) * table["row_bytes"]]
     rows += rows[: table["row_bytes"]] * (len(words) - table["rows"])
     table["rows"] = len(words)
     parts.words = rows + bytes(-len(rows) % 16384)
+
+
+def _add_special_tokens(parts: PackParts, more: list[str]) -> None:
+    words = parts.residents["tokenizer.vocab"].data.split(b"\n")
+    there = set(words)  # packs that are given have some of them
+    set_words(parts, [*words, *(word for word in map(str.encode, more) if word not in there)])
     parts.manifest["tokenizer"]["special_tokens"] += more
 
 
@@ -175,6 +179,67 @@ def _unknown_setting(parts: PackParts, rng: Random) -> None:
     parts.manifest["tokenizer"][name] = rng.choice((True, 1, "x", None))
 
 
+def _added_tokens(parts: PackParts, rng: Random) -> None:
+    """Added tokens that are none, too many, too long, listed twice, or not told apart."""
+    spec = parts.manifest["tokenizer"]
+    word = spec["special_tokens"][-1]
+    spec["added_tokens"] = rng.choice(
+        (
+            [{"text": word}],
+            [{"text": "the"}, {"text": "The", "normalized": True}],
+            [{"text": "x" * 65}],
+            [{"text": f"t{number}"} for number in range(2000)],
+            [{"text": "the", "lstrip": 1}],
+            [{"text": "the", "single": True}],
+            [{"text": ""}],
+            [{}],
+            ["the"],
+            {"the": True},
+        )
+    )
+
+
+def _template(parts: PackParts, rng: Random) -> None:
+    spec = parts.manifest["tokenizer"]
+    cls = spec["cls_token"]
+    spec["template"] = rng.choice(
+        (
+            {"single": [], "pair": []},
+            {"single": [[cls, 0]], "pair": []},
+            {"single": [["$A", 0], ["$A", 0]], "pair": []},
+            {"single": [["$A", 0]], "pair": [["$A", 0]]},
+            {"single": [["$A", rng.choice((2, -1, 2**63, True, 0.0, "0"))]], "pair": []},
+            {"single": [["$A", 0], *[[cls, 0]] * 10**5], "pair": []},
+            {"single": [["$A", 0], ["[NONE]", 0]], "pair": []},
+            {"single": ["$A"]},
+            {"single": [["$A", 0]], "pair": [], "more": []},
+            [],
+        )
+    )
+
+
+def _other_settings(parts: PackParts, rng: Random) -> None:
+    spec = parts.manifest["tokenizer"]
+    name, value = rng.choice(
+        (
+            ("truncation_side", "up"),
+            ("truncation_side", 1),
+            ("lowercase_text", "yes"),
+            ("added_words", -1),
+            ("added_words", 10**30),
+            ("added_words", True),
+            ("max_tokens", 2),
+            ("kind", "none"),
+        )
+    )
+    spec[name] = value
+
+
+def _no_own_words(parts: PackParts, rng: Random) -> None:
+    """All words are added ones, the unknown one too."""
+    parts.manifest["tokenizer"]["added_words"] = rng.choice((10**9, 2**62))
+
+
 TOKENIZER: Mapping[str, Kind] = {
     "more words than rows": Kind(REFUSED, _more_words),
     "fewer rows than words": Kind(REFUSED, _fewer_rows),
@@ -190,5 +255,9 @@ TOKENIZER: Mapping[str, Kind] = {
     "words of as many as may be": Kind(EITHER, _longest_words),
     "special tokens": Kind(REFUSED, _special_tokens),
     "tokenizer settings": Kind(REFUSED, _unknown_setting),
+    "added tokens": Kind(REFUSED, _added_tokens),
+    "templates of texts": Kind(REFUSED, _template),
+    "settings of tokenizers of no kind": Kind(REFUSED, _other_settings),
+    "no words but added ones": Kind(REFUSED, _no_own_words),
 }
 """By name."""

@@ -33,7 +33,7 @@ from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.measuring.metrics import spearman
 from sti.arrays import Float32Array
 from sti.engine.engine import Engine
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 
 Embed = Callable[[Sequence[str]], Float32Array]
 

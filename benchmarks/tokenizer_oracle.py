@@ -11,7 +11,8 @@ between sentences, no header):
     stsb/train.tsv.gz, dev.tsv.gz  sentence1, sentence2 ...  GLUE STS-B
     wnut17/*.conll.gz              token, tag                github.com/leondz/emerging_entities_17
 
-Every sentence is compared for ids, type ids, offsets and word ids with padding and truncation
+``benchmarks.tokenizer_lines`` compares tokenizers of other kinds, on text files. Here every
+sentence is compared for ids, type ids, offsets and word ids with padding and truncation
 off; STS-B also as pairs and WNUT-17 also as words split before, and every tenth case once more
 with a limit of 17 tokens. Exit code 1 on any mismatch.
 """
@@ -30,7 +31,7 @@ import tokenizers
 
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from sti.errors import StiError
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 
 Case = tuple[str, str | None] | list[str]  # a text and perhaps its pair, or words
 
@@ -160,15 +161,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     options = parser.parse_args(arguments)
     try:
-        spec, vocab = load_tokenizer(options.checkpoint)
+        spec, vocab, tables = load_tokenizer(options.checkpoint)
         rows = load(options.data)
     except (OSError, StiError) as error:
         parser.error(str(error))
     theirs = tokenizers.Tokenizer.from_file(str(options.checkpoint / "tokenizer.json"))
     theirs.no_padding()
     theirs.no_truncation()
-    ours = Tokenizer(spec._replace(max_tokens=_NO_LIMIT), vocab)
-    ours_short = Tokenizer(spec._replace(max_tokens=_SHORT), vocab)
+    ours = Tokenizer(spec._replace(max_tokens=_NO_LIMIT), vocab, tables)
+    ours_short = Tokenizer(spec._replace(max_tokens=_SHORT), vocab, tables)
     for row in rows:
         compare(row, ours, theirs)
     theirs.enable_truncation(_SHORT)

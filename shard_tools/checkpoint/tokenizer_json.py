@@ -1,168 +1,136 @@
 """``tokenizer.json``: a whole tokenizer, as the ``tokenizers`` library writes it.
 
-In: the file. Out: a ``WordPiecePipeline``. Only BERT's pipeline is understood; another normalizer,
-pre-tokenizer, model or template is refused. Padding and truncation that are stored in the file are
-settings of whoever saved it, and ignored.
+In: the file. Out: a ``Pipeline``. What all kinds of tokenizers share is read here, the rest by the
+reader of its kind. Padding and the length of truncation that are stored in the file are settings of
+whoever saved it, and ignored.
 """
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from shard_tools.checkpoint.tokenizer_pipeline import WordPiecePipeline, flag, read_object
+from shard_tools.checkpoint.byte_bpe_json import read_byte_bpe
+from shard_tools.checkpoint.tokenizer_pipeline import (
+    Listed,
+    OwnPart,
+    Pipeline,
+    added_token,
+    read_object,
+)
+from shard_tools.checkpoint.unigram_json import read_unigram
+from shard_tools.checkpoint.wordpiece_json import read_wordpiece
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
+from sti.text.template import Part, Template, bert_template, roberta_template
+from sti.text.tokenizer_spec import SIDES
 
-SUPPORTED = "supported: WordPiece with BertNormalizer, BertPreTokenizer and BERT's [CLS] A [SEP] B"
-_MATCHING = ("single_word", "lstrip", "rstrip", "normalized")  # options of added tokens
-_PUNCTUATION = frozenset(string.punctuation)
+READERS: Mapping[str, Callable[[JsonFields], OwnPart]] = {
+    "WordPiece": read_wordpiece,
+    "Unigram": read_unigram,
+    "BPE": read_byte_bpe,
+}
+"""Of the fields of a file, by the type of its model."""
+
+_TEMPLATES = "supported: TemplateProcessing, BertProcessing, RobertaProcessing"
 
 
-def read_tokenizer_json(path: Path) -> WordPiecePipeline:
+def read_tokenizer_json(path: Path) -> Pipeline:
     """The pipeline of a tokenizer file.
 
     Raises:
-        CheckpointError: the file is malformed, or describes another kind of tokenizer.
+        CheckpointError: the file is malformed, or describes what is not supported.
     """
     fields = read_object(path)
     model = fields.object("model")
     # Files of the library's first versions leave the type out.
-    kind = "WordPiece" if model.has("continuing_subword_prefix") else "unknown"
-    _expect_type(model, "WordPiece", found=model.text("type") if model.has("type") else kind)
-    _expect_type(_part(fields, "pre_tokenizer"), "BertPreTokenizer")
-    normalizer, lowered = _bert_normalizer(fields)
-    cls_token, sep_token = _template(fields)
-    prefix = model.text("continuing_subword_prefix")
-    words = _words_by_id(path, model.object("vocab"))
-    special_tokens = _added_tokens(path, fields, words, prefix)
-    lowercase = normalizer.flag("lowercase")
-    return WordPiecePipeline(
-        words=words,
-        lowercase=lowercase or lowered,
-        strip_accents=flag(normalizer, "strip_accents", default=lowercase),
-        clean_text=normalizer.flag("clean_text"),
-        handle_chinese_chars=normalizer.flag("handle_chinese_chars"),
-        unk_token=model.text("unk_token"),
-        cls_token=cls_token,
-        sep_token=sep_token,
-        continuing_prefix=prefix,
-        max_word_chars=model.integer("max_input_chars_per_word", least=1),
-        special_tokens=special_tokens,
-    )
+    old = "WordPiece" if model.has("continuing_subword_prefix") else "unknown"
+    kind = model.text("type") if model.has("type") else old
+    if kind not in READERS:
+        raise CheckpointError(
+            f"{model.where}: type {kind!r:.80} is not supported; supported: {', '.join(READERS)}"
+        )
+    own = READERS[kind](fields)
+    return Pipeline(own, _template(fields, own.words), _added(fields), _side(fields))
 
 
-def _part(fields: JsonFields, key: str) -> JsonFields:
-    """A part of the pipeline that must exist."""
-    if not fields.has(key):
-        raise CheckpointError(f"{fields.where}: no {key}; {SUPPORTED}")
-    return fields.object(key)
+def _added(fields: JsonFields) -> tuple[Listed, ...]:
+    entries = fields.objects("added_tokens") if fields.has("added_tokens") else []
+    found = [Listed(added_token(x), x.integer("id"), x.where) for x in entries]
+    return tuple(sorted(found, key=lambda listed: listed.number or 0))
 
 
-def _expect_type(fields: JsonFields, expected: str, *, found: str | None = None) -> None:
-    """Refuse a part of the pipeline of another type."""
-    found = fields.text("type") if found is None else found
-    if found != expected:
-        raise CheckpointError(f"{fields.where}: type {found!r} is not supported; {SUPPORTED}")
+def _side(fields: JsonFields) -> str:
+    """Where tokens are cut off."""
+    if not fields.has("truncation"):
+        return SIDES[0]
+    truncation = fields.object("truncation")
+    side = truncation.text("direction").lower() if truncation.has("direction") else SIDES[0]
+    if side not in SIDES:
+        raise truncation.fail("direction", "Right or Left")
+    return side
 
 
-def _bert_normalizer(fields: JsonFields) -> tuple[JsonFields, bool]:
-    """The BertNormalizer, and whether a Lowercase step follows it."""
-    normalizer = _part(fields, "normalizer")
-    steps = [normalizer]
-    if normalizer.text("type") == "Sequence":
-        steps = normalizer.objects("normalizers")
-    if not steps:
-        raise CheckpointError(f"{normalizer.where}: an empty Sequence; {SUPPORTED}")
-    _expect_type(steps[0], "BertNormalizer")
-    for step in steps[1:]:
-        _expect_type(step, "Lowercase")
-    return steps[0], len(steps) > 1
+def _template(fields: JsonFields, words: list[str]) -> Template:
+    """What the file's last step puts around texts."""
+    if not fields.has("post_processor"):
+        raise CheckpointError(f"{fields.where}: no post_processor; {_TEMPLATES}")
+    step = fields.object("post_processor")
+    kind = step.text("type")
+    if kind == "Sequence":
+        # Byte-level steps change offsets alone; how, is for the reader of their kind to say.
+        steps = [x for x in step.objects("processors") if x.text("type") != "ByteLevel"]
+        if len(steps) != 1:
+            raise CheckpointError(f"{step.where}: {len(steps)} templates; {_TEMPLATES}")
+        step, kind = steps[0], steps[0].text("type")
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        make = bert_template if kind == "BertProcessing" else roberta_template
+        return make(_named(step, "cls", words), _named(step, "sep", words))
+    if kind != "TemplateProcessing":
+        raise CheckpointError(f"{step.where}: type {kind!r:.80} is not supported; {_TEMPLATES}")
+    _check_ids(step, words)
+    pair = _flatten(step, "pair") if step.has("pair") else ()
+    found = Template(_flatten(step, "single"), pair)
+    fault = found.fault()
+    if fault:
+        raise CheckpointError(f"{step.where}: {fault}")
+    return found
 
 
-def _template(fields: JsonFields) -> tuple[str, str]:
-    """CLS and SEP, from the step that puts them around the text."""
-    step = _part(fields, "post_processor")
-    if step.text("type") == "BertProcessing":
-        cls_entry, sep_entry = step.items("cls"), step.items("sep")
-        if cls_entry and sep_entry:
-            return str(cls_entry[0]), str(sep_entry[0])
-        raise step.fail("cls", "a token and its id")
-    _expect_type(step, "TemplateProcessing")
-    single, pair = _flatten(step, "single"), _flatten(step, "pair")
-    cls_token, sep_token = (single[0][0], single[-1][0]) if single else ("", "")
-    first = [(cls_token, 0), ("$A", 0), (sep_token, 0)]
-    if single != first or pair != [*first, ("$B", 1), (sep_token, 1)]:
-        raise CheckpointError(f"{step.where}: an unknown template; {SUPPORTED}")
-    return cls_token, sep_token
+def _named(step: JsonFields, key: str, words: list[str]) -> str:
+    """The token of a pair of a token and its id."""
+    entry = step.items(key)
+    if len(entry) != 2 or not isinstance(entry[0], str):
+        raise step.fail(key, "a token and its id")
+    word, number = str(entry[0]), entry[1]
+    if word in words and words.index(word) != number:
+        raise CheckpointError(
+            f"{step.where}: {word!r} has the id {number!r:.20}, in the vocabulary "
+            f"{words.index(word)}"
+        )
+    return word
 
 
-def _flatten(step: JsonFields, key: str) -> list[tuple[str, int]]:
-    """``(token, type id)`` of a template, with ``$A`` and ``$B`` for the texts."""
-    flat: list[tuple[str, int]] = []
+def _check_ids(step: JsonFields, words: list[str]) -> None:
+    """Refuse special tokens that stand for other ids than the vocabulary's, or for several."""
+    tokens = step.object("special_tokens")
+    for name in tokens.keys():
+        token = tokens.object(name)
+        ids = token.integers("ids")
+        if len(ids) != 1:
+            raise CheckpointError(f"{token.where}: {len(ids)} ids; supported is one")
+        if name in words and words.index(name) != ids[0]:
+            raise CheckpointError(
+                f"{token.where}: has the id {ids[0]}, in the vocabulary {words.index(name)}"
+            )
+
+
+def _flatten(step: JsonFields, key: str) -> tuple[Part, ...]:
+    """The parts of a template."""
+    flat: list[Part] = []
     for item in step.objects(key):
         special = item.has("SpecialToken")
         part = item.object("SpecialToken" if special else "Sequence")
-        flat.append(
-            (part.text("id") if special else f"${part.text('id')}", part.integer("type_id"))
-        )
-    return flat
-
-
-def _words_by_id(path: Path, vocab: JsonFields) -> list[str]:
-    """The words in the order of their ids, which must be 0, 1, 2, ..."""
-    by_id: dict[int, str] = {}
-    for word in vocab.keys():
-        number = vocab.integer(word)
-        if number in by_id:
-            raise CheckpointError(
-                f"{path}: model: vocab: {by_id[number]!r} and {word!r} share the id {number}"
-            )
-        by_id[number] = word
-    missing = next((number for number in range(len(by_id)) if number not in by_id), None)
-    if missing is not None:
-        raise CheckpointError(f"{path}: model: vocab: no word has the id {missing}")
-    words = [by_id[number] for number in range(len(by_id))]
-    _expect_encodable(path, words)
-    return words
-
-
-def _expect_encodable(path: Path, words: Iterable[str]) -> None:
-    """Refuse words that a vocabulary blob cannot hold."""
-    for word in words:
-        if "\n" in word or any("\ud800" <= char <= "\udfff" for char in word):
-            raise CheckpointError(f"{path}: {word!r} holds a newline or a lone surrogate")
-
-
-def _added_tokens(path: Path, fields: JsonFields, words: list[str], prefix: str) -> tuple[str, ...]:
-    """Tokens recognised verbatim; those beyond the vocabulary are appended to ``words``."""
-    ids = {word: number for number, word in enumerate(words)}
-    found: list[str] = []
-    added = fields.objects("added_tokens") if fields.has("added_tokens") else []
-    for entry in sorted(added, key=lambda entry: entry.integer("id")):
-        word, number = entry.text("content"), entry.integer("id")
-        if any(flag(entry, key, default=False) for key in _MATCHING):
-            raise CheckpointError(
-                f"{entry.where}: {word!r} is matched in a special way ({', '.join(_MATCHING)}), "
-                f"which is not supported"
-            )
-        if word not in ids and number == len(words) and _never_a_piece(word, prefix):
-            _expect_encodable(path, [word])
-            ids[word] = number
-            words.append(word)
-        if ids.get(word) != number:
-            raise CheckpointError(
-                f"{entry.where}: {word!r} with the id {number} does not fit the vocabulary of "
-                f"{len(words)} words"
-            )
-        found.append(word)
-    return tuple(found)
-
-
-def _never_a_piece(word: str, prefix: str) -> bool:
-    """Whether a word can be added to the vocabulary without being found inside other words.
-
-    Text is split at ASCII punctuation, so a longer word that contains some is never looked up.
-    """
-    return len(word) > 1 and not word.startswith(prefix) and not _PUNCTUATION.isdisjoint(word)
+        name = part.text("id")
+        flat.append(Part(name if special else f"${name}", part.integer("type_id")))
+    return tuple(flat)

@@ -1,37 +1,61 @@
-"""What each kind of WordPiece tokenizer file is read into, and how their text and JSON are read.
+"""What each kind of tokenizer file is read into, and how their text and JSON are read.
 
-In: a path, or parsed JSON. Out: text, checked JSON objects, and the ``WordPiecePipeline`` that
+In: a path, or parsed JSON. Out: text, checked JSON objects, and the ``Pipeline`` that
 ``tokenizer_json`` and ``vocab_txt`` fill in. Knows no particular file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from shard_tools.checkpoint.reader import DOCUMENT_LIMITS
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
 from sti.storage.json_input import parse_json
 from sti.storage.plain_files import read_plain
+from sti.text.added_tokens import AddedToken
+from sti.text.kinds import Settings
+from sti.text.template import Template
+from sti.text.tokenizer_spec import SIDES
 
 
 @dataclass(frozen=True, slots=True)
-class WordPiecePipeline:
+class Listed:
+    """An added token as a file lists it."""
+
+    token: AddedToken
+    number: int | None
+    """Its id; None for the next that is free, or that of the vocabulary."""
+    where: str
+    """Names the file and the entry."""
+    optional: bool = False
+    """Whether it is none where the vocabulary lacks it: no file names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPart:
+    """What only this kind of tokenizer has."""
+
+    kind: str
+    settings: Settings
+    words: list[str]
+    """Of the vocabulary by id, those of added tokens beyond it not included."""
+    tables: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
     """Contents of either kind of tokenizer file, except the sequence limit."""
 
-    words: list[str]
-    lowercase: bool
-    strip_accents: bool
-    clean_text: bool
-    handle_chinese_chars: bool
-    unk_token: str
-    cls_token: str
-    sep_token: str
-    continuing_prefix: str
-    max_word_chars: int
-    special_tokens: tuple[str, ...]
+    own: OwnPart
+    template: Template
+    added: tuple[Listed, ...]
+    truncation_side: str = SIDES[0]
 
 
 def read_text(path: Path) -> str:
@@ -83,3 +107,18 @@ def named_token(key: str, *sources: JsonFields, default: str) -> str:
 def flag(fields: JsonFields, key: str, *, default: bool) -> bool:
     """A boolean that may be absent or null."""
     return fields.flag(key) if fields.has(key) else default
+
+
+def added_token(fields: JsonFields, *, normalized: bool = False) -> AddedToken:
+    """An added token, as the reference library writes one.
+
+    Args:
+        normalized: what it is where the file does not say.
+    """
+    return AddedToken(
+        fields.text("content"),
+        normalized=flag(fields, "normalized", default=normalized),
+        lstrip=flag(fields, "lstrip", default=False),
+        rstrip=flag(fields, "rstrip", default=False),
+        single_word=flag(fields, "single_word", default=False),
+    )

@@ -1,43 +1,52 @@
 """``vocab.txt``: a vocabulary with one word per line, as BERT was first published.
 
-In: the file, and the options that lie beside it in ``tokenizer_config.json`` and
-``special_tokens_map.json``. Out: a ``WordPiecePipeline``, options that nothing states at BERT's
-defaults.
+In: the file, ``tokenizer_config.json`` and the names of special tokens. Out: a ``Pipeline``,
+options that nothing states at BERT's defaults.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from shard_tools.checkpoint.tokenizer_pipeline import (
-    WordPiecePipeline,
-    flag,
-    named_token,
-    read_text,
-)
+from shard_tools.checkpoint.tokenizer_pipeline import OwnPart, Pipeline, flag, read_text
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
+from sti.text.template import Template
+from sti.text.wordpiece import KIND, WordPieceSettings
 
 _MAX_WORD_CHARS = 100  # the reference library's default
 
 _MOST_WORDS = 1 << 20
 """Four times as many as there are."""
 
+_BYTE_ORDER_MARK = "\ufeff"
 
-def read_vocab_txt(path: Path, settings: JsonFields, special: JsonFields) -> WordPiecePipeline:
+
+def read_vocab_txt(
+    path: Path, settings: JsonFields, unk_token: str, template: Template
+) -> Pipeline:
     """The pipeline of a vocabulary file.
 
     Args:
         path: the vocabulary.
         settings: ``tokenizer_config.json``.
-        special: ``special_tokens_map.json``.
+        unk_token: the token for words without pieces.
+        template: what is put around texts.
 
     Raises:
         CheckpointError: a word is listed twice, or an option is not supported.
     """
-    if settings.raw("do_basic_tokenize") is False:
-        raise CheckpointError(f"{settings.where}: do_basic_tokenize false is not supported")
+    for option in ("do_basic_tokenize", "never_split"):
+        if settings.has(option) and settings.raw(option) not in (True, []):
+            raise CheckpointError(
+                f"{settings.where}: {option} {settings.raw(option)!r:.40} is not supported"
+            )
     text = read_text(path)
+    if text.startswith(_BYTE_ORDER_MARK):
+        raise CheckpointError(
+            f"{path}: begins with a byte order mark, which would be part of its first word; save "
+            "it as UTF-8 without one"
+        )
     if text.count("\n") > _MOST_WORDS:
         raise CheckpointError(f"{path}: more than the {_MOST_WORDS} words that a model can have")
     words = [line.removesuffix("\r") for line in text.split("\n")]
@@ -50,22 +59,14 @@ def read_vocab_txt(path: Path, settings: JsonFields, special: JsonFields) -> Wor
                 f"{path}: line {line} repeats {word!r} of line {first_line[word]}"
             )
         first_line[word] = line
-    names = ("unk", "sep", "pad", "cls", "mask")
-    tokens = {
-        name: named_token(f"{name}_token", settings, special, default=f"[{name.upper()}]")
-        for name in names
-    }
     lowercase = flag(settings, "do_lower_case", default=True)
-    return WordPiecePipeline(
-        words=words,
+    own = WordPieceSettings(
         lowercase=lowercase,
         strip_accents=flag(settings, "strip_accents", default=lowercase),
         clean_text=True,
         handle_chinese_chars=flag(settings, "tokenize_chinese_chars", default=True),
-        unk_token=tokens["unk"],
-        cls_token=tokens["cls"],
-        sep_token=tokens["sep"],
+        unk_token=unk_token,
         continuing_prefix="##",
         max_word_chars=_MAX_WORD_CHARS,
-        special_tokens=tuple(word for word in tokens.values() if word in first_line),
     )
+    return Pipeline(OwnPart(KIND, own, words), template, ())

@@ -29,7 +29,7 @@ from shard_tools.quantization.blocks import QuantizedBlock
 from sti.arrays import Float32Array
 from sti.errors import InputError
 from sti.storage.plain_files import read_plain
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 
 BUILT_IN = "calibration.txt"
 MOST_TOKENS = 640

@@ -43,9 +43,9 @@ from shard_tools.progress import Progress
 from shard_tools.quantization.encode import fidelity_values
 from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.header import VOCABULARY
-from sti.pack.tokenizer import VOCABULARY_INDEX
+from sti.pack.tokenizer import VOCABULARY_INDEX, table_name
+from sti.text.tokenizer import Tokenizer
 from sti.text.vocabulary_index import make_index
-from sti.text.wordpiece import Tokenizer
 
 _ENCODE_WORK = 3.0
 """What measuring and encoding a weight costs, where quantizing it costs 1; for the progress."""
@@ -90,7 +90,7 @@ def build(
             draft = draft_manifest(source, quantized, graphs, options)
             if estimate is not None:
                 draft = draft._replace(notes=draft.notes | estimate_notes(estimate))
-            made = made_residents(graphs.build(), source.vocabulary)
+            made = made_residents(graphs.build(), source.vocabulary, source.tables)
             writer = PackWriter(stream, draft, residents | made)
             writer.words(encode_embeddings(model, draft.embeddings, line))
             importance: Meter | EstimatedImportance
@@ -120,21 +120,25 @@ def _least_bytes(source: Source) -> int:
     return _weights(model) * source.ladder[-1] // 8 + model.vocabulary * model.hidden
 
 
-def made_residents(graphs: Mapping[str, bytes], vocabulary: bytes) -> dict[str, NDArray[Any]]:
-    """Graphs, and the vocabulary with its index, by their names in the pack.
+def made_residents(
+    graphs: Mapping[str, bytes], vocabulary: bytes, tables: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Graphs, the vocabulary with its index, and tables of the tokenizer's kind, by their names in
+    the pack.
 
     Raises:
         PackFormatError: the vocabulary is not UTF-8 or holds a word twice.
     """
     index = make_index(vocabulary)._asdict()
     found: dict[str, NDArray[Any]] = {VOCABULARY_INDEX[name]: index[name] for name in index}
+    found |= {table_name(name): table for name, table in tables.items()}
     return found | graph_residents(graphs) | {VOCABULARY: np.frombuffer(vocabulary, dtype=np.uint8)}
 
 
 def _meter(
     source: Source, quantized: QuantizedModel, texts: list[str], residents: dict[str, NDArray[Any]]
 ) -> Meter:
-    batch = calibration_batch(texts, Tokenizer(source.tokenizer, source.vocabulary))
+    batch = calibration_batch(texts, Tokenizer(source.tokenizer, source.vocabulary, source.tables))
     return Meter(source.model, batch, residents, fidelity_values(quantized.encoder))
 
 

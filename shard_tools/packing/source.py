@@ -6,8 +6,12 @@ files of packs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from shard_tools.architectures.base import Model
 from shard_tools.architectures.registry import open_model
@@ -17,7 +21,7 @@ from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.packing.options import BuildOptions
 from sti.codec.codebook import DEFAULT_LADDER
 from sti.errors import InputError
-from sti.text.wordpiece import TokenizerSpec
+from sti.text.tokenizer_spec import TokenizerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Source:
     ladder: tuple[int, ...]
     tokenizer: TokenizerSpec
     vocabulary: bytes
+    tables: Mapping[str, NDArray[Any]]
+    """Of the tokenizer's kind."""
 
 
 def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
@@ -42,7 +48,7 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
     """
     model, elastic = _open(checkpoint, options)
     trained = () if elastic is None else elastic.ladder
-    spec, vocabulary = load_tokenizer(checkpoint.directory)
+    spec, vocabulary, tables = load_tokenizer(checkpoint.directory)
     return Source(
         directory=checkpoint.directory,
         model=model,
@@ -50,6 +56,7 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         ladder=options.ladder or trained or DEFAULT_LADDER,
         tokenizer=spec,
         vocabulary=vocabulary,
+        tables=tables,
     )
 
 

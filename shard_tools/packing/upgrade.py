@@ -139,7 +139,7 @@ def _grouped(
     vocabulary = residents[VOCABULARY].tobytes()
     for name in (VOCABULARY, *parsed.graphs.values()):
         residents.pop(name, None)
-    residents |= made_residents(made, vocabulary)
+    residents |= made_residents(made, vocabulary, {})
     slices = parsed.dimensions.slices
     kinds = tuple(
         kind._replace(groups=group_sizes(kind.shard_weights, slices, group_bytes=group_bytes))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from shard_tools.data.rows import Row
 from shard_tools.train.network import Tokens
 from sti.errors import InputError
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 
 _COMPARED = 2000
 _WINDOW = 50

@@ -17,7 +17,7 @@ from shard_tools.data.rows import Row, read_rows, targets_of
 from shard_tools.train.data import Examples, encode_rows, hold_out
 from shard_tools.train.options import FinetuneOptions
 from sti.errors import InputError
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,9 @@ def encode_dataset(data: Dataset, checkpoint: Path, *, max_tokens: int) -> Encod
         CheckpointError: the checkpoint's tokenizer is not supported.
         InputError: a row to score with has a label that no row to train on has.
     """
-    spec, vocabulary = load_tokenizer(checkpoint)
+    spec, vocabulary, tables = load_tokenizer(checkpoint)
     limit = min(max_tokens, spec.max_tokens)
-    tokenizer = Tokenizer(spec._replace(max_tokens=limit), vocabulary)
+    tokenizer = Tokenizer(spec._replace(max_tokens=limit), vocabulary, tables)
     training, dev = data.paths
 
     def encoded(rows: Sequence[Row], path: Path) -> Examples:

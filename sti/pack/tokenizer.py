@@ -1,10 +1,12 @@
-"""Builds a pack's tokenizer: WordPiece, the only kind so far.
+"""Builds a pack's tokenizer, of whichever kind.
 
 In: an open pack. Out: a ``Tokenizer`` over the index that the pack brings along. Knows nothing of
 how tokens are used.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +15,25 @@ from sti.errors import PackFormatError
 from sti.graphs.interfaces import Residents
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
+from sti.text.kinds import KINDS
+from sti.text.tokenizer import Tokenizer
+from sti.text.tokenizer_spec import TokenizerSpec
 from sti.text.vocabulary import Vocabulary
 from sti.text.vocabulary_index import VocabularyIndex
-from sti.text.wordpiece import Tokenizer, TokenizerSpec
 
 MOST_VOCABULARY_BYTES = 1 << 24
 """The largest in use have a third of it."""
+
+MOST_COPIED_BYTES = 1 << 20
+"""Of a vocabulary: words are found faster in a copy, but large ones are not to be there twice."""
 
 VOCABULARY_INDEX = {name: f"tokenizer.{name}" for name in VocabularyIndex._fields}
 """Arrays of the vocabulary's index, and the tensors that hold them."""
 
 
 def pack_tokenizer(reader: PackReader) -> Tokenizer:
-    """The tokenizer of a pack, which may be closed afterwards. Takes less than a millisecond.
+    """The tokenizer of a pack, which may be closed afterwards. Takes less than a
+    millisecond, some more where there are hundreds of thousands of words.
 
     Raises:
         PackFormatError: vocabulary or index are missing, or do not fit one another or the manifest.
@@ -55,7 +63,10 @@ def _tokenizer(source: Residents) -> Tokenizer:
             f"a vocabulary of {stored.nbytes} bytes is longer than that of any pack, "
             f"{MOST_VOCABULARY_BYTES}"
         )
-    vocabulary = Vocabulary(stored.tobytes(), stored_index(source))
+    copied = stored.nbytes <= MOST_COPIED_BYTES
+    vocabulary = Vocabulary(
+        stored.tobytes() if copied else memoryview(stored), stored_index(source)
+    )
     spec = TokenizerSpec.from_json(manifest.tokenizer)
     for what, found, most in (
         ("words of the vocabulary", len(vocabulary), manifest.embeddings.rows),
@@ -63,7 +74,16 @@ def _tokenizer(source: Residents) -> Tokenizer:
     ):
         if found > most:
             raise PackFormatError(f"{found} {what} are more than the {most} that the pack has")
-    return Tokenizer(spec, vocabulary)
+    tables = {
+        name: _list(source, table_name(name), dtype)
+        for name, dtype in KINDS[spec.kind].tables.items()
+    }
+    return Tokenizer(spec, vocabulary, tables)
+
+
+def table_name(name: str) -> str:
+    """The tensor that holds a table of a kind of tokenizer."""
+    return f"tokenizer.{name}"
 
 
 def stored_index(source: Residents) -> VocabularyIndex:
@@ -72,11 +92,13 @@ def stored_index(source: Residents) -> VocabularyIndex:
     Raises:
         PackFormatError: a tensor of it is missing, or is no list of unsigned 32-bit numbers.
     """
-    return VocabularyIndex(*(_counts(source, name) for name in VOCABULARY_INDEX.values()))
+    counts = np.dtype(np.uint32)
+    return VocabularyIndex(*(_list(source, name, counts) for name in VOCABULARY_INDEX.values()))
 
 
-def _counts(source: Residents, name: str) -> NDArray[np.uint32]:
+def _list(source: Residents, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     found = source.resident(name)
-    if found.dtype != np.uint32 or found.ndim != 1:
-        raise PackFormatError(f"tensor {name!r} must be a list of type U32")
+    if found.dtype != dtype or found.ndim != 1:
+        kind = f"{dtype.kind.upper()}{8 * dtype.itemsize}"
+        raise PackFormatError(f"tensor {name!r} must be a list of type {kind}")
     return found

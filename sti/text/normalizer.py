@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import bisect
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from sti.text import unicode_tables
+from sti.text.unicode_runs import runs
 
 # Marks characters that may be reordered. A lone surrogate, which no valid text contains; text that
 # contains it anyway goes through the steps one by one.
@@ -33,24 +34,13 @@ _LEADING, _VOWEL, _TRAILING = 0x1100, 0x1161, 0x11A7
 _VOWELS, _TRAILINGS = 21, 28
 
 
-def _runs(table: str) -> Iterator[tuple[int, int, list[int]]]:
-    """``(first, last, tags)`` of every run of a generated table."""
-    code = 0
-    for word in table.split():
-        run, *tags = word.split(":")
-        gap, _, more = run.partition(".")
-        first = code + int(gap, 36)
-        code = first + (int(more, 36) if more else 0)
-        yield first, code, [int(tag, 36) for tag in tags]
-
-
 class _CodeSet:
     """A set of code points as sorted runs. Immutable."""
 
     __slots__ = ("_firsts", "_lasts")
 
     def __init__(self, table: str) -> None:
-        found = [(first, last) for first, last, _ in _runs(table)]
+        found = [(first, last) for first, last, _ in runs(table)]
         self._firsts = [first for first, _ in found]
         self._lasts = [last for _, last in found]
 
@@ -90,14 +80,19 @@ class _Tables:
         return _CodeSet(unicode_tables.MARK)
 
     @functools.cached_property
+    def word(self) -> _CodeSet:
+        """Characters that an added token which must be a single word may not stand beside."""
+        return _CodeSet(unicode_tables.WORD)
+
+    @functools.cached_property
     def ideograph(self) -> _CodeSet:
         return _CodeSet(unicode_tables.IDEOGRAPH)
 
     @functools.cached_property
     def combining(self) -> dict[int, int]:
         """Canonical combining class of the characters for which it is not 0."""
-        runs = _runs(unicode_tables.CLASS)
-        return {code: tag[0] for first, last, tag in runs for code in range(first, last + 1)}
+        found = runs(unicode_tables.CLASS)
+        return {code: tag[0] for first, last, tag in found for code in range(first, last + 1)}
 
     @functools.cached_property
     def lower(self) -> dict[int, str]:
@@ -138,7 +133,7 @@ def decompose(char: str) -> str:
     return TABLES.decomposition.get(code, char)
 
 
-class _CharTable(dict[int, str]):
+class CharTable(dict[int, str]):
     """A ``str.translate`` table that calls ``answer`` for each code point it does not have yet.
 
     Safe to share between threads: at worst two of them compute the same code point.
@@ -167,6 +162,7 @@ class TextNormalizer:
         handle_chinese_chars: make every ideograph a word.
         strip_accents: decompose canonically and drop nonspacing marks.
         lowercase: lower case, character by character.
+        part_words: put spaces around punctuation, and in place of other white space.
         table_limit: characters remembered in each of three tables.
 
     Safe to share between threads. Lone surrogates pass through as ordinary characters.
@@ -177,6 +173,7 @@ class TextNormalizer:
         "_finished",
         "_lowercase",
         "_part_ideographs",
+        "_part_words",
         "_prepared",
         "_strip_accents",
         "_table",
@@ -189,15 +186,17 @@ class TextNormalizer:
         handle_chinese_chars: bool,
         strip_accents: bool,
         lowercase: bool,
+        part_words: bool = True,
         table_limit: int = TABLE_LIMIT,
     ) -> None:
         self._clean_text = clean_text
         self._part_ideographs = handle_chinese_chars
         self._strip_accents = strip_accents
         self._lowercase = lowercase
-        self._prepared = _CharTable(self._prepare, table_limit)
-        self._finished = _CharTable(self._finish, table_limit)
-        self._table = _CharTable(self._all_steps, table_limit)
+        self._part_words = part_words
+        self._prepared = CharTable(self._prepare, table_limit)
+        self._finished = CharTable(self._finish, table_limit)
+        self._table = CharTable(self._all_steps, table_limit)
 
     def split(self, text: str) -> list[str]:
         """The words of ``text``; empty strings between them are to be skipped."""
@@ -238,7 +237,8 @@ class TextNormalizer:
         if self._strip_accents and code >= _PLAIN and code in TABLES.mark:
             return ""
         text = TABLES.lower.get(code) if self._lowercase else None
-        return "".join(_part(char) for char in text or chr(code))
+        text = text or chr(code)
+        return "".join(map(_part, text)) if self._part_words else text
 
     def _all_steps(self, code: int) -> str:
         """One character after all steps, or the marker where its neighbours matter."""

@@ -10,6 +10,7 @@ special tokens.
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import accumulate
 from operator import mul
 
@@ -30,7 +31,8 @@ class Vocabulary:
     """Distinct words and their line numbers.
 
     Args:
-        blob: UTF-8 words joined by newlines; kept, not copied.
+        blob: UTF-8 words joined by newlines; kept, not copied. Look-ups are faster in bytes than in
+            a view of memory that is there anyway.
         index: what ``make_index`` made of it with the usual numbers; None to make it now. It is
             kept, not copied.
         base, scale: numbers of the hash, ``base`` odd; they change speed, never an answer.
@@ -47,7 +49,7 @@ class Vocabulary:
 
     def __init__(
         self,
-        blob: bytes,
+        blob: bytes | memoryview,
         index: VocabularyIndex | None = None,
         *,
         base: int = HASH_BASE,
@@ -55,10 +57,12 @@ class Vocabulary:
         chunk: int = CHUNK_BYTES,
     ) -> None:
         if index is None:
-            index = make_index(blob, base=base, scale=scale, chunk=chunk)
+            index = make_index(bytes(blob), base=base, scale=scale, chunk=chunk)
         else:
             check_index(index, blob)
-        self._blob = blob
+        self.blob = blob
+        self.starts = index.starts
+        self._most = len(index.order)
         bits = bucket_bits(len(index.order))
         self._shift, self._mask = HASH_BITS - bits, (1 << bits) - 1
         # Indexing a memoryview gives plain Python integers, faster than indexing an array.
@@ -68,7 +72,13 @@ class Vocabulary:
         self._powers = memoryview(hash_powers(index.starts, base, scale))
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._most
+
+    def of_first(self, count: int) -> Vocabulary:
+        """The same without its words from line ``count`` on; memory is shared."""
+        found = copy(self)
+        found._most = min(count, len(self))
+        return found
 
     def find(self, word: str) -> int | None:
         """The line of a word, counted from 0; None where it is not in the vocabulary."""
@@ -82,14 +92,15 @@ class Vocabulary:
         The text is as ``encoded`` returns it; words are UTF-8 too, so every match ends at the end
         of a character. None where no word of at least ``at_least`` bytes fits.
         """
-        blob, starts, order, buckets = self._blob, self._starts, self._order, self._buckets
+        blob, starts, order, buckets = self.blob, self._starts, self._order, self._buckets
         shift, mask = self._shift, self._mask
         hashes = list(accumulate(map(mul, text, self._powers), initial=0))
         for length in range(len(hashes) - 1, at_least - 1, -1):
             bucket = hashes[length] >> shift & mask
             for place in range(buckets[bucket], buckets[bucket + 1]):
                 line = order[place]
-                if blob[starts[line] : starts[line + 1] - 1] == text[:length]:
+                same = blob[starts[line] : starts[line + 1] - 1] == text[:length]
+                if same and line < self._most:
                     return line, length
         return None
 

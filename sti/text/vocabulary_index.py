@@ -37,8 +37,9 @@ CHUNK_BYTES = 16384
 _DECODED_BYTES = 8192
 """Bytes that are decoded at a time, to see that they are text: the fastest of several sizes."""
 
-LONGEST_WORD = 128
-"""Bytes of a word in an index that was not made here: a look-up goes along all of them."""
+LONGEST_WORD = 512
+"""Bytes of a word in an index that was not made here: a look-up goes along all of them. Known are
+words of 256, lines of one character repeated, in vocabularies of bytes."""
 
 FULLEST_BUCKET = 32
 """Words of a bucket in such an index: a look-up may compare all of them. Usual are ten."""
@@ -92,7 +93,7 @@ def make_index(
     return VocabularyIndex(starts.astype(np.uint32), order.astype(np.uint32), buckets)
 
 
-def check_index(index: VocabularyIndex, blob: bytes) -> None:
+def check_index(index: VocabularyIndex, blob: bytes | memoryview) -> None:
     """Refuse an index that a look-up in the blob would leave, or get lost in.
 
     Raises:
@@ -114,7 +115,7 @@ def check_index(index: VocabularyIndex, blob: bytes) -> None:
     if not (parted == _NEWLINE).all():
         raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
     # Words of whole characters: pieces of a text are told apart by what is left of it.
-    if not blob.isascii():
+    if not (isinstance(blob, bytes) and blob.isascii()):
         _refuse_ill_formed(blob)
     if int(order.max()) >= words:
         raise PackFormatError("tokenizer: the index names a line beyond the vocabulary")
@@ -150,7 +151,7 @@ def _segments(starts: _Counts, chunk: int) -> list[tuple[int, int]]:
     return list(pairwise(sorted({0, len(starts) - 1, *cuts})))
 
 
-def _refuse_ill_formed(blob: bytes) -> None:
+def _refuse_ill_formed(blob: bytes | memoryview) -> None:
     """Refuse what is not UTF-8, without making a text as long as the blob."""
     data, start = memoryview(blob), 0
     try:
@@ -159,7 +160,7 @@ def _refuse_ill_formed(blob: bytes) -> None:
             start += codecs.utf_8_decode(data[start:end], "strict", end >= len(blob))[1]
     except UnicodeDecodeError as part:
         error = UnicodeDecodeError(
-            part.encoding, blob, start + part.start, start + part.end, part.reason
+            part.encoding, bytes(blob), start + part.start, start + part.end, part.reason
         )
         raise PackFormatError(f"tokenizer: the vocabulary is not UTF-8: {error}") from error
 

@@ -23,7 +23,7 @@ from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.data.rows import read_rows
 from shard_tools.ranking.journal import Journal
 from sti.errors import CheckpointError, InputError
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 from tests.fuzz import sources
 from tests.fuzz.target import Target, must
 from tests.support.checkpoints import Shape, write_checkpoint
@@ -72,8 +72,8 @@ def _files(data: bytes) -> None:
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
     licence_of(place)
     try:
-        spec, vocabulary = load_tokenizer(place)
-        Tokenizer(spec, vocabulary).encode("the dog [SEP] runs")
+        spec, vocabulary, tables = load_tokenizer(place)
+        Tokenizer(spec, vocabulary, tables).encode("the dog [SEP] runs")
     except CheckpointError:
         pass
     with Checkpoint(place) as checkpoint:

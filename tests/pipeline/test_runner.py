@@ -34,7 +34,8 @@ from sti.planning.step_jobs import prepare
 from sti.planning.uniform import uniform_plan
 from sti.storage.byte_ranges import ByteRange
 from sti.storage.file_reader import FileReader
-from sti.text.wordpiece import Tokenizer, TokenizerSpec
+from sti.text.tokenizer import Tokenizer
+from sti.text.tokenizer_spec import TokenizerSpec
 from tests.support.numpy_backend import NumpyBackend
 from tests.support.packs import TEXTS, tiny_pack
 from tests.support.paths import ROOT

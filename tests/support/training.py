@@ -26,7 +26,7 @@ from shard_tools.train.network import ElasticNetwork, Pass, Tokens
 from shard_tools.train.options import FinetuneOptions, TrainingOptions
 from shard_tools.train.state import save_state
 from shard_tools.train.tensors import load_network, sizes_of
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 from tests.support.checkpoints import write_checkpoint
 
 WORDS = ("the", "dog", "cat", "runs", "under", "table", "red", "house")
@@ -108,10 +108,10 @@ def opened(checkpoint: Path, *, slices: int | None = None) -> Iterator[ElasticNe
 
 def examples(checkpoint: Path, texts: Sequence[str], outputs: int = 3) -> Examples:
     """Tokenized texts with labels that are as good as any."""
-    spec, vocabulary = load_tokenizer(checkpoint)
+    spec, vocabulary, tables = load_tokenizer(checkpoint)
     rows = [Row(text, "", line) for line, text in enumerate(texts, 2)]
     targets = [float(len(text) % outputs) for text in texts]
-    return encode_rows(rows, targets, Tokenizer(spec, vocabulary))
+    return encode_rows(rows, targets, Tokenizer(spec, vocabulary, tables))
 
 
 def tokens(checkpoint: Path, texts: Sequence[str]) -> Tokens:

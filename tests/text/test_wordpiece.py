@@ -23,30 +23,37 @@ from sti.errors import PackFormatError
 from sti.text.encoding import Encoding
 from sti.text.longest_of import longest_of
 from sti.text.normalizer import TABLE_LIMIT, TABLES, TextNormalizer
-from sti.text.wordpiece import CHUNK_CHARS, Tokenizer, TokenizerSpec
+from sti.text.text_model import Span
+from sti.text.tokenizer import CHUNK_CHARS, Tokenizer
+from sti.text.tokenizer_spec import TokenizerSpec
+from sti.text.vocabulary import Vocabulary
+from sti.text.wordpiece import WordPiece, WordPieceSettings
 from tests.support.paths import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 SENTENCES = (GOLDEN / "tokenizer_sentences.txt").read_text(encoding="utf-8").splitlines()
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NO_LIMIT = 1_000_000
-SPEC = TokenizerSpec(
-    kind="wordpiece",
+SETTINGS = WordPieceSettings(
     lowercase=True,
     strip_accents=True,
     clean_text=True,
     handle_chinese_chars=True,
     unk_token="[UNK]",
+    continuing_prefix="##",
+    max_word_chars=100,
+)
+SPEC = TokenizerSpec(
+    kind="wordpiece",
+    settings=SETTINGS,
     cls_token="[CLS]",
     sep_token="[SEP]",
     pad_token="[PAD]",
-    continuing_prefix="##",
-    max_word_chars=100,
     max_tokens=NO_LIMIT,
     special_tokens=SPECIAL,
 )
-ALL_OPTIONS = [
-    SPEC._replace(
+ALL_SETTINGS = [
+    SETTINGS._replace(
         lowercase=bool(bits & 1),
         strip_accents=bool(bits & 2),
         clean_text=bool(bits & 4),
@@ -54,41 +61,49 @@ ALL_OPTIONS = [
     )
     for bits in range(16)
 ]
+ALL_OPTIONS = [SPEC._replace(settings=found) for found in ALL_SETTINGS]
 
 
-def reference_normalizer(spec: TokenizerSpec) -> normalizers.BertNormalizer:
+def settings_of(spec: TokenizerSpec) -> WordPieceSettings:
+    assert isinstance(spec.settings, WordPieceSettings)
+    return spec.settings
+
+
+def reference_normalizer(settings: WordPieceSettings) -> normalizers.BertNormalizer:
     return normalizers.BertNormalizer(
-        clean_text=spec.clean_text,
-        handle_chinese_chars=spec.handle_chinese_chars,
-        strip_accents=spec.strip_accents,
-        lowercase=spec.lowercase,
+        clean_text=settings.clean_text,
+        handle_chinese_chars=settings.handle_chinese_chars,
+        strip_accents=settings.strip_accents,
+        lowercase=settings.lowercase,
     )
 
 
-def our_normalizer(spec: TokenizerSpec, *, table_limit: int = TABLE_LIMIT) -> TextNormalizer:
+def our_normalizer(
+    settings: WordPieceSettings, *, table_limit: int = TABLE_LIMIT
+) -> TextNormalizer:
     return TextNormalizer(
-        clean_text=spec.clean_text,
-        handle_chinese_chars=spec.handle_chinese_chars,
-        strip_accents=spec.strip_accents,
-        lowercase=spec.lowercase,
+        clean_text=settings.clean_text,
+        handle_chinese_chars=settings.handle_chinese_chars,
+        strip_accents=settings.strip_accents,
+        lowercase=settings.lowercase,
         table_limit=table_limit,
     )
 
 
 def reference_words(spec: TokenizerSpec, text: str) -> list[str]:
-    normalized = reference_normalizer(spec).normalize_str(text)
+    normalized = reference_normalizer(settings_of(spec)).normalize_str(text)
     return [word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normalized)]
 
 
 def reference(spec: TokenizerSpec, words: Sequence[str]) -> tokenizers.Tokenizer:
     model = tokenizers.models.WordPiece(
         vocab={word: index for index, word in enumerate(words)},
-        unk_token=spec.unk_token,
-        continuing_subword_prefix=spec.continuing_prefix,
-        max_input_chars_per_word=spec.max_word_chars,
+        unk_token=settings_of(spec).unk_token,
+        continuing_subword_prefix=settings_of(spec).continuing_prefix,
+        max_input_chars_per_word=settings_of(spec).max_word_chars,
     )
     built = tokenizers.Tokenizer(model)
-    built.normalizer = reference_normalizer(spec)
+    built.normalizer = reference_normalizer(settings_of(spec))
     built.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     built.add_special_tokens(list(spec.special_tokens))
     built.post_processor = processors.TemplateProcessing(
@@ -203,7 +218,7 @@ def scalars() -> list[int]:
     "spec", [ALL_OPTIONS[15], ALL_OPTIONS[1]], ids=["every step", "lower case alone"]
 )
 def test_every_code_point_is_split_as_the_reference_does(spec: TokenizerSpec) -> None:
-    ours = our_normalizer(spec)
+    ours = our_normalizer(settings_of(spec))
     codes = scalars()
     for start in range(0, len(codes), 4096):
         batch = codes[start : start + 4096]
@@ -290,14 +305,14 @@ def test_any_text_encodes_as_the_reference_does(
 def test_combining_characters_are_ordered_as_the_reference_does(
     spec: TokenizerSpec, text: str
 ) -> None:
-    got = [word for word in our_normalizer(spec).split(text) if word]
+    got = [word for word in our_normalizer(settings_of(spec)).split(text) if word]
     assert got == reference_words(spec, text)
 
 
 @settings(max_examples=300)
 @given(OPTIONS, TEXTS)
 def test_the_quick_way_to_split_equals_the_definition(spec: TokenizerSpec, text: str) -> None:
-    normalizer = our_normalizer(spec)
+    normalizer = our_normalizer(settings_of(spec))
     words, source = normalizer.align(text)
     by_definition, its_source = normalizer.by_definition(text)
     assert normalizer.split(text) == words == by_definition.split(" ")
@@ -413,7 +428,7 @@ def test_lone_surrogates_do_no_harm(spec: TokenizerSpec) -> None:
         plain = ours.encode(" the dog")
         got = ours.encode(f"{surrogate} the dog")
         assert got.ids[-3:].tolist() == plain.ids[-3:].tolist()
-        assert len(got.ids) == len(plain.ids) + (not spec.clean_text)
+        assert len(got.ids) == len(plain.ids) + (not settings_of(spec).clean_text)
         assert got.offsets[-3:-1].tolist() == [[2, 5], [6, 9]]
 
 
@@ -449,18 +464,23 @@ def test_ids_are_int64_and_offsets_int32() -> None:
 
 
 def test_more_words_than_are_remembered_change_nothing() -> None:
-    blob = "\n".join(sentence_vocabulary()).encode()
-    expected = [Tokenizer(SPEC, blob).encode(text).ids.tolist() for text in SENTENCES]
-    forgetful = Tokenizer(SPEC, blob, words_remembered=3)
-    assert [forgetful.encode(text).ids.tolist() for text in SENTENCES] == expected
+    words = Vocabulary("\n".join(sentence_vocabulary()).encode())
+    remembering = WordPiece(SETTINGS, words, {})
+    forgetful = WordPiece(SETTINGS, words, {}, words_remembered=3)
+    for text in SENTENCES:
+        expected = remembering.ids(text, None, first=True)
+        assert forgetful.ids(text, None, first=True) == expected
+        count = len(expected)
+        spans = remembering.spans(text, count, first=True)
+        assert forgetful.spans(text, count, first=True) == spans
 
 
 @pytest.mark.parametrize("spec", ALL_OPTIONS[::5], ids=["none", "0101", "1010", "all"])
 def test_more_characters_than_are_remembered_change_nothing(spec: TokenizerSpec) -> None:
-    forgetful = our_normalizer(spec, table_limit=3)
+    forgetful = our_normalizer(settings_of(spec), table_limit=3)
     for text in (*SENTENCES, "".join(reorderable())):
-        assert forgetful.align(text) == our_normalizer(spec).align(text)
-        assert forgetful.split(text) == our_normalizer(spec).split(text)
+        assert forgetful.align(text) == our_normalizer(settings_of(spec)).align(text)
+        assert forgetful.split(text) == our_normalizer(settings_of(spec)).split(text)
 
 
 def grown_bytes(work: Callable[[], object]) -> int:
@@ -475,29 +495,34 @@ def grown_bytes(work: Callable[[], object]) -> int:
 
 def test_memory_does_not_grow_with_the_words_that_were_met() -> None:
     words = [f"a{number}" for number in range(4000)]
-    blob = "\n".join([*SPECIAL, "a", *words]).encode()
-    remembering = Tokenizer(SPEC, blob)
-    forgetful = Tokenizer(SPEC, blob, words_remembered=100)
+    vocabulary = Vocabulary("\n".join([*SPECIAL, "a", *words]).encode())
+    remembering = WordPiece(SETTINGS, vocabulary, {})
+    forgetful = WordPiece(SETTINGS, vocabulary, {}, words_remembered=100)
     text = " ".join(words)
-    Tokenizer(SPEC, blob).encode(text)  # what a process takes once, for any tokenizer, is no growth
-    grown = [grown_bytes(lambda t=t: t.encode(text)) for t in (remembering, forgetful)]
+    # What a process takes once, for any tokenizer, is no growth.
+    WordPiece(SETTINGS, vocabulary, {}).ids(text, None, first=True)
+    both_kinds = (remembering, forgetful)
+    grown = [grown_bytes(lambda m=m: m.ids(text, None, first=True)) for m in both_kinds]
     assert grown[1] < grown[0] / 10
 
 
 def test_memory_does_not_grow_with_the_characters_that_were_met() -> None:
     text = "".join(map(chr, range(0x4E00, 0x6E00)))
-    remembering, forgetful = our_normalizer(SPEC), our_normalizer(SPEC, table_limit=100)
+    remembering, forgetful = our_normalizer(SETTINGS), our_normalizer(SETTINGS, table_limit=100)
     grown = [grown_bytes(lambda n=n: n.split(text)) for n in (remembering, forgetful)]
     assert grown[1] < grown[0] / 10
 
 
-def test_threads_may_share_a_tokenizer() -> None:
-    blob = "\n".join(sentence_vocabulary()).encode()
-    expected = [rows(Tokenizer(SPEC, blob).encode(text)) for text in SENTENCES]
-    shared = Tokenizer(SPEC, blob, words_remembered=20)
+def test_threads_may_share_a_model() -> None:
+    words = Vocabulary("\n".join(sentence_vocabulary()).encode())
+    shared = WordPiece(SETTINGS, words, {}, words_remembered=20)
+
+    def found(model: WordPiece, text: str) -> tuple[list[int], list[Span]]:
+        return model.ids(text, None, first=True), model.spans(text, NO_LIMIT, first=True)
+
+    expected = [found(WordPiece(SETTINGS, words, {}), text) for text in SENTENCES]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda text: rows(shared.encode(text)), SENTENCES * 4))
-    assert found == expected * 4
+        assert list(pool.map(lambda t: found(shared, t), SENTENCES * 4)) == expected * 4
 
 
 def test_vocab_size_and_pad_id_come_from_the_vocabulary() -> None:
@@ -528,7 +553,7 @@ def test_a_spec_survives_json() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("kind", "bpe"),
+        ("kind", "none"),
         ("lowercase", 1),
         ("strip_accents", None),
         ("unk_token", ["[UNK]"]),

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import tokenizers
 from tokenizers.normalizers import NFD, BertNormalizer, Lowercase
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
 
 OUTPUT = Path(__file__).resolve().parents[2] / "sti" / "text" / "unicode_tables.py"
 SURROGATES = range(0xD800, 0xE000)
@@ -38,11 +38,13 @@ HEADER = '''\
 
 They state what the reference library (tokenizers {version}) does with each code point, so that
 neither Python's Unicode version nor the platform decides a token. Knows no text; read by
-``sti.text.normalizer``.
+``sti.text.normalizer`` and ``sti.text.byte_words``.
 
 Numbers are in base 36. A set of code points is a list of runs ``gap`` or ``gap.more``: the gap
 from the end of the run before, and how many code points follow the first.
-- CONTROL (with the surrogates), SPACE, PUNCTUATION, MARK, IDEOGRAPH: such sets.
+- CONTROL (with the surrogates), SPACE, PUNCTUATION, MARK, IDEOGRAPH: such sets. WORD: what an added
+  token that must be a single word may not stand beside. LETTER, NUMBER: what continues a word of
+  letters or of digits where words are split into bytes.
 - CLASS: runs as above, each with ``:class``, its canonical combining class where not 0.
 - LOWER: runs as above, each with ``:step:delta``: the run holds every step-th code point, whose
   lower case is ``delta`` further on; LOWER_MANY lists those with several characters.
@@ -106,6 +108,36 @@ def punctuation() -> set[int]:
     """Code points that are words of their own."""
     split = BertPreTokenizer().pre_tokenize_str
     return {c for c in SCALARS if [w for w, _ in split(f"a{chr(c)}b")] == ["a", chr(c), "b"]}
+
+
+def word_characters() -> set[int]:
+    """Code points beside which an added token is no single word."""
+    model = tokenizers.models.WordLevel({"?": 0, "Q": 1}, unk_token="?")
+    probe = tokenizers.Tokenizer(model)
+    probe.add_tokens([tokenizers.AddedToken("Q", single_word=True, normalized=False)])
+    found = probe.encode_batch([f"{chr(c)}Q" for c in SCALARS])
+    return {c for c, tokens in zip(SCALARS, found, strict=True) if 1 not in tokens.ids} | {ord("Q")}
+
+
+def continuing(char: str) -> set[int]:
+    """Code points that the byte-level pre-tokenizer does not part from ``char`` on either side."""
+    split = ByteLevel(add_prefix_space=False).pre_tokenize_str
+    found: set[int] = set()
+    for start in range(0, len(SCALARS), BATCH):
+        batch = SCALARS[start : start + BATCH]
+        text = SEPARATOR.join(f"{char}{chr(c)}{char}" for c in batch)
+        begins = {begin for _, (begin, _) in split(text)}
+        found |= {c for at, c in enumerate(batch) if not {4 * at + 1, 4 * at + 2} & begins}
+    return found
+
+
+def letters_and_numbers(space: set[int]) -> tuple[set[int], set[int]]:
+    """The two sets; all that is in neither, nor white space, continues other characters."""
+    letter, number, other = map(continuing, "a1!")
+    parts = (letter, number, other, space)
+    if sum(map(len, parts)) != len(SCALARS) or len(set().union(*parts)) != len(SCALARS):
+        raise SystemExit("the byte-level pre-tokenizer knows more than four kinds of characters")
+    return letter, number
 
 
 def combining_classes() -> dict[int, int]:
@@ -227,6 +259,7 @@ def literal(name: str, text: str) -> str:
 def build() -> str:
     """The source text of the table module."""
     control, space = controls_and_spaces()
+    letter, number = letters_and_numbers(space)
     nfd = each(NFD().normalize_str)
     stripped = each(bert(strip_accents=True))
     lower = each(Lowercase().normalize_str)
@@ -239,6 +272,9 @@ def build() -> str:
         ("PUNCTUATION", write_set(punctuation())),
         ("MARK", write_set(mark)),
         ("IDEOGRAPH", write_set(c for c, text in padded.items() if text == f" {chr(c)} ")),
+        ("WORD", write_set(word_characters())),
+        ("LETTER", write_set(letter)),
+        ("NUMBER", write_set(number)),
         ("CLASS", write_classes(combining_classes())),
         ("LOWER", write_lower({c: ord(t) for c, t in changed.items() if len(t) == 1})),
         ("LOWER_MANY", write_mapping({c: t for c, t in changed.items() if len(t) > 1})),

@@ -12,7 +12,10 @@ import tokenizers
 
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from sti.errors import CheckpointError
-from sti.text.wordpiece import Tokenizer
+from sti.text.added_tokens import AddedToken
+from sti.text.tokenizer import Tokenizer
+from sti.text.tokenizer_spec import TokenizerSpec
+from sti.text.wordpiece import WordPieceSettings
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "dog", "##s", "É", "e", ","]
 SPECIAL = WORDS[:5]
@@ -104,6 +107,11 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     write_json(folder, "tokenizer.json", value)
 
 
+def settings_of(spec: TokenizerSpec) -> WordPieceSettings:
+    assert isinstance(spec.settings, WordPieceSettings)
+    return spec.settings
+
+
 def ids(folder: Path, text: str = SENTENCE, pair: str | None = None) -> list[int]:
     return list(Tokenizer(*load_tokenizer(folder)).encode(text, pair).ids)
 
@@ -119,9 +127,13 @@ def reference_ids(folder: Path, text: str = SENTENCE, pair: str | None = None) -
 
 
 def test_a_bert_file_loads_with_padding_and_truncation_ignored(with_json: Path) -> None:
-    spec, vocab = load_tokenizer(with_json)
+    spec, vocab, _ = load_tokenizer(with_json)
     assert vocab == "\n".join(WORDS).encode()
-    assert (spec.lowercase, spec.strip_accents, spec.clean_text) == (True, True, True)
+    assert (
+        settings_of(spec).lowercase,
+        settings_of(spec).strip_accents,
+        settings_of(spec).clean_text,
+    ) == (True, True, True)
     assert spec.special_tokens == tuple(SPECIAL)
     assert spec.max_tokens == 512
     assert ids(with_json) == reference_ids(with_json)
@@ -133,8 +145,8 @@ def test_what_the_reference_library_saves_can_be_loaded(checkpoint: Path) -> Non
         {word: number for number, word in enumerate(WORDS)}, lowercase=False, strip_accents=False
     )
     built.save(str(checkpoint / "tokenizer.json"))
-    spec, _ = load_tokenizer(checkpoint)
-    assert (spec.lowercase, spec.strip_accents) == (False, False)
+    spec, *_ = load_tokenizer(checkpoint)
+    assert (settings_of(spec).lowercase, settings_of(spec).strip_accents) == (False, False)
     assert (spec.cls_token, spec.sep_token) == ("[CLS]", "[SEP]")
     assert ids(checkpoint) == reference_ids(checkpoint)
 
@@ -147,7 +159,7 @@ def test_accents_follow_the_case_unless_told(
     options = {"lowercase": lowercase, "strip_accents": strip_accents}
     edit(checkpoint, lambda value: value["normalizer"].update(options))
     expected = lowercase if strip_accents is None else strip_accents
-    assert load_tokenizer(checkpoint)[0].strip_accents is expected
+    assert settings_of(load_tokenizer(checkpoint).spec).strip_accents is expected
     assert ids(checkpoint) == reference_ids(checkpoint)
 
 
@@ -158,14 +170,14 @@ def test_a_sequence_of_bert_and_lowercase_is_understood(checkpoint: Path) -> Non
         value["normalizer"] = {"type": "Sequence", "normalizers": steps}
 
     edit(checkpoint, change)
-    spec, _ = load_tokenizer(checkpoint)
-    assert (spec.lowercase, spec.strip_accents) == (True, False)
+    spec, *_ = load_tokenizer(checkpoint)
+    assert (settings_of(spec).lowercase, settings_of(spec).strip_accents) == (True, False)
     assert ids(checkpoint) == reference_ids(checkpoint)
 
 
 def test_the_model_of_an_old_file_needs_no_type(checkpoint: Path) -> None:
     edit(checkpoint, lambda value: value["model"].pop("type"))
-    assert load_tokenizer(checkpoint)[0].continuing_prefix == "##"
+    assert settings_of(load_tokenizer(checkpoint).spec).continuing_prefix == "##"
 
 
 def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
@@ -178,7 +190,10 @@ def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v["model"].update(type="BPE"), "model: type 'BPE' is not supported; supported"),
+        (
+            lambda v: v["model"].update(type="WordLevel"),
+            "model: type 'WordLevel' is not supported; supported",
+        ),
         (lambda v: v["normalizer"].update(type="NFC"), "normalizer: type 'NFC'"),
         (lambda v: v.update(normalizer=None), "no normalizer; supported"),
         (
@@ -195,9 +210,20 @@ def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
         (lambda v: v.update(pre_tokenizer=None), "no pre_tokenizer"),
         (lambda v: v.update(post_processor=None), "no post_processor"),
         (lambda v: v["post_processor"].update(type="ByteLevel"), "type 'ByteLevel'"),
-        (lambda v: v["post_processor"]["single"].pop(), "unknown template"),
-        (lambda v: v["post_processor"]["pair"][4]["SpecialToken"].update(type_id=0), "template"),
-        (lambda v: v["post_processor"].update(single=[]), "unknown template"),
+        (lambda v: v["post_processor"].update(single=[]), r"a template must have \$A once"),
+        (lambda v: v["post_processor"]["pair"].pop(3), r"must have \$A and \$B once"),
+        (
+            lambda v: v["post_processor"]["pair"][4]["SpecialToken"].update(type_id=2),
+            "a type other",
+        ),
+        (
+            lambda v: v["post_processor"]["special_tokens"]["[CLS]"].update(ids=[3]),
+            "has the id 3, in the vocabulary 2",
+        ),
+        (
+            lambda v: v["post_processor"]["special_tokens"]["[CLS]"].update(ids=[2, 3]),
+            "2 ids; supported is one",
+        ),
         (lambda v: v.pop("model"), "model"),
         (lambda v: v["model"].pop("vocab"), "vocab"),
         (lambda v: v["model"]["vocab"].update(cat=5), "'the' and 'cat' share the id 5"),
@@ -206,11 +232,19 @@ def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
         (lambda v: v["model"]["vocab"].update({"c\nt": 11}), "newline"),
         (lambda v: v["model"]["vocab"].update({"c\ud800t": 11}), "surrogate"),
         (lambda v: v["model"].update(unk_token="<unk>"), "unk_token '<unk>' is not in the voc"),
-        (lambda v: v["added_tokens"].append(added("cat", 11)), "'cat' with the id 11"),
-        (lambda v: v["added_tokens"].append(added("##<a>", 11)), "'##<a>' with the id 11"),
-        (lambda v: v["added_tokens"].append(added("<a>", 12)), "'<a>' with the id 12"),
-        (lambda v: v["added_tokens"].append(added("dog", 5)), "'dog' with the id 5"),
-        (lambda v: v["added_tokens"][4].update(lstrip=True), r"'\[MASK\]' is matched in a special"),
+        (
+            lambda v: v["added_tokens"].append(added("<a>", 12)),
+            "'<a>' has the id 12; the next that is free is 11",
+        ),
+        (
+            lambda v: v["added_tokens"].append(added("dog", 5)),
+            "'dog' has the id 5; in the vocabulary it has 6",
+        ),
+        (lambda v: v["added_tokens"].append(added("a" * 65, 11)), "1 to 64 characters"),
+        (lambda v: v["added_tokens"].append(added("", 11)), "1 to 64 characters"),
+        (lambda v: v["added_tokens"].append(added("c\nt", 11)), "newline"),
+        (lambda v: v["model"].update(max_input_chars_per_word=129), "at most 128"),
+        (lambda v: v["truncation"].update(direction="Up"), "'direction' must be Right or Left"),
         (
             lambda v: v["model"]["vocab"].update({f"w{n}": n for n in range(11, 17)}),
             "17 words, but config.json says vocab_size 16",
@@ -264,11 +298,11 @@ def test_a_file_that_is_no_json_object_is_refused(
 
 
 def test_a_vocab_txt_alone_has_berts_defaults(with_vocab: Path) -> None:
-    spec, vocab = load_tokenizer(with_vocab)
+    spec, vocab, _ = load_tokenizer(with_vocab)
     assert vocab == "\n".join(WORDS).encode()
-    assert spec.lowercase
-    assert spec.strip_accents
-    assert spec.handle_chinese_chars
+    assert settings_of(spec).lowercase
+    assert settings_of(spec).strip_accents
+    assert settings_of(spec).handle_chinese_chars
     assert spec.special_tokens == ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
     edit(with_vocab, lambda value: None)
     expected = reference_ids(with_vocab)
@@ -284,8 +318,12 @@ def test_tokenizer_json_wins_over_vocab_txt(with_json: Path) -> None:
 def test_tokenizer_config_sets_the_options_of_a_vocab_txt(with_vocab: Path) -> None:
     options = {"do_lower_case": False, "tokenize_chinese_chars": False, "strip_accents": None}
     write_json(with_vocab, "tokenizer_config.json", options)
-    spec, _ = load_tokenizer(with_vocab)
-    assert (spec.lowercase, spec.strip_accents, spec.handle_chinese_chars) == (False,) * 3
+    spec, *_ = load_tokenizer(with_vocab)
+    assert (
+        settings_of(spec).lowercase,
+        settings_of(spec).strip_accents,
+        settings_of(spec).handle_chinese_chars,
+    ) == (False,) * 3
 
 
 def test_special_tokens_may_be_named_as_text_or_as_objects(checkpoint: Path) -> None:
@@ -298,8 +336,8 @@ def test_special_tokens_may_be_named_as_text_or_as_objects(checkpoint: Path) -> 
         "special_tokens_map.json",
         {"cls_token": "<s>", "pad_token": {"content": "<pad>"}},
     )
-    spec, _ = load_tokenizer(checkpoint)
-    tokens = (spec.unk_token, spec.sep_token, spec.cls_token, spec.pad_token)
+    spec, *_ = load_tokenizer(checkpoint)
+    tokens = (settings_of(spec).unk_token, spec.sep_token, spec.cls_token, spec.pad_token)
     assert tokens == ("<unk>", "</s>", "<s>", "<pad>")
     assert spec.special_tokens == ("<unk>", "</s>", "<pad>", "<s>")
     assert ids(checkpoint, "<s> dog") == [2, 2, 4, 3]
@@ -307,7 +345,7 @@ def test_special_tokens_may_be_named_as_text_or_as_objects(checkpoint: Path) -> 
 
 def test_a_vocab_txt_may_end_its_lines_as_windows_does(checkpoint: Path) -> None:
     (checkpoint / "vocab.txt").write_bytes("\r\n".join(WORDS).encode() + b"\r\n")
-    assert load_tokenizer(checkpoint)[1] == "\n".join(WORDS).encode()
+    assert load_tokenizer(checkpoint).vocabulary == "\n".join(WORDS).encode()
 
 
 @pytest.mark.parametrize(
@@ -335,6 +373,159 @@ def test_a_tokenizer_without_the_basic_step_is_refused(with_vocab: Path) -> None
         load_tokenizer(with_vocab)
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf[PAD]\n[UNK]\n"])
+def test_a_byte_order_mark_is_refused_in_words(checkpoint: Path, content: bytes) -> None:
+    (checkpoint / "vocab.txt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="begins with a byte order mark"):
+        load_tokenizer(checkpoint)
+
+
+# --- added tokens of every file ---
+
+
+def flagged(folder: Path) -> dict[str, AddedToken]:
+    return {token.text: token for token in load_tokenizer(folder).spec.added_tokens}
+
+
+def test_added_tokens_json_lists_words_beyond_a_vocab_txt(with_vocab: Path) -> None:
+    write_json(with_vocab, "added_tokens.json", {"e1": 11, "<e2>": 12})
+    write_json(with_vocab, "special_tokens_map.json", {"additional_special_tokens": ["<e2>"]})
+    parts = load_tokenizer(with_vocab)
+    assert parts.vocabulary.split(b"\n")[11:] == [b"e1", b"<e2>"]
+    assert parts.spec.added_words == 2
+    assert flagged(with_vocab) == {"e1": AddedToken("e1", normalized=True)}
+    assert "<e2>" in parts.spec.special_tokens
+    assert ids(with_vocab, "the E1 <e2>") == [2, 5, 11, 12, 3]
+
+
+def test_added_tokens_decoder_settles_what_other_files_say(with_json: Path) -> None:
+    write_json(with_json, "added_tokens.json", {"ignored": 40})
+    write_json(with_json, "special_tokens_map.json", {"pad_token": "ignored"})
+    entry = {"content": "[MASK]", "lstrip": True, "special": True}
+    decoder = {"4": {**entry, "normalized": False}, "11": {"content": "e1"}}
+    write_json(with_json, "tokenizer_config.json", {"added_tokens_decoder": decoder})
+    assert flagged(with_json) == {
+        "[MASK]": AddedToken("[MASK]", lstrip=True),
+        "e1": AddedToken("e1", normalized=True),
+    }
+
+
+def test_more_special_tokens_get_the_next_ids(with_vocab: Path) -> None:
+    more = ["<a>", {"content": "<b>", "rstrip": True}, "dog"]
+    write_json(with_vocab, "tokenizer_config.json", {"additional_special_tokens": more})
+    assert ids(with_vocab, "<a>dog<b>") == [2, 11, 6, 12, 3]
+    assert flagged(with_vocab) == {"<b>": AddedToken("<b>", rstrip=True)}
+
+
+def test_special_tokens_without_names_are_those_of_the_file_that_counts(with_vocab: Path) -> None:
+    key = "additional_special_tokens"
+    write_json(with_vocab, "special_tokens_map.json", {key: ["<b>"]})
+    assert "<b>" in load_tokenizer(with_vocab).spec.special_tokens
+    write_json(with_vocab, "tokenizer_config.json", {key: ["<a>"]})
+    special = load_tokenizer(with_vocab).spec.special_tokens
+    assert "<a>" in special
+    assert "<b>" not in special
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("added_tokens.json", {"e1": 12}, "'e1' has the id 12; the next that is free is 11"),
+        ("added_tokens.json", {"e1": -1}, "'e1' must be an integer of at least 0"),
+        ("added_tokens.json", {"e1": 11.0}, "'e1' must be an integer"),
+        ("added_tokens.json", {"dog": 11}, "'dog' has the id 11; in the vocabulary it has 6"),
+        ("added_tokens.json", {f"w{n}": 11 + n for n in range(1020)}, "at most 1024"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "'x' must be named by"),
+        ("tokenizer_config.json", {"unk_token": 3}, "'unk_token' must be a token"),
+        ("tokenizer_config.json", {"additional_special_tokens": [3]}, "expected an object"),
+        ("tokenizer_config.json", {"truncation_side": "up"}, "one of right, left"),
+        ("tokenizer_config.json", {"auto_map": {}}, "code of the checkpoint's own"),
+        ("tokenizer_config.json", {"never_split": ["x"]}, "never_split .* is not supported"),
+    ],
+)
+def test_lists_of_tokens_that_cannot_be_are_refused(
+    with_vocab: Path, name: str, value: object, message: str
+) -> None:
+    write_json(with_vocab, name, value)
+    with pytest.raises(CheckpointError, match=message):
+        load_tokenizer(with_vocab)
+
+
+# --- which file counts ---
+
+
+@pytest.mark.parametrize("name", ["BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer"])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (True, True, True)),
+        ({"do_lower_case": False}, (False, False, True)),
+        ({"strip_accents": False, "tokenize_chinese_chars": False}, (True, False, False)),
+    ],
+)
+def test_options_of_a_bert_class_win_over_tokenizer_json(
+    checkpoint: Path, name: str, options: dict[str, bool], expected: tuple[bool, bool, bool]
+) -> None:
+    edit(checkpoint, lambda value: value["normalizer"].update(lowercase=False))
+    write_json(checkpoint, "tokenizer_config.json", {"tokenizer_class": name, **options})
+    found = settings_of(load_tokenizer(checkpoint).spec)
+    assert (found.lowercase, found.strip_accents, found.handle_chinese_chars) == expected
+
+
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "TokenizersBackend"])
+def test_tokenizer_json_is_all_that_counts_for_a_class_of_no_kind(
+    checkpoint: Path, name: str
+) -> None:
+    edit(checkpoint, lambda value: value["normalizer"].update(lowercase=False))
+    options = {"tokenizer_class": name, "do_lower_case": True}
+    write_json(checkpoint, "tokenizer_config.json", options)
+    assert not settings_of(load_tokenizer(checkpoint).spec).lowercase
+
+
+@pytest.mark.parametrize("name", ["BertJapaneseTokenizer", "BertweetTokenizer", "XTokenizerFast"])
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+def test_a_class_of_another_algorithm_is_refused_by_name(
+    with_vocab: Path, name: str, file: str
+) -> None:
+    sizes = {"vocab_size": 16, "max_position_embeddings": 512}
+    write_json(with_vocab, file, {"tokenizer_class": name, **sizes})
+    with pytest.raises(CheckpointError, match=f"{file}: tokenizer_class '{name}' is not supp"):
+        load_tokenizer(with_vocab)
+
+
+def test_a_class_of_another_kind_than_the_files_is_refused(with_json: Path) -> None:
+    write_json(with_json, "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer"})
+    with pytest.raises(CheckpointError, match=r"of the kind BPE, the .* of the kind WordPiece"):
+        load_tokenizer(with_json)
+
+
+@pytest.mark.parametrize("config", [None, "left", "right"])
+def test_the_end_is_kept_where_either_file_says_so(checkpoint: Path, config: str | None) -> None:
+    edit(checkpoint, lambda value: value["truncation"].update(direction="Left"))
+    if config is not None:
+        write_json(checkpoint, "tokenizer_config.json", {"truncation_side": config})
+    assert load_tokenizer(checkpoint).spec.truncation_side == (config or "left")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_lower_case_before_or_after_berts_normalizer_is_understood(
+    checkpoint: Path, first: bool
+) -> None:
+    def change(value: dict[str, Any]) -> None:
+        steps = [{"type": "Lowercase"}, {**value["normalizer"], "lowercase": False}]
+        value["normalizer"] = {"type": "Sequence", "normalizers": steps[:: 1 if first else -1]}
+
+    edit(checkpoint, change)
+    assert ids(checkpoint) == reference_ids(checkpoint)
+
+
+def test_robertas_way_to_put_two_texts_together_is_understood(checkpoint: Path) -> None:
+    step = {"type": "RobertaProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+    more = {"trim_offsets": True, "add_prefix_space": False}
+    edit(checkpoint, lambda value: value.update(post_processor={**step, **more}))
+    assert ids(checkpoint, "the dog", "dogs") == reference_ids(checkpoint, "the dog", "dogs")
+
+
 # --- the sequence limit, and the other files ---
 
 
@@ -355,7 +546,7 @@ def test_the_most_specific_limit_counts_within_the_position_table(
 ) -> None:
     write_json(with_json, "tokenizer_config.json", settings)
     write_json(with_json, "sentence_bert_config.json", sentence)
-    assert load_tokenizer(with_json)[0].max_tokens == expected
+    assert load_tokenizer(with_json).spec.max_tokens == expected
 
 
 @pytest.mark.parametrize(
@@ -380,15 +571,16 @@ def test_a_malformed_setting_is_refused_by_name(
 def test_sentence_transformers_may_lower_the_text_of_a_cased_tokenizer(checkpoint: Path) -> None:
     edit(checkpoint, lambda value: value["normalizer"].update(lowercase=False))
     write_json(checkpoint, "sentence_bert_config.json", {"do_lower_case": True})
-    spec, _ = load_tokenizer(checkpoint)
-    assert (spec.lowercase, spec.strip_accents) == (True, False)
+    spec, *_ = load_tokenizer(checkpoint)
+    assert (settings_of(spec).lowercase, spec.lowercase_text) == (False, True)
+    assert ids(checkpoint, "The DOG [SEP]") == ids(checkpoint, "the dog [sep]")
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config.json: cannot be read: No such file"):
         load_tokenizer(tmp_path)
     write_json(tmp_path, "config.json", {"vocab_size": 16, "max_position_embeddings": 512})
-    with pytest.raises(CheckpointError, match=r"neither tokenizer.json nor vocab.txt"):
+    with pytest.raises(CheckpointError, match=r"neither tokenizer.json, nor vocab.txt, nor vocab"):
         load_tokenizer(tmp_path)
 
 

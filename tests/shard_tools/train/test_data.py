@@ -21,7 +21,7 @@ from shard_tools.data.rows import Row
 from shard_tools.train.data import Batch, Examples, batches, encode_rows, hold_out
 from shard_tools.train.sampling import Sampler, milestones
 from sti.errors import InputError
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 from tests.support.checkpoints import write_checkpoint
 
 # Rows kept out
@@ -168,10 +168,10 @@ def test_batches_hold_texts_of_like_length_in_an_order_that_changes() -> None:
 
 
 def test_long_texts_are_cut_as_the_tokenizer_cuts_them(tmp_path: Path) -> None:
-    spec, vocabulary = load_tokenizer(write_checkpoint(tmp_path))
+    spec, vocabulary, tables = load_tokenizer(write_checkpoint(tmp_path))
     short = spec._replace(max_tokens=7)
     rows = [Row("the dog runs " * 9, "", 2), Row(("the dog " * 5, "a cat"), "", 3)]
-    found = encode_rows(rows, [0.0, 1.0], Tokenizer(short, vocabulary))
+    found = encode_rows(rows, [0.0, 1.0], Tokenizer(short, vocabulary, tables))
     ends = vocabulary.decode().split("\n").index("[SEP]")
     assert [len(ids) for ids in found.ids] == [7, 7]
     assert all(ids[-1] == ends for ids in found.ids)

@@ -29,7 +29,7 @@ from sti.arrays import Float32Array
 from sti.codec.word_rows import decode_rows
 from sti.errors import CheckpointError
 from sti.pack.pack_reader import PackReader
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.training import examples, opened, sentences, tokens, whole
 
@@ -51,8 +51,8 @@ def written(place: Path, **more: object) -> Path:
 
 def reference(checkpoint: Path, layers: tuple[int, ...], width: int, slices: int) -> Float32Array:
     """Logits of a submodel by the float reference, a sentence at a time."""
-    spec, vocabulary = load_tokenizer(checkpoint)
-    tokenizer, found = Tokenizer(spec, vocabulary), []
+    spec, vocabulary, tables = load_tokenizer(checkpoint)
+    tokenizer, found = Tokenizer(spec, vocabulary, tables), []
     with Checkpoint(checkpoint) as source:
         model = open_model(source, slices=slices)
         residents = dict(model.residents(spec.max_tokens))
