@@ -43,7 +43,11 @@ def draft_manifest(
         source=options.source,
         generator=f"sti-shard {__version__}",
         dimensions=Dimensions(
-            model.layers, model.slices, model.hidden, source.tokenizer.max_tokens
+            model.layers,
+            model.slices,
+            model.hidden,
+            source.tokenizer.max_tokens,
+            embedding=model.dimension if model.dimension != model.hidden else 0,
         ),
         ladder=codebook.ladder,
         codebook=codebook.to_json(),
@@ -70,6 +74,7 @@ def draft_manifest(
         rejection=None,
         graph_spec=graphs.to_json(),
         notes=_notes(source, options),
+        activation=model.activation,
     )
 
 

@@ -21,8 +21,17 @@ FORMAT_VERSION = 2
 ``sti-shard upgrade`` also reads 1, and packs of 2 from before slices were joined.
 """
 
+HEADS = "heads"
+"""A feature of packs whose heads compute what those of earlier releases do not."""
+
 JOINED = "joined"
 """A feature that every pack requires: graphs take the slices of an operand as one matrix."""
+
+MULTI_LABEL = "multi_label"
+"""The task whose labels each hold or not, whatever the others do."""
+
+SIGMOID = "sigmoid"
+"""The activation that there is for values."""
 
 ALIGNMENT = 16384
 """Blocks and the embedding table start at multiples of this many bytes in the file."""
@@ -180,6 +189,8 @@ class Dimensions(NamedTuple):
     slices: int
     hidden: int
     max_tokens: int
+    embedding: int = 0
+    """Numbers of an embedding; 0 where it has as many as a hidden state, and for other tasks."""
 
 
 class ResidentRegion(NamedTuple):
@@ -232,6 +243,18 @@ class Manifest(NamedTuple):
     """What the graphs were made from, so that they can be made again; not read by the run time."""
     notes: dict[str, Any]
     """How importance and quality were measured; for people, not read by the run time."""
+    activation: str = ""
+    """Of a regression's values: ``sigmoid``, or nothing."""
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers of an embedding, where the task is that."""
+        return self.dimensions.embedding or self.dimensions.hidden
+
+    def features(self) -> list[str]:
+        """What a release must know to answer rightly."""
+        new = self.dimensions.embedding or self.activation or self.task == MULTI_LABEL
+        return [JOINED, *([HEADS] if new else [])]
 
     def kind(self, name: str) -> BlockKind:
         """The kind called ``name``; a checked manifest has every kind that its blocks name."""
@@ -274,11 +297,15 @@ class Manifest(NamedTuple):
         """All but the slice groups, as the compact JSON text of the header."""
         members = _plain(self._replace(groups=()))
         del members["groups"]  # in the index
-        body = {"format": FORMAT_VERSION, "requires": [JOINED], **members}
+        body = {"format": FORMAT_VERSION, "requires": self.features(), **members}
         # Members that a pack does not have are left out rather than null.
         for key in ("quality", "rejection"):
             if body[key] is None:
                 del body[key]
+        if not self.activation:
+            del body["activation"]
+        if not self.dimensions.embedding:
+            del body["dimensions"]["embedding"]
         for submodel in body["submodels"]:
             if not submodel["missing"]:
                 del submodel["missing"], submodel["losses"]

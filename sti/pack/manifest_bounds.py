@@ -49,6 +49,7 @@ def _beyond(manifest: Manifest) -> Iterator[str]:
     blocks = dims.layers * len(kinds)
     counts = (
         ("dimensions.hidden", dims.hidden, MOST_HIDDEN),
+        ("dimensions.embedding", dims.embedding, MOST_HIDDEN),
         ("dimensions.max_tokens", dims.max_tokens, MOST_TOKENS),
         ("the number of block kinds", len(kinds), MOST_KINDS),
         ("the number of submodels", len(manifest.submodels), MOST_SUBMODELS),

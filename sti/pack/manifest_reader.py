@@ -13,6 +13,7 @@ from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 from sti.model.manifest import (
     FORMAT_VERSION,
+    HEADS,
     JOINED,
     JOINTS,
     BlockKind,
@@ -43,7 +44,7 @@ MANIFEST_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 17, 16)
 """Some 2,500 values, of which submodels, codebook and labels have the most; whoever makes a pack
 may nest notes of their own."""
 
-FEATURES: frozenset[str] = frozenset({JOINED})
+FEATURES: frozenset[str] = frozenset({JOINED, HEADS})
 """What a pack may require of this release."""
 
 
@@ -114,6 +115,7 @@ def _parse(fields: JsonFields) -> Manifest:
             slices=dims.integer("slices", least=1),
             hidden=dims.integer("hidden", least=1),
             max_tokens=dims.integer("max_tokens", least=3),
+            embedding=dims.integer("embedding", least=1) if dims.has("embedding") else 0,
         ),
         ladder=fields.integers("ladder", least=1),
         codebook=_plain(fields, "book"),
@@ -139,6 +141,7 @@ def _parse(fields: JsonFields) -> Manifest:
         rejection=_rejection(fields.object("rejection")) if fields.has("rejection") else None,
         graph_spec=_plain(fields, "graph_spec"),
         notes=_plain(fields, "notes"),
+        activation=fields.text("activation") if fields.has("activation") else "",
     )
 
 

@@ -45,6 +45,7 @@ class BertModel:
         self._prefix = encoder_prefix(checkpoint)
         self._head = Head(checkpoint, BERT, prefix=self._prefix, hidden=config.hidden)
         self.task, self.labels = self._head.task, self._head.labels
+        self.activation, self.dimension = self._head.activation, self._head.dimension
         self.kinds: tuple[KindLayout, ...] = (self._attention_layout(), self._ffn_layout())
         self._check_words()
 
@@ -184,6 +185,15 @@ class BertModel:
     def readout(self, hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
         """What the head reads, as ``Head.readout`` has it."""
         return self._head.readout(hidden, lengths)
+
+    def answer(
+        self,
+        hidden: Float32Array,
+        lengths: Sequence[int],
+        residents: Mapping[str, Float32Array],
+    ) -> Float32Array:
+        """What the head answers, as ``Head.answer`` has it."""
+        return self._head.answer(hidden, lengths, residents)
 
     def _read(self, name: str, shape: tuple[int, ...]) -> Float32Array:
         return self._checkpoint.tensor(self._prefix + name, shape)

@@ -275,45 +275,6 @@ def test_default_labels_of_another_number_are_replaced(tmp_path: Path) -> None:
     assert opened(tmp_path).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
 
 
-def write_modules(directory: Path, *kinds: str) -> None:
-    paths = {"Pooling": "1_Pooling", "Transformer": ""}
-    modules = [{"path": paths.get(kind, kind), "type": f"st.{kind}"} for kind in kinds]
-    (directory / "modules.json").write_text(json.dumps(modules))
-
-
-@pytest.mark.parametrize(
-    "kinds",
-    [("Transformer", "Pooling", "Dense"), ("Transformer",), ("CLIPModel",), ()],
-)
-def test_unsupported_modules_are_named(tmp_path: Path, kinds: tuple[str, ...]) -> None:
-    write_checkpoint(tmp_path)
-    write_modules(tmp_path, *kinds)
-    with pytest.raises(CheckpointError, match=r"modules\.json.*Pooling, and optionally Normalize"):
-        opened(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "modes",
-    [
-        {"pooling_mode_max_tokens": True},
-        {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
-        {},
-    ],
-)
-def test_unsupported_pooling_is_named(tmp_path: Path, modes: dict[str, bool]) -> None:
-    write_checkpoint(tmp_path)
-    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(modes))
-    with pytest.raises(CheckpointError, match=r"pooling .* is not supported; supported"):
-        opened(tmp_path)
-
-
-def test_a_multi_label_classifier_is_refused(tmp_path: Path) -> None:
-    change = {"problem_type": "multi_label_classification"}
-    write_checkpoint(tmp_path, task="classification", config=change)
-    with pytest.raises(CheckpointError, match="multi_label_classification"):
-        opened(tmp_path)
-
-
 def test_an_index_must_agree_with_its_files(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, files=2)
     path = tmp_path / "model.safetensors.index.json"
