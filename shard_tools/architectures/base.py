@@ -93,6 +93,8 @@ class Model(Protocol):
     """Of a regression's values: ``sigmoid``, or nothing."""
     dimension: int
     """Numbers of an embedding; 0 for other tasks."""
+    pairs: bool
+    """Whether two texts may be read together: it can tell them apart by type, or need not."""
     layers: int
     slices: int
     hidden: int

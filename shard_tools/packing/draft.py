@@ -75,6 +75,8 @@ def draft_manifest(
         graph_spec=graphs.to_json(),
         notes=_notes(source, options),
         activation=model.activation,
+        prompts=source.prompts,
+        pairs=model.pairs,
     )
 
 
@@ -84,4 +86,6 @@ def _notes(source: Source, options: BuildOptions) -> dict[str, Any]:
         "calibration": options.calibration.name if options.calibration else "built-in",
         "grid_sigmas": options.grid_sigmas,
     }
+    if source.model.task == "embedding":
+        notes["similarity"] = source.similarity
     return notes if source.elastic is None else notes | source.elastic.notes()

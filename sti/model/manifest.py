@@ -24,6 +24,9 @@ FORMAT_VERSION = 2
 HEADS = "heads"
 """A feature of packs whose heads compute what those of earlier releases do not."""
 
+PROMPTS = "prompts"
+"""A feature of packs that put a prompt in front of texts where none is chosen."""
+
 JOINED = "joined"
 """A feature that every pack requires: graphs take the slices of an operand as one matrix."""
 
@@ -211,6 +214,14 @@ class ContentHashes(NamedTuple):
     """The binary index: the orders and gains that ranking measures, and all checksums."""
 
 
+class Prompts(NamedTuple):
+    """What may be put in front of texts, by name."""
+
+    texts: dict[str, str]
+    default: str = ""
+    """The name of the one that is put there where none is chosen; empty for nothing."""
+
+
 class Manifest(NamedTuple):
     """Everything a pack says about itself. Immutable; safe to share between threads."""
 
@@ -245,16 +256,25 @@ class Manifest(NamedTuple):
     """How importance and quality were measured; for people, not read by the run time."""
     activation: str = ""
     """Of a regression's values: ``sigmoid``, or nothing."""
+    prompts: Prompts = Prompts({})
+    pairs: bool = True
+    """Whether two texts may be read together: the model can tell them apart, or need not."""
 
     @property
     def embedding_size(self) -> int:
         """Numbers of an embedding, where the task is that."""
         return self.dimensions.embedding or self.dimensions.hidden
 
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether a text may be a pair."""
+        return self.pairs and self.task != "tagging"
+
     def features(self) -> list[str]:
         """What a release must know to answer rightly."""
         new = self.dimensions.embedding or self.activation or self.task == MULTI_LABEL
-        return [JOINED, *([HEADS] if new else [])]
+        changes = self.prompts.texts.get(self.prompts.default)
+        return [JOINED, *([HEADS] if new else []), *([PROMPTS] if changes else [])]
 
     def kind(self, name: str) -> BlockKind:
         """The kind called ``name``; a checked manifest has every kind that its blocks name."""
@@ -304,6 +324,10 @@ class Manifest(NamedTuple):
                 del body[key]
         if not self.activation:
             del body["activation"]
+        if not self.prompts.texts:
+            del body["prompts"]
+        if self.pairs:
+            del body["pairs"]
         if not self.dimensions.embedding:
             del body["dimensions"]["embedding"]
         for submodel in body["submodels"]:

@@ -76,6 +76,7 @@ class _Check:
         if self._manifest.rejection is not None:
             self._rejection(self._manifest.rejection)
         self._labels()
+        self._prompts()
         beyond = beyond_bounds(self._manifest)
         self._require(beyond is None, beyond or "")
 
@@ -138,6 +139,13 @@ class _Check:
         activation = self._manifest.activation
         fits = not activation or (task == "regression" and activation == SIGMOID)
         self._require(fits, f"activation {activation!r:.40} does not fit the task {task!r:.40}")
+
+    def _prompts(self) -> None:
+        prompts, task = self._manifest.prompts, self._manifest.task
+        fits = not prompts.default or prompts.default in prompts.texts
+        self._require(fits, "prompts.default is none of prompts.texts")
+        fits = task != "tagging" or not prompts.texts
+        self._require(fits, "prompts do not fit the task 'tagging'")
 
     def _words(self) -> None:
         words = self._manifest.embeddings

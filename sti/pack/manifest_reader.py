@@ -16,12 +16,14 @@ from sti.model.manifest import (
     HEADS,
     JOINED,
     JOINTS,
+    PROMPTS,
     BlockKind,
     ContentHashes,
     Dimensions,
     EmbeddingTable,
     Manifest,
     Operand,
+    Prompts,
     ResidentRegion,
     SideInput,
     Submodel,
@@ -44,7 +46,7 @@ MANIFEST_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 17, 16)
 """Some 2,500 values, of which submodels, codebook and labels have the most; whoever makes a pack
 may nest notes of their own."""
 
-FEATURES: frozenset[str] = frozenset({JOINED, HEADS})
+FEATURES: frozenset[str] = frozenset({JOINED, HEADS, PROMPTS})
 """What a pack may require of this release."""
 
 
@@ -142,6 +144,8 @@ def _parse(fields: JsonFields) -> Manifest:
         graph_spec=_plain(fields, "graph_spec"),
         notes=_plain(fields, "notes"),
         activation=fields.text("activation") if fields.has("activation") else "",
+        prompts=_prompts(fields.object("prompts")) if fields.has("prompts") else Prompts({}),
+        pairs=fields.flag("pairs") if fields.has("pairs") else True,
     )
 
 
@@ -182,6 +186,11 @@ def _submodel(fields: JsonFields) -> Submodel:
         missing=fields.numbers("missing") if fields.has("missing") else (),
         losses=fields.numbers("losses") if fields.has("losses") else (),
     )
+
+
+def _prompts(fields: JsonFields) -> Prompts:
+    texts = fields.object("texts")
+    return Prompts({name: texts.text(name) for name in texts.keys()}, fields.text("default"))
 
 
 def _quality(fields: JsonFields) -> Quality:

@@ -46,6 +46,7 @@ class BertModel:
         self._head = Head(checkpoint, BERT, prefix=self._prefix, hidden=config.hidden)
         self.task, self.labels = self._head.task, self._head.labels
         self.activation, self.dimension = self._head.activation, self._head.dimension
+        self.pairs = config.types > 1
         self.kinds: tuple[KindLayout, ...] = (self._attention_layout(), self._ffn_layout())
         self._check_words()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from shard_tools.architectures.heads.labels import label_names
 from shard_tools.architectures.heads.modules import Modules, ModuleStep, read_modules
 from shard_tools.architectures.heads.names import HeadNames, Named
+from shard_tools.checkpoint.prompts import SENTENCE_FILE
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.graphs.embed_head import Pooling
 from sti.errors import CheckpointError
@@ -111,10 +112,9 @@ def _stated_activation(checkpoint: Checkpoint, fields: JsonFields) -> tuple[str 
 
     The first counts: sentence-transformers' own file, then its members of ``config.json``.
     """
-    name = "config_sentence_transformers.json"
-    own = checkpoint.json(name)
+    own = checkpoint.json(SENTENCE_FILE)
     if own is not None:
-        path = str(checkpoint.directory / name)
+        path = str(checkpoint.directory / SENTENCE_FILE)
         members = JsonFields(own, where=path, error=CheckpointError)
         if members.has("activation_fn"):
             return members.text("activation_fn"), path
