@@ -81,6 +81,41 @@ def _rejection_label(parts: PackParts, rng: Random) -> None:
     }
 
 
+def _prompts(parts: PackParts, rng: Random) -> None:
+    texts: object = {"query": "query: "}
+    default: object = "query"
+    choice = rng.randrange(6)
+    if choice == 0:
+        default = rng.choice(("other", None, 7))
+    elif choice == 1:
+        texts = {str(number): "" for number in range(1000)}
+        default = "0"
+    elif choice == 2:
+        texts = {"query": "x" * 100_000}
+    elif choice == 3:
+        texts = {"query": "", f"x{rng.choice(_CONTROL)}y": ""}
+    elif choice == 4:
+        texts = {"query": rng.choice((7, None, ["a"]))}
+    else:
+        texts = rng.choice(([], 7, "query"))
+    parts.manifest["prompts"] = {"texts": texts, "default": default}
+
+
+def _heads(parts: PackParts, rng: Random) -> None:
+    hidden = parts.manifest["dimensions"]["hidden"]
+    choice = rng.randrange(4)
+    if choice == 0:
+        parts.manifest["dimensions"]["embedding"] = rng.choice((0, hidden + 1, 1 << 17, 10**18))
+    elif choice == 1:
+        parts.manifest["activation"] = rng.choice(("relu", "Sigmoid", "\x1b[31m", 7))
+    elif choice == 2:
+        name = rng.choice(("step8_w", "step_w", "step0_x", "step00_w"))
+        parts.residents[f"head.{name}"] = Tensor.of(np.zeros((hidden, 4), np.float32))
+    else:
+        odd = rng.choice((np.zeros((2, 2), np.float32), np.zeros(3, np.uint8)))
+        parts.residents["head.step0_b"] = Tensor.of(odd)
+
+
 _CONTROL = ("\x1b[2J", "\x1b]0;x\x07", "a\nb", "\r", "\x00", "\x9b31m", "\u202e", "\u2028", "\x7f")
 
 
@@ -215,6 +250,8 @@ def _codebook(parts: PackParts, rng: Random) -> None:
 MANIFEST: Mapping[str, Kind] = {
     **{f"field: {member}": Kind(EITHER, _field(member)) for member in _MEMBERS},
     "labels": Kind(REFUSED, _labels),
+    "prompts": Kind(REFUSED, _prompts),
+    "heads of other sizes": Kind(REFUSED, _heads),
     "label of a rejection": Kind(REFUSED, _rejection_label),
     "control characters": Kind(REFUSED, _control),
     "control characters in names": Kind(REFUSED, _control_names),

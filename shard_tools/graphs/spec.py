@@ -19,7 +19,16 @@ from shard_tools.graphs.blocks import (
     build_connect,
     build_ffn,
 )
-from shard_tools.graphs.embed_head import HEAD_KINDS, POOLINGS, HeadSpec, build_embed, build_head
+from shard_tools.graphs.embed_head import (
+    HEAD_ACTIVATIONS,
+    HEAD_KINDS,
+    POOLINGS,
+    STEP_KINDS,
+    HeadSpec,
+    HeadStep,
+    build_embed,
+    build_head,
+)
 from sti.codec.weights import WeightForm
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
@@ -101,11 +110,7 @@ class GraphSpec:
             neurons=fields.integer("neurons", least=1),
             activation=cast("Activation", _one_of(fields, "activation", ACTIVATIONS)),
             epsilon=fields.number("epsilon", least=0.0),
-            head=HeadSpec(
-                kind=cast("Any", _one_of(head, "kind", HEAD_KINDS)),
-                pooling=cast("Any", _one_of(head, "pooling", POOLINGS)),
-                normalize=head.flag("normalize"),
-            ),
+            head=_head_spec(head, fields.integer("hidden", least=1)),
             side={kind: side.texts(kind) for kind in _SIDES},
         )
         _one_of(fields, "family", (POST_NORM,))
@@ -113,6 +118,28 @@ class GraphSpec:
             if not set(found.side[kind]) <= known:
                 raise side.fail(kind, f"some of {', '.join(sorted(known))}")
         return found
+
+
+def _head_spec(fields: JsonFields, hidden: int) -> HeadSpec:
+    """The head; packs of earlier releases state one pooling, and whether to normalize."""
+    kind: Any = _one_of(fields, "kind", HEAD_KINDS)
+    if not fields.has("poolings"):
+        pooling: Any = _one_of(fields, "pooling", POOLINGS)
+        normal = (HeadStep("normalize", hidden),) if fields.flag("normalize") else ()
+        return HeadSpec(kind, (pooling,), normal)
+    poolings: Any = fields.texts("poolings")
+    if not poolings or not set(poolings) <= set(POOLINGS):
+        raise fields.fail("poolings", f"some of {', '.join(POOLINGS)}")
+    steps = [
+        HeadStep(
+            kind=cast("Any", _one_of(step, "kind", STEP_KINDS)),
+            size=step.integer("size", least=1),
+            activation=cast("Any", _one_of(step, "activation", HEAD_ACTIVATIONS)),
+        )
+        for step in fields.objects("steps")
+    ]
+    activation: Any = _one_of(fields, "activation", HEAD_ACTIVATIONS)
+    return HeadSpec(kind, poolings, tuple(steps), activation)
 
 
 def _one_of(fields: JsonFields, key: str, known: Collection[str]) -> str:

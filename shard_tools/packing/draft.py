@@ -43,7 +43,11 @@ def draft_manifest(
         source=options.source,
         generator=f"sti-shard {__version__}",
         dimensions=Dimensions(
-            model.layers, model.slices, model.hidden, source.tokenizer.max_tokens
+            model.layers,
+            model.slices,
+            model.hidden,
+            source.tokenizer.max_tokens,
+            embedding=model.dimension if model.dimension != model.hidden else 0,
         ),
         ladder=codebook.ladder,
         codebook=codebook.to_json(),
@@ -70,6 +74,9 @@ def draft_manifest(
         rejection=None,
         graph_spec=graphs.to_json(),
         notes=_notes(source, options),
+        activation=model.activation,
+        prompts=source.prompts,
+        pairs=model.pairs,
     )
 
 
@@ -79,4 +86,6 @@ def _notes(source: Source, options: BuildOptions) -> dict[str, Any]:
         "calibration": options.calibration.name if options.calibration else "built-in",
         "grid_sigmas": options.grid_sigmas,
     }
+    if source.model.task == "embedding":
+        notes["similarity"] = source.similarity
     return notes if source.elastic is None else notes | source.elastic.notes()

@@ -12,11 +12,13 @@ from pathlib import Path
 from shard_tools.architectures.base import Model
 from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.elastic import Elastic, read_elastic
+from shard_tools.checkpoint.prompts import SENTENCE_FILE, read_prompts, read_similarity
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.packing.options import BuildOptions
 from sti.codec.codebook import DEFAULT_LADDER
-from sti.errors import InputError
+from sti.errors import CheckpointError, InputError
+from sti.model.manifest import Prompts
 from sti.text.wordpiece import TokenizerSpec
 
 
@@ -31,6 +33,9 @@ class Source:
     ladder: tuple[int, ...]
     tokenizer: TokenizerSpec
     vocabulary: bytes
+    prompts: Prompts
+    similarity: str
+    """What embeddings are compared by."""
 
 
 def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
@@ -50,7 +55,19 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         ladder=options.ladder or trained or DEFAULT_LADDER,
         tokenizer=spec,
         vocabulary=vocabulary,
+        prompts=_prompts(checkpoint, model),
+        similarity=read_similarity(checkpoint),
     )
+
+
+def _prompts(checkpoint: Checkpoint, model: Model) -> Prompts:
+    """The checkpoint's prompts, which labels of places in texts have none of."""
+    prompts = read_prompts(checkpoint)
+    if model.task == "tagging" and prompts.texts:
+        raise CheckpointError(
+            f"{checkpoint.directory / SENTENCE_FILE}: prompts are not supported for tagging"
+        )
+    return prompts
 
 
 def _open(checkpoint: Checkpoint, options: BuildOptions) -> tuple[Model, Elastic | None]:

@@ -41,7 +41,11 @@ PLACES = TOKENS * 1021
 tokens that there are before anything else is done with them. Told apart from other extents.
 """
 _EMBED = ("positions", "types", "gamma", "beta")
-_HEAD = ("pooler_w", "pooler_b", "classifier_w", "classifier_b")
+MOST_STEPS = 8
+"""Steps between a head's pooling and its answer."""
+STEP_PARTS = tuple(f"step{number}_{part}" for number in range(MOST_STEPS) for part in "wb")
+"""What a head is fed of them: weights and bias of a dense layer, gamma and beta of a norm."""
+_HEAD = ("pooler_w", "pooler_b", *STEP_PARTS, "classifier_w", "classifier_b")
 
 
 class Tensor(NamedTuple):
@@ -147,14 +151,15 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
 def _head(manifest: Manifest, h: Tensor) -> Interface:
     hidden, labels = manifest.dimensions.hidden, len(manifest.labels)
     if manifest.task == "embedding":
-        outputs = {"embedding": Tensor("F32", (TEXTS, hidden))}
+        outputs = {"embedding": Tensor("F32", (TEXTS, manifest.embedding_size))}
     elif manifest.task == "tagging":
         outputs = {"logits": Tensor("F32", (TEXTS, TOKENS, labels))}
     else:
         outputs = {"logits": Tensor("F32", (TEXTS, labels))}
     inputs = {"h": h, "tokens": Tensor("F32", (TEXTS, TOKENS))}
     own = _own("head", _HEAD)
-    return Interface(inputs, ("h",), own, outputs, hidden + max(hidden, labels), 0)
+    width = hidden + max(hidden, labels, manifest.embedding_size)
+    return Interface(inputs, ("h",), own, outputs, width, 0)
 
 
 def _own(graph: str, inputs: Collection[str]) -> Mapping[str, str]:

@@ -17,13 +17,16 @@ from typing import NamedTuple
 import numpy as np
 
 from sti.errors import PackFormatError
-from sti.graphs.interfaces import graph_names
+from sti.graphs.interfaces import STEP_PARTS, graph_names
 from sti.model.manifest import COLUMNS, ROWS, BlockKind, Manifest
 from sti.pack.header import WORDS
 from sti.pack.safetensors_table import TensorInfo
 
 MOST_NUMBER = 1e15
 """Of a resident float: products of more would be no finite numbers."""
+
+MOST_EXTENT = 1 << 19
+"""Of what a step of a head is fed: a hidden state pooled in eight ways."""
 
 MOST_TYPES = 16
 """Rows of ``embed.types``; texts have two types."""
@@ -114,9 +117,10 @@ class _Check:
             "embed.beta": ("F32", (hidden,)),
             "head.pooler_w": ("F32", (hidden, hidden)),
             "head.pooler_b": ("F32", (hidden,)),
-            "head.classifier_w": ("F32", (hidden, labels)),
+            "head.classifier_w": ("F32", (0, labels)),
             "head.classifier_b": ("F32", (labels,)),
         }
+        known |= {name: ("F32", shape) for name, shape in self._steps().items()}
         for name, (dtype, shape) in known.items():
             if name in self._tensors:
                 self._expect(name, dtype, shape)
@@ -126,6 +130,17 @@ class _Check:
         types = self._tensors.get("embed.types")
         if types is not None and not 2 <= types.shape[0] <= MOST_TYPES:
             raise self._fail(f"tensor 'embed.types' must have rows for 2 to {MOST_TYPES} types")
+
+    def _steps(self) -> dict[str, tuple[int, ...]]:
+        """What steps of the head are fed, of any extents; graphs are checked to fit them."""
+        found: dict[str, tuple[int, ...]] = {}
+        for name in (f"head.{part}" for part in STEP_PARTS):
+            place = self._tensors.get(name)
+            if place is not None:
+                found[name] = (0, 0) if name.endswith("_w") and len(place.shape) == 2 else (0,)
+                if max(place.shape, default=0) > MOST_EXTENT:
+                    raise self._fail(f"tensor {name!r} has more than {MOST_EXTENT} of a kind")
+        return found
 
     def _kind(self, kind: BlockKind) -> None:
         """What the graphs of a kind are fed, in each layer."""

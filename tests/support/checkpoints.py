@@ -202,6 +202,8 @@ def _write_config(directory: Path, task: Task, shape: Shape, changes: Mapping[st
         "vocab_size": len(vocabulary(shape.words)),
         "layer_norm_eps": 1e-12,
     }
+    if task == "regression":
+        values["problem_type"] = "regression"
     if task not in ("embedding", "regression"):
         values["id2label"] = {str(number): label for number, label in enumerate(LABELS)}
     values |= changes

@@ -131,7 +131,7 @@ class OrtBackend:
 def answer_shape(manifest: Manifest, batch: int, tokens: int) -> tuple[int, ...]:
     """The shape of a head's answer for a group of sentences."""
     if manifest.task == "embedding":
-        return batch, manifest.dimensions.hidden
+        return batch, manifest.embedding_size
     labels = len(manifest.labels)
     return (batch, tokens, labels) if manifest.task == "tagging" else (batch, labels)
 
