@@ -45,6 +45,8 @@ class GraphSpec:
     head: HeadSpec
     side: Mapping[str, Collection[str]]
     """For each kind of block, the products with side inputs."""
+    distances: int = 0
+    """Distances that attention tells apart, each of a bias of its own; 0 for no such biases."""
 
     def names(self) -> list[str]:
         """The graphs, in their order."""
@@ -68,6 +70,7 @@ class GraphSpec:
                     weights=weights,
                     masked=masked,
                     side=self.side[ATTENTION],
+                    distances=self.distances,
                 )
             found[f"{FFN}.{weights}"] = build_ffn(
                 hidden=self.hidden,
@@ -81,7 +84,10 @@ class GraphSpec:
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON values; ``from_json`` reads it back."""
         side = {kind: list(names) for kind, names in self.side.items()}
-        return {"family": POST_NORM, **asdict(self), "side": side}
+        found = {"family": POST_NORM, **asdict(self), "side": side}
+        if not self.distances:
+            del found["distances"]
+        return found
 
     @classmethod
     def from_json(cls, data: object, *, where: str) -> GraphSpec:
@@ -107,6 +113,7 @@ class GraphSpec:
                 normalize=head.flag("normalize"),
             ),
             side={kind: side.texts(kind) for kind in _SIDES},
+            distances=fields.integer("distances", least=1) if fields.has("distances") else 0,
         )
         _one_of(fields, "family", (POST_NORM,))
         for kind, known in _SIDES.items():

@@ -24,6 +24,12 @@ FORMAT_VERSION = 2
 JOINED = "joined"
 """A feature that every pack requires: graphs take the slices of an operand as one matrix."""
 
+DISTANCES = "distances"
+"""A feature that packs require whose attention depends on how far tokens are apart."""
+
+POSITION_BIAS = "position_bias"
+"""The sliced input of such a kind: what is added to scores, by head and distance."""
+
 ALIGNMENT = 16384
 """Blocks and the embedding table start at multiples of this many bytes in the file."""
 
@@ -73,6 +79,11 @@ class BlockKind(NamedTuple):
     side: tuple[SideInput, ...]
     groups: tuple[int, ...]
     """Slices of each slice group, in order: all of the block's."""
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether its scores depend on how far tokens are apart."""
+        return POSITION_BIAS in self.sliced
 
     @property
     def shard_weights(self) -> int:
@@ -274,7 +285,10 @@ class Manifest(NamedTuple):
         """All but the slice groups, as the compact JSON text of the header."""
         members = _plain(self._replace(groups=()))
         del members["groups"]  # in the index
-        body = {"format": FORMAT_VERSION, "requires": [JOINED], **members}
+        required = [JOINED]
+        if any(kind.by_distance for kind in self.kinds):
+            required.append(DISTANCES)
+        body = {"format": FORMAT_VERSION, "requires": required, **members}
         # Members that a pack does not have are left out rather than null.
         for key in ("quality", "rejection"):
             if body[key] is None:

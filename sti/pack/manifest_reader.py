@@ -12,6 +12,7 @@ from typing import Any
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 from sti.model.manifest import (
+    DISTANCES,
     FORMAT_VERSION,
     JOINED,
     JOINTS,
@@ -43,7 +44,7 @@ MANIFEST_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 17, 16)
 """Some 2,500 values, of which submodels, codebook and labels have the most; whoever makes a pack
 may nest notes of their own."""
 
-FEATURES: frozenset[str] = frozenset({JOINED})
+FEATURES: frozenset[str] = frozenset({JOINED, DISTANCES})
 """What a pack may require of this release."""
 
 
