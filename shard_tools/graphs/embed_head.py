@@ -18,6 +18,8 @@ from sti.errors import InputError
 
 HEAD_KINDS = ("embedding", "sequence", "tokens")
 POOLINGS = ("mean", "cls", "pooler")
+HeadActivation = Literal["tanh", "relu", "gelu"]
+HEAD_ACTIVATIONS: tuple[HeadActivation, ...] = ("tanh", "relu", "gelu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +30,15 @@ class HeadSpec:
         kind: ``embedding`` [B, d], ``sequence`` logits [B, L], or ``tokens`` logits [B, S, L].
         pooling: of the tokens, for ``embedding`` and ``sequence``: ``mean`` over the tokens that
             are not padding, ``cls`` (the first), or ``pooler`` (the first, through a dense layer
-            and tanh).
+            and ``activation``).
         normalize: scale embeddings to length 1.
+        activation: of the pooler.
     """
 
     kind: Literal["embedding", "sequence", "tokens"]
     pooling: Literal["mean", "cls", "pooler"] = "mean"
     normalize: bool = False
+    activation: HeadActivation = "tanh"
 
 
 def build_embed(*, hidden: int, epsilon: float) -> bytes:
@@ -86,10 +90,16 @@ def build_head(*, hidden: int, head: HeadSpec) -> bytes:
     if head.pooling == "pooler":
         weight = g.input("pooler_w", FLOAT, (hidden, hidden))
         bias = g.input("pooler_b", FLOAT, (hidden,))
-        rows = g.node("Tanh", g.node("Add", g.node("MatMul", rows, weight), bias))
+        rows = _activated(g, g.node("Add", g.node("MatMul", rows, weight), bias), head.activation)
     logits = _classify(g, rows, hidden)
     g.node("Slice", logits, g.ints(0), g.ints(-1), g.ints(0), out="logits")
     return g.finish({"logits": (FLOAT, ("B", "L"))})
+
+
+def _activated(g: GraphWriter, x: str, activation: HeadActivation) -> str:
+    if activation == "gelu":
+        return g.node("Gelu", x, domain=FUSED)
+    return g.node({"tanh": "Tanh", "relu": "Relu"}[activation], x)
 
 
 def _mean(g: GraphWriter, h: str, tokens: str) -> str:

@@ -19,7 +19,14 @@ from shard_tools.graphs.blocks import (
     build_connect,
     build_ffn,
 )
-from shard_tools.graphs.embed_head import HEAD_KINDS, POOLINGS, HeadSpec, build_embed, build_head
+from shard_tools.graphs.embed_head import (
+    HEAD_ACTIVATIONS,
+    HEAD_KINDS,
+    POOLINGS,
+    HeadSpec,
+    build_embed,
+    build_head,
+)
 from sti.codec.weights import WeightForm
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
@@ -111,6 +118,9 @@ class GraphSpec:
                 kind=cast("Any", _one_of(head, "kind", HEAD_KINDS)),
                 pooling=cast("Any", _one_of(head, "pooling", POOLINGS)),
                 normalize=head.flag("normalize"),
+                activation=cast("Any", _one_of(head, "activation", HEAD_ACTIVATIONS))
+                if head.has("activation")  # packs of earlier releases state none
+                else "tanh",
             ),
             side={kind: side.texts(kind) for kind in _SIDES},
             distances=fields.integer("distances", least=1) if fields.has("distances") else 0,

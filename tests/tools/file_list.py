@@ -41,6 +41,7 @@ FOLDERS = {
     "shard_tools/checkpoint": "Checkpoints: Hugging Face model directories, in float.",
     "shard_tools/architectures": "Model families: checkpoint names to slices, float reference.",
     "shard_tools/architectures/bert": "The BERT family.",
+    "shard_tools/architectures/heads": "What follows the last layer, in all families.",
     "shard_tools/graphs": "The ONNX graphs that travel in a pack.",
     "shard_tools/quantization": "Float weights to grids, codebook, planes and outliers.",
     "shard_tools/packing": "Building and rewriting packs.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shard_tools.architectures.bert.task import SUPPORTED
+from shard_tools.architectures.heads.names import BERT
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.graphs.blocks import Activation
 from sti.errors import CheckpointError
@@ -91,7 +91,9 @@ def _activation(fields: JsonFields) -> Activation:
             "absolute"
         )
     if fields.raw("is_decoder") or fields.raw("add_cross_attention"):
-        raise CheckpointError(f"{fields.where}: decoders are not supported; supported: {SUPPORTED}")
+        raise CheckpointError(
+            f"{fields.where}: decoders are not supported; supported: {BERT.supported()}"
+        )
     return _ACTIVATIONS[name]
 
 

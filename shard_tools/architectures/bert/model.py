@@ -8,7 +8,7 @@ float reference. Slices keep the checkpoint's order, in which training ranked th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from shard_tools.architectures.base import BlockWeights, KindLayout, Product, TokenBatch
 from shard_tools.architectures.bert import reference
 from shard_tools.architectures.bert.config import read_config
-from shard_tools.architectures.bert.task import CLASSIFIER, TaskHead, find_task
 from shard_tools.architectures.bert.tensor_names import WORDS, encoder_prefix
+from shard_tools.architectures.heads.head import Head
+from shard_tools.architectures.heads.names import BERT
 from shard_tools.checkpoint.reader import Checkpoint
-from shard_tools.graphs.embed_head import HeadSpec
 from shard_tools.graphs.spec import ATTENTION, FFN, GraphSpec
 from sti.arrays import Float32Array
 from sti.errors import CheckpointError
@@ -43,8 +43,8 @@ class BertModel:
         self.vocabulary, self.positions = config.vocabulary, config.positions
         self._head_size = config.hidden // config.heads
         self._prefix = encoder_prefix(checkpoint)
-        self._task = find_task(checkpoint, self._prefix)
-        self.task, self.labels = self._task.task, self._task.labels
+        self._head = Head(checkpoint, BERT, prefix=self._prefix, hidden=config.hidden)
+        self.task, self.labels = self._head.task, self._head.labels
         self.kinds: tuple[KindLayout, ...] = (self._attention_layout(), self._ffn_layout())
         self._check_words()
 
@@ -117,20 +117,7 @@ class BertModel:
             "embed.types": types,
         }
         found |= {f"embed.{name}": vector for name, vector in norm.items()}
-        return found | {f"head.{name}": vector for name, vector in self._head().items()}
-
-    def _head(self) -> dict[str, Float32Array]:
-        """Inputs of the head graph besides ``h`` and ``tokens``."""
-        found: dict[str, Float32Array] = {}
-        if self._task.pooling == "pooler":
-            found["pooler_w"] = self._matrix("pooler.dense", self.hidden, self.hidden)
-            found["pooler_b"] = self._vector("pooler.dense.bias", self.hidden)
-        if self.labels:
-            count = len(self.labels)
-            weights = self._checkpoint.tensor(CLASSIFIER, (count, self.hidden))
-            found["classifier_w"] = np.ascontiguousarray(weights.T)
-            found["classifier_b"] = self._checkpoint.tensor("classifier.bias", (count,))
-        return found
+        return found | self._head.residents()
 
     def graph_spec(self, side: Mapping[str, Collection[str]]) -> GraphSpec:
         """What the graphs are made from, with side inputs for the products in ``side``."""
@@ -140,7 +127,7 @@ class BertModel:
             neurons=self._config.inner // self.slices,
             activation=self._config.activation,
             epsilon=self._config.epsilon,
-            head=_head_spec(self._task),
+            head=self._head.spec(),
             side={kind.name: tuple(side[kind.name]) for kind in self.kinds},
         )
 
@@ -195,16 +182,8 @@ class BertModel:
         )
 
     def readout(self, hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
-        """The mean of each sentence, its first token, or every token."""
-        if self._task.pooling == "none":
-            return hidden
-        starts = np.cumsum((0, *lengths[:-1]))
-        if self._task.pooling == "mean":
-            means: Float32Array = np.add.reduceat(hidden, starts, axis=0)
-            means /= np.array(lengths, dtype=np.float32)[:, None]
-            return means
-        first: Float32Array = hidden[starts]
-        return first
+        """What the head reads, as ``Head.readout`` has it."""
+        return self._head.readout(hidden, lengths)
 
     def _read(self, name: str, shape: tuple[int, ...]) -> Float32Array:
         return self._checkpoint.tensor(self._prefix + name, shape)
@@ -221,11 +200,3 @@ class BertModel:
         old = f"{self._prefix}{module}.gamma" in self._checkpoint.names()
         names = {"gamma": "gamma", "beta": "beta"} if old else {"gamma": "weight", "beta": "bias"}
         return {key: self._vector(f"{module}.{name}", self.hidden) for key, name in names.items()}
-
-
-def _head_spec(head: TaskHead) -> HeadSpec:
-    if head.task == "tagging":
-        return HeadSpec(kind="tokens", pooling="mean", normalize=False)
-    kind: Literal["embedding", "sequence"] = "embedding" if head.task == "embedding" else "sequence"
-    pooling = cast("Literal['mean', 'cls', 'pooler']", head.pooling)
-    return HeadSpec(kind=kind, pooling=pooling, normalize=head.normalize)
