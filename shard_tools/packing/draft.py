@@ -79,4 +79,6 @@ def _notes(source: Source, options: BuildOptions) -> dict[str, Any]:
         "calibration": options.calibration.name if options.calibration else "built-in",
         "grid_sigmas": options.grid_sigmas,
     }
+    if source.model.told:
+        notes["told"] = list(source.model.told)
     return notes if source.elastic is None else notes | source.elastic.notes()

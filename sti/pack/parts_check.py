@@ -28,6 +28,9 @@ MOST_NUMBER = 1e15
 MOST_TYPES = 16
 """Rows of ``embed.types``; texts have two types."""
 
+MOST_DISTANCES = 4095
+"""Of tokens that attention tells apart, both ways."""
+
 _CHUNK = 1 << 16
 _OF_OPERANDS = ("scale", "bias")
 _EXPONENT = np.uint16(0x7C00)
@@ -167,11 +170,10 @@ class _Check:
         first = next(other for other in self._manifest.kinds if other.by_distance)
         place = self._tensors.get(f"layer.0.{first.name}.{POSITION_BIAS}")
         count = place.shape[-1] if place is not None and place.shape else 0
-        most = 2 * dims.max_tokens - 1
-        if kind.input_kind != SEQUENCE or not (count % 2 and 0 < count <= most):
+        if kind.input_kind != SEQUENCE or not (count % 2 and 0 < count <= MOST_DISTANCES):
             raise self._fail(
                 f"{kind.name}: {POSITION_BIAS} is for blocks that read a sequence, and has an odd "
-                f"number of distances up to {most}"
+                f"number of distances up to {MOST_DISTANCES}"
             )
         units = dims.slices * prod(kind.operands[0].shape[:-2])
         return _Wanted(POSITION_BIAS, "F32", (units, 1, count))
