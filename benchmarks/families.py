@@ -4,7 +4,8 @@
 
 For each case, transformers makes a small random checkpoint, whose weights are scaled up so that
 every part counts. Its hidden states are compared with the float reference of its family, and the
-embedding of a pack of 8 bits with that of transformers; beside it, what ONNX Runtime's dynamic
+embedding of a pack of 8 bits with that of transformers, token embeddings being what 4 bits can
+hold, and positions what 16 can, for all; beside it, what ONNX Runtime's dynamic
 quantization of the same weights (int8, per channel) reaches. Needs `transformers` and `torch`.
 Tokenizers are no part of this: all take the same word pieces.
 """
@@ -25,13 +26,15 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from shard_tools.architectures.base import Model, TokenBatch
+from benchmarks.float_reference import reference_states
 from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.measuring.forward import Forward, uniform_precision
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
+from shard_tools.quantization.embedding_table import encode_rows, group_size
 from sti.arrays import Float32Array
+from sti.codec.word_rows import decode_rows
 from sti.errors import StiError
 from sti.pack.pack_reader import PackReader
 
@@ -94,7 +97,7 @@ CASES = (
     Case(
         "mpnet far",
         "MPNetConfig",
-        {**_BERT, "max_position_embeddings": 300, "relative_attention_num_buckets": 16},
+        {**_BERT, "max_position_embeddings": 300, "relative_attention_num_buckets": 40},
     ),
 )
 
@@ -130,10 +133,21 @@ def make_checkpoint(case: Case, directory: Path, seed: int) -> Any:
                 tensor.copy_(torch.randn_like(tensor) * (1.0 if "_bias" in key else 0.12))
             if "position_embeddings" in key:
                 tensor.copy_(tensor.half())  # as packs keep them
+            if "word_embeddings" in key:
+                tensor.copy_(torch.from_numpy(four_bits(tensor.numpy())))
     made.save_pretrained(directory)
     (directory / "vocab.txt").write_text("\n".join(_vocabulary()) + "\n", encoding="utf-8")
     encoder = getattr(made, made.base_model_prefix) if case.model else made
     return encoder.eval()
+
+
+def four_bits(words: Float32Array) -> Float32Array:
+    """Token embeddings as packs keep them: what is compared is what comes after."""
+    count, hidden = words.shape
+    group = group_size(hidden)
+    rows, found = encode_rows(words, group=group, first=0), np.empty_like(words)
+    decode_rows(rows, np.arange(count), group=group, out=found)
+    return found
 
 
 def _vocabulary() -> list[str]:
@@ -148,23 +162,6 @@ def expected_states(encoder: Any, rows: Sequence[Sequence[int]]) -> list[Float32
 
     with torch.no_grad():
         return [encoder(torch.tensor([list(row)])).last_hidden_state[0].numpy() for row in rows]
-
-
-def reference_states(model: Model, rows: Sequence[Sequence[int]]) -> Float32Array:
-    """Hidden states of all texts, end to end, by the float reference."""
-    lengths = tuple(map(len, rows))
-    ids = np.array([number for row in rows for number in row], dtype=np.int64)
-    places = np.concatenate([np.arange(length, dtype=np.int64) for length in lengths])
-    residents = model.residents(max(lengths))
-    batch = TokenBatch(ids, np.zeros_like(ids), places, lengths)
-    hidden = model.embed(batch, residents)
-    for layer in range(model.layers):
-        for kind in model.kinds:
-            block = model.block(layer, kind.name)
-            operands = {p.name: p.split(block.matrices[p.name]) for p in kind.products}
-            parts = model.contributions(kind.name, hidden, lengths, operands, block.vectors)
-            hidden = model.connect(hidden + parts.sum(axis=0), block.vectors)
-    return hidden
 
 
 def measure(case: Case, directory: Path, seed: int) -> Found:

@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from shard_tools.architectures.base import Model, TokenBatch
+from benchmarks.float_reference import reference_states
+from shard_tools.architectures.base import Model
 from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from sti.arrays import Float32Array, Int64Array
@@ -118,15 +119,7 @@ def compare(path: Path, model: Model) -> float:
 
 def reference(model: Model, ids: Int64Array) -> Float32Array:
     """The embedding of one sentence in float32 NumPy, ``[hidden]``."""
-    count = len(ids)
-    batch = TokenBatch(ids, np.zeros_like(ids), np.arange(count, dtype=np.int64), (count,))
-    hidden = model.embed(batch, model.residents(count))
-    for layer in range(model.layers):
-        for kind in model.kinds:
-            block = model.block(layer, kind.name)
-            operands = {p.name: p.split(block.matrices[p.name]) for p in kind.products}
-            parts = model.contributions(kind.name, hidden, (count,), operands, block.vectors)
-            hidden = model.connect(hidden + parts.sum(axis=0), block.vectors)
+    hidden = reference_states(model, [ids.tolist()])
     pooled = hidden.mean(axis=0)
     return np.asarray(pooled / np.linalg.norm(pooled), dtype=np.float32)
 

@@ -67,8 +67,8 @@ class EncoderConfig:
     """The width of the table of token embeddings."""
     first_position: int
     """The row of the first token of a text in the table of positions."""
-    buckets: int
-    """Of distances that attention tells apart; 0 for none."""
+    bucket_rows: int
+    """Of the table of biases by bucket of distance; 0 for a family that has none."""
     told: tuple[str, ...]
     """What was taken for what ``config.json`` leaves out."""
 
@@ -106,14 +106,15 @@ def read_config(checkpoint: Checkpoint, family: Family, *, slices: int | None) -
     first = _first_position(fields, family)
     if first + _LEAST_POSITIONS > sizes.positions:
         raise fields.fail("max_position_embeddings", f"at least {first + _LEAST_POSITIONS}")
-    embedding, buckets = hidden, 0
+    embedding, rows = hidden, 0
     if keys.embedding is not None:
         embedding = fields.given(keys.embedding, keys.default_embedding, least=1, most=_MOST_WIDTH)
-    if keys.buckets is not None:
-        buckets = fields.given(keys.buckets, keys.default_buckets, least=4, most=_MOST_BUCKETS)
-        if buckets % 4:
-            raise fields.fail(keys.buckets, "a multiple of 4")
-    return EncoderConfig(sizes, embedding, first, buckets, tuple(fields.told))
+    if family.buckets is not None and keys.bucket_rows is not None:
+        least = family.buckets[0]
+        rows = fields.given(
+            keys.bucket_rows, keys.default_bucket_rows, least=least, most=_MOST_BUCKETS
+        )
+    return EncoderConfig(sizes, embedding, first, rows, tuple(fields.told))
 
 
 class _Fields(JsonFields):

@@ -32,11 +32,9 @@ class ConfigKeys:
     embedding: str | None = None
     """The width of the table of token embeddings, where it may differ from that of the model."""
     default_embedding: int = 0
-    buckets: str | None = None
-    """Of distances that attention tells apart."""
-    default_buckets: int = 0
-    most_distance: int = 0
-    """From which on distances share the last bucket."""
+    bucket_rows: str | None = None
+    """Rows of the table of biases by bucket of distance."""
+    default_bucket_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +70,8 @@ class Family:
         heads: what its heads are called.
         tensors: what its tensors are called.
         keys: what its configuration is called.
+        buckets: of distances that attention tells apart: how many, of both directions, and the
+            distance from which on they share the last one; None for none.
         padding: the number of the padding token, if positions of texts begin in the row behind it;
             None: they begin in the first row.
         padding_key: what the configuration calls it; None: it is always the same.
@@ -81,5 +81,6 @@ class Family:
     heads: HeadNames
     tensors: TensorNames
     keys: ConfigKeys = ConfigKeys()
+    buckets: tuple[int, int] | None = None
     padding: int | None = None
     padding_key: str | None = None

@@ -69,11 +69,7 @@ class EncoderModel:
         self._prefix = encoder_prefix(checkpoint, family.tensors.prefix)
         self._head = Head(checkpoint, family.heads, prefix=self._prefix, hidden=sizes.hidden)
         self.task, self.labels = self._head.task, self._head.labels
-        self._buckets = (
-            buckets_by_distance(self._config.buckets, family.keys.most_distance)
-            if self._config.buckets
-            else None
-        )
+        self._buckets = None if family.buckets is None else buckets_by_distance(*family.buckets)
         self.kinds: tuple[KindLayout, ...] = (self._attention_layout(), self._ffn_layout())
         self._check_words()
 
@@ -81,7 +77,7 @@ class EncoderModel:
         size, heads = self.hidden, self._sizes.heads
         into = [Product(name, size, size, heads, cuts_outputs=True) for name in "qkv"]
         out = Product("o", size, size, heads, cuts_outputs=False)
-        sliced = ("q_bias", "v_bias", *((POSITION_BIAS,) if self._config.buckets else ()))
+        sliced = ("q_bias", "v_bias", *(() if self._buckets is None else (POSITION_BIAS,)))
         return KindLayout(ATTENTION, "head", "sequence", (*into, out), sliced)
 
     def _ffn_layout(self) -> KindLayout:
@@ -136,7 +132,7 @@ class EncoderModel:
             "v_bias": self._vector(f"{base}{names.value}.bias", size).reshape(heads),
         }
         if self._buckets is not None and names.distances is not None:
-            table = self._read(names.distances, (self._config.buckets, self._sizes.heads))
+            table = self._read(names.distances, (self._config.bucket_rows, self._sizes.heads))
             vectors[POSITION_BIAS] = np.ascontiguousarray(table[self._buckets].T)[:, None]
         return BlockWeights(
             matrices, vectors | self._connection(base + names.output, base + names.attention_norm)

@@ -20,9 +20,10 @@ MPNET = Family(
     ),
     ConfigKeys(
         types=None,
-        buckets="relative_attention_num_buckets",
-        default_buckets=32,
-        most_distance=128,
+        bucket_rows="relative_attention_num_buckets",
+        default_bucket_rows=32,
     ),
+    # transformers sizes the table by the configuration, and always looks up 32 buckets in it.
+    buckets=(32, 128),
     padding=1,
 )
