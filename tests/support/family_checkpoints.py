@@ -15,7 +15,13 @@ from zlib import crc32
 import numpy as np
 
 from sti.arrays import Float32Array
-from tests.support.checkpoints import packed, save_tensors
+from tests.support.checkpoints import (
+    Shape,
+    encoder_tensors,
+    packed,
+    save_tensors,
+    write_checkpoint,
+)
 
 
 def weights(name: str, shape: Sequence[int]) -> Float32Array:
@@ -27,6 +33,31 @@ def weights(name: str, shape: Sequence[int]) -> Float32Array:
     if "position_embeddings" in name:
         values = values.astype(np.float16).astype(np.float32)
     return values
+
+
+_MPNET = {
+    "attention.self.query": "attention.attn.q",
+    "attention.self.key": "attention.attn.k",
+    "attention.self.value": "attention.attn.v",
+    "attention.output.dense": "attention.attn.o",
+    "attention.output.LayerNorm": "attention.LayerNorm",
+}
+_BUCKETS = 32
+
+
+def write_mpnet(directory: Path, shape: Shape) -> Path:
+    """Write an MPNet of the weights of ``write_checkpoint``, with its tokenizer; the directory."""
+    write_checkpoint(directory, shape=shape, config={"model_type": "mpnet", "architectures": None})
+    tensors = {}
+    for name, values in encoder_tensors(shape, 0):
+        for old, new in _MPNET.items():
+            name = name.replace(old, new)
+        if "token_type" not in name:
+            tensors[name] = packed(values, "F32")
+    bias = "encoder.relative_attention_bias.weight"
+    tensors[bias] = packed(weights(bias, (_BUCKETS, shape.heads)) * np.float32(10), "F32")
+    save_tensors(directory / "model.safetensors", tensors)
+    return directory
 
 
 def write_family(
