@@ -131,6 +131,20 @@ def _control(parts: PackParts, rng: Random) -> None:
         manifest[name] = text
 
 
+def _distances(parts: PackParts, rng: Random) -> None:
+    """Biases that no graph takes: missing, too many, of odd shapes, other ones in each layer."""
+    kind, sizes = rng.choice(parts.manifest["kinds"]), parts.manifest["dimensions"]
+    kind["sliced"].append("position_bias")
+    parts.manifest["requires"] = ["joined", "distances"]
+    choice = rng.randrange(6)
+    for layer in range(sizes["layers"] if choice else 0):
+        entries = (3, 4, 4097, 3 + 2 * layer, 0)[choice - 1]
+        shape = sizes["slices"], 1, entries
+        values = np.zeros(shape, np.float32)
+        name = f"layer.{layer}.{kind['name']}.position_bias"
+        parts.residents[name] = Tensor("F32", shape, values.tobytes())
+
+
 def _control_names(parts: PackParts, rng: Random) -> None:
     """In what becomes part of an error's text."""
     text = f"x{rng.choice(_CONTROL)}y"
@@ -260,6 +274,7 @@ MANIFEST: Mapping[str, Kind] = {
     "layers and slices beyond": Kind(REFUSED, _many_blocks),
     "operands beyond": Kind(REFUSED, _huge_operand),
     "operands of other forms": Kind(EITHER, _joints),
+    "biases by distance": Kind(REFUSED, _distances),
     "side inputs": Kind(REFUSED, _sides),
     "submodels by the thousand": Kind(REFUSED, _many_submodels),
     "layers of submodels": Kind(REFUSED, _submodel_layers),

@@ -100,8 +100,11 @@ class Model(Protocol):
     hidden: int
     vocabulary: int
     positions: int
+    """Tokens that a text may have."""
     kinds: tuple[KindLayout, ...]
     """In the order of execution inside a layer."""
+    told: tuple[str, ...]
+    """What was taken for granted, a sentence each, for whoever makes a pack of it."""
 
     def block(self, layer: int, kind: str) -> BlockWeights:
         """Read one block's tensors."""

@@ -23,10 +23,11 @@ examples:
   sti-shard build ./my-classifier -o topics.sti.safetensors --ladder 2,4,8 --slices 6
   sti-shard build ./my-classifier -o topics.sti.safetensors --calibration texts.txt
 
-A checkpoint is a directory in the style of Hugging Face, with a model of the BERT family:
-config.json, model.safetensors (or several with an index), tokenizer.json or vocab.txt, and, for
-sentence embeddings, the modules.json and the pooling configuration of sentence-transformers if
-they are there.
+A checkpoint is a directory in the style of Hugging Face, with a model of one of the families
+BERT, DistilBERT, ELECTRA, RoBERTa, XLM-RoBERTa, CamemBERT and MPNet: config.json,
+model.safetensors (or several with an index), tokenizer.json or vocab.txt, and, for sentence
+embeddings, the modules.json and the pooling configuration of sentence-transformers if they are
+there.
 
 Needs onnxruntime and the extra "build" (onnx, safetensors).
 """

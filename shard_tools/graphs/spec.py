@@ -54,6 +54,8 @@ class GraphSpec:
     head: HeadSpec
     side: Mapping[str, Collection[str]]
     """For each kind of block, the products with side inputs."""
+    distances: int = 0
+    """Distances that attention tells apart, each of a bias of its own; 0 for no such biases."""
 
     def names(self) -> list[str]:
         """The graphs, in their order."""
@@ -77,6 +79,7 @@ class GraphSpec:
                     weights=weights,
                     masked=masked,
                     side=self.side[ATTENTION],
+                    distances=self.distances,
                 )
             found[f"{FFN}.{weights}"] = build_ffn(
                 hidden=self.hidden,
@@ -90,7 +93,10 @@ class GraphSpec:
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON values; ``from_json`` reads it back."""
         side = {kind: list(names) for kind, names in self.side.items()}
-        return {"family": POST_NORM, **asdict(self), "side": side}
+        found = {"family": POST_NORM, **asdict(self), "side": side}
+        if not self.distances:
+            del found["distances"]
+        return found
 
     @classmethod
     def from_json(cls, data: object, *, where: str) -> GraphSpec:
@@ -112,6 +118,7 @@ class GraphSpec:
             epsilon=fields.number("epsilon", least=0.0),
             head=_head_spec(head, fields.integer("hidden", least=1)),
             side={kind: side.texts(kind) for kind in _SIDES},
+            distances=fields.integer("distances", least=1) if fields.has("distances") else 0,
         )
         _one_of(fields, "family", (POST_NORM,))
         for kind, known in _SIDES.items():

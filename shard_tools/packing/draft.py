@@ -88,4 +88,6 @@ def _notes(source: Source, options: BuildOptions) -> dict[str, Any]:
     }
     if source.model.task == "embedding":
         notes["similarity"] = source.similarity
+    if source.model.told:
+        notes["told"] = list(source.model.told)
     return notes if source.elastic is None else notes | source.elastic.notes()

@@ -48,6 +48,8 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
     model, elastic = _open(checkpoint, options)
     trained = () if elastic is None else elastic.ladder
     spec, vocabulary = load_tokenizer(checkpoint.directory)
+    if spec.max_tokens > model.positions:  # some rows of a table may be for no token of a text
+        spec = spec._replace(max_tokens=model.positions)
     return Source(
         directory=checkpoint.directory,
         model=model,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sti.graphs.polynomials import TEXTS, TOKENS
 from sti.graphs.shapes import Shape
 from sti.graphs.strict_message import Refused
-from sti.model.manifest import COLUMNS, BlockKind, Manifest
+from sti.model.manifest import COLUMNS, DISTANCES, BlockKind, Manifest
 
 FORMS = {"s8": "I8", "u8": "U8", "s7": "I8"}
 """The element type of operands, by how weights are written."""
@@ -132,6 +132,8 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
                 own = Tensor(state.element, (tokens, *state.shape[1:]))
                 (optional if name == "h" else inputs)[f"own_{name}"] = own
             masks = {"mask": Tensor("F32", (TEXTS, 1, 1, TOKENS))}
+            if kind.by_distance:
+                inputs[DISTANCES] = Tensor("I64", (tokens, TOKENS))
             heads = _slices(kind) * max(prod(operand.shape[:-2]) for operand in kind.operands)
         inputs |= {name: states[name] for name in ("xq", "xs")}
         outputs = {"partial": Tensor("F32", (tokens, TEXTS, hidden))}

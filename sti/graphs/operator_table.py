@@ -50,7 +50,7 @@ transBatchB = 1
 
 Gather
 F32 I64 -> F32
-axis = 0 or 2
+axis = 0 or 1 or 2
 
 com.microsoft Gelu
 F32 -> F32
@@ -79,6 +79,10 @@ F32 F32 -> F32
 QuantizeLinear
 F32 F32 U8 -> U8
 axis ?= 0
+
+com.microsoft QuickGelu
+F32 -> F32
+alpha = 0 to 1
 
 ReduceL2
 F32 I64 -> F32

@@ -225,7 +225,9 @@ def _whole(known: Known, place: int) -> Shape:
 
 
 INFER: Mapping[str, Infer] = {
-    **dict.fromkeys(("Abs", "Cast", "Gelu", "Identity", "Relu", "Sqrt", "Tanh"), _same),
+    **dict.fromkeys(
+        ("Abs", "Cast", "Gelu", "Identity", "QuickGelu", "Relu", "Sqrt", "Tanh"), _same
+    ),
     **dict.fromkeys(("Add", "Div", "Max", "Mul"), _broadcast),
     **dict.fromkeys(("BiasGelu", "FastGelu", "LayerNormalization"), _biased),
     **dict.fromkeys(("ReduceL2", "ReduceMax", "ReduceSum"), _reduce),

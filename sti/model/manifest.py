@@ -36,6 +36,12 @@ MULTI_LABEL = "multi_label"
 SIGMOID = "sigmoid"
 """The activation that there is for values."""
 
+DISTANCES = "distances"
+"""A feature that packs require whose attention depends on how far tokens are apart."""
+
+POSITION_BIAS = "position_bias"
+"""The sliced input of such a kind: what is added to scores, by head and distance."""
+
 ALIGNMENT = 16384
 """Blocks and the embedding table start at multiples of this many bytes in the file."""
 
@@ -85,6 +91,11 @@ class BlockKind(NamedTuple):
     side: tuple[SideInput, ...]
     groups: tuple[int, ...]
     """Slices of each slice group, in order: all of the block's."""
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether its scores depend on how far tokens are apart."""
+        return POSITION_BIAS in self.sliced
 
     @property
     def shard_weights(self) -> int:
@@ -274,7 +285,12 @@ class Manifest(NamedTuple):
         """What a release must know to answer rightly."""
         new = self.dimensions.embedding or self.activation or self.task == MULTI_LABEL
         changes = self.prompts.texts.get(self.prompts.default)
-        return [JOINED, *([HEADS] if new else []), *([PROMPTS] if changes else [])]
+        found = {
+            HEADS: new,
+            PROMPTS: changes,
+            DISTANCES: any(kind.by_distance for kind in self.kinds),
+        }
+        return [JOINED, *(name for name, wanted in found.items() if wanted)]
 
     def kind(self, name: str) -> BlockKind:
         """The kind called ``name``; a checked manifest has every kind that its blocks name."""

@@ -12,6 +12,7 @@ from typing import Any
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 from sti.model.manifest import (
+    DISTANCES,
     FORMAT_VERSION,
     HEADS,
     JOINED,
@@ -46,7 +47,7 @@ MANIFEST_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 17, 16)
 """Some 2,500 values, of which submodels, codebook and labels have the most; whoever makes a pack
 may nest notes of their own."""
 
-FEATURES: frozenset[str] = frozenset({JOINED, HEADS, PROMPTS})
+FEATURES: frozenset[str] = frozenset({JOINED, HEADS, PROMPTS, DISTANCES})
 """What a pack may require of this release."""
 
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sti.errors import PackFormatError
-from sti.graphs.interfaces import STEP_PARTS, graph_names
-from sti.model.manifest import COLUMNS, ROWS, BlockKind, Manifest
+from sti.graphs.interfaces import SEQUENCE, STEP_PARTS, graph_names
+from sti.model.manifest import COLUMNS, POSITION_BIAS, ROWS, BlockKind, Manifest
 from sti.pack.header import WORDS
 from sti.pack.safetensors_table import TensorInfo
 
@@ -30,6 +30,9 @@ MOST_EXTENT = 1 << 19
 
 MOST_TYPES = 16
 """Rows of ``embed.types``; texts have two types."""
+
+MOST_DISTANCES = 4095
+"""Of tokens that attention tells apart, both ways."""
 
 _CHUNK = 1 << 16
 _OF_OPERANDS = ("scale", "bias")
@@ -161,6 +164,9 @@ class _Check:
         operands = {operand.name: operand for operand in kind.operands}
         for name in (*kind.sliced, *kind.shared):
             product, _, part = name.rpartition("_")
+            if name == POSITION_BIAS and kind.by_distance:
+                yield self._by_distance(kind)
+                continue
             operand = operands.get(product)
             if operand is None or part not in _OF_OPERANDS:
                 raise self._fail(f"{kind.name}: input {name!r:.80} is none of an operand")
@@ -172,6 +178,20 @@ class _Check:
                 yield _Wanted(name, "F32", (units, 1, columns))
         for name in ("bias", "gamma", "beta"):
             yield _Wanted(name, "F32", (hidden,))
+
+    def _by_distance(self, kind: BlockKind) -> _Wanted:
+        """Biases of as many distances as the first of such kinds has, in its first layer."""
+        dims = self._manifest.dimensions
+        first = next(other for other in self._manifest.kinds if other.by_distance)
+        place = self._tensors.get(f"layer.0.{first.name}.{POSITION_BIAS}")
+        count = place.shape[-1] if place is not None and place.shape else 0
+        if kind.input_kind != SEQUENCE or not (count % 2 and 0 < count <= MOST_DISTANCES):
+            raise self._fail(
+                f"{kind.name}: {POSITION_BIAS} is for blocks that read a sequence, and has an odd "
+                f"number of distances up to {MOST_DISTANCES}"
+            )
+        units = dims.slices * prod(kind.operands[0].shape[:-2])
+        return _Wanted(POSITION_BIAS, "F32", (units, 1, count))
 
     def _expect(self, name: str, dtype: str, shape: tuple[int, ...]) -> None:
         """Refuse a tensor that is missing, or not of this type and shape (0: any extent)."""

@@ -116,3 +116,12 @@ def test_an_embedding_may_be_of_another_size_than_hidden_states(tmp_path: Path) 
         assert together.shape == (2, 5) and np.abs(together).max() <= 1
         for text, row in zip(TEXTS, together, strict=True):
             assert engine.embed([text])[0] == pytest.approx(row, abs=1e-5)
+
+
+def test_pairs_are_refused_where_their_texts_cannot_be_told_apart(tmp_path: Path) -> None:
+    shape = replace(SHAPE, types=1)
+    write_checkpoint(tmp_path / "checkpoint", shape=shape)
+    with sti.Engine.open(packed(tmp_path), fidelity=8) as opened:
+        assert len(opened.embed(["a cat"])) == 1
+        with pytest.raises(sti.InputError, match="has but one type of tokens"):
+            opened.embed([("a cat", "the dog")])

@@ -74,6 +74,8 @@ def _residents(spec: GraphSpec) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = {
         name: np.zeros(shape, np.float32) for name, shape in shapes.items()
     }
+    if spec.distances:
+        found["layer.0.attention.position_bias"] = np.zeros((SLICES, 1, spec.distances), np.float32)
     found["embed.positions"] = np.zeros((TOKENS, hidden), np.float16)
     return found
 
@@ -84,6 +86,7 @@ def _kind(spec: GraphSpec, name: str) -> BlockKind:
         operands = [Operand(item, (hidden, head), "columns") for item in "qkv"]
         operands.append(Operand("o", (head, hidden), "rows"))
         sliced = ("q_scale", "k_scale", "v_scale", "q_bias", "v_bias")
+        sliced += ("position_bias",) if spec.distances else ()
         outer, channels, unit, kind = "o", head, "head", "sequence"
     else:
         operands = [

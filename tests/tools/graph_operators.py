@@ -24,6 +24,9 @@ from sti.graphs.strict_model import ELEMENTS
 
 FILE = Path(__file__).resolve().parents[2] / "sti" / "graphs" / "operator_table.py"
 
+DISTANCES = 7
+"""Of specs that have biases by distance."""
+
 _NAMES = {
     "tensor(float)": "F32",
     "tensor(uint8)": "U8",
@@ -65,6 +68,7 @@ def specs(*, hidden: int = 64, head_size: int = 16, neurons: int = 32) -> Iterat
             epsilon=1e-12,
             head=heads[number % len(heads)],
             side={ATTENTION: attention[number % len(attention)], FFN: side},
+            distances=number % 2 * DISTANCES,
         )
 
 

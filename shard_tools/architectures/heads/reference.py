@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shard_tools.architectures.bert import reference
+from shard_tools.architectures.encoder import reference
 from shard_tools.graphs.embed_head import NORM_EPSILON, HeadActivation, Pooling
 from sti.arrays import Float32Array
 

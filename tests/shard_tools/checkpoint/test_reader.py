@@ -148,8 +148,8 @@ def test_the_query_is_scaled_and_matrices_are_turned(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported; supported: bert"),
-        ({"model_type": None}, "model_type 'None' is not supported"),
-        ({"hidden_act": "swish"}, "hidden_act 'swish' is not supported; supported: gelu"),
+        ({"model_type": ["bert"]}, "model_type ['bert'] is not supported"),
+        ({"hidden_act": "quick_gelu"}, "hidden_act 'quick_gelu' is not supported; supported: gelu"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
         ({"is_decoder": True}, "decoders are not supported"),
         ({"num_attention_heads": 5}, "hidden_size 32 is no multiple of num_attention_heads 5"),
@@ -180,6 +180,19 @@ def test_unsupported_architectures_are_named_with_what_is_supported(
     write_checkpoint(tmp_path, task="classification", config={"architectures": [name]})
     with pytest.raises(CheckpointError, match=f"architecture {name} .*BertForSequenceClassifi"):
         opened(tmp_path)
+
+
+def test_what_old_configurations_leave_out_is_as_transformers_has_it_and_told(
+    tmp_path: Path,
+) -> None:
+    missing = ("model_type", "layer_norm_eps", "hidden_act", "type_vocab_size")
+    write_checkpoint(tmp_path / "old", config=dict.fromkeys(missing))
+    write_checkpoint(tmp_path / "new")
+    old, new = opened(tmp_path / "old"), opened(tmp_path / "new")
+    side = {kind.name: () for kind in new.kinds}
+    assert old.graph_spec(side) == new.graph_spec(side)
+    assert len(old.told) == len(missing) and not new.told
+    assert all(any(key in told for told in old.told) for key in missing)
 
 
 @pytest.mark.parametrize("slices", [0, 3, 5, 8, -4])

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shard_tools.graphs.blocks import build_connect
+from shard_tools.graphs.blocks import ACTIVATIONS, Activation, build_connect
 from shard_tools.graphs.embed_head import HeadSpec, HeadStep, build_embed, build_head
 from sti.errors import StiError
 from tests.support import graph_spec as spec
 from tests.support.graph_cases import (
-    ACTIVATIONS,
+    DISTANCES,
     EPSILON,
     EXACT,
     HEAD,
@@ -25,7 +25,6 @@ from tests.support.graph_cases import (
     NEURONS,
     SATURATES,
     SLICES,
-    Activation,
     Array,
     Feeds,
     answer,
@@ -33,6 +32,7 @@ from tests.support.graph_cases import (
     attention_feeds,
     attention_model,
     connect_feeds,
+    distance_feeds,
     embed_feeds,
     ffn_feeds,
     ffn_model,
@@ -78,6 +78,21 @@ def test_attention_computes_its_integers_and_approximates_its_floats(
     assert found.dtype == np.float32
     assert_integer_path(found, spec.attention(feeds, head=HEAD, exact=True))
     assert_close_to_float(found, spec.attention(feeds, head=HEAD, exact=False), share=0.015)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_adds_a_bias_by_head_and_distance(masked: bool) -> None:
+    rng = np.random.default_rng(11)
+    feeds = attention_feeds(rng, batch=2, tokens=9) | distance_feeds(rng, tokens=9)
+    if masked:
+        feeds["mask"] = np.zeros((2, 1, 1, 9), dtype=np.float32)
+        feeds["mask"][0, ..., 4:] = -10000
+    model = session(attention_model(masked=masked, distances=DISTANCES))
+    found, expected = answer(model, feeds), spec.attention(feeds, head=HEAD, exact=True)
+    assert_integer_path(found, expected)
+    assert not np.allclose(found, answer(model, feeds | {"distances": feeds["distances"].T}))
+    own = spec.own_tokens(feeds, 2, 9)
+    np.testing.assert_allclose(answer(model, feeds | own), found[2:], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

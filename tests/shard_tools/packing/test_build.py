@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import build_cost
-from shard_tools.architectures.bert import reference
+from shard_tools.architectures.encoder import reference
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
 from shard_tools.packing.pack_writer import PackWriter, check_output, replacing_pack
