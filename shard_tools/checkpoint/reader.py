@@ -49,6 +49,7 @@ class Checkpoint:
         self.directory = directory
         self._files: dict[str, BinaryIO] = {}
         self._places: dict[str, tuple[BinaryIO, str, TensorInfo]] = {}
+        self._was_read: set[str] = set()
         if not directory.is_dir():
             raise CheckpointError(
                 f"{directory}: no such directory; a checkpoint is a directory with config.json, "
@@ -141,6 +142,10 @@ class Checkpoint:
         """The names of all tensors."""
         return frozenset(self._places)
 
+    def unread(self) -> frozenset[str]:
+        """The names of the tensors that nobody has read so far."""
+        return self.names() - self._was_read
+
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor.
 
@@ -194,6 +199,7 @@ class Checkpoint:
         offset: int,
         shape: tuple[int, ...],
     ) -> NDArray[np.float32]:
+        self._was_read.add(name)
         if dtype not in FLOATS:
             raise CheckpointError(
                 f"{where}: tensor {name!r} is of type {dtype}; supported are {', '.join(FLOATS)}"

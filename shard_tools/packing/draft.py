@@ -28,6 +28,9 @@ from sti.model.manifest import (
 )
 from sti.version import __version__
 
+DEFAULT_IMPORTANCE = "relative squared error of what the head reads, on calibration text"
+"""What gains are, where training left none."""
+
 
 def draft_manifest(
     source: Source, quantized: QuantizedModel, graphs: GraphSpec, options: BuildOptions
@@ -75,7 +78,7 @@ def draft_manifest(
 
 def _notes(source: Source, options: BuildOptions) -> dict[str, Any]:
     notes: dict[str, Any] = {
-        "importance": "relative squared error of what the head reads, on calibration text",
+        "importance": DEFAULT_IMPORTANCE,
         "calibration": options.calibration.name if options.calibration else "built-in",
         "grid_sigmas": options.grid_sigmas,
     }

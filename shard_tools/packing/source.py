@@ -13,6 +13,7 @@ from shard_tools.architectures.base import Model
 from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.elastic import Elastic, read_elastic
 from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.checkpoint.settings import Settings, check_settings
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.packing.options import BuildOptions
 from sti.codec.codebook import DEFAULT_LADDER
@@ -31,6 +32,8 @@ class Source:
     ladder: tuple[int, ...]
     tokenizer: TokenizerSpec
     vocabulary: bytes
+    settings: Settings
+    """All that its metadata files say, sorted by whether it has an effect."""
 
 
 def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
@@ -40,6 +43,7 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         CheckpointError: the checkpoint is malformed or not supported.
         InputError: it was trained for another number of slices than is asked for.
     """
+    settings = check_settings(checkpoint)
     model, elastic = _open(checkpoint, options)
     trained = () if elastic is None else elastic.ladder
     spec, vocabulary = load_tokenizer(checkpoint.directory)
@@ -50,6 +54,7 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         ladder=options.ladder or trained or DEFAULT_LADDER,
         tokenizer=spec,
         vocabulary=vocabulary,
+        settings=settings,
     )
 
 

@@ -36,8 +36,15 @@ def test_build_says_what_it_made(
     output = tmp_path / "out"
     code = main(["build", str(place / "checkpoint"), "-o", str(output), "--name", "Tiny"])
     said = capsys.readouterr()
-    assert (code, said.err) == (0, "")
-    assert said.out.startswith(f"{output}: Tiny, classification, 2 layers, 4 slices, ")
+    assert code == 0
+    assert said.err.startswith("sti-shard: notice: calibration on the built-in texts: ")
+    assert said.err.count("\n") == 1
+    lines = said.out.splitlines()
+    assert lines[0].startswith(f"{output}: Tiny, classification, 2 layers, 4 slices, ")
+    told = {line.split()[0]: line for line in lines[1:]}
+    assert told["task"].endswith("classification, 3 labels: red, green, blue")
+    assert "pooling pooler" in told["head"] and "wordpiece" in told["tokenizer"]
+    assert told["settings"].endswith("without effect, 0 unknown")
 
 
 def test_build_with_json_prints_one_document(
@@ -53,6 +60,8 @@ def test_build_with_json_prints_one_document(
         assert reader.manifest.ladder == (2, 4, 8)
         assert reader.manifest.dimensions.slices == 2
         assert reader.manifest.notes["grid_sigmas"] == 6.0
+    assert document["summary"]["ladder"] == [2, 4, 8]
+    assert "config.json: hidden_size" in document["summary"]["settings"]["applied"]
 
 
 def test_quiet_says_nothing(
