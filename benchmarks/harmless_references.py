@@ -17,6 +17,7 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
+from safetensors.torch import load_file
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 SIZES = {
@@ -58,7 +59,9 @@ def write_model(family: str, folder: Path) -> None:
 
 def classified(folder: Path) -> np.ndarray:
     """Logits of fixed ids, and the hidden states of the last layer, as one vector."""
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    model.load_state_dict(load_file(folder / "model.safetensors"))
     ids, mask = torch.tensor(_IDS), torch.tensor(_MASK)
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=mask)[0]

@@ -5,8 +5,8 @@
 The settings, and the values of refused ones that are harmless, are those of
 ``shard_tools/checkpoint/settings.toml``. Each is set in a tiny random checkpoint of every family
 that it is for, to values of every type; values that transformers refuses to load are left out.
-Ids, types, logits, hidden states and vectors must be equal to the bit. What was tried is written as
-a table, which the tests compare with the lists. Exit code 1 if an answer changed. Needs torch and
+Ids and types must be equal; logits, hidden states and vectors within 1e-6. What was tried is
+written as a table, which the tests compare with the lists. Exit code 1 if an answer changed. Needs torch and
 transformers; without sentence-transformers its files are left as they are in the table.
 """
 
@@ -40,7 +40,7 @@ from benchmarks.harmless_references import (
 )
 from shard_tools.checkpoint.settings import SettingList, setting_lists
 
-POOL: tuple[Any, ...] = (True, False, 0, 3, 0.25, "left", [], ["x"], {}, {"x": 1})
+POOL: tuple[Any, ...] = (True, False, 3, 0.25, "left", ["x"], {"x": 1})
 """Values of every type."""
 NAMED: dict[str, tuple[Any, ...]] = {
     "dtype": ("float32",),
@@ -139,7 +139,7 @@ def varied(place: Place, key: str, values: tuple[Any, ...]) -> tuple[list[Any], 
             except Exception:
                 continue
             tried.append(value)
-            if not np.array_equal(np.asarray(before, object), np.asarray(after, object)):
+            if not same(before, after):
                 changed.append(value)
     finally:
         if kept is None:
@@ -147,6 +147,13 @@ def varied(place: Place, key: str, values: tuple[Any, ...]) -> tuple[list[Any], 
         else:
             path.write_bytes(kept)
     return tried, changed
+
+
+def same(before: Any, after: Any) -> bool:
+    """Whether two answers are: ids to the last, numbers but for the order of addition."""
+    if isinstance(before, np.ndarray):
+        return before.shape == after.shape and bool(np.allclose(before, after, rtol=0, atol=1e-6))
+    return before == after
 
 
 TRUNCATION = {"max_length": 64, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
