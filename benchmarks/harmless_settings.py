@@ -6,8 +6,8 @@ The settings, and the values of refused ones that are harmless, are those of
 ``shard_tools/checkpoint/settings.toml``. Each is set in a tiny random checkpoint of every family
 that it is for, to values of every type; values that transformers refuses to load are left out.
 Ids and types must be equal; logits, hidden states and vectors within 1e-6. What was tried is
-written as a table, which the tests compare with the lists. Exit code 1 if an answer changed. Needs torch and
-transformers; without sentence-transformers its files are left as they are in the table.
+written as a table, which the tests compare with the lists. Exit code 1 if an answer changed. Needs
+torch and transformers; without sentence-transformers its files are left as they are in the table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,12 +78,18 @@ class Place(NamedTuple):
     answer: Answer
 
 
-def places(work: Path) -> Iterator[Place]:
+def places(work: Path, families: Collection[str], only: str) -> Iterator[Place]:
     """A place for every kind of file, and for every family that has it."""
-    for family in CLASSES:
+    for place in _places(work, families):
+        if place.table.startswith(only):
+            yield place
+
+
+def _places(work: Path, families: Collection[str]) -> Iterator[Place]:
+    for family in families:
         folder = work / f"model-{family}"
         write_model(family, folder)
-        for table in ("config.json", f"config.json of {family}"):
+        for table in (f"config.json of {family}", "config.json"):
             yield Place(table, family, folder, "config.json", (), classified)
     for family in ("bert", "roberta", "xlm-roberta"):
         folder = work / f"tokenizer-{family}"
@@ -173,40 +179,44 @@ def main() -> int:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the table to write")
     parser.add_argument("--only", default="", help="kinds of files whose names begin so")
+    parser.add_argument("--families", nargs="*", default=list(CLASSES), help="of config.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     table = json.loads(args.output.read_text(encoding="utf-8")) if args.output.exists() else {}
     tables: dict[str, Any] = table.get("settings", {})
     failed = 0
-    done: set[str] = set()
     with tempfile.TemporaryDirectory() as work:
-        for place in places(Path(work)):
-            if not place.table.startswith(args.only):
-                continue
-            if place.table not in done:
-                tables[place.table] = {}
-                done.add(place.table)
-            for key, values in candidates(setting_lists()[place.table]):
+        for place in places(Path(work), args.families, args.only):
+            found = tables.setdefault(place.table, {})
+            lists = dict(candidates(setting_lists()[place.table]))
+            tables[place.table] = {key: value for key, value in found.items() if key in lists}
+            for key, values in lists.items():
                 tried, changed = varied(place, key, values)
                 tables[place.table].setdefault(key, {})[place.label] = tried
                 if changed:
                     failed += 1
                     print(f"{place.table}: {key} changes the answer of {place.label}: {changed}")
             print(f"{place.table}: {place.label}: done", flush=True)
+            write(args.output, table.get("versions", {}), tables)
+    return 1 if failed else 0
+
+
+def write(path: Path, before: dict[str, str], tables: dict[str, Any]) -> None:
+    """The table, a line for each setting."""
     versions = {
         name: importlib.metadata.version(name)
         for name in ("tokenizers", "torch", "transformers", "sentence-transformers")
         if importlib.util.find_spec(name.replace("-", "_")) is not None
     }
-    document = {
-        "made": datetime.now(UTC).date().isoformat(),
-        "versions": table.get("versions", {}) | versions,
-        "settings": dict(sorted(tables.items())),
-    }
-    lines = json.dumps(document, indent=1, ensure_ascii=True)
-    args.output.write_text(lines + "\n", encoding="utf-8")
-    return 1 if failed else 0
+    head = {"made": datetime.now(UTC).date().isoformat(), "versions": before | versions}
+    lines = [f'"{name}": {json.dumps(value)},' for name, value in head.items()]
+    files = []
+    for file, keys in sorted(tables.items()):
+        rows = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(keys.items())]
+        files.append(f"{json.dumps(file)}: {{\n" + ",\n".join(rows) + "\n}")
+    body = "\n".join(["{", *lines, '"settings": {', ",\n".join(files), "}", "}", ""])
+    path.write_text(body, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_a_hub_folder_means_the_snapshot_of_main_or_the_only_one(
 
 
 def test_of_several_snapshots_one_is_to_be_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="2 snapshots, and refs/main names none.*: aa, bb"):
+    with pytest.raises(CheckpointError, match=r"2 snapshots, and refs/main names none.*: aa, bb"):
         locate(hub(tmp_path, ("aa", "bb")))
 
 
@@ -106,14 +106,14 @@ def test_files_of_the_hub_that_were_not_downloaded_are_half_downloads(tmp_path: 
 def test_pointers_of_git_lfs_are_named(tmp_path: Path, name: str) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint")
     (folder / name).write_text(POINTER)
-    with pytest.raises(CheckpointError, match=rf"{name}: is a pointer of Git LFS.*git lfs pull"):
-        with Checkpoint(folder):
-            load_tokenizer(folder)
+    message = rf"{name}: is a pointer of Git LFS.*git lfs pull"
+    with pytest.raises(CheckpointError, match=message), Checkpoint(folder):
+        load_tokenizer(folder)
 
 
 def test_a_pack_that_is_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
     (tmp_path / "pack").write_text(POINTER)
-    with pytest.raises(PackFormatError, match="pack: is a pointer of Git LFS.*git lfs pull"):
+    with pytest.raises(PackFormatError, match=r"pack: is a pointer of Git LFS.*git lfs pull"):
         PackReader.open(tmp_path / "pack")
 
 
