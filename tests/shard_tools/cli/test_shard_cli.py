@@ -64,6 +64,39 @@ def test_build_with_json_prints_one_document(
     assert "config.json: hidden_size" in document["summary"]["settings"]["applied"]
 
 
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(place.rglob("*"))
+    assert main(["build", str(place / "checkpoint"), "--dry-run", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert summary["task"] == "classification" and summary["labels"] == ["red", "green", "blue"]
+    size = (place / "pack").stat().st_size
+    assert 0.5 * size < summary["estimated_bytes"] < size
+    assert main(["build", str(place / "checkpoint"), "--dry-run", "-o", str(tmp_path / "x")]) == 0
+    assert "can be built" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir()) and sorted(place.rglob("*")) == before
+    assert main(["build", str(place / "checkpoint"), "--dry-run", "-o", str(tmp_path)]) == 2
+    assert "is a directory" in capsys.readouterr().err
+
+
+def test_what_may_make_it_another_model_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"alibi_slopes": 2}))
+    (folder / "model_head.pkl").write_bytes(b"never opened")
+    assert main(["build", str(folder), "--dry-run", "--json"]) == 0
+    said = capsys.readouterr()
+    warnings = json.loads(said.out)["summary"]["warnings"]
+    assert [warning in said.err for warning in warnings] == [True] * 3
+    assert "config.json: alibi_slopes is unknown and was ignored" in warnings[0]
+    assert "model_head.pkl: the classifier that SetFit put" in warnings[1]
+    assert main(["build", str(folder), "--dry-run", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
 def test_quiet_says_nothing(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
