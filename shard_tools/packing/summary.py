@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shard_tools.checkpoint.reader import Checkpoint
-from shard_tools.checkpoint.settings import Settings
+from shard_tools.checkpoint.settings import Settings, family_of
 from shard_tools.graphs.spec import GraphSpec
 from shard_tools.packing.calibration_text import CalibrationText
 from shard_tools.packing.source import Source
@@ -23,6 +23,9 @@ PAGE = "docs/checkpoints.md"
 _PROMPTS = "config_sentence_transformers.json"
 _SHOWN = 6
 _LONGEST = 60
+_PAIR_TASKS = ("classification", "regression")
+_TYPED = ("bert", "electra")
+"""Families that tell the texts of a pair apart by type."""
 _SETFIT = ("model_head.pkl", "config_setfit.json")
 
 
@@ -121,7 +124,12 @@ def summarize(
         settings=source.settings,
         unread=tuple(sorted(checkpoint.unread())),
         estimated_bytes=estimated_bytes,
-        warnings=(*_unknown(source.settings), *_left_out(checkpoint), *filter(None, notices)),
+        warnings=(
+            *_unknown(source.settings),
+            *_left_out(checkpoint),
+            *_types(checkpoint, model.task),
+            *filter(None, notices),
+        ),
     )
 
 
@@ -152,6 +160,19 @@ def _left_out(checkpoint: Checkpoint) -> Iterator[str]:
         yield (
             f"{checkpoint.directory / there[0]}: the classifier that SetFit put on the embeddings "
             "is left out: a pickle runs code, so it is never opened; the pack gives embeddings"
+        )
+
+
+def _types(checkpoint: Checkpoint, task: str) -> Iterator[str]:
+    """Where the reference leaves out types, pairs get other answers; single texts do not."""
+    settings = checkpoint.json("tokenizer_config.json")
+    names = settings.get("model_input_names") if isinstance(settings, Mapping) else None
+    types = checkpoint.config.get("type_vocab_size", 2)
+    typed = types != 1 and family_of(checkpoint.config) in _TYPED
+    if names and "token_type_ids" not in names and typed and task in _PAIR_TASKS:
+        yield (
+            "tokenizer_config.json: model_input_names leaves out token_type_ids, so transformers "
+            "does not tell the texts of a pair apart; the pack does"
         )
 
 
