@@ -140,7 +140,8 @@ class _CalibrationTexts:
     def known(self) -> tuple[CalibrationText, ...]:
         """How well the tokenizer knows them, and beside the user's the built-in ones."""
         words = self._source.vocabulary.decode("utf-8").split("\n")
-        unknown = words.index(self._source.tokenizer.unk_token)
+        word = self._source.tokenizer.unk_token
+        unknown = words.index(word) if word in words else None
         if self._path is None:
             return (known_share(BUILT_IN, self._texts, self.encodings, unknown),)
         texts = calibration_texts(None)
