@@ -15,7 +15,7 @@ from sti.storage.plain_files import read_plain
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 WANTED = f"a checkpoint is a directory with config.json, {SINGLE} and tokenizer files"
-_HUB = "models--"
+_HUB, _SNAPSHOTS = "models--", "snapshots"
 _REF_BYTES = 256
 _ADAPTER = "adapter_config.json"
 _ADAPTER_WORDS = (
@@ -57,7 +57,7 @@ def locate(path: Path) -> Path:
 
 def _snapshot(path: Path) -> Path:
     """The snapshot in a hub's cache folder; ``path`` where it is none."""
-    snapshots = path / "snapshots"
+    snapshots = path / _SNAPSHOTS
     if not snapshots.is_dir():
         inner = sorted(item for item in path.glob(f"{_HUB}*") if item.is_dir())
         if inner:
@@ -85,6 +85,14 @@ def _main_revision(path: Path) -> str:
         return ""
 
 
+def model_name(directory: Path) -> str:
+    """What a model is called, by its directory; of a hub's snapshot, by the folder around it."""
+    found = directory.resolve()
+    if found.parent.name == _SNAPSHOTS and found.parent.parent.name.startswith(_HUB):
+        return found.parent.parent.name.rpartition("--")[2]
+    return found.name
+
+
 def no_config(directory: Path) -> CheckpointError:
     """Why a directory has no ``config.json``."""
     return CheckpointError(
@@ -103,7 +111,7 @@ def _other_kind(directory: Path) -> str:
     """What there is instead of a checkpoint, and what to do; empty for nothing that is known."""
     names = sorted(path.name for path in directory.iterdir())
     blobs = directory.parent.parent / "blobs"
-    if directory.parent.name == "snapshots" and blobs.is_dir():
+    if directory.parent.name == _SNAPSHOTS and blobs.is_dir():
         names += sorted(path.name for path in blobs.iterdir())
     if parts := [name for name in names if name.endswith(_PARTS)]:
         return f"{parts[0]} is half a download; download the model again"

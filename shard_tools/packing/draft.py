@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shard_tools.checkpoint.locate import model_name
 from shard_tools.checkpoint.modelcard import licence_of
 from shard_tools.graphs.spec import GraphSpec
 from shard_tools.packing.options import BuildOptions
@@ -39,7 +40,7 @@ def draft_manifest(
     model, codebook = source.model, quantized.encoder.codebook
     group = group_size(model.hidden)
     return Manifest(
-        name=options.name or source.directory.resolve().name,
+        name=options.name or model_name(source.directory),
         architecture=model.architecture,
         task=model.task,
         licence=options.licence or licence_of(source.directory),

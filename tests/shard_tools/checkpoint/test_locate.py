@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shard_tools.checkpoint.locate import CONVERT, locate
+from shard_tools.checkpoint.locate import CONVERT, locate, model_name
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from sti.errors import CheckpointError, PackFormatError
@@ -46,6 +46,7 @@ def test_a_hub_folder_means_the_snapshot_of_main_or_the_only_one(
     folder = hub(tmp_path, revisions, main)
     with Checkpoint(folder) as checkpoint:
         assert checkpoint.directory == folder / "snapshots" / expected
+        assert model_name(checkpoint.directory) == "y"
     with pytest.raises(CheckpointError, match=r"several models \(models--x--y, \.\.\.\); name one"):
         locate(tmp_path)
 
