@@ -13,6 +13,7 @@ torch and transformers; without sentence-transformers its files are left as they
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import importlib.metadata
 import importlib.util
@@ -204,11 +205,10 @@ def main() -> int:
 
 def write(path: Path, before: dict[str, str], tables: dict[str, Any]) -> None:
     """The table, a line for each setting."""
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("tokenizers", "torch", "transformers", "sentence-transformers")
-        if importlib.util.find_spec(name.replace("-", "_")) is not None
-    }
+    versions = {}
+    for name in ("tokenizers", "torch", "transformers", "sentence-transformers"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     head = {"made": datetime.now(UTC).date().isoformat(), "versions": before | versions}
     lines = [f'"{name}": {json.dumps(value)},' for name, value in head.items()]
     files = []
