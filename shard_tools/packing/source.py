@@ -14,6 +14,7 @@ from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.elastic import Elastic, read_elastic
 from shard_tools.checkpoint.prompts import SENTENCE_FILE, read_prompts, read_similarity
 from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.checkpoint.settings import Settings, check_settings
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.packing.options import BuildOptions
 from sti.codec.codebook import DEFAULT_LADDER
@@ -36,6 +37,8 @@ class Source:
     prompts: Prompts
     similarity: str
     """What embeddings are compared by."""
+    settings: Settings
+    """All that its metadata files say, sorted by whether it has an effect."""
 
 
 def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
@@ -45,6 +48,7 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         CheckpointError: the checkpoint is malformed or not supported.
         InputError: it was trained for another number of slices than is asked for.
     """
+    settings = check_settings(checkpoint)
     model, elastic = _open(checkpoint, options)
     trained = () if elastic is None else elastic.ladder
     spec, vocabulary = load_tokenizer(checkpoint.directory)
@@ -59,6 +63,7 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         vocabulary=vocabulary,
         prompts=_prompts(checkpoint, model),
         similarity=read_similarity(checkpoint),
+        settings=settings,
     )
 
 

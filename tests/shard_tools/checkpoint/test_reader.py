@@ -210,7 +210,7 @@ def test_a_missing_directory_and_missing_files_are_named(tmp_path: Path) -> None
     write_checkpoint(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin must be converted"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is a pickle"):
         Checkpoint(tmp_path)
 
 
