@@ -32,17 +32,28 @@ def open_model(checkpoint: Checkpoint, *, slices: int | None = None) -> Model:
         CheckpointError: the architecture or a detail of it is not supported, or a tensor is
             missing or of the wrong shape; names it.
     """
-    kind = checkpoint.config.get("model_type")
+    family = family_of(checkpoint)
     told: tuple[str, ...] = ()
+    if checkpoint.config.get("model_type") is None:
+        told = (f"config.json has no model_type; {family.name} was taken",)
+    return EncoderModel(checkpoint, family, slices, told=told)
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The family of a checkpoint, by ``model_type``, or by ``architectures`` where it has none.
+
+    Raises:
+        CheckpointError: the family is not supported; names it.
+    """
+    kind = checkpoint.config.get("model_type")
     if kind is None:
         kind = _kind_by_class(checkpoint)
-        told = (f"config.json has no model_type; {kind} was taken",)
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise CheckpointError(
             f"{checkpoint.directory / 'config.json'}: model_type {kind!r:.80} is not supported; "
             f"supported: {', '.join(sorted(FAMILIES))}"
         )
-    return EncoderModel(checkpoint, FAMILIES[kind], slices, told=told)
+    return FAMILIES[kind]
 
 
 def _kind_by_class(checkpoint: Checkpoint) -> str:

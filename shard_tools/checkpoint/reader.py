@@ -50,6 +50,7 @@ class Checkpoint:
         self._files: dict[str, BinaryIO] = {}
         self._places: dict[str, tuple[BinaryIO, str, TensorInfo]] = {}
         self._was_read: set[str] = set()
+        self._modules: dict[str, Checkpoint] = {}
         config = self.json("config.json")
         if config is None:
             raise no_config(self.directory)
@@ -131,16 +132,31 @@ class Checkpoint:
             raise CheckpointError(f"{path}: {words}") from error
 
     def files(self) -> tuple[Path, ...]:
-        """The files of the checkpoint that hold tensors."""
-        return tuple(self.directory / file for file in self._files)
+        """The files of the checkpoint that hold tensors, those of opened modules with them."""
+        own = tuple(self.directory / file for file in self._files)
+        return own + tuple(file for module in self._modules.values() for file in module.files())
+
+    def module(self, folder: str) -> Checkpoint:
+        """A folder inside, which has a configuration and tensors of its own; closed with this.
+
+        Raises as the constructor.
+        """
+        if folder not in self._modules:
+            self._modules[folder] = Checkpoint(self.directory / folder)
+        return self._modules[folder]
 
     def names(self) -> frozenset[str]:
         """The names of all tensors."""
         return frozenset(self._places)
 
     def unread(self) -> frozenset[str]:
-        """The names of the tensors that nobody has read so far."""
-        return self.names() - self._was_read
+        """The names of the tensors that nobody has read so far; in modules, behind the folder's."""
+        inside = (
+            f"{folder}/{name}"
+            for folder, module in self._modules.items()
+            for name in module.unread()
+        )
+        return (self.names() - self._was_read).union(inside)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor.
@@ -224,6 +240,8 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the files. Idempotent."""
+        for module in self._modules.values():
+            module.close()
         for stream in self._files.values():
             stream.close()
 

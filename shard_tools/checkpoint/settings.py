@@ -21,8 +21,6 @@ from shard_tools.checkpoint.reader import Checkpoint
 from sti.errors import CheckpointError
 
 TABLES = "settings.toml"
-DEFAULT_FAMILY = "bert"
-"""Of configurations without ``model_type``."""
 _SENTENCE = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -76,15 +74,18 @@ def setting_lists() -> Mapping[str, SettingList]:
     }
 
 
-def check_settings(checkpoint: Checkpoint) -> Settings:
+def check_settings(checkpoint: Checkpoint, family: str) -> Settings:
     """Sort the settings of all metadata files.
+
+    Args:
+        family: the checkpoint's, by its ``model_type`` or what was taken for it.
 
     Raises:
         CheckpointError: one is refused, or a file is malformed; names file and setting.
         StorageError: a file cannot be read.
     """
     found: dict[str, list[str]] = {"applied": [], "harmless": [], "unknown": []}
-    for file, values, kinds in _files(checkpoint):
+    for file, values, kinds in _files(checkpoint, family):
         tables = [setting_lists()[kind] for kind in kinds]
         for key, value in values.items():
             if value is None:
@@ -92,11 +93,6 @@ def check_settings(checkpoint: Checkpoint) -> Settings:
             _refuse(f"{checkpoint.directory / file}", key, value, tables)
             found[_list_of(key, tables)].append(f"{file}: {key}")
     return Settings(*(tuple(found[name]) for name in ("applied", "harmless", "unknown")))
-
-
-def family_of(config: Mapping[str, Any]) -> str:
-    """The ``model_type`` of a configuration."""
-    return str(config.get("model_type") or DEFAULT_FAMILY)
 
 
 def _list_of(key: str, tables: Iterable[SettingList]) -> str:
@@ -124,11 +120,11 @@ def _same(value: Any, known: Any) -> bool:
     return value == known and isinstance(value, bool) == isinstance(known, bool)
 
 
-def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Mapping[str, Any], tuple[str, ...]]]:
+def _files(
+    checkpoint: Checkpoint, family: str
+) -> Iterator[tuple[str, Mapping[str, Any], tuple[str, ...]]]:
     """Each object with settings: where it stands, its members, and which lists are for it."""
-    family = f"config.json of {family_of(checkpoint.config)}"
-    if family in setting_lists():  # another is refused as a whole
-        yield "config.json", checkpoint.config, ("config.json", family)
+    yield "config.json", checkpoint.config, ("config.json", f"config.json of {family}")
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         yield file, _object(checkpoint, file), (file,)
     tokenizer = _object(checkpoint, "tokenizer.json")

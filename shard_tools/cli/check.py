@@ -141,7 +141,8 @@ def _texts(path: Path, pack: Path) -> list[tuple[int, str | tuple[str, str]]]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     with PackReader.open(pack) as reader:
-        pairs = reader.manifest.task in ("classification", "regression")
+        manifest = reader.manifest
+        pairs = manifest.takes_pairs and manifest.task != "embedding"
     found: list[tuple[int, str | tuple[str, str]]] = []
     for line, text in text_lines(raw, str(path)):
         first, tab, second = text.partition("\t")

@@ -23,7 +23,7 @@ from shard_tools.packing.source import read_source
 from shard_tools.progress import Progress
 from sti.arrays import Float32Array
 from sti.errors import RunError
-from sti.model.manifest import Manifest
+from sti.model.manifest import MULTI_LABEL, Manifest
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
 from sti.text.encoding import Text
@@ -155,6 +155,8 @@ def _compared(
         agrees = None
         if task in ("classification", "tagging"):
             agrees = bool((own.argmax(axis=-1) == other.argmax(axis=-1)).all())
+        elif task == MULTI_LABEL:  # labels hold whose sigmoid is a half and more
+            agrees = bool(((own >= 0) == (other >= 0)).all())
         left, middle = own.ravel().astype(np.float64), other.ravel().astype(np.float64)
         scale = float(np.linalg.norm(left) * np.linalg.norm(middle))
         cosine = float(left @ middle) / scale if scale else float(not (left.any() or middle.any()))

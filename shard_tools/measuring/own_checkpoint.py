@@ -59,12 +59,15 @@ def _differences(
         "width": (sizes.hidden, model.hidden),
         "words": (manifest.embeddings.rows, model.vocabulary),
         "labels": (tuple(manifest.labels), tuple(model.labels)),
+        "activation": (manifest.activation or "none", model.activation or "none"),
     }
     for name, (own, other) in pairs.items():
         if own != other:
             yield f"{name} {_shown(own)}, not {_shown(other)}"
     if dict(manifest.tokenizer) != source.tokenizer.to_json():
         yield "another tokenizer"
+    if manifest.prompts != source.prompts:
+        yield "other prompts"
     if reader.resident(VOCABULARY).tobytes() != source.vocabulary:
         yield "another vocabulary"
     yield from _other_tensors(reader, residents)

@@ -85,9 +85,9 @@ def build(
     """
     check_options(options)
     with Checkpoint(directory) as checkpoint:
+        source = read_source(checkpoint, options)
         read = [*checkpoint.files(), *filter(None, [options.calibration])]
         check_output(output, apart=read)
-        source = read_source(checkpoint, options)
         estimate = estimate_for(source, options)
         texts = _CalibrationTexts(source, options)
         model = source.model
@@ -162,9 +162,9 @@ def dry_run(directory: Path, output: Path | None, options: BuildOptions) -> Summ
     """
     check_options(options)
     with Checkpoint(directory) as checkpoint:
+        source = read_source(checkpoint, options)
         if output is not None:
             check_output(output, apart=checkpoint.files())
-        source = read_source(checkpoint, options)
         estimate = estimate_for(source, options)
         texts = _CalibrationTexts(source, options)
         model = source.model

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shard_tools.architectures.base import Model
-from shard_tools.architectures.registry import open_model
+from shard_tools.architectures.registry import family_of, open_model
 from shard_tools.checkpoint.elastic import Elastic, read_elastic
 from shard_tools.checkpoint.prompts import SENTENCE_FILE, read_prompts, read_similarity
 from shard_tools.checkpoint.reader import Checkpoint
@@ -48,7 +48,7 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         CheckpointError: the checkpoint is malformed or not supported.
         InputError: it was trained for another number of slices than is asked for.
     """
-    settings = check_settings(checkpoint)
+    settings = check_settings(checkpoint, family_of(checkpoint).name)
     model, elastic = _open(checkpoint, options)
     trained = () if elastic is None else elastic.ladder
     spec, vocabulary = load_tokenizer(checkpoint.directory)

@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shard_tools.checkpoint.reader import Checkpoint
-from shard_tools.checkpoint.settings import Settings, family_of
+from shard_tools.checkpoint.settings import Settings
+from shard_tools.graphs.embed_head import HeadSpec
 from shard_tools.graphs.spec import GraphSpec
 from shard_tools.packing.calibration_text import CalibrationText
 from shard_tools.packing.source import Source
 from sti.report.wording import counted
 
 PAGE = "docs/checkpoints.md"
-_PROMPTS = "config_sentence_transformers.json"
 _SHOWN = 6
 _LONGEST = 60
-_PAIR_TASKS = ("classification", "regression")
+_PAIR_TASKS = ("classification", "multi_label", "regression")
 _TYPED = ("bert", "electra")
 """Families that tell the texts of a pair apart by type."""
 _SETFIT = ("model_head.pkl", "config_setfit.json")
@@ -36,6 +36,12 @@ class Summary:
     architecture: str
     task: str
     labels: tuple[str, ...]
+    activation: str
+    """Of a regression's values: ``sigmoid``, or nothing."""
+    dimension: int
+    """Numbers of an embedding; 0 for other tasks."""
+    pairs: bool
+    """Whether a text may be a pair."""
     layers: int
     slices: int
     hidden: int
@@ -47,6 +53,8 @@ class Summary:
     prompts: Mapping[str, str]
     default_prompt: str
     """The name of the prompt that is put before texts; empty for none."""
+    told: tuple[str, ...]
+    """What was taken for granted, a sentence each."""
     importance: str
     """What the gains of planes come from."""
     calibration: tuple[CalibrationText, ...]
@@ -70,7 +78,7 @@ class Summary:
             f"{counted(self.slices, 'slice')}, width {self.hidden}, "
             f"{', '.join(map(str, self.ladder))} bits"
         )
-        yield f"task          {self.task}{self._labels()}"
+        yield f"task          {self.task}{self._answer()}{self._labels()}"
         yield f"head          {_words(self.head)}"
         yield f"tokenizer     {_words(self.tokenizer)}"
         if self.prompts:
@@ -81,10 +89,18 @@ class Summary:
             yield f"              {'compare ' if number else ''}{item.words()}"
         if self.unread:
             yield f"left out      {_some(_grouped(self.unread))}"
+        for sentence in self.told:
+            yield f"note          {sentence}"
         yield (
             f"settings      {len(self.settings.applied)} applied, {len(self.settings.harmless)} "
             f"without effect, {len(self.settings.unknown)} unknown"
         )
+
+    def _answer(self) -> str:
+        """What is answered, besides labels."""
+        size = f", {counted(self.dimension, 'number')}" * bool(self.dimension)
+        pairs = "" if self.pairs else ", single texts only"
+        return size + f", {self.activation}" * bool(self.activation) + pairs
 
     def _labels(self) -> str:
         return f", {counted(len(self.labels), 'label')}: {_some(self.labels)}" * bool(self.labels)
@@ -99,26 +115,25 @@ def summarize(
     calibration: tuple[CalibrationText, ...],
     estimated_bytes: int,
 ) -> Summary:
-    """Sum up what a checkpoint became; its tensors have all been read.
-
-    Raises:
-        CheckpointError: the file with prompts is malformed.
-    """
+    """Sum up what a checkpoint became; its tensors have all been read."""
     model = source.model
-    prompts, default = _prompts(checkpoint)
     notices = (item.notice() for item in calibration[:1])
     return Summary(
         architecture=model.architecture,
         task=model.task,
         labels=model.labels,
+        activation=model.activation,
+        dimension=model.dimension,
+        pairs=model.pairs and model.task != "tagging",
         layers=model.layers,
         slices=model.slices,
         hidden=model.hidden,
         ladder=source.ladder,
-        head=asdict(graphs.head),
+        head=_head(graphs.head),
         tokenizer={"words": source.vocabulary.count(b"\n") + 1, **source.tokenizer.to_json()},
-        prompts=prompts,
-        default_prompt=default,
+        prompts=source.prompts.texts,
+        default_prompt=source.prompts.default,
+        told=model.told,
         importance=importance,
         calibration=calibration,
         settings=source.settings,
@@ -127,22 +142,20 @@ def summarize(
         warnings=(
             *_unknown(source.settings),
             *_left_out(checkpoint),
-            *_types(checkpoint, model.task),
+            *_types(checkpoint, model.architecture, model.task),
             *filter(None, notices),
         ),
     )
 
 
-def _prompts(checkpoint: Checkpoint) -> tuple[dict[str, str], str]:
-    """Prompts by name, and the name of the default."""
-    found = checkpoint.json(_PROMPTS)
-    if not isinstance(found, Mapping):
-        return {}, ""
-    prompts = found.get("prompts")
-    named = prompts.items() if isinstance(prompts, Mapping) else ()
-    texts = {name: text for name, text in named if isinstance(text, str) and text}
-    default = found.get("default_prompt_name")
-    return texts, default if isinstance(default, str) else ""
+def _head(spec: HeadSpec) -> dict[str, Any]:
+    """What the head computes; without what it has none of."""
+    found = asdict(spec)
+    if "pooler" not in spec.poolings:
+        del found["activation"]
+    if spec.kind == "tokens":
+        del found["poolings"]
+    return found
 
 
 def _unknown(settings: Settings) -> Iterator[str]:
@@ -163,12 +176,12 @@ def _left_out(checkpoint: Checkpoint) -> Iterator[str]:
         )
 
 
-def _types(checkpoint: Checkpoint, task: str) -> Iterator[str]:
+def _types(checkpoint: Checkpoint, family: str, task: str) -> Iterator[str]:
     """Where the reference leaves out types, pairs get other answers; single texts do not."""
     settings = checkpoint.json("tokenizer_config.json")
     names = settings.get("model_input_names") if isinstance(settings, Mapping) else None
     types = checkpoint.config.get("type_vocab_size", 2)
-    typed = types != 1 and family_of(checkpoint.config) in _TYPED
+    typed = types != 1 and family in _TYPED
     if names and "token_type_ids" not in names and typed and task in _PAIR_TASKS:
         yield (
             "tokenizer_config.json: model_input_names leaves out token_type_ids, so transformers "
@@ -186,8 +199,15 @@ def _words(values: Mapping[str, Any]) -> str:
         elif isinstance(value, str | int | float) and value is not False:
             parts.append(f"{plain} {value}")
         elif isinstance(value, list | tuple) and value:
-            parts.append(f"{plain} {_some(list(map(str, value)))}")
+            parts.append(f"{plain} {_some(list(map(_item, value)))}")
     return ", ".join(parts)
+
+
+def _item(value: object) -> str:
+    """One of a list: of a value with members, those that say something."""
+    if isinstance(value, Mapping):
+        return " ".join(str(member) for member in value.values() if member != "none")
+    return str(value)
 
 
 def _some(names: Collection[str]) -> str:

@@ -78,7 +78,7 @@ def _files(data: bytes) -> None:
     except CheckpointError:
         pass
     with Checkpoint(place) as checkpoint:
-        check_settings(checkpoint)
+        check_settings(checkpoint, "bert")
         read_elastic(checkpoint, layers=_LAYERS)
         open_model(checkpoint)
 

@@ -61,13 +61,14 @@ class EncoderModel:
         self._checkpoint, self._names = checkpoint, family.tensors
         self._config = read_config(checkpoint, family, slices=slices)
         self._sizes = sizes = self._config.sizes
-        self.architecture, self.told = family.name, told + self._config.told
+        self.architecture = family.name
         self.layers, self.slices, self.hidden = sizes.layers, sizes.slices, sizes.hidden
         self.vocabulary = sizes.vocabulary
         self.positions = sizes.positions - self._config.first_position
         self._head_size = sizes.hidden // sizes.heads
         self._prefix = encoder_prefix(checkpoint, family.tensors.prefix)
         self._head = Head(checkpoint, family.heads, prefix=self._prefix, hidden=sizes.hidden)
+        self.told = told + self._config.told + self._head.told
         self.task, self.labels = self._head.task, self._head.labels
         self.activation, self.dimension = self._head.activation, self._head.dimension
         # One row for both types would answer pairs as if the model were made for them.

@@ -30,6 +30,7 @@ class Head:
         labels: the names of the outputs; none for embeddings.
         activation: of a regression's values: ``sigmoid``, or nothing.
         dimension: numbers of an embedding; 0 for other tasks.
+        told: what was taken for granted, a sentence each.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Head:
         self._dense = f"{prefix if names.inside else ''}{names.dense}"
         self._task = find_task(checkpoint, names, prefix=prefix, hidden=hidden)
         self.task, self.labels = self._task.task, self._task.labels
-        self.activation = self._task.activation
+        self.activation, self.told = self._task.activation, self._task.told
         self.dimension = self.spec().size(hidden) if self.task == "embedding" else 0
 
     def residents(self) -> dict[str, Float32Array]:
@@ -60,11 +61,9 @@ class Head:
             linear = self._linear(self._checkpoint, self._dense, self._hidden, self._hidden)
             found["head.pooler_w"], found["head.pooler_b"] = linear
         for number, step in enumerate(self._task.steps):
-            if step.step.kind == "normalize":
-                continue
-            with Checkpoint(step.directory) as module:
-                first, second = self._module(module, step)
-            found[f"head.step{number}_w"], found[f"head.step{number}_b"] = first, second
+            if step.source is not None:
+                first, second = self._module(step.source, step)
+                found[f"head.step{number}_w"], found[f"head.step{number}_b"] = first, second
         if self.labels:
             size = self.spec().size(self._hidden)
             linear = self._linear(self._checkpoint, self._task.classifier, size, len(self.labels))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.graphs.embed_head import HeadActivation, HeadStep, Pooling, StepKind
@@ -55,7 +55,8 @@ class ModuleStep:
     step: HeadStep
     inputs: int
     """Numbers that it takes."""
-    directory: Path
+    source: Checkpoint | None
+    """Has its tensors; None for a step without any."""
     biased: bool
     """Whether a dense layer has a bias."""
 
@@ -165,7 +166,7 @@ def _step(checkpoint: Checkpoint, folder: str, kind: StepKind, size: int) -> Mod
     directory, fields = checkpoint.directory / folder, _config(checkpoint, folder)
     if fields is None:
         if kind == "normalize":  # which earlier releases write no configuration of
-            return ModuleStep(HeadStep(kind, size), size, directory, False)
+            return ModuleStep(HeadStep(kind, size), size, None, False)
         raise CheckpointError(f"{directory / 'config.json'} is missing")
     for key in ("module_input_name", "module_output_name"):
         if fields.has(key) and fields.text(key) != _ANSWER:
@@ -173,7 +174,8 @@ def _step(checkpoint: Checkpoint, folder: str, kind: StepKind, size: int) -> Mod
     if kind == "norm":
         fields.integer("dimension", least=size, most=size)
     if kind != "dense":
-        return ModuleStep(HeadStep(kind, size), size, directory, False)
+        source = None if kind == "normalize" else checkpoint.module(folder)
+        return ModuleStep(HeadStep(kind, size), size, source, False)
     fields.integer("in_features", least=size, most=size)
     if fields.has("use_residual") and fields.flag("use_residual"):
         raise CheckpointError(f"{fields.where}: use_residual true is not supported")
@@ -185,7 +187,8 @@ def _step(checkpoint: Checkpoint, folder: str, kind: StepKind, size: int) -> Mod
         )
     outputs = fields.integer("out_features", least=1, most=MOST_HIDDEN)
     biased = fields.flag("bias") if fields.has("bias") else True
-    return ModuleStep(HeadStep("dense", outputs, _ACTIVATIONS[named]), size, directory, biased)
+    step = HeadStep("dense", outputs, _ACTIVATIONS[named])
+    return ModuleStep(step, size, checkpoint.module(folder), biased)
 
 
 def _config(checkpoint: Checkpoint, folder: str) -> JsonFields | None:

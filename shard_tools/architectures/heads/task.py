@@ -22,6 +22,7 @@ from sti.json_fields import JsonFields
 _DEFAULT: tuple[Pooling, ...] = ("mean",)
 
 _MULTI_LABEL = "multi_label_classification"
+_CROSS_ENCODER = "CrossEncoder"
 _PROBLEMS = ("regression", "single_label_classification", _MULTI_LABEL)
 _SIGMOID, _IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
 
@@ -40,6 +41,8 @@ class TaskHead:
     """The linear module that gives the logits."""
     activation: str = ""
     """Of a regression's values: ``sigmoid``, or nothing."""
+    told: tuple[str, ...] = ()
+    """What was taken for granted, a sentence each."""
 
 
 def find_task(checkpoint: Checkpoint, names: HeadNames, *, prefix: str, hidden: int) -> TaskHead:
@@ -60,12 +63,15 @@ def find_task(checkpoint: Checkpoint, names: HeadNames, *, prefix: str, hidden: 
     named = _named(fields, names, modules is not None)
     classifier = _classifier(checkpoint, names, named)
     if classifier is None:
+        _refuse_cross_encoder(checkpoint)
+        told = _left_out(fields, names, modules)
         modules = modules or Modules(_DEFAULT)
-        return TaskHead("embedding", modules.poolings, modules.steps)
+        return TaskHead("embedding", modules.poolings, modules.steps, told=told)
     weight = f"{classifier}.weight"
     shape = checkpoint.shape(weight)
     labels = label_names(fields, shape[0] if shape else 0, rows_of=weight)
     if named == "tagging":
+        _refuse_cross_encoder(checkpoint)
         return TaskHead("tagging", labels=labels, classifier=classifier)
     task, activation = _task_of_texts(checkpoint, fields, len(labels))
     poolings, steps = _DEFAULT, tuple[ModuleStep, ...]()
@@ -75,6 +81,26 @@ def find_task(checkpoint: Checkpoint, names: HeadNames, *, prefix: str, hidden: 
     elif named is not None or dense in checkpoint.names():
         poolings = ("pooler",)
     return TaskHead(task, poolings, steps, labels, classifier, activation)
+
+
+def _refuse_cross_encoder(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that says it classifies texts, and does not."""
+    own = checkpoint.json(SENTENCE_FILE)
+    if isinstance(own, dict) and own.get("model_type") == _CROSS_ENCODER:
+        raise CheckpointError(
+            f"{checkpoint.directory / SENTENCE_FILE}: model_type {_CROSS_ENCODER!r} is for "
+            "classifiers of texts, and the checkpoint has no such head"
+        )
+
+
+def _left_out(fields: JsonFields, names: HeadNames, modules: Modules | None) -> tuple[str, ...]:
+    """What is told of a checkpoint that was pretrained and is taken as an encoder."""
+    architectures = fields.texts("architectures") if fields.has("architectures") else ()
+    for name in architectures:
+        if names.named(name) == "encoder" and not name.endswith("Model"):
+            pooled = "" if modules is not None else "; mean pooling was taken, none is stated"
+            return (f"{name} is taken as an encoder: its pretraining head was left out{pooled}",)
+    return ()
 
 
 def _task_of_texts(checkpoint: Checkpoint, fields: JsonFields, outputs: int) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shard_tools.architectures.registry import FAMILIES
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.settings import Settings, check_settings, setting_lists
 from shard_tools.packing.options import BuildOptions
@@ -46,7 +47,7 @@ def put(folder: Path, file: str, **values: Any) -> None:
 
 def sorted_settings(folder: Path) -> Settings:
     with Checkpoint(folder) as checkpoint:
-        return check_settings(checkpoint)
+        return check_settings(checkpoint, "bert")
 
 
 def read(folder: Path) -> tuple[Any, ...]:
@@ -65,6 +66,10 @@ def test_no_setting_is_on_two_lists() -> None:
             above.append(lists["config.json"])
         every = [key for item in above for key in (*item.applied, *item.harmless, *item.refused)]
         assert len(every) == len(set(every)), name
+
+
+def test_every_family_has_its_lists() -> None:
+    assert all(f"config.json of {family}" in setting_lists() for family in FAMILIES)
 
 
 def harmless() -> Iterator[tuple[str, str]]:
@@ -134,14 +139,9 @@ def test_modules_and_their_files_are_looked_through(folder: Path) -> None:
 
 
 TO_COME = {
-    *("sbert_ce_default_activation_function", "sentence_transformers", "tokenizer_class"),
-    *("activation", "dim", "hidden_dim", "n_heads", "n_layers", "embedding_size"),
-    *("relative_attention_num_buckets", "pad_token_id", "added_tokens_decoder", "direction"),
-    *("additional_special_tokens", "add_prefix_space", "extra_special_tokens", "max_len"),
-    *("truncation_side", "truncation", "activation_fn", "default_prompt_name", "pooling_mode"),
-    *("activation_function", "in_features", "out_features", "prompts"),
-    *("pooling_mode_lasttoken", "pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens"),
-    *("pooling_mode_weightedmean_tokens", "bos_token", "eos_token", "idx"),
+    *("tokenizer_class", "added_tokens_decoder", "direction", "additional_special_tokens"),
+    *("add_prefix_space", "extra_special_tokens", "max_len", "truncation_side", "truncation"),
+    *("bos_token", "eos_token", "idx"),
 }
 """Applied settings that no reader names yet."""
 
