@@ -17,8 +17,10 @@ from shard_tools.architectures.heads.names import DISTILBERT, ELECTRA, ROBERTA, 
 from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.graphs.embed_head import HeadSpec, HeadStep
-from sti.errors import CheckpointError
-from tests.support.checkpoints import TINY, write_checkpoint
+from shard_tools.packing.build import dry_run
+from shard_tools.packing.options import BuildOptions
+from sti.errors import CheckpointError, InputError
+from tests.support.checkpoints import TINY, Task, write_checkpoint
 
 HIDDEN = TINY.hidden
 TANH = "torch.nn.modules.activation.Tanh"
@@ -138,6 +140,20 @@ def test_dense_layers_and_norms_behind_the_pooling_are_computed_in_order(tmp_pat
     expected = expected / np.sqrt(expected.var(axis=1, keepdims=True) + 1e-5) * 2 + 1
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(model.answer(hidden, (2, 3), residents), expected, atol=1e-5)
+
+
+def test_an_output_must_not_be_the_tensors_of_a_module(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    write_modules(tmp_path, "Transformer", "Pooling", "Dense")
+    write_json(tmp_path / "1_Pooling" / "config.json", {"pooling_mode": "mean"})
+    write_dense(tmp_path / "2_Dense", HIDDEN, 24)
+    output = tmp_path / "2_Dense" / "model.safetensors"
+    with pytest.raises(InputError, match="is read for this pack"):
+        dry_run(tmp_path, output, BuildOptions())
+    summary = dry_run(tmp_path, None, BuildOptions())
+    told = {line.split()[0]: line for line in summary.lines()}
+    assert "dense 24 tanh" in told["head"] and told["task"].endswith("embedding, 24 numbers")
+    assert not summary.settings.unknown and "2_Dense" not in " ".join(summary.unread)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +281,22 @@ def test_labels_that_contradict_one_another_are_named(
 @pytest.mark.parametrize("name", ["BertForMaskedLM", "BertForPreTraining", "BertModel"])
 def test_checkpoints_of_pretraining_are_encoders(tmp_path: Path, name: str) -> None:
     write_checkpoint(tmp_path, task="classification", config={"architectures": [name]})
-    assert (opened(tmp_path).task, spec(tmp_path).poolings) == ("embedding", ("mean",))
+    model = opened(tmp_path)
+    assert (model.task, spec(tmp_path).poolings) == ("embedding", ("mean",))
+    assert [name in told and "mean pooling" in told for told in model.told] == (
+        [] if name.endswith("Model") else [True]
+    )
+
+
+@pytest.mark.parametrize("task", ["embedding", "tagging", "classification"])
+def test_cross_encoders_classify_texts(tmp_path: Path, task: Task) -> None:
+    write_checkpoint(tmp_path, task=task)
+    write_json(tmp_path / "config_sentence_transformers.json", {"model_type": "CrossEncoder"})
+    if task == "classification":
+        assert opened(tmp_path).task == task
+    else:
+        with pytest.raises(CheckpointError, match="'CrossEncoder' is for classifiers of texts"):
+            opened(tmp_path)
 
 
 @pytest.mark.parametrize(

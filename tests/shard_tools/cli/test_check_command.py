@@ -46,6 +46,15 @@ def test_a_pack_is_close_to_its_checkpoint_and_the_worst_texts_are_named(
         assert low["cosine"] < found["cosine"]
 
 
+def test_labels_that_each_hold_agree_together(shard: Cli, texts: Path, tmp_path: Path) -> None:
+    config = {"problem_type": "multi_label_classification"}
+    folder = write_checkpoint(tmp_path / "checkpoint", task="classification", config=config)
+    pack = tmp_path / "pack"
+    assert shard("build", folder, "-o", pack, "--quiet").code == 0
+    found = json.loads(shard("check", pack, folder, "--texts", texts, "--json").out)
+    assert found["task"] == "multi_label" and found["agreement"] is not None
+
+
 def test_a_mean_below_the_threshold_is_exit_code_1(
     shard: Cli, tiny_pack: Path, texts: Path
 ) -> None:

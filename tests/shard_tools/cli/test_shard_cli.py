@@ -43,7 +43,7 @@ def test_build_says_what_it_made(
     assert lines[0].startswith(f"{output}: Tiny, classification, 2 layers, 4 slices, ")
     told = {line.split()[0]: line for line in lines[1:]}
     assert told["task"].endswith("classification, 3 labels: red, green, blue")
-    assert "pooling pooler" in told["head"] and "wordpiece" in told["tokenizer"]
+    assert "poolings pooler" in told["head"] and "wordpiece" in told["tokenizer"]
     assert told["settings"].endswith("without effect, 0 unknown")
 
 
@@ -106,6 +106,25 @@ def test_pairs_that_the_reference_does_not_tell_apart_are_a_warning(
         (folder / "tokenizer_config.json").write_text(json.dumps(names))
         assert main(["build", str(folder), "--dry-run"]) == 0
         assert ("does not tell the texts of a pair apart" in capsys.readouterr().err) == expected
+
+
+def test_prompts_and_what_is_answered_are_told_by_build_and_inspect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, pack = write_checkpoint(tmp_path / "checkpoint", task="regression"), tmp_path / "pack"
+    own = {
+        "prompts": {"query": "the ", "none": ""},
+        "default_prompt_name": "query",
+        "activation_fn": "torch.nn.modules.activation.Sigmoid",
+    }
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(own))
+    assert main(["build", str(folder), "-o", str(pack)]) == 0
+    said = capsys.readouterr().out
+    assert "regression, sigmoid" in said and "none, query; by default query" in said
+    assert main(["inspect", str(pack)]) == 0
+    said = capsys.readouterr().out
+    assert "answers: 1 logit through a sigmoid, of texts and pairs of texts" in said
+    assert "prompts: none, query; by default query" in said
 
 
 def test_quiet_says_nothing(
