@@ -33,7 +33,7 @@ from shard_tools.architectures.base import KindLayout, Model, TokenBatch
 from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
-from shard_tools.packing.activation_importance import calibration_batch
+from shard_tools.packing.calibration_text import calibration_batch
 from shard_tools.quantization.blocks import QuantizedBlock, quantize_block
 from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import Encoder, best_codes
@@ -231,7 +231,7 @@ def _cosine(reference: Float32Array, found: Float32Array) -> float:
 def _batches(sentences: Sequence[str], tokenizer: Tokenizer) -> Iterator[TokenBatch]:
     for start in range(0, len(sentences), _BATCH_SENTENCES):
         part = sentences[start : start + _BATCH_SENTENCES]
-        yield calibration_batch(part, tokenizer, most_tokens=sys.maxsize)
+        yield calibration_batch([tokenizer.encode(text) for text in part])
 
 
 def read_sentences(path: Path, count: int) -> list[str]:

@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from shard_tools.architectures.base import TokenBatch
-from shard_tools.architectures.bert.model import BertModel
+from benchmarks.float_reference import reference_states
+from shard_tools.architectures.base import Model
+from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from sti.arrays import Float32Array, Int64Array
 
@@ -62,7 +63,7 @@ def make_models(checkpoint: Path, out: Path) -> float:
     """
     out.mkdir(parents=True, exist_ok=True)
     with Checkpoint(checkpoint) as opened:
-        model = BertModel(opened, None)
+        model = open_model(opened)
         if model.task != "embedding":
             raise ValueError(f"{checkpoint}: this is for {model.task}, not a sentence embedding")
         exported = Export(opened).model()
@@ -107,7 +108,7 @@ def feeds(rows: Sequence[Int64Array]) -> dict[str, Int64Array]:
     return dict(zip(_INPUTS, (ids, mask, np.zeros_like(ids)), strict=True))
 
 
-def compare(path: Path, model: BertModel) -> float:
+def compare(path: Path, model: Model) -> float:
     """Largest difference between a graph and the NumPy reference, on a padded batch of two."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
@@ -116,17 +117,9 @@ def compare(path: Path, model: BertModel) -> float:
     return float(np.abs(found - np.stack([reference(model, row) for row in rows])).max())
 
 
-def reference(model: BertModel, ids: Int64Array) -> Float32Array:
+def reference(model: Model, ids: Int64Array) -> Float32Array:
     """The embedding of one sentence in float32 NumPy, ``[hidden]``."""
-    count = len(ids)
-    batch = TokenBatch(ids, np.zeros_like(ids), np.arange(count, dtype=np.int64), (count,))
-    hidden = model.embed(batch, model.residents(count))
-    for layer in range(model.layers):
-        for kind in model.kinds:
-            block = model.block(layer, kind.name)
-            operands = {p.name: p.split(block.matrices[p.name]) for p in kind.products}
-            parts = model.contributions(kind.name, hidden, (count,), operands, block.vectors)
-            hidden = model.connect(hidden + parts.sum(axis=0), block.vectors)
+    hidden = reference_states(model, [ids.tolist()])
     pooled = hidden.mean(axis=0)
     return np.asarray(pooled / np.linalg.norm(pooled), dtype=np.float32)
 

@@ -81,6 +81,41 @@ def _rejection_label(parts: PackParts, rng: Random) -> None:
     }
 
 
+def _prompts(parts: PackParts, rng: Random) -> None:
+    texts: object = {"query": "query: "}
+    default: object = "query"
+    choice = rng.randrange(6)
+    if choice == 0:
+        default = rng.choice(("other", None, 7))
+    elif choice == 1:
+        texts = {str(number): "" for number in range(1000)}
+        default = "0"
+    elif choice == 2:
+        texts = {"query": "x" * 100_000}
+    elif choice == 3:
+        texts = {"query": "", f"x{rng.choice(_CONTROL)}y": ""}
+    elif choice == 4:
+        texts = {"query": rng.choice((7, None, ["a"]))}
+    else:
+        texts = rng.choice(([], 7, "query"))
+    parts.manifest["prompts"] = {"texts": texts, "default": default}
+
+
+def _heads(parts: PackParts, rng: Random) -> None:
+    hidden = parts.manifest["dimensions"]["hidden"]
+    choice = rng.randrange(4)
+    if choice == 0:
+        parts.manifest["dimensions"]["embedding"] = rng.choice((0, hidden + 1, 1 << 17, 10**18))
+    elif choice == 1:
+        parts.manifest["activation"] = rng.choice(("relu", "Sigmoid", "\x1b[31m", 7))
+    elif choice == 2:
+        name = rng.choice(("step8_w", "step_w", "step0_x", "step00_w"))
+        parts.residents[f"head.{name}"] = Tensor.of(np.zeros((hidden, 4), np.float32))
+    else:
+        odd = rng.choice((np.zeros((2, 2), np.float32), np.zeros(3, np.uint8)))
+        parts.residents["head.step0_b"] = Tensor.of(odd)
+
+
 _CONTROL = ("\x1b[2J", "\x1b]0;x\x07", "a\nb", "\r", "\x00", "\x9b31m", "\u202e", "\u2028", "\x7f")
 
 
@@ -94,6 +129,20 @@ def _control(parts: PackParts, rng: Random) -> None:
         manifest["kinds"][0]["slice_unit"] = text
     else:
         manifest[name] = text
+
+
+def _distances(parts: PackParts, rng: Random) -> None:
+    """Biases that no graph takes: missing, too many, of odd shapes, other ones in each layer."""
+    kind, sizes = rng.choice(parts.manifest["kinds"]), parts.manifest["dimensions"]
+    kind["sliced"].append("position_bias")
+    parts.manifest["requires"] = ["joined", "distances"]
+    choice = rng.randrange(6)
+    for layer in range(sizes["layers"] if choice else 0):
+        entries = (3, 4, 4097, 3 + 2 * layer, 0)[choice - 1]
+        shape = sizes["slices"], 1, entries
+        values = np.zeros(shape, np.float32)
+        name = f"layer.{layer}.{kind['name']}.position_bias"
+        parts.residents[name] = Tensor("F32", shape, values.tobytes())
 
 
 def _control_names(parts: PackParts, rng: Random) -> None:
@@ -215,6 +264,8 @@ def _codebook(parts: PackParts, rng: Random) -> None:
 MANIFEST: Mapping[str, Kind] = {
     **{f"field: {member}": Kind(EITHER, _field(member)) for member in _MEMBERS},
     "labels": Kind(REFUSED, _labels),
+    "prompts": Kind(REFUSED, _prompts),
+    "heads of other sizes": Kind(REFUSED, _heads),
     "label of a rejection": Kind(REFUSED, _rejection_label),
     "control characters": Kind(REFUSED, _control),
     "control characters in names": Kind(REFUSED, _control_names),
@@ -223,6 +274,7 @@ MANIFEST: Mapping[str, Kind] = {
     "layers and slices beyond": Kind(REFUSED, _many_blocks),
     "operands beyond": Kind(REFUSED, _huge_operand),
     "operands of other forms": Kind(EITHER, _joints),
+    "biases by distance": Kind(REFUSED, _distances),
     "side inputs": Kind(REFUSED, _sides),
     "submodels by the thousand": Kind(REFUSED, _many_submodels),
     "layers of submodels": Kind(REFUSED, _submodel_layers),

@@ -37,8 +37,9 @@ from benchmarks.paper.format import (
     Sizes,
     shard_bytes,
 )
-from shard_tools.architectures.bert.model import BertModel
-from shard_tools.architectures.bert.tensor_names import encoder_prefix
+from shard_tools.architectures.base import Model
+from shard_tools.architectures.encoder.tensor_names import encoder_prefix
+from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.graphs.writer import FLOAT, FUSED, GraphWriter
 from sti.arrays import ByteArray, Float32Array
@@ -59,7 +60,7 @@ def write_model(checkpoint: Path, out: Path, *, bits: Sequence[int] = CODED) -> 
     """
     out.mkdir(parents=True, exist_ok=True)
     with Checkpoint(checkpoint) as opened:
-        model = BertModel(opened, None)
+        model = open_model(opened)
         sizes = _sizes(opened, model)
         resident = _resident(opened, model, sizes)
         shards = []
@@ -80,7 +81,7 @@ def write_model(checkpoint: Path, out: Path, *, bits: Sequence[int] = CODED) -> 
     return index
 
 
-def _sizes(checkpoint: Checkpoint, model: BertModel) -> Sizes:
+def _sizes(checkpoint: Checkpoint, model: Model) -> Sizes:
     config, where = checkpoint.config, checkpoint.directory / "config.json"
     if model.task != "embedding":
         raise ValueError(f"{where}: this is for {model.task}; take a sentence embedding")
@@ -99,7 +100,7 @@ def _sizes(checkpoint: Checkpoint, model: BertModel) -> Sizes:
     return sizes
 
 
-def _resident(checkpoint: Checkpoint, model: BertModel, sizes: Sizes) -> dict[str, Float32Array]:
+def _resident(checkpoint: Checkpoint, model: Model, sizes: Sizes) -> dict[str, Float32Array]:
     """Vectors of the layers, and what the embeddings need besides words."""
     found = {
         f"layers.{number}.{kind}.{name}": np.ascontiguousarray(vector.reshape(-1))
@@ -113,7 +114,7 @@ def _resident(checkpoint: Checkpoint, model: BertModel, sizes: Sizes) -> dict[st
     return found
 
 
-def _layer_weights(model: BertModel, number: int, sizes: Sizes) -> Float32Array:
+def _layer_weights(model: Model, number: int, sizes: Sizes) -> Float32Array:
     """All weights of a layer, in the order and orientation of ``PARTS``."""
     matrices = {
         **model.block(number, "attention").matrices,

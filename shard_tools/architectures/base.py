@@ -89,13 +89,22 @@ class Model(Protocol):
     architecture: str
     task: str
     labels: tuple[str, ...]
+    activation: str
+    """Of a regression's values: ``sigmoid``, or nothing."""
+    dimension: int
+    """Numbers of an embedding; 0 for other tasks."""
+    pairs: bool
+    """Whether two texts may be read together: it can tell them apart by type, or need not."""
     layers: int
     slices: int
     hidden: int
     vocabulary: int
     positions: int
+    """Tokens that a text may have."""
     kinds: tuple[KindLayout, ...]
     """In the order of execution inside a layer."""
+    told: tuple[str, ...]
+    """What was taken for granted, a sentence each, for whoever makes a pack of it."""
 
     def block(self, layer: int, kind: str) -> BlockWeights:
         """Read one block's tensors."""
@@ -140,7 +149,19 @@ class Model(Protocol):
         ...
 
     def readout(self, hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
-        """Float reference: what the head reads of the last hidden states, ``[n, hidden]``."""
+        """Float reference: what the head reads of the last hidden states, a row a text or token.
+
+        Of hidden states pooled in several ways, each row has as many of them side by side.
+        """
+        ...
+
+    def answer(
+        self,
+        hidden: Float32Array,
+        lengths: Sequence[int],
+        residents: Mapping[str, Float32Array],
+    ) -> Float32Array:
+        """Float reference: embeddings ``[n, dimension]``, or logits of texts or tokens."""
         ...
 
 

@@ -15,14 +15,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_tools.checkpoint.locate import INDEX, SINGLE, locate, no_config, no_weights
 from sti.errors import CheckpointError, StorageError
 from sti.json_fields import JsonFields
 from sti.pack.safetensors_table import LENGTH_BYTES, TensorInfo, header_bytes, parse_table
 from sti.storage.json_input import JsonLimits, parse_json
+from sti.storage.lfs_pointers import lfs_words
 from sti.storage.plain_files import read_plain, regular
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 DOCUMENT_LIMITS = JsonLimits(1 << 26, 1 << 20, 32)
 """Of a JSON file: a tokenizer of nearly a million words, or of 300,000 pieces with numbers."""
 _TABLE_LIMITS = JsonLimits(1 << 24, 1 << 18, 8)
@@ -34,7 +34,7 @@ class Checkpoint:
     """An open checkpoint. Not thread-safe; close it, or use it as a context manager.
 
     Attributes:
-        directory: the checkpoint's directory.
+        directory: the checkpoint's directory; inside of a hub's cache folder, the snapshot's.
         config: ``config.json``.
         tensor_bytes: bytes of all tensors.
     """
@@ -46,17 +46,14 @@ class Checkpoint:
             CheckpointError: a file is missing or malformed; names it.
             StorageError: a file cannot be read.
         """
-        self.directory = directory
+        self.directory = directory = locate(directory)
         self._files: dict[str, BinaryIO] = {}
         self._places: dict[str, tuple[BinaryIO, str, TensorInfo]] = {}
-        if not directory.is_dir():
-            raise CheckpointError(
-                f"{directory}: no such directory; a checkpoint is a directory with config.json, "
-                f"{SINGLE} and tokenizer files"
-            )
+        self._was_read: set[str] = set()
+        self._modules: dict[str, Checkpoint] = {}
         config = self.json("config.json")
         if config is None:
-            raise CheckpointError(f"{directory}: config.json is missing; is this a checkpoint?")
+            raise no_config(self.directory)
         if not isinstance(config, dict):
             raise CheckpointError(f"{directory / 'config.json'}: expected a JSON object")
         self.config: Mapping[str, Any] = config
@@ -73,9 +70,7 @@ class Checkpoint:
             return
         index = self.json(INDEX)
         if index is None:
-            found = sorted(path.name for path in self.directory.glob("*.bin"))
-            other = f" ({', '.join(found)} must be converted to safetensors first)" if found else ""
-            raise CheckpointError(f"{self.directory}: neither {SINGLE} nor {INDEX} is there{other}")
+            raise no_weights(self.directory)
         where = str(self.directory / INDEX)
         fields = JsonFields(index, where=where, error=CheckpointError).object("weight_map")
         weights = {name: fields.text(name) for name in fields.keys()}
@@ -124,22 +119,44 @@ class Checkpoint:
             StorageError: it cannot be read.
         """
         path = self.directory / relative
+        raw = b""
         try:
-            return parse_json(read_plain(path, DOCUMENT_LIMITS.most_bytes), DOCUMENT_LIMITS)
+            raw = read_plain(path, DOCUMENT_LIMITS.most_bytes)
+            return parse_json(raw, DOCUMENT_LIMITS)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+            words = lfs_words(raw) or f"not valid JSON: {error}"
+            raise CheckpointError(f"{path}: {words}") from error
 
     def files(self) -> tuple[Path, ...]:
-        """The files of the checkpoint that hold tensors."""
-        return tuple(self.directory / file for file in self._files)
+        """The files of the checkpoint that hold tensors, those of opened modules with them."""
+        own = tuple(self.directory / file for file in self._files)
+        return own + tuple(file for module in self._modules.values() for file in module.files())
+
+    def module(self, folder: str) -> Checkpoint:
+        """A folder inside, which has a configuration and tensors of its own; closed with this.
+
+        Raises as the constructor.
+        """
+        if folder not in self._modules:
+            self._modules[folder] = Checkpoint(self.directory / folder)
+        return self._modules[folder]
 
     def names(self) -> frozenset[str]:
         """The names of all tensors."""
         return frozenset(self._places)
+
+    def unread(self) -> frozenset[str]:
+        """The names of the tensors that nobody has read so far; in modules, behind the folder's."""
+        inside = (
+            f"{folder}/{name}"
+            for folder, module in self._modules.items()
+            for name in module.unread()
+        )
+        return (self.names() - self._was_read).union(inside)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor.
@@ -194,6 +211,7 @@ class Checkpoint:
         offset: int,
         shape: tuple[int, ...],
     ) -> NDArray[np.float32]:
+        self._was_read.add(name)
         if dtype not in FLOATS:
             raise CheckpointError(
                 f"{where}: tensor {name!r} is of type {dtype}; supported are {', '.join(FLOATS)}"
@@ -222,6 +240,8 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the files. Idempotent."""
+        for module in self._modules.values():
+            module.close()
         for stream in self._files.values():
             stream.close()
 

@@ -36,6 +36,8 @@ from sti.text.wordpiece import KIND as WORDPIECE
 
 _LONGEST_WORD = 4096
 """Characters: longer words of a text are unknown to every tokenizer."""
+_POSITIONS = 512
+"""Where config.json does not say: what transformers takes for all families."""
 _LEAST_TOKENS = 3  # the special tokens of a pair
 
 
@@ -146,7 +148,9 @@ def _side(settings: JsonFields, pipeline: Pipeline) -> str:
 
 def _max_tokens(config: JsonFields, settings: JsonFields, sentence: JsonFields) -> int:
     """The sequence limit, from the most specific file that has one; at most the position table."""
-    positions = config.integer("max_position_embeddings", least=_LEAST_TOKENS)
+    positions = _POSITIONS
+    if config.has("max_position_embeddings"):
+        positions = config.integer("max_position_embeddings", least=_LEAST_TOKENS)
     for source, key in ((sentence, "max_seq_length"), (settings, "model_max_length")):
         if source.has(key):
             # Tokenizers without a limit write 1e30 here, as an integer or as a float.

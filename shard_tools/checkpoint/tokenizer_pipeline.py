@@ -17,6 +17,7 @@ from shard_tools.checkpoint.reader import DOCUMENT_LIMITS
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
 from sti.storage.json_input import parse_json
+from sti.storage.lfs_pointers import lfs_words
 from sti.storage.plain_files import read_plain
 from sti.text.added_tokens import AddedToken
 from sti.text.kinds import Settings
@@ -65,12 +66,21 @@ def read_text(path: Path) -> str:
         CheckpointError: it cannot be read or is not UTF-8; names the file and the line.
     """
     try:
-        return read_plain(path, DOCUMENT_LIMITS.most_bytes).decode("utf-8")
+        raw = read_plain(path, DOCUMENT_LIMITS.most_bytes)
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise CheckpointError(f"{path}: line {line} is not UTF-8: {error.reason}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if words := lfs_words(raw):
+        raise CheckpointError(f"{path}: {words}")
+    if text.startswith("\ufeff"):
+        raise CheckpointError(
+            f"{path}: begins with a byte order mark, which would be part of its first word; save "
+            "it as UTF-8 without one"
+        )
+    return text
 
 
 def read_object(path: Path) -> JsonFields:

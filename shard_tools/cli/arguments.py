@@ -12,9 +12,22 @@ from typing import Any
 PROGRAM = "sti-shard"
 
 
-def add_output(parser: Any, metavar: str, what: str, *, required: bool = False) -> None:
+def add_output(parser: Any, metavar: str, what: str, *, required: bool = False) -> argparse.Action:
     """Where the result is written."""
-    parser.add_argument("-o", "--output", type=Path, required=required, metavar=metavar, help=what)
+    found: argparse.Action = parser.add_argument(
+        "-o", "--output", type=Path, required=required, metavar=metavar, help=what
+    )
+    return found
+
+
+def add_dry_run(parser: Any, output: argparse.Action, what: str) -> None:
+    """The option ``--dry-run``, with which no output needs to be named."""
+
+    class DryRun(argparse.Action):
+        def __call__(self, _parser: object, args: argparse.Namespace, *_: object) -> None:
+            args.dry_run, output.required = True, False
+
+    parser.add_argument("--dry-run", action=DryRun, nargs=0, default=False, help=what)
 
 
 def add_seed(parser: Any) -> None:

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from shard_tools.cli import build, evaluate, finetune, look, rank, upgrade
+from shard_tools.cli import build, check, evaluate, finetune, look, rank, upgrade
 from shard_tools.cli.arguments import PROGRAM
 from sti.cli.arguments import Parser, program_parser
 from sti.cli.program import Program
@@ -22,7 +22,7 @@ _EPILOG = f"""\
 What the commands need, besides NumPy:
   inspect, verify   nothing
   rank, evaluate    onnxruntime
-  build             onnxruntime and the extra "build" (onnx, safetensors)
+  build, check      onnxruntime and the extra "build" (onnx, safetensors)
   upgrade           the extra "build"
   finetune          the extra "train" (onnx, safetensors, torch; a CPU build of torch is enough)
 
@@ -45,6 +45,7 @@ def build_parser() -> Parser:
     parser, commands = program_parser(PROGRAM, "Make packs from checkpoints.", _EPILOG)
     finetune.add_command(commands)
     build.add_command(commands)
+    check.add_command(commands)
     rank.add_command(commands)
     evaluate.add_command(commands)
     upgrade.add_command(commands)

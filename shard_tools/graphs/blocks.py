@@ -40,18 +40,31 @@ from shard_tools.graphs.writer import (
 from sti.codec.weights import WeightForm
 from sti.errors import InputError
 
-Activation = Literal["gelu", "gelu_new", "relu"]
-ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "relu")
+Activation = Literal["gelu", "gelu_new", "relu", "silu"]
+ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "relu", "silu")
 ATTENTION_SIDES = frozenset({"q", "k", "v", "o"})
 FFN_SIDES = frozenset({"up", "down"})
 
-_LEAST: dict[Activation, float] = {"gelu": -0.17, "gelu_new": -0.1701, "relu": 0.0}
+_LEAST: dict[Activation, float] = {
+    "gelu": -0.17,
+    "gelu_new": -0.1701,
+    "relu": 0.0,
+    "silu": -0.2785,
+}
 """A lower bound of each activation function."""
-_ZERO_POINTS: dict[Activation, int] = {"gelu": 16, "gelu_new": 16, "relu": 0}
+_ZERO_POINTS: dict[Activation, int] = {"gelu": 16, "gelu_new": 16, "relu": 0, "silu": 26}
+_FUSED_BIAS = frozenset({"gelu", "gelu_new"})
+"""Activation functions whose operators add a bias."""
 
 
 def build_attention(
-    *, hidden: int, head: int, weights: WeightForm, masked: bool, side: Collection[str] = ()
+    *,
+    hidden: int,
+    head: int,
+    weights: WeightForm,
+    masked: bool,
+    side: Collection[str] = (),
+    distances: int = 0,
 ) -> bytes:
     """Self-attention over the heads given -> ``partial`` of the call's own tokens.
 
@@ -60,12 +73,19 @@ def build_attention(
 
     ``q_scale``, ``q_bias`` and ``q_w`` include the factor 1 / sqrt(head). Keys have no bias: it
     would add the same number to all scores of a query, which the softmax cancels.
+
+    Args:
+        distances: entries of each head in ``position_bias``, which is added to scores by how far
+            tokens are apart: ``distances [R, S]`` says which entry; 0 for none.
     """
     _check_side(side, ATTENTION_SIDES)
     g = GraphWriter("attention")
     own, x = _input(g, hidden, "own_", "R"), _input(g, hidden)
     if masked:
         g.input("mask", FLOAT, ("B", 1, 1, "S"))
+    if distances:
+        g.input("distances", INT64, ("R", "S"))
+        g.input("position_bias", FLOAT, ("n_bias",))
     for name in "qkv":
         _operand(g, name, (hidden, "n"), weights, biased=name != "k")
     _operand(g, "o", ("n", hidden), weights)
@@ -73,7 +93,7 @@ def build_attention(
 
     q = _inner(g, "q", own, weights, biased=True, side=side)
     k, v = (_inner(g, name, x, weights, biased=name == "v", side=side) for name in "kv")
-    context = _attend(g, q, k, v, head=head, masked=masked)
+    context = _attend(g, q, k, v, head=head, masked=masked, distances=distances)
     return _close(
         g, "o", context, quantize_signed(g, context), hidden, weights, side=side, tokens="R"
     )
@@ -95,7 +115,8 @@ def build_ffn(
     _operand(g, "down", ("n", hidden), weights)
     _side_inputs(g, side, inner=("up",), inner_width=neurons, outer="down", hidden=hidden)
 
-    added = activation == "relu" or "up" in side  # otherwise the activation adds the bias
+    # Otherwise the activation adds the bias.
+    added = activation not in _FUSED_BIAS or "up" in side
     u = _inner(g, "up", x, weights, biased=added, side=side)
     u = _activate(g, u, activation, bias="" if added else "up_bias")
     uq = quantize_above(g, u, least=_LEAST[activation], zero_point=_ZERO_POINTS[activation])
@@ -205,7 +226,9 @@ def _inner(
     return y
 
 
-def _attend(g: GraphWriter, q: str, k: str, v: str, *, head: int, masked: bool) -> str:
+def _attend(
+    g: GraphWriter, q: str, k: str, v: str, *, head: int, masked: bool, distances: int
+) -> str:
     """Attention of ``[S, B, m * head]`` within each head of each sentence, of the same shape.
 
     The products read queries, keys and values where they are, so only the result is transposed.
@@ -214,6 +237,9 @@ def _attend(g: GraphWriter, q: str, k: str, v: str, *, head: int, masked: bool) 
     by_head = g.ints(0, 0, -1, head)
     q, k, v = (g.node("Reshape", x, by_head) for x in (q, k, v))
     scores = g.node("FusedMatMul", q, k, domain=FUSED, transB=1, transBatchA=1, transBatchB=1)
+    if distances:
+        by_distance = g.node("Reshape", "position_bias", g.ints(-1, distances))
+        scores = g.node("Add", scores, g.node("Gather", by_distance, "distances", axis=1))
     if masked:
         scores = g.node("Add", scores, "mask")
     shares = g.node("Softmax", scores, axis=-1)  # [B, m, R, S]
@@ -226,6 +252,8 @@ def _activate(g: GraphWriter, x: str, activation: Activation, *, bias: str) -> s
     """The activation function, of ``x`` plus a bias if one is named."""
     if activation == "relu":
         return g.node("Relu", x)
+    if activation == "silu":
+        return g.node("QuickGelu", x, domain=FUSED, alpha=1.0)
     if activation == "gelu_new":
         return g.node("FastGelu", *filter(None, (x, bias)), domain=FUSED)
     if bias:

@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx
 
 from shard_tools.graphs.blocks import Activation
-from shard_tools.graphs.embed_head import HeadSpec
+from shard_tools.graphs.embed_head import HeadSpec, HeadStep
 from shard_tools.graphs.spec import ATTENTION, FFN, GraphSpec
 from sti.errors import PackFormatError
 
@@ -100,7 +100,9 @@ def _parsed(models: Mapping[str, onnx.ModelProto], name: str, variant: str) -> G
 
 def _head(model: onnx.ModelProto) -> HeadSpec:
     inputs, (output,) = _inputs(model), model.graph.output
+    (hidden,) = _shape(inputs["h"])[-1:]
     normalize = any(node.op_type == "ReduceL2" for node in model.graph.node)
+    steps = (HeadStep("normalize", hidden),) if normalize else ()
     if output.name == "logits" and len(_shape(output)) == 3:
         return HeadSpec("tokens")
     pooling: Any = "cls"
@@ -108,7 +110,8 @@ def _head(model: onnx.ModelProto) -> HeadSpec:
         pooling = "mean"
     elif "pooler_w" in inputs:
         pooling = "pooler"
-    return HeadSpec("embedding" if output.name == "embedding" else "sequence", pooling, normalize)
+    kind: Any = "embedding" if output.name == "embedding" else "sequence"
+    return HeadSpec(kind, (pooling,), steps)
 
 
 def _inputs(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:

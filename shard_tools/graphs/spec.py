@@ -19,7 +19,16 @@ from shard_tools.graphs.blocks import (
     build_connect,
     build_ffn,
 )
-from shard_tools.graphs.embed_head import HEAD_KINDS, POOLINGS, HeadSpec, build_embed, build_head
+from shard_tools.graphs.embed_head import (
+    HEAD_ACTIVATIONS,
+    HEAD_KINDS,
+    POOLINGS,
+    STEP_KINDS,
+    HeadSpec,
+    HeadStep,
+    build_embed,
+    build_head,
+)
 from sti.codec.weights import WeightForm
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
@@ -45,6 +54,8 @@ class GraphSpec:
     head: HeadSpec
     side: Mapping[str, Collection[str]]
     """For each kind of block, the products with side inputs."""
+    distances: int = 0
+    """Distances that attention tells apart, each of a bias of its own; 0 for no such biases."""
 
     def names(self) -> list[str]:
         """The graphs, in their order."""
@@ -68,6 +79,7 @@ class GraphSpec:
                     weights=weights,
                     masked=masked,
                     side=self.side[ATTENTION],
+                    distances=self.distances,
                 )
             found[f"{FFN}.{weights}"] = build_ffn(
                 hidden=self.hidden,
@@ -81,7 +93,10 @@ class GraphSpec:
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON values; ``from_json`` reads it back."""
         side = {kind: list(names) for kind, names in self.side.items()}
-        return {"family": POST_NORM, **asdict(self), "side": side}
+        found = {"family": POST_NORM, **asdict(self), "side": side}
+        if not self.distances:
+            del found["distances"]
+        return found
 
     @classmethod
     def from_json(cls, data: object, *, where: str) -> GraphSpec:
@@ -101,18 +116,37 @@ class GraphSpec:
             neurons=fields.integer("neurons", least=1),
             activation=cast("Activation", _one_of(fields, "activation", ACTIVATIONS)),
             epsilon=fields.number("epsilon", least=0.0),
-            head=HeadSpec(
-                kind=cast("Any", _one_of(head, "kind", HEAD_KINDS)),
-                pooling=cast("Any", _one_of(head, "pooling", POOLINGS)),
-                normalize=head.flag("normalize"),
-            ),
+            head=_head_spec(head, fields.integer("hidden", least=1)),
             side={kind: side.texts(kind) for kind in _SIDES},
+            distances=fields.integer("distances", least=1) if fields.has("distances") else 0,
         )
         _one_of(fields, "family", (POST_NORM,))
         for kind, known in _SIDES.items():
             if not set(found.side[kind]) <= known:
                 raise side.fail(kind, f"some of {', '.join(sorted(known))}")
         return found
+
+
+def _head_spec(fields: JsonFields, hidden: int) -> HeadSpec:
+    """The head; packs of earlier releases state one pooling, and whether to normalize."""
+    kind: Any = _one_of(fields, "kind", HEAD_KINDS)
+    if not fields.has("poolings"):
+        pooling: Any = _one_of(fields, "pooling", POOLINGS)
+        normal = (HeadStep("normalize", hidden),) if fields.flag("normalize") else ()
+        return HeadSpec(kind, (pooling,), normal)
+    poolings: Any = fields.texts("poolings")
+    if not poolings or not set(poolings) <= set(POOLINGS):
+        raise fields.fail("poolings", f"some of {', '.join(POOLINGS)}")
+    steps = [
+        HeadStep(
+            kind=cast("Any", _one_of(step, "kind", STEP_KINDS)),
+            size=step.integer("size", least=1),
+            activation=cast("Any", _one_of(step, "activation", HEAD_ACTIVATIONS)),
+        )
+        for step in fields.objects("steps")
+    ]
+    activation: Any = _one_of(fields, "activation", HEAD_ACTIVATIONS)
+    return HeadSpec(kind, poolings, tuple(steps), activation)
 
 
 def _one_of(fields: JsonFields, key: str, known: Collection[str]) -> str:

@@ -36,6 +36,9 @@ def describe(reader: PackReader) -> dict[str, Any]:
         "architecture": manifest.architecture,
         "task": manifest.task,
         "labels": list(manifest.labels),
+        "activation": manifest.activation,
+        "prompts": manifest.prompts._asdict(),
+        "pairs": manifest.takes_pairs,
         "licence": manifest.licence,
         "source": manifest.source,
         "generator": manifest.generator,
@@ -44,6 +47,7 @@ def describe(reader: PackReader) -> dict[str, Any]:
             "slices": dims.slices,
             "hidden": dims.hidden,
             "max_tokens": dims.max_tokens,
+            **({"embedding": manifest.embedding_size} if manifest.task == "embedding" else {}),
             "words": manifest.embeddings.rows,
         },
         "ladder": list(manifest.ladder),
@@ -179,7 +183,9 @@ def render(description: dict[str, Any], manifest: Manifest) -> str:
         f"{counted(dims['layers'], 'layer')}, {counted(dims['slices'], 'slice')}, "
         f"width {dims['hidden']}, at most {counted(dims['max_tokens'], 'token')}, "
         f"{counted(dims['words'], 'token embedding')}",
+        f"  answers: {_answers(description)}",
         f"  labels: {_listed(labels)}" if labels else "",
+        f"  prompts: {_prompts(manifest)}" if manifest.prompts.texts else "",
         f"  licence: {description['licence'] or 'not stated'}",
         f"  source: {description['source']}" if description["source"] else "",
         f"  fidelities: {', '.join(map(str, description['ladder']))} bits",
@@ -216,6 +222,21 @@ def render(description: dict[str, Any], manifest: Manifest) -> str:
     parts += [aligned(header, ranks)]
     ranking = render_ranking(manifest)
     return "\n".join([*parts, ranking] if ranking else parts)
+
+
+def _answers(description: Mapping[str, Any]) -> str:
+    """What it answers, of what."""
+    size, activation = description["dimensions"].get("embedding"), description["activation"]
+    count = len(description["labels"])
+    what = f"{counted(size, 'number')}" if size else counted(count, "logit")
+    of = "texts and pairs of texts" if description["pairs"] else "single texts"
+    return f"{what}{' through a ' * bool(activation)}{activation}, of {of}"
+
+
+def _prompts(manifest: Manifest) -> str:
+    """The names of prompts, and which is put in front of texts."""
+    texts, default = manifest.prompts
+    return f"{_listed(sorted(texts))}; by default {default or 'none'}"
 
 
 def _grouped(kind: Mapping[str, Any]) -> str:

@@ -18,8 +18,6 @@ Used until a measured ranking replaces it. Knows no architecture.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,62 +25,11 @@ from numpy.typing import NDArray
 from shard_tools.architectures.base import Model, TokenBatch
 from shard_tools.quantization.blocks import QuantizedBlock
 from sti.arrays import Float32Array
-from sti.errors import InputError
-from sti.storage.plain_files import read_plain
-from sti.text.tokenizer import Tokenizer
-
-BUILT_IN = "calibration.txt"
-MOST_TOKENS = 640
-"""Calibration stops here: more tokens make the build slower and the ranking hardly better."""
 
 _PROBE_TOKENS = 2400  # of all probes together, so that deep models do not take forever
 _LEAST_PROBE_TOKENS = 64
 _DIGITS = 4
-_MOST_BYTES = 1 << 26
-"""Of a file of texts, of which some thousand tokens are used."""
 _LEAST = 1e-30  # keeps a model that is all zeros from dividing by zero
-
-
-def calibration_texts(path: Path | None) -> list[str]:
-    """One text a line, of ``path`` or of the set that comes with the builder.
-
-    Raises:
-        InputError: the file cannot be read or holds no text.
-    """
-    try:
-        if path is None:
-            text = (
-                resources.files("shard_tools.packing")
-                .joinpath(BUILT_IN)
-                .read_text(encoding="utf-8")
-            )
-        else:
-            text = read_plain(path, _MOST_BYTES).decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise InputError(f"{path}: holds no text; give one calibration text a line")
-    return lines
-
-
-def calibration_batch(
-    texts: Sequence[str], tokenizer: Tokenizer, *, most_tokens: int = MOST_TOKENS
-) -> TokenBatch:
-    """Token ids of as many of the first texts as ``most_tokens`` allows, at least one."""
-    ids, types, positions = [], [], []
-    lengths: list[int] = []
-    for text in texts:
-        encoding = tokenizer.encode(text)
-        if lengths and sum(lengths) + len(encoding.ids) > most_tokens:
-            break
-        ids.append(encoding.ids)
-        types.append(encoding.type_ids)
-        positions.append(np.arange(len(encoding.ids), dtype=np.int64))
-        lengths.append(len(encoding.ids))
-    return TokenBatch(
-        np.concatenate(ids), np.concatenate(types), np.concatenate(positions), tuple(lengths)
-    )
 
 
 class Meter:

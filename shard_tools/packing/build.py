@@ -10,20 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_tools.architectures.base import Model
+from shard_tools.architectures.base import Model, cuts
 from shard_tools.checkpoint.reader import Checkpoint
-from shard_tools.packing.activation_importance import (
-    Meter,
+from shard_tools.packing.activation_importance import Meter, scaled_gains
+from shard_tools.packing.calibration_text import (
+    BUILT_IN,
+    CalibrationText,
     calibration_batch,
+    calibration_encodings,
     calibration_texts,
-    scaled_gains,
+    known_share,
 )
-from shard_tools.packing.draft import draft_manifest
+from shard_tools.packing.draft import DEFAULT_IMPORTANCE, draft_manifest
 from shard_tools.packing.encoding import encode_block, encode_embeddings, with_gains
 from shard_tools.packing.estimated_importance import (
     EstimatedImportance,
@@ -39,8 +42,11 @@ from shard_tools.packing.pack_writer import (
 )
 from shard_tools.packing.quantized_model import QuantizedModel, quantize_model
 from shard_tools.packing.source import Source, read_source
+from shard_tools.packing.summary import Summary, summarize
 from shard_tools.progress import Progress
+from shard_tools.quantization.embedding_table import group_size
 from shard_tools.quantization.encode import fidelity_values
+from sti.codec.word_rows import row_bytes
 from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.header import VOCABULARY
 from sti.pack.tokenizer import VOCABULARY_INDEX, table_name
@@ -49,11 +55,21 @@ from sti.text.vocabulary_index import make_index
 
 _ENCODE_WORK = 3.0
 """What measuring and encoding a weight costs, where quantizing it costs 1; for the progress."""
+_ROWS = 8192
+"""Token embeddings that are looked at at once."""
+
+
+class Built(NamedTuple):
+    """A pack that was made."""
+
+    manifest: Manifest
+    """As written."""
+    summary: Summary
 
 
 def build(
     directory: Path, output: Path, options: BuildOptions, *, progress: bool | None = None
-) -> Manifest:
+) -> Built:
     """Make a pack of a checkpoint.
 
     Args:
@@ -62,9 +78,6 @@ def build(
         options: the user's choices.
         progress: True or False shows or hides the progress line; None shows it on a terminal.
 
-    Returns:
-        The manifest as written.
-
     Raises:
         CheckpointError: the checkpoint is missing, malformed or not supported.
         InputError: an option or the output path cannot be used.
@@ -72,11 +85,11 @@ def build(
     """
     check_options(options)
     with Checkpoint(directory) as checkpoint:
+        source = read_source(checkpoint, options)
         read = [*checkpoint.files(), *filter(None, [options.calibration])]
         check_output(output, apart=read)
-        source = read_source(checkpoint, options)
         estimate = estimate_for(source, options)
-        texts = calibration_texts(options.calibration)
+        texts = _CalibrationTexts(source, options)
         model = source.model
         with (
             replacing_pack(output, _least_bytes(source)) as stream,
@@ -95,11 +108,83 @@ def build(
             writer.words(encode_embeddings(model, draft.embeddings, line))
             importance: Meter | EstimatedImportance
             if estimate is None:
-                importance = _meter(source, quantized, texts, residents)
+                batch = calibration_batch(texts.encodings)
+                values = fidelity_values(quantized.encoder)
+                importance = Meter(model, batch, residents, values)
             else:
                 importance = EstimatedImportance(estimate)
             groups = _write_blocks(writer, quantized, draft, importance, line)
-            return writer.finish(draft._replace(groups=groups))
+            manifest = writer.finish(draft._replace(groups=groups))
+        known = () if estimate is not None else texts.known()
+        summary = summarize(
+            checkpoint,
+            source,
+            graphs,
+            importance=str(draft.notes["importance"]),
+            calibration=known,
+            estimated_bytes=output.stat().st_size,
+        )
+        return Built(manifest, summary)
+
+
+class _CalibrationTexts:
+    """The texts to measure with, as tokens."""
+
+    def __init__(self, source: Source, options: BuildOptions) -> None:
+        self._path = options.calibration
+        self._tokenizer = Tokenizer(source.tokenizer, source.vocabulary, source.tables)
+        self._texts = calibration_texts(options.calibration)
+        self.encodings = calibration_encodings(self._texts, self._tokenizer)
+
+    def known(self) -> tuple[CalibrationText, ...]:
+        """How well the tokenizer knows them, and beside the user's the built-in ones."""
+        unknown = self._tokenizer.unknown
+        if self._path is None:
+            return (known_share(BUILT_IN, self._texts, self.encodings, unknown),)
+        texts = calibration_texts(None)
+        encodings = calibration_encodings(texts, self._tokenizer)
+        return (
+            known_share(self._path.name, self._texts, self.encodings, unknown),
+            known_share(BUILT_IN, texts, encodings, unknown),
+        )
+
+
+def dry_run(directory: Path, output: Path | None, options: BuildOptions) -> Summary:
+    """What ``build`` would do; reads and checks all that it would read, and writes nothing.
+
+    Args:
+        output: the pack; None leaves unchecked whether it could be written.
+
+    Raises as ``build``.
+    """
+    check_options(options)
+    with Checkpoint(directory) as checkpoint:
+        source = read_source(checkpoint, options)
+        if output is not None:
+            check_output(output, apart=checkpoint.files())
+        estimate = estimate_for(source, options)
+        texts = _CalibrationTexts(source, options)
+        model = source.model
+        size = _least_bytes(source) + len(source.vocabulary)
+        for layer in range(model.layers):
+            for kind in model.kinds:
+                vectors = model.block(layer, kind.name).vectors
+                size += sum(vector.nbytes for vector in vectors.values())
+        for start, stop in cuts(model.vocabulary, _ROWS):
+            model.token_rows(start, stop)
+        residents = model.residents(source.tokenizer.max_tokens)
+        size += sum(resident.nbytes for resident in residents.values())
+        graphs = model.graph_spec({kind.name: () for kind in model.kinds})
+        size += sum(map(len, graphs.build().values()))
+        notes = DEFAULT_IMPORTANCE if estimate is None else estimate_notes(estimate)["importance"]
+        return summarize(
+            checkpoint,
+            source,
+            graphs,
+            importance=str(notes),
+            calibration=() if estimate is not None else texts.known(),
+            estimated_bytes=size,
+        )
 
 
 def _work(model: Model) -> float:
@@ -117,7 +202,8 @@ def _weights(model: Model) -> int:
 def _least_bytes(source: Source) -> int:
     """What the pack has at least: all planes and the embedding table."""
     model = source.model
-    return _weights(model) * source.ladder[-1] // 8 + model.vocabulary * model.hidden
+    rows = row_bytes(model.hidden, group_size(model.hidden))
+    return _weights(model) * source.ladder[-1] // 8 + model.vocabulary * rows
 
 
 def made_residents(
@@ -133,13 +219,6 @@ def made_residents(
     found: dict[str, NDArray[Any]] = {VOCABULARY_INDEX[name]: index[name] for name in index}
     found |= {table_name(name): table for name, table in tables.items()}
     return found | graph_residents(graphs) | {VOCABULARY: np.frombuffer(vocabulary, dtype=np.uint8)}
-
-
-def _meter(
-    source: Source, quantized: QuantizedModel, texts: list[str], residents: dict[str, NDArray[Any]]
-) -> Meter:
-    batch = calibration_batch(texts, Tokenizer(source.tokenizer, source.vocabulary, source.tables))
-    return Meter(source.model, batch, residents, fidelity_values(quantized.encoder))
 
 
 def _write_blocks(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shard_tools.checkpoint.locate import model_name
 from shard_tools.checkpoint.modelcard import licence_of
 from shard_tools.graphs.spec import GraphSpec
 from shard_tools.packing.options import BuildOptions
@@ -28,6 +29,9 @@ from sti.model.manifest import (
 )
 from sti.version import __version__
 
+DEFAULT_IMPORTANCE = "relative squared error of what the head reads, on calibration text"
+"""What gains are, where training left none."""
+
 
 def draft_manifest(
     source: Source, quantized: QuantizedModel, graphs: GraphSpec, options: BuildOptions
@@ -36,14 +40,18 @@ def draft_manifest(
     model, codebook = source.model, quantized.encoder.codebook
     group = group_size(model.hidden)
     return Manifest(
-        name=options.name or source.directory.resolve().name,
+        name=options.name or model_name(source.directory),
         architecture=model.architecture,
         task=model.task,
         licence=options.licence or licence_of(source.directory),
         source=options.source,
         generator=f"sti-shard {__version__}",
         dimensions=Dimensions(
-            model.layers, model.slices, model.hidden, source.tokenizer.max_tokens
+            model.layers,
+            model.slices,
+            model.hidden,
+            source.tokenizer.max_tokens,
+            embedding=model.dimension if model.dimension != model.hidden else 0,
         ),
         ladder=codebook.ladder,
         codebook=codebook.to_json(),
@@ -70,13 +78,20 @@ def draft_manifest(
         rejection=None,
         graph_spec=graphs.to_json(),
         notes=_notes(source, options),
+        activation=model.activation,
+        prompts=source.prompts,
+        pairs=model.pairs,
     )
 
 
 def _notes(source: Source, options: BuildOptions) -> dict[str, Any]:
     notes: dict[str, Any] = {
-        "importance": "relative squared error of what the head reads, on calibration text",
+        "importance": DEFAULT_IMPORTANCE,
         "calibration": options.calibration.name if options.calibration else "built-in",
         "grid_sigmas": options.grid_sigmas,
     }
+    if source.model.task == "embedding":
+        notes["similarity"] = source.similarity
+    if source.model.told:
+        notes["told"] = list(source.model.told)
     return notes if source.elastic is None else notes | source.elastic.notes()

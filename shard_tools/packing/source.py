@@ -14,13 +14,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from shard_tools.architectures.base import Model
-from shard_tools.architectures.registry import open_model
+from shard_tools.architectures.registry import family_of, open_model
 from shard_tools.checkpoint.elastic import Elastic, read_elastic
+from shard_tools.checkpoint.prompts import SENTENCE_FILE, read_prompts, read_similarity
 from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.checkpoint.settings import Settings, check_settings
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.packing.options import BuildOptions
 from sti.codec.codebook import DEFAULT_LADDER
-from sti.errors import InputError
+from sti.errors import CheckpointError, InputError
+from sti.model.manifest import Prompts
 from sti.text.tokenizer_spec import TokenizerSpec
 
 
@@ -37,6 +40,11 @@ class Source:
     vocabulary: bytes
     tables: Mapping[str, NDArray[Any]]
     """Of the tokenizer's kind."""
+    prompts: Prompts
+    similarity: str
+    """What embeddings are compared by."""
+    settings: Settings
+    """All that its metadata files say, sorted by whether it has an effect."""
 
 
 def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
@@ -46,9 +54,12 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         CheckpointError: the checkpoint is malformed or not supported.
         InputError: it was trained for another number of slices than is asked for.
     """
+    settings = check_settings(checkpoint, family_of(checkpoint).name)
     model, elastic = _open(checkpoint, options)
     trained = () if elastic is None else elastic.ladder
     spec, vocabulary, tables = load_tokenizer(checkpoint.directory)
+    if spec.max_tokens > model.positions:  # some rows of a table may be for no token of a text
+        spec = spec._replace(max_tokens=model.positions)
     return Source(
         directory=checkpoint.directory,
         model=model,
@@ -57,7 +68,20 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         tokenizer=spec,
         vocabulary=vocabulary,
         tables=tables,
+        prompts=_prompts(checkpoint, model),
+        similarity=read_similarity(checkpoint),
+        settings=settings,
     )
+
+
+def _prompts(checkpoint: Checkpoint, model: Model) -> Prompts:
+    """The checkpoint's prompts, which labels of places in texts have none of."""
+    prompts = read_prompts(checkpoint)
+    if model.task == "tagging" and prompts.texts:
+        raise CheckpointError(
+            f"{checkpoint.directory / SENTENCE_FILE}: prompts are not supported for tagging"
+        )
+    return prompts
 
 
 def _open(checkpoint: Checkpoint, options: BuildOptions) -> tuple[Model, Elastic | None]:

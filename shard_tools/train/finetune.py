@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from shard_tools.architectures.bert.family import BERT
 from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.progress import Progress
@@ -28,7 +29,7 @@ from shard_tools.train.tensors import load_network, sizes_of
 from shard_tools.train.trainer import Trainer
 from shard_tools.train.workplace import CHECKPOINT, check_output, finish, run_key, workplace
 from sti.codec.codebook import check_ladder
-from sti.errors import InputError, PackFormatError
+from sti.errors import CheckpointError, InputError, PackFormatError
 
 _MOST_SEED = 2**32 - 1
 _LEAST_TOKENS = 5
@@ -79,7 +80,12 @@ def finetune(
     data = read_dataset(training, dev, options)
     dtype = _dtype(options.precision)
     with Checkpoint(checkpoint) as opened:
-        open_model(opened, slices=options.slices)  # refuses what the builder could not use
+        model = open_model(opened, slices=options.slices)  # refuses what the builder would
+        if model.architecture != BERT.name:
+            raise CheckpointError(
+                f"{checkpoint}: checkpoints of {model.architecture} cannot be fine-tuned here; "
+                f"supported: {BERT.name}"
+            )
         examples = encode_dataset(data, checkpoint, max_tokens=options.max_tokens)
         sizes = sizes_of(opened, outputs=max(1, len(data.labels)), slices=options.slices)
         network = load_network(opened, sizes, dtype)

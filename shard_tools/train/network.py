@@ -224,4 +224,6 @@ class ElasticNetwork(nn.Module):
 def _activate(x: Tensor, kind: str) -> Tensor:
     if kind == "relu":
         return F.relu(x)
+    if kind == "silu":
+        return F.silu(x)
     return F.gelu(x, approximate="none" if kind == "gelu" else "tanh")

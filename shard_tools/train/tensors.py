@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from shard_tools.architectures.bert.config import read_config
-from shard_tools.architectures.bert.tensor_names import WORDS, encoder_prefix
+from shard_tools.architectures.bert.family import BERT
+from shard_tools.architectures.encoder.config import read_config
+from shard_tools.architectures.encoder.tensor_names import WORDS, encoder_prefix
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.train.network import OUTPUTS_LAST, ElasticNetwork, Sizes
 
@@ -32,8 +33,8 @@ _MODULES = {
 
 def sizes_of(checkpoint: Checkpoint, *, outputs: int, slices: int | None) -> Sizes:
     """The sizes of a network for this checkpoint with a head of ``outputs``."""
-    config = read_config(checkpoint, slices=slices)
-    return Sizes(**asdict(config), outputs=outputs)
+    config = read_config(checkpoint, BERT, slices=slices)
+    return Sizes(**asdict(config.sizes), outputs=outputs)
 
 
 def load_network(checkpoint: Checkpoint, sizes: Sizes, dtype: torch.dtype) -> ElasticNetwork:

@@ -13,6 +13,7 @@ from sti.engine.answers import (
     ClassAnswer,
     EmbeddingAnswer,
     Label,
+    LabelAnswer,
     SpanAnswer,
     ValueAnswer,
 )
@@ -38,6 +39,8 @@ def answer_words(number: int, index: int, text: Text, answer: Answer) -> str:
             lines = [f"[{numbers} ...] ({len(row)} numbers)"]
         case ClassAnswer():
             lines = _classes(answer, index)
+        case LabelAnswer():
+            lines = _labels(answer, index)
         case ValueAnswer():
             lines = [f"{item.value:7.4f}  {item.name}" for item in answer.values[index]]
         case SpanAnswer():
@@ -55,6 +58,15 @@ def _classes(answer: ClassAnswer, index: int) -> list[str]:
         return [f"{answer.rejection} ({_guess(best, answer.threshold)})"]
     shown = SHOWN_LABELS if answer.rejection is None else 1
     return [f"{item.score:7.4f}  {item.name}" for item in row[:shown]]
+
+
+def _labels(answer: LabelAnswer, index: int) -> list[str]:
+    """The labels that hold, or the one that comes nearest."""
+    held = answer.labels[index]
+    if not held:
+        best = answer.classes[index][0]
+        return [f"no label ({_guess(best, answer.threshold)})"]
+    return [f"{item.score:7.4f}  {item.name}" for item in held]
 
 
 def _guess(best: Label, threshold: float) -> str:

@@ -91,6 +91,20 @@ def _add_run(parser: Parser) -> None:
         help="the texts are pairs: two arguments each, or lines of two texts with a TAB between",
     )
     parser.add_argument(
+        "--prompt", metavar="TEXT", help="put TEXT in front of each text, or of each pair's first"
+    )
+    parser.add_argument(
+        "--prompt-name",
+        metavar="NAME",
+        help="put the pack's prompt of this name there (default: the pack's default, if any)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SHARE",
+        help="the least score of a label that holds, where several may (default: 0.5)",
+    )
+    parser.add_argument(
         "--input", metavar="FILE", help="a file with one text per line; - is standard input"
     )
     parser.add_argument(

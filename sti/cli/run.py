@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
@@ -52,8 +52,7 @@ class _Output(Protocol):
 
 def execute(args: argparse.Namespace) -> None:
     """Run the texts of the command line, a file or standard input."""
-    if args.json and args.jsonl:
-        raise InputError("--json and --jsonl exclude each other; leave one out")
+    _check_options(args)
     if args.trace is not None:
         from sti.cli.reports import check_writable  # most runs write no trace
 
@@ -78,7 +77,7 @@ def execute(args: argparse.Namespace) -> None:
             shown = None if args.json or not sys.stdout.isatty() else False
             kept: list[Result] = []
             try:
-                with closing(_answered(engine, texts, tally, replay, shown=shown)) as results:
+                with closing(_answered(engine, texts, tally, replay, args, shown=shown)) as results:
                     for result in results:
                         output.add(result)
                         sys.stdout.flush()
@@ -96,12 +95,34 @@ def execute(args: argparse.Namespace) -> None:
     _tell(tally, args)
 
 
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that exclude one another."""
+    if args.json and args.jsonl:
+        raise InputError("--json and --jsonl exclude each other; leave one out")
+    if args.replay is not None and (args.prompt is not None or args.prompt_name is not None):
+        raise InputError("a replay has the prompt that was recorded; leave --prompt out")
+    if args.replay is not None and args.threshold is not None:
+        raise InputError("--threshold does not go with --replay; leave it out")
+
+
 def _answered(
-    engine: Engine, texts: Texts, tally: Tally, replay: Recording | None, *, shown: bool | None
+    engine: Engine,
+    texts: Texts,
+    tally: Tally,
+    replay: Recording | None,
+    args: argparse.Namespace,
+    *,
+    shown: bool | None,
 ) -> Generator[Result, None, None]:
     """The results of all batches, counted. Of many, Ctrl-C ends them after the next one."""
+
+    def streamed() -> Iterator[Result]:
+        return engine.stream(
+            texts, prompt=args.prompt, prompt_name=args.prompt_name, threshold=args.threshold
+        )
+
     if replay is not None or not texts.from_file:
-        found = engine.stream(texts) if replay is None else replay.replay(engine, list(texts))
+        found = streamed() if replay is None else replay.replay(engine, list(texts))
         for result in found:
             tally.add(result)
             yield result
@@ -110,7 +131,7 @@ def _answered(
     from sti.cli.progress import Progress
 
     with between_batches(lambda: texts.waiting) as pressed, Progress(shown=shown) as progress:
-        for result in engine.stream(texts):
+        for result in streamed():
             tally.add(result)
             yield result
             progress.step(tally.texts, texts.share)

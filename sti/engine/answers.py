@@ -16,10 +16,13 @@ import numpy as np
 from sti.arrays import Float32Array
 from sti.engine.inputs import Batch
 from sti.errors import AnswerError
-from sti.model.manifest import Manifest
+from sti.model.manifest import MULTI_LABEL, SIGMOID, Manifest
 from sti.planning.expected_loss import expected_loss
 from sti.planning.plan import Plan
 from sti.text.encoding import Encoding
+
+DEFAULT_THRESHOLD = 0.5
+"""The least score of a label that holds, where none is asked for."""
 
 
 class Label(NamedTuple):
@@ -107,6 +110,36 @@ class ClassAnswer:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LabelAnswer:
+    """What a classifier answers whose labels each hold or not, whatever the others do."""
+
+    name: ClassVar[str] = "labels"
+    classes: tuple[tuple[Label, ...], ...]
+    """For each text all labels by falling score, which is a probability of its own."""
+    logits: Float32Array
+    """``[n, labels]``, in the order of the pack's labels; the caller's to keep and change."""
+    threshold: float
+    """The least score of a label that holds."""
+
+    def __repr__(self) -> str:
+        return f"LabelAnswer({' x '.join(map(str, self.logits.shape))} labels)"
+
+    @property
+    def labels(self) -> tuple[tuple[Label, ...], ...]:
+        """For each text the labels that hold, by falling score; it may be none."""
+        return tuple(
+            tuple(item for item in row if item.score >= self.threshold) for row in self.classes
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object: ``logits``, all ``classes``, the ``labels`` that hold, ``threshold``."""
+        classes = [[item._asdict() for item in row] for row in self.classes]
+        labels = [[item.name for item in row] for row in self.labels]
+        found = {"logits": self.logits.tolist(), "classes": classes, "labels": labels}
+        return found | {"threshold": self.threshold}
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ValueAnswer:
     """What a regression answers."""
 
@@ -114,7 +147,8 @@ class ValueAnswer:
     values: tuple[tuple[Value, ...], ...]
     """For each text its predicted values, in the order of the pack's labels."""
     logits: Float32Array
-    """The same numbers as ``[n, outputs]``; the caller's to keep and change."""
+    """``[n, outputs]``: the same numbers, before the sigmoid that a pack may have; the caller's to
+    keep and change."""
 
     def __repr__(self) -> str:
         return f"ValueAnswer({' x '.join(map(str, self.logits.shape))} values)"
@@ -144,7 +178,7 @@ class SpanAnswer:
         return {"token_logits": [rows.tolist() for rows in self.token_logits], "spans": spans}
 
 
-Answer = EmbeddingAnswer | ClassAnswer | ValueAnswer | SpanAnswer
+Answer = EmbeddingAnswer | ClassAnswer | LabelAnswer | ValueAnswer | SpanAnswer
 
 
 def make_answer(
@@ -162,7 +196,11 @@ def make_answer(
     if manifest.task == "embedding":
         return EmbeddingAnswer(logits)
     if manifest.task == "regression":
-        return ValueAnswer(regression_values(logits, manifest.labels), logits)
+        found = sigmoid(logits) if manifest.activation == SIGMOID else logits
+        return ValueAnswer(regression_values(found, manifest.labels), logits)
+    if manifest.task == MULTI_LABEL:
+        scores = sigmoid(logits)
+        return LabelAnswer(_sorted_labels(scores, manifest.labels), logits, DEFAULT_THRESHOLD)
     rejection = manifest.rejection
     if rejection is None:
         classes = class_labels(logits, manifest.labels)
@@ -210,10 +248,22 @@ def softmax(logits: Float32Array) -> Float32Array:
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
+def sigmoid(logits: Float32Array) -> Float32Array:
+    """Probability of each number on its own; a new array. The same bits wherever a number is."""
+    with np.errstate(over="ignore"):  # of which the answer is 0, as it should be
+        found = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+    return np.asarray(found, dtype=np.float32)
+
+
 def class_labels(logits: Float32Array, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
     """For each row of ``[n, classes]``, its labels by falling probability."""
+    return _sorted_labels(softmax(logits), names)
+
+
+def _sorted_labels(scores: Float32Array, names: Sequence[str]) -> tuple[tuple[Label, ...], ...]:
+    """For each row, its labels by falling score."""
     rows = []
-    for row in softmax(logits):
+    for row in scores:
         order = np.argsort(-row, kind="stable")
         rows.append(tuple(Label(names[i], float(row[i])) for i in order))
     return tuple(rows)

@@ -73,7 +73,7 @@ class Batches:
 
     def __init__(self, core: EngineCore) -> None:
         self._core = core
-        self._pairs = core.reader.manifest.task != "tagging"
+        self._pairs = core.reader.manifest.takes_pairs
         """Whether a text may be a pair."""
         self._losses: dict[Workload, float] = {}
         """What ``_loss`` found, for a few batches: plans may follow the machine."""
@@ -81,7 +81,7 @@ class Batches:
         self._batches_left = 0
         """Batches until ``_losses`` is forgotten."""
 
-    def run(self, texts: Sequence[Text], mode: Mode) -> Result:
+    def run(self, texts: Sequence[Text], mode: Mode, prompt: str) -> Result:
         """As ``Engine.run``: one batch, or as many as a latency or a budget of memory takes.
 
         Raises:
@@ -89,28 +89,28 @@ class Batches:
         """
         if isinstance(texts, Sequence) and len(texts) > 1 and self._limited():
             check_texts(texts, pairs=self._pairs)
-            return merge_results(list(self.results(texts, mode)))
-        return self._core.run(texts, mode)
+            return merge_results(list(self.results(texts, mode, prompt)))
+        return self._core.run(texts, mode, prompt)
 
-    def results(self, texts: Iterable[Text], mode: Mode) -> Iterator[Result]:
+    def results(self, texts: Iterable[Text], mode: Mode, prompt: str) -> Iterator[Result]:
         """The results of all batches, in order; each is run when it is asked for.
 
         Raises:
             InputError: a text cannot be used; is told when the texts before it were answered, as
                 is any exception of ``texts``.
         """
-        for grown in self._cut(iter(texts)):
+        for grown in self._cut(iter(texts), prompt):
             items = grown.items
             self._batches_left -= 1
             yield self._core.answer(
-                Batch([item.text for item in items], [item.encoding for item in items]),
+                Batch([item.text for item in items], [item.encoding for item in items], prompt),
                 mode,
                 tokenize_s=sum(item.tokenize_s for item in items),
                 plan_s=grown.plan_s,
             )
 
-    def _cut(self, texts: Iterator[Text]) -> Iterator[_Growing]:
-        items, grown = self._tokenized(texts), _Growing()
+    def _cut(self, texts: Iterator[Text], prompt: str) -> Iterator[_Growing]:
+        items, grown = self._tokenized(texts, prompt), _Growing()
         while True:
             if grown.items and not self._may_grow(grown):
                 yield grown
@@ -131,11 +131,11 @@ class Batches:
             grown = _Growing()
             self._join(grown, item)
 
-    def _tokenized(self, texts: Iterator[Text]) -> Iterator[_Item]:
+    def _tokenized(self, texts: Iterator[Text], prompt: str) -> Iterator[_Item]:
         for number, text in enumerate(texts):
             start = perf_counter()
             check_text(number, text, pairs=self._pairs)
-            encoding = self._core.encode(text)
+            encoding = self._core.encode(text, prompt)
             yield _Item(text, encoding, perf_counter() - start)
 
     def _join(self, grown: _Growing, item: _Item) -> bool:

@@ -34,6 +34,7 @@ from sti.engine.memory_budget import MemoryBudget, more_than_there_is
 from sti.engine.memory_watch import MemoryWatch
 from sti.engine.options import EngineOptions
 from sti.engine.plans_ahead import PlansAhead
+from sti.engine.prompts import PromptingTokenizer
 from sti.engine.results import Result
 from sti.engine.targets import TargetSpec
 from sti.pack.pack_reader import PackReader
@@ -143,12 +144,12 @@ class EngineCore:
             # First what lets the preload buffer fill while sessions and tokenizer are made.
             opening = self.aim(target)
             backend.prepare({step.variant for step in opening.steps})
-            self._tokenizer = pack_tokenizer(reader)
+            self._tokenizer = PromptingTokenizer(pack_tokenizer(reader), reader.manifest)
             self.budget.measure(held_bytes=self.runner.preloading.buffer_bytes)
         else:
             # First what the budget has no choice about.
             backend.prepare(backend.variants)
-            self._tokenizer = pack_tokenizer(reader)
+            self._tokenizer = PromptingTokenizer(pack_tokenizer(reader), reader.manifest)
             self.plans.rehearse(target)
             self.budget.measure()
             opening = self.aim(target)
@@ -207,25 +208,22 @@ class EngineCore:
         """Refuse who may not call now; as ``Lifetime.check_idle_here``."""
         self._life.check_idle_here()
 
-    def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
+    def tokenize(self, texts: Sequence[Text], prompt: str) -> list[Encoding]:
         """Check and encode texts; ``Engine.tokenize`` says what is raised."""
-        check_texts(texts, pairs=self.reader.manifest.task != "tagging")
-        return self.use(lambda: self._encoded(texts))
+        check_texts(texts, pairs=self.reader.manifest.takes_pairs)
+        return self.use(lambda: self._tokenizer.encode(texts, prompt))
 
-    def _encoded(self, texts: Sequence[Text]) -> list[Encoding]:
-        return [self._tokenizer.encode_text(text) for text in texts]
+    def encode(self, text: Text, prompt: str) -> Encoding:
+        """The tokens of a text that was checked, behind a prompt."""
+        return self.use(lambda: self._tokenizer.encode((text,), prompt)[0])
 
-    def encode(self, text: Text) -> Encoding:
-        """The tokens of a text that was checked."""
-        return self.use(lambda: self._tokenizer.encode_text(text))
-
-    def run(self, texts: Sequence[Text], mode: Mode) -> Result:
+    def run(self, texts: Sequence[Text], mode: Mode, prompt: str) -> Result:
         """Answer texts as one batch; as ``Engine.run`` where there is no latency."""
 
         def work() -> Result:
             arrived = perf_counter()
-            check_texts(texts, pairs=self.reader.manifest.task != "tagging")
-            batch = Batch(texts, self._encoded(texts))
+            check_texts(texts, pairs=self.reader.manifest.takes_pairs)
+            batch = Batch(texts, self._tokenizer.encode(texts, prompt), prompt)
             return self._answer(batch, mode, arrived, perf_counter())
 
         return self.use(work)

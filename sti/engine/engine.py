@@ -15,13 +15,15 @@ from sti.arrays import Float32Array
 from sti.engine.answers import Label, TextSpan, Value
 from sti.engine.batches import Batches
 from sti.engine.health import Health
-from sti.engine.inputs import check_task
+from sti.engine.inputs import check_task, check_threshold
 from sti.engine.open_engine import OpenEngine
 from sti.engine.options import EngineOptions
+from sti.engine.prompts import chosen_prompt
 from sti.engine.result_warnings import warnings_of
 from sti.engine.results import Result
 from sti.engine.targets import TargetSpec, resolve
 from sti.errors import InputError, StiWarning
+from sti.model.manifest import MULTI_LABEL
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode
 from sti.planning.plan import Plan
@@ -116,15 +118,28 @@ class Engine(OpenEngine):
         """How runs have kept the target since the engine was opened or aimed at another one."""
         return self._core.health()
 
-    def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
+    def tokenize(
+        self, texts: Sequence[Text], *, prompt: str | None = None, prompt_name: str | None = None
+    ) -> list[Encoding]:
         """The tokens of each text, as a run sees them; ``truncated`` tells which were cut.
 
         Raises:
             InputError: as ``run``.
         """
-        return self._core.tokenize(texts)
+        return self._core.tokenize(texts, self._prompt(prompt, prompt_name))
 
-    def run(self, texts: Sequence[Text], *, mode: Mode = "planned") -> Result:
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        return chosen_prompt(self.manifest, prompt=prompt, name=name)
+
+    def run(
+        self,
+        texts: Sequence[Text],
+        *,
+        mode: Mode = "planned",
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        threshold: float | None = None,
+    ) -> Result:
         """Answer texts (or pairs, as tuples) together.
 
         A latency holds for each answer: several texts are answered in as many batches as that takes
@@ -134,6 +149,11 @@ class Engine(OpenEngine):
         Args:
             texts: at least one; none may be empty. Texts that are too long are cut, with a warning.
             mode: ``"sequential"`` runs one lane after the other, with the same result to the bit.
+            prompt: put in front of each text, or of the first of each pair; an empty one for none.
+            prompt_name: that of one of the pack's (``manifest.prompts``). Without either the pack's
+                default is put there, if it has one.
+            threshold: the least score of a label that holds, from 0 to 1, where several may
+                (default: 0.5).
 
         Where a plane above the lowest is damaged, the run answers at the fidelity below, warns, and
         says so in the result (not with ``strict``, nor for comparable embeddings). Planes that
@@ -147,7 +167,9 @@ class Engine(OpenEngine):
             The answers in the order of ``texts``, with timing and the plan as used.
 
         Raises:
-            InputError: no texts, an empty text, or not a sequence of texts.
+            InputError: no texts, an empty text, or not a sequence of texts; a prompt that the pack
+                does not have, or that leaves no room for a text; a threshold beyond 0 and 1, or
+                for labels that exclude one another.
             InfeasibleError: the target cannot be met for a text of so many tokens, or memory does
                 not hold so many texts at once.
             StorageError, BackendError, PackCorruptError: storage or computation failed, or the pack
@@ -155,9 +177,17 @@ class Engine(OpenEngine):
             ClosedError: the engine was closed.
         """
         _check_mode(mode)
-        return self._answer(texts, mode)
+        return self._answer(texts, mode, self._prompt(prompt, prompt_name), threshold)
 
-    def stream(self, texts: Iterable[Text], *, mode: Mode = "planned") -> Iterator[Result]:
+    def stream(
+        self,
+        texts: Iterable[Text],
+        *,
+        mode: Mode = "planned",
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        threshold: float | None = None,
+    ) -> Iterator[Result]:
         """Answer texts (or pairs) as they come, in batches, in bounded memory.
 
         A batch is a few neighbouring texts. With a latency it is as many as are answered within it,
@@ -167,7 +197,7 @@ class Engine(OpenEngine):
 
         Args:
             texts: any iterable; no more is taken from it than the next batch needs.
-            mode: as for ``run``.
+            mode, prompt, prompt_name, threshold: as for ``run``.
 
         Returns:
             An iterator over the results of the batches, in order: ``Result.texts`` are the texts
@@ -182,52 +212,79 @@ class Engine(OpenEngine):
         _check_mode(mode)
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise InputError(f"texts must be an iterable of texts; found {texts!r:.60}")
-        return self._streamed(texts, mode)
+        check_threshold(self.manifest.task, threshold)
+        return self._streamed(texts, mode, self._prompt(prompt, prompt_name), threshold)
 
-    def _streamed(self, texts: Iterable[Text], mode: Mode) -> Iterator[Result]:
+    def _streamed(
+        self, texts: Iterable[Text], mode: Mode, prompt: str, threshold: float | None
+    ) -> Iterator[Result]:
         told: set[str] = set()
-        for result in self._batches.results(texts, mode):
+        for result in self._batches.results(texts, mode, prompt):
             for kind, warning in self._warnings(result):
                 if kind not in told:
                     told.add(kind)
                     warnings.warn(warning, StiWarning, stacklevel=2)
-            yield result
+            yield result if threshold is None else result.at(threshold)
 
-    def _answer(self, texts: Sequence[Text], mode: Mode = "planned") -> Result:
+    def _answer(
+        self, texts: Sequence[Text], mode: Mode, prompt: str, threshold: float | None = None
+    ) -> Result:
         """Run, and warn of damage and of texts that were cut, at the line that called."""
-        result = self._batches.run(texts, mode)
+        check_threshold(self.manifest.task, threshold)
+        result = self._batches.run(texts, mode, prompt)
         for _, warning in self._warnings(result):
             warnings.warn(warning, StiWarning, stacklevel=3)
-        return result
+        return result if threshold is None else result.at(threshold)
 
     def _warnings(self, result: Result) -> Iterator[tuple[str, str]]:
         return warnings_of(result, path=self._core.reader.path, max_tokens=self.max_tokens)
 
-    def embed(self, texts: Sequence[Text]) -> Float32Array:
-        """Sentence embeddings, float32 ``[n, dimension]``; a new array."""
+    def embed(
+        self, texts: Sequence[Text], *, prompt: str | None = None, prompt_name: str | None = None
+    ) -> Float32Array:
+        """Sentence embeddings, float32 ``[n, dimension]``; a new array. Prompts as for ``run``."""
         check_task(self._core.reader.path, self.task, "embed")
-        return self._answer(texts).embeddings
+        return self._answer(texts, "planned", self._prompt(prompt, prompt_name)).embeddings
 
-    def classify(self, texts: Sequence[Text]) -> list[list[Label]]:
+    def classify(
+        self,
+        texts: Sequence[Text],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        threshold: float | None = None,
+    ) -> list[list[Label]]:
         """For each text its classes, best first.
 
         The first one is the answer. For a text out of scope it is ``manifest.rejection.label``,
         so that code that acts on the first one does not act on a guess; its score is 1 minus
         that of the best class, and all classes follow as they are. ``run`` keeps
         the two apart: the classes in ``Result.classes``, the decision in ``Result.accepted``.
+
+        Where several labels may hold, those that score at least ``threshold``, which may be none.
+        Prompts as for ``run``.
         """
         check_task(self._core.reader.path, self.task, "classify")
-        return [list(row) for row in self._answer(texts).decisions]
+        chosen = self._prompt(prompt, prompt_name)
+        result = self._answer(texts, "planned", chosen, threshold)
+        found = result.labels if self.task == MULTI_LABEL else result.decisions
+        return [list(row) for row in found]
 
-    def regress(self, texts: Sequence[Text]) -> list[list[Value]]:
-        """For each text the values a regression predicts, in the order of ``labels``."""
+    def regress(
+        self, texts: Sequence[Text], *, prompt: str | None = None, prompt_name: str | None = None
+    ) -> list[list[Value]]:
+        """For each text the values a regression predicts, in the order of ``labels``.
+
+        Prompts as for ``run``.
+        """
         check_task(self._core.reader.path, self.task, "regress")
-        return [list(row) for row in self._answer(texts).values]
+        chosen = self._prompt(prompt, prompt_name)
+        return [list(row) for row in self._answer(texts, "planned", chosen).values]
 
     def tag(self, texts: Sequence[str]) -> list[list[TextSpan]]:
         """For each text its labelled spans, in order."""
         check_task(self._core.reader.path, self.task, "tag")
-        return [list(row) for row in self._answer(texts).spans]
+        return [list(row) for row in self._answer(texts, "planned", "").spans]
 
 
 def _check_workload(tokens: int, batch: int) -> None:

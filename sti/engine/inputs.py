@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 from sti.device.memory_limit import check_memory
 from sti.errors import InputError
+from sti.model.manifest import MULTI_LABEL
 from sti.text.encoding import Encoding, Text
 
 METHODS = {
     "embedding": "embed",
     "classification": "classify",
+    "multi_label": "classify",
     "regression": "regress",
     "tagging": "tag",
 }
@@ -32,6 +34,8 @@ class Batch(NamedTuple):
 
     texts: Sequence[Text]
     encodings: Sequence[Encoding]
+    prompt: str = ""
+    """What was put in front of each text."""
 
     @property
     def tokens(self) -> int:
@@ -81,7 +85,10 @@ def check_text(index: int, text: Text, *, pairs: bool) -> None:
     if len(parts) != 2 or not all(isinstance(part, str) for part in parts):
         raise InputError(f"text {index} must be a text or a pair of texts, found {text!r:.60}")
     if isinstance(text, tuple) and not pairs:
-        raise InputError(f"text {index} is a pair; this pack labels single texts")
+        raise InputError(
+            f"text {index} is a pair; this pack takes single texts: it labels places in them, or "
+            "has but one type of tokens, by which texts of a pair would be told apart"
+        )
     if not all(part.strip() for part in parts):
         raise InputError(f"text {index} is empty; leave it out")
     try:
@@ -102,6 +109,21 @@ def check_task(path: Path, task: str, method: str) -> None:
         raise InputError(
             f"{path}: this pack is for {task}, and `{method}` is not; use `{METHODS[task]}`"
         )
+
+
+def check_threshold(task: str, threshold: float | None) -> None:
+    """Refuse a threshold that is beyond 0 and 1, or of a task whose labels have none.
+
+    Raises:
+        InputError: it is.
+    """
+    if threshold is None:
+        return
+    if task != MULTI_LABEL:
+        raise InputError(f"a threshold is for packs of the task {MULTI_LABEL}; this one is {task}")
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not number or not 0.0 <= threshold <= 1.0:
+        raise InputError(f"a threshold must be a number from 0 to 1, found {threshold!r:.40}")
 
 
 def check_room(batch: Batch, hidden: int, *, unchecked_bytes: int = SMALL_BATCH_BYTES) -> None:

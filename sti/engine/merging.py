@@ -10,7 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from sti.engine.answers import Answer, ClassAnswer, EmbeddingAnswer, SpanAnswer, ValueAnswer
+from sti.engine.answers import (
+    Answer,
+    ClassAnswer,
+    EmbeddingAnswer,
+    LabelAnswer,
+    SpanAnswer,
+    ValueAnswer,
+)
 from sti.engine.results import Result
 from sti.engine.timing import Timing
 from sti.pipeline.trace import Trace
@@ -74,6 +81,13 @@ def _joined(parts: Sequence[Result], least: Result) -> Answer:
                 tuple(inside for item in classes for inside in item.accepted),
                 model.threshold,
                 model.rejection,
+            )
+        case LabelAnswer():
+            labels = [item for item in answers if isinstance(item, LabelAnswer)]
+            return LabelAnswer(
+                tuple(row for item in labels for row in item.classes),
+                np.concatenate([item.logits for item in labels]),
+                model.threshold,
             )
         case ValueAnswer():
             values = [item for item in answers if isinstance(item, ValueAnswer)]

@@ -177,7 +177,7 @@ class OpenEngine:
 
     @property
     def task(self) -> str:
-        """``embedding``, ``classification``, ``regression`` or ``tagging``."""
+        """``embedding``, ``classification``, ``multi_label``, ``regression`` or ``tagging``."""
         return self.manifest.task
 
     @property
@@ -188,7 +188,7 @@ class OpenEngine:
     @property
     def dimension(self) -> int:
         """Numbers in one embedding; for other tasks outputs of the head, one for each label."""
-        return self.manifest.dimensions.hidden if self.task == "embedding" else len(self.labels)
+        return self.manifest.embedding_size if self.task == "embedding" else len(self.labels)
 
     @property
     def max_tokens(self) -> int:

@@ -38,6 +38,8 @@ class RecordedRun(NamedTuple):
     crc32: int
     """Of the texts: others of the same length are not these."""
     plan: Plan
+    prompt: str
+    """What stood in front of each text."""
 
 
 class Recording(NamedTuple):
@@ -78,6 +80,7 @@ class Recording(NamedTuple):
                 item.integer("tokens", least=1),
                 item.integer("crc32"),
                 Plan.from_json(item.raw("plan"), where=f"{item.where}: plan"),
+                item.text("prompt") if item.has("prompt") else "",
             )
             for item in fields.objects("runs")
         )
@@ -101,7 +104,7 @@ class Recording(NamedTuple):
         for run in self.runs:
             batch = texts[start : start + run.texts]
             engine.set_target(_target(run))
-            yield engine.run(batch)
+            yield engine.run(batch, prompt=run.prompt)
             start += run.texts
 
     @property
@@ -137,7 +140,7 @@ class Recording(NamedTuple):
             )
         start = 0
         for number, run in enumerate(self.runs):
-            batch = engine.tokenize(texts[start : start + run.texts])
+            batch = engine.tokenize(texts[start : start + run.texts], prompt=run.prompt)
             tokens = sum(len(encoding.ids) for encoding in batch)
             if tokens != run.tokens:
                 raise InputError(
@@ -182,6 +185,7 @@ def trace_document(pack_id: str, results: Sequence[Result]) -> dict[str, Any]:
             "tokens": result.tokens,
             "crc32": _crc32(result.texts),
             "plan": result.plan.to_json(),
+            **({"prompt": result.prompt} if result.prompt else {}),
         }
         for result in parts
     ]

@@ -16,13 +16,14 @@ from sti.engine.answers import (
     ClassAnswer,
     EmbeddingAnswer,
     Label,
+    LabelAnswer,
     SpanAnswer,
     TextSpan,
     Value,
     ValueAnswer,
     make_answer,
 )
-from sti.engine.inputs import Batch
+from sti.engine.inputs import Batch, check_threshold
 from sti.engine.timing import Timing
 from sti.errors import InputError
 from sti.model.manifest import Manifest
@@ -36,7 +37,7 @@ from sti.planning.plan import Plan
 from sti.text.encoding import Text
 from sti.units import format_size
 
-AnswerT = TypeVar("AnswerT", EmbeddingAnswer, ClassAnswer, ValueAnswer, SpanAnswer)
+AnswerT = TypeVar("AnswerT", EmbeddingAnswer, ClassAnswer, LabelAnswer, ValueAnswer, SpanAnswer)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -52,7 +53,8 @@ class Result:
     """
 
     task: str
-    """The pack's: ``embedding``, ``classification``, ``regression`` or ``tagging``."""
+    """The pack's: ``embedding``, ``classification``, ``multi_label``, ``regression``, or
+    ``tagging``."""
     texts: tuple[Text, ...]
     """What was answered, in the order of the answers."""
     answer: Answer
@@ -73,6 +75,8 @@ class Result:
     notices: tuple[str, ...]
     """What else was warned of: that the pack's file was replaced or deleted, or that a pinned plan
     was made for shorter texts."""
+    prompt: str = ""
+    """What was put in front of each text, or of the first of each pair."""
     merged: tuple[Result, ...] = ()
     """The results of several batches that this one is made of; none for one batch."""
 
@@ -118,8 +122,18 @@ class Result:
 
     @property
     def classes(self) -> tuple[tuple[Label, ...], ...]:
-        """For classifiers, for each text: all classes, best first, whether in scope or not."""
+        """For classifiers, for each text: all classes, best first, whether in scope or not.
+
+        Where several labels may hold, all of them, whether they do or not.
+        """
+        if isinstance(self.answer, LabelAnswer):
+            return self.answer.classes
         return self._answer(ClassAnswer, "classes").classes
+
+    @property
+    def labels(self) -> tuple[tuple[Label, ...], ...]:
+        """Where several labels may hold, for each text: those that do, by falling score."""
+        return self._answer(LabelAnswer, "labels").labels
 
     @property
     def decisions(self) -> tuple[tuple[Label, ...], ...]:
@@ -142,7 +156,7 @@ class Result:
     @property
     def logits(self) -> Float32Array:
         """float32 ``[n, outputs]``, for classifiers and regressions."""
-        if isinstance(self.answer, ClassAnswer | ValueAnswer):
+        if isinstance(self.answer, ClassAnswer | LabelAnswer | ValueAnswer):
             return self.answer.logits
         raise self._lacks("logits")
 
@@ -163,9 +177,23 @@ class Result:
     def threshold(self) -> float:
         """For classifiers: the least score in scope under this plan.
 
-        0 for packs without a ``rejection``.
+        0 for packs without a ``rejection``. Where several labels may hold: the least score of
+        one that does.
         """
+        if isinstance(self.answer, LabelAnswer):
+            return self.answer.threshold
         return self._answer(ClassAnswer, "threshold").threshold
+
+    def at(self, threshold: float) -> Result:
+        """The same result, where the labels hold that score at least ``threshold``.
+
+        Raises:
+            InputError: it is not from 0 to 1, or labels of this task exclude one another.
+        """
+        check_threshold(self.task, threshold)
+        answer = replace(self._answer(LabelAnswer, "labels"), threshold=float(threshold))
+        parts = tuple(part.at(threshold) for part in self.merged)
+        return replace(self, answer=answer, merged=parts)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object: the answer, timing, bytes, the plan and what was left out of it.
@@ -182,6 +210,7 @@ class Result:
             "quality": None if self.quality is None else self.quality._asdict(),
             "downgrades": [item.to_json() for item in self.downgrades],
             "notices": list(self.notices),
+            **({"prompt": self.prompt} if self.prompt else {}),
             "batches": [part.summary() for part in self.parts],
             "plan": self.plan.to_json(),
         }
@@ -248,6 +277,7 @@ def make_result(
         tokens=batch.tokens,
         truncated=batch.truncated,
         notices=notices,
+        prompt=batch.prompt,
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sti.graphs.polynomials import TEXTS, TOKENS
 from sti.graphs.shapes import Shape
 from sti.graphs.strict_message import Refused
-from sti.model.manifest import COLUMNS, BlockKind, Manifest
+from sti.model.manifest import COLUMNS, DISTANCES, BlockKind, Manifest
 
 FORMS = {"s8": "I8", "u8": "U8", "s7": "I8"}
 """The element type of operands, by how weights are written."""
@@ -41,7 +41,11 @@ PLACES = TOKENS * 1021
 tokens that there are before anything else is done with them. Told apart from other extents.
 """
 _EMBED = ("positions", "types", "gamma", "beta")
-_HEAD = ("pooler_w", "pooler_b", "classifier_w", "classifier_b")
+MOST_STEPS = 8
+"""Steps between a head's pooling and its answer."""
+STEP_PARTS = tuple(f"step{number}_{part}" for number in range(MOST_STEPS) for part in "wb")
+"""What a head is fed of them: weights and bias of a dense layer, gamma and beta of a norm."""
+_HEAD = ("pooler_w", "pooler_b", *STEP_PARTS, "classifier_w", "classifier_b")
 
 
 class Tensor(NamedTuple):
@@ -128,6 +132,8 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
                 own = Tensor(state.element, (tokens, *state.shape[1:]))
                 (optional if name == "h" else inputs)[f"own_{name}"] = own
             masks = {"mask": Tensor("F32", (TEXTS, 1, 1, TOKENS))}
+            if kind.by_distance:
+                inputs[DISTANCES] = Tensor("I64", (tokens, TOKENS))
             heads = _slices(kind) * max(prod(operand.shape[:-2]) for operand in kind.operands)
         inputs |= {name: states[name] for name in ("xq", "xs")}
         outputs = {"partial": Tensor("F32", (tokens, TEXTS, hidden))}
@@ -147,14 +153,15 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
 def _head(manifest: Manifest, h: Tensor) -> Interface:
     hidden, labels = manifest.dimensions.hidden, len(manifest.labels)
     if manifest.task == "embedding":
-        outputs = {"embedding": Tensor("F32", (TEXTS, hidden))}
+        outputs = {"embedding": Tensor("F32", (TEXTS, manifest.embedding_size))}
     elif manifest.task == "tagging":
         outputs = {"logits": Tensor("F32", (TEXTS, TOKENS, labels))}
     else:
         outputs = {"logits": Tensor("F32", (TEXTS, labels))}
     inputs = {"h": h, "tokens": Tensor("F32", (TEXTS, TOKENS))}
     own = _own("head", _HEAD)
-    return Interface(inputs, ("h",), own, outputs, hidden + max(hidden, labels), 0)
+    width = hidden + max(hidden, labels, manifest.embedding_size)
+    return Interface(inputs, ("h",), own, outputs, width, 0)
 
 
 def _own(graph: str, inputs: Collection[str]) -> Mapping[str, str]:

@@ -28,6 +28,9 @@ Concat
 F32 F32 -> F32
 axis = 0 or 1
 
+CumSum
+F32 I64 -> F32
+
 Div
 F32 F32 -> F32
 
@@ -47,7 +50,7 @@ transBatchB = 1
 
 Gather
 F32 I64 -> F32
-axis = 0 or 2
+axis = 0 or 1 or 2
 
 com.microsoft Gelu
 F32 -> F32
@@ -77,13 +80,17 @@ QuantizeLinear
 F32 F32 U8 -> U8
 axis ?= 0
 
+com.microsoft QuickGelu
+F32 -> F32
+alpha = 0 to 1
+
 ReduceL2
 F32 I64 -> F32
 keepdims = 1
 
 ReduceMax
 F32 I64 -> F32
-keepdims = 1
+keepdims = 0 or 1
 
 ReduceSum
 F32 I64 -> F32
@@ -109,6 +116,9 @@ Softmax
 F32 -> F32
 axis = -1
 
+Sqrt
+F32 -> F32
+
 Squeeze
 F32 I64 -> F32
 
@@ -117,7 +127,7 @@ F32 -> F32
 
 Transpose
 F32 -> F32
-perm = [1 0 2] or [2 0 1 3]
+perm = [1 0 2] or [1 0] or [2 0 1 3]
 
 Unsqueeze
 F32 I64 -> F32

@@ -21,7 +21,7 @@ TOKENS = 1 << _BITS
 TEXTS = 1 << _BITS * _POWERS
 
 _KEPT = (1 << _KEPT_BITS) - 1
-_PARTS = (1, TOKENS, TEXTS, TEXTS * TOKENS, TEXTS * TOKENS * TOKENS)
+_PARTS = (1, TOKENS, TOKENS * TOKENS, TEXTS, TEXTS * TOKENS, TEXTS * TOKENS * TOKENS)
 _OTHER = ~sum(_KEPT * part for part in _PARTS)
 
 
@@ -33,7 +33,7 @@ class Growth(NamedTuple):
     by_token: int
     """For each token of each text; what there is for each text or each place counts here too."""
     by_pair: int
-    """For each pair of tokens of a text."""
+    """For each pair of tokens of a text; what there is for each pair of places counts here too."""
 
 
 def is_moderate(size: int) -> bool:
@@ -52,5 +52,6 @@ def fixed_part(size: int) -> int:
 
 def growth(size: int) -> Growth:
     """The coefficients of a moderate size."""
-    parts = [size >> _BITS * place & _KEPT for place in (0, 1, _POWERS, _POWERS + 1, _POWERS + 2)]
-    return Growth(parts[0], parts[1] + parts[2] + parts[3], parts[4])
+    places = (0, 1, 2, _POWERS, _POWERS + 1, _POWERS + 2)
+    parts = [size >> _BITS * place & _KEPT for place in places]
+    return Growth(parts[0], parts[1] + parts[3] + parts[4], parts[2] + parts[5])

@@ -64,6 +64,15 @@ def _softmax(attributes: Mapping[str, Any], shapes: Sequence[Shape], _: Known) -
     return shapes[0]
 
 
+def _along(_: Mapping[str, Any], shapes: Sequence[Shape], known: Known) -> Shape:
+    """What has a number for each of the first input, along an axis that is the second."""
+    x, axis = shapes
+    if axis:
+        raise Refused("several axes instead of one")
+    _axis(_whole(known, 1)[0], len(x))
+    return x
+
+
 def _concat(attributes: Mapping[str, Any], shapes: Sequence[Shape], _: Known) -> Shape:
     first, *others = shapes
     axis = _axis(attributes["axis"], len(first))
@@ -216,11 +225,14 @@ def _whole(known: Known, place: int) -> Shape:
 
 
 INFER: Mapping[str, Infer] = {
-    **dict.fromkeys(("Abs", "Cast", "Gelu", "Identity", "Relu", "Tanh"), _same),
+    **dict.fromkeys(
+        ("Abs", "Cast", "Gelu", "Identity", "QuickGelu", "Relu", "Sqrt", "Tanh"), _same
+    ),
     **dict.fromkeys(("Add", "Div", "Max", "Mul"), _broadcast),
     **dict.fromkeys(("BiasGelu", "FastGelu", "LayerNormalization"), _biased),
     **dict.fromkeys(("ReduceL2", "ReduceMax", "ReduceSum"), _reduce),
     "Concat": _concat,
+    "CumSum": _along,
     "Flatten": _flatten,
     "FusedMatMul": _fused_matmul,
     "Gather": _gather,

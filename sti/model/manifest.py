@@ -21,8 +21,26 @@ FORMAT_VERSION = 2
 ``sti-shard upgrade`` also reads 1, and packs of 2 from before slices were joined.
 """
 
+HEADS = "heads"
+"""A feature of packs whose heads compute what those of earlier releases do not."""
+
+PROMPTS = "prompts"
+"""A feature of packs that put a prompt in front of texts where none is chosen."""
+
 JOINED = "joined"
 """A feature that every pack requires: graphs take the slices of an operand as one matrix."""
+
+MULTI_LABEL = "multi_label"
+"""The task whose labels each hold or not, whatever the others do."""
+
+SIGMOID = "sigmoid"
+"""The activation that there is for values."""
+
+DISTANCES = "distances"
+"""A feature that packs require whose attention depends on how far tokens are apart."""
+
+POSITION_BIAS = "position_bias"
+"""The sliced input of such a kind: what is added to scores, by head and distance."""
 
 ALIGNMENT = 16384
 """Blocks and the embedding table start at multiples of this many bytes in the file."""
@@ -73,6 +91,11 @@ class BlockKind(NamedTuple):
     side: tuple[SideInput, ...]
     groups: tuple[int, ...]
     """Slices of each slice group, in order: all of the block's."""
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether its scores depend on how far tokens are apart."""
+        return POSITION_BIAS in self.sliced
 
     @property
     def shard_weights(self) -> int:
@@ -180,6 +203,8 @@ class Dimensions(NamedTuple):
     slices: int
     hidden: int
     max_tokens: int
+    embedding: int = 0
+    """Numbers of an embedding; 0 where it has as many as a hidden state, and for other tasks."""
 
 
 class ResidentRegion(NamedTuple):
@@ -198,6 +223,14 @@ class ContentHashes(NamedTuple):
     """Weights, token embeddings and residents, in an order that ranking does not change."""
     of_index: str
     """The binary index: the orders and gains that ranking measures, and all checksums."""
+
+
+class Prompts(NamedTuple):
+    """What may be put in front of texts, by name."""
+
+    texts: dict[str, str]
+    default: str = ""
+    """The name of the one that is put there where none is chosen; empty for nothing."""
 
 
 class Manifest(NamedTuple):
@@ -232,6 +265,32 @@ class Manifest(NamedTuple):
     """What the graphs were made from, so that they can be made again; not read by the run time."""
     notes: dict[str, Any]
     """How importance and quality were measured; for people, not read by the run time."""
+    activation: str = ""
+    """Of a regression's values: ``sigmoid``, or nothing."""
+    prompts: Prompts = Prompts({})
+    pairs: bool = True
+    """Whether two texts may be read together: the model can tell them apart, or need not."""
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers of an embedding, where the task is that."""
+        return self.dimensions.embedding or self.dimensions.hidden
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether a text may be a pair."""
+        return self.pairs and self.task != "tagging"
+
+    def features(self) -> list[str]:
+        """What a release must know to answer rightly."""
+        new = self.dimensions.embedding or self.activation or self.task == MULTI_LABEL
+        changes = self.prompts.texts.get(self.prompts.default)
+        found = {
+            HEADS: new,
+            PROMPTS: changes,
+            DISTANCES: any(kind.by_distance for kind in self.kinds),
+        }
+        return [JOINED, *(name for name, wanted in found.items() if wanted)]
 
     def kind(self, name: str) -> BlockKind:
         """The kind called ``name``; a checked manifest has every kind that its blocks name."""
@@ -274,11 +333,19 @@ class Manifest(NamedTuple):
         """All but the slice groups, as the compact JSON text of the header."""
         members = _plain(self._replace(groups=()))
         del members["groups"]  # in the index
-        body = {"format": FORMAT_VERSION, "requires": [JOINED], **members}
+        body = {"format": FORMAT_VERSION, "requires": self.features(), **members}
         # Members that a pack does not have are left out rather than null.
         for key in ("quality", "rejection"):
             if body[key] is None:
                 del body[key]
+        if not self.activation:
+            del body["activation"]
+        if not self.prompts.texts:
+            del body["prompts"]
+        if self.pairs:
+            del body["pairs"]
+        if not self.dimensions.embedding:
+            del body["dimensions"]["embedding"]
         for submodel in body["submodels"]:
             if not submodel["missing"]:
                 del submodel["missing"], submodel["losses"]

@@ -29,6 +29,10 @@ MOST_SUBMODELS = 256
 
 MOST_LABELS = 1 << 14
 
+MOST_PROMPTS = 256
+LONGEST_PROMPT = 1 << 14
+"""Characters of all prompts of a pack."""
+
 LONGEST_NAME = 64
 LONGEST_TEXT = 1024
 _NAME = re.compile(rf"[A-Za-z0-9_\-]{{1,{LONGEST_NAME}}}")
@@ -49,10 +53,17 @@ def _beyond(manifest: Manifest) -> Iterator[str]:
     blocks = dims.layers * len(kinds)
     counts = (
         ("dimensions.hidden", dims.hidden, MOST_HIDDEN),
+        ("dimensions.embedding", dims.embedding, MOST_HIDDEN),
         ("dimensions.max_tokens", dims.max_tokens, MOST_TOKENS),
         ("the number of block kinds", len(kinds), MOST_KINDS),
         ("the number of submodels", len(manifest.submodels), MOST_SUBMODELS),
         ("the number of labels", len(manifest.labels), MOST_LABELS),
+        ("the number of prompts", len(manifest.prompts.texts), MOST_PROMPTS),
+        (
+            "the number of characters in prompts",
+            sum(map(len, manifest.prompts.texts.values())),
+            LONGEST_PROMPT,
+        ),
         (
             "the number of slice groups",
             dims.layers * sum(len(kind.groups) for kind in kinds),
@@ -93,6 +104,7 @@ def _odd_texts(manifest: Manifest) -> Iterator[str]:
         "generator": (manifest.generator,),
         "kinds.slice_unit": tuple(kind.slice_unit for kind in manifest.kinds),
         "labels": manifest.labels,
+        "prompts": tuple(manifest.prompts.texts),
         "rejection.label": (manifest.rejection.label,) if manifest.rejection else (),
     }
     for member, texts in told.items():

@@ -14,13 +14,13 @@ from sti.codec.codebook import WEIGHTS_MULTIPLE, Codebook
 from sti.codec.word_rows import row_bytes
 from sti.errors import PackFormatError
 from sti.graphs.interfaces import SEQUENCE
-from sti.model.manifest import Manifest, Submodel
+from sti.model.manifest import SIGMOID, Manifest, Submodel
 from sti.model.quality import METRICS, Quality, Rejection, least_of
 from sti.pack.index import MOST_SLICES
 from sti.pack.manifest_bounds import beyond_bounds, odd_words
 from sti.pack.safetensors_table import MOST_AXES
 
-TASKS = ("embedding", "classification", "regression", "tagging")
+TASKS = ("embedding", "classification", "multi_label", "regression", "tagging")
 
 INPUT_KINDS = (SEQUENCE, "tokens")
 """What the blocks of a kind read: all tokens of a sentence, or each token alone."""
@@ -76,6 +76,7 @@ class _Check:
         if self._manifest.rejection is not None:
             self._rejection(self._manifest.rejection)
         self._labels()
+        self._prompts()
         beyond = beyond_bounds(self._manifest)
         self._require(beyond is None, beyond or "")
 
@@ -133,6 +134,18 @@ class _Check:
         self._require(fits, f"{len(labels)} labels do not fit the task {task!r:.40}")
         distinct = len(set(labels)) == len(labels) and "" not in labels
         self._require(distinct, "a label is empty, or listed twice")
+        fits = task == "embedding" or not self._manifest.dimensions.embedding
+        self._require(fits, "dimensions.embedding is only for the task embedding")
+        activation = self._manifest.activation
+        fits = not activation or (task == "regression" and activation == SIGMOID)
+        self._require(fits, f"activation {activation!r:.40} does not fit the task {task!r:.40}")
+
+    def _prompts(self) -> None:
+        prompts, task = self._manifest.prompts, self._manifest.task
+        fits = not prompts.default or prompts.default in prompts.texts
+        self._require(fits, "prompts.default is none of prompts.texts")
+        fits = task != "tagging" or not prompts.texts
+        self._require(fits, "prompts do not fit the task 'tagging'")
 
     def _words(self) -> None:
         words = self._manifest.embeddings

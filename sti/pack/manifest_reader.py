@@ -12,15 +12,19 @@ from typing import Any
 from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 from sti.model.manifest import (
+    DISTANCES,
     FORMAT_VERSION,
+    HEADS,
     JOINED,
     JOINTS,
+    PROMPTS,
     BlockKind,
     ContentHashes,
     Dimensions,
     EmbeddingTable,
     Manifest,
     Operand,
+    Prompts,
     ResidentRegion,
     SideInput,
     Submodel,
@@ -43,7 +47,7 @@ MANIFEST_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 17, 16)
 """Some 2,500 values, of which submodels, codebook and labels have the most; whoever makes a pack
 may nest notes of their own."""
 
-FEATURES: frozenset[str] = frozenset({JOINED})
+FEATURES: frozenset[str] = frozenset({JOINED, HEADS, PROMPTS, DISTANCES})
 """What a pack may require of this release."""
 
 
@@ -114,6 +118,7 @@ def _parse(fields: JsonFields) -> Manifest:
             slices=dims.integer("slices", least=1),
             hidden=dims.integer("hidden", least=1),
             max_tokens=dims.integer("max_tokens", least=3),
+            embedding=dims.integer("embedding", least=1) if dims.has("embedding") else 0,
         ),
         ladder=fields.integers("ladder", least=1),
         codebook=_plain(fields, "book"),
@@ -139,6 +144,9 @@ def _parse(fields: JsonFields) -> Manifest:
         rejection=_rejection(fields.object("rejection")) if fields.has("rejection") else None,
         graph_spec=_plain(fields, "graph_spec"),
         notes=_plain(fields, "notes"),
+        activation=fields.text("activation") if fields.has("activation") else "",
+        prompts=_prompts(fields.object("prompts")) if fields.has("prompts") else Prompts({}),
+        pairs=fields.flag("pairs") if fields.has("pairs") else True,
     )
 
 
@@ -179,6 +187,11 @@ def _submodel(fields: JsonFields) -> Submodel:
         missing=fields.numbers("missing") if fields.has("missing") else (),
         losses=fields.numbers("losses") if fields.has("losses") else (),
     )
+
+
+def _prompts(fields: JsonFields) -> Prompts:
+    texts = fields.object("texts")
+    return Prompts({name: texts.text(name) for name in texts.keys()}, fields.text("default"))
 
 
 def _quality(fields: JsonFields) -> Quality:

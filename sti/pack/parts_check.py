@@ -17,16 +17,22 @@ from typing import NamedTuple
 import numpy as np
 
 from sti.errors import PackFormatError
-from sti.graphs.interfaces import graph_names
-from sti.model.manifest import COLUMNS, ROWS, BlockKind, Manifest
+from sti.graphs.interfaces import SEQUENCE, STEP_PARTS, graph_names
+from sti.model.manifest import COLUMNS, POSITION_BIAS, ROWS, BlockKind, Manifest
 from sti.pack.header import WORDS
 from sti.pack.safetensors_table import TensorInfo
 
 MOST_NUMBER = 1e15
 """Of a resident float: products of more would be no finite numbers."""
 
+MOST_EXTENT = 1 << 19
+"""Of what a step of a head is fed: a hidden state pooled in eight ways."""
+
 MOST_TYPES = 16
 """Rows of ``embed.types``; texts have two types."""
+
+MOST_DISTANCES = 4095
+"""Of tokens that attention tells apart, both ways."""
 
 _CHUNK = 1 << 16
 _OF_OPERANDS = ("scale", "bias")
@@ -114,9 +120,10 @@ class _Check:
             "embed.beta": ("F32", (hidden,)),
             "head.pooler_w": ("F32", (hidden, hidden)),
             "head.pooler_b": ("F32", (hidden,)),
-            "head.classifier_w": ("F32", (hidden, labels)),
+            "head.classifier_w": ("F32", (0, labels)),
             "head.classifier_b": ("F32", (labels,)),
         }
+        known |= {name: ("F32", shape) for name, shape in self._steps().items()}
         for name, (dtype, shape) in known.items():
             if name in self._tensors:
                 self._expect(name, dtype, shape)
@@ -126,6 +133,17 @@ class _Check:
         types = self._tensors.get("embed.types")
         if types is not None and not 2 <= types.shape[0] <= MOST_TYPES:
             raise self._fail(f"tensor 'embed.types' must have rows for 2 to {MOST_TYPES} types")
+
+    def _steps(self) -> dict[str, tuple[int, ...]]:
+        """What steps of the head are fed, of any extents; graphs are checked to fit them."""
+        found: dict[str, tuple[int, ...]] = {}
+        for name in (f"head.{part}" for part in STEP_PARTS):
+            place = self._tensors.get(name)
+            if place is not None:
+                found[name] = (0, 0) if name.endswith("_w") and len(place.shape) == 2 else (0,)
+                if max(place.shape, default=0) > MOST_EXTENT:
+                    raise self._fail(f"tensor {name!r} has more than {MOST_EXTENT} of a kind")
+        return found
 
     def _kind(self, kind: BlockKind) -> None:
         """What the graphs of a kind are fed, in each layer."""
@@ -146,6 +164,9 @@ class _Check:
         operands = {operand.name: operand for operand in kind.operands}
         for name in (*kind.sliced, *kind.shared):
             product, _, part = name.rpartition("_")
+            if name == POSITION_BIAS and kind.by_distance:
+                yield self._by_distance(kind)
+                continue
             operand = operands.get(product)
             if operand is None or part not in _OF_OPERANDS:
                 raise self._fail(f"{kind.name}: input {name!r:.80} is none of an operand")
@@ -157,6 +178,20 @@ class _Check:
                 yield _Wanted(name, "F32", (units, 1, columns))
         for name in ("bias", "gamma", "beta"):
             yield _Wanted(name, "F32", (hidden,))
+
+    def _by_distance(self, kind: BlockKind) -> _Wanted:
+        """Biases of as many distances as the first of such kinds has, in its first layer."""
+        dims = self._manifest.dimensions
+        first = next(other for other in self._manifest.kinds if other.by_distance)
+        place = self._tensors.get(f"layer.0.{first.name}.{POSITION_BIAS}")
+        count = place.shape[-1] if place is not None and place.shape else 0
+        if kind.input_kind != SEQUENCE or not (count % 2 and 0 < count <= MOST_DISTANCES):
+            raise self._fail(
+                f"{kind.name}: {POSITION_BIAS} is for blocks that read a sequence, and has an odd "
+                f"number of distances up to {MOST_DISTANCES}"
+            )
+        units = dims.slices * prod(kind.operands[0].shape[:-2])
+        return _Wanted(POSITION_BIAS, "F32", (units, 1, count))
 
     def _expect(self, name: str, dtype: str, shape: tuple[int, ...]) -> None:
         """Refuse a tensor that is missing, or not of this type and shape (0: any extent)."""

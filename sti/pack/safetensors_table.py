@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sti.errors import StiError
 from sti.storage.json_input import JsonLimits, parse_json
+from sti.storage.lfs_pointers import lfs_words
 
 LENGTH_BYTES = 8
 """The file starts with the header's length, as an unsigned little-endian integer of this size."""
@@ -66,6 +67,8 @@ def header_bytes(prefix: bytes, file_bytes: int, *, where: str, error: type[StiE
     Raises:
         error: the file is too short, or the length reaches beyond it.
     """
+    if words := lfs_words(prefix):
+        raise error(f"{where}: {words}")
     if file_bytes < LENGTH_BYTES + 2 or len(prefix) < LENGTH_BYTES:
         raise error(f"{where}: too short for a safetensors file ({file_bytes} bytes)")
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")

@@ -108,6 +108,11 @@ class ByteBpe:
         prefix = settings.add_prefix_space
         self._cut = re.compile(_SPACE if prefix else f"{_SPACE}|{_MARK}")
 
+    @property
+    def unknown(self) -> int | None:
+        """The id of what no word of the vocabulary is of; None where there is no such thing."""
+        return None  # all bytes are words
+
     def ids(self, text: str, limit: int | None, *, first: int) -> list[int]:
         """Ids of a text; may stop soon after more than ``limit`` are found.
 

@@ -20,6 +20,11 @@ class TextModel(Protocol):
     surrogates too.
     """
 
+    @property
+    def unknown(self) -> int | None:
+        """The id of what no word of the vocabulary is of; None where there is no such thing."""
+        ...
+
     def ids(self, text: str, limit: int | None, *, first: int) -> list[int]:
         """Ids of a text.
 

@@ -107,6 +107,11 @@ class Tokenizer:
         """Words in the vocabulary."""
         return len(self._vocabulary)
 
+    @property
+    def unknown(self) -> int | None:
+        """The id of what no word of the vocabulary is of; None where there is no such thing."""
+        return self._model.unknown
+
     def encode(self, text: str, pair: str | None = None) -> Encoding:
         """Tokens of a text, or of a pair of texts, cut to ``max_tokens``.
 

@@ -99,6 +99,11 @@ class Unigram:
         ]
         self._remembered: dict[str, _Pieces] = {"": ([], [])}
 
+    @property
+    def unknown(self) -> int | None:
+        """The id of what no word of the vocabulary is of; None where there is no such thing."""
+        return self.settings.unknown
+
     def ids(self, text: str, limit: int | None, *, first: int) -> list[int]:
         """Ids of a text.
 

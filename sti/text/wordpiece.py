@@ -132,6 +132,11 @@ class WordPiece:
         )
         self._remembered: dict[str, tuple[int, ...]] = {"": ()}
 
+    @property
+    def unknown(self) -> int | None:
+        """The id of what no word of the vocabulary is of; None where there is no such thing."""
+        return self._unk
+
     def ids(self, text: str, limit: int | None, *, first: int) -> list[int]:
         """Ids of all tokens of a text."""
         del limit, first

@@ -21,7 +21,7 @@ from sti.planning.lane_threads import WHOLE, Share
 from sti.planning.plan import EXACT, NARROW, PlanStep
 from sti.planning.step_jobs import StepJob, prepare_step
 from tests.support.numpy_backend import NumpyBackend
-from tests.support.packs import tiny_pack
+from tests.support.packs import distance_pack, tiny_pack
 from tests.support.paths import ROOT
 
 LENGTHS = (5, 3)
@@ -126,6 +126,26 @@ def test_the_answer_is_that_of_the_specification(backend: Backend, reader: PackR
     assert found.finish().shape == (2, 32)
     np.testing.assert_allclose(found.finish(), wanted.finish(), atol=2e-3)
     np.testing.assert_allclose(found.hidden()[0], wanted.hidden()[0], atol=2e-2)
+
+
+def test_attention_by_distance_is_that_of_the_specification_however_tokens_are_shared() -> None:
+    lengths = (40, 17)
+    with PackReader.open(distance_pack()) as reader:
+        backend, expected = ort(reader), plain(reader)
+        whole, shared = (start(backend, lengths) for _ in range(2))
+        wanted = start(expected, lengths)
+        run(expected, reader, wanted)
+        for job in jobs_of(reader):
+            decode(backend, reader, job)
+            compute(whole, job)
+            for number in (1, 0):
+                shared.step(job.group, job.used, lane=number, share=Share(number, 2))
+            if job.connects:
+                shared.connect(job.group.layer, job.group.kind)
+        np.testing.assert_array_equal(shared.hidden(), whole.hidden())
+        np.testing.assert_allclose(whole.finish(), wanted.finish(), atol=2e-3)
+        np.testing.assert_allclose(whole.hidden()[0], wanted.hidden()[0], atol=2e-2)
+        backend.close()
 
 
 def test_narrow_products_are_those_of_the_specification_and_close_to_exact_ones(

@@ -25,16 +25,19 @@ from sti.backend.onnxruntime.onnx_model import (
     with_operators,
     write_model,
 )
+from sti.backend.token_distances import token_distances
 from sti.codec.weights import WeightForm
 
-HIDDEN, HEAD, NEURONS, SLICES = 48, 16, 32, 2
+HIDDEN, HEAD, NEURONS, SLICES, DISTANCES = 48, 16, 32, 2, 5
 TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int64": 7}
 FORMS: tuple[WeightForm, ...] = ("s8", "u8", "s7")
 Arrays = dict[str, NDArray[Any]]
 
 
-def attention(weights: WeightForm, side: Collection[str]) -> bytes:
-    return build_attention(hidden=HIDDEN, head=HEAD, weights=weights, masked=True, side=side)
+def attention(weights: WeightForm, side: Collection[str], distances: int = 0) -> bytes:
+    return build_attention(
+        hidden=HIDDEN, head=HEAD, weights=weights, masked=True, side=side, distances=distances
+    )
 
 
 def ffn(activation: Activation, side: Collection[str]) -> bytes:
@@ -53,6 +56,7 @@ def hidden_states(batch: int, tokens: int, generator: np.random.Generator) -> Ar
         "h": h,
         "xq": (np.rint(h / scale) + 128).astype(np.uint8),
         "xs": scale,
+        "distances": token_distances(tokens, DISTANCES // 2),
         "mask": np.where(generator.random((batch, 1, 1, tokens)) < 0.2, -1e4, 0).astype(np.float32),
     }
     return found | {f"own_{name}": found[name] for name in ("h", "xq", "xs")}
@@ -65,7 +69,12 @@ def constants(raw: bytes, inner: int, number: int, generator: np.random.Generato
         name, kind = item.name, item.type.tensor_type
         sizes = [axis.dim_value or axis.dim_param for axis in kind.shape.dim]
         picked = 1 + number if name.startswith(("o_", "down_")) else 3
-        known = {"n": channels, "m": SLICES, sizes[0] if name.endswith("_idx") else "": picked}
+        known = {
+            "n": channels,
+            "m": SLICES,
+            "n_bias": SLICES * DISTANCES,
+            sizes[0] if name.endswith("_idx") else "": picked,
+        }
         shape = [size if isinstance(size, int) else known.get(size, picked) for size in sizes]
         if name.endswith("_idx"):
             most = channels if name.startswith(("o_", "down_")) else HIDDEN
@@ -140,6 +149,8 @@ def operators(raw: bytes) -> Counter[str]:
 
 CASES = {
     **{f"attention {form}": (attention(form, ()), HEAD) for form in FORMS},
+    "attention by distance": (attention("s8", (), DISTANCES), HEAD),
+    "attention by distance, beyond the grid": (attention("s8", ("k", "v"), DISTANCES), HEAD),
     "attention, o beyond the grid": (attention("s8", ("o",)), HEAD),
     "attention, all beyond the grid": (attention("s8", ("q", "k", "v", "o")), HEAD),
     **{f"ffn {kind}": (ffn(kind, ("down",)), NEURONS) for kind in ACTIVATIONS},
@@ -172,7 +183,9 @@ def test_groups_as_one_have_the_partial_sums_of_each_alone(
         np.testing.assert_array_equal(mine.view(np.uint32), alone.view(np.uint32))
 
 
-@pytest.mark.parametrize(("case", "products"), [("attention s8", 3), ("ffn gelu", 1)])
+@pytest.mark.parametrize(
+    ("case", "products"), [("attention s8", 3), ("attention by distance", 3), ("ffn gelu", 1)]
+)
 def test_only_the_last_product_is_one_for_each_group(case: str, products: int) -> None:
     raw, inner = CASES[case]
     generator = np.random.default_rng(7)

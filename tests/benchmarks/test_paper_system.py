@@ -21,7 +21,7 @@ from benchmarks.paper.format import FULL, SHARDS, Index
 from benchmarks.paper.model import main as write_paper_model
 from benchmarks.paper.model import write_model
 from benchmarks.paper.plan import Plan, Profile, budgets, plan, uniform
-from shard_tools.architectures.bert.model import BertModel
+from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from sti.benchmark.comparison import IN_A_ROW, compare
 from sti.benchmark.system_child import System
@@ -62,7 +62,7 @@ def spec(model: Path) -> Spec:
 @pytest.fixture(scope="module")
 def wanted(checkpoint: Path, spec: Spec) -> NDArray[np.float32]:
     with Checkpoint(checkpoint) as opened:
-        bert = BertModel(opened, None)
+        bert = open_model(opened)
         return np.stack([ort_models.reference(bert, np.array(row)) for row in spec.ids])
 
 

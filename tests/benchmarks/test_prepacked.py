@@ -18,7 +18,7 @@ from benchmarks import ort_models, prepacked_models
 from benchmarks.prepacked_models import make_prepacked
 from benchmarks.systems import prepacked
 from benchmarks.systems.prepacked import Pipe, in_turn
-from shard_tools.architectures.bert.model import BertModel
+from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from sti.benchmark.system_process import Spec
 from tests.support.packs import TINY_BERT, tiny_bert
@@ -45,7 +45,7 @@ def answer(models: Path, **options: Any) -> NDArray[np.float32]:
 
 def test_whole_and_in_layers_they_answer_as_the_float_model_does(models: Path) -> None:
     with Checkpoint(tiny_bert() / "checkpoint") as opened:
-        bert = BertModel(opened, None)
+        bert = open_model(opened)
         wanted = np.stack([ort_models.reference(bert, np.array(row)) for row in IDS])
     whole = answer(models)
     assert float((whole * wanted).sum(axis=1).min()) > 0.999

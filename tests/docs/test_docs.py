@@ -125,7 +125,7 @@ def place(tmp_path: Path, pack_for: Callable[[Task], Path]) -> Callable[[Block, 
             write_checkpoint(tmp_path / folder)
         for folder in re.findall(r"sti-shard build ([\w./-]+)", text):
             write_checkpoint(tmp_path / folder)
-        for name in re.findall(r"--input ([\w./-]+)", text):
+        for name in re.findall(r"--(?:input|texts|calibration) ([\w./-]+)", text):
             (tmp_path / name).write_text("the dog runs\nunder the table\n", encoding="utf-8")
         (tmp_path / "README.md").symlink_to(ROOT / "README.md")
         (tmp_path / "examples").symlink_to(ROOT / "examples")
@@ -176,7 +176,16 @@ def test_the_documentation_shows_commands_and_python() -> None:
     shown = {tuple(words[:2]) for _, words in COMMANDS}
     for command in ("run", "plan", "report", "bench", "doctor"):
         assert ("sti", command) in shown
-    for command in ("finetune", "build", "rank", "evaluate", "inspect", "verify", "upgrade"):
+    for command in (
+        "finetune",
+        "build",
+        "check",
+        "rank",
+        "evaluate",
+        "inspect",
+        "verify",
+        "upgrade",
+    ):
         assert ("sti-shard", command) in shown
     assert PYTHON
 

@@ -45,7 +45,7 @@ from sti.planning.step_jobs import StepJob, prepare
 from sti.planning.uniform import uniform_plan
 from sti.text.encoding import Encoding, Text
 from tests.support.numpy_backend import NumpyBackend
-from tests.support.packs import TEXTS, tiny_pack
+from tests.support.packs import TEXTS, distance_pack, tiny_pack
 from tests.support.paths import ROOT
 from tests.support.processes import WAIT_S, children, forked, interpreter, until
 
@@ -150,6 +150,19 @@ def test_answers_equal_those_of_streaming_to_the_bit(
             plan = plan_of(reader, bits, variant)
             with sessions(reader, plan, tmp_path / f"{bits}", saturates=saturates) as graphs:
                 assert_same_answers(runner, reader, plan, graphs, batches)
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_attention_by_distance_answers_as_when_streamed(saturates: bool, tmp_path: Path) -> None:
+    with (
+        PackReader.open(distance_pack()) as reader,
+        running(reader, saturates=saturates) as runner,
+    ):
+        assert len(reader.manifest.block(0, "attention")) > 1
+        for bits, variant in ((reader.manifest.ladder[-1], EXACT), (2, NARROW)):
+            plan = plan_of(reader, bits, variant)
+            with sessions(reader, plan, tmp_path / f"{bits}", saturates=saturates) as graphs:
+                assert_same_answers(runner, reader, plan, graphs, BATCHES)
 
 
 @pytest.mark.parametrize("saturates", [False, True])

@@ -19,6 +19,7 @@ from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.elastic import read_elastic
 from shard_tools.checkpoint.modelcard import licence_of
 from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.checkpoint.settings import check_settings
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.data.rows import read_rows
 from shard_tools.ranking.journal import Journal
@@ -77,6 +78,7 @@ def _files(data: bytes) -> None:
     except CheckpointError:
         pass
     with Checkpoint(place) as checkpoint:
+        check_settings(checkpoint, "bert")
         read_elastic(checkpoint, layers=_LAYERS)
         open_model(checkpoint)
 

@@ -35,6 +35,7 @@ class Shape:
     positions: int = 48
     words: int = 0
     """Rows of the embedding table; 0 for as many as the tiny vocabulary has."""
+    types: int = 2
 
 
 TINY = Shape()
@@ -101,7 +102,7 @@ def encoder_tensors(
 
     yield "embeddings.word_embeddings.weight", normal(words, hidden)
     yield "embeddings.position_embeddings.weight", normal(shape.positions, hidden)
-    yield "embeddings.token_type_embeddings.weight", normal(2, hidden)
+    yield "embeddings.token_type_embeddings.weight", normal(shape.types, hidden)
     yield from norm("embeddings.LayerNorm")
     for layer in range(shape.layers):
         base = f"encoder.layer.{layer}"
@@ -198,10 +199,12 @@ def _write_config(directory: Path, task: Task, shape: Shape, changes: Mapping[st
         "num_attention_heads": shape.heads,
         "num_hidden_layers": shape.layers,
         "max_position_embeddings": shape.positions,
-        "type_vocab_size": 2,
+        "type_vocab_size": shape.types,
         "vocab_size": len(vocabulary(shape.words)),
         "layer_norm_eps": 1e-12,
     }
+    if task == "regression":
+        values["problem_type"] = "regression"
     if task not in ("embedding", "regression"):
         values["id2label"] = {str(number): label for number, label in enumerate(LABELS)}
     values |= changes

@@ -10,16 +10,16 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from shard_tools.graphs.blocks import build_attention, build_ffn
+from shard_tools.graphs.blocks import Activation, build_attention, build_ffn
+from sti.backend.token_distances import token_distances
 from sti.codec.weights import WeightForm
 from tests.support import graph_spec
 
 Array = NDArray[Any]
 Feeds = dict[str, Array]
-Activation = Literal["gelu", "gelu_new", "relu"]
 
 HIDDEN, HEAD, NEURONS, SLICES, EPSILON = 64, 16, 32, 4, 1e-12
-ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "relu")
+DISTANCES = 7
 
 
 def session(model: bytes, *, threads: int = 1) -> ort.InferenceSession:
@@ -154,10 +154,22 @@ def side_feeds(
     return {f"{name}_idx": index, f"{name}_w": floats(rng, *shape[:-1], count, shape[-1])}
 
 
+def distance_feeds(rng: np.random.Generator, *, tokens: int, slices: int = SLICES) -> Feeds:
+    """Biases of each head by distance, and which of them two tokens take."""
+    apart = token_distances(tokens, DISTANCES // 2)
+    return {"distances": apart, "position_bias": floats(rng, slices * DISTANCES)}
+
+
 def attention_model(
-    variant: WeightForm = EXACT, *, masked: bool = False, side: tuple[str, ...] = ()
+    variant: WeightForm = EXACT,
+    *,
+    masked: bool = False,
+    side: tuple[str, ...] = (),
+    distances: int = 0,
 ) -> bytes:
-    return build_attention(hidden=HIDDEN, head=HEAD, weights=variant, masked=masked, side=side)
+    return build_attention(
+        hidden=HIDDEN, head=HEAD, weights=variant, masked=masked, side=side, distances=distances
+    )
 
 
 def ffn_model(

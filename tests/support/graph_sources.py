@@ -31,6 +31,8 @@ class GraphSource:
         sizes = base.dimensions._replace(
             layers=1, slices=SLICES, hidden=spec.hidden, max_tokens=TOKENS
         )
+        if spec.head.kind == "embedding":
+            sizes = sizes._replace(embedding=spec.head.size(spec.hidden))
         labels = () if spec.head.kind == "embedding" else ("label",) * LABELS
         self.manifest = base._replace(
             dimensions=sizes, kinds=kinds, graphs=names, task=task[spec.head.kind], labels=labels
@@ -51,9 +53,14 @@ def _residents(spec: GraphSpec) -> dict[str, NDArray[Any]]:
         "embed.beta": (hidden,),
         "head.pooler_w": (hidden, hidden),
         "head.pooler_b": (hidden,),
-        "head.classifier_w": (hidden, LABELS),
+        "head.classifier_w": (spec.head.size(hidden), LABELS),
         "head.classifier_b": (LABELS,),
     }
+    size = hidden * len(spec.head.poolings)
+    for number, step in enumerate(spec.head.steps):
+        shapes[f"head.step{number}_w"] = (size, step.size) if step.kind == "dense" else (size,)
+        shapes[f"head.step{number}_b"] = (step.size,)
+        size = step.size
     columns = {ATTENTION: head, FFN: neurons}
     for kind, sliced in ((ATTENTION, ("q", "k", "v")), (FFN, ("up",))):
         base = f"layer.0.{kind}"
@@ -67,6 +74,8 @@ def _residents(spec: GraphSpec) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = {
         name: np.zeros(shape, np.float32) for name, shape in shapes.items()
     }
+    if spec.distances:
+        found["layer.0.attention.position_bias"] = np.zeros((SLICES, 1, spec.distances), np.float32)
     found["embed.positions"] = np.zeros((TOKENS, hidden), np.float16)
     return found
 
@@ -77,6 +86,7 @@ def _kind(spec: GraphSpec, name: str) -> BlockKind:
         operands = [Operand(item, (hidden, head), "columns") for item in "qkv"]
         operands.append(Operand("o", (head, hidden), "rows"))
         sliced = ("q_scale", "k_scale", "v_scale", "q_bias", "v_bias")
+        sliced += ("position_bias",) if spec.distances else ()
         outer, channels, unit, kind = "o", head, "head", "sequence"
     else:
         operands = [

@@ -45,6 +45,8 @@ def quantize_activation(x: Array, activation: str) -> tuple[Array, Array]:
     largest = x.max(axis=-1, keepdims=True)
     if activation == "relu":
         return quantize(x, largest, 255, 0, 0.0)
+    if activation == "silu":
+        return quantize(x, largest, 229, 26, 0.2785 / 26)
     least = 0.17 if activation == "gelu" else 0.1701
     return quantize(x, largest, 239, 16, least / 16)
 
@@ -57,7 +59,10 @@ def quantized_input(h: Array) -> Feeds:
 
 def own_tokens(feeds: Feeds, first: int = 0, last: int | None = None) -> Feeds:
     """The hidden states of the tokens whose attention a call computes: all by default."""
-    return {f"own_{name}": feeds[name][first:last] for name in ("h", "xq", "xs")}
+    own = {f"own_{name}": feeds[name][first:last] for name in ("h", "xq", "xs")}
+    if "distances" in feeds:
+        own["distances"] = feeds["distances"][first:last]
+    return own
 
 
 def product(feeds: Feeds, name: str, x: Array, xq: tuple[Array, Array] | None, unit: int) -> Array:
@@ -107,6 +112,9 @@ def attention(feeds: Feeds, *, head: int, exact: bool, unit: int = 1) -> Array:
         for name, own in (("q", "own_"), ("k", ""), ("v", ""))
     )  # [B, m, R or S, head]
     scores = q @ k.swapaxes(2, 3) + feeds.get("mask", np.zeros((1, 1, 1, 1)))
+    if "position_bias" in feeds:
+        bias = feeds["position_bias"].reshape(scores.shape[1], -1)
+        scores = scores + bias[:, feeds["distances"]]
     context = (softmax(scores) @ v).transpose(2, 0, 1, 3).reshape(tokens, batch, -1)
     if exact:
         context = context.astype(F)
@@ -120,6 +128,8 @@ def activate(x: Array, activation: str) -> Array:
     if activation == "gelu_new":
         inside = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
         return np.asarray(0.5 * x * (1 + np.tanh(inside)))
+    if activation == "silu":
+        return np.asarray(x / (1 + np.exp(-x)))
     return np.asarray(0.5 * x * (1 + _erf(x / np.sqrt(2))))
 
 

@@ -16,6 +16,7 @@ from sti.arrays import Float32Array, Int64Array
 from sti.backend.interface import ResidentTensors
 from sti.backend.partial_sums import PartialSums
 from sti.backend.resident_inputs import connect_residents, group_residents
+from sti.backend.token_distances import token_distances
 from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.codebook import Codebook
 from sti.codec.decoder import NumpyDecoder
@@ -79,6 +80,10 @@ class NumpyState:
             pass
         elif group.kind == "attention":
             feeds |= {"mask": self._mask, **own}
+            if kind.by_distance:
+                reach = feeds["position_bias"].size // width // 2
+                apart = token_distances(len(self._hidden), reach)
+                feeds["distances"] = apart[first:last]
             head = kind.operands[0].shape[-1]
             room[first:last] = graph_spec.attention(feeds, head=head, exact=True, unit=unit)
         else:

@@ -19,6 +19,7 @@ from sti.device.lane_profiles import (
 from sti.device.lanes import COMPUTE, DECODE, LANES, STORAGE
 from sti.device.profile import DeviceProfile
 from tests.support.checkpoints import Shape, Task, write_checkpoint
+from tests.support.family_checkpoints import write_mpnet
 
 SHAPE = Shape(layers=3, hidden=32, heads=4, inner=64, positions=48)
 
@@ -54,6 +55,15 @@ PROFILE = DeviceProfile(
 @cache
 def _directory() -> Path:
     return Path(mkdtemp(prefix="sti-test-packs-"))
+
+
+@cache
+def distance_pack() -> Path:
+    """A tiny pack whose attention depends on how far tokens are apart, of several slice groups."""
+    checkpoint = write_mpnet(_directory() / "mpnet", SHAPE)
+    target = _directory() / "mpnet.sti.safetensors"
+    build(checkpoint, target, BuildOptions(group_bytes=GROUP_BYTES), progress=False)
+    return target
 
 
 @cache

@@ -17,12 +17,15 @@ import onnx
 import onnxruntime as ort
 
 from shard_tools.graphs.blocks import ACTIVATIONS, ATTENTION_SIDES, FFN_SIDES
-from shard_tools.graphs.embed_head import HEAD_KINDS, POOLINGS, HeadSpec
+from shard_tools.graphs.embed_head import HEAD_ACTIVATIONS, POOLINGS, HeadSpec, HeadStep
 from shard_tools.graphs.spec import ATTENTION, FFN, GraphSpec
 from sti.graphs.operators import SHARE
 from sti.graphs.strict_model import ELEMENTS
 
 FILE = Path(__file__).resolve().parents[2] / "sti" / "graphs" / "operator_table.py"
+
+DISTANCES = 7
+"""Of specs that have biases by distance."""
 
 _NAMES = {
     "tensor(float)": "F32",
@@ -52,11 +55,7 @@ TABLE = """
 
 def specs(*, hidden: int = 64, head_size: int = 16, neurons: int = 32) -> Iterator[GraphSpec]:
     """What graphs can be made from: each choice for each of the graphs, in as few specs as do."""
-    heads = [
-        HeadSpec(kind=kind, pooling=pooling, normalize=normalize)  # type: ignore[arg-type]
-        for kind, pooling, normalize in product(HEAD_KINDS, POOLINGS, (False, True))
-        if (kind, pooling) != ("embedding", "pooler")
-    ]
+    heads = _heads(hidden)
     attention = _subsets(ATTENTION_SIDES)
     ffn = list(product(ACTIVATIONS, _subsets(FFN_SIDES)))
     for number in range(max(len(heads), len(attention), len(ffn))):
@@ -69,7 +68,21 @@ def specs(*, hidden: int = 64, head_size: int = 16, neurons: int = 32) -> Iterat
             epsilon=1e-12,
             head=heads[number % len(heads)],
             side={ATTENTION: attention[number % len(attention)], FFN: side},
+            distances=number % 2 * DISTANCES,
         )
+
+
+def _heads(hidden: int) -> list[HeadSpec]:
+    """Each pooling with each kind of head and, in turn, each kind of step."""
+    dense = [HeadStep("dense", 24, activation) for activation in HEAD_ACTIVATIONS]
+    steps = [(HeadStep("normalize", hidden),), (HeadStep("norm", hidden), *dense), ()]
+    found = [HeadSpec("tokens")]
+    for number, (kind, pooling) in enumerate(product(("embedding", "sequence"), POOLINGS)):
+        if (kind, pooling) != ("embedding", "pooler"):
+            activation = HEAD_ACTIVATIONS[number % len(HEAD_ACTIVATIONS)]
+            found.append(HeadSpec(kind, (pooling,), steps[number % len(steps)], activation))
+    ways = tuple(pooling for pooling in POOLINGS if pooling != "pooler")
+    return [*found, HeadSpec("embedding", ways), HeadSpec("sequence", ways[:2])]
 
 
 def _subsets(names: Collection[str]) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ their size. Knows nothing of texts, storage, fidelities or lanes of a run.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.block_inputs import BlockInputs, StepInputs
 from sti.backend.onnxruntime.graph_sessions import GraphSessions
 from sti.backend.onnxruntime.hidden_memory import (
+    DISTANCES,
     HIDDEN_INPUTS,
     HIDDEN_OUTPUTS,
     MASK,
@@ -26,6 +28,7 @@ from sti.backend.onnxruntime.hidden_memory import (
 from sti.backend.onnxruntime.session import Graph, ort_value
 from sti.backend.partial_sums import PartialSums
 from sti.backend.quantized import quantize_tokens
+from sti.backend.token_distances import reach_of, token_distances
 from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.codebook import Codebook
 from sti.codec.decoders import make_decoder
@@ -79,6 +82,7 @@ class OrtBackend:
         self._decoders: dict[str, GroupDecoder] = {}
         self._inputs = BlockInputs(residents, self._sessions)
         self._memory = HiddenMemory(self._inputs.unbind)
+        self._reach = reach_of(residents)
 
     def prepare(self, variants: Collection[str] = (EXACT,)) -> None:
         """Make the sessions that every run of these variants needs."""
@@ -113,7 +117,7 @@ class OrtBackend:
         batch, tokens, hidden = embeddings.shape
         memory = self._memory.state(place, (tokens, batch, hidden))
         due = answer_shape(self._manifest, batch, tokens)
-        state = OrtSentenceState(self._inputs, memory, lengths, due)
+        state = OrtSentenceState(self._inputs, memory, lengths, due, reach=self._reach)
         state.embed(embeddings, types)
         return state
 
@@ -131,7 +135,7 @@ class OrtBackend:
 def answer_shape(manifest: Manifest, batch: int, tokens: int) -> tuple[int, ...]:
     """The shape of a head's answer for a group of sentences."""
     if manifest.task == "embedding":
-        return batch, manifest.dimensions.hidden
+        return batch, manifest.embedding_size
     labels = len(manifest.labels)
     return (batch, tokens, labels) if manifest.task == "tagging" else (batch, labels)
 
@@ -144,9 +148,20 @@ class OrtSentenceState:
         memory: for the hidden states.
         lengths: tokens of each sentence.
         due: the shape of the head's answer.
+        reach: the largest distance that attention tells apart; None where it knows none.
     """
 
-    __slots__ = ("_due", "_inputs", "_mask", "_memory", "_present", "_sums", "_total")
+    __slots__ = (
+        "_distances",
+        "_distances_of",
+        "_due",
+        "_inputs",
+        "_mask",
+        "_memory",
+        "_present",
+        "_sums",
+        "_total",
+    )
 
     def __init__(
         self,
@@ -154,6 +169,8 @@ class OrtSentenceState:
         memory: StateMemory,
         lengths: Sequence[int],
         due: tuple[int, ...],
+        *,
+        reach: int | None,
     ) -> None:
         tokens = memory.shape[0]
         self._inputs, self._memory, self._due = inputs, memory, due
@@ -164,6 +181,8 @@ class OrtSentenceState:
         if min(lengths) < tokens:
             mask = (self._present[:, None, None, :] - 1.0) * np.float32(-PADDING_MASK)
             self._mask = ort_value(mask)
+        self._distances = None if reach is None else token_distances(tokens, reach)
+        self._distances_of: dict[tuple[int, int], Any] = {}
         self._sums = PartialSums(memory.partial)
         self._total: Float32Array | None = None
 
@@ -199,8 +218,10 @@ class OrtSentenceState:
                 for item, value in zip(("h", "xq", "xs"), rows, strict=True):
                     if name + item in graph.inputs:
                         graph.bind(name + item, value)
-            if "mask" in graph.inputs:
-                graph.bind("mask", self._mask)
+            if MASK in graph.inputs:
+                graph.bind(MASK, self._mask)
+            if DISTANCES in graph.inputs:
+                graph.bind(DISTANCES, self._apart(first, last))
             graph.bind_output("partial", memory.value(partial, first, last))
             graph.run()
         self._sums.add(group.number, shares=share.of)
@@ -233,7 +254,19 @@ class OrtSentenceState:
             if mask is None:
                 mask = ort_value(np.zeros_like(self._present[:, None, None, :]))
             graph.bind(MASK, mask)
+        if DISTANCES in graph.inputs:
+            graph.bind(DISTANCES, self._apart(0, memory.shape[0]))
         graph.run()
+
+    def _apart(self, first: int, last: int) -> Any:
+        """How far all tokens are from tokens ``first`` to ``last - 1``, as an OrtValue."""
+        found = self._distances_of.get((first, last))
+        if found is None:
+            if self._distances is None:
+                raise BackendError("a graph takes distances of tokens, and the pack has none")
+            made = ort_value(self._distances[first:last])
+            found = self._distances_of.setdefault((first, last), made)
+        return found
 
     def finish(self) -> Float32Array:
         """The head's answer; a new array."""

@@ -39,8 +39,8 @@ class Joined(NamedTuple):
         return (self.axis, self.rank) == (CHANNELS, TOKEN_RANK)
 
     def is_along(self, other: Joined) -> bool:
-        """Whether the groups are in the same places."""
-        return (self.axis, self.rank) == (other.axis, other.rank)
+        """Whether the groups are in the same places, counted from the last axis."""
+        return self.axis - self.rank == other.axis - other.rank
 
 
 class Apart(NamedTuple):

@@ -1,10 +1,10 @@
 """Writing all steps of a plan as one graph with constant weights.
 
 In: a pack's graphs and resident tensors, and for one step after the other its job and its decoded
-weights. Out: two files, a model ``h, xq, xs (, mask) -> next_h, next_xq, next_xs`` and its weights,
-packed as this processor's products want them, which ONNX Runtime maps. The model computes what the
-steps do one by one, to the bit. Layers are packed one at a time, so that no more than one of them
-is in memory. Knows nothing of files of packs, decoding or caches.
+weights. Out: two files, a model ``h, xq, xs (, mask, distances) -> next_h, next_xq, next_xs`` and
+its weights, packed as this processor's products want them, which ONNX Runtime maps. The model
+computes what the steps do one by one, to the bit. Layers are packed one at a time, so that no more
+than one of them is in memory. Knows nothing of files of packs, decoding or caches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.graph_placer import PARTIAL, GraphPlacer
 from sti.backend.onnxruntime.graph_sessions import block_graph
-from sti.backend.onnxruntime.hidden_memory import HIDDEN_INPUTS, HIDDEN_OUTPUTS, MASK
+from sti.backend.onnxruntime.hidden_memory import (
+    DISTANCES,
+    HIDDEN_INPUTS,
+    HIDDEN_OUTPUTS,
+    MASK,
+)
 from sti.backend.onnxruntime.onnx_model import (
     PREPACKED,
     Model,
@@ -44,6 +49,8 @@ MODEL, WEIGHTS = "model.onnx", "weights.bin"
 _PAGE = 4096
 """What is mapped starts at multiples of so many bytes."""
 _CONNECT = "connect"
+_OF_TOKENS = (MASK, DISTANCES)
+"""Inputs that say something of tokens, the same for all blocks."""
 
 
 class JoinedGraph:
@@ -143,7 +150,7 @@ class JoinedGraph:
         name = block_graph(self._manifest.graphs, kind.name, self._forms[job.variant], masked=True)
         wiring = dict(zip(HIDDEN_INPUTS, self._hidden, strict=True))
         wiring |= {f"own_{item}": value for item, value in wiring.items()}
-        wiring[MASK] = MASK
+        wiring |= {name: name for name in _OF_TOKENS}
         rows = {operand.name: len(constants[operand.name]) for operand in kind.operands}
         groups = [found for _, found in steps]
         return self._placer.place(self._layer, name, prefix, wiring, groups, rows)
@@ -218,6 +225,7 @@ class JoinedGraph:
         types = {item.name: item.rest for item in connect.outputs}
         inputs = [Named(b, types[item]) for b, item in zip(before, HIDDEN_INPUTS, strict=True)]
         outputs = [Named(a, types[item]) for a, item in zip(after, HIDDEN_INPUTS, strict=True)]
-        if any(MASK in node.inputs for node in nodes):
-            inputs.append(self._placer.input_named(MASK))
+        for name in _OF_TOKENS:
+            if any(name in node.inputs for node in nodes):
+                inputs.append(self._placer.input_named(name))
         return Model(tuple(nodes), tuple(initializers), tuple(inputs), tuple(outputs), connect.rest)

@@ -28,7 +28,7 @@ from sti.backend.onnxruntime.group_values import (
     Shared,
     Value,
 )
-from sti.backend.onnxruntime.hidden_memory import MASK
+from sti.backend.onnxruntime.hidden_memory import DISTANCES, MASK
 from sti.backend.onnxruntime.onnx_model import Node, numbers_of, operator_of, plain_node
 
 _Rule = Callable[[Node, Sequence[Value]], Value | None]
@@ -77,6 +77,7 @@ class MergedGroups:
             "Max": self._elementwise,
             "Mul": self._elementwise,
             "QuantizeLinear": self._elementwise,
+            "QuickGelu": self._elementwise,
             "ReduceMax": self._largest,
             "Relu": self._elementwise,
             "Reshape": self._reshape,
@@ -110,9 +111,10 @@ class MergedGroups:
         return Joined(name, CHANNELS, TOKEN_RANK, matrix.arrays[0].shape[-1])
 
     def _elementwise(self, node: Node, given: Sequence[Value]) -> Value | None:
-        x = next((value for value in given if isinstance(value, Joined)), None)
-        if x is None:
+        joined = [value for value in given if isinstance(value, Joined)]
+        if not joined:
             return None
+        x = max(joined, key=lambda value: value.rank)
         blocks = bool(numbers_of(node, "block_size"))
         pairs = list(zip(node.inputs, given, strict=True))
         if not all(self._is_beside(x, name, value, blocks=blocks) for name, value in pairs):
@@ -132,7 +134,8 @@ class MergedGroups:
                 array = self._initial.get(name)
                 return array is not None and array.size == 1
             case Joined():
-                return value.is_along(x) and (blocks or value.channels == x.channels)
+                alike = value.rank != x.rank or value.channels == x.channels
+                return value.is_along(x) and (blocks or alike)
             case OfEach():
                 return x.is_by_channel and value.arrays[0].shape == (x.channels,)
             case Apart():
@@ -164,14 +167,26 @@ class MergedGroups:
         return left._replace(name=self._once(node, given), axis=HEADS)
 
     def _reshape(self, node: Node, given: Sequence[Value]) -> Value | None:
-        """From channels to heads, or back."""
+        """From channels to heads, or back; or constants to rows."""
         x, target = given[0], self._initial.get(node.inputs[1])
+        if isinstance(x, OfEach):
+            return self._rows(node, x, given[1])
         if target is None or not isinstance(x, Joined) or x.axis != CHANNELS:
             return None
         rank = target.size
         if target.tolist()[:3] != [0, 0, -1] or {x.rank, rank} != {TOKEN_RANK, HEADS_RANK}:
             return None
         return x._replace(name=self._once(node, given), rank=rank)
+
+    def _rows(self, node: Node, x: OfEach, target: Value) -> Value | None:
+        """Vectors of the groups as rows of one matrix."""
+        shape, size = self._initial.get(node.inputs[1]), x.arrays[0].size
+        if shape is None or shape.size != 2 or shape[0] != -1 or size % shape[1]:
+            return None
+        if any(array.shape != (size,) for array in x.arrays):
+            return None
+        name = self._once(node, (self._side_by_side(x), target))
+        return Joined(name, 0, 2, size // int(shape[1]))
 
     def _transpose(self, node: Node, given: Sequence[Value]) -> Value | None:
         (x,), order = given, numbers_of(node, "perm")
@@ -193,8 +208,13 @@ class MergedGroups:
         return Joined(made, CHANNELS, TOKEN_RANK, 1)
 
     def _gather(self, node: Node, given: Sequence[Value]) -> Value | None:
-        """Each group's channels from among those of all."""
+        """Each group's channels from among those of all; or numbers of rows by distance."""
         x, picked = given
+        if isinstance(x, Joined) and (x.axis, x.rank) == (0, 2):
+            apart = isinstance(picked, Shared) and node.inputs[1] == DISTANCES
+            if not apart or numbers_of(node, "axis") != (1,):
+                return None
+            return x._replace(name=self._once(node, given), rank=3)
         by_channel = numbers_of(node, "axis") == (CHANNELS,)
         if not (isinstance(x, Joined) and isinstance(picked, OfEach)):
             return None

@@ -25,7 +25,7 @@ def test_the_builder_notes_what_a_checkpoint_was_trained_for(tmp_path: Path) -> 
     checkpoint = write_checkpoint(tmp_path / "checkpoint", task="classification", shape=SHAPE)
     sizes = ELASTIC | {"slices": 2, "widths": [1, 2]}
     (checkpoint / "elastic.json").write_text(json.dumps(sizes))
-    manifest = build(checkpoint, tmp_path / "pack", BuildOptions(), progress=False)
+    manifest = build(checkpoint, tmp_path / "pack", BuildOptions(), progress=False).manifest
     assert manifest.dimensions.slices == 2
     assert manifest.notes["depths"] == ELASTIC["depths"]
     assert manifest.notes["widths"] == [1, 2]

@@ -553,7 +553,11 @@ def test_the_most_specific_limit_counts_within_the_position_table(
     ("name", "value", "message"),
     [
         ("config.json", {"max_position_embeddings": 512}, "config.json: field 'vocab_size'"),
-        ("config.json", {"vocab_size": 16}, "'max_position_embeddings'"),
+        (
+            "config.json",
+            {"vocab_size": 16, "max_position_embeddings": 2},
+            "'max_position_embeddings'",
+        ),
         ("tokenizer_config.json", {"model_max_length": "512"}, "'model_max_length' must be a num"),
         ("tokenizer_config.json", {"pad_token": {"text": "[PAD]"}}, "pad_token: field 'content'"),
         ("sentence_bert_config.json", {"max_seq_length": 2}, "'max_seq_length'"),

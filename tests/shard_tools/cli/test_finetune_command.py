@@ -180,7 +180,7 @@ def test_a_place_that_takes_no_directory_is_told(place: Path, tmp_path: Path) ->
 def test_a_checkpoint_that_the_builder_could_not_use_is_refused(
     place: Path, tmp_path: Path
 ) -> None:
-    write_checkpoint(tmp_path / "odd", config={"hidden_act": "swish"})
+    write_checkpoint(tmp_path / "odd", config={"hidden_act": "quick_gelu"})
     data = place / "classification"
-    with pytest.raises(CheckpointError, match="hidden_act 'swish' is not supported"):
+    with pytest.raises(CheckpointError, match="hidden_act 'quick_gelu' is not supported"):
         finetune(tmp_path / "odd", data / "train.tsv", data / "dev.tsv", tmp_path / "out", OPTIONS)

@@ -17,6 +17,7 @@ from tests.support.ranked_packs import ranked_pack, texts, write_data
 
 COMMANDS = {
     "build": ("{}/none", "-o", "{}/x"),
+    "check": ("{}/none", "{}/none", "--texts", "{}/none.txt"),
     "inspect": ("{}/none",),
     "verify": ("{}/none",),
     "rank": ("{}/none", "--data", "{}/none.tsv"),

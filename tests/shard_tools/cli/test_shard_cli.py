@@ -36,8 +36,15 @@ def test_build_says_what_it_made(
     output = tmp_path / "out"
     code = main(["build", str(place / "checkpoint"), "-o", str(output), "--name", "Tiny"])
     said = capsys.readouterr()
-    assert (code, said.err) == (0, "")
-    assert said.out.startswith(f"{output}: Tiny, classification, 2 layers, 4 slices, ")
+    assert code == 0
+    assert said.err.startswith("sti-shard: notice: calibration on the built-in texts: ")
+    assert said.err.count("\n") == 1
+    lines = said.out.splitlines()
+    assert lines[0].startswith(f"{output}: Tiny, classification, 2 layers, 4 slices, ")
+    told = {line.split()[0]: line for line in lines[1:]}
+    assert told["task"].endswith("classification, 3 labels: red, green, blue")
+    assert "poolings pooler" in told["head"] and "wordpiece" in told["tokenizer"]
+    assert told["settings"].endswith("without effect, 0 unknown")
 
 
 def test_build_with_json_prints_one_document(
@@ -53,6 +60,71 @@ def test_build_with_json_prints_one_document(
         assert reader.manifest.ladder == (2, 4, 8)
         assert reader.manifest.dimensions.slices == 2
         assert reader.manifest.notes["grid_sigmas"] == 6.0
+    assert document["summary"]["ladder"] == [2, 4, 8]
+    assert "config.json: hidden_size" in document["summary"]["settings"]["applied"]
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(place.rglob("*"))
+    assert main(["build", str(place / "checkpoint"), "--dry-run", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert summary["task"] == "classification" and summary["labels"] == ["red", "green", "blue"]
+    size = (place / "pack").stat().st_size
+    assert 0.3 * size < summary["estimated_bytes"] < size
+    assert main(["build", str(place / "checkpoint"), "--dry-run", "-o", str(tmp_path / "x")]) == 0
+    assert "can be built" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir()) and sorted(place.rglob("*")) == before
+    assert main(["build", str(place / "checkpoint"), "--dry-run", "-o", str(tmp_path)]) == 2
+    assert "is a directory" in capsys.readouterr().err
+
+
+def test_what_may_make_it_another_model_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"alibi_slopes": 2}))
+    (folder / "model_head.pkl").write_bytes(b"never opened")
+    assert main(["build", str(folder), "--dry-run", "--json"]) == 0
+    said = capsys.readouterr()
+    warnings = json.loads(said.out)["summary"]["warnings"]
+    assert [warning in said.err for warning in warnings] == [True] * 3
+    assert "config.json: alibi_slopes is unknown and was ignored" in warnings[0]
+    assert "model_head.pkl: the classifier that SetFit put" in warnings[1]
+    assert main(["build", str(folder), "--dry-run", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_pairs_that_the_reference_does_not_tell_apart_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for task, expected in (("classification", True), ("embedding", False)):
+        folder = write_checkpoint(tmp_path / task, task=task)
+        names = {"model_input_names": ["input_ids", "attention_mask"]}
+        (folder / "tokenizer_config.json").write_text(json.dumps(names))
+        assert main(["build", str(folder), "--dry-run"]) == 0
+        assert ("does not tell the texts of a pair apart" in capsys.readouterr().err) == expected
+
+
+def test_prompts_and_what_is_answered_are_told_by_build_and_inspect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, pack = write_checkpoint(tmp_path / "checkpoint", task="regression"), tmp_path / "pack"
+    own = {
+        "prompts": {"query": "the ", "none": ""},
+        "default_prompt_name": "query",
+        "activation_fn": "torch.nn.modules.activation.Sigmoid",
+    }
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(own))
+    assert main(["build", str(folder), "-o", str(pack)]) == 0
+    said = capsys.readouterr().out
+    assert "regression, sigmoid" in said and "none, query; by default query" in said
+    assert main(["inspect", str(pack)]) == 0
+    said = capsys.readouterr().out
+    assert "answers: 1 logit through a sigmoid, of texts and pairs of texts" in said
+    assert "prompts: none, query; by default query" in said
 
 
 def test_quiet_says_nothing(

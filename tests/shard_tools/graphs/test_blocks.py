@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shard_tools.graphs.blocks import build_connect
-from shard_tools.graphs.embed_head import HeadSpec, build_embed, build_head
+from shard_tools.graphs.blocks import ACTIVATIONS, Activation, build_connect
+from shard_tools.graphs.embed_head import HeadSpec, HeadStep, build_embed, build_head
 from sti.errors import StiError
 from tests.support import graph_spec as spec
 from tests.support.graph_cases import (
-    ACTIVATIONS,
+    DISTANCES,
     EPSILON,
     EXACT,
     HEAD,
@@ -25,7 +25,6 @@ from tests.support.graph_cases import (
     NEURONS,
     SATURATES,
     SLICES,
-    Activation,
     Array,
     Feeds,
     answer,
@@ -33,6 +32,7 @@ from tests.support.graph_cases import (
     attention_feeds,
     attention_model,
     connect_feeds,
+    distance_feeds,
     embed_feeds,
     ffn_feeds,
     ffn_model,
@@ -61,6 +61,9 @@ def assert_close_to_float(found: Array, expected: Array, *, share: float) -> Non
     assert np.sqrt(np.mean((found - expected) ** 2)) <= share * expected.std()
 
 
+NORMAL = (HeadStep("normalize", HIDDEN),)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("slices", range(1, SLICES + 1))
 def test_attention_computes_its_integers_and_approximates_its_floats(
@@ -75,6 +78,21 @@ def test_attention_computes_its_integers_and_approximates_its_floats(
     assert found.dtype == np.float32
     assert_integer_path(found, spec.attention(feeds, head=HEAD, exact=True))
     assert_close_to_float(found, spec.attention(feeds, head=HEAD, exact=False), share=0.015)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_adds_a_bias_by_head_and_distance(masked: bool) -> None:
+    rng = np.random.default_rng(11)
+    feeds = attention_feeds(rng, batch=2, tokens=9) | distance_feeds(rng, tokens=9)
+    if masked:
+        feeds["mask"] = np.zeros((2, 1, 1, 9), dtype=np.float32)
+        feeds["mask"][0, ..., 4:] = -10000
+    model = session(attention_model(masked=masked, distances=DISTANCES))
+    found, expected = answer(model, feeds), spec.attention(feeds, head=HEAD, exact=True)
+    assert_integer_path(found, expected)
+    assert not np.allclose(found, answer(model, feeds | {"distances": feeds["distances"].T}))
+    own = spec.own_tokens(feeds, 2, 9)
+    np.testing.assert_allclose(answer(model, feeds | own), found[2:], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -180,11 +198,16 @@ def test_extreme_weights_and_activations_do_not_saturate() -> None:
 def test_a_batch_gives_each_sentence_the_bits_it_has_alone(tokens: int, threads: int) -> None:
     rng = np.random.default_rng(tokens)
     batch = 5
+    dense = (HeadStep("dense", 24, "tanh"), HeadStep("norm", 24), HeadStep("dense", 1, "gelu"))
     heads = {
-        "pooler": HeadSpec("sequence", "pooler"),
-        "mean": HeadSpec("sequence", "mean"),
-        "cls": HeadSpec("embedding", "cls", normalize=True),
-        "normal": HeadSpec("embedding", "mean", normalize=True),
+        "pooler": HeadSpec("sequence", ("pooler",)),
+        "relu": HeadSpec("sequence", ("pooler",), activation="relu"),
+        "gelu": HeadSpec("sequence", ("pooler",), activation="gelu"),
+        "mean": HeadSpec("sequence", ("mean",)),
+        "cls": HeadSpec("embedding", ("cls",), NORMAL),
+        "normal": HeadSpec("embedding", ("mean",), NORMAL),
+        "others": HeadSpec("embedding", ("max", "sqrt_len", "weighted_mean", "last")),
+        "steps": HeadSpec("embedding", ("last",), dense),
         "tags": HeadSpec("tokens"),
     }
     fixed: Feeds = {
@@ -192,6 +215,12 @@ def test_a_batch_gives_each_sentence_the_bits_it_has_alone(tokens: int, threads:
         "classifier_b": floats(rng, 1),
         "pooler_w": floats(rng, HIDDEN, HIDDEN),
         "pooler_b": floats(rng, HIDDEN),
+        "step0_w": floats(rng, HIDDEN, 24),
+        "step0_b": floats(rng, 24),
+        "step1_w": floats(rng, 24),
+        "step1_b": floats(rng, 24),
+        "step2_w": floats(rng, 24, 1),
+        "step2_b": floats(rng, 1),
     }
     by_sentence = {"words", "type_ids", "tokens", "mask"}
     by_token = {"h", "xq", "xs", "own_h", "own_xq", "own_xs", "partial", "residual"}
@@ -242,7 +271,7 @@ def test_padding_moves_the_answer_of_a_sentence_by_next_to_nothing() -> None:
     longest = max(lengths)
     present = (np.arange(longest) < np.array(lengths)[:, None]).astype(np.float32)
     connect = session(build_connect(hidden=HIDDEN, epsilon=EPSILON))
-    head = session(build_head(hidden=HIDDEN, head=HeadSpec("embedding", "mean", normalize=True)))
+    head = session(build_head(hidden=HIDDEN, head=HeadSpec("embedding", ("mean",), NORMAL)))
     plain, masked = session(attention_model()), session(attention_model(masked=True))
     ffn = session(ffn_model())
     layers = []

@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import build_cost
-from shard_tools.architectures.bert import reference
+from shard_tools.architectures.encoder import reference
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
 from shard_tools.packing.pack_writer import PackWriter, check_output, replacing_pack
 from shard_tools.quantization.blocks import group_sizes
 from sti.codec.word_rows import decode_rows
 from sti.errors import CheckpointError, InputError, PackFormatError, StiError, StorageError
-from sti.model.manifest import Manifest
 from sti.pack.manifest_reader import MOST_HEADER_BYTES
 from sti.pack.pack_reader import PackReader
 from sti.pack.verify import verify
@@ -429,8 +428,7 @@ def test_a_licence_comes_from_the_model_card(tmp_path: Path) -> None:
     card = tmp_path / "checkpoint" / "README.md"
 
     def licence(options: BuildOptions) -> str:
-        manifest: Manifest = build(tmp_path / "checkpoint", tmp_path / "out", options)
-        return manifest.licence
+        return build(tmp_path / "checkpoint", tmp_path / "out", options).manifest.licence
 
     assert licence(BuildOptions()) == ""
     card.write_text("---\nlanguage: en\nlicense: apache-2.0\n---\nlicense: other\n")

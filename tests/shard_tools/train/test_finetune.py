@@ -60,7 +60,9 @@ def test_the_pack_has_the_ladder_and_the_gains_of_training_unless_others_are_ask
     made: Finetuned, tmp_path: Path
 ) -> None:
     def built(**options: Any) -> Manifest:
-        return build(made.directory, tmp_path / "pack", BuildOptions(**options), progress=False)
+        return build(
+            made.directory, tmp_path / "pack", BuildOptions(**options), progress=False
+        ).manifest
 
     report = json.loads((made.directory / "elastic.json").read_text())
     trained = [block["gains"] for block in report["importance"]["blocks"]]

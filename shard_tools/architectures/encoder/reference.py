@@ -1,4 +1,4 @@
-"""BERT's arithmetic in float32 NumPy: the reference that importance is measured with.
+"""The encoders' arithmetic in float32 NumPy: the reference that importance is measured with.
 
 In: float tensors in the orientation of the pack's graphs. Out: hidden states ``[T, d]`` of
 sentences concatenated end to end. Written for clarity and BLAS, not for latency; the run time
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sti.arrays import Float32Array
+from sti.backend.token_distances import token_distances
 
 _GELU_NEW = np.float32(0.7978845608)  # sqrt(2 / pi)
 
@@ -46,9 +47,12 @@ def erf(x: Float32Array) -> Float32Array:
 
 
 def activate(x: Float32Array, kind: str) -> Float32Array:
-    """``gelu``, ``gelu_new`` (tanh) or ``relu``."""
+    """``gelu``, ``gelu_new`` (tanh), ``relu`` or ``silu``."""
     if kind == "relu":
         return np.maximum(x, 0.0)
+    if kind == "silu":
+        # The same as x / (1 + exp(-x)), which overflows.
+        return np.asarray(x * (0.5 + 0.5 * np.tanh(0.5 * x)), dtype=np.float32)
     if kind == "gelu_new":
         inner: Float32Array = np.tanh(_GELU_NEW * (x + np.float32(0.044715) * x * x * x))
     else:
@@ -69,6 +73,7 @@ def attention(
     output: Float32Array,
     query_bias: Float32Array,
     value_bias: Float32Array,
+    position_bias: Float32Array | None = None,
 ) -> Float32Array:
     """What each head adds to the block's sum.
 
@@ -78,6 +83,7 @@ def attention(
         query, key, value: ``[heads, d, head]``, the query already scaled.
         output: ``[heads, head, d]``.
         query_bias, value_bias: ``[heads, 1, head]``; a bias of the keys cancels in the softmax.
+        position_bias: ``[heads, 1, 2 r + 1]``, added to scores by distance; None for none.
 
     Returns:
         ``[heads, T, d]``, without bias and residual.
@@ -90,6 +96,9 @@ def attention(
     for length in lengths:
         span = slice(start, start + length)
         scores = queries[:, span] @ keys[:, span].transpose(0, 2, 1)
+        if position_bias is not None:
+            reach = position_bias.shape[-1] // 2
+            scores += position_bias[:, 0, token_distances(length, reach)]
         scores -= scores.max(axis=2, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=2, keepdims=True)
