@@ -151,7 +151,8 @@ def _max_tokens(config: JsonFields, settings: JsonFields, sentence: JsonFields) 
     positions = _POSITIONS
     if config.has("max_position_embeddings"):
         positions = config.integer("max_position_embeddings", least=_LEAST_TOKENS)
-    for source, key in ((sentence, "max_seq_length"), (settings, "model_max_length")):
+    of_settings = ("model_max_length", "max_len")  # the latter is its old name
+    for source, key in ((sentence, "max_seq_length"), *((settings, key) for key in of_settings)):
         if source.has(key):
             # Tokenizers without a limit write 1e30 here, as an integer or as a float.
             return int(min(positions, source.number(key, least=_LEAST_TOKENS)))

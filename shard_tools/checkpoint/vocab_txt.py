@@ -36,11 +36,11 @@ def read_vocab_txt(
     Raises:
         CheckpointError: a word is listed twice, or an option is not supported.
     """
-    for option in ("do_basic_tokenize", "never_split"):
-        if settings.has(option) and settings.raw(option) not in (True, []):
-            raise CheckpointError(
-                f"{settings.where}: {option} {settings.raw(option)!r:.40} is not supported"
-            )
+    if settings.has("do_basic_tokenize") and settings.raw("do_basic_tokenize") is not True:
+        raise CheckpointError(
+            f"{settings.where}: do_basic_tokenize {settings.raw('do_basic_tokenize')!r:.40} is not "
+            "supported"
+        )
     text = read_text(path)
     if text.startswith(_BYTE_ORDER_MARK):
         raise CheckpointError(

@@ -85,7 +85,7 @@ def read_modules(checkpoint: Checkpoint, *, hidden: int) -> Modules | None:
         poolings = _poolings(checkpoint, "1_Pooling", hidden)
         return None if poolings is None else Modules(poolings)
     fields = JsonFields({"modules": listed}, where=where, error=CheckpointError)
-    found = [(_kind(item), item.text("path")) for item in fields.objects("modules")]
+    found = [_listed(number, item) for number, item in enumerate(fields.objects("modules"))]
     kinds = [kind for kind, _ in found]
     unknown = [kind for kind in kinds[2:] if kind not in (*_STEPS, _WITHOUT_EFFECT)]
     if kinds[:2] != ["Transformer", "Pooling"] or unknown:
@@ -114,6 +114,13 @@ def read_modules(checkpoint: Checkpoint, *, hidden: int) -> Modules | None:
     if len(steps) > MOST_STEPS:
         raise CheckpointError(f"{where}: {len(steps)} modules behind Pooling; {MOST_STEPS} may be")
     return Modules(poolings, tuple(steps))
+
+
+def _listed(number: int, item: JsonFields) -> tuple[str, str]:
+    """Kind and folder of the module at this place of the list, which is the order they are in."""
+    if item.has("idx") and item.integer("idx") != number:
+        raise item.fail("idx", f"{number}, its place in the list")
+    return _kind(item), item.text("path")
 
 
 def _kind(item: JsonFields) -> str:

@@ -112,6 +112,15 @@ def test_unsupported_modules_are_named(tmp_path: Path, kinds: tuple[str, ...]) -
         opened(tmp_path)
 
 
+def test_modules_that_are_numbered_otherwise_are_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    write_modules(tmp_path, "Transformer", "Pooling")
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    write_json(tmp_path / "modules.json", [item | {"idx": 1} for item in modules])
+    with pytest.raises(CheckpointError, match="'idx' must be 0, its place in the list"):
+        opened(tmp_path)
+
+
 def test_modules_of_other_packages_are_named(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     write_modules(tmp_path, "Transformer", "Pooling", package="custom_st")

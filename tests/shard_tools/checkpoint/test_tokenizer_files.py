@@ -440,7 +440,6 @@ def test_special_tokens_without_names_are_those_of_the_file_that_counts(with_voc
         ("tokenizer_config.json", {"additional_special_tokens": [3]}, "expected an object"),
         ("tokenizer_config.json", {"truncation_side": "up"}, "one of right, left"),
         ("tokenizer_config.json", {"auto_map": {}}, "code of the checkpoint's own"),
-        ("tokenizer_config.json", {"never_split": ["x"]}, "never_split .* is not supported"),
     ],
 )
 def test_lists_of_tokens_that_cannot_be_are_refused(
@@ -534,6 +533,8 @@ def test_robertas_way_to_put_two_texts_together_is_understood(checkpoint: Path) 
     [
         ({}, {}, 512),
         ({"model_max_length": 128}, {}, 128),
+        ({"max_len": 64}, {}, 64),
+        ({"max_len": 64, "model_max_length": 128}, {}, 128),
         ({"model_max_length": 128}, {"max_seq_length": 256}, 256),
         ({"model_max_length": 512}, {"max_seq_length": None}, 512),
         ({"model_max_length": int(1e30)}, {}, 512),
