@@ -191,8 +191,8 @@ def test_ctrl_c_during_a_batch_lets_it_end(
 ) -> None:
     real = sti.Engine.stream
 
-    def interrupted(engine: sti.Engine, texts: object) -> object:
-        for result in real(engine, texts):  # type: ignore[arg-type]
+    def interrupted(engine: sti.Engine, texts: object, **options: object) -> object:
+        for result in real(engine, texts, **options):  # type: ignore[arg-type]
             os.kill(os.getpid(), signal.SIGINT)
             yield result
 

@@ -48,6 +48,12 @@ _BUCKETS = 32
 def write_mpnet(directory: Path, shape: Shape) -> Path:
     """Write an MPNet of the weights of ``write_checkpoint``, with its tokenizer; the directory."""
     write_checkpoint(directory, shape=shape, config={"model_type": "mpnet", "architectures": None})
+    names = ("cls", "sep", "pad", "mask", "unk")
+    special = {f"{name}_token": f"[{name.upper()}]" for name in names}
+        f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "mask", "unk")
+    }
+    special |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(special))
     tensors = {}
     for name, values in encoder_tensors(shape, 0):
         for old, new in _MPNET.items():

@@ -15,7 +15,7 @@ from shard_tools.measuring.float_answers import float_states
 from shard_tools.packing.options import BuildOptions
 from shard_tools.packing.source import read_source
 from shard_tools.progress import Progress
-from sti.text.wordpiece import Tokenizer
+from sti.text.tokenizer import Tokenizer
 from tests.support.checkpoints import Task, write_checkpoint
 from tests.support.commands import Cli
 
@@ -94,7 +94,7 @@ def test_text_that_is_not_utf_8_is_named_by_its_line(
 def test_states_of_a_text_do_not_depend_on_the_texts_beside_it(tmp_path: Path) -> None:
     with Checkpoint(write_checkpoint(tmp_path / "checkpoint")) as checkpoint:
         source = read_source(checkpoint, BuildOptions())
-        tokenizer = Tokenizer(source.tokenizer, source.vocabulary)
+        tokenizer = Tokenizer(source.tokenizer, source.vocabulary, source.tables)
         residents = source.model.residents(source.tokenizer.max_tokens)
         encodings = [tokenizer.encode(text) for text in ("the dog " * 20, "cat") * 20]
         with Progress(1.0, shown=False) as line:

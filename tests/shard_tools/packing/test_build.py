@@ -340,7 +340,7 @@ def test_a_vocabulary_that_no_reader_takes_is_refused(tmp_path: Path) -> None:
     words = (tmp_path / "checkpoint" / "vocab.txt").read_text(encoding="utf-8").splitlines()
     words[-1] = "a" * 2000
     (tmp_path / "checkpoint" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    with pytest.raises(PackFormatError, match="the new pack: tokenizer: a word has more than 128"):
+    with pytest.raises(PackFormatError, match="the new pack: tokenizer: a word has more than 512"):
         build(tmp_path / "checkpoint", tmp_path / "out", BuildOptions(), progress=False)
     assert not (tmp_path / "out").exists()
 
