@@ -29,6 +29,8 @@ def test_an_engine_with_a_budget_measures_in_another_process_once(
         first = engine.profile
         assert engine.run(["the dog"]).parts
     assert told[0] == "measuring this device (once, about 2 s)"
+    if any("provisional" in line for line in told):
+        pytest.skip("other processes kept this one waiting: it is measured again then")
     assert {path.name.partition("-")[0] for path in cache.glob("*.json")} >= {"profile", "storage"}
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with sti.Engine.open(tiny_pack, threads=1, memory="60MB") as engine:
