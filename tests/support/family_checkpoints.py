@@ -50,8 +50,6 @@ def write_mpnet(directory: Path, shape: Shape) -> Path:
     write_checkpoint(directory, shape=shape, config={"model_type": "mpnet", "architectures": None})
     names = ("cls", "sep", "pad", "mask", "unk")
     special = {f"{name}_token": f"[{name.upper()}]" for name in names}
-        f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "mask", "unk")
-    }
     special |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
     (directory / "tokenizer_config.json").write_text(json.dumps(special))
     tensors = {}
