@@ -92,8 +92,8 @@ def write_row(document: Path, measured: Measured, about: Sequence[str]) -> None:
     limits = common.Table("Limits", common.LIMITS, list(summary.limits))
     tables = [table.markdown().partition("\n\n")[2] for table in (limits, *summary.tables)]
     machine = f"{date.today()}; {'; '.join(about[:2])}\n"
-    body = "\n".join([machine, *tables]) + "".join(f"\n- {note}" for note in summary.notes)
-    body = body.rstrip("\n") + "\n"
+    notes = "".join(f"- {note}\n" for note in summary.notes)
+    body = "\n".join(filter(None, [machine, *tables, notes]))
     write_file(str(document), f"{before}{start}{body}{closed}{after}")
 
 

@@ -28,6 +28,8 @@ MOST_AXES = 8
 LONGEST_NAME = 256
 """Characters of a tensor's name."""
 
+_MALFORMED = "its shape or data_offsets are malformed"
+
 ITEM_BYTES: Mapping[str, int] = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1},
     **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1},
@@ -109,7 +111,7 @@ def parse_table(
         numbers += _numbers(name, item, where, error)
     if not _are_naturals(numbers):
         name = next(n for n, i in parsed.items() if not _are_naturals(_numbers(n, i, where, error)))
-        raise _fail(name, "its shape or data_offsets are malformed", where, error)
+        raise _fail(name, _MALFORMED, where, error)
     tensors = {name: _place(name, item, base, where, error) for name, item in parsed.items()}
     ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)))
     end = base
@@ -136,7 +138,7 @@ def _numbers(name: str, item: Any, where: str, error: type[StiError]) -> list[An
         or len(shape) > MOST_AXES
         or len(span) != 2
     ):
-        raise _fail(name, "its shape or data_offsets are malformed", where, error)
+        raise _fail(name, _MALFORMED, where, error)
     return shape + span
 
 
@@ -144,7 +146,9 @@ def _place(name: str, item: Any, base: int, where: str, error: type[StiError]) -
     """Where a tensor lies, of an entry whose numbers are natural."""
     dtype, shape, (start, end) = item["dtype"], item["shape"], item["data_offsets"]
     size = end - start
-    if math.prod(shape) * ITEM_BYTES[dtype] != size or size < 0:
+    if size < 0:
+        raise _fail(name, _MALFORMED, where, error)
+    if math.prod(shape) * ITEM_BYTES[dtype] != size:
         told = f"{dtype} {list(shape)!s:.80} does not fill its {size} bytes"
         raise _fail(name, told, where, error)
     return TensorInfo(dtype, tuple(shape), base + start, size)
@@ -155,6 +159,7 @@ def _fail(name: str, message: str, where: str, error: type[StiError]) -> StiErro
 
 
 def _are_naturals(values: list[Any]) -> bool:
+    """Whether all are whole numbers from 0 on, of 63 bits."""
     return not values or (
         set(map(type, values)) == {int} and min(values) >= 0 and max(values) < 2**63
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import sti
+from tests.support import processes
 from tests.support.packs import tiny_pack
 from tests.support.paths import ROOT
 
@@ -41,15 +42,8 @@ def refused(call):
 
 
 def ended(code: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own that ended in time."""
-    return subprocess.run(
-        [sys.executable, "-c", BEGIN + code, str(tiny_pack())],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-        check=False,
-    )
+    """The same, with an engine of a tiny pack."""
+    return processes.ended(BEGIN + code, str(tiny_pack()))
 
 
 def test_python_ends_while_engines_are_open() -> None:

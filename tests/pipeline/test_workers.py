@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 
 import pytest
 
 from sti.pipeline.workers import Channel, Latch, Worker, wait_for_all
-from tests.support.paths import ROOT
+from tests.support.processes import ended
 
 FORKED = """
-import os
+import os, warnings
 from sti.errors import RunError
 from sti.pipeline import workers
 
+warnings.simplefilter("ignore")  # Python warns of forks amid threads
 checked, children = workers.check_process, []
 
 def forks(process):
@@ -181,9 +179,5 @@ def test_an_interrupt_is_told_before_the_works_own_error(monkeypatch: pytest.Mon
 
 
 def test_a_job_handed_over_amid_a_fork_is_not_waited_for_in_the_child() -> None:
-    command = [sys.executable, "-W", "ignore", "-c", FORKED]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (ended.stdout, ended.stderr) == ("7\n", "")
+    found = ended(FORKED)
+    assert (found.stdout, found.stderr) == ("7\n", "")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
-from tests.support.paths import ROOT
+from tests.support.processes import ended
 
 FORKED = """
-import os, threading, time
+import os, threading, time, warnings
 
 from sti.errors import RunError
 from sti.storage.threads import start_thread
 
+warnings.simplefilter("ignore")  # Python warns of forks amid threads
 names = ("_start_joinable_thread", "_start_new_thread")
 name = next(name for name in names if hasattr(threading, name))
 begin = getattr(threading, name)
@@ -42,9 +39,5 @@ print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
 
 
 def test_a_fork_while_a_thread_starts_does_not_wait_for_it_in_the_child() -> None:
-    command = [sys.executable, "-W", "ignore", "-c", FORKED]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (ended.stdout, ended.stderr) == ("7\n", "")
+    found = ended(FORKED)
+    assert (found.stdout, found.stderr) == ("7\n", "")

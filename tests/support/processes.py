@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from tests.support.paths import ROOT
 
 WAIT_S = 60.0
 """Only a test that fails waits for so long."""
@@ -21,6 +25,18 @@ def interpreter(place: Path, words: str) -> str:
     path.write_text(f"#!/bin/sh\n{words}\n", encoding="utf-8")
     path.chmod(0o755)
     return str(path)
+
+
+def ended(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own, of this Python, that ended in time."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        cwd=ROOT,
+        check=False,
+    )
 
 
 def children() -> list[int]:
