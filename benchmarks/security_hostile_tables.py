@@ -44,7 +44,7 @@ def _become(parts: PackParts, raw: dict[str, Any]) -> None:
     own = READERS[raw["model"]["type"]](fields)
     told = parts.manifest["tokenizer"]
     named = [told[key] for key in _SHARED[:3]]
-    set_words(parts, [word.encode() for word in (*own.words, *named)])
+    set_words(parts, [word.encode() for word in (*own.words, *named)], own.kind)
     parts.manifest["tokenizer"] = {
         "kind": own.kind,
         **own.settings.to_json(),

@@ -13,6 +13,8 @@ import numpy as np
 
 from benchmarks.security_harms import EITHER, REFUSED, Kind
 from benchmarks.security_packs import PackParts, Tensor
+from sti.pack.tokenizer import table_name
+from sti.text.kinds import BY_HASH, KINDS, AnyIndex
 from sti.text.vocabulary_index import (
     HASH_BASE,
     HASH_BITS,
@@ -25,11 +27,13 @@ from sti.text.vocabulary_index import (
 _MODULUS = 1 << HASH_BITS
 
 
-def _set_vocabulary(parts: PackParts, blob: bytes, index: VocabularyIndex | None = None) -> None:
+def _set_vocabulary(parts: PackParts, blob: bytes, index: AnyIndex | None = None) -> None:
     index = index or make_index(blob)
+    for name in BY_HASH.arrays:
+        parts.residents.pop(table_name(name), None)
     parts.residents["tokenizer.vocab"] = Tensor("U8", (len(blob),), blob)
-    for name, array in zip(index._fields, index, strict=True):
-        parts.residents[f"tokenizer.{name}"] = Tensor.of(array)
+    for name, array in index._asdict().items():
+        parts.residents[table_name(name)] = Tensor.of(array)
 
 
 def _more_words(parts: PackParts, rng: Random) -> None:
@@ -124,9 +128,14 @@ def _half_characters(parts: PackParts, rng: Random) -> None:
     _set_vocabulary(parts, b"\n".join(words), index)
 
 
-def set_words(parts: PackParts, words: list[bytes]) -> None:
-    """Another vocabulary, with a row of the embedding table for each word."""
-    _set_vocabulary(parts, b"\n".join(words))
+def set_words(parts: PackParts, words: list[bytes], kind: str = "wordpiece") -> None:
+    """Another vocabulary, with a row of the embedding table for each word.
+
+    Args:
+        kind: of tokenizer, by which words are found.
+    """
+    blob = b"\n".join(words)
+    _set_vocabulary(parts, blob, KINDS[kind].indexing.make(blob))
     table = parts.manifest["words"]
     rows = parts.words[: min(len(words), table["rows"]) * table["row_bytes"]]
     rows += rows[: table["row_bytes"]] * (len(words) - table["rows"])

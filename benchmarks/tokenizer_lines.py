@@ -26,7 +26,6 @@ from shard_tools.checkpoint.tokenizer_pipeline import read_object
 from sti.errors import StiError
 from sti.text.kinds import KINDS
 from sti.text.text_model import TextModel
-from sti.text.vocabulary import Vocabulary
 
 _TURN = 400
 _SHOWN = 5
@@ -57,9 +56,8 @@ def open_model(path: Path) -> tuple[TextModel, tokenizers.Tokenizer, list[str]]:
     if kind not in READERS:
         raise StiError(f"{path}: {kind!r} is none of {', '.join(READERS)}")
     own = READERS[kind](fields)
-    model = KINDS[own.kind].model(
-        own.settings, Vocabulary("\n".join(own.words).encode()), own.tables
-    )
+    kind, words = KINDS[own.kind], "\n".join(own.words).encode()
+    model = kind.model(own.settings, kind.indexing.vocabulary(words, None), own.tables)
     theirs = tokenizers.Tokenizer.from_file(str(path))
     theirs.no_padding()
     theirs.no_truncation()

@@ -61,7 +61,6 @@ def read_unigram(fields: JsonFields) -> OwnPart:
     trie, replacements = _charsmap(fields, maps[0] if maps else b"")
     tables: dict[str, NDArray[Any]] = {
         "scores": _score_bits(scores),
-        "sorted": _order(pieces),
         "charsmap_trie": trie,
         "charsmap_replacements": replacements,
     }
@@ -103,12 +102,6 @@ def _score_bits(scores: Sequence[float]) -> NDArray[np.uint32]:
     exact = np.array(scores, np.float64)
     short = exact.astype(np.float32)
     return (short if (short == exact).all() else exact).view(np.uint32)
-
-
-def _order(pieces: Sequence[str]) -> NDArray[np.uint32]:
-    """Ids in the order of the pieces' bytes."""
-    data = [piece.encode() for piece in pieces]
-    return np.array(sorted(range(len(data)), key=data.__getitem__), np.uint32)
 
 
 def _add_steps(normalizer: JsonFields, steps: list[StepSettings], maps: list[bytes]) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 from shard_tools.inspection.ranking_text import render_quality, render_ranking, render_submodels
 from sti.model.fidelity import groups_of, loss_of, uniform_counts
 from sti.model.manifest import FORMAT_VERSION, Manifest, Submodel
-from sti.pack.header import VOCABULARY, padded
+from sti.pack.header import padded
 from sti.pack.index import INDEX
 from sti.pack.pack_reader import PackReader
-from sti.pack.tokenizer import VOCABULARY_INDEX
+from sti.pack.tokenizer import table_name
 from sti.report.tables import aligned
 from sti.report.wording import counted
 from sti.units import format_size
@@ -101,7 +101,7 @@ def _sizes(reader: PackReader) -> dict[str, int]:
     manifest, tensors = reader.manifest, reader.tensors()
     graphs = sum(tensors[name].length for name in manifest.graphs.values())
     vocabulary = sum(
-        tensors[name].length for name in (VOCABULARY, *VOCABULARY_INDEX.values()) if name in tensors
+        info.length for name, info in tensors.items() if name.startswith(table_name(""))
     )
     index = sum(tensors[name].length for name in INDEX)
     words = manifest.embeddings.rows * manifest.embeddings.row_bytes

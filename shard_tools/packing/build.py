@@ -49,9 +49,9 @@ from shard_tools.quantization.encode import fidelity_values
 from sti.codec.word_rows import row_bytes
 from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.header import VOCABULARY
-from sti.pack.tokenizer import VOCABULARY_INDEX, table_name
+from sti.pack.tokenizer import table_name
+from sti.text.kinds import KINDS
 from sti.text.tokenizer import Tokenizer
-from sti.text.vocabulary_index import make_index
 
 _ENCODE_WORK = 3.0
 """What measuring and encoding a weight costs, where quantizing it costs 1; for the progress."""
@@ -103,7 +103,9 @@ def build(
             draft = draft_manifest(source, quantized, graphs, options)
             if estimate is not None:
                 draft = draft._replace(notes=draft.notes | estimate_notes(estimate))
-            made = made_residents(graphs.build(), source.vocabulary, source.tables)
+            made = made_residents(
+                graphs.build(), source.tokenizer.kind, source.vocabulary, source.tables
+            )
             writer = PackWriter(stream, draft, residents | made)
             writer.words(encode_embeddings(model, draft.embeddings, line))
             importance: Meter | EstimatedImportance
@@ -207,17 +209,19 @@ def _least_bytes(source: Source) -> int:
 
 
 def made_residents(
-    graphs: Mapping[str, bytes], vocabulary: bytes, tables: Mapping[str, NDArray[Any]]
+    graphs: Mapping[str, bytes], kind: str, vocabulary: bytes, tables: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     """Graphs, the vocabulary with its index, and tables of the tokenizer's kind, by their names in
     the pack.
 
+    Args:
+        kind: of tokenizer.
+
     Raises:
         PackFormatError: the vocabulary is not UTF-8 or holds a word twice.
     """
-    index = make_index(vocabulary)._asdict()
-    found: dict[str, NDArray[Any]] = {VOCABULARY_INDEX[name]: index[name] for name in index}
-    found |= {table_name(name): table for name, table in tables.items()}
+    index = KINDS[kind].indexing.make(vocabulary)._asdict()
+    found = {table_name(name): table for name, table in (*index.items(), *tables.items())}
     return found | graph_residents(graphs) | {VOCABULARY: np.frombuffer(vocabulary, dtype=np.uint8)}
 
 

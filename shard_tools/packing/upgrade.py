@@ -43,6 +43,7 @@ from sti.model.manifest import FORMAT_VERSION, JOINED, BlockKind, Manifest
 from sti.pack.header import VOCABULARY
 from sti.pack.manifest_reader import read_manifest
 from sti.pack.pack_reader import PackReader
+from sti.text.tokenizer_spec import TokenizerSpec
 
 
 def upgrade(
@@ -139,7 +140,8 @@ def _grouped(
     vocabulary = residents[VOCABULARY].tobytes()
     for name in (VOCABULARY, *parsed.graphs.values()):
         residents.pop(name, None)
-    residents |= made_residents(made, vocabulary, {})
+    kind = TokenizerSpec.from_json(parsed.tokenizer).kind
+    residents |= made_residents(made, kind, vocabulary, {})
     slices = parsed.dimensions.slices
     kinds = tuple(
         kind._replace(groups=group_sizes(kind.shard_weights, slices, group_bytes=group_bytes))

@@ -15,20 +15,15 @@ from sti.errors import PackFormatError
 from sti.graphs.interfaces import Residents
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
-from sti.text.kinds import KINDS
+from sti.text.kinds import KINDS, AnyIndex
 from sti.text.tokenizer import Tokenizer
 from sti.text.tokenizer_spec import TokenizerSpec
-from sti.text.vocabulary import Vocabulary
-from sti.text.vocabulary_index import VocabularyIndex
 
 MOST_VOCABULARY_BYTES = 1 << 24
 """The largest in use have a third of it."""
 
 MOST_COPIED_BYTES = 1 << 20
 """Of a vocabulary: words are found faster in a copy, but large ones are not to be there twice."""
-
-VOCABULARY_INDEX = {name: f"tokenizer.{name}" for name in VocabularyIndex._fields}
-"""Arrays of the vocabulary's index, and the tensors that hold them."""
 
 
 def pack_tokenizer(reader: PackReader) -> Tokenizer:
@@ -64,36 +59,39 @@ def _tokenizer(source: Residents) -> Tokenizer:
             f"{MOST_VOCABULARY_BYTES}"
         )
     copied = stored.nbytes <= MOST_COPIED_BYTES
-    vocabulary = Vocabulary(
-        stored.tobytes() if copied else memoryview(stored), stored_index(source)
-    )
     spec = TokenizerSpec.from_json(manifest.tokenizer)
+    kind = KINDS[spec.kind]
+    vocabulary = kind.indexing.vocabulary(
+        stored.tobytes() if copied else memoryview(stored), stored_index(source, spec.kind)
+    )
     for what, found, most in (
         ("words of the vocabulary", len(vocabulary), manifest.embeddings.rows),
         ("tokens of the tokenizer", spec.max_tokens, manifest.dimensions.max_tokens),
     ):
         if found > most:
             raise PackFormatError(f"{found} {what} are more than the {most} that the pack has")
-    tables = {
-        name: _list(source, table_name(name), dtype)
-        for name, dtype in KINDS[spec.kind].tables.items()
-    }
+    tables = {name: _list(source, table_name(name), dtype) for name, dtype in kind.tables.items()}
     return Tokenizer(spec, vocabulary, tables)
 
 
 def table_name(name: str) -> str:
-    """The tensor that holds a table of a kind of tokenizer."""
+    """The tensor that holds a table of a kind of tokenizer, or an array of its index."""
     return f"tokenizer.{name}"
 
 
-def stored_index(source: Residents) -> VocabularyIndex:
+def stored_index(source: Residents, kind: str) -> AnyIndex:
     """The index of the vocabulary as the pack has it, unchecked but for the type.
+
+    Args:
+        kind: of tokenizer.
 
     Raises:
         PackFormatError: a tensor of it is missing, or is no list of unsigned 32-bit numbers.
     """
-    counts = np.dtype(np.uint32)
-    return VocabularyIndex(*(_list(source, name, counts) for name in VOCABULARY_INDEX.values()))
+    counts, indexing = np.dtype(np.uint32), KINDS[kind].indexing
+    return indexing.of_arrays(
+        *(_list(source, table_name(name), counts) for name in indexing.arrays)
+    )
 
 
 def _list(source: Residents, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -25,7 +25,8 @@ from sti.pack.pack_file import PackFile
 from sti.pack.pack_reader import PackReader
 from sti.pack.safetensors_table import TensorInfo, TensorTable
 from sti.pack.tokenizer import pack_tokenizer, stored_index
-from sti.text.vocabulary_index import make_index
+from sti.text.kinds import KINDS
+from sti.text.tokenizer_spec import TokenizerSpec
 
 _CHUNK = 1 << 22
 
@@ -216,8 +217,9 @@ class _Check:
         """Make the vocabulary's index again and compare."""
         place = self._table.tensors[VOCABULARY]
         try:
-            stored = stored_index(reader)
-            made = make_index(reader.resident(VOCABULARY).tobytes())
+            kind = TokenizerSpec.from_json(self._manifest.tokenizer).kind
+            stored = stored_index(reader, kind)
+            made = KINDS[kind].indexing.make(reader.resident(VOCABULARY).tobytes())
             good = all(
                 one.tobytes() == other.tobytes() for one, other in zip(made, stored, strict=True)
             )

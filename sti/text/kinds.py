@@ -14,10 +14,31 @@ from numpy.typing import NDArray
 from sti.json_fields import JsonFields
 from sti.text import byte_bpe, unigram, wordpiece
 from sti.text.byte_bpe import ByteBpe, ByteBpeSettings
+from sti.text.sorted_vocabulary import SortedIndex, SortedVocabulary, make_sorted_index
 from sti.text.text_model import TextModel
 from sti.text.unigram import Unigram, UnigramSettings
 from sti.text.vocabulary import Vocabulary
+from sti.text.vocabulary_index import VocabularyIndex, make_index
 from sti.text.wordpiece import WordPiece, WordPieceSettings
+
+AnyIndex = VocabularyIndex | SortedIndex
+AnyVocabulary = Vocabulary | SortedVocabulary
+
+
+class Indexing(NamedTuple):
+    """How words of a vocabulary are found."""
+
+    arrays: tuple[str, ...]
+    """Of the index, all uint32 of one axis; a pack has each as the tensor ``tokenizer.NAME``."""
+    make: Callable[[bytes], AnyIndex]
+    of_arrays: Callable[..., AnyIndex]
+    """The index of its arrays."""
+    vocabulary: Callable[[bytes | memoryview, Any], AnyVocabulary]
+    """Of a blob and its index, or None to make that; raises a ``PackFormatError``."""
+
+
+BY_HASH = Indexing(VocabularyIndex._fields, make_index, VocabularyIndex, Vocabulary)
+BY_ORDER = Indexing(SortedIndex._fields, make_sorted_index, SortedIndex, SortedVocabulary)
 
 
 class Settings(Protocol):
@@ -36,7 +57,7 @@ class ModelOf(Protocol):
     """The type of a kind's model."""
 
     def __call__(
-        self, settings: Any, vocabulary: Vocabulary, tables: Mapping[str, NDArray[Any]]
+        self, settings: Any, vocabulary: Any, tables: Mapping[str, NDArray[Any]]
     ) -> TextModel:
         """The model for one vocabulary and the tables of the kind.
 
@@ -56,15 +77,18 @@ class Kind(NamedTuple):
     tables: Mapping[str, np.dtype[Any]]
     """Types of the arrays of one axis that the model needs besides the vocabulary and its index;
     a pack has each as the resident tensor ``tokenizer.NAME``."""
+    indexing: Indexing
 
 
 KINDS: Mapping[str, Kind] = {
     wordpiece.KIND: Kind(
-        WordPieceSettings.from_json, WordPieceSettings._fields, WordPiece, wordpiece.TABLES
+        WordPieceSettings.from_json, WordPieceSettings._fields, WordPiece, wordpiece.TABLES, BY_HASH
     ),
-    unigram.KIND: Kind(UnigramSettings.from_json, UnigramSettings._fields, Unigram, unigram.TABLES),
+    unigram.KIND: Kind(
+        UnigramSettings.from_json, UnigramSettings._fields, Unigram, unigram.TABLES, BY_ORDER
+    ),
     byte_bpe.KIND: Kind(
-        ByteBpeSettings.from_json, ByteBpeSettings._fields, ByteBpe, byte_bpe.TABLES
+        ByteBpeSettings.from_json, ByteBpeSettings._fields, ByteBpe, byte_bpe.TABLES, BY_HASH
     ),
 }
 """By the names that packs have them by."""

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from sti.errors import InputError, PackFormatError
 from sti.text.added_tokens import AddedToken, AddedTokens
 from sti.text.encoding import Alignment, Encoding
-from sti.text.kinds import KINDS
+from sti.text.kinds import KINDS, AnyVocabulary
 from sti.text.template import FIRST, SECOND, Part
 from sti.text.text_model import Span, TextModel
 from sti.text.tokenizer_spec import SIDES, TokenizerSpec
-from sti.text.vocabulary import Vocabulary
 
 CHUNK_CHARS = 8192
 """A long text is tokenized in chunks of about this many characters."""
@@ -65,15 +64,17 @@ class Tokenizer:
     def __init__(
         self,
         spec: TokenizerSpec,
-        vocab: bytes | Vocabulary,
+        vocab: bytes | AnyVocabulary,
         tables: Mapping[str, NDArray[Any]] | None = None,
         *,
         chunk_chars: int = CHUNK_CHARS,
     ) -> None:
         self.spec = spec
-        self._vocabulary = Vocabulary(vocab) if isinstance(vocab, bytes) else vocab
+        kind = KINDS[spec.kind]
+        whole = kind.indexing.vocabulary(vocab, None) if isinstance(vocab, bytes) else vocab
+        self._vocabulary = whole
         own = self._vocabulary.of_first(max(len(self._vocabulary) - spec.added_words, 0))
-        self._model = KINDS[spec.kind].model(spec.settings, own, tables or {})
+        self._model = kind.model(spec.settings, own, tables or {})
         self.pad_id = self._id(spec.pad_token)
         self._single = self._layout(spec.around.single)
         self._pair = self._layout(spec.around.pair)

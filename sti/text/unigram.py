@@ -20,23 +20,22 @@ from numpy.typing import NDArray
 from sti.errors import PackFormatError
 from sti.text.best_path import BestPath
 from sti.text.charsmap import CharsMap, Place
+from sti.text.sorted_vocabulary import SortedVocabulary
 from sti.text.text_model import Span
 from sti.text.unigram_settings import UnigramSettings
 from sti.text.unigram_words import CHUNK_CHARS, UnigramWords
-from sti.text.vocabulary import Vocabulary
 
 KIND = "unigram"
 __all__ = ["KIND", "TABLES", "Unigram", "UnigramSettings"]
 
 TABLES: Mapping[str, np.dtype[Any]] = {
     "scores": np.dtype(np.uint32),
-    "sorted": np.dtype(np.uint32),
     "charsmap_trie": np.dtype(np.uint32),
     "charsmap_replacements": np.dtype(np.uint8),
 }
 """Besides the vocabulary and its index. ``scores``: of each piece, float32, or float64 where those
-do not hold them all (the bits, so twice as many items); ``sorted``: the lines of the vocabulary in
-the order of their bytes; the last two are empty where no step is a map of characters.
+do not hold them all (the bits, so twice as many items); the last two are empty where no step is a
+map of characters.
 """
 
 MOST_SCORE = 1e9
@@ -73,7 +72,7 @@ class Unigram:
     def __init__(
         self,
         settings: UnigramSettings,
-        vocabulary: Vocabulary,
+        vocabulary: SortedVocabulary,
         tables: Mapping[str, NDArray[Any]],
         *,
         chunk_chars: int = CHUNK_CHARS,
@@ -85,13 +84,17 @@ class Unigram:
         for name, dtype in TABLES.items():
             if tables[name].dtype != dtype or tables[name].ndim != 1:
                 raise PackFormatError(f"tokenizer: {name} must be a list of {dtype.name}")
-        scores = _checked_scores(tables["scores"], tables["sorted"], len(vocabulary))
+        scores = _checked_scores(tables["scores"], len(vocabulary))
         if settings.unknown >= len(vocabulary):
             raise PackFormatError(
                 f"tokenizer: unknown is id {settings.unknown} of {len(vocabulary)} pieces"
             )
         self._path = BestPath(
-            vocabulary.blob, vocabulary.starts, tables["sorted"], scores, unknown=settings.unknown
+            vocabulary.blob,
+            vocabulary.starts,
+            vocabulary.order,
+            scores,
+            unknown=settings.unknown,
         )
         self._words = UnigramWords(settings, _charsmap(settings, tables), chunk_chars=chunk_chars)
         self._bytes = [
@@ -223,16 +226,11 @@ def _charsmap(settings: UnigramSettings, tables: Mapping[str, NDArray[Any]]) -> 
 
 
 def _checked_scores(
-    scores: NDArray[np.uint32], order: NDArray[np.uint32], pieces: int
+    scores: NDArray[np.uint32], pieces: int
 ) -> NDArray[np.float32] | NDArray[np.float64]:
-    """The scores, after a look at both tables."""
-    if order.size != pieces or scores.size not in (pieces, 2 * pieces):
-        raise PackFormatError(
-            f"tokenizer: {scores.size} scores and {order.size} lines in order do not fit "
-            f"{pieces} pieces"
-        )
-    if int(order.max()) >= pieces:
-        raise PackFormatError("tokenizer: the order names a line beyond the vocabulary")
+    """The scores, after a look at them."""
+    if scores.size not in (pieces, 2 * pieces):
+        raise PackFormatError(f"tokenizer: {scores.size} scores do not fit {pieces} pieces")
     floats: NDArray[Any] = scores.view(np.float32 if scores.size == pieces else np.float64)
     if not (floats.min() >= -MOST_SCORE and floats.max() <= MOST_SCORE):
         raise PackFormatError(f"tokenizer: a score is not finite, or beyond {MOST_SCORE:g}")

@@ -34,15 +34,16 @@ HASH_SCALE = 0x85EBCA6B
 CHUNK_BYTES = 16384
 """Bytes of the blob, or words, that are worked on at a time."""
 
-_DECODED_BYTES = 8192
-"""Bytes that are decoded at a time, to see that they are text: the fastest of several sizes."""
-
 LONGEST_WORD = 512
 """Bytes of a word in an index that was not made here: a look-up goes along all of them. Known are
 words of 256, lines of one character repeated, in vocabularies of bytes."""
 
 FULLEST_BUCKET = 32
 """Words of a bucket in such an index: a look-up may compare all of them. Usual are ten."""
+
+_DECODED_BYTES = 8192
+"""Bytes that are decoded at a time, to see that they are text: the fastest of several sizes. NumPy,
+telling it from the bytes without decoding, takes as long."""
 
 _NEWLINE = ord("\n")
 _LONGEST_BLOB = (1 << 32) - 2
@@ -78,11 +79,10 @@ def make_index(
     Raises:
         PackFormatError: the blob is not UTF-8, contains a word twice, or is 4 GB long.
     """
-    if len(blob) > _LONGEST_BLOB:
-        raise PackFormatError(f"tokenizer: a vocabulary of {len(blob)} bytes is too long")
+    _refuse_long(blob)
     starts = _line_starts(blob, chunk)
     segments = _segments(starts, chunk)
-    _refuse_ill_formed(blob)
+    refuse_ill_formed(blob)
     hashes = _line_hashes(blob, starts, segments, base, scale)
     # By two halves of 16 bits: NumPy sorts those by radix, several times as fast.
     order = np.lexsort((hashes.astype(np.uint16), (hashes >> 16).astype(np.uint16)))
@@ -99,26 +99,11 @@ def check_index(index: VocabularyIndex, blob: bytes | memoryview) -> None:
     Raises:
         PackFormatError: says what is wrong with it; or the blob is not UTF-8.
     """
-    blob_bytes = len(blob)
     starts, order, buckets = index
     words = order.size
-    sized = words > 0 and starts.size == words + 1
-    sized = sized and buckets.size == (1 << bucket_bits(words)) + 1
-    if not sized:
+    if words == 0 or buckets.size != (1 << bucket_bits(words)) + 1:
         raise PackFormatError("tokenizer: the arrays of the index do not have sizes that fit")
-    ends = int(starts[0]) == 0 and int(starts[-1]) == blob_bytes + 1
-    if not ends or not (starts[1:] > starts[:-1]).all():
-        raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
-    if int((starts[1:] - starts[:-1]).max()) > LONGEST_WORD + 1:
-        raise PackFormatError(f"tokenizer: a word has more than {LONGEST_WORD} bytes")
-    parted = np.frombuffer(blob, np.uint8)[starts[1:-1] - np.uint32(1)]
-    if not (parted == _NEWLINE).all():
-        raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
-    # Words of whole characters: pieces of a text are told apart by what is left of it.
-    if not (isinstance(blob, bytes) and blob.isascii()):
-        _refuse_ill_formed(blob)
-    if int(order.max()) >= words:
-        raise PackFormatError("tokenizer: the index names a line beyond the vocabulary")
+    check_lines(starts, order, blob)
     if int(buckets[-1]) > words or not (buckets[1:] >= buckets[:-1]).all():
         raise PackFormatError("tokenizer: the buckets of the index do not rise to its end")
     if int((buckets[1:] - buckets[:-1]).max()) > FULLEST_BUCKET:
@@ -127,11 +112,71 @@ def check_index(index: VocabularyIndex, blob: bytes | memoryview) -> None:
         )
 
 
+def check_lines(
+    starts: NDArray[np.uint32], order: NDArray[np.uint32], blob: bytes | memoryview
+) -> None:
+    """Refuse lines that are not those of the blob, or an order that names others.
+
+    Raises:
+        PackFormatError: says what is wrong; or the blob is not UTF-8.
+    """
+    words = order.size
+    if words == 0 or starts.size != words + 1:
+        raise PackFormatError("tokenizer: the arrays of the index do not have sizes that fit")
+    ends = int(starts[0]) == 0 and int(starts[-1]) == len(blob) + 1
+    if not ends or not (starts[1:] > starts[:-1]).all():
+        raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
+    if int((starts[1:] - starts[:-1]).max()) > LONGEST_WORD + 1:
+        raise PackFormatError(f"tokenizer: a word has more than {LONGEST_WORD} bytes")
+    parted = np.frombuffer(blob, np.uint8)[starts[1:-1] - np.uint32(1)]
+    if not (parted == _NEWLINE).all():
+        raise PackFormatError("tokenizer: the lines of the index are not those of the vocabulary")
+    # Words of whole characters: pieces of a text are told apart by what is left of it.
+    refuse_ill_formed(blob)
+    if int(order.max()) >= words:
+        raise PackFormatError("tokenizer: the index names a line beyond the vocabulary")
+
+
+def line_starts(blob: bytes, chunk: int = CHUNK_BYTES) -> NDArray[np.uint32]:
+    """Where each line of a blob begins, and where one more would: ``[lines + 1]``.
+
+    Raises:
+        PackFormatError: the blob is 4 GB long.
+    """
+    _refuse_long(blob)
+    return _line_starts(blob, chunk).astype(np.uint32)
+
+
+def refuse_ill_formed(blob: bytes | memoryview) -> None:
+    """Refuse what is not UTF-8, without making a text as long as the blob.
+
+    Raises:
+        PackFormatError: says where.
+    """
+    if isinstance(blob, bytes) and blob.isascii():
+        return
+    data, start = memoryview(blob), 0
+    try:
+        while start < len(blob):
+            end = start + _DECODED_BYTES
+            start += codecs.utf_8_decode(data[start:end], "strict", end >= len(blob))[1]
+    except UnicodeDecodeError as part:
+        error = UnicodeDecodeError(
+            part.encoding, bytes(blob), start + part.start, start + part.end, part.reason
+        )
+        raise PackFormatError(f"tokenizer: the vocabulary is not UTF-8: {error}") from part
+
+
 def hash_powers(starts: _Counts, base: int, scale: int) -> NDArray[np.uint32]:
     """The power for each place in the longest line, modulo 2**32."""
     powers = np.full(int(np.max(np.diff(starts))) - 1, base, np.uint32)
     powers[:1] = scale
     return np.cumprod(powers, dtype=np.uint32, out=powers)
+
+
+def _refuse_long(blob: bytes) -> None:
+    if len(blob) > _LONGEST_BLOB:
+        raise PackFormatError(f"tokenizer: a vocabulary of {len(blob)} bytes is too long")
 
 
 def _line_starts(blob: bytes, chunk: int) -> _Counts:
@@ -149,20 +194,6 @@ def _segments(starts: _Counts, chunk: int) -> list[tuple[int, int]]:
     offsets = np.arange(0, int(starts[-1]), chunk).astype(starts.dtype)
     cuts: list[int] = np.searchsorted(starts[:-1], offsets).tolist()
     return list(pairwise(sorted({0, len(starts) - 1, *cuts})))
-
-
-def _refuse_ill_formed(blob: bytes | memoryview) -> None:
-    """Refuse what is not UTF-8, without making a text as long as the blob."""
-    data, start = memoryview(blob), 0
-    try:
-        while start < len(blob):
-            end = start + _DECODED_BYTES
-            start += codecs.utf_8_decode(data[start:end], "strict", end >= len(blob))[1]
-    except UnicodeDecodeError as part:
-        error = UnicodeDecodeError(
-            part.encoding, bytes(blob), start + part.start, start + part.end, part.reason
-        )
-        raise PackFormatError(f"tokenizer: the vocabulary is not UTF-8: {error}") from error
 
 
 def _line_hashes(

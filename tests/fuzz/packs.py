@@ -15,13 +15,14 @@ from sti.pack.header import CHECKSUM_DIGITS, HEADER_START, VOCABULARY, header_ch
 from sti.pack.manifest_reader import HEADER_LIMITS, read_manifest
 from sti.pack.pack_reader import PackReader
 from sti.pack.safetensors_table import parse_table
-from sti.pack.tokenizer import VOCABULARY_INDEX, pack_tokenizer
+from sti.pack.tokenizer import pack_tokenizer, table_name
 from sti.planning.plan import PlanRequest
 from sti.planning.plan import Target as Aim
 from sti.planning.planner import make_plan
 from sti.planning.staircase_making import make_staircases
 from sti.planning.staircases import Staircases
 from sti.planning.step_jobs import prepare
+from sti.text.kinds import BY_HASH
 from tests.fuzz import sources
 from tests.fuzz.target import Target, must
 from tests.support.packs import PROFILE
@@ -83,7 +84,7 @@ def _tensors() -> dict[str, object]:
 def _parts() -> tuple[tuple[str, int, int], ...]:
     """Residents that are changed, by name, and where their bytes lie in the file."""
     base = 8 + int.from_bytes(sources.pack_bytes()[:8], "little")
-    names = (*_INDEX, *VOCABULARY_INDEX.values(), VOCABULARY)
+    names = (*_INDEX, *map(table_name, BY_HASH.arrays), VOCABULARY)
     spans = [(name, *sources.table()[name]["data_offsets"]) for name in names]
     return tuple((name, base + begin, end - begin) for name, begin, end in spans)
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from shard_tools.checkpoint.unigram_json import read_unigram
 from sti.errors import CheckpointError, PackFormatError
 from sti.json_fields import JsonFields
+from sti.text.sorted_vocabulary import SortedIndex, SortedVocabulary
 from sti.text.unigram import TABLES, Unigram, UnigramSettings
-from sti.text.vocabulary import Vocabulary
 from tests.support.unigram import (
     PIECES,
     PIPELINES,
@@ -51,7 +51,7 @@ PARTS = [
 def read(found: dict[str, Any], **options: int) -> Unigram:
     fields = JsonFields(found, where="tokenizer.json", error=CheckpointError)
     parts = read_unigram(fields)
-    vocabulary = Vocabulary("\n".join(parts.words).encode())
+    vocabulary = SortedVocabulary("\n".join(parts.words).encode())
     told = JsonFields(parts.settings.to_json(), where="tokenizer", error=PackFormatError)
     return Unigram(UnigramSettings.from_json(told), vocabulary, parts.tables, **options)
 
@@ -166,9 +166,9 @@ def test_models_that_cannot_be_are_refused(change: dict[str, Any], words: str) -
 LONGER = {"kind": "replace", "pattern": "a", "content": "aa", "left": False, "right": False}
 
 
-def tables_of(found: dict[str, Any]) -> tuple[UnigramSettings, Vocabulary, dict[str, Any]]:
+def tables_of(found: dict[str, Any]) -> tuple[UnigramSettings, SortedVocabulary, dict[str, Any]]:
     parts = read_unigram(JsonFields(found, where="tokenizer.json", error=CheckpointError))
-    return parts.settings, Vocabulary("\n".join(parts.words).encode()), dict(parts.tables)
+    return parts.settings, SortedVocabulary("\n".join(parts.words).encode()), dict(parts.tables)
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,6 @@ def tables_of(found: dict[str, Any]) -> tuple[UnigramSettings, Vocabulary, dict[
         ("scores", np.full(len(PIECES), np.nan, np.float32).view(np.uint32)),
         ("scores", np.full(len(PIECES), 1e30, np.float32).view(np.uint32)),
         ("scores", np.zeros(len(PIECES), np.float32)),
-        ("sorted", np.full(len(PIECES), len(PIECES), np.uint32)),
-        ("sorted", np.zeros(len(PIECES) - 1, np.uint32)),
         ("charsmap_trie", np.zeros(0, np.uint32)),
         ("charsmap_trie", np.zeros(255, np.uint32)),
         ("charsmap_trie", np.full(256, 1 << 30, np.uint32)),
@@ -202,7 +200,8 @@ def test_tables_that_a_search_would_leave_are_refused(name: str, value: Any) -> 
 
 def test_an_order_that_is_another_finds_fewer_pieces_and_no_others() -> None:
     settings_, vocabulary, tables = tables_of(document())
-    tables["sorted"] = tables["sorted"][::-1].copy()
+    index = SortedIndex(vocabulary.starts, vocabulary.order[::-1].copy())
+    vocabulary = SortedVocabulary(vocabulary.blob, index)
     model = Unigram(settings_, vocabulary, tables)
     for text in texts(2, 30):
         assert set(model.ids(text, None, first=True)) <= set(range(len(PIECES)))
