@@ -111,7 +111,7 @@ def _places(work: Path, families: Collection[str]) -> Iterator[Place]:
     for table in ("sentence_bert_config.json", "config_sentence_transformers.json"):
         yield Place(table, "vectors", folder, table, (), embedded)
     yield Place("modules.json: a module", "vectors", folder, "modules.json", (1,), embedded)
-    for number, kind in ((1, "Pooling"), (2, "Dense"), (3, "Normalize")):
+    for number, kind in enumerate(("Pooling", "Dense", "Normalize", "Dropout"), 1):
         file = f"{number}_{kind}/config.json"
         yield Place(f"config.json of {kind}", "vectors", folder, file, (), embedded)
 
