@@ -1,6 +1,6 @@
-"""Configurations of public checkpoints that are to be built, scaled down, as data.
+"""What a checkpoint's configuration is, and what several of them share, as data.
 
-In: nothing. Out: ``SUPPORTED``: what each checkpoint's files say, none of its weights or texts.
+In: nothing. Out: ``Case``, for ``checkpoint_config_supported`` and ``checkpoint_config_refused``.
 Knows no library.
 """
 

@@ -27,6 +27,7 @@ from tests.support.charsmaps import charsmap
 _BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MPNET = ("<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>")
 _ROBERTA = ("<s>", "<pad>", "</s>", "<unk>")
+_CAMEMBERT = ("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>")
 _MASK = "<mask>"
 _PIECES = 300
 _MAP = {"\t": " ", "\n": " ", "\u3000": " ", "ﬁ": "fi", "™": "TM", "\uff41": "a", "e\u0301": "é"}
@@ -109,8 +110,9 @@ def _lay_over(case: Case, folder: Path) -> None:
 def write_tokenizer(case: Case, folder: Path) -> int:
     """A case's tokenizer files; how many words it has."""
     if case.words in ("bpe", "unigram"):
-        made = tokenizers.Tokenizer.from_str(_byte_level() if case.words == "bpe" else _unigram())
-        words = _ROBERTA
+        words = _CAMEMBERT if case.family == "Camembert" else _ROBERTA
+        document = _byte_level() if case.words == "bpe" else _unigram(words)
+        made = tokenizers.Tokenizer.from_str(document)
     else:
         made, words = _wordpiece(case), _BERT if case.words == "wordpiece" else _MPNET
     size = made.get_vocab_size()
@@ -193,18 +195,18 @@ def _byte_level() -> str:
 
 
 @functools.cache
-def _unigram() -> str:
-    """As XLM-RoBERTa has it, with a small map of characters."""
+def _unigram(specials: tuple[str, ...]) -> str:
+    """As XLM-RoBERTa and CamemBERT have it, with a small map of characters."""
     made = tokenizers.Tokenizer(models.Unigram())
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=_PIECES, show_progress=False, unk_token="<unk>", special_tokens=[*_ROBERTA]
+        vocab_size=_PIECES, show_progress=False, unk_token="<unk>", special_tokens=[*specials]
     )
     made.train_from_iterator(_texts(), trainer)
     document = json.loads(made.to_str())
     own = document["model"]["vocab"]
     document["model"]["vocab"] = [*own, *([piece, -9.5] for piece in "éüß中文"), [_MASK, 0.0]]
-    document["model"]["unk_id"] = _ROBERTA.index("<unk>")
+    document["model"]["unk_id"] = specials.index("<unk>")
     numbers = base64.b64encode(charsmap(_MAP)).decode("ascii")
     document["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": numbers}
     made = tokenizers.Tokenizer.from_str(json.dumps(document))
@@ -214,8 +216,8 @@ def _unigram() -> str:
     made.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[("<s>", 0), ("</s>", 2)],
+        special_tokens=[(word, specials.index(word)) for word in ("<s>", "</s>")],
     )
-    marks = [tokenizers.AddedToken(word, special=True) for word in _ROBERTA]
+    marks = [tokenizers.AddedToken(word, special=True) for word in specials]
     made.add_special_tokens([*marks, tokenizers.AddedToken(_MASK, special=True, lstrip=True)])
     return str(made.to_str())

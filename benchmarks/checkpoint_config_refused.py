@@ -72,14 +72,19 @@ _FAMILIES = (
         attention_window=[8, 8],
     ),
     _other("google/bigbird-roberta-base", "BigBird", "big_bird"),
-    _other("squeezebert/squeezebert-uncased", "SqueezeBert", "squeezebert", **_HEADS),
+    _other(
+        "squeezebert/squeezebert-uncased", "SqueezeBert", "squeezebert", **_HEADS, embedding_size=64
+    ),
     _other("nghuyong/ernie-3.0-base-zh", "Ernie", "ernie"),
     _config(
-        "nomic-ai/nomic-embed-text-v1", "auto_map", model_type="nomic_bert", auto_map={"A": "b"}
+        "nomic-ai/nomic-embed-text-v1",
+        "model_type 'nomic_bert'",
+        model_type="nomic_bert",
+        auto_map={"A": "b"},
     ),
     _config(
         "jinaai/jina-embeddings-v2-small-en",
-        "auto_map",
+        "alibi",
         position_embedding_type="alibi",
         auto_map={"AutoModel": "jinaai/jina-bert-implementation--modeling_bert.JinaBertModel"},
     ),

@@ -1,6 +1,6 @@
 """Configurations of public checkpoints, scaled down: built and equal, or refused by name.
 
-    python -m benchmarks.checkpoint_configs [--only TEXT] [--keep DIR]
+    python -m benchmarks.checkpoint_configs [--rows built,refused] [--only TEXT ...] [--keep DIR]
 
 Each is the configuration of a checkpoint that people have, or a variant of one, with random
 weights, few layers and few words; transformers makes it, and its files are put as people have them.
@@ -20,7 +20,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,6 +58,7 @@ TEXTS: tuple[str, ...] = (
 PAIRS: tuple[tuple[str, str], ...] = tuple(
     (first, second) for first, second in zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True)
 )
+PARTS = {"built": SUPPORTED, "refused": REFUSED}
 FLOAT_LIMIT, LEAST_COSINE, SCORE_LIMIT = 1e-4, 0.995, 0.05
 LEAST_CONFIGS = 60
 
@@ -202,9 +203,10 @@ def _wrong(found: Sequence[Found]) -> int:
     return sum(not item.right for item in found)
 
 
-def _measured(only: str, keep: Path | None, seed: int) -> Iterator[Found]:
-    for number, case in enumerate((*SUPPORTED, *REFUSED)):
-        if only not in case.name:
+def _measured(parts: Collection[str], only: str, keep: Path | None, seed: int) -> Iterator[Found]:
+    chosen = [case for name in parts for case in PARTS[name]]
+    for number, case in enumerate(chosen):
+        if only and not any(text in case.name for text in only):
             continue
         with tempfile.TemporaryDirectory() as work:
             folder = Path(work) if keep is None else keep / f"{number:03}"
@@ -220,9 +222,12 @@ def _measured(only: str, keep: Path | None, seed: int) -> Iterator[Found]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare all; 1 where one differs."""
     parser = common.parser("checkpoint_configs", __doc__, "--only roberta")
-    parser.add_argument("--only", default="", metavar="TEXT", help="those with it in their names")
+    parser.add_argument(
+        "--only", nargs="*", default=(), metavar="TEXT", help="those with it in their names"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the checkpoints there")
+    common.add_rows(parser, PARTS)
     options = parser.parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
@@ -234,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     logging.disable(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
-    found = list(_measured(options.only, options.keep, options.seed))
+    found = list(_measured(options.rows, options.only, options.keep, options.seed))
     report_of(found).print(options.output)
     return 1 if _wrong(found) else 0
 
