@@ -92,7 +92,7 @@ def measure(case: Case, folder: Path, seed: int) -> Found:
     try:
         build(folder, pack, BuildOptions(), progress=False)
     except StiError as error:
-        return _refusal(case, str(error).replace(str(folder), "DIR"))
+        return refusal(case, str(error).replace(str(folder), "DIR"))
     if case.refused:
         return Found(case.name, f"built, though {case.refused} is not supported")
     expected = answered(case, folder, texts)
@@ -138,7 +138,8 @@ def _verdict(found: Found, results: Sequence[Result], expected: Answers) -> Foun
     return found
 
 
-def _refusal(case: Case, told: str) -> Found:
+def refusal(case: Case, told: str) -> Found:
+    """What a refusal is worth."""
     if not case.refused:
         return Found(case.name, "refused, though supported", told=told)
     if case.refused not in told or "\n" in told:
@@ -215,7 +216,7 @@ def _measured(parts: Collection[str], only: str, keep: Path | None, seed: int) -
                 found = measure(case, folder, seed)
             except (OSError, RuntimeError, ValueError, TypeError, LookupError) as error:
                 found = Found(case.name, f"failed: {type(error).__name__}: {error}")
-        tell(f"{found.name}: {found.verdict} {found.told}")
+        tell(", ".join(map(str, filter(None, found))))
         yield found
 
 
