@@ -62,6 +62,8 @@ NAMED: dict[str, tuple[Any, ...]] = {
     ),
     "decoder": ({"type": "WordPiece", "prefix": "##", "cleanup": False}, {"type": "Fuse"}),
     "output_attentions": (True, False),
+    # Of CrossEncoder, vectors are not asked: it is for classifiers.
+    "model_type": ("SentenceTransformer",),
     "id2label": (),
 }
 """Values of settings that have names of their own."""
@@ -121,7 +123,7 @@ def candidates(found: SettingList) -> Iterator[tuple[str, tuple[Any, ...]]]:
     for key in sorted(found.harmless):
         yield key, NAMED.get(key, POOL)
     for key, refusal in sorted(found.refused.items()):
-        yield key, refusal.unless
+        yield key, NAMED.get(key, refusal.unless)
 
 
 def varied(place: Place, key: str, values: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
