@@ -31,6 +31,7 @@ SIZES = {
 CLASSES = {
     "bert": "Bert",
     "distilbert": "DistilBert",
+    "camembert": "Camembert",
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
     "electra": "Electra",
@@ -50,9 +51,8 @@ _MASK = [[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]]
 def write_model(family: str, folder: Path) -> None:
     """A classifier of ``family`` with three labels and random weights."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{CLASSES[family]}Config")(**SIZES, num_labels=3)
-    if family == "electra":
-        config.embedding_size = 8
+    own = {"distilbert": {"hidden_dim": 32}, "electra": {"embedding_size": 8}}.get(family, {})
+    config = getattr(transformers, f"{CLASSES[family]}Config")(**SIZES, **own, num_labels=3)
     kind = getattr(transformers, f"{CLASSES[family]}ForSequenceClassification")
     kind(config).eval().save_pretrained(folder)
 
@@ -136,7 +136,7 @@ def tokenized(folder: Path) -> list[Any]:
 
 
 def write_sentence_model(folder: Path) -> None:
-    """A model of sentence-transformers: encoder, pooling, a dense layer and normalization."""
+    """A model of sentence-transformers: encoder and all modules."""
     import sentence_transformers as st
     from sentence_transformers.sentence_transformer import modules
 
@@ -144,7 +144,8 @@ def write_sentence_model(folder: Path) -> None:
     write_tokenizer("bert", folder / "encoder", full=True)
     encoder = modules.Transformer(str(folder / "encoder"))
     parts = [encoder, modules.Pooling(SIZES["hidden_size"]), modules.Dense(SIZES["hidden_size"], 8)]
-    st.SentenceTransformer(modules=[*parts, modules.Normalize()], device="cpu").save(str(folder))
+    parts += [modules.Normalize(), modules.Dropout(0.1)]
+    st.SentenceTransformer(modules=parts, device="cpu").save(str(folder))
 
 
 def embedded(folder: Path) -> np.ndarray:

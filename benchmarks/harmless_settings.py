@@ -62,6 +62,8 @@ NAMED: dict[str, tuple[Any, ...]] = {
     ),
     "decoder": ({"type": "WordPiece", "prefix": "##", "cleanup": False}, {"type": "Fuse"}),
     "output_attentions": (True, False),
+    # Of CrossEncoder, vectors are not asked: it is for classifiers.
+    "model_type": ("SentenceTransformer",),
     "id2label": (),
 }
 """Values of settings that have names of their own."""
@@ -111,7 +113,7 @@ def _places(work: Path, families: Collection[str]) -> Iterator[Place]:
     for table in ("sentence_bert_config.json", "config_sentence_transformers.json"):
         yield Place(table, "vectors", folder, table, (), embedded)
     yield Place("modules.json: a module", "vectors", folder, "modules.json", (1,), embedded)
-    for number, kind in ((1, "Pooling"), (2, "Dense"), (3, "Normalize")):
+    for number, kind in enumerate(("Pooling", "Dense", "Normalize", "Dropout"), 1):
         file = f"{number}_{kind}/config.json"
         yield Place(f"config.json of {kind}", "vectors", folder, file, (), embedded)
 
@@ -121,7 +123,7 @@ def candidates(found: SettingList) -> Iterator[tuple[str, tuple[Any, ...]]]:
     for key in sorted(found.harmless):
         yield key, NAMED.get(key, POOL)
     for key, refusal in sorted(found.refused.items()):
-        yield key, refusal.unless
+        yield key, NAMED.get(key, refusal.unless)
 
 
 def varied(place: Place, key: str, values: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:

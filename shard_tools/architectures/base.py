@@ -101,6 +101,8 @@ class Model(Protocol):
     vocabulary: int
     positions: int
     """Tokens that a text may have."""
+    uncounted: int | None
+    """The padding token, if the family counts positions without it; None: it counts all tokens."""
     kinds: tuple[KindLayout, ...]
     """In the order of execution inside a layer."""
     told: tuple[str, ...]

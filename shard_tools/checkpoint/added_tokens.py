@@ -118,7 +118,11 @@ class TokenFiles:
                     token = added_token(source.object(key))
                 where = f"{(source or self._settings).where}: {key}"
                 found.setdefault(text, Listed(token, None, where, optional=source is None))
-        for source, key in self._unnamed():
+        unnamed = self._unnamed()
+        for text in () if unnamed else self._known.more:
+            where = self._settings.where
+            found.setdefault(text, Listed(AddedToken(text), None, where, optional=True))
+        for source, key in unnamed:
             value = source.raw(key)
             where = f"{source.where}: {key}"
             for item in value.values() if isinstance(value, Mapping) else source.items(key):

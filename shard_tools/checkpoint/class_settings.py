@@ -19,11 +19,10 @@ from sti.text.unigram_settings import UnigramSettings
 from sti.text.wordpiece import WordPieceSettings
 
 _UNIGRAM_MARK = "\u2581"
-_UNIGRAM_UNKNOWN = 3
 
 
 def of_class(
-    pipeline: Pipeline, settings: JsonFields, known: TokenizerClass, around: Template
+    pipeline: Pipeline, settings: JsonFields, known: TokenizerClass, around: Template, unk: str
 ) -> Pipeline:
     """The pipeline that a class makes of a file's.
 
@@ -32,17 +31,22 @@ def of_class(
         settings: ``tokenizer_config.json``.
         known: the class.
         around: the template that it makes of its special tokens.
+        unk: the unknown token, which some classes look for in the vocabulary.
     """
     if not known.from_settings:
         return pipeline
     own = pipeline.own
-    changed = replace(pipeline, own=replace(own, settings=_changed(own.settings, settings)))
+    unknown = known.unknown
+    if unknown is None:
+        unknown = own.words.index(unk) if unk in own.words else 0
+    made = _changed(own.settings, settings, unknown)
+    changed = replace(pipeline, own=replace(own, settings=made))
     if isinstance(own.settings, WordPieceSettings):
         return changed
     return replace(changed, template=around)
 
 
-def _changed(own: Settings, settings: JsonFields) -> Settings:
+def _changed(own: Settings, settings: JsonFields, unknown: int) -> Settings:
     if isinstance(own, WordPieceSettings):
         lowercase = flag(settings, "do_lower_case", default=True)
         return own._replace(
@@ -55,7 +59,7 @@ def _changed(own: Settings, settings: JsonFields) -> Settings:
     if isinstance(own, UnigramSettings):
         prefix = flag(settings, "add_prefix_space", default=True)
         return UnigramSettings(
-            unknown=_UNIGRAM_UNKNOWN,
+            unknown=unknown,
             byte_fallback=False,
             steps=tuple(step for step in own.steps if step.kind == "charsmap"),
             split_spaces=True,

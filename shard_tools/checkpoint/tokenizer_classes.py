@@ -24,6 +24,8 @@ class TokenizerClass(NamedTuple):
             included, whatever ``tokenizer.json`` says (``class_settings``).
         two_separators: whether a pair is put together as RoBERTa does it.
         spaced_mask: whether the mask token takes the white space before it.
+        more: special tokens without a name where no file lists any, as far as they are words.
+        unknown: the number of a Unigram's unknown piece; None: that of its unknown token.
     """
 
     kinds: frozenset[str] = frozenset()
@@ -31,6 +33,8 @@ class TokenizerClass(NamedTuple):
     from_settings: bool = False
     two_separators: bool = False
     spaced_mask: bool = False
+    more: tuple[str, ...] = ()
+    unknown: int | None = 3
 
 
 _BERT_TOKENS = {
@@ -72,9 +76,11 @@ _XLM_ROBERTA = TokenizerClass(
     two_separators=True,
     spaced_mask=True,
 )
+_CAMEMBERT = _XLM_ROBERTA._replace(more=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"), unknown=None)
 
 CLASSES: Mapping[str, TokenizerClass] = {
     "BertTokenizer": _BERT,
+    "CamembertTokenizer": _CAMEMBERT,
     "ConvBertTokenizer": _BERT,
     "DistilBertTokenizer": _BERT,
     "ElectraTokenizer": _BERT,
@@ -91,6 +97,7 @@ CLASSES: Mapping[str, TokenizerClass] = {
 
 BY_MODEL_TYPE: Mapping[str, str] = {
     "bert": "BertTokenizer",
+    "camembert": "CamembertTokenizer",
     "distilbert": "BertTokenizer",
     "electra": "BertTokenizer",
     "mpnet": "MPNetTokenizer",

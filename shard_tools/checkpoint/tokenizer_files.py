@@ -77,7 +77,8 @@ def load_tokenizer(checkpoint_dir: Path) -> TokenizerParts:
         source, pipeline = full, read_tokenizer_json(full)
         known = tokenizer_class(config, settings, _MODEL_TYPES[pipeline.own.kind])
         files = TokenFiles(settings, special, added, known)
-        pipeline = of_class(pipeline, settings, known, _around(files, known))
+        unk = files.named("unk_token") or ""
+        pipeline = of_class(pipeline, settings, known, _around(files, known), unk)
     elif plain.is_file():
         known = tokenizer_class(config, settings, _MODEL_TYPES[WORDPIECE])
         known = known if known.tokens else CLASSES["BertTokenizer"]

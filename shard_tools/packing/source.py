@@ -60,6 +60,7 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
     spec, vocabulary, tables = load_tokenizer(checkpoint.directory)
     if spec.max_tokens > model.positions:  # some rows of a table may be for no token of a text
         spec = spec._replace(max_tokens=model.positions)
+    _check_padding(checkpoint, model, spec, vocabulary)
     return Source(
         directory=checkpoint.directory,
         model=model,
@@ -72,6 +73,23 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         similarity=read_similarity(checkpoint),
         settings=settings,
     )
+
+
+def _check_padding(
+    checkpoint: Checkpoint, model: Model, spec: TokenizerSpec, vocabulary: bytes
+) -> None:
+    """Refuse a padding token that is around every text, if positions are counted without it."""
+    if model.uncounted is None:
+        return
+    words = vocabulary.split(b"\n", model.uncounted + 1)
+    word = words[model.uncounted].decode("utf-8") if model.uncounted < len(words) else ""
+    template = () if spec.template is None else (*spec.template.single, *spec.template.pair)
+    if word in (spec.cls_token, spec.sep_token, *(part.what for part in template)):
+        raise CheckpointError(
+            f"{checkpoint.directory / 'config.json'}: pad_token_id {model.uncounted} is {word!r}, "
+            f"which is around every text: {model.architecture} counts positions without padding, "
+            "and this is not supported; give the padding token a number of its own"
+        )
 
 
 def _prompts(checkpoint: Checkpoint, model: Model) -> Prompts:

@@ -234,4 +234,5 @@ def _checked_scores(
     floats: NDArray[Any] = scores.view(np.float32 if scores.size == pieces else np.float64)
     if not (floats.min() >= -MOST_SCORE and floats.max() <= MOST_SCORE):
         raise PackFormatError(f"tokenizer: a score is not finite, or beyond {MOST_SCORE:g}")
-    return floats
+    # Tensors of packs begin at multiples of 4 bytes: Python reads no float64 from between two.
+    return floats if floats.flags.aligned else floats.copy()

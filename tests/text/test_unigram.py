@@ -198,6 +198,20 @@ def test_tables_that_a_search_would_leave_are_refused(name: str, value: Any) -> 
         Unigram(settings_, vocabulary, {**tables, name: value})
 
 
+def test_scores_of_8_bytes_may_begin_at_any_multiple_of_4() -> None:
+    vocab = [["<unk>", 0.0], ["▁", -1.0], ["a", -1.0], ["b", -1.0 - 1e-12], ["ab", -2.0]]
+    settings_, vocabulary, tables = tables_of(document("plain", vocab=vocab))
+    scores = tables["scores"]
+    assert scores.size == 2 * len(vocab)
+    found = []
+    for start in (0, 1):  # one of the two lies between multiples of 8
+        room = np.zeros(len(scores) + 1, np.uint32)
+        room[start : start + len(scores)] = scores
+        moved = {**tables, "scores": room[start : start + len(scores)]}
+        found.append(Unigram(settings_, vocabulary, moved).ids("ab", None, first=True))
+    assert found[0] == found[1]
+
+
 def test_an_order_that_is_another_finds_fewer_pieces_and_no_others() -> None:
     settings_, vocabulary, tables = tables_of(document())
     index = SortedIndex(vocabulary.starts, vocabulary.order[::-1].copy())

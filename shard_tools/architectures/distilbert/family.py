@@ -29,5 +29,10 @@ DISTILBERT = Family(
         activation="activation",
         types=None,
         epsilon=None,
+        common={
+            "hidden_size": "dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+        },
     ),
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shard_tools.architectures.encoder.family import ConfigKeys, Family
 from shard_tools.checkpoint.reader import Checkpoint
@@ -83,8 +84,8 @@ def read_config(checkpoint: Checkpoint, family: Family, *, slices: int | None) -
         CheckpointError: a member is missing or not supported; says what is supported.
     """
     where = str(checkpoint.directory / "config.json")
-    fields = _Fields(checkpoint.config, where=where, error=CheckpointError)
     keys = family.keys
+    fields = _Fields(_own_names(checkpoint.config, keys), where=where, error=CheckpointError)
     _refuse_variants(fields, family)
     heads = fields.integer(keys.heads, least=1, most=_MOST_WIDTH)
     hidden = fields.integer(keys.hidden, least=1, most=_MOST_WIDTH)
@@ -140,6 +141,12 @@ class _Fields(JsonFields):
     def take(self, key: str, default: object) -> None:
         """Note what is taken for a member that is left out."""
         self.told.append(f"config.json has no {key}; {default} was taken, as transformers does")
+
+
+def _own_names(config: Mapping[str, Any], keys: ConfigKeys) -> Mapping[str, Any]:
+    """The configuration by the family's own names; where both are there, the common ones count."""
+    given = {own: config.get(common) for common, own in keys.common.items()}
+    return {**config, **{own: value for own, value in given.items() if value is not None}}
 
 
 def _first_position(fields: _Fields, family: Family) -> int:

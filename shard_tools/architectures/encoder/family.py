@@ -7,7 +7,8 @@ checkpoint.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from shard_tools.architectures.heads.names import HeadNames
 
@@ -35,6 +36,8 @@ class ConfigKeys:
     bucket_rows: str | None = None
     """Rows of the table of biases by bucket of distance."""
     default_bucket_rows: int = 0
+    common: Mapping[str, str] = field(default_factory=dict)
+    """Names of other families that are understood too, and which of these they stand for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,9 @@ class EncoderModel:
         self.architecture = family.name
         self.layers, self.slices, self.hidden = sizes.layers, sizes.slices, sizes.hidden
         self.vocabulary = sizes.vocabulary
-        self.positions = sizes.positions - self._config.first_position
+        first = self._config.first_position
+        self.positions = sizes.positions - first
+        self.uncounted = None if family.padding is None else first - 1
         self._head_size = sizes.hidden // sizes.heads
         self._prefix = encoder_prefix(checkpoint, family.tensors.prefix)
         self._head = Head(checkpoint, family.heads, prefix=self._prefix, hidden=sizes.hidden)

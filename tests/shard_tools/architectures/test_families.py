@@ -54,6 +54,19 @@ def test_positions_begin_behind_the_padding_token(tmp_path: Path) -> None:
     assert counts == {"bert": 40, "roberta": 38, "xlm-roberta": 39, "mpnet, buckets": 38}
 
 
+def test_distilbert_understands_the_common_names_of_its_sizes(tmp_path: Path) -> None:
+    """transformers lets them count before its own."""
+    with Checkpoint(written(tmp_path, "distilbert", dim=None, hidden_size=16, n_heads=4)) as own:
+        assert open_model(own).hidden == 16
+        assert open_model(own).slices == 4
+    common = written(
+        tmp_path / "common", "distilbert", dim=32, hidden_size=16, num_attention_heads=4
+    )
+    with Checkpoint(common) as both:
+        assert open_model(both).hidden == 16
+        assert open_model(both).slices == 4
+
+
 @pytest.mark.parametrize(
     ("name", "types", "pairs"),
     [("bert", 1, False), ("bert", 2, True), ("roberta", 1, True), ("distilbert", None, True)],

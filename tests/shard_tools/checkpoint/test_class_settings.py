@@ -94,3 +94,19 @@ def test_options_of_xlm_roberta_are_those_of_its_class(tmp_path: Path) -> None:
     assert (own.prepend, own.split_spaces, own.unknown) == ("always", True, 3)
     assert [step.kind for step in own.steps] == ["charsmap"]
     assert [part.what for part in spec.around.pair] == ["c", "$A", "ab", "ab", "$B", "ab"]
+
+
+@pytest.mark.parametrize(("more", "special"), [(None, True), (["ab"], False)])
+def test_camemberts_class_finds_its_unknown_piece_and_has_special_tokens_of_its_own(
+    tmp_path: Path, more: list[str] | None, special: bool
+) -> None:
+    raw = document()
+    raw["model"]["vocab"].append(["</s>NOTUSED", 0.0])
+    raw["post_processor"] = {"type": "BertProcessing", "sep": ["a", 4], "cls": ["b", 5]}
+    settings = {"tokenizer_class": "CamembertTokenizer", "unk_token": "b", "sep_token": "ab"}
+    settings |= {**NAMED, "cls_token": "c"}
+    settings |= {} if more is None else {"additional_special_tokens": more}
+    spec = load_tokenizer(write(tmp_path, settings, tokenizer=raw)).spec
+    assert isinstance(spec.settings, UnigramSettings)
+    assert raw["model"]["vocab"][spec.settings.unknown][0] == "b"
+    assert ("</s>NOTUSED" in spec.special_tokens) == special
