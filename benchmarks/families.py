@@ -13,6 +13,7 @@ Tokenizers are no part of this: all take the same word pieces.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import tempfile
@@ -137,6 +138,8 @@ def make_checkpoint(case: Case, directory: Path, seed: int) -> Any:
                 tensor.copy_(torch.from_numpy(four_bits(tensor.numpy())))
     made.save_pretrained(directory)
     (directory / "vocab.txt").write_text("\n".join(_vocabulary()) + "\n", encoding="utf-8")
+    settings = json.dumps({"tokenizer_class": "BertTokenizer"})
+    (directory / "tokenizer_config.json").write_text(settings, encoding="utf-8")
     encoder = getattr(made, made.base_model_prefix) if case.model else made
     return encoder.eval()
 
