@@ -29,11 +29,11 @@ Cosine of MiniLM embeddings to float at 2, 3, 4, 6 and 8 bits: 0.657, 0.900, 0.9
 0.9990 for 7 sigma; 0.625, 0.894, 0.971, 0.9974 and 0.9987 for 8; 0.640, 0.899, 0.973, 0.9973 and
 0.9993 for 6, whose codebook decodes more slowly.
 """
-NARROW_GRID_SIGMAS = 2.75
+NARROW_GRID_SIGMAS = 2.5
 """For models without such weights: nearly every channel's grid then ends at its largest weight.
 
 Bell-shaped weights (channels of 384) at 2, 3, 4, 6 and 8 bits, square error over that of 7 sigma:
-0.96, 0.89, 0.79, 0.57 and 0.21. Outliers are then 1.1 % of the weights, and the codebook decodes
+0.96, 0.89, 0.79, 0.57 and 0.20. Outliers are then 1.1 % of the weights, and the codebook decodes
 more slowly, which is why models that gain nothing at 2 bits keep 7 sigma.
 """
 DEFAULT_OUTLIER_SIGMAS = 3.0
@@ -58,6 +58,12 @@ largest weight fit.
 
 Only weights further out become side inputs. A stray weight thus makes one channel in hundreds a
 little coarser, instead of costing every run a gathered input channel and a pass over the outputs.
+"""
+_WIDER = tuple(np.float32(1.0 + 0.005 * number) for number in range(1, 12))
+"""Factors by which a narrow grid's step may grow where its weights then round better.
+
+Square error of bell-shaped weights at 8 bits, in channels of 64 and of 384, over that without:
+0.87 and 0.97.
 """
 _NO_STEP = 1e-30
 """Step of a channel of zeros: tiny, as low fidelities have no code that means 0."""
@@ -104,6 +110,8 @@ def quantize_matrix(
     if not np.isfinite(w).all():
         raise CheckpointError(f"{name}: has weights that are NaN or infinite; export it again")
     scale = grid_steps(w, grid_sigmas)
+    if grid_sigmas <= NARROW_GRID_SIGMAS:
+        scale = _closest_steps(w, scale)
     grid = w / scale
     np.rint(grid, out=grid)
     beyond = np.abs(grid) > _GRID_MAX
@@ -148,6 +156,26 @@ def grid_steps(
     step = np.where(needed <= stretch, step * np.maximum(needed, 1.0), step)
     usable = step >= np.finfo(np.float32).tiny
     return np.where(usable, step, _NO_STEP).astype(np.float32)
+
+
+def _closest_steps(w: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """For each column the step, hardly wider than ``scale``, on whose grid its weights lie best."""
+    best = scale
+    least = _rounding_errors(w, scale)
+    for factor in _WIDER:
+        wider = scale * factor
+        errors = _rounding_errors(w, wider)
+        best = np.where(errors < least, wider, best)
+        least = np.minimum(errors, least)
+    return best
+
+
+def _rounding_errors(w: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sum of squares of what rounding to the grid changes, by column; as if it had no end."""
+    grid = w / scale
+    off = (grid - np.rint(grid)).astype(np.float64)
+    errors: NDArray[np.float64] = np.square(off).sum(axis=0) * np.square(scale.astype(np.float64))
+    return errors
 
 
 def far_channels(w: NDArray[np.float32]) -> int:
