@@ -34,10 +34,11 @@ from shard_tools.architectures.registry import open_model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.packing.calibration_text import calibration_batch
+from shard_tools.packing.quantized_model import fitting_grid
 from shard_tools.quantization.blocks import QuantizedBlock, quantize_block
 from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import Encoder, best_codes
-from shard_tools.quantization.grids import DEFAULT_GRID_SIGMAS, outlier_cut
+from shard_tools.quantization.grids import outlier_cut
 from sti.arrays import Float32Array
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.errors import InputError
@@ -174,7 +175,7 @@ class Gobo:
         return found
 
 
-def measure(checkpoint: Path, sentences: Sequence[str], *, grid_sigmas: float) -> Report:
+def measure(checkpoint: Path, sentences: Sequence[str], *, grid_sigmas: float | None) -> Report:
     """Compare both codes at every fidelity of the default ladder."""
     table = Table(
         "Cosine of sentence embeddings to float, mean",
@@ -193,7 +194,7 @@ def measure(checkpoint: Path, sentences: Sequence[str], *, grid_sigmas: float) -
         batches = list(_batches(sentences, Tokenizer(spec, vocabulary, tables)))
         embedder = Embedder(model, batches, spec.max_tokens)
         reference = embedder.embed(original(model))
-        nested = Nested(model, grid_sigmas=grid_sigmas)
+        nested = Nested(model, grid_sigmas=grid_sigmas or fitting_grid(model))
         stored = nested.stored(model.slices)
         copies = 0.0
         for bits in DEFAULT_LADDER:
@@ -257,9 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     made.add_argument("--sentences", type=Path, required=True, metavar="FILE")
     made.add_argument("--count", type=int, default=200, help="sentences used; default: 200")
-    made.add_argument(
-        "--grid-sigmas", type=float, default=DEFAULT_GRID_SIGMAS, help="default: the builder's"
-    )
+    made.add_argument("--grid-sigmas", type=float, help="default: the builder's")
     options = made.parse_args(arguments)
 
     def measured() -> Report:

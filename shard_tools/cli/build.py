@@ -77,7 +77,7 @@ def add_command(commands: Any) -> None:
         type=float,
         metavar="SIGMAS",
         help="range of the int8 grids in standard deviations of a row; 6 favours 8 bits, 8 the "
-        "lower fidelities (default: 7)",
+        "lower fidelities (default: 7, or 2.5 for models without weights far outside)",
     )
     command.add_argument(
         "--name", default="", help="name of the model (default: the directory's name)"

@@ -40,12 +40,13 @@ from shard_tools.packing.pack_writer import (
     graph_residents,
     replacing_pack,
 )
-from shard_tools.packing.quantized_model import QuantizedModel, quantize_model
+from shard_tools.packing.quantized_model import QuantizedModel, fitting_grid, quantize_model
 from shard_tools.packing.source import Source, read_source
 from shard_tools.packing.summary import Summary, summarize
 from shard_tools.progress import Progress
 from shard_tools.quantization.embedding_table import group_size
 from shard_tools.quantization.encode import fidelity_values
+from shard_tools.quantization.grids import DEFAULT_GRID_SIGMAS
 from sti.codec.word_rows import row_bytes
 from sti.model.manifest import Manifest, SliceGroup
 from sti.pack.header import VOCABULARY
@@ -95,9 +96,8 @@ def build(
             replacing_pack(output, _least_bytes(source)) as stream,
             Progress(_work(model), shown=progress) as line,
         ):
-            quantized = quantize_model(
-                model, source.ladder, grid_sigmas=options.grid_sigmas, line=line
-            )
+            grid_sigmas = _grid_sigmas(source, options)
+            quantized = quantize_model(model, source.ladder, grid_sigmas=grid_sigmas, line=line)
             residents = model.residents(source.tokenizer.max_tokens) | quantized.residents()
             graphs = model.graph_spec(quantized.side)
             draft = draft_manifest(source, quantized, graphs, options)
@@ -187,6 +187,13 @@ def dry_run(directory: Path, output: Path | None, options: BuildOptions) -> Summ
             calibration=() if estimate is not None else texts.known(),
             estimated_bytes=size,
         )
+
+
+def _grid_sigmas(source: Source, options: BuildOptions) -> float:
+    """Half the width of the grids."""
+    if options.grid_sigmas is not None:
+        return options.grid_sigmas
+    return DEFAULT_GRID_SIGMAS if source.elastic is not None else fitting_grid(source.model)
 
 
 def _work(model: Model) -> float:

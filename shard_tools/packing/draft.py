@@ -77,18 +77,18 @@ def draft_manifest(
         quality=None,
         rejection=None,
         graph_spec=graphs.to_json(),
-        notes=_notes(source, options),
+        notes=_notes(source, options, quantized.grid_sigmas),
         activation=model.activation,
         prompts=source.prompts,
         pairs=model.pairs,
     )
 
 
-def _notes(source: Source, options: BuildOptions) -> dict[str, Any]:
+def _notes(source: Source, options: BuildOptions, grid_sigmas: float) -> dict[str, Any]:
     notes: dict[str, Any] = {
         "importance": DEFAULT_IMPORTANCE,
         "calibration": options.calibration.name if options.calibration else "built-in",
-        "grid_sigmas": options.grid_sigmas,
+        "grid_sigmas": grid_sigmas,
     }
     if source.model.task == "embedding":
         notes["similarity"] = source.similarity

@@ -47,7 +47,8 @@ def estimate_for(source: Source, options: BuildOptions) -> Estimate | None:
     elastic = source.elastic
     if elastic is None or elastic.estimate is None or options.calibration is not None:
         return None
-    if (source.ladder, options.grid_sigmas) != (elastic.ladder, DEFAULT_GRID_SIGMAS):
+    usual = options.grid_sigmas in (None, DEFAULT_GRID_SIGMAS)
+    if source.ladder != elastic.ladder or not usual:
         return None  # training knew other planes
     for layer, layout in product(range(source.model.layers), source.model.kinds):
         if (layer, layout.name) not in elastic.estimate.gains:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shard_tools.quantization.blocks import GROUP_BYTES
-from shard_tools.quantization.grids import DEFAULT_GRID_SIGMAS, outlier_cut
+from shard_tools.quantization.grids import outlier_cut
 from sti.codec.codebook import check_ladder
 from sti.errors import InputError, PackFormatError
 
@@ -18,7 +18,8 @@ class BuildOptions:
     slices: int | None = None
     ladder: tuple[int, ...] | None = None
     """None: what the checkpoint was trained for, else ``DEFAULT_LADDER``."""
-    grid_sigmas: float = DEFAULT_GRID_SIGMAS
+    grid_sigmas: float | None = None
+    """None: what suits the weights; what checkpoints were trained for, where they were."""
     name: str = ""
     licence: str = ""
     source: str = ""
@@ -39,7 +40,8 @@ def check_options(options: BuildOptions) -> None:
             check_ladder(options.ladder)
     except PackFormatError as error:
         raise InputError(f"ladder: {error}") from error
-    outlier_cut(grid_sigmas=options.grid_sigmas)
+    if options.grid_sigmas is not None:
+        outlier_cut(grid_sigmas=options.grid_sigmas)
     for key in ("name", "licence", "source"):
         try:
             getattr(options, key).encode("utf-8")

@@ -20,7 +20,15 @@ from shard_tools.progress import Progress
 from shard_tools.quantization.blocks import QuantizedBlock, quantize_block, side_products
 from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import Encoder
-from shard_tools.quantization.grids import outlier_cut
+from shard_tools.quantization.grids import (
+    DEFAULT_GRID_SIGMAS,
+    NARROW_GRID_SIGMAS,
+    far_channels,
+    outlier_cut,
+)
+
+_FAR_SHARE = 0.001
+"""Of all channels: a model with more of them that have far weights gets wide grids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,8 @@ class QuantizedModel:
     blocks: Sequence[QuantizedBlock]
     """In the order of execution."""
     encoder: Encoder
+    grid_sigmas: float
+    """Half the width of its grids."""
     side: Mapping[str, Sequence[str]]
     """For each kind of block, the products whose graphs take side inputs."""
 
@@ -61,7 +71,27 @@ def quantize_model(
             counts += histogram(grid.q)
     cut = outlier_cut(grid_sigmas=grid_sigmas)
     codebook = build_codebook(counts, cut=cut, ladder=ladder)
-    return QuantizedModel(blocks, Encoder(codebook, cut=cut), side_products(blocks))
+    return QuantizedModel(blocks, Encoder(codebook, cut=cut), grid_sigmas, side_products(blocks))
+
+
+def fitting_grid(model: Model) -> float:
+    """Half the width of the grids that suit a model, in standard deviations of a channel.
+
+    Wide where channels have weights far outside, else narrow. Reads blocks until that is known,
+    which is soon for trained models.
+
+    Raises as ``quantize_model``.
+    """
+    products = [product for kind in model.kinds for product in kind.products]
+    allowed = _FAR_SHARE * model.layers * sum(product.columns for product in products)
+    far = 0
+    for layer in range(model.layers):
+        for layout in model.kinds:
+            matrices = model.block(layer, layout.name).matrices
+            far += sum(map(far_channels, matrices.values()))
+            if far > allowed:
+                return DEFAULT_GRID_SIGMAS
+    return NARROW_GRID_SIGMAS
 
 
 def _quantized(model: Model, grid_sigmas: float, line: Progress) -> Iterator[QuantizedBlock]:

@@ -32,6 +32,8 @@ from tests.support.packs import tiny_pack
 from tests.support.paths import ROOT
 from tests.support.stored_weights import float_operand, operand
 
+_DOWN = "layer.0.ffn.down_scale"
+
 
 def built(place: Path, options: BuildOptions | None = None, **kinds: object) -> Path:
     """A pack of a tiny checkpoint beside it."""
@@ -80,6 +82,7 @@ def test_weights_beyond_the_grid_are_exact_at_every_fidelity(tmp_path: Path) -> 
     path = built(tmp_path, far=2)
     raw = load_file(tmp_path / "checkpoint" / "model.safetensors")
     with PackReader.open(path) as reader:
+        assert reader.manifest.notes["grid_sigmas"] == 7.0
         weights = raw["encoder.layer.1.output.dense.weight"].T
         step = reader.resident("layer.1.ffn.down_scale")
         beyond = np.abs(weights / step) > 127.5
@@ -87,6 +90,22 @@ def test_weights_beyond_the_grid_are_exact_at_every_fidelity(tmp_path: Path) -> 
         for planes in range(1, 6):
             found = float_operand(reader, 1, "ffn", "down", planes).reshape(weights.shape)
             np.testing.assert_allclose(found[beyond], weights[beyond], rtol=1e-6)
+
+
+def test_grids_are_narrow_where_no_channel_has_weights_far_outside_and_no_width_is_given(
+    tmp_path: Path,
+) -> None:
+    grids = []
+    for chosen in (None, 7.0):
+        path = built(tmp_path, BuildOptions(grid_sigmas=chosen), far=0)
+        with PackReader.open(path) as reader:
+            grids.append((reader.manifest.notes["grid_sigmas"], reader.resident(_DOWN)))
+    raw = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    largest = np.abs(raw["encoder.layer.0.output.dense.weight"]).max(axis=1)
+    (narrow, fine), (given, coarse) = grids
+    assert narrow < 4 and given == 7.0
+    assert (127 * fine >= largest * 0.999).all()
+    assert fine.sum() < 0.7 * coarse.sum()
 
 
 def test_more_planes_are_closer(tmp_path: Path) -> None:

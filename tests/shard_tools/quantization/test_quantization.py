@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from shard_tools.quantization.codebook import build_codebook, histogram
 from shard_tools.quantization.encode import Encoder, best_codes, fidelity_values
-from shard_tools.quantization.grids import QuantizedMatrix, outlier_cut, quantize_matrix
+from shard_tools.quantization.grids import (
+    NARROW_GRID_SIGMAS,
+    QuantizedMatrix,
+    far_channels,
+    outlier_cut,
+    quantize_matrix,
+)
 from sti.arrays import Float32Array
 from sti.codec.codebook import DEFAULT_LADDER, Codebook
 from sti.codec.decoder import NumpyDecoder
@@ -90,6 +96,36 @@ def test_a_weight_just_beyond_its_grid_widens_it_and_one_far_beyond_does_not() -
     np.testing.assert_allclose(restored(grid)[4, 1], w[4, 1], rtol=1e-6)
 
 
+def test_narrow_grids_end_at_the_largest_weight_of_each_channel() -> None:
+    w = bell(768, 64)
+    w[3, 0] = 9 * 0.04
+    grid = quantize_matrix(w, grid_sigmas=NARROW_GRID_SIGMAS)
+    np.testing.assert_allclose(grid.scale, np.abs(w).max(axis=0) / 127, rtol=0.1)
+    assert grid.side_index.size == 0
+
+
+def test_channels_with_weights_far_outside_are_counted() -> None:
+    w = bell(768, 64)
+    assert far_channels(w) == 0
+    w[5, :3] = 8 * 0.04
+    w[:, 7] = 0.0
+    assert far_channels(w) == 3
+
+
+def test_codes_of_narrow_grids_are_no_worse_than_those_of_wide_ones() -> None:
+    w, found = bell(384, 192), []
+    for sigmas in (7.0, NARROW_GRID_SIGMAS):
+        grid, cut = quantize_matrix(w, grid_sigmas=sigmas), outlier_cut(grid_sigmas=sigmas)
+        counts = histogram(grid.q)
+        values = fidelity_values(Encoder(build_codebook(counts, cut=cut), cut=cut))
+        coded = (values[bits][grid.q.view(np.uint8)] * grid.scale for bits in DEFAULT_LADDER)
+        found.append([float(np.square(some - w).mean()) for some in coded])
+        assert (np.abs(grid.q.astype(int)) > cut).mean() < 0.012
+    wide, narrow = np.array(found)
+    assert (narrow <= wide).all()
+    assert narrow[-1] < 0.25 * wide[-1]
+
+
 def test_matrix_inside_its_grid_has_no_side_weights() -> None:
     grid = quantize_matrix(np.clip(bell(100, 10), -0.1, 0.1))
     assert grid.side_index.shape == (0,)
@@ -144,7 +180,7 @@ def test_widths_must_be_positive(sigmas: float) -> None:
 def test_outlier_cut_is_three_sigma_on_the_grid() -> None:
     assert outlier_cut(grid_sigmas=8.0) == 48
     assert outlier_cut(grid_sigmas=7.0) == 54
-    assert outlier_cut(grid_sigmas=2.0) == 127  # the whole grid
+    assert outlier_cut(grid_sigmas=2.0) == 104  # beyond, low fidelities would suffer
     with pytest.raises(InputError, match="nothing to code"):
         outlier_cut(grid_sigmas=1000.0)
 
