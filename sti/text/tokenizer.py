@@ -54,9 +54,9 @@ class Tokenizer:
             answer.
 
     Raises:
-        PackFormatError: the vocabulary is not UTF-8, contains a word twice, or lacks a word that
-            the spec names; special tokens begin alike in too many ways, or are nothing or the same
-            when normalized.
+        PackFormatError: the vocabulary is not UTF-8, contains a word twice, holds none but added
+            ones, or lacks a word that the spec names; special tokens begin alike in too many ways,
+            or are nothing or the same when normalized.
 
     Safe to share between threads. Text may contain anything; lone surrogates count as control
     characters.
@@ -72,7 +72,12 @@ class Tokenizer:
     ) -> None:
         self.spec = spec
         self._vocabulary = Vocabulary(vocab) if isinstance(vocab, bytes) else vocab
-        own = self._vocabulary.of_first(max(len(self._vocabulary) - spec.added_words, 0))
+        if spec.added_words >= len(self._vocabulary):
+            raise PackFormatError(
+                f"tokenizer: {spec.added_words} words are added to a vocabulary of "
+                f"{len(self._vocabulary)}, those included"
+            )
+        own = self._vocabulary.of_first(len(self._vocabulary) - spec.added_words)
         self._model = KINDS[spec.kind].model(spec.settings, own, tables or {})
         self.pad_id = self._id(spec.pad_token)
         self._single = self._layout(spec.around.single)
