@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from shard_tools.checkpoint.elastic import ELASTIC
 from shard_tools.checkpoint.modelcard import licence_of
 from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.checkpoint.sentence_file import NAMES
 from shard_tools.data.rows import Row
 from shard_tools.train.network import ElasticNetwork
 from shard_tools.train.tensors import named_tensors
@@ -30,7 +31,7 @@ _COPIED = (
     "vocab.txt",
     "special_tokens_map.json",
     "added_tokens.json",
-    "sentence_bert_config.json",
+    *NAMES,
 )
 _POOLING = {
     "word_embedding_dimension": 0,

@@ -276,6 +276,8 @@ def test_labels_may_be_numbers_and_stand_either_way_round(
         ({"id2label": None, "label2id": {"a": 0, "b": 2}}, "numbered from 0"),
         ({"id2label": None, "label2id": {"a": -1, "b": 0}}, "numbered from 0"),
         ({"id2label": {"0": "a", "01": "b", "1": "c"}}, "numbered from 0"),
+        ({"id2label": {"0": "a", "1": "b", "9" * 5000: "c"}}, "numbered from 0"),
+        ({"id2label": None, "label2id": {"a": "9" * 5000}}, "the number of a label"),
         ({"id2label": {"0": True, "1": "b", "2": "c"}}, "a string or an integer"),
     ],
 )
