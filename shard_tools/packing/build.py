@@ -86,8 +86,7 @@ def build(
     check_options(options)
     with Checkpoint(directory) as checkpoint:
         source = read_source(checkpoint, options)
-        read = [*checkpoint.files(), *filter(None, [options.calibration])]
-        check_output(output, apart=read)
+        check_output(output, apart=_read_files(checkpoint, options))
         estimate = estimate_for(source, options)
         texts = _CalibrationTexts(source, options)
         model = source.model
@@ -161,7 +160,7 @@ def dry_run(directory: Path, output: Path | None, options: BuildOptions) -> Summ
     with Checkpoint(directory) as checkpoint:
         source = read_source(checkpoint, options)
         if output is not None:
-            check_output(output, apart=checkpoint.files())
+            check_output(output, apart=_read_files(checkpoint, options))
         estimate = estimate_for(source, options)
         texts = _CalibrationTexts(source, options)
         model = source.model
@@ -185,6 +184,11 @@ def dry_run(directory: Path, output: Path | None, options: BuildOptions) -> Summ
             calibration=() if estimate is not None else texts.known(),
             estimated_bytes=size,
         )
+
+
+def _read_files(checkpoint: Checkpoint, options: BuildOptions) -> list[Path]:
+    """Files that must not be written to."""
+    return [*checkpoint.files(), *filter(None, [options.calibration])]
 
 
 def _work(model: Model) -> float:

@@ -99,8 +99,11 @@ def read_modules(checkpoint: Checkpoint, *, hidden: int) -> Modules | None:
         )
     for kind, folder in found[1:]:
         path = PurePosixPath(folder)
-        if path.is_absolute() or ".." in path.parts:
-            raise CheckpointError(f"{where}: the {kind} module is outside the checkpoint")
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise CheckpointError(
+                f"{where}: the {kind} module must be in a folder inside the checkpoint, found "
+                f"{folder!r:.80}"
+            )
     folder = found[1][1]
     poolings = _poolings(checkpoint, folder, hidden)
     if poolings is None:
@@ -187,7 +190,7 @@ def _step(checkpoint: Checkpoint, folder: str, kind: StepKind, size: int) -> Mod
     if fields.has("use_residual") and fields.flag("use_residual"):
         raise CheckpointError(f"{fields.where}: use_residual true is not supported")
     named = fields.raw("activation_function") or "torch.nn.modules.activation.Tanh"
-    if named not in _ACTIVATIONS:
+    if not isinstance(named, str) or named not in _ACTIVATIONS:
         raise CheckpointError(
             f"{fields.where}: activation_function {named!r:.80} is not supported; supported: "
             f"{', '.join(_ACTIVATIONS)}"

@@ -121,6 +121,16 @@ def test_modules_that_are_numbered_otherwise_are_refused(tmp_path: Path) -> None
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["", ".", "/tmp", "a/../b"])
+def test_modules_are_in_folders_of_their_own(tmp_path: Path, folder: str) -> None:
+    write_checkpoint(tmp_path)
+    write_modules(tmp_path, "Transformer", "Pooling")
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    write_json(tmp_path / "modules.json", [modules[0], modules[1] | {"path": folder}])
+    with pytest.raises(CheckpointError, match="Pooling module must be in a folder inside"):
+        opened(tmp_path)
+
+
 def test_modules_of_other_packages_are_named(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     write_modules(tmp_path, "Transformer", "Pooling", package="custom_st")
@@ -170,6 +180,7 @@ def test_an_output_must_not_be_the_tensors_of_a_module(tmp_path: Path) -> None:
     [
         ({"activation_function": "torch.nn.modules.activation.SELU"}, "SELU' is not supported"),
         ({"activation_function": "my.own.Tanh"}, "my.own.Tanh' is not supported"),
+        ({"activation_function": ["Tanh"]}, "'Tanh'. is not supported"),
         ({"use_residual": True}, "use_residual true"),
         ({"in_features": 12}, "in_features"),
         ({"out_features": 0}, "out_features"),
