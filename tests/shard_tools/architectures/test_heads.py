@@ -181,6 +181,7 @@ def test_an_output_must_not_be_the_tensors_of_a_module(tmp_path: Path) -> None:
         ({"activation_function": "torch.nn.modules.activation.SELU"}, "SELU' is not supported"),
         ({"activation_function": "my.own.Tanh"}, "my.own.Tanh' is not supported"),
         ({"activation_function": ["Tanh"]}, "'Tanh'. is not supported"),
+        ({"activation_function": {}}, "activation_function {} is not supported"),
         ({"use_residual": True}, "use_residual true"),
         ({"in_features": 12}, "in_features"),
         ({"out_features": 0}, "out_features"),
