@@ -33,6 +33,8 @@ _COPIED = (
     "added_tokens.json",
     *NAMES,
 )
+_OF_A_HEAD = ("sbert_ce_default_activation_function", "sentence_transformers")
+"""Members of ``config.json`` that tell what the head does which the trained one replaces."""
 _POOLING = {
     "word_embedding_dimension": 0,
     "pooling_mode_cls_token": False,
@@ -72,7 +74,8 @@ def write_checkpoint(
             source = checkpoint.directory / name
             if source.exists():
                 shutil.copyfile(source, directory / name)
-        config = dict(checkpoint.config) | {
+        kept = {key: value for key, value in checkpoint.config.items() if key not in _OF_A_HEAD}
+        config = kept | {
             "architectures": ["BertForSequenceClassification"],
             "id2label": {str(number): label for number, label in enumerate(labels or ("score",))},
             "label2id": {label: number for number, label in enumerate(labels or ("score",))},

@@ -27,7 +27,9 @@ def chosen_prompt(manifest: Manifest, *, prompt: str | None, name: str | None) -
         raise InputError("give a prompt or the name of one, not both")
     if name is not None and not (isinstance(name, str) and name in prompts.texts):
         names = ", ".join(prompts.texts) or "none"
-        raise InputError(f"the pack {manifest.name!r} has no prompt {name!r:.60}; it has: {names}")
+        raise InputError(
+            f"the pack {manifest.name!r:.80} has no prompt {name!r:.60}; it has: {names:.400}"
+        )
     if prompt is None:
         prompt = prompts.texts.get(prompts.default if name is None else name, "")
     if not isinstance(prompt, str):
