@@ -65,6 +65,8 @@ class Tokenizer:
         own = self._vocabulary.of_first(len(self._vocabulary) - spec.added_words)
         self._model = KINDS[spec.kind].model(spec.settings, own, tables or {})
         self.pad_id = self._id(spec.pad_token)
+        for word in (spec.cls_token, spec.sep_token):
+            self._id(word)  # which a template need not have
         self._single = layout_of(spec.around.single, self._id)
         self._pair = layout_of(spec.around.pair, self._id)
         self._left = spec.truncation_side != SIDES[0]

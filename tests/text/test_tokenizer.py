@@ -213,6 +213,8 @@ def test_a_spec_of_the_usual_settings_is_written_as_it_always_was() -> None:
         ("template", {"single": [["$A", 2]], "pair": []}, "a type other than 0 and 1"),
         ("template", {"single": [["$A", True]], "pair": []}, "a token and its type"),
         ("template", {"single": [["$A", 0], *[["a", 0]] * 16], "pair": []}, "more than 16 parts"),
+        ("cls_token", "$A", r"must have \$A once"),
+        ("sep_token", "$B", r"must have \$A once, and no other"),
         ("truncation_side", "up", "one of right, left"),
         ("lowercase_text", "no", "'lowercase_text'"),
         ("added_words", -1, "'added_words'"),
