@@ -15,6 +15,14 @@ from sti.errors import StiError
 MOST_INTEGER = 2**63 - 1
 """What the arrays hold that integers end up in."""
 
+_MOST_DIGITS = 18
+
+
+def whole_number(text: str) -> int | None:
+    """What a name means that is a number; None where it is none, or has absurdly many digits."""
+    good = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if good else None
+
 
 class JsonFields:
     """A JSON object whose fields are read with their types checked.
@@ -39,7 +47,9 @@ class JsonFields:
     def fail(self, key: str, expected: str) -> StiError:
         """An error (to be raised by the caller) that says what ``key`` should have been."""
         found = self._value.get(key, "nothing")
-        return self._error(f"{self.where}: field {key!r} must be {expected}, found {found!r:.80}")
+        return self._error(
+            f"{self.where}: field {key!r:.80} must be {expected}, found {found!r:.80}"
+        )
 
     def has(self, key: str) -> bool:
         """Whether the field is there and not null."""
@@ -146,7 +156,7 @@ class JsonFields:
 
     def object(self, key: str) -> JsonFields:
         """An object."""
-        return JsonFields(self._value.get(key), where=f"{self.where}: {key}", error=self._error)
+        return JsonFields(self._value.get(key), where=f"{self.where}: {key:.80}", error=self._error)
 
     def raw(self, key: str) -> Any:
         """The value as it is, ``None`` where it is absent."""

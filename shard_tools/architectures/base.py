@@ -95,6 +95,8 @@ class Model(Protocol):
     """Numbers of an embedding; 0 for other tasks."""
     pairs: bool
     """Whether two texts may be read together: it can tell them apart by type, or need not."""
+    typed_pairs: bool
+    """Whether it does tell them apart by type."""
     layers: int
     slices: int
     hidden: int

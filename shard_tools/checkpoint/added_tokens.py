@@ -15,7 +15,7 @@ from shard_tools.checkpoint.tokenizer_classes import TokenizerClass
 from shard_tools.checkpoint.tokenizer_pipeline import Listed, added_token
 from shard_tools.checkpoint.words_by_id import expect_encodable
 from sti.errors import CheckpointError
-from sti.json_fields import JsonFields
+from sti.json_fields import JsonFields, whole_number
 from sti.text.added_tokens import LONGEST_ADDED_TOKEN, MOST_ADDED_TOKENS, AddedToken
 
 NAMED = (
@@ -87,11 +87,12 @@ class TokenFiles:
         found = []
         for key in decoder.keys():
             entry = decoder.object(key)
-            if not key.isascii() or not key.isdigit():
+            number = whole_number(key)
+            if number is None:
                 raise decoder.fail(key, "named by the id of a token")
             plain = entry.has("special") and entry.flag("special")
             token = added_token(entry, normalized=not plain)
-            found.append(Listed(token, int(key), entry.where))
+            found.append(Listed(token, number, entry.where))
         return found
 
     def _legacy(self, special: set[str]) -> list[Listed]:

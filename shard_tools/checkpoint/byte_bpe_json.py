@@ -21,6 +21,11 @@ from sti.text.merges import make_tables
 SUPPORTED = "supported: BPE with the ByteLevel pre-tokenizer, without normalizer and dropout"
 _MERGES = "merges.txt"
 _VERSION = "#version"  # begins the first line of merges.txt
+_BYTE_LEVEL = ("add_prefix_space", "trim_offsets", "use_regex")
+_OPTIONS = (
+    *("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
+    *("fuse_unk", "byte_fallback", "ignore_merges"),
+)
 _NO_TRIMMING = ("BertProcessing", "TemplateProcessing")
 
 
@@ -33,6 +38,8 @@ def read_byte_bpe(fields: JsonFields) -> OwnPart:
     if fields.has("normalizer"):
         kind = fields.object("normalizer").text("type")
         raise CheckpointError(f"{fields.where}: normalizer {kind!r:.60}; {SUPPORTED}")
+    if not fields.has("pre_tokenizer"):
+        raise CheckpointError(f"{fields.where}: no pre_tokenizer; {SUPPORTED}")
     splitting = _byte_level(fields.object("pre_tokenizer"))
     model = fields.object("model")
     _check_model(model)
@@ -78,11 +85,11 @@ def _byte_level(step: JsonFields) -> JsonFields:
     """The ByteLevel pre-tokenizer, alone or alone in a Sequence."""
     steps = [step]
     if step.text("type") == "Sequence":
-        steps = step.objects("pretokenizers")
+        steps = step.only("type", "pretokenizers").objects("pretokenizers")
     kinds = [step.text("type") for step in steps]
     if kinds != ["ByteLevel"]:
         raise CheckpointError(f"{step.where}: {', '.join(kinds) or 'no step':.80}; {SUPPORTED}")
-    return steps[0]
+    return steps[0].only("type", *_BYTE_LEVEL)
 
 
 def _check_model(model: JsonFields) -> None:
@@ -93,6 +100,7 @@ def _check_model(model: JsonFields) -> None:
     """
     if model.has("type") and model.text("type") != "BPE":
         raise CheckpointError(f"{model.where}: type {model.text('type')!r:.60}; {SUPPORTED}")
+    model.only("type", "vocab", "merges", *_OPTIONS)
     if model.has("dropout") and model.number("dropout") != 0:
         raise CheckpointError(f"{model.where}: dropout {model.raw('dropout')!r:.30}; {SUPPORTED}")
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
@@ -109,6 +117,8 @@ def _trimming(fields: JsonFields) -> tuple[bool, bool]:
     found: list[tuple[bool, bool]] = []
     for one in steps:
         kind = one.text("type")
+        if kind == "ByteLevel":
+            one.only("type", *_BYTE_LEVEL)
         if kind in ("ByteLevel", "RobertaProcessing"):
             prefix = flag(one, "add_prefix_space", default=True)
             found += [(True, prefix)] if flag(one, "trim_offsets", default=True) else []

@@ -43,7 +43,7 @@ def of_class(
     changed = replace(pipeline, own=replace(own, settings=made))
     if isinstance(own.settings, WordPieceSettings):
         return changed
-    return replace(changed, template=around)
+    return replace(changed, template=around, template_ids={})
 
 
 def _changed(own: Settings, settings: JsonFields, unknown: int) -> Settings:

@@ -18,14 +18,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.checkpoint.sentence_file import sentence_file
 from sti.errors import CheckpointError
 
 TABLES = "settings.toml"
-_SENTENCE = tuple(
-    f"sentence_{family}_config.json"
-    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
-"""One file under the names it had over the years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +128,8 @@ def _files(
     if isinstance(tokenizer.get("truncation"), Mapping):
         name = "tokenizer.json: truncation"
         yield name, tokenizer["truncation"], (name,)
-    for file in _SENTENCE:
-        yield file, _object(checkpoint, file), ("sentence_bert_config.json",)
+    file = sentence_file(checkpoint.directory)
+    yield file, _object(checkpoint, file), ("sentence_bert_config.json",)
     file = "config_sentence_transformers.json"
     yield file, _object(checkpoint, file), (file,)
     yield from _modules(checkpoint)

@@ -2,7 +2,7 @@
 
 In: a checkpoint directory with ``config.json`` and either ``tokenizer.json``, ``vocab.txt``, or
 ``vocab.json`` and ``merges.txt`` (with ``tokenizer_config.json``, ``special_tokens_map.json`` and
-``added_tokens.json`` where they exist), and sentence-transformers' ``sentence_bert_config.json``.
+``added_tokens.json`` where they exist), and sentence-transformers' own file (``sentence_file``).
 Out: a spec, a vocabulary blob and tables for ``sti.text.tokenizer.Tokenizer``. Knows nothing of
 weights.
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from shard_tools.checkpoint.added_tokens import TokenFiles, with_added
 from shard_tools.checkpoint.byte_bpe_json import read_vocab_and_merges
 from shard_tools.checkpoint.class_settings import of_class, roberta_settings
+from shard_tools.checkpoint.sentence_file import sentence_file
 from shard_tools.checkpoint.tokenizer_classes import CLASSES, TokenizerClass, tokenizer_class
 from shard_tools.checkpoint.tokenizer_json import read_tokenizer_json
 from shard_tools.checkpoint.tokenizer_pipeline import Pipeline, flag, read_object, read_optional
@@ -63,12 +64,12 @@ def load_tokenizer(checkpoint_dir: Path) -> TokenizerParts:
     """
     config = read_object(checkpoint_dir / "config.json")
     settings, special, added, sentence = (
-        read_optional(checkpoint_dir / f"{name}.json")
+        read_optional(checkpoint_dir / name)
         for name in (
-            "tokenizer_config",
-            "special_tokens_map",
-            "added_tokens",
-            "sentence_bert_config",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "added_tokens.json",
+            sentence_file(checkpoint_dir),
         )
     )
     names = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -105,9 +106,10 @@ def load_tokenizer(checkpoint_dir: Path) -> TokenizerParts:
     pad_token = files.named("pad_token") or "[PAD]"
     named = {"cls_token": cls_token, "sep_token": sep_token, "pad_token": pad_token}
     _check_vocabulary(source, words, named, config.integer("vocab_size", least=1))
+    _check_template(source, words, pipeline)
     for word in pipeline.own.settings.named_words():
         if word not in pipeline.own.words:
-            raise CheckpointError(f"{source}: unk_token {word!r} is not in the vocabulary")
+            raise CheckpointError(f"{source}: unk_token {word!r:.80} is not in the vocabulary")
     usual = pipeline.template == bert_template(cls_token, sep_token)
     spec = TokenizerSpec(
         kind=pipeline.own.kind,
@@ -172,7 +174,23 @@ def _check_vocabulary(source: Path, words: list[str], named: Mapping[str, str], 
     known = set(words)
     for key, word in named.items():
         if word not in known:
-            raise CheckpointError(f"{source}: {key} {word!r} is not in the vocabulary")
+            raise CheckpointError(f"{source}: {key} {word!r:.80} is not in the vocabulary")
+
+
+def _check_template(source: Path, words: list[str], pipeline: Pipeline) -> None:
+    """Refuse a template with tokens that are not there, or that the file gives other ids."""
+    ids = {word: number for number, word in enumerate(words)}
+    for word in sorted(pipeline.template.tokens()):
+        if word not in ids:
+            raise CheckpointError(
+                f"{source}: post_processor: {word!r:.80} is not in the vocabulary"
+            )
+        stated = pipeline.template_ids.get(word, ids[word])
+        if stated != ids[word]:
+            raise CheckpointError(
+                f"{source}: post_processor: {word!r:.80} has the id {stated}, in the vocabulary "
+                f"{ids[word]}"
+            )
 
 
 _MODEL_TYPES = {WORDPIECE: "WordPiece", UNIGRAM: "Unigram", BYTE_BPE: "BPE"}

@@ -22,7 +22,7 @@ from shard_tools.checkpoint.unigram_json import read_unigram
 from shard_tools.checkpoint.wordpiece_json import read_wordpiece
 from sti.errors import CheckpointError
 from sti.json_fields import JsonFields
-from sti.text.template import Part, Template, bert_template, roberta_template
+from sti.text.template import FIRST, SECOND, Part, Template, bert_template, roberta_template
 from sti.text.tokenizer_spec import SIDES
 
 READERS: Mapping[str, Callable[[JsonFields], OwnPart]] = {
@@ -31,6 +31,9 @@ READERS: Mapping[str, Callable[[JsonFields], OwnPart]] = {
     "BPE": read_byte_bpe,
 }
 """Of the fields of a file, by the type of its model."""
+
+_TEXTS = {"A": FIRST, "B": SECOND}
+"""What a template calls the texts."""
 
 _TEMPLATES = "supported: TemplateProcessing, BertProcessing, RobertaProcessing"
 
@@ -51,7 +54,8 @@ def read_tokenizer_json(path: Path) -> Pipeline:
             f"{model.where}: type {kind!r:.80} is not supported; supported: {', '.join(READERS)}"
         )
     own = READERS[kind](fields)
-    return Pipeline(own, _template(fields, own.words), _added(fields), _side(fields))
+    template, ids = _template(fields)
+    return Pipeline(own, template, _added(fields), ids, _side(fields))
 
 
 def _added(fields: JsonFields) -> tuple[Listed, ...]:
@@ -71,66 +75,67 @@ def _side(fields: JsonFields) -> str:
     return side
 
 
-def _template(fields: JsonFields, words: list[str]) -> Template:
-    """What the file's last step puts around texts."""
+def _template(fields: JsonFields) -> tuple[Template, Mapping[str, int]]:
+    """What the file's last step puts around texts, and which ids it says that the tokens have."""
     if not fields.has("post_processor"):
         raise CheckpointError(f"{fields.where}: no post_processor; {_TEMPLATES}")
     step = fields.object("post_processor")
     kind = step.text("type")
     if kind == "Sequence":
         # Byte-level steps change offsets alone; how, is for the reader of their kind to say.
-        steps = [x for x in step.objects("processors") if x.text("type") != "ByteLevel"]
+        steps = step.only("type", "processors").objects("processors")
+        steps = [x for x in steps if x.text("type") != "ByteLevel"]
         if len(steps) != 1:
             raise CheckpointError(f"{step.where}: {len(steps)} templates; {_TEMPLATES}")
         step, kind = steps[0], steps[0].text("type")
     if kind in ("BertProcessing", "RobertaProcessing"):
+        step.only("type", "cls", "sep", "trim_offsets", "add_prefix_space")
         make = bert_template if kind == "BertProcessing" else roberta_template
-        return make(_named(step, "cls", words), _named(step, "sep", words))
+        (cls_token, cls_id), (sep_token, sep_id) = _named(step, "cls"), _named(step, "sep")
+        return make(cls_token, sep_token), {cls_token: cls_id, sep_token: sep_id}
     if kind != "TemplateProcessing":
         raise CheckpointError(f"{step.where}: type {kind!r:.80} is not supported; {_TEMPLATES}")
-    _check_ids(step, words)
+    step.only("type", "single", "pair", "special_tokens")
     pair = _flatten(step, "pair") if step.has("pair") else ()
     found = Template(_flatten(step, "single"), pair)
     fault = found.fault()
     if fault:
         raise CheckpointError(f"{step.where}: {fault}")
-    return found
+    return found, _ids(step)
 
 
-def _named(step: JsonFields, key: str, words: list[str]) -> str:
-    """The token of a pair of a token and its id."""
+def _named(step: JsonFields, key: str) -> tuple[str, int]:
+    """A token and its id."""
     entry = step.items(key)
-    if len(entry) != 2 or not isinstance(entry[0], str):
+    if len(entry) != 2 or not isinstance(entry[0], str) or type(entry[1]) is not int:
         raise step.fail(key, "a token and its id")
-    word, number = str(entry[0]), entry[1]
-    if word in words and words.index(word) != number:
-        raise CheckpointError(
-            f"{step.where}: {word!r} has the id {number!r:.20}, in the vocabulary "
-            f"{words.index(word)}"
-        )
-    return word
+    return entry[0], entry[1]
 
 
-def _check_ids(step: JsonFields, words: list[str]) -> None:
-    """Refuse special tokens that stand for other ids than the vocabulary's, or for several."""
+def _ids(step: JsonFields) -> Mapping[str, int]:
+    """The ids of special tokens; refuses those that stand for several."""
     tokens = step.object("special_tokens")
+    found: dict[str, int] = {}
     for name in tokens.keys():
-        token = tokens.object(name)
+        token = tokens.object(name).only("id", "ids", "tokens")
         ids = token.integers("ids")
         if len(ids) != 1:
             raise CheckpointError(f"{token.where}: {len(ids)} ids; supported is one")
-        if name in words and words.index(name) != ids[0]:
-            raise CheckpointError(
-                f"{token.where}: has the id {ids[0]}, in the vocabulary {words.index(name)}"
-            )
+        found[name] = ids[0]
+    return found
 
 
 def _flatten(step: JsonFields, key: str) -> tuple[Part, ...]:
     """The parts of a template."""
     flat: list[Part] = []
     for item in step.objects(key):
+        item.only("SpecialToken", "Sequence")
         special = item.has("SpecialToken")
-        part = item.object("SpecialToken" if special else "Sequence")
+        part = item.object("SpecialToken" if special else "Sequence").only("id", "type_id")
         name = part.text("id")
-        flat.append(Part(name if special else f"${name}", part.integer("type_id")))
+        if not special and name not in _TEXTS:
+            raise part.fail("id", " or ".join(_TEXTS))
+        if special and name in _TEXTS.values():
+            raise part.fail("id", "another, which does not stand for a text")
+        flat.append(Part(name if special else _TEXTS[name], part.integer("type_id")))
     return tuple(flat)

@@ -56,6 +56,9 @@ class Pipeline:
     own: OwnPart
     template: Template
     added: tuple[Listed, ...]
+    template_ids: Mapping[str, int] = field(default_factory=dict)
+    """Which ids the file says that the template's tokens have: to be compared with the vocabulary,
+    once all of it is known."""
     truncation_side: str = SIDES[0]
 
 
@@ -77,8 +80,8 @@ def read_text(path: Path) -> str:
         raise CheckpointError(f"{path}: {words}")
     if text.startswith("\ufeff"):
         raise CheckpointError(
-            f"{path}: begins with a byte order mark, which would be part of its first word; save "
-            "it as UTF-8 without one"
+            f"{path}: begins with a byte order mark, which is no part of what it holds; save it as "
+            "UTF-8 without one"
         )
     return text
 
@@ -103,17 +106,6 @@ def read_optional(path: Path) -> JsonFields:
     return JsonFields({}, where=str(path), error=CheckpointError)
 
 
-def named_token(key: str, *sources: JsonFields, default: str) -> str:
-    """A special token, from the first of ``sources`` that names it, as text or as an object."""
-    for source in sources:
-        value = source.raw(key)
-        if isinstance(value, str):
-            return value
-        if isinstance(value, Mapping):
-            return source.object(key).text("content")
-    return default
-
-
 def flag(fields: JsonFields, key: str, *, default: bool) -> bool:
     """A boolean that may be absent or null."""
     return fields.flag(key) if fields.has(key) else default
@@ -124,7 +116,11 @@ def added_token(fields: JsonFields, *, normalized: bool = False) -> AddedToken:
 
     Args:
         normalized: what it is where the file does not say.
+
+    Raises:
+        CheckpointError: it is malformed, or has a member that is not known.
     """
+    fields.only("__type", "id", "special", "content", *AddedToken._fields[1:])
     return AddedToken(
         fields.text("content"),
         normalized=flag(fields, "normalized", default=normalized),

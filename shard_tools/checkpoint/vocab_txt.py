@@ -19,8 +19,6 @@ _MAX_WORD_CHARS = 100  # the reference library's default
 _MOST_WORDS = 1 << 20
 """Four times as many as there are."""
 
-_BYTE_ORDER_MARK = "\ufeff"
-
 
 def read_vocab_txt(
     path: Path, settings: JsonFields, unk_token: str, template: Template
@@ -42,11 +40,6 @@ def read_vocab_txt(
             "supported"
         )
     text = read_text(path)
-    if text.startswith(_BYTE_ORDER_MARK):
-        raise CheckpointError(
-            f"{path}: begins with a byte order mark, which would be part of its first word; save "
-            "it as UTF-8 without one"
-        )
     if text.count("\n") > _MOST_WORDS:
         raise CheckpointError(f"{path}: more than the {_MOST_WORDS} words that a model can have")
     words = [line.removesuffix("\r") for line in text.split("\n")]
@@ -56,7 +49,7 @@ def read_vocab_txt(
     for line, word in enumerate(words, start=1):
         if word in first_line:
             raise CheckpointError(
-                f"{path}: line {line} repeats {word!r} of line {first_line[word]}"
+                f"{path}: line {line} repeats {word!r:.80} of line {first_line[word]}"
             )
         first_line[word] = line
     lowercase = flag(settings, "do_lower_case", default=True)

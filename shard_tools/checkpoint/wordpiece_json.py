@@ -18,13 +18,17 @@ SUPPORTED = (
 )
 
 
+_OPTIONS = ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word")
+_STEPS = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
+
+
 def read_wordpiece(fields: JsonFields) -> OwnPart:
     """What a file says of a WordPiece tokenizer.
 
     Raises:
         CheckpointError: a part is malformed or not supported.
     """
-    model = fields.object("model")
+    model = fields.object("model").only("type", "vocab", *_OPTIONS)
     _expect_type(_part(fields, "pre_tokenizer"), "BertPreTokenizer")
     normalizer, lowered = _bert_normalizer(fields)
     lowercase = normalizer.flag("lowercase")
@@ -48,11 +52,12 @@ def _part(fields: JsonFields, key: str) -> JsonFields:
     return fields.object(key)
 
 
-def _expect_type(fields: JsonFields, expected: str) -> None:
-    """Refuse a part of the pipeline of another type."""
+def _expect_type(fields: JsonFields, expected: str, *members: str) -> None:
+    """Refuse a part of the pipeline of another type, or with other members."""
     found = fields.text("type")
     if found != expected:
         raise CheckpointError(f"{fields.where}: type {found!r:.80} is not supported; {SUPPORTED}")
+    fields.only("type", *members)
 
 
 def _bert_normalizer(fields: JsonFields) -> tuple[JsonFields, bool]:
@@ -60,14 +65,14 @@ def _bert_normalizer(fields: JsonFields) -> tuple[JsonFields, bool]:
     normalizer = _part(fields, "normalizer")
     steps = [normalizer]
     if normalizer.text("type") == "Sequence":
-        steps = normalizer.objects("normalizers")
+        steps = normalizer.only("type", "normalizers").objects("normalizers")
     if not steps:
         raise CheckpointError(f"{normalizer.where}: an empty Sequence; {SUPPORTED}")
     others = [step for step in steps if step.text("type") != "Lowercase"]
     if not others:
         raise CheckpointError(f"{normalizer.where}: nothing but Lowercase; {SUPPORTED}")
     for step in others:
-        _expect_type(step, "BertNormalizer")
+        _expect_type(step, "BertNormalizer", *_STEPS)
     if len(others) > 1:
         raise CheckpointError(f"{normalizer.where}: two BertNormalizers; {SUPPORTED}")
     return others[0], len(steps) > 1

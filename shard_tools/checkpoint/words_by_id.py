@@ -23,7 +23,7 @@ def words_by_id(vocab: JsonFields) -> list[str]:
         number = vocab.integer(word)
         if number in by_id:
             raise CheckpointError(
-                f"{vocab.where}: {by_id[number]!r} and {word!r} share the id {number}"
+                f"{vocab.where}: {by_id[number]!r:.80} and {word!r:.80} share the id {number}"
             )
         by_id[number] = word
     missing = next((number for number in range(len(by_id)) if number not in by_id), None)
@@ -38,4 +38,4 @@ def expect_encodable(where: str, words: Iterable[str]) -> None:
     """Refuse words that a vocabulary blob cannot hold."""
     for word in words:
         if "\n" in word or any("\ud800" <= char <= "\udfff" for char in word):
-            raise CheckpointError(f"{where}: {word!r} holds a newline or a lone surrogate")
+            raise CheckpointError(f"{where}: {word!r:.80} holds a newline or a lone surrogate")

@@ -28,6 +28,7 @@ examples:
   sti-shard check minilm.sti.safetensors ./all-MiniLM-L6-v2 --texts lines.txt --least-cosine .99
 
 FILE holds one text a line; for classifiers and regressions, a TAB parts the two texts of a pair.
+No prompt is put in front: where the model has one, write it into the lines.
 The checkpoint is computed in float32, so a large one takes a while. With --least-cosine or
 --least-agreement the exit code is 1 where the mean is below.
 

@@ -87,8 +87,7 @@ def build(
     check_options(options)
     with Checkpoint(directory) as checkpoint:
         source = read_source(checkpoint, options)
-        read = [*checkpoint.files(), *filter(None, [options.calibration])]
-        check_output(output, apart=read)
+        check_output(output, apart=_read_files(checkpoint, options))
         estimate = estimate_for(source, options)
         texts = _CalibrationTexts(source, options)
         model = source.model
@@ -163,7 +162,7 @@ def dry_run(directory: Path, output: Path | None, options: BuildOptions) -> Summ
     with Checkpoint(directory) as checkpoint:
         source = read_source(checkpoint, options)
         if output is not None:
-            check_output(output, apart=checkpoint.files())
+            check_output(output, apart=_read_files(checkpoint, options))
         estimate = estimate_for(source, options)
         texts = _CalibrationTexts(source, options)
         model = source.model
@@ -194,6 +193,11 @@ def _grid_sigmas(source: Source, options: BuildOptions) -> float:
     if options.grid_sigmas is not None:
         return options.grid_sigmas
     return DEFAULT_GRID_SIGMAS if source.elastic is not None else fitting_grid(source.model)
+
+
+def _read_files(checkpoint: Checkpoint, options: BuildOptions) -> list[Path]:
+    """Files that must not be written to."""
+    return [*checkpoint.files(), *filter(None, [options.calibration])]
 
 
 def _work(model: Model) -> float:

@@ -22,8 +22,10 @@ from shard_tools.checkpoint.settings import Settings, check_settings
 from shard_tools.checkpoint.tokenizer_files import load_tokenizer
 from shard_tools.packing.options import BuildOptions
 from sti.codec.codebook import DEFAULT_LADDER
+from sti.engine.prompts import leaves_room
 from sti.errors import CheckpointError, InputError
 from sti.model.manifest import Prompts
+from sti.text.tokenizer import Tokenizer
 from sti.text.tokenizer_spec import TokenizerSpec
 
 
@@ -69,7 +71,7 @@ def read_source(checkpoint: Checkpoint, options: BuildOptions) -> Source:
         tokenizer=spec,
         vocabulary=vocabulary,
         tables=tables,
-        prompts=_prompts(checkpoint, model),
+        prompts=_prompts(checkpoint, model, Tokenizer(spec, vocabulary, tables)),
         similarity=read_similarity(checkpoint),
         settings=settings,
     )
@@ -92,12 +94,15 @@ def _check_padding(
         )
 
 
-def _prompts(checkpoint: Checkpoint, model: Model) -> Prompts:
+def _prompts(checkpoint: Checkpoint, model: Model, tokenizer: Tokenizer) -> Prompts:
     """The checkpoint's prompts, which labels of places in texts have none of."""
-    prompts = read_prompts(checkpoint)
+    prompts, where = read_prompts(checkpoint), checkpoint.directory / SENTENCE_FILE
     if model.task == "tagging" and prompts.texts:
+        raise CheckpointError(f"{where}: prompts are not supported for tagging")
+    if prompts.default and not leaves_room(tokenizer, prompts.texts[prompts.default]):
         raise CheckpointError(
-            f"{checkpoint.directory / SENTENCE_FILE}: prompts are not supported for tagging"
+            f"{where}: the default prompt, {prompts.default!r:.60}, fills all of the "
+            f"{tokenizer.spec.max_tokens} tokens that the model takes, so no text would be read"
         )
     return prompts
 

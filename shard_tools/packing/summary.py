@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from shard_tools.architectures.base import Model
 from shard_tools.checkpoint.reader import Checkpoint
 from shard_tools.checkpoint.settings import Settings
 from shard_tools.graphs.embed_head import HeadSpec
@@ -24,8 +25,6 @@ PAGE = "docs/checkpoints.md"
 _SHOWN = 6
 _LONGEST = 60
 _PAIR_TASKS = ("classification", "multi_label", "regression")
-_TYPED = ("bert", "electra")
-"""Families that tell the texts of a pair apart by type."""
 _SETFIT = ("model_head.pkl", "config_setfit.json")
 
 
@@ -142,7 +141,7 @@ def summarize(
         warnings=(
             *_unknown(source.settings),
             *_left_out(checkpoint),
-            *_types(checkpoint, model.architecture, model.task),
+            *_types(checkpoint, model),
             *filter(None, notices),
         ),
     )
@@ -176,13 +175,11 @@ def _left_out(checkpoint: Checkpoint) -> Iterator[str]:
         )
 
 
-def _types(checkpoint: Checkpoint, family: str, task: str) -> Iterator[str]:
+def _types(checkpoint: Checkpoint, model: Model) -> Iterator[str]:
     """Where the reference leaves out types, pairs get other answers; single texts do not."""
     settings = checkpoint.json("tokenizer_config.json")
     names = settings.get("model_input_names") if isinstance(settings, Mapping) else None
-    types = checkpoint.config.get("type_vocab_size", 2)
-    typed = types != 1 and family in _TYPED
-    if names and "token_type_ids" not in names and typed and task in _PAIR_TASKS:
+    if names and "token_type_ids" not in names and model.typed_pairs and model.task in _PAIR_TASKS:
         yield (
             "tokenizer_config.json: model_input_names leaves out token_type_ids, so transformers "
             "does not tell the texts of a pair apart; the pack does"

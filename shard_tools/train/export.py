@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from shard_tools.checkpoint.elastic import ELASTIC
 from shard_tools.checkpoint.modelcard import licence_of
 from shard_tools.checkpoint.reader import Checkpoint
+from shard_tools.checkpoint.sentence_file import NAMES
 from shard_tools.data.rows import Row
 from shard_tools.train.network import ElasticNetwork
 from shard_tools.train.tensors import named_tensors
@@ -30,8 +31,10 @@ _COPIED = (
     "vocab.txt",
     "special_tokens_map.json",
     "added_tokens.json",
-    "sentence_bert_config.json",
+    *NAMES,
 )
+_OF_A_HEAD = ("sbert_ce_default_activation_function", "sentence_transformers")
+"""Members of ``config.json`` that tell what the head does which the trained one replaces."""
 _POOLING = {
     "word_embedding_dimension": 0,
     "pooling_mode_cls_token": False,
@@ -71,7 +74,8 @@ def write_checkpoint(
             source = checkpoint.directory / name
             if source.exists():
                 shutil.copyfile(source, directory / name)
-        config = dict(checkpoint.config) | {
+        kept = {key: value for key, value in checkpoint.config.items() if key not in _OF_A_HEAD}
+        config = kept | {
             "architectures": ["BertForSequenceClassification"],
             "id2label": {str(number): label for number, label in enumerate(labels or ("score",))},
             "label2id": {label: number for number, label in enumerate(labels or ("score",))},

@@ -144,12 +144,12 @@ class EngineCore:
             # First what lets the preload buffer fill while sessions and tokenizer are made.
             opening = self.aim(target)
             backend.prepare({step.variant for step in opening.steps})
-            self._tokenizer = PromptingTokenizer(pack_tokenizer(reader), reader.manifest)
+            self._tokenizer = PromptingTokenizer(pack_tokenizer(reader))
             self.budget.measure(held_bytes=self.runner.preloading.buffer_bytes)
         else:
             # First what the budget has no choice about.
             backend.prepare(backend.variants)
-            self._tokenizer = PromptingTokenizer(pack_tokenizer(reader), reader.manifest)
+            self._tokenizer = PromptingTokenizer(pack_tokenizer(reader))
             self.plans.rehearse(target)
             self.budget.measure()
             opening = self.aim(target)

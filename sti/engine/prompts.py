@@ -1,19 +1,18 @@
 """Which prompt is put in front of texts.
 
 In: the prompts of a pack, and what a caller chose. Out: a prompt, or ``InputError``; and texts
-behind it, as tokens. As
-sentence-transformers has it: a prompt stands in front of a text, or of the first of a pair, with
-nothing between.
+behind it, as tokens. As sentence-transformers has it: a prompt stands in front of a text, or of the
+first of a pair, with nothing between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from sti.errors import InputError
 from sti.model.manifest import Manifest
 from sti.text.encoding import Encoding, Text
+from sti.text.tokenizer import Tokenizer
 
 
 def chosen_prompt(manifest: Manifest, *, prompt: str | None, name: str | None) -> str:
@@ -26,9 +25,11 @@ def chosen_prompt(manifest: Manifest, *, prompt: str | None, name: str | None) -
     prompts = manifest.prompts
     if prompt is not None and name is not None:
         raise InputError("give a prompt or the name of one, not both")
-    if name is not None and name not in prompts.texts:
+    if name is not None and not (isinstance(name, str) and name in prompts.texts):
         names = ", ".join(prompts.texts) or "none"
-        raise InputError(f"the pack {manifest.name!r} has no prompt {name!r:.60}; it has: {names}")
+        raise InputError(
+            f"the pack {manifest.name!r:.80} has no prompt {name!r:.60}; it has: {names:.400}"
+        )
     if prompt is None:
         prompt = prompts.texts.get(prompts.default if name is None else name, "")
     if not isinstance(prompt, str):
@@ -42,21 +43,15 @@ def chosen_prompt(manifest: Manifest, *, prompt: str | None, name: str | None) -
     return prompt
 
 
-class _Encodes(Protocol):
-    def encode_text(self, text: Text) -> Encoding:
-        """The tokens of a text or pair."""
-
-
 class PromptingTokenizer:
     """Encodes texts behind a prompt. Not thread-safe.
 
     Args:
         tokenizer: the pack's.
-        manifest: the pack's.
     """
 
-    def __init__(self, tokenizer: _Encodes, manifest: Manifest) -> None:
-        self._tokenizer, self._most = tokenizer, manifest.dimensions.max_tokens
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self._fitting = ""
         """The last prompt that was found to leave room."""
 
@@ -73,13 +68,18 @@ class PromptingTokenizer:
         return [self._tokenizer.encode_text(prompted(text, prompt)) for text in texts]
 
     def _check(self, prompt: str) -> None:
-        found = self._tokenizer.encode_text(prompt)
-        if found.truncated or len(found.ids) >= self._most:
+        if not leaves_room(self._tokenizer, prompt):
             raise InputError(
-                f"the prompt {prompt[:40]!r} fills all of the {self._most} tokens that the model "
-                "takes; choose a shorter one"
+                f"the prompt {prompt[:40]!r} fills all of the {self._tokenizer.spec.max_tokens} "
+                "tokens that the model takes; choose a shorter one"
             )
         self._fitting = prompt
+
+
+def leaves_room(tokenizer: Tokenizer, prompt: str) -> bool:
+    """Whether anything of a text behind a prompt is read."""
+    found = tokenizer.encode(prompt)
+    return not found.truncated and len(found.ids) < tokenizer.spec.max_tokens
 
 
 def prompted(text: Text, prompt: str) -> Text:

@@ -43,8 +43,8 @@ class CharsMap:
         replacements: uint8.
 
     Raises:
-        PackFormatError: a link or a value of the trie leads outside, a replacement is too long, or
-            the replacements are not text.
+        PackFormatError: the trie has no root, a link or a value of it leads outside, a replacement
+            is too long, or the replacements are not text.
 
     Safe to share between threads. Text must hold no lone surrogates.
     """
@@ -152,6 +152,8 @@ def _check(trie: NDArray[np.uint32], replacements: NDArray[np.uint8]) -> None:
         replacements.tobytes().decode()
     except UnicodeDecodeError as error:
         raise PackFormatError(f"tokenizer: replacements of the character map: {error}") from error
+    if trie[0] >= _VALUE:
+        raise PackFormatError("tokenizer: the character map begins with a value")
     links = np.flatnonzero(trie < _VALUE)
     from_links = trie[links]
     wide = (from_links & np.uint32(_WIDE)) >> np.uint32(6)

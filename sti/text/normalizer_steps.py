@@ -91,11 +91,16 @@ def step(settings: StepSettings, charsmap: CharsMap | None) -> Step:
     return _Replace(REGEXES[settings.pattern], settings.content)
 
 
+def lower(char: str) -> str:
+    """What a step of lower case makes of a character."""
+    return TABLES.lower.get(ord(char), char)
+
+
 class _Lowercase:
     """Lower case, character by character."""
 
     def __init__(self) -> None:
-        self._table = CharTable(lambda code: TABLES.lower.get(code, chr(code)), TABLE_LIMIT)
+        self._table = CharTable(lambda code: lower(chr(code)), TABLE_LIMIT)
 
     def replaced(self, text: str) -> str:
         return text.translate(self._table)

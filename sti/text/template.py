@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sti.errors import PackFormatError
 from sti.json_fields import JsonFields
 
 FIRST, SECOND = "$A", "$B"
@@ -42,17 +41,13 @@ class Template(NamedTuple):
 
     @classmethod
     def from_json(cls, fields: JsonFields) -> Template:
-        """What ``to_json`` wrote, checked.
+        """What ``to_json`` wrote; it may have a ``fault``.
 
         Raises:
             The error of the fields: a list is ill-formed.
         """
         fields.only(*cls._fields)
-        found = cls(_parts(fields, "single"), _parts(fields, "pair"))
-        fault = found.fault()
-        if fault:
-            raise PackFormatError(f"{fields.where}: {fault}")
-        return found
+        return cls(_parts(fields, "single"), _parts(fields, "pair"))
 
     def fault(self) -> str:
         """What is wrong with it, in words; empty where nothing is."""
@@ -60,7 +55,7 @@ class Template(NamedTuple):
             if not parts and parts is self.pair:
                 continue
             if sorted(x.what for x in parts if x.what in (FIRST, SECOND)) != texts:
-                return f"a template must have {' and '.join(texts)} once each"
+                return f"a template must have {' and '.join(texts)} once, and no other text"
             if len(parts) > MOST_PARTS:
                 return f"a template has more than {MOST_PARTS} parts"
         if any(x.type_id not in _TYPES for x in (*self.single, *self.pair)):

@@ -10,36 +10,21 @@ In: a ``TokenizerSpec`` (from a pack's manifest), a vocabulary, tables of its ki
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sti.errors import InputError, PackFormatError
 from sti.text.added_tokens import AddedToken, AddedTokens
-from sti.text.encoding import Alignment, Encoding
+from sti.text.encoding import Encoding
 from sti.text.kinds import KINDS, AnyVocabulary
-from sti.text.template import FIRST, SECOND, Part
+from sti.text.layout import SpansOf, layout_of, longest_first
 from sti.text.text_model import Span, TextModel
 from sti.text.tokenizer_spec import SIDES, TokenizerSpec
 
 CHUNK_CHARS = 8192
 """A long text is tokenized in chunks of about this many characters."""
-
-_SPECIAL_SPAN = (0, 0, -1)
-
-
-_SpansOf = Callable[[Sequence[int], Sequence[int]], list[list[Span]]]
-
-
-class _Layout(NamedTuple):
-    """A template with ids: of each part the number of the text, or None, its id, and its type."""
-
-    parts: tuple[tuple[int | None, int, int], ...]
-    specials: int
-    typed: bool
-    """Whether a type is not 0."""
 
 
 class Tokenizer:
@@ -53,9 +38,9 @@ class Tokenizer:
             answer.
 
     Raises:
-        PackFormatError: the vocabulary is not UTF-8, contains a word twice, or lacks a word that
-            the spec names; special tokens begin alike in too many ways, or are nothing or the same
-            when normalized.
+        PackFormatError: the vocabulary is not UTF-8, contains a word twice, holds none but added
+            ones, or lacks a word that the spec names; special tokens begin alike in too many ways,
+            or are nothing or the same when normalized.
 
     Safe to share between threads. Text may contain anything; lone surrogates count as control
     characters.
@@ -73,11 +58,18 @@ class Tokenizer:
         kind = KINDS[spec.kind]
         whole = kind.indexing.vocabulary(vocab, None) if isinstance(vocab, bytes) else vocab
         self._vocabulary = whole
-        own = self._vocabulary.of_first(max(len(self._vocabulary) - spec.added_words, 0))
+        if spec.added_words >= len(self._vocabulary):
+            raise PackFormatError(
+                f"tokenizer: {spec.added_words} words are added to a vocabulary of "
+                f"{len(self._vocabulary)}, those included"
+            )
+        own = self._vocabulary.of_first(len(self._vocabulary) - spec.added_words)
         self._model = kind.model(spec.settings, own, tables or {})
         self.pad_id = self._id(spec.pad_token)
-        self._single = self._layout(spec.around.single)
-        self._pair = self._layout(spec.around.pair)
+        for word in (spec.cls_token, spec.sep_token):
+            self._id(word)  # which a template need not have
+        self._single = layout_of(spec.around.single, self._id)
+        self._pair = layout_of(spec.around.pair, self._id)
         self._left = spec.truncation_side != SIDES[0]
         added = [*map(AddedToken, spec.special_tokens), *spec.added_tokens]
         with_ids = {token.text: (token, self._id(token.text)) for token in added}
@@ -125,7 +117,9 @@ class Tokenizer:
         if pair is None:
             room = self.spec.max_tokens - self._single.specials
             ids = self._text_ids(text, self._most(room))
-            return self._join(self._single, [ids], [min(len(ids), room)], self._spans_of([text]))
+            return self._single.filled(
+                [ids], [min(len(ids), room)], self._spans_of([text]), left=self._left
+            )
         if not self._pair.parts:
             raise InputError(
                 "a pair of texts: the tokenizer of this model has no way to put two together; give "
@@ -137,8 +131,10 @@ class Tokenizer:
         if most is not None and room % 2 and len(first) > room and len(second) > room:
             # The odd token goes to the longer text, so both must be counted to the end.
             first, second = self._text_ids(text, None), self._text_ids(pair, None)
-        kept = _longest_first(len(first), len(second), room)
-        return self._join(self._pair, [first, second], kept, self._spans_of([text, pair]))
+        kept = longest_first(len(first), len(second), room)
+        return self._pair.filled(
+            [first, second], kept, self._spans_of([text, pair]), left=self._left
+        )
 
     def encode_text(self, text: str | tuple[str, str]) -> Encoding:
         """As ``encode``, for a text or a pair of texts."""
@@ -168,66 +164,17 @@ class Tokenizer:
                 found += ((start, end, index) for start, end, _ in of_word)
             return [found]
 
-        return self._join(self._single, [ids], [min(len(ids), room)], spans)
+        return self._single.filled([ids], [min(len(ids), room)], spans, left=self._left)
 
     def _most(self, room: int) -> int | None:
         """Tokens of a text that are counted: those after them are cut off anyway."""
         return None if self._left else room
 
-    def _spans_of(self, texts: Sequence[str]) -> _SpansOf:
+    def _spans_of(self, texts: Sequence[str]) -> SpansOf:
         return lambda begins, counts: [
             self._spans(text, count, begin)
             for text, begin, count in zip(texts, begins, counts, strict=True)
         ]
-
-    def _join(
-        self,
-        layout: _Layout,
-        texts: list[list[int]],
-        kept: Sequence[int],
-        spans: _SpansOf,
-    ) -> Encoding:
-        """The template filled in.
-
-        Args:
-            layout: the template.
-            texts: ids found of each text; the list is the caller's no more.
-            kept: how many of them are kept.
-            spans: the spans of the first so many tokens of each text, given the numbers of those
-                that are kept first.
-        """
-        truncated = False
-        first = [0] * len(kept)
-        for number, (every, keep) in enumerate(zip(texts, kept, strict=True)):
-            if len(every) > keep:
-                truncated = True
-                first[number] = len(every) - keep if self._left else 0
-                texts[number] = every[first[number] : first[number] + keep]
-        ids: list[int] = []
-        for text, special, _ in layout.parts:
-            if text is None:
-                ids.append(special)
-            else:
-                ids += texts[text]
-        type_ids = np.zeros(len(ids), np.int64)
-        if layout.typed:
-            at = 0
-            for text, _, type_id in layout.parts:
-                end = at + (1 if text is None else kept[text])
-                type_ids[at:end] = type_id
-                at = end
-
-        def align() -> list[Span]:
-            found = spans(first, [at + keep for at, keep in zip(first, kept, strict=True)])
-            table: list[Span] = []
-            for text, _, _ in layout.parts:
-                if text is None:
-                    table.append(_SPECIAL_SPAN)
-                else:
-                    table += found[text][first[text] :] if first[text] else found[text]
-            return table
-
-        return Encoding(np.array(ids, np.int64), type_ids, truncated, Alignment(align))
 
     def _text_ids(self, text: str, limit: int | None) -> list[int]:
         """Ids of a text without what the template puts around it.
@@ -325,17 +272,6 @@ class Tokenizer:
             index = found[-1][2] + 1 if found else index
         return _moved(spans[:count], source)
 
-    def _layout(self, parts: Sequence[Part]) -> _Layout:
-        texts = {FIRST: 0, SECOND: 1}
-        return _Layout(
-            tuple(
-                (texts[what], 0, type_id) if what in texts else (None, self._id(what), type_id)
-                for what, type_id in parts
-            ),
-            sum(what not in texts for what, _ in parts),
-            any(type_id for _, type_id in parts),
-        )
-
     def _id(self, word: str) -> int:
         """Id of a word that the spec names."""
         found = self._vocabulary.find(word)
@@ -356,14 +292,3 @@ def _moved(spans: Sequence[Span], source: Sequence[int]) -> list[Span]:
         (places[start], places[end - 1] + 1 if end > start else places[start], word)
         for start, end, word in spans
     ]
-
-
-def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens to keep of each text of a pair, by the rule of the reference library."""
-    if first + second <= room:
-        return first, second
-    shorter, longer = min(first, second), max(first, second)
-    longer = max(shorter, room - shorter)
-    if shorter + longer > room:
-        shorter, longer = room // 2, room - room // 2
-    return (longer, shorter) if first > second else (shorter, longer)

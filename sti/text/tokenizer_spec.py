@@ -130,6 +130,9 @@ class TokenizerSpec(NamedTuple):
 
     def check(self, fields: JsonFields) -> None:
         """Refuse settings that would make looking words up slow or ambiguous."""
+        fault = self.around.fault()  # of BERT's way, too: a token may be called as a text is
+        if fault:
+            raise PackFormatError(f"tokenizer: template: {fault}")
         least = self.around.least_tokens()
         if self.max_tokens < least:
             raise fields.fail("max_tokens", f"an integer of at least {least}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from sti.text.charsmap import CharsMap, Place
 from sti.text.graphemes import short_clusters
-from sti.text.normalizer_steps import SPACES, Step, step
+from sti.text.normalizer_steps import SPACES, Step, lower, step
 from sti.text.unigram_settings import SURROGATES, UnigramSettings
 
 CHUNK_CHARS = 8192
@@ -40,6 +40,10 @@ class UnigramWords:
         self._settings, self._charsmap, self._chunk_chars = settings, charsmap, chunk_chars
         self._steps: list[Step] = [step(found, charsmap) for found in settings.steps]
         self._touched = set(SPACES + settings.mark).union(*(s.pattern for s in settings.steps))
+        # What a step before the map makes of a character may be one that the map drops.
+        kinds = [found.kind for found in settings.steps]
+        self._map_is_first = "charsmap" not in kinds[1:]
+        self._lowers = "lowercase" in kinds
         self._cuttable = self._may_be_cut()
 
     def after_normalizer(self) -> UnigramWords:
@@ -76,12 +80,12 @@ class UnigramWords:
         return (
             (settings.split_spaces or settings.split_marks)
             and (self._charsmap is None or self._charsmap.of(" ") == " ")
+            and self._map_is_first
             and all(
-                (found.kind != "charsmap" or not index)
-                and not found.left
+                not found.left
                 and not found.pattern.startswith("\\A")
                 and (found.kind != "replace" or not {" ", settings.mark} & set(found.pattern))
-                for index, found in enumerate(settings.steps)
+                for found in settings.steps
             )
         )
 
@@ -93,7 +97,10 @@ class UnigramWords:
     def _kept(self, char: str) -> bool:
         """Whether a character alone stays one character that no step but the map touches."""
         new = char if self._charsmap is None else self._charsmap.of(char)
-        return len(new) == 1 and new not in self._touched and char not in self._touched
+        if len(new) != 1:
+            return False
+        found = {char, new, lower(new) if self._lowers else new}
+        return max(map(len, found)) == 1 and not found & self._touched
 
     def words(self, text: str, *, first: int) -> list[str]:
         """The words of a text, marks included; some may be empty."""
@@ -120,7 +127,8 @@ class UnigramWords:
 
     def _begins_kept(self, text: str) -> bool:
         """Whether a text's first character becomes the first of its first word, and no other."""
-        return bool(text) and self._kept(text[0]) and not short_clusters(text[:4])
+        kept = bool(text) and self._map_is_first and self._kept(text[0])
+        return kept and not short_clusters(text[:4])
 
     def aligned(self, text: str, *, first: int) -> Iterator[tuple[str, Sequence[Place]]]:
         """The words of ``words`` that are not empty, and where their characters come from."""

@@ -69,6 +69,7 @@ def test_another_prompt_is_chosen_by_its_name_or_given(engine: sti.Engine) -> No
         ({"prompt_name": "query", "prompt": "x"}, "not both"),
         ({"prompt_name": "long"}, "fills all of the .* tokens"),
         ({"prompt": 7}, "must be a text"),
+        ({"prompt_name": ["query"]}, "no prompt .'query'.; it has"),
         ({"prompt": "\ud800"}, "lone surrogate"),
         ({"threshold": 0.5}, "a threshold is for packs of the task multi_label"),
     ],
@@ -112,6 +113,10 @@ def test_a_replay_has_the_prompt_that_was_recorded(engine: sti.Engine, tmp_path:
         ({"prompts": {"a": "x"}, "default_prompt_name": "b"}, "one of a"),
         ({"prompts": {"a": "x" * 20_000}}, "16384 characters"),
         ({"prompts": {"a\nb": "x"}}, "no name of a prompt"),
+        (
+            {"prompts": {"a": "dog " * 200}, "default_prompt_name": "a"},
+            "the default prompt, 'a', fills all of the .* tokens",
+        ),
         ({"similarity_fn_name": "jaccard"}, "one of cosine"),
     ],
 )

@@ -65,7 +65,7 @@ def test_depth_is_counted_exactly_whatever_strings_hold(value: Any, key: str) ->
         (b" " * (1 << 16) + b"0", "65537 bytes are more"),
         (b"1" * (MOST_DIGITS + 1), "more than 64 digits"),
         (b"-0." + b"1" * 300 + b"e-5", "more than 64 digits"),
-        (b'{"a": 1, "b": {"a": 1, "\\u0061": 2}}', "a name occurs twice"),
+        (b'{"a": 1, "b": {"a": 1, "\\u0061": 2}}', "the name 'a' occurs twice"),
         (b"[NaN]", "NaN is no finite number"),
         (b"-Infinity", "-Infinity is no finite number"),
         (b'{"a":9.5e308}', "9.5e308 is no finite number"),

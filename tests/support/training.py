@@ -138,7 +138,7 @@ FAST += ["--threads", "1", "--precision", "float32", "--ladder", "2,8"]
 def place() -> Path:
     """A directory with ``checkpoint``, and ``train.tsv`` and ``dev.tsv`` for every task."""
     found = Path(mkdtemp(prefix="sti-test-training-"))
-    write_checkpoint(found / "checkpoint")
+    write_checkpoint(found / "checkpoint", config={"sentence_transformers": {"activation_fn": "x"}})
     for task in ("classification", "pair", "regression"):
         (found / task).mkdir()
         write_rows(found / task / "train.tsv", 90, task=task)

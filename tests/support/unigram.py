@@ -67,6 +67,16 @@ PIPELINES: dict[str, tuple[Any, dict[str, Any], bool]] = {
         False,
     ),
     "plain": (None, metaspace(), False),
+    "lower case first": (
+        sequence({"type": "Lowercase"}, precompiled({"a": "\u3000", "b": ""})),
+        after_split("first"),
+        False,
+    ),
+    "lower case, less": (
+        sequence({"type": "Lowercase"}, replace({"String": "a"}, "")),
+        metaspace("first"),
+        False,
+    ),
 }
 
 

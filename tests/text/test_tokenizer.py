@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import assume, given, settings
@@ -14,9 +15,11 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from sti.errors import InputError, PackFormatError
 from sti.text.added_tokens import AddedToken
 from sti.text.encoding import Encoding
+from sti.text.kinds import KINDS, Settings
 from sti.text.template import Part, Template, bert_template, roberta_template
 from sti.text.tokenizer import Tokenizer
 from sti.text.tokenizer_spec import TokenizerSpec
+from sti.text.unigram_settings import UnigramSettings
 from sti.text.wordpiece import WordPieceSettings
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -153,6 +156,17 @@ def test_words_beyond_those_of_the_model_are_found_as_added_tokens_alone() -> No
         assert rows(ours(spec).encode(text)) == expected_rows(theirs.encode(text))
 
 
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_a_vocabulary_of_nothing_but_added_words_is_refused(kind: str) -> None:
+    settings: Settings = SETTINGS
+    if kind == "unigram":
+        settings = UnigramSettings(0, False, (), True, "\u2581", "always", True)
+    spec = SPEC._replace(kind=kind, settings=settings, added_words=len(vocabulary(SPEC)))
+    tables = {name: np.zeros(0, dtype) for name, dtype in KINDS[kind].tables.items()}
+    with pytest.raises(PackFormatError, match="words are added to a vocabulary of"):
+        Tokenizer(spec, "\n".join(vocabulary(spec)).encode(), tables)
+
+
 def test_a_whole_text_becomes_lower_case_before_all_else() -> None:
     settings_of_cased = SETTINGS._replace(lowercase=False, strip_accents=False)
     spec = SPEC._replace(settings=settings_of_cased, lowercase_text=True)
@@ -199,6 +213,8 @@ def test_a_spec_of_the_usual_settings_is_written_as_it_always_was() -> None:
         ("template", {"single": [["$A", 2]], "pair": []}, "a type other than 0 and 1"),
         ("template", {"single": [["$A", True]], "pair": []}, "a token and its type"),
         ("template", {"single": [["$A", 0], *[["a", 0]] * 16], "pair": []}, "more than 16 parts"),
+        ("cls_token", "$A", r"must have \$A once"),
+        ("sep_token", "$B", r"must have \$A once, and no other"),
         ("truncation_side", "up", "one of right, left"),
         ("lowercase_text", "no", "'lowercase_text'"),
         ("added_words", -1, "'added_words'"),

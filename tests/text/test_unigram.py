@@ -44,7 +44,7 @@ PARTS = [
         "\uff21",
         "\u0301",
     ),
-    *("\u0600a", "\u1100\u1161\u0301", "\xa0", "<unk>", "la l", "aaaaaaaa", "\u200b", "İ"),
+    *("A", "\u0600a", "\u1100\u1161\u0301", "\xa0", "<unk>", "la l", "aaaaaaaa", "\u200b", "İ"),
 ]
 
 
@@ -183,6 +183,7 @@ def tables_of(found: dict[str, Any]) -> tuple[UnigramSettings, SortedVocabulary,
         ("charsmap_trie", np.full(256, 1 << 30, np.uint32)),
         ("charsmap_trie", np.full(256, (1 << 31) + 900, np.uint32)),
         ("charsmap_trie", np.full(256, 1 << 8, np.uint32)),
+        ("charsmap_trie", np.array([1 << 31] + [0] * 255, np.uint32)),
         ("charsmap_replacements", np.zeros(0, np.uint8)),
         ("charsmap_replacements", np.ones(9, np.uint8)),
         ("charsmap_replacements", np.array([0xC0, 0], np.uint8)),

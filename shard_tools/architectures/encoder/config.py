@@ -173,7 +173,8 @@ def _activation(fields: _Fields, key: str) -> Activation:
     name = fields.text(key) if fields.has(key) else _DEFAULT_ACTIVATION
     if name not in _ACTIVATIONS:
         raise CheckpointError(
-            f"{fields.where}: {key} {name!r} is not supported; supported: {', '.join(_ACTIVATIONS)}"
+            f"{fields.where}: {key} {name!r:.80} is not supported; supported: "
+            f"{', '.join(_ACTIVATIONS)}"
         )
     return _ACTIVATIONS[name]
 
@@ -183,8 +184,8 @@ def _refuse_variants(fields: JsonFields, family: Family) -> None:
     position = fields.raw("position_embedding_type") or "absolute"
     if position != "absolute":
         raise CheckpointError(
-            f"{fields.where}: position_embedding_type {position!r} is not supported; supported: "
-            "absolute"
+            f"{fields.where}: position_embedding_type {position!r:.80} is not supported; "
+            "supported: absolute"
         )
     if any(fields.raw(key) for key in ("is_decoder", "add_cross_attention", "is_encoder_decoder")):
         raise CheckpointError(

@@ -75,6 +75,7 @@ class EncoderModel:
         self.activation, self.dimension = self._head.activation, self._head.dimension
         # One row for both types would answer pairs as if the model were made for them.
         self.pairs = sizes.types != 1 or not family.typed_pairs
+        self.typed_pairs = family.typed_pairs and sizes.types > 1
         self._buckets = None if family.buckets is None else buckets_by_distance(*family.buckets)
         self.kinds: tuple[KindLayout, ...] = (self._attention_layout(), self._ffn_layout())
         self._check_words()

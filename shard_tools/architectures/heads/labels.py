@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sti.errors import CheckpointError
-from sti.json_fields import JsonFields
+from sti.json_fields import JsonFields, whole_number
 
 
 def label_names(fields: JsonFields, count: int, *, rows_of: str) -> tuple[str, ...]:
@@ -53,8 +53,9 @@ def _by_number(fields: JsonFields) -> Mapping[int, str]:
             value = str(value)
         if not isinstance(value, str):
             raise table.fail(key, "a string or an integer")
-        if key.isascii() and key.isdecimal():
-            found[int(key)] = value
+        number = whole_number(key)
+        if number is not None:
+            found[number] = value
     return _numbered(fields, "id2label", found, len(table.keys()))
 
 
@@ -66,8 +67,8 @@ def _by_name(fields: JsonFields) -> Mapping[int, str]:
     found: dict[int, str] = {}
     for key in table.keys():
         value = table.raw(key)
-        if isinstance(value, str) and value.isascii() and value.isdecimal():
-            value = int(value)
+        if isinstance(value, str):
+            value = whole_number(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise table.fail(key, "the number of a label")
         found[value] = key

@@ -41,6 +41,7 @@ _ACTIVATIONS: Mapping[str, HeadActivation] = {
     "torch.nn.modules.activation.GELU": "gelu",
     "torch.nn.modules.linear.Identity": "none",
 }
+_DEFAULT_ACTIVATION = "torch.nn.modules.activation.Tanh"
 _STEPS: Mapping[str, StepKind] = {"Dense": "dense", "LayerNorm": "norm", "Normalize": "normalize"}
 _WITHOUT_EFFECT = "Dropout"
 _PACKAGE = "sentence_transformers."
@@ -90,17 +91,20 @@ def read_modules(checkpoint: Checkpoint, *, hidden: int) -> Modules | None:
     unknown = [kind for kind in kinds[2:] if kind not in (*_STEPS, _WITHOUT_EFFECT)]
     if kinds[:2] != ["Transformer", "Pooling"] or unknown:
         raise CheckpointError(
-            f"{where}: modules {', '.join(kinds)} are not supported; supported: {_SUPPORTED}"
+            f"{where}: modules {', '.join(kinds):.200} are not supported; supported: {_SUPPORTED}"
         )
     if found[0][1] not in ("", "."):
         raise CheckpointError(
-            f"{where}: the Transformer module is in {found[0][1]!r}; put that directory's "
+            f"{where}: the Transformer module is in {found[0][1]!r:.80}; put that directory's "
             "files beside the module files"
         )
     for kind, folder in found[1:]:
         path = PurePosixPath(folder)
-        if path.is_absolute() or ".." in path.parts:
-            raise CheckpointError(f"{where}: the {kind} module is outside the checkpoint")
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise CheckpointError(
+                f"{where}: the {kind} module must be in a folder inside the checkpoint, found "
+                f"{folder!r:.80}"
+            )
     folder = found[1][1]
     poolings = _poolings(checkpoint, folder, hidden)
     if poolings is None:
@@ -186,8 +190,9 @@ def _step(checkpoint: Checkpoint, folder: str, kind: StepKind, size: int) -> Mod
     fields.integer("in_features", least=size, most=size)
     if fields.has("use_residual") and fields.flag("use_residual"):
         raise CheckpointError(f"{fields.where}: use_residual true is not supported")
-    named = fields.raw("activation_function") or "torch.nn.modules.activation.Tanh"
-    if named not in _ACTIVATIONS:
+    named = fields.raw("activation_function")
+    named = _DEFAULT_ACTIVATION if named is None else named
+    if not isinstance(named, str) or named not in _ACTIVATIONS:
         raise CheckpointError(
             f"{fields.where}: activation_function {named!r:.80} is not supported; supported: "
             f"{', '.join(_ACTIVATIONS)}"

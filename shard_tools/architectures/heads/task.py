@@ -161,7 +161,7 @@ def _named(fields: JsonFields, names: HeadNames, is_sentence_model: bool) -> Nam
             return found
     if architectures and not is_sentence_model:
         raise CheckpointError(
-            f"{fields.where}: architecture {', '.join(architectures)} is not supported; "
+            f"{fields.where}: architecture {', '.join(architectures):.200} is not supported; "
             f"supported: {names.supported()}"
         )
     return None

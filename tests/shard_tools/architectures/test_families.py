@@ -84,6 +84,7 @@ def test_pairs_are_for_models_that_tell_their_texts_apart_or_never_do(
     with Checkpoint(write_family(tmp_path, config, tensors)) as checkpoint:
         model = open_model(checkpoint)
         assert model.pairs is pairs
+        assert model.typed_pairs is (types == 2)
         assert len(model.residents(8)["embed.types"]) == 2
 
 

@@ -121,6 +121,16 @@ def test_modules_that_are_numbered_otherwise_are_refused(tmp_path: Path) -> None
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["", ".", "/tmp", "a/../b"])
+def test_modules_are_in_folders_of_their_own(tmp_path: Path, folder: str) -> None:
+    write_checkpoint(tmp_path)
+    write_modules(tmp_path, "Transformer", "Pooling")
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    write_json(tmp_path / "modules.json", [modules[0], modules[1] | {"path": folder}])
+    with pytest.raises(CheckpointError, match="Pooling module must be in a folder inside"):
+        opened(tmp_path)
+
+
 def test_modules_of_other_packages_are_named(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     write_modules(tmp_path, "Transformer", "Pooling", package="custom_st")
@@ -170,6 +180,8 @@ def test_an_output_must_not_be_the_tensors_of_a_module(tmp_path: Path) -> None:
     [
         ({"activation_function": "torch.nn.modules.activation.SELU"}, "SELU' is not supported"),
         ({"activation_function": "my.own.Tanh"}, "my.own.Tanh' is not supported"),
+        ({"activation_function": ["Tanh"]}, "'Tanh'. is not supported"),
+        ({"activation_function": {}}, "activation_function {} is not supported"),
         ({"use_residual": True}, "use_residual true"),
         ({"in_features": 12}, "in_features"),
         ({"out_features": 0}, "out_features"),
@@ -276,6 +288,8 @@ def test_labels_may_be_numbers_and_stand_either_way_round(
         ({"id2label": None, "label2id": {"a": 0, "b": 2}}, "numbered from 0"),
         ({"id2label": None, "label2id": {"a": -1, "b": 0}}, "numbered from 0"),
         ({"id2label": {"0": "a", "01": "b", "1": "c"}}, "numbered from 0"),
+        ({"id2label": {"0": "a", "1": "b", "9" * 5000: "c"}}, "numbered from 0"),
+        ({"id2label": None, "label2id": {"a": "9" * 5000}}, "the number of a label"),
         ({"id2label": {"0": True, "1": "b", "2": "c"}}, "a string or an integer"),
     ],
 )

@@ -61,7 +61,8 @@ def test_what_says_the_same_is_read_alike() -> None:
     model.update(continuing_subword_prefix="", end_of_word_suffix="")
     del model["type"]
     raw["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [raw["pre_tokenizer"]]}
-    trimming = {**raw["post_processor"], "type": "ByteLevel"}
+    flags = {key: raw["post_processor"][key] for key in ("trim_offsets", "add_prefix_space")}
+    trimming = {"type": "ByteLevel", **flags}
     template = {"type": "TemplateProcessing"}
     raw["post_processor"] = {"type": "Sequence", "processors": [trimming, template]}
     assert same(read(raw), plain)
@@ -93,6 +94,9 @@ def without_a_byte(raw: dict[str, Any]) -> None:
         (put("normalizer", value={"type": "NFC"}), "normalizer 'NFC'"),
         (put("pre_tokenizer", value={"type": "Whitespace"}), "pre_tokenizer: Whitespace"),
         (put("pre_tokenizer", "type", value="Split"), "pre_tokenizer: Split"),
+        (put("pre_tokenizer", value=None), "no pre_tokenizer; supported"),
+        (put("pre_tokenizer", "fast", value=1), "pre_tokenizer: unknown field 'fast'"),
+        (put("model", "fast", value=1), "model: unknown field 'fast'"),
         (put("post_processor", "type", value="Other"), "post_processor: type 'Other'"),
         (put("model", "type", value="Unigram"), "model: type 'Unigram'"),
         (put("model", "dropout", value=0.1), "model: dropout 0.1"),

@@ -50,6 +50,13 @@ def sorted_settings(folder: Path) -> Settings:
         return check_settings(checkpoint, "bert")
 
 
+def test_of_sentence_transformers_files_one_counts(folder: Path) -> None:
+    put(folder, "sentence_roberta_config.json", max_seq_length=9)
+    put(folder, "sentence_xlnet_config.json", do_lower_case=True)
+    applied = [name for name in sorted_settings(folder).applied if name.startswith("sentence_")]
+    assert applied == ["sentence_roberta_config.json: max_seq_length"]
+
+
 def read(folder: Path) -> tuple[Any, ...]:
     """What a pack would be made of."""
     with Checkpoint(folder) as checkpoint:

@@ -224,6 +224,33 @@ def test_added_markers_beyond_the_vocabulary_join_it(checkpoint: Path) -> None:
             lambda v: v["post_processor"]["special_tokens"]["[CLS]"].update(ids=[2, 3]),
             "2 ids; supported is one",
         ),
+        (
+            lambda v: v["post_processor"]["pair"][4]["SpecialToken"].update(id="<eos>"),
+            "post_processor: '<eos>' is not in the vocabulary",
+        ),
+        (
+            lambda v: v["post_processor"]["single"][1]["Sequence"].update(id="C"),
+            "'id' must be A or B",
+        ),
+        (
+            lambda v: v["post_processor"]["single"][0]["SpecialToken"].update(id="$A"),
+            "'id' must be another",
+        ),
+        (
+            lambda v: v.update(post_processor={"type": "BertProcessing", "cls": ["[CLS]", 4]}),
+            "'sep' must be a list",
+        ),
+        (
+            lambda v: v.update(
+                post_processor={"type": "BertProcessing", "cls": ["[CLS]", 4], "sep": ["[SEP]", 3]}
+            ),
+            "'.CLS.' has the id 4, in the vocabulary 2",
+        ),
+        (lambda v: v["model"].update(fast=True), "model: unknown field 'fast'; known are"),
+        (lambda v: v["normalizer"].update(fast=1), "normalizer: unknown field 'fast'"),
+        (lambda v: v["pre_tokenizer"].update(fast=1), "pre_tokenizer: unknown field 'fast'"),
+        (lambda v: v["post_processor"].update(fast=1), "post_processor: unknown field 'fast'"),
+        (lambda v: v["added_tokens"][0].update(fast=1), r"added_tokens.0.: unknown field 'fast'"),
         (lambda v: v.pop("model"), "model"),
         (lambda v: v["model"].pop("vocab"), "vocab"),
         (lambda v: v["model"]["vocab"].update(cat=5), "'the' and 'cat' share the id 5"),
@@ -260,6 +287,20 @@ def test_a_tokenizer_json_of_another_kind_is_refused(
     with pytest.raises(CheckpointError, match=message) as caught:
         load_tokenizer(checkpoint)
     assert "tokenizer.json" in str(caught.value)
+
+
+def test_a_template_may_not_give_an_added_token_another_id(checkpoint: Path) -> None:
+    def change(value: dict[str, Any], number: int) -> None:
+        value["added_tokens"].append(added("<eos>", len(WORDS)))
+        step = value["post_processor"]
+        step["single"][2]["SpecialToken"]["id"] = "<eos>"
+        step["special_tokens"]["<eos>"] = {"id": "<eos>", "ids": [number], "tokens": ["<eos>"]}
+
+    edit(checkpoint, lambda value: change(value, len(WORDS)))
+    assert ids(checkpoint) == reference_ids(checkpoint)
+    edit(checkpoint, lambda value: change(value, 5))  # of which the reference makes "the"
+    with pytest.raises(CheckpointError, match="'<eos>' has the id 5, in the vocabulary 11"):
+        load_tokenizer(checkpoint)
 
 
 @pytest.mark.parametrize("missing", ["[CLS]", "[SEP]", "[PAD]"])
@@ -436,6 +477,11 @@ def test_special_tokens_without_names_are_those_of_the_file_that_counts(with_voc
         ("added_tokens.json", {"dog": 11}, "'dog' has the id 11; in the vocabulary it has 6"),
         ("added_tokens.json", {f"w{n}": 11 + n for n in range(1020)}, "at most 1024"),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "'x' must be named by"),
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": {"9" * 5000: {"content": "a"}}},
+            "'9{70,80} must be named by",
+        ),
         ("tokenizer_config.json", {"unk_token": 3}, "'unk_token' must be a token"),
         ("tokenizer_config.json", {"additional_special_tokens": [3]}, "expected an object"),
         ("tokenizer_config.json", {"truncation_side": "up"}, "one of right, left"),
@@ -579,6 +625,15 @@ def test_sentence_transformers_may_lower_the_text_of_a_cased_tokenizer(checkpoin
     spec, *_ = load_tokenizer(checkpoint)
     assert (settings_of(spec).lowercase, spec.lowercase_text) == (False, True)
     assert ids(checkpoint, "The DOG [SEP]") == ids(checkpoint, "the dog [sep]")
+
+
+def test_the_files_of_sentence_transformers_count_under_their_old_names(with_json: Path) -> None:
+    write_json(with_json, "sentence_xlnet_config.json", {"max_seq_length": 9})
+    write_json(with_json, "sentence_distilbert_config.json", {"max_seq_length": 7})
+    assert load_tokenizer(with_json).spec.max_tokens == 7
+    write_json(with_json, "sentence_bert_config.json", {"do_lower_case": True})
+    spec = load_tokenizer(with_json).spec
+    assert (spec.max_tokens, spec.lowercase_text) == (512, True)  # it reads no other then
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

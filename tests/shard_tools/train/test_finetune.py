@@ -184,6 +184,11 @@ def test_nothing_is_left_beside_the_result(made: Finetuned) -> None:
     }  # fmt: skip
 
 
+def test_what_the_old_head_did_is_not_said_of_the_new_one(made: Finetuned) -> None:
+    config = json.loads((made.directory / "config.json").read_text())
+    assert config["model_type"] == "bert" and "sentence_transformers" not in config
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     made: Finetuned, place: Path, tmp_path: Path
 ) -> None:
