@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from math import sqrt
+from statistics import median
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -32,10 +33,24 @@ LEAST_SAMPLES = 40
 WARM = 0.25
 """Share of the samples before which memory still fills what it keeps."""
 WANTED_BYTES = 1.0
-_STEADY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
-"""So that the C library gives back what is freed. As it is, it raises the size from which blocks
-have pages of their own by what it sees freed, and keeps holes of megabytes, more or fewer from
-sample to sample: no slope of a few bytes a run would be seen in that."""
+_STEADY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 17),
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+    "PYTHONMALLOC": "malloc",
+}
+"""So that what is freed is given back, and what is in use is counted, Python's objects included. As
+they are, the C library raises the size from which blocks have pages of their own by what it sees
+freed, and Python keeps a mebibyte for as long as one object lies in it: holes of megabytes, more or
+fewer from sample to sample, in which no slope of a few bytes a run would be seen."""
+_MEMORY = {
+    "closed_used_bytes": "in use, closed",
+    "closed_bytes": "resident, closed",
+    "open_used_bytes": "in use, open",
+    "open_bytes": "resident, open",
+}
+"""Fields of a sample to what they are called: memory that was asked for and not given back, and
+that of the pages behind it."""
 _LINE_S = 900.0
 """A sample that takes longer is a hang."""
 _BATCHES = 10
@@ -51,9 +66,11 @@ class Sample(NamedTuple):
     answer: str
     """A hash of the fixed text's."""
     open_bytes: int
-    threads: int
-    descriptors: int
+    open_used_bytes: int | None
+    open_threads: int
+    open_descriptors: int
     closed_bytes: int
+    closed_used_bytes: int | None
     closed_threads: int
     closed_descriptors: int
     did: dict[str, int]
@@ -147,26 +164,38 @@ def slope_of(runs: ArrayLike, sizes: ArrayLike) -> Slope:
 def summarize(items: Sequence[Sample]) -> Summary:
     """Slopes after the warm-up; what else must stay the same, over all samples."""
     found = Summary()
-    columns = (Column("runs", ",d"), Column("seconds", ".0f"), Column("open, MB", ".3f"))
-    columns += (Column("closed, MB", ".3f"), Column("threads", "d"), Column("descriptors", "d"))
-    table = Table("Soak", columns)
+    columns = [Column("runs", ",d"), Column("seconds", ".0f")]
+    columns += [Column(f"{name}, MB", ".3f") for name in _MEMORY.values()]
+    columns += [Column("threads", "d"), Column("descriptors", "d")]
+    table = Table("Soak", tuple(columns))
     for item in items[:: max(1, len(items) // 10)]:
-        sizes = (item.open_bytes / MB, item.closed_bytes / MB)
-        table.rows.append((item.runs, item.seconds, *sizes, item.threads, item.descriptors))
+        fields = (getattr(item, field) for field in _MEMORY)
+        sizes = [None if size is None else size / MB for size in fields]
+        counts = (item.open_threads, item.open_descriptors)
+        table.rows.append((item.runs, item.seconds, *sizes, *counts))
     found.tables.append(table)
     total = f"of {items[-1].runs:,} runs"
-    for name in ("threads", "descriptors", "closed_threads", "closed_descriptors"):
-        counts = [getattr(item, name) for item in items]
-        more = max(counts) - counts[0]
-        found.limits.append(at_most(f"soak: more {name.replace('_', ' ')} {total}", more, 0))
+    for name in ("threads", "descriptors"):
+        closed = [getattr(item, f"closed_{name}") for item in items]
+        more = max(closed) - closed[0]
+        found.limits.append(at_most(f"soak: more {name}, closed, {total}", more, 0))
+        # While an engine is open they differ with the plan and with what threads are counted.
+        counts = [getattr(item, f"open_{name}") for item in items]
+        part = max(1, len(counts) // 4)
+        more = median(counts[-part:]) - median(counts[:part])
+        found.limits.append(at_most(f"soak: more {name}, open, last quarter to first", more, 0))
+        found.limits.append(reported(f"soak: {name}, open, most", max(counts)))
     other = sum(item.answer != items[0].answer for item in items)
     found.limits.append(at_most(f"soak: other answers to one text {total}", other, 0))
     warm = items[int(WARM * len(items)) :]
     if len(warm) >= 3:
-        for state in ("open", "closed"):
-            sizes = [getattr(item, f"{state}_bytes") for item in warm]
+        for field, words in _MEMORY.items():
+            sizes = [getattr(item, field) for item in warm]
+            if None in sizes:
+                found.notes.append(f"soak: the system does not tell memory that is {words}")
+                continue
             slope = slope_of([item.runs for item in warm], sizes)
-            name = f"soak: memory, engine {state}, bytes a run"
+            name = f"soak: {words}, bytes a run"
             found.limits.append(reported(f"{name}: slope", slope.found))
             bound = f"{name}: upper 95 % bound"
             if len(items) >= LEAST_SAMPLES:

@@ -34,7 +34,7 @@ FIXED_TARGET = {"fidelity": 4}
 _MOST_TOKENS, _MOST_TEXTS = 24, 6
 _WRITER = "sti-history"
 """A thread that writes what was run, now and then: it does not stay."""
-_SETTLED_S = 5.0
+_SETTLED_S = 30.0
 
 
 class Soak:
@@ -55,6 +55,11 @@ class Soak:
         self.did: Counter[str] = Counter()
         """What was done, and how often; refusals by their type."""
         self.engine = self._opened()
+
+    def close(self) -> None:
+        """Close the engine and let go of it: a closed one keeps the prices of its plans."""
+        self.engine.close()
+        del self.engine
 
     def reopen(self) -> None:
         """Open the engine anew where it was closed."""
@@ -136,12 +141,51 @@ def anonymous_bytes() -> int:
     raise RuntimeError("the system does not tell anonymous memory")
 
 
-def lasting_threads() -> int:
-    """Threads of this process, those of libraries included, without the one that soon ends."""
+class _Mallinfo(ctypes.Structure):
+    """``struct mallinfo2`` of glibc."""
+
+    _fields_ = [
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")),
+        *((name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks")),
+        ("keepcost", ctypes.c_size_t),
+    ]
+
+
+def used_bytes() -> int | None:
+    """Bytes that were asked of the C library and not given back; None where it does not tell.
+
+    With ``PYTHONMALLOC=malloc`` those of Python's objects are among them.
+    """
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return None
+    mallinfo.restype = _Mallinfo
+    found = mallinfo()
+    return int(found.uordblks + found.hblkhd)
+
+
+def lasting() -> tuple[int, int]:
+    """Threads and descriptors of this process, those of libraries included, without what soon ends:
+    the thread that writes what was run, and the process that builds a graph, with its timer.
+    """
     end = time.monotonic() + _SETTLED_S
-    while time.monotonic() < end and any(item.name == _WRITER for item in threading.enumerate()):
+    while time.monotonic() < end and any(
+        item.name == _WRITER or isinstance(item, threading.Timer) for item in threading.enumerate()
+    ):
         time.sleep(0.01)
-    return len(os.listdir("/proc/self/task"))
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+
+def _taken(state: str) -> dict[str, int | None]:
+    """What this process holds, under names of ``security_soak.Sample``."""
+    threads, descriptors = lasting()
+    return {
+        f"{state}_bytes": anonymous_bytes(),
+        f"{state}_used_bytes": used_bytes(),
+        f"{state}_threads": threads,
+        f"{state}_descriptors": descriptors,
+    }
 
 
 def main() -> int:
@@ -159,11 +203,9 @@ def main() -> int:
         done += every
         answer = soak.answer()
         soak.engine.release()
-        taken = {"open_bytes": anonymous_bytes(), "threads": lasting_threads()}
-        taken["descriptors"] = len(os.listdir("/proc/self/fd"))
-        soak.engine.close()
-        closed = {"closed_bytes": anonymous_bytes(), "closed_threads": lasting_threads()}
-        closed["closed_descriptors"] = len(os.listdir("/proc/self/fd"))
+        taken = _taken("open")
+        soak.close()
+        closed = _taken("closed")
         sample = {"runs": done, "seconds": time.monotonic() - begun, "answer": answer}
         print(json.dumps({**sample, **taken, **closed, "did": dict(soak.did)}), flush=True)
         if done < runs:

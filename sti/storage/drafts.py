@@ -25,7 +25,9 @@ _LONGEST_NAME = 200
 _TRIES = 10
 _UNLOCKABLE_S = 86_400.0
 """Where files cannot be locked, a draft that nobody wrote to for so long has no writer."""
-_PATTERN = r"\.{stem}\.[0-9a-f]{{16}}" + re.escape(_END)
+_STEM_OF = re.compile(r"\.(.+)\.[0-9a-f]{16}" + re.escape(_END), re.DOTALL).fullmatch
+"""One pattern for all files: Python keeps hundreds of patterns, one for each file that was ever
+written."""
 _FLAGS = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _LOOK = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -37,7 +39,7 @@ def draft_path(path: Path) -> Path:
 
 def is_draft(name: str) -> bool:
     """Whether a name is one that ``draft_path`` gives."""
-    return re.fullmatch(_PATTERN.format(stem=".+"), name, re.DOTALL) is not None
+    return _STEM_OF(name) is not None
 
 
 def new_draft(path: Path, mode: int) -> tuple[Path, int]:
@@ -70,19 +72,19 @@ def new_draft(path: Path, mode: int) -> tuple[Path, int]:
 
 def remove_abandoned_drafts(path: Path) -> None:
     """Remove what writers of ``path`` that were killed left beside it. What cannot be, stays."""
-    _remove(path.parent, re.escape(_stem(path.name)))
+    _remove(path.parent, _stem(path.name))
 
 
 def remove_all_abandoned_drafts(directory: Path) -> None:
     """The same for all files of a directory."""
-    _remove(directory, ".+")
+    _remove(directory, None)
 
 
-def _remove(directory: Path, stem: str) -> None:
-    pattern = re.compile(_PATTERN.format(stem=stem), re.DOTALL)
+def _remove(directory: Path, stem: str | None) -> None:
     with suppress(OSError):
         for name in _names(directory):
-            if pattern.fullmatch(name):
+            found = _STEM_OF(name)
+            if found is not None and stem in (None, found[1]):
                 with suppress(OSError):
                     _remove_if_abandoned(directory / name)
 

@@ -19,12 +19,14 @@ def walk(seed: int) -> list[float]:
 
 
 def samples(sizes: list[float], *, answer: str = "a", threads: int = 3) -> list[Sample]:
-    """Samples of such sizes; the last one has another answer, and other threads."""
+    """Samples of such sizes; the last one has another answer, the last half other threads."""
     made = [
-        Sample(int(runs), 1.0, "a", int(size), 3, 5, int(size), 1, 4, {"opened": 1})
+        Sample(int(runs), 1.0, "a", int(size), None, 3, 5, int(size), int(size), 1, 4, {"a": 1})
         for runs, size in zip(RUNS, sizes, strict=True)
     ]
-    return [*made[:-1], made[-1]._replace(answer=answer, threads=threads)]
+    half = len(made) // 2
+    made[half:] = [item._replace(open_threads=threads) for item in made[half:]]
+    return [*made[:-1], made[-1]._replace(answer=answer)]
 
 
 def test_a_leak_of_a_few_bytes_is_found_and_noise_is_none() -> None:
@@ -48,4 +50,4 @@ def test_every_change_that_must_not_be_is_short_of_its_limit() -> None:
     (more,) = verdicts(samples(walk(1), threads=4))
     assert "more threads" in more
     leaking = [size + 5.0 * runs for size, runs in zip(walk(1), RUNS, strict=True)]
-    assert len(verdicts(samples(leaking))) == 2
+    assert len(verdicts(samples(leaking))) == 3
