@@ -201,10 +201,15 @@ def _words(values: Mapping[str, Any]) -> str:
 
 
 def _item(value: object) -> str:
-    """One of a list: of a value with members, those that say something."""
-    if isinstance(value, Mapping):
-        return " ".join(str(member) for member in value.values() if member != "none")
-    return str(value)
+    """One of a list: of a value with members, those that say something, and flags by name."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    said = (
+        name if member is True else str(member)
+        for name, member in value.items()
+        if member not in (False, "", "none")
+    )
+    return " ".join(said)
 
 
 def _some(names: Collection[str]) -> str:

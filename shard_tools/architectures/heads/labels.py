@@ -26,6 +26,10 @@ def label_names(fields: JsonFields, count: int, *, rows_of: str) -> tuple[str, .
     Raises:
         CheckpointError: the names do not fit the classifier, or contradict one another.
     """
+    if fields.has("num_labels") and (told := fields.integer("num_labels")) != count:
+        raise CheckpointError(
+            f"{fields.where}: num_labels is {told}, tensor {rows_of!r} has {count} rows"
+        )
     named, reverse = _by_number(fields), _by_name(fields)
     if named and reverse and named != reverse:
         raise CheckpointError(f"{fields.where}: id2label and label2id contradict each other")

@@ -18,7 +18,6 @@ from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.block_inputs import BlockInputs, StepInputs
 from sti.backend.onnxruntime.graph_sessions import GraphSessions
 from sti.backend.onnxruntime.hidden_memory import (
-    DISTANCES,
     HIDDEN_INPUTS,
     HIDDEN_OUTPUTS,
     MASK,
@@ -34,7 +33,7 @@ from sti.codec.codebook import Codebook
 from sti.codec.decoders import make_decoder
 from sti.codec.pieces import GroupDecoder
 from sti.errors import BackendError
-from sti.model.manifest import Manifest, SliceGroup
+from sti.model.manifest import DISTANCES, Manifest, SliceGroup
 from sti.planning.lane_threads import WHOLE, Share
 from sti.planning.plan import EXACT, NARROW
 

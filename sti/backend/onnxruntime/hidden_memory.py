@@ -27,8 +27,6 @@ HIDDEN_OUTPUTS = ("next_h", "next_xq", "next_xs")
 """Names of its outputs."""
 MASK = "mask"
 """Name of its input for what is added to attention scores."""
-DISTANCES = "distances"
-"""Name of its input for how far tokens are apart."""
 
 
 class Held(NamedTuple):

@@ -20,7 +20,6 @@ from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.graph_placer import PARTIAL, GraphPlacer
 from sti.backend.onnxruntime.graph_sessions import block_graph
 from sti.backend.onnxruntime.hidden_memory import (
-    DISTANCES,
     HIDDEN_INPUTS,
     HIDDEN_OUTPUTS,
     MASK,
@@ -41,6 +40,7 @@ from sti.backend.partial_sums import joined_in_tree
 from sti.backend.resident_inputs import connect_residents, group_residents
 from sti.codec.weights import WeightForm
 from sti.errors import BackendError
+from sti.model.manifest import DISTANCES
 from sti.planning.step_jobs import StepJob
 
 MODEL, WEIGHTS = "model.onnx", "weights.bin"

@@ -28,8 +28,9 @@ from sti.backend.onnxruntime.group_values import (
     Shared,
     Value,
 )
-from sti.backend.onnxruntime.hidden_memory import DISTANCES, MASK
+from sti.backend.onnxruntime.hidden_memory import MASK
 from sti.backend.onnxruntime.onnx_model import Node, numbers_of, operator_of, plain_node
+from sti.model.manifest import DISTANCES
 
 _Rule = Callable[[Node, Sequence[Value]], Value | None]
 

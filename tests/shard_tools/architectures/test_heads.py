@@ -285,6 +285,7 @@ def test_labels_may_be_numbers_and_stand_either_way_round(
     ("labels", "message"),
     [
         ({"label2id": {"x": 0, "b": 1, "c": 2}}, "id2label and label2id contradict"),
+        ({"num_labels": 2}, "num_labels is 2, tensor 'classifier.weight' has 3 rows"),
         ({"id2label": None, "label2id": {"a": 0, "b": 2}}, "numbered from 0"),
         ({"id2label": None, "label2id": {"a": -1, "b": 0}}, "numbered from 0"),
         ({"id2label": {"0": "a", "01": "b", "1": "c"}}, "numbered from 0"),
