@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
@@ -492,6 +493,7 @@ def grown_bytes(work: Callable[[], object]) -> int:
     tracemalloc.start()
     try:
         work()
+        gc.collect()  # also gives back the small tuples that Python keeps for the next ones
         found = tracemalloc.take_snapshot()
     finally:
         tracemalloc.stop()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
-from shard_tools.quantization.grids import outlier_cut
+from shard_tools.quantization.grids import DEFAULT_GRID_SIGMAS, outlier_cut
 from shard_tools.train.nested import NestedCode
 from shard_tools.train.network import MATRICES, OUTPUTS_LAST, ElasticNetwork
 from sti.pack.pack_reader import PackReader
@@ -30,7 +30,9 @@ LADDER = (2, 3, 4, 6, 8)
 def made(place: Path, *, shape: Shape = SHAPE, slices: int = 4) -> tuple[Path, Path]:
     """A checkpoint with weights beyond the grid in both kinds of blocks, and its pack."""
     write_checkpoint(place / "checkpoint", task="mean_classification", shape=shape, far=3)
-    build(place / "checkpoint", place / "pack", BuildOptions(slices=slices, ladder=LADDER))
+    # On the grids of elastic checkpoints, whatever the weights are like.
+    options = BuildOptions(slices=slices, ladder=LADDER, grid_sigmas=DEFAULT_GRID_SIGMAS)
+    build(place / "checkpoint", place / "pack", options)
     return place / "checkpoint", place / "pack"
 
 
