@@ -39,6 +39,7 @@ def written(name: str, data: bytes) -> Path:
     """A file that holds an input."""
     path = place() / name
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # a file that is emptied and written again is waited for on ext4
     path.write_bytes(data)
     return path
 
