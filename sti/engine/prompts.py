@@ -59,13 +59,18 @@ class PromptingTokenizer:
         """The tokens of each text behind a prompt.
 
         Raises:
-            InputError: the prompt leaves no room for a text.
+            InputError: the prompt leaves no room for a text, or nothing of a text is a token.
         """
-        if not prompt:
-            return [self._tokenizer.encode_text(text) for text in texts]
-        if prompt != self._fitting:
+        if prompt and prompt != self._fitting:
             self._check(prompt)
-        return [self._tokenizer.encode_text(prompted(text, prompt)) for text in texts]
+        found = [
+            self._tokenizer.encode_text(prompted(text, prompt) if prompt else text)
+            for text in texts
+        ]
+        for text, encoding in zip(texts, found, strict=True):
+            if not len(encoding.ids):  # where nothing is put around texts
+                raise InputError(f"nothing of the text {str(text)[:40]!r} is a token; leave it out")
+        return found
 
     def _check(self, prompt: str) -> None:
         if not leaves_room(self._tokenizer, prompt):

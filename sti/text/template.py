@@ -51,9 +51,10 @@ class Template(NamedTuple):
 
     def fault(self) -> str:
         """What is wrong with it, in words; empty where nothing is."""
-        for parts, texts in ((self.single, [FIRST]), (self.pair, [FIRST, SECOND])):
-            if not parts and parts is self.pair:
-                continue
+        layouts = [(self.single, [FIRST])]
+        if self.pair:
+            layouts.append((self.pair, [FIRST, SECOND]))
+        for parts, texts in layouts:
             if sorted(x.what for x in parts if x.what in (FIRST, SECOND)) != texts:
                 return f"a template must have {' and '.join(texts)} once, and no other text"
             if len(parts) > MOST_PARTS:

@@ -210,6 +210,7 @@ def test_a_spec_of_the_usual_settings_is_written_as_it_always_was() -> None:
         ("added_tokens", [{"text": "a" * 65}], "more than 64 characters"),
         ("added_tokens", [{"text": f"{n}"} for n in range(1024)], "more than 1024 special tokens"),
         ("template", {"single": [["$B", 0]], "pair": []}, r"must have \$A once"),
+        ("template", {"single": [], "pair": []}, r"must have \$A once"),
         ("template", {"single": [["$A", 2]], "pair": []}, "a type other than 0 and 1"),
         ("template", {"single": [["$A", True]], "pair": []}, "a token and its type"),
         ("template", {"single": [["$A", 0], *[["a", 0]] * 16], "pair": []}, "more than 16 parts"),
