@@ -69,13 +69,7 @@ _ROBERTA = TokenizerClass(
     two_separators=True,
     spaced_mask=True,
 )
-_XLM_ROBERTA = TokenizerClass(
-    frozenset({"Unigram"}),
-    _ROBERTA_TOKENS,
-    from_settings=True,
-    two_separators=True,
-    spaced_mask=True,
-)
+_XLM_ROBERTA = _ROBERTA._replace(kinds=frozenset({"Unigram"}))
 _CAMEMBERT = _XLM_ROBERTA._replace(more=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"), unknown=None)
 
 CLASSES: Mapping[str, TokenizerClass] = {

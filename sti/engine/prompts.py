@@ -63,10 +63,7 @@ class PromptingTokenizer:
         """
         if prompt and prompt != self._fitting:
             self._check(prompt)
-        found = [
-            self._tokenizer.encode_text(prompted(text, prompt) if prompt else text)
-            for text in texts
-        ]
+        found = [self._tokenizer.encode_text(prompted(text, prompt)) for text in texts]
         for text, encoding in zip(texts, found, strict=True):
             if not len(encoding.ids):  # where nothing is put around texts
                 raise InputError(f"nothing of the text {str(text)[:40]!r} is a token; leave it out")

@@ -20,28 +20,9 @@ from sti.text.template import Part, Template, bert_template, roberta_template
 from sti.text.tokenizer import Tokenizer
 from sti.text.tokenizer_spec import TokenizerSpec
 from sti.text.unigram_settings import UnigramSettings
-from sti.text.wordpiece import WordPieceSettings
+from tests.support.wordpiece import SETTINGS, SPEC, SPECIAL
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PIECES = ("a", "b", "##a", "##b", "ab", "e", "##e", "c", "##c", ".", "\u4e2d")
-SETTINGS = WordPieceSettings(
-    lowercase=True,
-    strip_accents=True,
-    clean_text=True,
-    handle_chinese_chars=True,
-    unk_token="[UNK]",
-    continuing_prefix="##",
-    max_word_chars=100,
-)
-SPEC = TokenizerSpec(
-    kind="wordpiece",
-    settings=SETTINGS,
-    cls_token="[CLS]",
-    sep_token="[SEP]",
-    pad_token="[PAD]",
-    max_tokens=1000,
-    special_tokens=SPECIAL,
-)
 TEMPLATES = {
     bert_template("[CLS]", "[SEP]"): ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
     roberta_template("[CLS]", "[SEP]"): ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]"),

@@ -30,29 +30,13 @@ from sti.text.tokenizer_spec import TokenizerSpec
 from sti.text.vocabulary import Vocabulary
 from sti.text.wordpiece import WordPiece, WordPieceSettings
 from tests.support.paths import ROOT
+from tests.support.wordpiece import SETTINGS, SPECIAL
+from tests.support.wordpiece import SPEC as UNCASED
 
 GOLDEN = ROOT / "tests" / "golden"
 SENTENCES = (GOLDEN / "tokenizer_sentences.txt").read_text(encoding="utf-8").splitlines()
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NO_LIMIT = 1_000_000
-SETTINGS = WordPieceSettings(
-    lowercase=True,
-    strip_accents=True,
-    clean_text=True,
-    handle_chinese_chars=True,
-    unk_token="[UNK]",
-    continuing_prefix="##",
-    max_word_chars=100,
-)
-SPEC = TokenizerSpec(
-    kind="wordpiece",
-    settings=SETTINGS,
-    cls_token="[CLS]",
-    sep_token="[SEP]",
-    pad_token="[PAD]",
-    max_tokens=NO_LIMIT,
-    special_tokens=SPECIAL,
-)
+SPEC = UNCASED._replace(max_tokens=NO_LIMIT)
 ALL_SETTINGS = [
     SETTINGS._replace(
         lowercase=bool(bits & 1),
