@@ -8,7 +8,8 @@ and ``shard_tools.measuring.forward``; ``sti.pipeline`` sees the protocols alone
 in plain NumPy for tests, and ``tests/support/graph_spec.py`` specifies what a block computes.
 During a run:
 
-    calling thread     embedding_buffer -> start      for each group of sentences
+    calling thread     embedding_buffer -> start      for each group of sentences; or
+                       resume                         where another device computed what is before
     whoever decodes    decoder(variant).decode        for each slice group
     compute threads    state.step                     for each slice group, each group of sentences
                        state.connect                  after the steps of each block
@@ -205,6 +206,19 @@ class Backend(Protocol):
             place: number of the group among those of a run: each number has its own memory for
                 hidden states, which the next ``start`` with it takes over, so that runs allocate
                 nothing. None: new memory, for states that are to be kept.
+
+        Raises:
+            BackendError: computing failed.
+        """
+
+    def resume(
+        self, hidden: Float32Array, lengths: Sequence[int], *, place: int | None = None
+    ) -> SentenceState:
+        """Go on with a group of B sentences padded to S tokens, embedded elsewhere.
+
+        Args:
+            hidden: hidden states in front of a block, ``[B, S, hidden]``; copied.
+            lengths, place: as of ``start``; what lies beyond a sentence is finite.
 
         Raises:
             BackendError: computing failed.

@@ -14,6 +14,8 @@ STORAGE, DECODE, COMPUTE = "storage", "decode", "compute"
 
 LANES = (STORAGE, DECODE, COMPUTE)
 """In the order in which a step passes through them."""
+LINK = "link"
+"""Lane of what comes from other devices: no thread of a run works it, and no step passes it."""
 
 MOST_THREADS = 128
 """That compute: planning takes longer with each, with more of them seconds."""

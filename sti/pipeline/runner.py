@@ -9,9 +9,9 @@ compute library.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from sti.arrays import ByteArray, Float32Array, Int64Array
 from sti.backend.interface import Backend, BlocksGraph
@@ -28,6 +28,7 @@ from sti.pipeline.preloading import Preloading
 from sti.pipeline.read_lane import ReadLane
 from sti.pipeline.run_waits import RunWaits
 from sti.pipeline.shared import run_shared
+from sti.pipeline.sources import HiddenSource, HiddenStates, Source, TextSource
 from sti.pipeline.token_embeddings import Embedder
 from sti.pipeline.trace import Recorder, Trace
 from sti.pipeline.watches import Watches
@@ -38,7 +39,10 @@ from sti.planning.step_jobs import StepJob
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader
 from sti.storage.watched_reader import READ_TIMEOUT_S
+from sti.text.batching import SentenceGroup
 from sti.text.encoding import Encoding
+
+T = TypeVar("T")
 
 READERS = ("sti-storage", "sti-rows")
 """Names of the threads that only read: slice groups, and token embeddings."""
@@ -50,6 +54,16 @@ class Outcome(NamedTuple):
     """What a run gave: one array per text (see ``SentenceState.finish``), and what it cost."""
 
     outputs: tuple[Float32Array, ...]
+    bytes_read: int
+    trace: Trace
+
+
+class StageOutcome(NamedTuple):
+    """What a stage of a chain gave, and what it cost."""
+
+    found: tuple[Float32Array, ...] | HiddenStates
+    """Of each group of sentences the head's answer, ``[B, ...]``, where the stage is the last one;
+    else the hidden states behind it."""
     bytes_read: int
     trace: Trace
 
@@ -123,18 +137,60 @@ class Runner:
             RunError: the plan computes on more threads than the back end has lanes, or a thread
                 cannot be started.
         """
+        source = TextSource(encodings, self._embedder)
         with self._leaving_stuck():
-            return self._run(jobs, plan, encodings, mode, recorder, adapt)
+            answers, read, trace = self._run(jobs, plan, source, mode, recorder, adapt, _answers)
+        return Outcome(_by_text(source.groups, answers), read + source.row_bytes, trace)
+
+    def run_stage(
+        self,
+        jobs: Sequence[StepJob],
+        plan: Plan,
+        start: Sequence[Encoding] | Callable[[], HiddenStates],
+        *,
+        last: bool,
+        recorder: Recorder,
+    ) -> StageOutcome:
+        """Run the part of a plan that is this device's: some consecutive layers.
+
+        Args:
+            jobs: of the steps of these layers.
+            plan: of these steps alone.
+            start: texts, for the first layers; else what waits for the hidden states before them,
+                while storage is read already. What it raises ends the run.
+            last: whether these are the last layers, and the head is to answer.
+
+        Raises:
+            As ``run``.
+        """
+        source: Source = (
+            HiddenSource(start, self._backend)
+            if callable(start)
+            else TextSource(start, self._embedder)
+        )
+
+        def finish(work: BatchWork) -> tuple[Float32Array, ...] | HiddenStates:
+            return work.answers() if last else HiddenStates.of(work.states, source.lengths)
+
+        with self._leaving_stuck():
+            found, read, trace = self._run(
+                jobs, plan, source, "planned", recorder, AS_PLANNED, finish
+            )
+        return StageOutcome(found, read + source.row_bytes, trace)
 
     def _run(
         self,
         jobs: Sequence[StepJob],
         plan: Plan,
-        encodings: Sequence[Encoding],
+        source: Source,
         mode: Mode,
         recorder: Recorder,
         adapt: Adapt,
-    ) -> Outcome:
+        finish: Callable[[BatchWork], T],
+    ) -> tuple[T, int, Trace]:
+        """What ``finish`` makes of the batch once it is through the steps, bytes read of groups,
+        and the trace.
+        """
         threads = SEQUENTIAL if mode == "sequential" else plan.threads
         if threads.compute > self._backend.lanes:
             raise RunError(
@@ -145,7 +201,7 @@ class Runner:
         watch = self._watches.of(plan, threads, adapt)
         loader = self.preloading.loader(recorder, watch)
         resources = self._resources(threads, loader, damaged=adapt.damaged)
-        work = BatchWork(encodings, self._embedder, recorder, watch, self._go_on)
+        work = BatchWork(source, recorder, watch, self._go_on)
         bound = False
         with (
             self.preloading.trusting(recorder),
@@ -161,11 +217,11 @@ class Runner:
                     read = execute(
                         jobs, resources, work.computation, recorder, read_ahead=plan.read_ahead
                     )
-            answers = work.finish()
+            found = finish(work)
             trace = recorder.trace(threads, waits.so_far())
         if bound:
             self._bound.learn(trace.waited_share)
-        return Outcome(answers, read + work.row_bytes, trace)
+        return found, read, trace
 
     def run_graph(
         self, graph: BlocksGraph, encodings: Sequence[Encoding], *, recorder: Recorder
@@ -180,7 +236,8 @@ class Runner:
             StorageError, BackendError: storage or computation failed.
             GraphError: a file of the graph was changed meanwhile; no answer came of it.
         """
-        work = BatchWork(encodings, self._embedder, recorder, None, self._go_on)
+        source = TextSource(encodings, self._embedder)
+        work = BatchWork(source, recorder, None, self._go_on)
         helper = graph.helper
         with (
             self._leaving_stuck(),
@@ -188,12 +245,12 @@ class Runner:
         ):
             with self._bound.of_graph(helper) as bound:
                 work.run_blocks(graph)
-            answers = work.finish()
+            answers = work.answers()
             threads = LaneThreads(0, 0, graph.threads)
             trace = recorder.trace(threads, waits.so_far())
         if bound:
             self._bound.learn(trace.waited_share)
-        return Outcome(answers, work.row_bytes, trace)
+        return Outcome(_by_text(source.groups, answers), source.row_bytes, trace)
 
     def release(self) -> None:
         """Give back the memory of the preload buffer, the ring and the back end; what the next run
@@ -284,3 +341,19 @@ class Runner:
             storage_worker=self._lane.worker,
             workers=self._workers[:count],
         )
+
+
+def _answers(work: BatchWork) -> tuple[Float32Array, ...]:
+    return work.answers()
+
+
+def _by_text(
+    groups: Sequence[SentenceGroup], answers: Sequence[Float32Array]
+) -> tuple[Float32Array, ...]:
+    """The answers of groups, ``[B, ...]`` each, in the order of the texts."""
+    count = sum(len(group.members) for group in groups)
+    rows: list[Float32Array] = [answers[0][0]] * count
+    for group, answer in zip(groups, answers, strict=True):
+        for member, row in zip(group.members, answer, strict=True):
+            rows[member] = row
+    return tuple(rows)

@@ -22,6 +22,8 @@ TOKENIZE, PLAN = "tokenize", "plan"
 """Names of what is done on the compute lane before anything can be read."""
 EMBED = "embed"
 """Name of the first work on the compute lane that needs something that is read."""
+RECEIVE = "receive"
+"""Name of the wait for hidden states of another device, on the link lane."""
 BLOCKS = "blocks"
 """Name of the work of all steps and connects where one graph does it."""
 

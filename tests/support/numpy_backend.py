@@ -169,6 +169,14 @@ class NumpyBackend:
     ) -> NumpyState:
         return NumpyState(self, embeddings, types, lengths)
 
+    def resume(
+        self, hidden: Float32Array, lengths: Sequence[int], *, place: int | None = None
+    ) -> NumpyState:
+        types = np.zeros(hidden.shape[:2], np.int64)
+        state = NumpyState(self, hidden, types, lengths)
+        state.set_hidden(hidden)
+        return state
+
     def release_states(self) -> None:
         self.asked.append(("release_states", 0, ""))
 

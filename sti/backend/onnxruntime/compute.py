@@ -113,12 +113,26 @@ class OrtBackend:
         place: int | None = None,
     ) -> OrtSentenceState:
         """Embed a group of sentences."""
-        batch, tokens, hidden = embeddings.shape
-        memory = self._memory.state(place, (tokens, batch, hidden))
-        due = answer_shape(self._manifest, batch, tokens)
-        state = OrtSentenceState(self._inputs, memory, lengths, due, reach=self._reach)
+        state = self._state(embeddings, lengths, place)
         state.embed(embeddings, types)
         return state
+
+    def resume(
+        self, hidden: Float32Array, lengths: Sequence[int], *, place: int | None = None
+    ) -> OrtSentenceState:
+        """Go on with a group of sentences that was embedded elsewhere."""
+        state = self._state(hidden, lengths, place)
+        state.set_hidden(hidden)
+        return state
+
+    def _state(
+        self, like: Float32Array, lengths: Sequence[int], place: int | None
+    ) -> OrtSentenceState:
+        """A state for ``[B, S, hidden]``, without hidden states."""
+        batch, tokens, hidden = like.shape
+        memory = self._memory.state(place, (tokens, batch, hidden))
+        due = answer_shape(self._manifest, batch, tokens)
+        return OrtSentenceState(self._inputs, memory, lengths, due, reach=self._reach)
 
     def release_states(self) -> None:
         """Give back the memory of hidden states and token embeddings. Idempotent."""
