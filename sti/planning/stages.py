@@ -40,8 +40,14 @@ def part_of(plan: Plan, stage: Stage) -> Plan:
     return replace(plan, steps=steps, predicted=None)
 
 
-def are_whole(stages: Sequence[Stage], depth: int) -> bool:
-    """Whether stages have the layers 0 to ``depth - 1``, one after another, each device once."""
-    layers = [layer for stage in stages for layer in stage.layers]
+def layers_of(plan: Plan) -> tuple[int, ...]:
+    """The layers that a plan runs, in order."""
+    return tuple(dict.fromkeys(step.layer for step in plan.steps))
+
+
+def are_whole(stages: Sequence[Stage], layers: Sequence[int]) -> bool:
+    """Whether stages have all of these layers, one after another, and each device is there once."""
+    each = [[layer for layer in layers if layer in stage.layers] for stage in stages]
+    found = [layer for inside in each for layer in inside]
     devices = {stage.device for stage in stages}
-    return layers == list(range(depth)) and len(devices) == len(stages)
+    return found == list(layers) and all(each) and len(devices) == len(stages)

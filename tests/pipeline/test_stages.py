@@ -19,7 +19,7 @@ from sti.pipeline.runner import Runner
 from sti.pipeline.sources import HiddenStates
 from sti.pipeline.trace import Recorder
 from sti.planning.plan import Plan, PlanRequest
-from sti.planning.stages import Stage, are_whole, part_of
+from sti.planning.stages import Stage, are_whole, layers_of, part_of
 from sti.planning.step_jobs import prepare
 from sti.planning.uniform import uniform_plan
 from sti.text.encoding import Encoding
@@ -106,7 +106,7 @@ def test_a_chain_gives_the_bits_of_one_device(
             recorder=Recorder(perf_counter()),
         )
         for stages in cuts(plan.depth):
-            assert are_whole(stages, plan.depth)
+            assert are_whole(stages, layers_of(plan))
             found = through(runners[: len(stages)], reader, plan, stages, encodings)
             rows = [row for group in found for row in group]
             assert {row.tobytes() for row in rows} == {row.tobytes() for row in whole.outputs}
@@ -155,7 +155,8 @@ def test_hidden_states_travel_without_padding() -> None:
         (Stage("a", 0, 1), Stage("b", 3, 3)),
         (Stage("a", 0, 2), Stage("b", 2, 3)),
         (Stage("a", 0, 1), Stage("a", 2, 3)),
+        (Stage("a", 0, 3), Stage("b", 4, 5)),
     ],
 )
 def test_stages_that_are_no_chain_are_known(stages: tuple[Stage, ...]) -> None:
-    assert not are_whole(stages, 4)
+    assert not are_whole(stages, range(4))

@@ -1,0 +1,280 @@
+"""Who computes a run: this machine alone, or a chain of devices; and why not otherwise. Pure.
+
+In: a plan and what it takes on this machine, the devices and their links. Out: every strategy with
+its time, the memory of each device and the bytes sent, and the one to take. This machine alone is
+always one of them, and others are taken only where they are ``WORTH`` times as fast by prediction:
+a network costs power, other people's processors, and surprises. The plan is the same for all, so
+that the answer is too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+from sti.model.manifest import Manifest
+from sti.model.workload import Workload, bucket
+from sti.planning.chain_search import (
+    MOST_DEVICES,
+    Chain,
+    SendTime,
+    StageCosts,
+    busiest,
+    quickest,
+)
+from sti.planning.links import FLOAT32, Link, hidden_bytes, text_bytes
+from sti.planning.plan import LOCAL, Plan
+from sti.planning.stage_times import LATE_S, Member, StageTimes
+from sti.planning.stages import Stage, layers_of
+
+WORTH = 1.2
+"""How many times as fast others have to be."""
+CHAIN = "chain"
+"""Strategy: consecutive layers on several devices."""
+STRATEGIES = (LOCAL, CHAIN)
+_UNITS = (1, 2, 4, 8, 16, 32)
+"""Into how many parts a batch may be divided, so that all devices have something to do."""
+
+
+class Fleet(NamedTuple):
+    """The devices that a run may use, and what lies between them."""
+
+    members: tuple[Member, ...]
+    """The first one is this machine, ``LOCAL``."""
+    links: Mapping[tuple[str, str], Link]
+    """Of each ordered pair of names that can reach each other."""
+    link_type: str = FLOAT32
+    """How hidden states travel."""
+
+
+class Strategy(NamedTuple):
+    """One way to compute a batch, and what is expected of it."""
+
+    name: str
+    """One of ``STRATEGIES``."""
+    stages: tuple[Stage, ...]
+    parts: tuple[Plan, ...]
+    """The part of the plan of each stage."""
+    units: int
+    """Into how many parts the batch is divided, which follow one another through the chain."""
+    unit: Workload
+    """The size of each."""
+    total_s: float
+    """Median seconds from texts to answers."""
+    memory_bytes: Mapping[str, int]
+    """Device to what it holds and reads ahead of weights."""
+    read_bytes: Mapping[str, int]
+    """Device to what it reads for each unit."""
+    sent_bytes: int
+    """All that is sent for the batch."""
+
+    @property
+    def words(self) -> str:
+        """For people: ``local``, ``chain: local 0-3, board 4-11``."""
+        if self.name == LOCAL:
+            return LOCAL
+        spans = ", ".join(f"{item.device} {item.first}-{item.last}" for item in self.stages)
+        return f"{self.name}: {spans}"
+
+
+def strategies(
+    manifest: Manifest, plan: Plan, local_s: float, fleet: Fleet, *, texts: int, tokens: int
+) -> list[Strategy]:
+    """Every strategy worth a comparison: this machine alone first, then chains, the best first.
+
+    Args:
+        manifest: of the pack.
+        plan: what is to be computed.
+        local_s: what it takes on this machine alone.
+        fleet: the devices; at most ``MOST_DEVICES``.
+        texts: of the batch.
+        tokens: of each text, on average.
+    """
+    assert len(fleet.members) <= MOST_DEVICES, "checked where devices are named"
+    chains: dict[tuple[tuple[Stage, ...], int], Strategy] = {}
+    for units in (count for count in _UNITS if count <= texts):
+        unit = bucket(-(-texts // units), tokens, most=manifest.dimensions.max_tokens)
+        pricing = ChainPricing(manifest, plan, fleet, unit)
+        for found in pricing.chains():
+            chains[found, units] = pricing.strategy(found, units)
+    ordered = sorted(chains.values(), key=lambda item: item.total_s)
+    alone = local_strategy(
+        plan, local_s, bucket(texts, tokens, most=manifest.dimensions.max_tokens)
+    )
+    return [alone, *ordered]
+
+
+def local_strategy(plan: Plan, local_s: float, workload: Workload) -> Strategy:
+    """One stage, of all layers, on this machine."""
+    layers = layers_of(plan)
+    stage = Stage(LOCAL, layers[0], layers[-1])
+    read = 0 if plan.predicted is None else plan.predicted.bytes_read
+    held = sum(step.preload_bytes for step in plan.steps)
+    return Strategy(LOCAL, (stage,), (plan,), 1, workload, local_s, {LOCAL: held}, {LOCAL: read}, 0)
+
+
+def chosen(found: Sequence[Strategy], wanted: str | None = None) -> Strategy:
+    """The strategy to take.
+
+    Args:
+        found: as ``strategies`` gives them.
+        wanted: one of ``STRATEGIES``, where that is to be taken whatever it costs; None: the
+            fastest, if it is worth it.
+
+    Raises:
+        ValueError: there is none that was wanted.
+    """
+    local, others = found[0], found[1:]
+    if wanted is not None:
+        return next(item for item in found if item.name == wanted)
+    if others and others[0].total_s * WORTH <= local.total_s:
+        return others[0]
+    return local
+
+
+def why_not(strategy: Strategy, taken: Strategy) -> str:
+    """Why a strategy loses against the one that is taken; empty for that one."""
+    if strategy is taken:
+        return ""
+    ratio = strategy.total_s / taken.total_s
+    if ratio >= 1.0:
+        return f"{ratio:.2f} times as long"
+    return f"only {1.0 / ratio:.2f} times as fast, and others are taken from {WORTH:g} times on"
+
+
+class ChainPricing:
+    """Prices chains for one plan and one size of a unit. Not thread-safe: it remembers.
+
+    Args:
+        manifest, plan, fleet: as of ``strategies``.
+        unit: what goes through a chain at a time.
+    """
+
+    def __init__(self, manifest: Manifest, plan: Plan, fleet: Fleet, unit: Workload) -> None:
+        self._layers, self._fleet, self._unit = layers_of(plan), fleet, unit
+        self._tokens = unit.batch * unit.tokens
+        self._answer_bytes = _answer_bytes(manifest, unit)
+        self._hidden = hidden_bytes(self._tokens, manifest.dimensions.hidden, fleet.link_type)
+        self._tokenize_s = fleet.members[0].profile.tokenize_s * self._tokens
+        self._times = [
+            StageTimes(manifest, plan, member, unit, keeps=member.name == LOCAL)
+            for member in fleet.members
+        ]
+        self._parts: dict[Stage, Plan | None] = {}
+
+    def chains(self) -> Iterator[tuple[Stage, ...]]:
+        """The chain of least latency, and the one of most throughput, if there are any."""
+        costs = [self._costs(number) for number in range(len(self._times))]
+        send: SendTime = partial(self._send_s, self._hidden)
+        for search in (quickest, busiest):
+            chain = search(len(self._layers), costs, send)
+            if chain is not None and len(chain.cuts) + bool(chain.cuts[0].device) > 1:
+                yield self._stages(chain)
+
+    def strategy(self, stages: tuple[Stage, ...], units: int) -> Strategy:
+        """What a batch of so many units takes on a chain."""
+        parts = tuple(self._part(stage) for stage in stages)
+        numbers = [self._number(stage.device) for stage in stages]
+        known = [part for part in parts if part is not None]
+        assert len(known) == len(parts), "chains are made of parts that there is room for"
+        memory, read = {}, {}
+        for number, stage, part in zip(numbers, stages, known, strict=True):
+            memory[stage.device] = self._times[number].memory_bytes(part)
+            read[stage.device] = self._times[number].run(stage, part, LATE_S).read_bytes
+        first_s = self._latency_s(stages, known, numbers)
+        each_s = self._each_s(stages, known, numbers)
+        sent = self._hidden * (len(stages) - 1)
+        sent += (text_bytes(self._tokens) if numbers[0] else 0) + (
+            self._answer_bytes if numbers[-1] else 0
+        )
+        return Strategy(
+            CHAIN,
+            stages,
+            tuple(known),
+            units,
+            self._unit,
+            self._tokenize_s * units + first_s + (units - 1) * each_s,
+            memory,
+            read,
+            sent * units,
+        )
+
+    def _latency_s(
+        self, stages: Sequence[Stage], parts: Sequence[Plan], numbers: Sequence[int]
+    ) -> float:
+        """Seconds of one unit, each stage simulated with its arrival."""
+        end_s, before = 0.0, None
+        for number, stage, part in zip(numbers, stages, parts, strict=True):
+            heard_s = self._heard_s(number)
+            arrival_s = (
+                heard_s if before is None else end_s + self._send_s(self._hidden, before, number)
+            )
+            waits_s = max(0.0, arrival_s - heard_s)
+            end_s = heard_s + self._times[number].end_s(stage, part, waits_s)
+            before = number
+        assert before is not None, "there is a stage"
+        return end_s + (self._send_s(self._answer_bytes, before, 0) if before else 0.0)
+
+    def _each_s(
+        self, stages: Sequence[Stage], parts: Sequence[Plan], numbers: Sequence[int]
+    ) -> float:
+        """Seconds that each unit more takes: those of the busiest device or link."""
+        busy = [
+            self._times[number].end_s(stage, part, 0.0)
+            for number, stage, part in zip(numbers, stages, parts, strict=True)
+        ]
+        sends = [self._send_s(self._hidden, one, other) for one, other in pairwise(numbers)]
+        return max(busy + sends)
+
+    def _costs(self, number: int) -> StageCosts:
+        """What every stretch of layers takes on a device."""
+        count, layers = len(self._layers), self._layers
+        own = [[math.inf] * (count + 1) for _ in range(count)]
+        at_once = [[math.inf] * (count + 1) for _ in range(count)]
+        times, name = self._times[number], self._fleet.members[number].name
+        for first in range(count):
+            for end in range(first + 1, count + 1):
+                stage = Stage(name, layers[first], layers[end - 1])
+                part = self._part(stage)
+                if part is not None:
+                    own[first][end] = times.end_s(stage, part, LATE_S if first else 0.0) - (
+                        LATE_S if first else 0.0
+                    )
+                    at_once[first][end] = times.end_s(stage, part, 0.0)
+        answer_s = self._send_s(self._answer_bytes, number, 0) if number else 0.0
+        return StageCosts(own, at_once, self._heard_s(number), answer_s)
+
+    def _heard_s(self, number: int) -> float:
+        """When a device hears of a run; the text comes with it."""
+        return self._send_s(text_bytes(self._tokens), 0, number) if number else 0.0
+
+    def _send_s(self, size: int, one: int, other: int) -> float:
+        members = self._fleet.members
+        link = self._fleet.links.get((members[one].name, members[other].name))
+        return math.inf if link is None else link.send_s(size)
+
+    def _number(self, device: str) -> int:
+        names = [member.name for member in self._fleet.members]
+        return names.index(device)
+
+    def _part(self, stage: Stage) -> Plan | None:
+        if stage not in self._parts:
+            self._parts[stage] = self._times[self._number(stage.device)].part(stage)
+        return self._parts[stage]
+
+    def _stages(self, chain: Chain) -> tuple[Stage, ...]:
+        members, layers = self._fleet.members, self._layers
+        return tuple(
+            Stage(members[cut.device].name, layers[cut.first], layers[cut.end - 1])
+            for cut in chain.cuts
+        )
+
+
+def _answer_bytes(manifest: Manifest, unit: Workload) -> int:
+    """Bytes of the head's answers for a unit."""
+    each = manifest.embedding_size if manifest.task == "embedding" else len(manifest.labels)
+    count = unit.batch * (unit.tokens if manifest.task == "tagging" else 1)
+    return 4 * each * count
