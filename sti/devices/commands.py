@@ -4,9 +4,9 @@
     worker -> controller     facts, a link, how much memory, hidden states or answers, failures
     worker -> worker         hidden states
 
-Each is the head of a message (``sti.exchange``). The key of a message is the session, a name that
-the controller made up for itself, so that nothing of an earlier life of it is mistaken; what
-belongs to one run of it has the run's number behind that (``run_key``). Runs of a session are
+Each is the head of a message (``sti.exchange``). The key of a message begins with the session, a
+name that the controller made up for itself, so that nothing of an earlier life of it is mistaken;
+behind it is the number of a run (``run_key``) or of a question (``ask_key``). Runs of a session are
 numbered upwards, and each number is taken once. Knows nothing of networks or of what runs.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sti.device.lanes import LANES, MOST_THREADS, LaneThreads
 from sti.errors import PeerError
-from sti.json_fields import JsonFields
+from sti.json_fields import JsonFields, whole_number
 from sti.planning.links import LINK_TYPES
 from sti.planning.plan import Plan
 
@@ -28,17 +28,18 @@ ECHO = "echo"
 """What any peer may ask for: the same arrays back, to measure the link."""
 HIDDEN, ANSWER, DONE, FAILED, DROPPED = "hidden", "answer", "done", "failed", "dropped"
 """What comes of a run: the ``is`` of a head."""
-MOST_ECHO_BYTES = 1 << 24
+MOST_NUMBER = 1 << 48
+"""Of runs and parts."""
 _SESSION = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _MOST_TEXTS, _MOST_TOKENS = 4096, 1 << 20
-_MOST_SEQUENCE = 1 << 53
 _MOST_WAIT_S = 3600.0
 
 
-def is_session(key: str) -> bool:
-    """Whether a key is a session."""
-    return _SESSION.fullmatch(key) is not None
+def session_of(key: str) -> str | None:
+    """The session that a key belongs to; None where it is none of ours."""
+    session = key.partition(" ")[0]
+    return session if _SESSION.fullmatch(session) else None
 
 
 def is_device_name(name: str) -> bool:
@@ -51,16 +52,21 @@ def run_key(session: str, number: int) -> str:
     return f"{session} {number}"
 
 
-def read_run_key(key: str) -> tuple[str, int] | None:
-    """Session and number of a run's key; None where it is none."""
-    session, _, number = key.partition(" ")
-    good = is_session(session) and number.isdecimal() and len(number) < 16 and number.isascii()
-    return (session, int(number)) if good else None
+def ask_key(session: str, number: int) -> str:
+    """The key of a question outside of runs, and of its answer."""
+    return f"{session} ask {number}"
+
+
+def run_number(key: str) -> int | None:
+    """The number of the run that a key belongs to; None where it belongs to none."""
+    return whole_number(key.partition(" ")[2])
 
 
 class Prepare(NamedTuple):
     """Get ready for a part of a plan."""
 
+    part: int
+    """Names the part, for runs; one of the same name is replaced."""
     plan: Plan
     """The whole plan, which nothing is predicted of."""
     first: int
@@ -100,6 +106,7 @@ class Prepare(NamedTuple):
         if link_type not in LINK_TYPES:
             raise fields.fail("link_type", f"one of {', '.join(LINK_TYPES)}")
         return cls(
+            part=fields.integer("part", most=MOST_NUMBER),
             plan=Plan.from_json(fields.raw("plan"), where=f"{fields.where}: plan"),
             first=fields.integer("first"),
             last=fields.integer("last"),
@@ -113,9 +120,12 @@ class Prepare(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Compute one unit of a batch by the part that was prepared last."""
+    """Compute one unit of a batch."""
 
     number: int
+    """Above that of the run before."""
+    part: int
+    """Which part computes it."""
     groups: tuple[tuple[int, ...], ...]
     """Of each group of sentences, the tokens of its sentences. The texts of a first part follow as
     arrays: token ids and types, ``[T]`` each, in the order of the texts."""
@@ -129,6 +139,7 @@ class Run(NamedTuple):
         return {
             "do": RUN,
             "number": self.number,
+            "part": self.part,
             "groups": [list(group) for group in self.groups],
             "lengths": list(self.lengths),
             "wait_s": self.wait_s,
@@ -159,7 +170,8 @@ class Run(NamedTuple):
                 f"{_MOST_TEXTS} of {most_tokens} are taken"
             )
         return cls(
-            number=fields.integer("number", most=_MOST_SEQUENCE),
+            number=fields.integer("number", most=MOST_NUMBER),
+            part=fields.integer("part", most=MOST_NUMBER),
             groups=tuple(inside),
             lengths=lengths,
             wait_s=fields.number("wait_s", least=0.0, most=_MOST_WAIT_S),

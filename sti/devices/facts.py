@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sti.backend.onnxruntime.release import ort_version
+from sti.device import host
 from sti.device.lanes import MOST_THREADS
 from sti.device.profile import DeviceProfile
 from sti.errors import PeerError
 from sti.json_fields import JsonFields
+from sti.pack.pack_reader import PackReader
+from sti.version import __version__
 
 PROTOCOL = 1
 """Of what devices tell each other; raised with every change that the other side must know."""
@@ -76,6 +80,37 @@ class Facts(NamedTuple):
             machine=fields.text("machine")[:200],
             profile=DeviceProfile.from_json(fields.raw("profile"), where=f"{where}: profile"),
         )
+
+
+def own_facts(
+    reader: PackReader,
+    profile: DeviceProfile,
+    *,
+    threads: int,
+    room_bytes: int,
+    preload_bytes: int,
+) -> Facts:
+    """What this device is.
+
+    Args:
+        reader: the open pack, or a part of one.
+        profile: how fast it is.
+        threads: that compute.
+        room_bytes, preload_bytes: as of ``Facts``.
+    """
+    return Facts(
+        sti=__version__,
+        onnxruntime=ort_version(),
+        pack=reader.pack_id,
+        content=reader.manifest.sha256.content,
+        first=0,
+        last=reader.manifest.dimensions.layers - 1,
+        room_bytes=room_bytes,
+        preload_bytes=preload_bytes,
+        threads=threads,
+        machine=host.describe(),
+        profile=profile,
+    )
 
 
 def check_protocol(fields: JsonFields) -> None:

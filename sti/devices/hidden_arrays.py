@@ -1,14 +1,16 @@
-"""Hidden states as arrays of a message, and back.
+"""Hidden states and answers as arrays of a message, and back.
 
-In: ``HiddenStates``, and how their numbers travel. Out: arrays; or hidden states again, checked
-against what was to come. ``float32`` is exact; ``float16`` rounds to 11 bits; ``int8`` gives each
-token a scale, its largest number over 127, as blocks do with their inputs
+In: ``HiddenStates``, and how their numbers travel, or a head's answers. Out: arrays; or the same
+again, checked against what was to come. ``float32`` is exact; ``float16`` rounds to 11 bits;
+``int8`` gives each token a scale, its largest number over 127, as blocks do with their inputs
 (``sti.backend.quantized``). Knows nothing of networks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,34 @@ def from_arrays(
     if not np.isfinite(packed).all():
         raise PeerError(f"{where}: sent hidden states that are not finite")
     return HiddenStates(tuple(lengths), packed)
+
+
+def joined(answers: Sequence[Float32Array]) -> tuple[list[list[int]], Float32Array]:
+    """The shapes of a head's answers, and all their numbers, ``[n]``: there may be many."""
+    shapes = [list(answer.shape) for answer in answers]
+    return shapes, np.concatenate([answer.reshape(-1) for answer in answers])
+
+
+def split(
+    shapes: Sequence[Any], arrays: Sequence[NDArray[Any]], *, where: str
+) -> tuple[Float32Array, ...]:
+    """What ``joined`` was given; views.
+
+    Raises:
+        PeerError: it is something else; names ``where``.
+    """
+    good = all(
+        isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
+        for shape in shapes
+    )
+    sizes = [math.prod(shape) for shape in shapes] if good else [-1]
+    if [(array.dtype.name, array.shape) for array in arrays] != [("float32", (sum(sizes),))]:
+        raise PeerError(f"{where}: sent no answers of the shapes {list(shapes)!r:.200}")
+    ends = list(accumulate(sizes))
+    return tuple(
+        arrays[0][end - size : end].reshape(shape)
+        for end, size, shape in zip(ends, sizes, shapes, strict=True)
+    )
 
 
 def _due(tokens: int, hidden: int, link_type: str) -> list[tuple[str, tuple[int, ...]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import perf_counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sti.device.lanes import COMPUTE
 from sti.engine.current_plans import CurrentPlans
@@ -23,6 +23,9 @@ from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Mode, Outcome, Runner
 from sti.pipeline.trace import PLAN, TOKENIZE, Recorder
 from sti.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from sti.engine.several_devices import SeveralDevices
 
 
 class Arrival(NamedTuple):
@@ -42,6 +45,7 @@ class BatchRunner:
         plans: chooses them, and what is held of them.
         options: say what a run may leave out.
         history: told of runs; None where they are not kept.
+        devices: others that may compute; None where there are none.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class BatchRunner:
         plans: CurrentPlans,
         options: EngineOptions,
         history: HistoryLog | None,
+        devices: SeveralDevices | None = None,
     ) -> None:
+        self._devices = devices
         self._manifest, self._runner, self._plans = reader.manifest, runner, plans
         self._options, self._history = options, history
         self._untold = Untold(reader)
@@ -79,6 +85,8 @@ class BatchRunner:
             notices=self._untold.take(),
         )
         told = self._plans.told_of(prepared)
+        if self._devices is not None:
+            told += self._devices.take_told()
         if mode == "planned":
             run_s = ended - when.arrived - result.timing.plan_s
             told += self._plans.learn(prepared, result, run_s, held=held)
@@ -110,9 +118,13 @@ class BatchRunner:
         plan, encodings = prepared.plan, batch.encodings
         if self._plans.target.plan is not None:
             self._untold.note_length(plan, batch)
-        adapt = self._options.adaptation(
-            self._manifest.task, self.due(plan, when.arrived), plan.target.floor
-        )
+        due = self.due(plan, when.arrived)
+        if self._devices is not None and mode == "planned":
+            chain = self._devices.run(plan, batch, recorder, due)
+            if chain is not None:
+                # What this machine would take alone says nothing of such a run.
+                return prepared._replace(plan=chain.plan, basis=None), chain.outcome, True
+        adapt = self._options.adaptation(self._manifest.task, due, plan.target.floor)
         held = self._plans.held.is_held(prepared)
         with self._untold.watching():
             if prepared.graph is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
+from sti.backend.interface import Backend
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import best_threads
 from sti.device.at_exit import OPEN
@@ -34,9 +35,11 @@ from sti.engine.memory_budget import MemoryBudget, more_than_there_is
 from sti.engine.memory_watch import MemoryWatch
 from sti.engine.options import EngineOptions
 from sti.engine.plans_ahead import PlansAhead
+from sti.engine.prepared import StepJobs
 from sti.engine.prompts import PromptingTokenizer
 from sti.engine.results import Result
 from sti.engine.targets import TargetSpec
+from sti.errors import InputError
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
 from sti.pipeline.runner import Mode, Runner
@@ -44,7 +47,10 @@ from sti.planning.plan import Plan
 from sti.text.encoding import Encoding, Text
 
 if TYPE_CHECKING:
+    from sti.engine.device_options import DeviceOptions
     from sti.engine.held_graph import HeldGraph
+    from sti.engine.several_devices import SeveralDevices
+    from sti.planning.strategies import Strategy
 
 T = TypeVar("T")
 
@@ -120,7 +126,11 @@ class EngineCore:
         self._history = history_log(reader, options)
         if self._history is not None:
             self._life.closers.insert(0, self._history.close)
-        self._batches = BatchRunner(reader, self.runner, self.plans, options, self._history)
+        self.devices = None if options.devices is None else self._open_devices(options.devices)
+        """Other devices that runs may use."""
+        self._batches = BatchRunner(
+            reader, self.runner, self.plans, options, self._history, self.devices
+        )
         self.watch = MemoryWatch(
             self.plans, self._life.lock, options.notify, wanted=options.yield_memory
         )
@@ -139,6 +149,11 @@ class EngineCore:
         self._forgotten.atexit = False
         self._life.closers.append(self._forgotten.detach)
         self._life.closers_in_child.append(self._forgotten.detach)
+        self._make_ready(target, backend)
+
+    def _make_ready(self, target: TargetSpec, backend: Backend) -> None:
+        """Plan for the target, and make what every run needs."""
+        reader = self.reader
         self.watch.before_run()  # what would be given back at once is not filled
         if target.memory_bytes is None:
             # First what lets the preload buffer fill while sessions and tokenizer are made.
@@ -156,6 +171,16 @@ class EngineCore:
         self.plans.make_ahead()
         if opening.target.preload_bytes:
             self.watch.took_memory()
+
+    def _open_devices(self, devices: DeviceOptions) -> SeveralDevices:
+        from sti.engine.open_devices import open_devices  # most engines have none
+
+        jobs = StepJobs(self.reader)
+        found = open_devices(
+            devices, self.reader, self.runner, self.machine, jobs.of, notify=self.options.notify
+        )
+        self._life.closers.append(found.close)
+        return found
 
     def _held_graph(self) -> HeldGraph | None:
         """What may hold a plan as a graph, for an engine that reads the pack's own file."""
@@ -257,6 +282,15 @@ class EngineCore:
             self.watch.took_memory()
 
         self.use(work)
+
+    def strategies(self, *, batch: int, tokens: int) -> tuple[list[Strategy], Strategy]:
+        """As ``Engine.strategies``; the engine's call."""
+        if self.devices is None:
+            raise InputError(
+                "there are no other devices; name them (`devices`, --devices) when opening"
+            )
+        plan = self.plans.plan_for(batch=batch, tokens=tokens).plan
+        return self.devices.strategies(plan, texts=batch, tokens=tokens)
 
     def health(self) -> Health:
         """How runs under the current target went."""

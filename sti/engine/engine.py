@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from sti.engine.conditions import PlannedPlan
+    from sti.planning.strategies import Strategy
 
 
 class Engine(OpenEngine):
@@ -113,6 +114,17 @@ class Engine(OpenEngine):
         return self._core.use(
             lambda: self._core.plans.planned(batch=batch, tokens=tokens, target=target)
         )
+
+    def strategies(self, *, tokens: int, batch: int = 1) -> tuple[list[Strategy], Strategy]:
+        """How such a batch could be computed: by this machine alone, which is the first, or by
+        chains of devices, the best first; and the one that is taken.
+
+        Raises:
+            InputError: the engine was opened without devices.
+            InfeasibleError: as ``plan_for``.
+        """
+        _check_workload(tokens, batch)
+        return self._core.use(lambda: self._core.strategies(batch=batch, tokens=tokens))
 
     def health(self) -> Health:
         """How runs have kept the target since the engine was opened or aimed at another one."""

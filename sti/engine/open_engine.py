@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from sti.device import host
 from sti.device.profile import DeviceProfile
 from sti.engine.core import EngineCore
+from sti.engine.device_options import DeviceOptions
 from sti.engine.options import EngineOptions
 from sti.engine.targets import TargetSpec, resolve, seconds_of
 from sti.model.manifest import Manifest
@@ -69,6 +70,7 @@ class OpenEngine:
         profile: DeviceProfile | None = None,
         storage: Reader | None = None,
         read_timeout: str | timedelta = f"{READ_TIMEOUT_S:g}s",
+        devices: DeviceOptions | str | Path | None = None,
         notify: Callable[[str], None] | None = None,
     ) -> Self:
         """Open a pack. Reads its header, resident tensors, graphs and tokenizer; no slices yet.
@@ -116,6 +118,12 @@ class OpenEngine:
                 hangs in it is left to itself with the memory it reads into, and the engine stays
                 usable. After four such threads of the same kind (for slice groups, for token
                 embeddings) runs are refused until one of their reads returns.
+            devices: other devices that runs may use, each of which runs `sti worker`: a
+                ``devices.toml`` for those on this machine, or ``DeviceOptions``, with keys for
+                others. Runs use them where that is predicted to be much faster, and give the same
+                answers to the bit, unless the file has numbers on links rounded. A device that is
+                lost, late or not there is told, and does not keep an answer from coming: this
+                machine gives it alone.
             notify: receives notices, for example that the machine is being measured; None: they are
                 logged at INFO under ``sti``. Called in the thread that works, which is one of the
                 engine's own for what happens between runs; may not use the engine.
@@ -149,6 +157,7 @@ class OpenEngine:
             profile=profile,
             storage=storage,
             notify=log_notice if notify is None else notify,
+            devices=DeviceOptions(devices) if isinstance(devices, str | Path) else devices,
             config=config,
         )
         options.validate()

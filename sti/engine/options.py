@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sti.device.host import check_threads
 from sti.device.profile import DeviceProfile
+from sti.engine.device_options import DeviceOptions
 from sti.errors import InputError
 from sti.notices import Notify, log_notice
 from sti.planning.downgrade import AS_PLANNED, Adapt
@@ -36,6 +37,8 @@ class EngineOptions(NamedTuple):
     check: bool = True
     """Compare what is read with its checksum. Benchmarks alone go without, to price it."""
     history: bool = True
+    devices: DeviceOptions | None = None
+    """Other devices that runs may use; None: this machine alone."""
     read_timeout_s: float = READ_TIMEOUT_S
 
     @property
@@ -74,6 +77,8 @@ class EngineOptions(NamedTuple):
                 value of the wrong type.
         """
         check_threads(self.threads)
+        if self.devices is not None:
+            self.devices.validate()
         if self.tokens is not None and not (type(self.tokens) is int and self.tokens >= 2):
             raise InputError(f"tokens must be a number of at least 2; found {self.tokens!r:.60}")
         if not isinstance(self.profile, DeviceProfile | None):

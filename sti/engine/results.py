@@ -34,6 +34,7 @@ from sti.pipeline.trace import Trace
 from sti.planning.downgrade import Downgrade, downgraded
 from sti.planning.expected_loss import expected_loss
 from sti.planning.plan import Plan
+from sti.planning.stages import Stage
 from sti.text.encoding import Text
 from sti.units import format_size
 
@@ -77,6 +78,8 @@ class Result:
     was made for shorter texts."""
     prompt: str = ""
     """What was put in front of each text, or of the first of each pair."""
+    stages: tuple[Stage, ...] = ()
+    """Which layers ran on which device; none where this machine ran all of them."""
     merged: tuple[Result, ...] = ()
     """The results of several batches that this one is made of; none for one batch."""
 
@@ -211,6 +214,7 @@ class Result:
             "downgrades": [item.to_json() for item in self.downgrades],
             "notices": list(self.notices),
             **({"prompt": self.prompt} if self.prompt else {}),
+            **({"stages": [item._asdict() for item in self.stages]} if self.stages else {}),
             "batches": [part.summary() for part in self.parts],
             "plan": self.plan.to_json(),
         }
@@ -278,6 +282,7 @@ def make_result(
         truncated=batch.truncated,
         notices=notices,
         prompt=batch.prompt,
+        stages=outcome.stages,
     )
 
 

@@ -35,6 +35,7 @@ from sti.pipeline.watches import Watches
 from sti.pipeline.workers import Latch, Worker, check_process
 from sti.planning.downgrade import AS_PLANNED, Adapt
 from sti.planning.plan import Plan
+from sti.planning.stages import Stage
 from sti.planning.step_jobs import StepJob
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader
@@ -56,6 +57,8 @@ class Outcome(NamedTuple):
     outputs: tuple[Float32Array, ...]
     bytes_read: int
     trace: Trace
+    stages: tuple[Stage, ...] = ()
+    """Which layers ran on which device; none where this machine ran all of them."""
 
 
 class StageOutcome(NamedTuple):

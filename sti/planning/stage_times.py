@@ -94,7 +94,8 @@ class StageTimes:
         sizes = _slot_sizes(groups, steps)
         room = self._member.room_bytes
         ahead = part.read_ahead
-        if stage.first != self._layers[0]:
+        limited = self._keeps and self._plan.target.memory_bytes is not None
+        if stage.first != self._layers[0] and not limited:
             ahead = min(max(ahead, len(steps) - 1), _MOST_AHEAD)
         while room is not None and held + ring_bytes(sizes, ahead + 1) > room:
             if ahead == 1:

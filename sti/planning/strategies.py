@@ -80,31 +80,24 @@ class Strategy(NamedTuple):
         return f"{self.name}: {spans}"
 
 
-def strategies(
-    manifest: Manifest, plan: Plan, local_s: float, fleet: Fleet, *, texts: int, tokens: int
-) -> list[Strategy]:
-    """Every strategy worth a comparison: this machine alone first, then chains, the best first.
+def chains(manifest: Manifest, plan: Plan, fleet: Fleet, workload: Workload) -> list[Strategy]:
+    """Every chain worth a comparison, the best first; none where no device can help.
 
     Args:
         manifest: of the pack.
         plan: what is to be computed.
-        local_s: what it takes on this machine alone.
         fleet: the devices; at most ``MOST_DEVICES``.
-        texts: of the batch.
-        tokens: of each text, on average.
+        workload: the batch.
     """
     assert len(fleet.members) <= MOST_DEVICES, "checked where devices are named"
-    chains: dict[tuple[tuple[Stage, ...], int], Strategy] = {}
-    for units in (count for count in _UNITS if count <= texts):
-        unit = bucket(-(-texts // units), tokens, most=manifest.dimensions.max_tokens)
+    found: dict[tuple[tuple[Stage, ...], int], Strategy] = {}
+    for units in (count for count in _UNITS if count <= workload.batch):
+        batch = -(-workload.batch // units)
+        unit = bucket(batch, workload.tokens, most=manifest.dimensions.max_tokens)
         pricing = ChainPricing(manifest, plan, fleet, unit)
-        for found in pricing.chains():
-            chains[found, units] = pricing.strategy(found, units)
-    ordered = sorted(chains.values(), key=lambda item: item.total_s)
-    alone = local_strategy(
-        plan, local_s, bucket(texts, tokens, most=manifest.dimensions.max_tokens)
-    )
-    return [alone, *ordered]
+        for stages in pricing.chains():
+            found[stages, units] = pricing.strategy(stages, units)
+    return sorted(found.values(), key=lambda item: item.total_s)
 
 
 def local_strategy(plan: Plan, local_s: float, workload: Workload) -> Strategy:
@@ -120,16 +113,13 @@ def chosen(found: Sequence[Strategy], wanted: str | None = None) -> Strategy:
     """The strategy to take.
 
     Args:
-        found: as ``strategies`` gives them.
-        wanted: one of ``STRATEGIES``, where that is to be taken whatever it costs; None: the
-            fastest, if it is worth it.
-
-    Raises:
-        ValueError: there is none that was wanted.
+        found: this machine alone, and what ``chains`` gives.
+        wanted: one of ``STRATEGIES``, where that is to be taken whatever it costs, if there is one;
+            None: the fastest, if it is worth it.
     """
     local, others = found[0], found[1:]
     if wanted is not None:
-        return next(item for item in found if item.name == wanted)
+        return next((item for item in found if item.name == wanted), local)
     if others and others[0].total_s * WORTH <= local.total_s:
         return others[0]
     return local
@@ -149,7 +139,7 @@ class ChainPricing:
     """Prices chains for one plan and one size of a unit. Not thread-safe: it remembers.
 
     Args:
-        manifest, plan, fleet: as of ``strategies``.
+        manifest, plan, fleet: as of ``chains``.
         unit: what goes through a chain at a time.
     """
 
@@ -173,6 +163,18 @@ class ChainPricing:
             chain = search(len(self._layers), costs, send)
             if chain is not None and len(chain.cuts) + bool(chain.cuts[0].device) > 1:
                 yield self._stages(chain)
+
+    def own_s(self, stage: Stage, part: Plan, waited_s: float) -> float:
+        """Seconds of a device's own work in a stage whose hidden states came so late."""
+        times = self._times[self._number(stage.device)]
+        return times.end_s(stage, part, waited_s) - waited_s
+
+    def sends_s(self, stages: Sequence[Stage]) -> float:
+        """Seconds of everything that is sent for a unit, from the command to the answer."""
+        numbers = [self._number(stage.device) for stage in stages]
+        found = self._heard_s(numbers[0]) if numbers[0] else 0.0
+        found += sum(self._send_s(self._hidden, one, other) for one, other in pairwise(numbers))
+        return found + (self._send_s(self._answer_bytes, numbers[-1], 0) if numbers[-1] else 0.0)
 
     def strategy(self, stages: tuple[Stage, ...], units: int) -> Strategy:
         """What a batch of so many units takes on a chain."""

@@ -1,0 +1,65 @@
+"""Reaching the other devices of an engine, when it is opened.
+
+In: what the caller says of devices, an open pack, this machine. Out: ``SeveralDevices``. What
+carries messages is imported here, where it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from sti.devices.chain import Chains
+from sti.devices.config import DevicesConfig, load_devices
+from sti.devices.facts import own_facts
+from sti.devices.peers import Peers
+from sti.engine.device_options import DeviceOptions
+from sti.engine.machine import Machine
+from sti.engine.several_devices import SeveralDevices
+from sti.exchange.interface import Exchange
+from sti.notices import Notify
+from sti.pack.pack_reader import PackReader
+from sti.pipeline.runner import Runner
+from sti.planning.plan import Plan
+from sti.planning.step_jobs import StepJob
+
+
+def open_devices(
+    options: DeviceOptions,
+    reader: PackReader,
+    runner: Runner,
+    machine: Machine,
+    jobs_of: Callable[[Plan], tuple[StepJob, ...]],
+    *,
+    notify: Notify,
+) -> SeveralDevices:
+    """Reach the devices that are there, and get to know them.
+
+    Raises:
+        ConfigError, InputError: the file of devices or the keys cannot be used.
+        ModuleNotFoundError: the library that carries messages is not installed.
+    """
+    config = DevicesConfig({}) if options.config is None else load_devices(options.config)
+    with ExitStack() as failed:
+        exchange, connect = _exchange(options, config, notify)
+        failed.callback(exchange.close)
+        facts = own_facts(
+            reader, machine.speeds.profile, threads=machine.threads, room_bytes=0, preload_bytes=0
+        )
+        peers = Peers(exchange, config.addresses, facts, connect=connect, notify=notify)
+        peers.meet()
+        hidden = reader.manifest.dimensions.hidden
+        chains = Chains(peers, runner, jobs_of, hidden=hidden)
+        failed.pop_all()
+    return SeveralDevices(
+        exchange, peers, chains, reader.manifest, machine, options, config.link_type
+    )
+
+
+def _exchange(
+    options: DeviceOptions, config: DevicesConfig, notify: Notify
+) -> tuple[Exchange, Callable[[str, str], None]]:
+    """What reaches the devices, and what makes one more of them reachable."""
+    if options.exchange is not None:
+        return options.exchange, lambda name, address: None
+    raise NotImplementedError

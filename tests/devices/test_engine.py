@@ -1,0 +1,88 @@
+"""Engines with other devices: the same answers, whoever computes them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sti import Engine
+from sti.devices.worker import Worker
+from sti.engine.device_options import DeviceOptions
+from sti.errors import StiWarning
+from sti.exchange.threads import ThreadExchange, thread_exchanges
+from tests.support.devices import CONTROLLER, facts_of, machine
+from tests.support.packs import TEXTS, tiny_pack
+
+
+@contextmanager
+def serving(pack: Path, names: list[str]) -> Iterator[dict[str, ThreadExchange]]:
+    """Workers of these names; the exchange of a controller among theirs."""
+    with ExitStack() as closed:
+        exchanges = thread_exchanges([CONTROLLER, *names])
+        for name in names:
+            at_work = closed.enter_context(machine(pack))
+            worker = Worker(
+                exchanges[name],
+                at_work.reader,
+                at_work.runner,
+                at_work.backend,
+                facts_of(at_work.reader),
+                connect=lambda *_: None,
+                notify=lambda _: None,
+            )
+            thread = threading.Thread(target=worker.serve)
+            thread.start()
+            closed.callback(thread.join)
+            closed.callback(exchanges[name].close)
+        yield exchanges
+
+
+def config(folder: Path, names: list[str]) -> Path:
+    path = folder / "devices.toml"
+    lines = [
+        f'[devices.{name}]\naddress = "127.0.0.1:{7000 + number}"\n'
+        for number, name in enumerate(names)
+    ]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("strategy", ["auto", "local", "chain"])
+def test_answers_are_the_same_whoever_computes_them(tmp_path: Path, strategy: str) -> None:
+    pack = tiny_pack()
+    with Engine.open(pack, fidelity=4) as engine:
+        alone = engine.run(TEXTS)
+    with serving(pack, ["a", "b"]) as exchanges:
+        options = DeviceOptions(
+            config(tmp_path, ["a", "b"]), strategy=strategy, exchange=exchanges[CONTROLLER]
+        )
+        with Engine.open(pack, fidelity=4, devices=options) as engine:
+            for _ in range(3):
+                result = engine.run(TEXTS)
+                assert result.embeddings.tobytes() == alone.embeddings.tobytes()
+                assert bool(result.stages) == (strategy == "chain")
+                assert not result.notices
+            found, taken = engine.strategies(tokens=16)
+            assert found[0].name == "local"
+            assert strategy in (taken.name, "auto")
+
+
+def test_an_answer_comes_though_a_device_is_lost(tmp_path: Path) -> None:
+    pack = tiny_pack()
+    with serving(pack, ["a"]) as exchanges:
+        options = DeviceOptions(
+            config(tmp_path, ["a"]), strategy="chain", exchange=exchanges[CONTROLLER]
+        )
+        with Engine.open(pack, fidelity=4, devices=options) as engine:
+            first = engine.run(TEXTS)
+            exchanges["a"].kill()
+            with pytest.warns(StiWarning, match="a: it was lost"):
+                second = engine.run(TEXTS)
+            assert second.embeddings.tobytes() == first.embeddings.tobytes()
+            assert first.stages
+            assert not second.stages
+            assert not engine.run(TEXTS).notices

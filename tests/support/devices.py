@@ -1,0 +1,111 @@
+"""Several devices in one process: workers as threads, which give a chain what it needs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from sti.backend.onnxruntime.compute import OrtBackend
+from sti.backend.onnxruntime.release import ort_version
+from sti.device.profile import DeviceProfile
+from sti.devices.chain import Chains
+from sti.devices.facts import Facts
+from sti.devices.peers import Peers
+from sti.devices.worker import Worker
+from sti.exchange.interface import Exchange
+from sti.exchange.threads import thread_exchanges
+from sti.pack.pack_reader import PackReader
+from sti.pipeline.runner import Runner
+from sti.planning.plan import Plan
+from sti.planning.step_jobs import StepJob, prepare
+from sti.version import __version__
+from tests.support.synthetic import make_profile
+
+CONTROLLER = "controller"
+
+
+class Machine(NamedTuple):
+    """A pack, open and ready to compute."""
+
+    reader: PackReader
+    backend: OrtBackend
+    runner: Runner
+
+    def jobs(self, plan: Plan) -> tuple[StepJob, ...]:
+        return prepare(plan, self.reader.manifest, self.reader.group_offset)
+
+
+class Devices(NamedTuple):
+    """A controller with its workers."""
+
+    here: Machine
+    exchanges: Mapping[str, Exchange]
+    peers: Peers
+    chains: Chains
+    told: list[str]
+    """By the controller and all workers."""
+
+
+@contextmanager
+def machine(pack: Path, *, lanes: int = 2) -> Iterator[Machine]:
+    with ExitStack() as closed:
+        reader = closed.enter_context(PackReader.open(pack))
+        backend = OrtBackend(reader, lanes=lanes)
+        runner = Runner(reader, backend)
+        closed.callback(runner.close)
+        yield Machine(reader, backend, runner)
+
+
+def facts_of(reader: PackReader, profile: DeviceProfile | None = None) -> Facts:
+    return Facts(
+        sti=__version__,
+        onnxruntime=ort_version(),
+        pack=reader.pack_id,
+        content=reader.manifest.sha256.content,
+        first=0,
+        last=reader.manifest.dimensions.layers - 1,
+        room_bytes=1 << 30,
+        preload_bytes=0,
+        threads=2,
+        machine="a thread",
+        profile=profile or make_profile(ladder=reader.manifest.ladder),
+    )
+
+
+@contextmanager
+def devices(pack: Path, names: Sequence[str]) -> Iterator[Devices]:
+    """Workers of these names, and a controller that has met them."""
+    told: list[str] = []
+    with ExitStack() as closed:
+        exchanges = thread_exchanges([CONTROLLER, *names])
+        for name in names:
+            at_work = closed.enter_context(machine(pack))
+            worker = Worker(
+                exchanges[name],
+                at_work.reader,
+                at_work.runner,
+                at_work.backend,
+                facts_of(at_work.reader),
+                connect=lambda *_: None,
+                notify=told.append,
+            )
+            thread = threading.Thread(target=worker.serve, name=f"worker {name}")
+            thread.start()
+            closed.callback(thread.join)
+            closed.callback(exchanges[name].close)
+        here = closed.enter_context(machine(pack))
+        closed.callback(exchanges[CONTROLLER].close)
+        peers = Peers(
+            exchanges[CONTROLLER],
+            dict.fromkeys(names, "nowhere:1"),
+            facts_of(here.reader),
+            connect=lambda *_: None,
+            notify=told.append,
+        )
+        peers.meet()
+        hidden = here.reader.manifest.dimensions.hidden
+        chains = Chains(peers, here.runner, here.jobs, hidden=hidden)
+        yield Devices(here, exchanges, peers, chains, told)
