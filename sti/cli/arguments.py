@@ -199,6 +199,38 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     add_threads(group)
 
 
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """Other devices that a run may use."""
+    group = parser.add_argument_group("several devices")
+    group.add_argument(
+        "--devices",
+        metavar="FILE",
+        help="a devices.toml that names others, each of which runs `sti worker`; they are used "
+        "where that is predicted to be much faster (default: this machine alone)",
+    )
+    group.add_argument(
+        "--keys",
+        metavar="DIR",
+        help="this machine's keys, made with `sti devices init` (default: none, for workers on "
+        "this machine)",
+    )
+    group.add_argument(
+        "--strategy",
+        choices=("auto", "local", "chain"),
+        default="auto",
+        help="who computes: the fastest by prediction, this machine alone, or a chain of devices "
+        "(default: auto)",
+    )
+    group.add_argument(
+        "--engine",
+        choices=("zeromq", "mpi"),
+        default="zeromq",
+        help="what carries messages; with mpi the ranks of `mpiexec` are the devices (default: "
+        "zeromq)",
+    )
+    parser.set_defaults(extra="devices")
+
+
 def add_report(
     parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS, default: str = "md"
 ) -> None:

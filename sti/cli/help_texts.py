@@ -35,6 +35,30 @@ examples:
 
 """
 
+WORKER_HELP = """\
+examples:
+  sti worker model.sti.safetensors --listen 0.0.0.0:7311 --keys keys
+  sti worker part.sti.safetensors --listen 0.0.0.0:7311 --keys keys --memory 200MB
+  sti worker model.sti.safetensors --listen 127.0.0.1:7311 --name board
+
+  A worker computes the layers that a controller (`sti run --devices`) gives it. It needs the same
+  pack as the controller, or a part of it (`sti-shard share`), and the same releases of STI and ONNX
+  Runtime. Everything it says to others is encrypted, and only devices whose keys it has are heard;
+  without keys it listens on 127.0.0.1 alone.
+
+  Ctrl-C stops it. Controllers notice, and answer by themselves.
+"""
+
+DEVICES_HELP = """\
+examples:
+  sti devices init --keys keys phone board
+  sti devices init --keys keys tablet
+
+  Makes keys for this machine, the controller, in DIR, and a folder for each other device in it:
+  DIR/phone is to be copied to the phone, which uses it as `sti worker --keys`. Devices that are
+  added later need every folder to be copied again, for the public keys of the new ones.
+"""
+
 PLAN_HELP = """\
 examples:
   sti plan model.sti.safetensors --latency 100ms --preload 2MB

@@ -15,9 +15,11 @@ from sti.cli import help_texts
 from sti.cli.arguments import (
     Parser,
     add_command,
+    add_devices,
     add_pack,
     add_report,
     add_target,
+    add_threads,
     add_workload,
     count,
     program_parser,
@@ -113,6 +115,7 @@ def _add_run(parser: Parser) -> None:
         help="print a line of JSON for each text as soon as it is answered; also for an error",
     )
     add_target(parser)
+    add_devices(parser)
     parser.add_argument(
         "--verify",
         action="store_true",
@@ -168,6 +171,7 @@ def _add_plan(parser: Parser) -> None:
     add_pack(parser)
     add_workload(parser)
     add_target(parser)
+    add_devices(parser)
     parser.add_argument(
         "--device",
         metavar="NAME|FILE",
@@ -256,6 +260,54 @@ def _add_doctor(parser: Parser) -> None:
     )
 
 
+def _add_worker(parser: Parser) -> None:
+    parser.add_argument(
+        "pack", metavar="PACK", help="the pack that controllers have, or a part of it"
+    )
+    parser.add_argument(
+        "--listen",
+        required=True,
+        metavar="ADDR:PORT",
+        help="where controllers connect; 0.0.0.0 for every network of this device",
+    )
+    parser.add_argument(
+        "--keys",
+        metavar="DIR",
+        help="this device's keys, made with `sti devices init` (default: none, which is possible "
+        "on 127.0.0.1 only)",
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="what controllers call it (default: as its keys say)"
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="the most memory for weights, held or read ahead, such as 200MB (default: a quarter "
+        "of what is available)",
+    )
+    parser.add_argument(
+        "--preload",
+        metavar="SIZE",
+        help="memory for weights that are kept between runs, part of --memory (default: none)",
+    )
+    add_threads(parser)
+    parser.set_defaults(extra="devices")
+
+
+def _add_devices(parser: Parser) -> None:
+    parser.add_argument("action", choices=("init",), help="what to do")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="devices to make keys for, beside this one",
+    )
+    parser.add_argument(
+        "--keys", required=True, metavar="DIR", help="the folder of keys, made if need be"
+    )
+    parser.set_defaults(extra="devices")
+
+
 class _OnlyPlanned(argparse.Action):
     """An option of ``plan`` that running cannot have; says so instead of "unrecognized"."""
 
@@ -291,6 +343,16 @@ _COMMANDS: Mapping[str, tuple[str, str, Callable[[Parser], None]]] = {
         "measure this device with a pack, and remember it",
         help_texts.CALIBRATE_HELP,
         _add_calibrate,
+    ),
+    "worker": (
+        "compute layers for other devices, until it is stopped",
+        help_texts.WORKER_HELP,
+        _add_worker,
+    ),
+    "devices": (
+        "make the keys by which devices know each other",
+        help_texts.DEVICES_HELP,
+        _add_devices,
     ),
     "doctor": (
         "show what this device offers, and what is missing",

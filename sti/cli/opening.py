@@ -9,7 +9,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sti.cli.program import notice
+from sti.engine.device_options import AUTO, MPI, ZEROMQ, DeviceOptions
 from sti.engine.targets import TargetSpec, resolve
+from sti.errors import InputError
+from sti.planning.plan import LOCAL
 
 if TYPE_CHECKING:
     from sti.engine.engine import Engine
@@ -27,6 +30,20 @@ def target_of(args: argparse.Namespace) -> TargetSpec:
         plan=args.plan,
     )
     return resolve(args.target, given, config=args.config)
+
+
+def devices_of(args: argparse.Namespace) -> DeviceOptions | None:
+    """The other devices that the options name; None where there are none.
+
+    Raises:
+        InputError: options for devices without any.
+    """
+    if getattr(args, "devices", None) is None and getattr(args, "engine", ZEROMQ) != MPI:
+        for name, default in (("keys", None), ("strategy", AUTO)):
+            if getattr(args, name, default) not in (default, LOCAL):
+                raise InputError(f"--{name} needs --devices FILE, which names the devices")
+        return None
+    return DeviceOptions(args.devices, args.keys, args.strategy, args.engine)
 
 
 def open_engine(
@@ -53,6 +70,7 @@ def open_engine(
     return Engine.open(
         args.pack,
         target or target_of(args),
+        devices=devices_of(args),
         threads=args.threads,
         verify=verify,
         strict=strict,

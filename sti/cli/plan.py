@@ -16,6 +16,7 @@ from typing import Any
 from sti.cli.planned import Made, Planning, open_planning
 from sti.cli.program import print_json, say
 from sti.cli.reports import check_writable
+from sti.cli.strategies import table, to_json
 from sti.device.lanes import LANES, LaneThreads, same_work
 from sti.device.profile import DeviceProfile
 from sti.engine.targets import TargetSpec
@@ -50,6 +51,7 @@ def execute(args: argparse.Namespace) -> None:
         made = planning.made()
         quality = made.manifest.quality
         gains = [] if quality is None or args.json else _gains(made, planning, quality)
+        strategies = planning.strategies()
         explained = None
         if args.explain:
             from sti.cli.explain import explain  # takes longer than to plan
@@ -59,7 +61,9 @@ def execute(args: argparse.Namespace) -> None:
         write_file(args.output, made.plan.to_text())
         say(f"saved to {args.output}; `--plan {args.output}` runs it")
     if args.json:
-        members = {} if explained is None else {"explanation": explained.to_json()}
+        members: dict[str, Any] = {} if explained is None else {"explanation": explained.to_json()}
+        if strategies is not None:
+            members["strategies"] = to_json(*strategies)
         print_json(made.plan.to_json() | {"memory": _memory_json(made)} | members)
         return
     print(_heading(made.plan, made.manifest, made.profile, made.memory))
@@ -69,6 +73,8 @@ def execute(args: argparse.Namespace) -> None:
         print(_expected(made, quality, gains))
     if made.memory is not None:
         print(_memory(made.plan, made.memory))
+    if strategies is not None:
+        print(f"\n{table(*strategies)}", end="")
     if explained is not None:
         print(f"\n{explained.to_text()}")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from sti.cli.arguments import workload_tokens
-from sti.cli.opening import open_engine, target_of
+from sti.cli.opening import devices_of, open_engine, target_of
 from sti.device.profile import DeviceProfile
 from sti.engine.pinned_plan import check_in_time, read_plan
 from sti.engine.targets import TargetSpec
@@ -30,6 +30,7 @@ from sti.planning.uniform import uniform_plan
 
 if TYPE_CHECKING:
     from sti.engine.engine import Engine
+    from sti.planning.strategies import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,9 @@ class Planning(Protocol):
             InfeasibleError: the target cannot be met for the workload asked for.
         """
 
+    def strategies(self) -> tuple[list[Strategy], Strategy] | None:
+        """Who could compute the plan of the command, and who does; None without other devices."""
+
 
 @contextmanager
 def open_planning(args: argparse.Namespace) -> Iterator[Planning]:
@@ -92,7 +96,7 @@ class _Here:
     """For this machine, by the engine that would run them."""
 
     def __init__(self, args: argparse.Namespace, engine: Engine) -> None:
-        self._engine = engine
+        self._engine, self._has_devices = engine, devices_of(args) is not None
         self._asked = Workload(args.batch, workload_tokens(args.tokens, engine.manifest))
 
     def made(self, target: TargetSpec | None = None) -> Made:
@@ -106,6 +110,12 @@ class _Here:
         plan, shown, decided, memory = found
         return Made(plan, engine.manifest, engine.profile, wanted, shown, decided, memory)
 
+    def strategies(self) -> tuple[list[Strategy], Strategy] | None:
+        """As ``Planning.strategies``."""
+        if not self._has_devices:
+            return None
+        return self._engine.strategies(tokens=self._asked.tokens, batch=self._asked.batch)
+
 
 class _Elsewhere:
     """For another machine: no engine is opened."""
@@ -113,6 +123,8 @@ class _Elsewhere:
     def __init__(self, args: argparse.Namespace) -> None:
         from sti.device.device_files import load_device
 
+        if devices_of(args) is not None:
+            raise InputError("--devices work with this machine; leave --device or --devices out")
         if args.threads is not None:
             raise InputError("--threads is for this machine; a --device file states its own")
         self._target = target_of(args)
@@ -130,6 +142,9 @@ class _Elsewhere:
         """As ``Planning.made``."""
         wanted = target or self._target
         return _searched(self._asked, wanted, self._manifest, self._pack_id, self._profile)
+
+    def strategies(self) -> None:
+        """There are no other devices: they work with this machine."""
 
 
 def _one_length(args: argparse.Namespace) -> int | None:

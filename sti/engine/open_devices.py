@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from sti.devices.chain import Chains
 from sti.devices.config import DevicesConfig, load_devices
@@ -22,6 +23,9 @@ from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Runner
 from sti.planning.plan import Plan
 from sti.planning.step_jobs import StepJob
+
+CONTROLLER = "controller"
+"""What other devices call this one where there are no keys."""
 
 
 def open_devices(
@@ -62,4 +66,9 @@ def _exchange(
     """What reaches the devices, and what makes one more of them reachable."""
     if options.exchange is not None:
         return options.exchange, lambda name, address: None
-    raise NotImplementedError
+    from sti.exchange.zeromq.exchange import ZmqExchange
+    from sti.exchange.zeromq.keys import Keys
+
+    keys = None if options.keys is None else Keys.load(Path(options.keys))
+    exchange = ZmqExchange(CONTROLLER if keys is None else keys.name, keys=keys, notify=notify)
+    return exchange, exchange.connect
