@@ -136,6 +136,14 @@ class Chains:
         reports = tuple(run.reports[unit.number] for unit in units)
         return ChainOutcome(tuple(outputs), reports, time.perf_counter() - start)
 
+    def make_ready(self, strategy: Strategy, plan: Plan, link_type: str) -> None:
+        """Let devices get ready for their parts, so that the first run is not late.
+
+        Raises:
+            PeerError: one refuses, or is lost.
+        """
+        self._ready(strategy, plan, link_type)
+
     def _units(self, texts: Sequence[Encoding], count: int) -> list[_Unit]:
         """The texts in so many parts of about as many texts."""
         size, units = -(-len(texts) // count), []

@@ -224,15 +224,20 @@ class Peers:
             self._notify(f"device {name} is here: {layers}, {facts.machine}")
 
     def _join(self, one: Peer, other: Peer) -> None:
-        """Let two workers get to know each other, so that each can send to the other."""
-        for asked, told in ((one, other), (other, one)):
-            reach = {"do": commands.REACH, "name": told.name, "address": told.address}
-            fields = self.ask(asked.name, reach, within_s=ANSWERS_WITHIN_S)
-            link = Link(
-                fields.number("delay_s", least=0.0, most=ANSWERS_WITHIN_S),
-                fields.number("bytes_per_s", least=1.0),
-            )
-            self._between[asked.name, told.name] = link
+        """Let two workers get to know each other, so that each can send to the other.
+
+        Those that cannot reach each other are both of use, next to this machine.
+        """
+        reach = {"do": commands.REACH, "name": other.name, "address": other.address}
+        try:
+            fields = self.ask(one.name, reach, within_s=ANSWERS_WITHIN_S)
+        except PeerError as error:
+            self._notify(f"device {one.name} does not reach {other.name}: {error}")
+            return
+        self._between[one.name, other.name] = Link(
+            fields.number("delay_s", least=0.0, most=ANSWERS_WITHIN_S),
+            fields.number("bytes_per_s", least=1.0),
+        )
 
     def _leave_out(self, name: str, why: str) -> None:
         peer = self.named[name]

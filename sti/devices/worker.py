@@ -32,6 +32,8 @@ from sti.pipeline.sources import HiddenStates
 
 MOST_SESSIONS = 8
 """Controllers that a worker answers to; the one that came longest ago is forgotten."""
+_FOUND_WITHIN_S = 2.0
+"""How long another worker may take to be there."""
 _MOST_WHY = 400
 """Characters of a reason that is told to a peer."""
 Connect = Callable[[str, str], None]
@@ -75,6 +77,8 @@ class Worker:
         self._sessions: dict[str, Session] = {}
         self._held: ReadyPart | None = None
         """What the preload buffer is for."""
+        self._there: set[str] = set()
+        """Peers that were found, and are not lost."""
         self._stopped = False
 
     def serve(self) -> None:
@@ -98,8 +102,11 @@ class Worker:
     def _take(self, message: Message) -> None:
         """Take in a message; what is wrong with it is told to whoever sent it."""
         if message.key == LOST:
+            self._there.discard(message.peer)
             self._lose(message.peer)
-        elif message.key != FOUND:
+        elif message.key == FOUND:
+            self._there.add(message.peer)
+        else:
             try:
                 self._obey(message, fields_of(message.head, where=f"message of {message.peer}"))
             except ClosedError:
@@ -166,7 +173,11 @@ class Worker:
         name = fields.text("name")
         if not commands.is_device_name(name) or name == self._exchange.name:
             raise fields.fail("name", "the name of another device")
-        self._connect(name, fields.text("address"))
+        if name not in self._there:
+            self._connect(name, fields.text("address"))
+            deadline = time.monotonic() + _FOUND_WITHIN_S
+            self._exchange.receive(key=FOUND, peer=name, deadline=deadline)
+            self._there.add(name)
         link = measured_link(self._exchange, name)
         self._tell(session.controller, key, {"is": commands.REACH, **link._asdict()})
 

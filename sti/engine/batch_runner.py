@@ -120,7 +120,7 @@ class BatchRunner:
             self._untold.note_length(plan, batch)
         due = self.due(plan, when.arrived)
         if self._devices is not None and mode == "planned":
-            chain = self._devices.run(plan, batch, recorder, due)
+            chain = self._devices.run(prepared, batch, recorder, due)
             if chain is not None:
                 # What this machine would take alone says nothing of such a run.
                 return prepared._replace(plan=chain.plan, basis=None), chain.outcome, True

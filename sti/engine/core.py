@@ -169,6 +169,9 @@ class EngineCore:
             self.budget.measure()
             opening = self.aim(target)
         self.plans.make_ahead()
+        if self.devices is not None:
+            usual = opening.workload
+            self.devices.make_ready(self.plans.plan_for(batch=usual.batch, tokens=usual.tokens))
         if opening.target.preload_bytes:
             self.watch.took_memory()
 
@@ -289,8 +292,8 @@ class EngineCore:
             raise InputError(
                 "there are no other devices; name them (`devices`, --devices) when opening"
             )
-        plan = self.plans.plan_for(batch=batch, tokens=tokens).plan
-        return self.devices.strategies(plan, texts=batch, tokens=tokens)
+        prepared = self.plans.plan_for(batch=batch, tokens=tokens)
+        return self.devices.strategies(prepared, texts=batch, tokens=tokens)
 
     def health(self) -> Health:
         """How runs under the current target went."""

@@ -17,6 +17,7 @@ from sti.devices.peers import Peers
 from sti.engine.device_options import DeviceOptions
 from sti.engine.inputs import Batch
 from sti.engine.machine import Machine
+from sti.engine.prepared import PreparedPlan
 from sti.errors import PeerError
 from sti.exchange.interface import Exchange
 from sti.model.manifest import Manifest
@@ -92,34 +93,36 @@ class SeveralDevices:
         self._told: list[str] = []
         self._last_told = ""
 
-    def strategies(self, plan: Plan, *, texts: int, tokens: int) -> tuple[list[Strategy], Strategy]:
+    def strategies(
+        self, prepared: PreparedPlan, *, texts: int, tokens: int
+    ) -> tuple[list[Strategy], Strategy]:
         """Every strategy for such a batch, this machine alone first; and the one to take.
 
         Raises:
             ProfileError: this machine was not measured with the plan's threads.
         """
         self.peers.catch_up()
-        fleet = self._fleet(plan)
-        local_s = self._local_s(plan)
+        plan = prepared.plan
+        fleet, local_s = self._fleet(plan), self._local_s(prepared)
         workload = bucket(texts, tokens, most=self._manifest.dimensions.max_tokens)
         found = [local_strategy(plan, local_s, workload), *self._chains_of(plan, fleet, workload)]
         return found, chosen(found, self._options.wanted)
 
     def run(
-        self, plan: Plan, batch: Batch, recorder: Recorder, due: float | None
+        self, prepared: PreparedPlan, batch: Batch, recorder: Recorder, due: float | None
     ) -> ChainRun | None:
         """Answer a batch over several devices, if that is worth it.
 
         Args:
-            plan: as this machine would run it.
+            prepared: the plan as this machine would run it.
             recorder: is told of all work.
             due: when the answer is due, in seconds of ``perf_counter``; None for no time.
 
         Returns:
             None where this machine is to run it alone: it is as fast, or others failed.
         """
-        lengths = batch.lengths
-        found, taken = self.strategies(plan, texts=len(lengths), tokens=batch.mean_tokens)
+        plan, texts = prepared.plan, len(batch.texts)
+        found, taken = self.strategies(prepared, texts=texts, tokens=batch.mean_tokens)
         if taken.name == LOCAL:
             if self._options.wanted not in (None, LOCAL):
                 why = "; ".join(f"{peer.name}: {peer.why}" for peer in self.peers.named.values())
@@ -148,6 +151,15 @@ class SeveralDevices:
             _expecting(plan, taken.total_s),
         )
 
+    def make_ready(self, prepared: PreparedPlan) -> None:
+        """Let devices get ready for a plan that is likely to be run, for one text."""
+        workload = prepared.plan.workload
+        _, taken = self.strategies(prepared, texts=workload.batch, tokens=workload.tokens)
+        try:
+            self._chains.make_ready(taken, prepared.plan, self._link_type)
+        except PeerError as error:
+            self._tell_once(str(error))
+
     def take_told(self) -> list[str]:
         """What callers should know, once: that a device failed amid a run."""
         found, self._told = self._told, []
@@ -168,8 +180,11 @@ class SeveralDevices:
         local = Member(LOCAL, self._machine.speeds.now, plan.threads)
         return self.peers.fleet(local, self._link_type)
 
-    def _local_s(self, plan: Plan) -> float:
-        """What a plan takes on this machine alone."""
+    def _local_s(self, prepared: PreparedPlan) -> float:
+        """What a plan takes on this machine alone, in runs after the first, as with others."""
+        plan, basis = prepared.plan, prepared.basis
+        if basis is not None:
+            return basis.total_s - basis.first_s
         if plan.predicted is not None:
             return plan.predicted.total_s
         return predict(self._manifest, self._machine.speeds.now, plan).total_s
