@@ -79,13 +79,21 @@ class Worker:
         """What the preload buffer is for."""
         self._there: set[str] = set()
         """Peers that were found, and are not lost."""
+        self._lost: str | None = None
+        """Who was lost last."""
         self._stopped = False
 
-    def serve(self) -> None:
-        """Do what is asked for, until ``stop`` or until the exchange is closed."""
+    def serve(self, *, until_lost: str | None = None) -> None:
+        """Do what is asked for, until ``stop`` or until the exchange is closed.
+
+        Args:
+            until_lost: a controller without which there is nothing to do.
+        """
         while not self._stopped:
             try:
                 session = self._next()
+                if self._lost == until_lost is not None:
+                    return
                 if session is None:
                     self._take(self._exchange.receive(deadline=None))
                 else:
@@ -103,6 +111,7 @@ class Worker:
         """Take in a message; what is wrong with it is told to whoever sent it."""
         if message.key == LOST:
             self._there.discard(message.peer)
+            self._lost = message.peer
             self._lose(message.peer)
         elif message.key == FOUND:
             self._there.add(message.peer)

@@ -64,7 +64,7 @@ def test_answers_are_the_same_whoever_computes_them(tmp_path: Path, strategy: st
             for _ in range(3):
                 result = engine.run(TEXTS)
                 assert result.embeddings.tobytes() == alone.embeddings.tobytes()
-                assert bool(result.stages) == (strategy == "chain")
+                assert strategy == "auto" or bool(result.stages) == (strategy == "chain")
                 assert not result.notices
             found, taken = engine.strategies(tokens=16)
             assert found[0].name == "local"
