@@ -145,6 +145,31 @@ def _distances(parts: PackParts, rng: Random) -> None:
         parts.residents[name] = Tensor("F32", shape, values.tobytes())
 
 
+def _part(parts: PackParts, rng: Random) -> None:
+    """A whole pack that says that it is a part, also of what there cannot be; or a part."""
+    manifest, layers = parts.manifest, parts.manifest["dimensions"]["layers"]
+    first = rng.randrange(layers)
+    last = rng.randrange(first, layers)
+    part: dict[str, Any] = {"parent": "0" * 64, "pack_id": "0" * 16, "first": first, "last": last}
+    choice = rng.randrange(6)
+    if choice == 0:
+        part[rng.choice(list(part))] = rng.choice(_ODD)
+    elif choice == 1:
+        part["first"], part["last"] = rng.choice(((0, layers), (1, 0), (1 << 62, 1 << 62)))
+    elif choice == 2:
+        del part[rng.choice(list(part))]
+    elif choice == 3:  # without all that lies elsewhere
+        kept = {f"block.{layer}." for layer in range(first, last + 1)}
+        for name in list(parts.blocks):
+            if not name.startswith(tuple(kept)):
+                del parts.blocks[name]
+        parts.words = parts.words if first == 0 else b""
+    if choice != 4:
+        manifest["requires"].append("part")
+    if choice != 5:
+        manifest["part"] = part
+
+
 def _control_names(parts: PackParts, rng: Random) -> None:
     """In what becomes part of an error's text."""
     text = f"x{rng.choice(_CONTROL)}y"
@@ -275,6 +300,7 @@ MANIFEST: Mapping[str, Kind] = {
     "operands beyond": Kind(REFUSED, _huge_operand),
     "operands of other forms": Kind(EITHER, _joints),
     "biases by distance": Kind(REFUSED, _distances),
+    "parts": Kind(REFUSED, _part),
     "side inputs": Kind(REFUSED, _sides),
     "submodels by the thousand": Kind(REFUSED, _many_submodels),
     "layers of submodels": Kind(REFUSED, _submodel_layers),

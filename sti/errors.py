@@ -6,7 +6,8 @@
     |-- CheckpointError       a checkpoint that is missing, malformed or of an unsupported kind
     |-- PackError             a pack that cannot be used
     |   |-- PackFormatError   not a pack, or one of an unknown format version
-    |   `-- PackCorruptError  truncated, changed while open, or with a wrong checksum
+    |   |-- PackCorruptError  truncated, changed while open, or with a wrong checksum
+    |   `-- PartError         a part of a pack, where what it does not hold is needed
     |-- PlanError             a plan that cannot be made or does not fit the pack
     |   `-- InfeasibleError   the target cannot be met; says which limit, and by how much
     |-- ProfileError          a device profile that cannot be read or does not fit
@@ -70,6 +71,10 @@ class PackFormatError(PackError):
 
 class PackCorruptError(PackError):
     """The pack is truncated, was changed while open, or a checksum in it does not match."""
+
+
+class PartError(PackError):
+    """A part of a pack was given where all of it, or what the part does not hold, is needed."""
 
 
 class PlanError(StiError):

@@ -141,7 +141,7 @@ def _texts(path: Path, pack: Path) -> list[tuple[int, str | tuple[str, str]]]:
         raw = read_plain(path, _MOST_BYTES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    with PackReader.open(pack) as reader:
+    with PackReader.open_whole(pack) as reader:
         manifest = reader.manifest
         pairs = manifest.takes_pairs and manifest.task != "embedding"
     found: list[tuple[int, str | tuple[str, str]]] = []

@@ -101,6 +101,7 @@ def _verify(args: argparse.Namespace) -> int:
         damage = [{**asdict(item), "text": str(item)} for item in report.damage]
         document = {
             "path": str(report.path),
+            "part": None if report.part is None else report.part._asdict(),
             "good": failure is None,
             "bytes": report.file_bytes,
             "checksums": report.checksums,
@@ -112,6 +113,8 @@ def _verify(args: argparse.Namespace) -> int:
         print_json(document)
     elif failure is None:
         print(f"{args.pack}: sound ({report.checksums} checksums match)")
+        if report.part is not None:
+            print(f"a part: {report.part.words}, of pack {report.part.pack_id}")
         print(f"SHA-256 {report.sha256}")
     else:
         for item in report.damage:

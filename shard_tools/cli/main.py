@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from shard_tools.cli import build, check, evaluate, finetune, look, rank, upgrade
+from shard_tools.cli import build, check, evaluate, finetune, look, rank, share, upgrade
 from shard_tools.cli.arguments import PROGRAM
 from sti.cli.arguments import Parser, program_parser
 from sti.cli.program import Program
@@ -20,11 +20,11 @@ _EPILOG = f"""\
 `{PROGRAM} COMMAND --help` explains a command. Packs are run with `sti run`.
 
 What the commands need, besides NumPy:
-  inspect, verify   nothing
-  rank, evaluate    onnxruntime
-  build, check      onnxruntime and the extra "build" (onnx, safetensors)
-  upgrade           the extra "build"
-  finetune          the extra "train" (onnx, safetensors, torch; a CPU build of torch is enough)
+  inspect, verify, share   nothing
+  rank, evaluate           onnxruntime
+  build, check             onnxruntime and the extra "build" (onnx, safetensors)
+  upgrade                  the extra "build"
+  finetune                 the extra "train" (onnx, safetensors, torch; a CPU build is enough)
 
 A command that lacks a package says how to install it.
 """
@@ -48,6 +48,7 @@ def build_parser() -> Parser:
     check.add_command(commands)
     rank.add_command(commands)
     evaluate.add_command(commands)
+    share.add_command(commands)
     upgrade.add_command(commands)
     look.add_commands(commands)
     return parser

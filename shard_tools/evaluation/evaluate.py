@@ -74,7 +74,7 @@ def evaluate(
         ProfileError: the device file cannot be used.
     """
     _check(options)
-    with PackReader.open(path) as reader:
+    with PackReader.open_whole(path) as reader:
         quality, found = _quality(reader), load_data(data, options.out_of_scope, reader)
         profile = _profile(path, reader.manifest, options)
         tokens, fitting = texts_by_length(reader, found.texts, options.tokens)

@@ -1,7 +1,7 @@
 """What a pack holds, for people and for scripts.
 
-In: an open pack. Out: one JSON-able description, and the text rendered from it. Reads the header
-and the resident region only; ``sti.pack.verify`` checks the bytes.
+In: an open pack, or a part of one. Out: one JSON-able description, and the text rendered from it.
+Reads the header and the resident region only; ``sti.pack.verify`` checks the bytes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ _CHECKSUM_BYTES = 4
 
 
 def describe(reader: PackReader) -> dict[str, Any]:
-    """Everything ``sti-shard inspect --json`` prints. Sizes in bytes."""
+    """Everything ``sti-shard inspect --json`` prints. Sizes in bytes.
+
+    Those of ``bytes`` are the file's; all else about weights is about the whole pack.
+    """
     manifest = reader.manifest
     dims = manifest.dimensions
     return {
         "path": str(reader.path),
         "pack_id": reader.pack_id,
         "format": FORMAT_VERSION,
+        "part": None if reader.part is None else reader.part._asdict(),
         "sha256": {"content": manifest.sha256.content, "index": manifest.sha256.of_index},
         "name": manifest.name,
         "architecture": manifest.architecture,
@@ -104,12 +108,15 @@ def _sizes(reader: PackReader) -> dict[str, int]:
         info.length for name, info in tensors.items() if name.startswith(table_name(""))
     )
     index = sum(tensors[name].length for name in INDEX)
-    words = manifest.embeddings.rows * manifest.embeddings.row_bytes
-    outliers = sum(sum(group.outlier_bytes) for group in manifest.groups)
-    groups = sum(group.length for group in manifest.groups)
-    blocks = reader.file_bytes - reader.embeddings_offset - padded(words)
+    rows = manifest.embeddings.rows if manifest.holds_words else 0
+    words = rows * manifest.embeddings.row_bytes
+    held = manifest.held_groups
+    outliers = sum(sum(group.outlier_bytes) for group in held)
+    groups = sum(group.length for group in held)
+    blocks = sum(tensors[name].length for name in {group.tensor for group in held})
+    after_header = manifest.resident.length + padded(words) + blocks
     return {
-        "header": reader.embeddings_offset - manifest.resident.length,
+        "header": reader.file_bytes - after_header,
         "graphs": graphs,
         "vocabulary": vocabulary,
         "index": index,
@@ -179,6 +186,7 @@ def render(description: dict[str, Any], manifest: Manifest) -> str:
     labels = description["labels"]
     lines = [
         f"{description['name']}  ({description['path']}, pack {description['pack_id']})",
+        _part(manifest),
         f"  {description['task']}, {description['architecture']}: "
         f"{counted(dims['layers'], 'layer')}, {counted(dims['slices'], 'slice')}, "
         f"width {dims['hidden']}, at most {counted(dims['max_tokens'], 'token')}, "
@@ -222,6 +230,14 @@ def render(description: dict[str, Any], manifest: Manifest) -> str:
     parts += [aligned(header, ranks)]
     ranking = render_ranking(manifest)
     return "\n".join([*parts, ranking] if ranking else parts)
+
+
+def _part(manifest: Manifest) -> str:
+    """Of which pack it is a part; empty for a whole one."""
+    part = manifest.part
+    if part is None:
+        return ""
+    return f"  a part: {part.words}, of pack {part.pack_id}, content {part.parent}"
 
 
 def _answers(description: Mapping[str, Any]) -> str:

@@ -103,7 +103,7 @@ def compare(
         CheckpointError, PackError, StorageError: as reading them raises.
         RunError: an answer is not finite.
     """
-    with PackReader.open(pack) as reader, Checkpoint(directory) as checkpoint:
+    with PackReader.open_whole(pack) as reader, Checkpoint(directory) as checkpoint:
         manifest = reader.manifest
         source = read_source(checkpoint, BuildOptions(slices=manifest.dimensions.slices))
         residents = source.model.residents(source.tokenizer.max_tokens)

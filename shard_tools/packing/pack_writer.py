@@ -138,7 +138,8 @@ def replacing_pack(path: Path, needed_bytes: int = 0) -> Iterator[BinaryIO]:
 class PackWriter:
     """Writes one pack into an empty file.
 
-    Call ``words``, then ``group`` for each group in the order of execution, then ``finish``.
+    Call ``words``, then ``group`` for each group in the order of execution, then ``finish``. A part
+    of a pack gets the groups of its layers only, and no words without the first layer.
 
     Args:
         stream: seekable, positioned anywhere; owned by the caller.
@@ -161,7 +162,8 @@ class PackWriter:
         self._content = hashlib.sha256()
         self._resident = resident
         self._region = self._lay_out({**index_arrays(draft._replace(groups=())), **resident})
-        words = draft.embeddings.rows * draft.embeddings.row_bytes
+        rows = draft.embeddings.rows if draft.holds_words else 0
+        words = rows * draft.embeddings.row_bytes
         self._words_bytes = words
         self._place(WORDS, "U8", (padded(words),), padded(words))
         self._start = padded(LENGTH_BYTES + len(self._longest_header()))
@@ -172,7 +174,7 @@ class PackWriter:
             )
         self._order = [
             (layer, kind.name, number, sum(kind.groups[:number]), count)
-            for layer in range(draft.dimensions.layers)
+            for layer in draft.held_layers
             for kind in draft.kinds
             for number, count in enumerate(kind.groups)
         ]
@@ -200,7 +202,7 @@ class PackWriter:
         draft = self._draft
         blocks: list[Place] = [
             (f"block.{layer}.{kind.name}", "U8", (_LONGEST_BLOCK,), _LONGEST_BLOCK)
-            for layer in range(draft.dimensions.layers)
+            for layer in draft.held_layers
             for kind in draft.kinds
         ]
         worst = draft._replace(
@@ -282,7 +284,8 @@ class PackWriter:
         """Write index and header.
 
         Args:
-            manifest: the final one: its groups as ``group`` returned them, with their gains; its
+            manifest: the final one: its groups as ``group`` returned them, with their gains, and
+                for a part also those of the other layers, as the whole pack has them; its
                 ``resident`` and ``sha256`` are replaced by what was written.
 
         Returns:
@@ -308,7 +311,8 @@ class PackWriter:
         )
         source = _Residents(manifest, self._resident)
         CheckedGraphs(source, where=NEW_PACK).check()
-        checked_tokenizer(source, where=NEW_PACK)
+        if manifest.part is None:
+            checked_tokenizer(source, where=NEW_PACK)
         final = manifest._replace(
             resident=ResidentRegion(
                 self._places[0][0], len(self._region), zlib.crc32(self._region)

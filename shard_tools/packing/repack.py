@@ -3,13 +3,13 @@
 In: an open pack, the manifest it is to have, and perhaps other graphs. Out: a pack in which each
 plane's shards lie in the order of the new manifest and are the same to the bit, as are the
 embedding table and the residents but for graphs and staircases that were replaced.
-Every byte that is copied is compared with its checksum. Knows nothing of how gains are measured.
+Every byte that is copied is compared with its checksum (``stored``). Knows nothing of how gains are
+measured.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,14 @@ from numpy.typing import NDArray
 
 from shard_tools.packing.encoding import Gains, falling, with_gains
 from shard_tools.packing.pack_writer import (
-    EncodedGroup,
     PackWriter,
     graph_residents,
     graph_tensor,
     replacing_pack,
 )
-from sti.errors import PackCorruptError
+from shard_tools.packing.stored import damaged, stored_group, stored_residents, stored_words
 from sti.model.manifest import Manifest, SliceGroup
-from sti.pack.content_hash import bad_rows, pieces_of, word_chunks
-from sti.pack.header import PAD, STAIRCASES, WORDS
-from sti.pack.index import INDEX
+from sti.pack.header import STAIRCASES
 from sti.pack.pack_reader import PackReader
 
 
@@ -75,27 +72,21 @@ def repack(
     """
     old = reader.manifest
     with replacing_pack(output, reader.file_bytes) as target:
-        residents = _residents(reader)
+        residents = stored_residents(reader)
         if graphs is not None:
             manifest = manifest._replace(graphs={name: graph_tensor(name) for name in graphs})
             residents = _with_graphs(residents, {*old.graphs.values()}, graphs)
         if staircases is not None:
             residents[STAIRCASES] = np.frombuffer(staircases, np.uint8)
         writer = PackWriter(target, manifest._replace(groups=()), residents)
-        writer.words(_words(reader))
+        writer.words(stored_words(reader))
         for before, after in zip(old.groups, manifest.groups, strict=True):
             orders = [plane.order for plane in after.planes]
-            writer.group(_stored_group(reader, before, orders))
+            writer.group(stored_group(reader, before, orders))
         written = writer.finish(manifest)
         if graphs is None and written.sha256.content != old.sha256.content:
-            raise _damaged(reader, "the content as a whole")
+            raise damaged(reader, "the content as a whole")
         return written
-
-
-def _residents(reader: PackReader) -> dict[str, NDArray[Any]]:
-    names = [name for name in reader.tensors() if reader.has_resident(name)]
-    left_out = (PAD, STAIRCASES, WORDS, *INDEX)
-    return {name: reader.resident(name) for name in names if name not in left_out}
 
 
 def _with_graphs(
@@ -109,49 +100,3 @@ def _with_graphs(
         elif name not in made:
             found[name] = array
     return found
-
-
-def _words(reader: PackReader) -> Iterator[NDArray[np.uint8]]:
-    """The embedding table in chunks."""
-    table = reader.manifest.embeddings
-    for first, rows in word_chunks(reader.read, table, reader.embeddings_offset):
-        bad = bad_rows(rows, table.row_bytes, first=first)
-        if bad:
-            raise _damaged(reader, f"token embedding {bad[0]}")
-        yield np.frombuffer(rows, dtype=np.uint8)
-
-
-def _stored_group(
-    reader: PackReader, group: SliceGroup, orders: Sequence[Sequence[int]]
-) -> EncodedGroup:
-    """A group as it is stored, every part compared with its checksum.
-
-    Args:
-        orders: for each plane the order that it is to have.
-
-    Raises:
-        PackCorruptError: a part is damaged; names it.
-        StorageError: reading failed.
-    """
-    data = np.frombuffer(reader.read(reader.group_offset(group), group.length), dtype=np.uint8)
-    parts: list[dict[int, NDArray[np.uint8]]] = [{} for _ in range(len(group.planes) + 1)]
-    for piece in pieces_of(group):
-        part = data[piece.start : piece.start + piece.length]
-        if zlib.crc32(part) != piece.checksum:
-            bits = group.planes[piece.plane - 1].bits
-            name = f"plane of {bits} bits" if piece.plane else "outlier list"
-            raise _damaged(
-                reader,
-                f"layer {group.layer} {group.kind}, group {group.number}, "
-                f"slice {group.first + piece.slice}, {name}",
-            )
-        parts[piece.plane][piece.slice] = part
-    outliers, *planes = ([found[number] for number in range(group.slices)] for found in parts)
-    each = {plane.bits: shards for plane, shards in zip(group.planes, planes, strict=True)}
-    return EncodedGroup(outliers, each, orders)
-
-
-def _damaged(reader: PackReader, part: str) -> PackCorruptError:
-    return PackCorruptError(
-        f"{reader.path}: {part}: checksum does not match; the pack is damaged, fetch it again"
-    )

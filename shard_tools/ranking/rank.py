@@ -94,7 +94,7 @@ def rank(
         PackError: the pack cannot be used.
         StorageError: reading or writing failed.
     """
-    with PackReader.open(pack) as reader:
+    with PackReader.open_whole(pack) as reader:
         manifest = reader.manifest
         read = [data, *filter(None, [options.out_of_scope])]
         check_output(output, reader.file_bytes, apart=read)

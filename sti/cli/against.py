@@ -56,7 +56,7 @@ def execute(args: argparse.Namespace) -> int:
         if not model.is_file():
             raise InputError(f"{model}: there is no such model; --against takes ONNX files")
     wanted = destinations(args, FORMATS)
-    with PackReader.open(args.pack) as reader:
+    with PackReader.open_whole(args.pack) as reader:
         tokens = workload_tokens(args.tokens, reader.manifest)
         spec = _spec(reader, args, tokens)
     systems = systems_of(Path(args.pack), spec, asked, models)

@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> None:
             raise InputError("--threads: name the pack to measure with that many threads")
         _list(as_json=args.json)
         return
-    with PackReader.open(args.pack) as reader:
+    with PackReader.open_whole(args.pack) as reader:
         profiles = {
             threads: load_or_measure(
                 reader,

@@ -156,6 +156,7 @@ def _pack(reader: PackReader) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "path": str(reader.path),
         "id": reader.pack_id,
+        "part": None if reader.part is None else reader.part._asdict(),
         "name": manifest.name,
         "task": manifest.task,
         "bytes": reader.file_bytes,

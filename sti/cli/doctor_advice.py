@@ -30,7 +30,8 @@ def advise(facts: dict[str, Any], pack: str | None) -> list[str]:
         pack: the path of the pack that was examined, if there was one.
     """
     place = [] if pack is None else _place(Path(pack).resolve())
-    measured = _measured(facts["measured"], pack)
+    is_part = facts.get("pack", {}).get("part") is not None  # which nothing is measured with
+    measured = _measured(facts["measured"], None if is_part else pack)
     return [*_installation(facts), *measured, *place, *_storage(facts["storage"])]
 
 

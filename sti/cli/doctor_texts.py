@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sti.cli.measured import kept_table
+from sti.model.part import Part
 from sti.report.tables import aligned
 from sti.report.wording import counted
 from sti.units import format_size
@@ -61,6 +62,9 @@ def _pack_line(pack: dict[str, Any]) -> str:
         f"pack      {pack['name']} ({pack['task']}), {format_size(pack['bytes'])}, "
         f"{counted(pack['layers'], 'layer')}, {counted(pack['slices'], 'slice')} at {ladder} bits"
     )
+    if pack["part"] is not None:
+        part = Part(**pack["part"])
+        line += f"\na part: {part.words}, of pack {part.pack_id}"
     if "threads" in pack:
         line += f"\nruns with {counted(pack['threads'], 'compute thread')}"
         if pack["saturates"]:

@@ -133,7 +133,7 @@ class _Elsewhere:
                 "--memory is for this machine, where what opening takes is measured; with --device "
                 "give a --preload"
             )
-        with PackReader.open(args.pack) as reader:
+        with PackReader.open_whole(args.pack) as reader:
             self._manifest, self._pack_id = reader.manifest, reader.pack_id
         self._asked = Workload(args.batch, workload_tokens(args.tokens, self._manifest))
         self._profile = load_device(args.device, self._manifest)
@@ -154,7 +154,7 @@ def _one_length(args: argparse.Namespace) -> int | None:
     if args.tokens is None:
         return None
     # An engine that is opened for one length has to have such a plan, which its pack tells.
-    with PackReader.open(args.pack) as reader:
+    with PackReader.open_whole(args.pack) as reader:
         return args.tokens if reader.manifest.task == "embedding" else None
 
 

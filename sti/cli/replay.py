@@ -34,6 +34,6 @@ def recording_of(args: argparse.Namespace) -> tuple[Recording, TargetSpec]:
             "out"
         )
     recording = Recording.read(args.replay)
-    with PackReader.open(args.pack) as reader:
+    with PackReader.open_whole(args.pack) as reader:
         recording.check_pack(reader.manifest, reader.pack_id)
     return recording, recording.target

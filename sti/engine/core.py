@@ -69,7 +69,7 @@ class EngineCore:
 
     Raises:
         InfeasibleError: the target cannot be met; says which limit, and by how much.
-        PackError, PlanError: the pack or a pinned plan cannot be used.
+        PackError, PlanError: the pack, which must be a whole one, or a pinned plan cannot be used.
         ClosedError: the interpreter ends.
     """
 
@@ -87,6 +87,7 @@ class EngineCore:
                 raise
 
     def _open(self, reader: PackReader, target: TargetSpec, options: EngineOptions) -> None:
+        reader.check_whole()
         options.check_task(reader.manifest.task, where=str(reader.path))
         if options.verify:
             from sti.pack.verify import verify_content  # rarely asked for

@@ -130,6 +130,7 @@ class OpenEngine:
 
         Raises:
             PackError: not a pack, of an unknown version, truncated or damaged.
+            PartError: a part of a pack.
             InputError, ConfigError: arguments that cannot be used.
             InfeasibleError: the target cannot be met; says which limit, and by how much.
         """

@@ -23,6 +23,7 @@ from sti.graphs.interfaces import (
     Tensor,
     interfaces,
     stored,
+    unfed,
 )
 from sti.graphs.polynomials import Growth, fixed_part, growth, is_moderate
 from sti.graphs.shapes import INFER, PRODUCTS, Shape, part_of_shape
@@ -57,6 +58,8 @@ class CheckedGraphs:
     def check(self, forms: Collection[str] = tuple(FORMS), *, masked: bool = True) -> None:
         """Check that there are all graphs that there must be and no others, and what they are.
 
+        Those that a part of a pack cannot feed are not looked into, and not given to anybody.
+
         Args:
             forms: of weights; graphs for others are only checked when they are asked for.
             masked: False: so are graphs for groups with padding.
@@ -65,7 +68,8 @@ class CheckedGraphs:
             PackFormatError: a graph is missing, or not what it may be; names it.
         """
         wanted, there = self._wanted(), self._source.manifest.graphs
-        for name in (*wanted, *there):
+        unused = unfed(self._source.manifest)
+        for name in (*wanted, *(name for name in there if name not in unused)):
             kind, _, form = name.rpartition(".")
             later = form not in forms or (kind.endswith(MASKED) and not masked)
             if not later or form not in FORMS or name not in wanted or name not in there:

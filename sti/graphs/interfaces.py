@@ -40,7 +40,9 @@ PLACES = TOKENS * 1021
 """Rows of the position table: as many as a text may have tokens, so graphs must cut them to the
 tokens that there are before anything else is done with them. Told apart from other extents.
 """
-_EMBED = ("positions", "types", "gamma", "beta")
+EMBED = "embed"
+"""The graph that makes hidden states of token embeddings."""
+_EMBED_OWN = ("positions", "types", "gamma", "beta")
 MOST_STEPS = 8
 """Steps between a head's pooling and its answer."""
 STEP_PARTS = tuple(f"step{number}_{part}" for number in range(MOST_STEPS) for part in "wb")
@@ -92,15 +94,20 @@ def graph_name(kind: BlockKind, form: str, *, masked: bool) -> str:
 
 def graph_names(manifest: Manifest) -> list[str]:
     """The names of all graphs that a pack has."""
-    names = ["embed", "connect", "head"]
+    names = [EMBED, "connect", "head"]
     for kind in manifest.kinds:
         both = (False, True) if kind.input_kind == SEQUENCE else (False,)
         names += [graph_name(kind, form, masked=masked) for form in FORMS for masked in both]
     return names
 
 
+def unfed(manifest: Manifest) -> Collection[str]:
+    """The names of graphs that a part of a pack brings along, and lacks the residents for."""
+    return () if manifest.holds_words else (EMBED,)
+
+
 def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
-    """The graphs that a pack must have, by name.
+    """The graphs that a pack must have, by name; those that are ``unfed`` are none of them.
 
     Raises:
         Refused: a resident tensor is missing, or of another type than inputs of graphs.
@@ -117,7 +124,8 @@ def interfaces(source: Residents) -> Iterator[tuple[str, Interface]]:
         "words": Tensor("F32", (TEXTS, TOKENS, hidden)),
         "type_ids": Tensor("I64", (TEXTS, TOKENS)),
     }
-    yield "embed", Interface(words, words, _own("embed", _EMBED), states, 2 * hidden, 0)
+    if not unfed(source.manifest):
+        yield EMBED, Interface(words, words, _own(EMBED, _EMBED_OWN), states, 2 * hidden, 0)
     sums = {"partial": h, "residual": h}
     sums |= dict.fromkeys(("bias", "gamma", "beta"), Tensor("F32", (hidden,)))
     yield "connect", Interface(sums, sums, {}, states, 2 * hidden, 0)
@@ -181,9 +189,9 @@ def _joined(kind: BlockKind, shape: Shape, joined: str) -> Shape:
 
 
 def _kind_inputs(source: Residents, kind: BlockKind) -> dict[str, Tensor]:
-    """What a kind's graphs are fed of the resident tensors of a layer."""
+    """What a kind's graphs are fed of the resident tensors of a layer, the first that is there."""
     slices, hidden = source.manifest.dimensions.slices, source.manifest.dimensions.hidden
-    base = f"layer.0.{kind.name}."
+    base = f"layer.{source.manifest.held_layers.start}.{kind.name}."
     found = {}
     for name in kind.sliced:
         element, shape = stored(source, base + name)

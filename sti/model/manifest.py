@@ -13,6 +13,7 @@ import json
 from math import prod
 from typing import Any, NamedTuple
 
+from sti.model.part import Part
 from sti.model.quality import Quality, Rejection, follow, reach
 
 FORMAT_VERSION = 2
@@ -38,6 +39,9 @@ SIGMOID = "sigmoid"
 
 DISTANCES = "distances"
 """A feature that packs require whose attention depends on how far tokens are apart."""
+
+PART = "part"
+"""A feature that parts of a pack require: most layers of the model are elsewhere."""
 
 POSITION_BIAS = "position_bias"
 """The sliced input of such a kind: what is added to scores, by head and distance."""
@@ -270,6 +274,26 @@ class Manifest(NamedTuple):
     prompts: Prompts = Prompts({})
     pairs: bool = True
     """Whether two texts may be read together: the model can tell them apart, or need not."""
+    part: Part | None = None
+    """Of which pack this is a part; None for a whole pack. All else is about the whole pack, but
+    for ``graphs``' tensors, ``resident`` and the hash of the content, which are the file's own."""
+
+    @property
+    def held_layers(self) -> range:
+        """The layers whose blocks and residents are in the file: all, or those of a part."""
+        return range(self.dimensions.layers) if self.part is None else self.part.layers
+
+    @property
+    def held_groups(self) -> tuple[SliceGroup, ...]:
+        """The slice groups whose bytes are in the file."""
+        each = sum(len(kind.groups) for kind in self.kinds)
+        layers = self.held_layers
+        return self.groups[layers.start * each : layers.stop * each]
+
+    @property
+    def holds_words(self) -> bool:
+        """Whether the embedding table is in the file: what embeds has the first layer."""
+        return 0 in self.held_layers
 
     @property
     def embedding_size(self) -> int:
@@ -289,6 +313,7 @@ class Manifest(NamedTuple):
             HEADS: new,
             PROMPTS: changes,
             DISTANCES: any(kind.by_distance for kind in self.kinds),
+            PART: self.part is not None,
         }
         return [JOINED, *(name for name, wanted in found.items() if wanted)]
 
@@ -335,7 +360,7 @@ class Manifest(NamedTuple):
         del members["groups"]  # in the index
         body = {"format": FORMAT_VERSION, "requires": self.features(), **members}
         # Members that a pack does not have are left out rather than null.
-        for key in ("quality", "rejection"):
+        for key in ("quality", "rejection", "part"):
             if body[key] is None:
                 del body[key]
         if not self.activation:

@@ -181,7 +181,8 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
         _require(condition, where, message)
 
     words = manifest.embeddings
-    place = _stored(table, WORDS, words.rows * words.row_bytes, where)
+    rows = words.rows if manifest.holds_words else 0
+    place = _stored(table, WORDS, rows * words.row_bytes, where)
     require(start % ALIGNMENT == 0, f"the data starts at {start}, not a multiple of {ALIGNMENT}")
     require(start + manifest.resident.length == place.offset, "the resident region does not fit")
     require(place.offset % ALIGNMENT == 0, "the embedding table is not aligned")
@@ -195,7 +196,8 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
             require(False, f"tensor {name!r} is of unknown type {item.dtype}")
         if item.offset % ITEM_BYTES[item.dtype]:
             require(False, f"tensor {name!r} is not aligned to its type")
-    for name in (*manifest.graphs.values(), VOCABULARY):
+    vocabulary = (VOCABULARY,) if manifest.part is None else ()
+    for name in (*manifest.graphs.values(), *vocabulary):
         require(name in names[:at], f"resident tensor {name!r:.80} is missing")
         require(table.tensors[name].dtype == "U8", f"resident tensor {name!r} must be bytes")
     require(
@@ -205,10 +207,11 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
     )
     # What the index describes must be there before anything is made of the index.
     kinds, blocks = manifest.kinds, names[at + 1 :]
-    wanted = manifest.dimensions.layers * len(kinds)
+    layers = len(manifest.held_layers)
+    wanted = layers * len(kinds)
     require(len(blocks) == wanted, f"{len(blocks)} tensors follow the words, not {wanted} blocks")
     shards = manifest.dimensions.slices * manifest.ladder[-1]
-    least = [kind.shard_weights * shards // 8 for kind in kinds] * manifest.dimensions.layers
+    least = [kind.shard_weights * shards // 8 for kind in kinds] * layers
     for name, length in zip(blocks, least, strict=True):
         if table.tensors[name].length < length:
             require(False, f"tensor {name!r} has the wrong length")
@@ -217,12 +220,14 @@ def _check_layout(table: TensorTable, manifest: Manifest, start: int, where: str
 def check_blocks(table: TensorTable, manifest: Manifest, where: str) -> None:
     """Refuse blocks that are not in the order of execution, or not as long as their groups say.
 
+    Those of a part are the blocks of its layers.
+
     Raises:
         PackFormatError: names the block.
     """
     names = list(table.tensors)
     lengths: dict[str, int] = {}
-    for group in manifest.groups:
+    for group in manifest.held_groups:
         lengths[group.tensor] = group.start + group.length
     for name, length in lengths.items():
         _stored(table, name, length, where)

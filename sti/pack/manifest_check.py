@@ -28,7 +28,7 @@ INPUT_KINDS = (SEQUENCE, "tokens")
 MOST_EXTENT = 1 << 31
 """Of an operand in one direction."""
 
-_DIGITS = 64
+_DIGITS, _ID_DIGITS = 64, 16
 
 
 def check_manifest(manifest: Manifest, where: str) -> None:
@@ -68,6 +68,7 @@ class _Check:
         self._words()
         self._kinds()
         self._hashes()
+        self._part()
         for submodel in self._manifest.submodels:
             self._submodel(submodel)
         self._submodels()
@@ -124,9 +125,20 @@ class _Check:
 
     def _hashes(self) -> None:
         hashes = self._manifest.sha256
-        for name, digits in (("content", hashes.content), ("index", hashes.of_index)):
-            good = len(digits) == _DIGITS and not set(digits) - set("0123456789abcdef")
-            self._require(good, f"sha256.{name} must be {_DIGITS} lower-case hexadecimal digits")
+        self._hexadecimal("sha256.content", hashes.content, _DIGITS)
+        self._hexadecimal("sha256.index", hashes.of_index, _DIGITS)
+
+    def _hexadecimal(self, name: str, digits: str, count: int) -> None:
+        good = len(digits) == count and not set(digits) - set("0123456789abcdef")
+        self._require(good, f"{name} must be {count} lower-case hexadecimal digits")
+
+    def _part(self) -> None:
+        part, layers = self._manifest.part, self._manifest.dimensions.layers
+        if part is not None:
+            self._hexadecimal("part.parent", part.parent, _DIGITS)
+            self._hexadecimal("part.pack_id", part.pack_id, _ID_DIGITS)
+            fits = part.first <= part.last < layers
+            self._require(fits, f"part: its layers are none of the {layers} that the model has")
 
     def _labels(self) -> None:
         labels, task = self._manifest.labels, self._manifest.task

@@ -17,6 +17,7 @@ from sti.model.manifest import (
     HEADS,
     JOINED,
     JOINTS,
+    PART,
     PROMPTS,
     BlockKind,
     ContentHashes,
@@ -29,6 +30,7 @@ from sti.model.manifest import (
     SideInput,
     Submodel,
 )
+from sti.model.part import Part
 from sti.model.quality import Quality, Rejection
 from sti.pack.manifest_check import check_manifest
 from sti.storage.json_input import JsonLimits, parse_json
@@ -47,7 +49,7 @@ MANIFEST_LIMITS = JsonLimits(MOST_HEADER_BYTES, 1 << 17, 16)
 """Some 2,500 values, of which submodels, codebook and labels have the most; whoever makes a pack
 may nest notes of their own."""
 
-FEATURES: frozenset[str] = frozenset({JOINED, HEADS, PROMPTS, DISTANCES})
+FEATURES: frozenset[str] = frozenset({JOINED, HEADS, PROMPTS, DISTANCES, PART})
 """What a pack may require of this release."""
 
 
@@ -98,6 +100,11 @@ def _check_features(fields: JsonFields, where: str) -> None:
             f"{where}: is of an earlier form of pack format {FORMAT_VERSION}, whose graphs take "
             f"slices one by one; {_rewrite(where)}"
         )
+    if (PART in required) != fields.has("part"):
+        raise PackFormatError(
+            f"{where}: manifest: whether it is a part of a pack is told in two ways (`requires`, "
+            "`part`); fetch or make it again"
+        )
 
 
 def _parse(fields: JsonFields) -> Manifest:
@@ -147,6 +154,7 @@ def _parse(fields: JsonFields) -> Manifest:
         activation=fields.text("activation") if fields.has("activation") else "",
         prompts=_prompts(fields.object("prompts")) if fields.has("prompts") else Prompts({}),
         pairs=fields.flag("pairs") if fields.has("pairs") else True,
+        part=_part(fields.object("part")) if fields.has("part") else None,
     )
 
 
@@ -192,6 +200,15 @@ def _submodel(fields: JsonFields) -> Submodel:
 def _prompts(fields: JsonFields) -> Prompts:
     texts = fields.object("texts")
     return Prompts({name: texts.text(name) for name in texts.keys()}, fields.text("default"))
+
+
+def _part(fields: JsonFields) -> Part:
+    return Part(
+        parent=fields.text("parent"),
+        pack_id=fields.text("pack_id"),
+        first=fields.integer("first"),
+        last=fields.integer("last"),
+    )
 
 
 def _quality(fields: JsonFields) -> Quality:

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sti.errors import PackCorruptError, PackFormatError
+from sti.errors import PackCorruptError, PackFormatError, PartError
 from sti.graphs.check import CheckedGraphs
-from sti.graphs.interfaces import FORMS
+from sti.graphs.interfaces import FORMS, unfed
 from sti.model.manifest import Manifest, SliceGroup
+from sti.model.part import Part
 from sti.pack.header import (
     DTYPES,
     WORDS,
@@ -30,7 +31,7 @@ from sti.pack.header import (
     read_header,
     resident_place,
 )
-from sti.pack.index import read_index
+from sti.pack.index import INDEX, read_index
 from sti.pack.pack_file import PackFile
 from sti.pack.parts_check import check_parts
 from sti.pack.safetensors_table import TensorInfo, TensorTable
@@ -42,12 +43,15 @@ class PackReader:
     """An open pack, with one descriptor for all reads. Safe to share between threads, but for
     ``check_unchanged`` and ``close``.
 
+    The file may be a part of a pack. Its manifest tells of the whole pack, so that steps of plans
+    can be checked; what is asked for and lies elsewhere raises ``PartError``.
+
     Attributes:
         path: the name it was opened by.
         file_bytes: its size.
         manifest: what the pack says about itself.
-        pack_id: names the pack, its ranking included; plans and profiles refer to it.
-        embeddings_offset: where the first token embedding starts in the file.
+        pack_id: names the pack, its ranking included; plans and profiles refer to it. Of a part it
+            names the file: plans refer to ``part.pack_id``.
     """
 
     def __init__(
@@ -57,20 +61,37 @@ class PackReader:
         self.path = file.path
         self.file_bytes = table.end
         self.pack_id = pack_id_of(text)
-        self.embeddings_offset = table.tensors[WORDS].offset
+        self._words = table.tensors[WORDS].offset
         self._file = file
         self._table = table._replace(metadata={})  # the manifest's text is no longer needed
         self._region: memoryview | None = region
-        self._start = self.embeddings_offset - manifest.resident.length
+        self._start = self._words - manifest.resident.length
         where = str(file.path)
+        self.manifest = manifest
         groups = read_index(manifest, self.resident, where=where)
         self.manifest = manifest._replace(groups=groups)
         check_blocks(table, self.manifest, where)
         self._graphs = CheckedGraphs(self, where=where)
 
     @classmethod
+    def open_whole(cls, path: Path | str, *, timeout_s: float = READ_TIMEOUT_S) -> PackReader:
+        """As ``open``, for what needs all of a pack.
+
+        Raises:
+            PartError: it is a part of one.
+            As ``open``.
+        """
+        reader = cls.open(path, timeout_s=timeout_s)
+        try:
+            reader.check_whole()
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    @classmethod
     def open(cls, path: Path | str, *, timeout_s: float = READ_TIMEOUT_S) -> PackReader:
-        """Read and check header and resident region; the file stays open.
+        """Read and check header and resident region, of a pack or of a part; the file stays open.
 
         Args:
             timeout_s: as of ``PackFile``.
@@ -99,6 +120,34 @@ class PackReader:
             file.close()
             raise
 
+    @property
+    def part(self) -> Part | None:
+        """Of which pack the file is a part; None for a whole pack."""
+        return self.manifest.part
+
+    @property
+    def content(self) -> str:
+        """The SHA-256 of what the whole pack holds, as the header states it: equal for a pack, its
+        parts, and what was ranked again.
+        """
+        return self.manifest.sha256.content if self.part is None else self.part.parent
+
+    def holds(self, layer: int) -> bool:
+        """Whether blocks and residents of a layer are in the file."""
+        return layer in self.manifest.held_layers
+
+    def check_whole(self) -> None:
+        """Refuse a part of a pack, for what needs all of it.
+
+        Raises:
+            PartError: says of which pack, and what to do.
+        """
+        if self.part is not None:
+            raise PartError(
+                f"{self.path}: is a part ({self.part.words}) of pack {self.part.pack_id}; open the "
+                "whole pack, or serve it with `sti worker`"
+            )
+
     def check_parts(self) -> None:
         """Refuse graphs and residents that do not fit one another; ``open`` has done so.
 
@@ -117,8 +166,11 @@ class PackReader:
 
         Raises:
             PackFormatError: there is none of this name, or the pack was closed.
+            PartError: this part of a pack has none of this name.
         """
         if not self.has_resident(name):
+            if self.part is not None and name not in INDEX:
+                raise self._elsewhere(f"resident tensor {name!r:.80}")
             raise PackFormatError(
                 f"{self.path}: resident tensor {name!r} is missing; rebuild the pack"
             )
@@ -145,7 +197,10 @@ class PackReader:
 
         Raises:
             PackFormatError: as ``check_graphs``, of this one.
+            PartError: what it is fed is not in this part of a pack.
         """
+        if name in unfed(self.manifest):
+            raise self._elsewhere(f"what graph {name!r} is fed")
         return self._graphs.graph(name)
 
     @cached_property
@@ -160,11 +215,39 @@ class PackReader:
     def has_resident(self, name: str) -> bool:
         """Whether there is a resident tensor of this name."""
         place = self._table.tensors.get(name)
-        return place is not None and place.offset + place.length <= self.embeddings_offset
+        if place is None or name == WORDS:  # which has no bytes in some parts
+            return False
+        return place.offset + place.length <= self._words
+
+    @property
+    def embeddings_offset(self) -> int:
+        """Where the first token embedding starts in the file.
+
+        Raises:
+            PartError: this part of a pack has none, as it has not the first layer.
+        """
+        if not self.manifest.holds_words:
+            raise self._elsewhere("token embeddings")
+        return self._words
 
     def group_offset(self, group: SliceGroup) -> int:
-        """Where a slice group of the manifest starts in the file."""
-        return self._table.tensors[group.tensor].offset + group.start
+        """Where a slice group of the manifest starts in the file.
+
+        Raises:
+            PartError: its layer is not in this part of a pack.
+        """
+        place = self._table.tensors.get(group.tensor)
+        if place is None:
+            raise self._elsewhere(f"layer {group.layer}")
+        return place.offset + group.start
+
+    def _elsewhere(self, what: str) -> PartError:
+        """What is raised where a part is asked for what it does not hold."""
+        assert self.part is not None, "a whole pack was checked to hold everything"
+        return PartError(
+            f"{self.path}: is a part ({self.part.words}) of pack {self.part.pack_id}, without "
+            f"{what}; use a part that has it, or the whole pack"
+        )
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor of the file, in the order in which it stores them."""

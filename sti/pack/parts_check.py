@@ -149,7 +149,7 @@ class _Check:
         """What the graphs of a kind are fed, in each layer."""
         wanted = list(self._of_kind(kind))
         sides = [_side(self._manifest, kind, *side) for side in kind.side]
-        for layer in range(self._manifest.dimensions.layers):
+        for layer in self._manifest.held_layers:
             base = f"layer.{layer}.{kind.name}."
             for name, dtype, shape in wanted:
                 place = self._tensors.get(base + name)
@@ -180,10 +180,10 @@ class _Check:
             yield _Wanted(name, "F32", (hidden,))
 
     def _by_distance(self, kind: BlockKind) -> _Wanted:
-        """Biases of as many distances as the first of such kinds has, in its first layer."""
-        dims = self._manifest.dimensions
+        """Biases of as many distances as the first of such kinds has, in the first layer there."""
+        dims, layer = self._manifest.dimensions, self._manifest.held_layers.start
         first = next(other for other in self._manifest.kinds if other.by_distance)
-        place = self._tensors.get(f"layer.0.{first.name}.{POSITION_BIAS}")
+        place = self._tensors.get(f"layer.{layer}.{first.name}.{POSITION_BIAS}")
         count = place.shape[-1] if place is not None and place.shape else 0
         if kind.input_kind != SEQUENCE or not (count % 2 and 0 < count <= MOST_DISTANCES):
             raise self._fail(

@@ -1,9 +1,9 @@
-"""Checks a whole pack: every checksum, both hashes, the vocabulary's index, and zero padding.
+"""Checks all of a pack: every checksum, both hashes, the vocabulary's index, and zero padding.
 
-In: the path of a pack. Out: a report that names every part that does not match its checksum: the
-layer, kind, group, slice and plane of a shard, the rows of the embedding table, or the region.
-Reads the file group by group, and once more for the SHA-256 of
-the whole. ``verify_content`` compares the two hashes alone, for engines.
+In: the path of a pack, or of a part of one. Out: a report that names everything that does not match
+its checksum: the layer, kind, group, slice and plane of a shard, the rows of the embedding table,
+or the region. Reads the file group by group, and once more for the SHA-256 of the whole.
+``verify_content`` compares the two hashes alone, for engines.
 Knows nothing of what tensors mean.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sti.errors import PackCorruptError, PackError, PackFormatError
 from sti.model.manifest import Manifest, SliceGroup
+from sti.model.part import Part
 from sti.pack.content_hash import ContentHash, Piece, bad_rows, pieces_of, word_chunks
 from sti.pack.header import VOCABULARY, WORDS, padded, read_header, resident_place
 from sti.pack.index import INDEX, index_hash
@@ -69,7 +70,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a check of a whole pack found."""
+    """What a check of all of a file found."""
 
     path: Path
     file_bytes: int
@@ -79,6 +80,8 @@ class VerifyReport:
     """Of the whole file, as 64 hexadecimal digits: what a publisher's can be compared with."""
     damage: tuple[Damage, ...]
     """In the order of the file; empty for a sound pack."""
+    part: Part | None = None
+    """Of which pack the file says that it is a part; nothing of that pack is compared with it."""
 
     @property
     def good(self) -> bool:
@@ -93,7 +96,7 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
     the embedding table and the padding after them.
 
     Args:
-        path: the pack.
+        path: the pack, or a part of one.
         progress: is told how far it is.
 
     Raises:
@@ -120,12 +123,12 @@ def verify(path: Path | str, progress: Progress | None = None) -> VerifyReport:
             if not check.damage:
                 reader.check_graphs()
             check.rest(reader)
-            if not check.damage:
+            if not check.damage and manifest.part is None:
                 pack_tokenizer(reader)
         whole = _file_hash(file)
         file.check_unchanged()
         damage = tuple(check.damage)
-        return VerifyReport(file.path, table.end, check.compared, whole, damage)
+        return VerifyReport(file.path, table.end, check.compared, whole, damage, part=manifest.part)
 
 
 def _file_hash(file: PackFile) -> str:
@@ -143,12 +146,14 @@ def verify_content(reader: PackReader, progress: Progress | None = None) -> None
         PackCorruptError: one of them does not match.
         StorageError: reading failed.
     """
-    stated = reader.manifest.sha256
+    manifest = reader.manifest
+    stated = manifest.sha256
     index = index_hash({name: reader.resident(name) for name in INDEX})
     content = ContentHash(reader)
-    for _, rows in word_chunks(reader.read, reader.manifest.embeddings, reader.embeddings_offset):
-        content.words(rows)
-    for group in reader.manifest.groups:
+    if manifest.holds_words:
+        for _, rows in word_chunks(reader.read, manifest.embeddings, reader.embeddings_offset):
+            content.words(rows)
+    for group in manifest.held_groups:
         data = memoryview(reader.read(reader.group_offset(group), group.length))
         content.group(data, pieces_of(group))
         if progress is not None:
@@ -185,13 +190,13 @@ class _Check:
         """Compare everything else; of the blocks nothing where the index is not to be trusted."""
         sound = not self.damage
         trusted = self._index(reader, tell=sound)
-        if sound:
+        if sound and self._manifest.part is None:
             self._vocabulary(reader)
         content = ContentHash(reader)
         self.words(content)
         if not trusted:
             return
-        for _, groups in groupby(reader.manifest.groups, key=lambda group: group.tensor):
+        for _, groups in groupby(reader.manifest.held_groups, key=lambda group: group.tensor):
             self._block(list(groups), reader.group_offset, content)
         self.compared += 1
         if content.digest() != self._manifest.sha256.content and all(
@@ -229,7 +234,11 @@ class _Check:
             self.damage.append(Damage("vocabulary", place.offset, place.length))
 
     def words(self, content: ContentHash | None) -> None:
-        """Compare the rows of the embedding table; the padding after it must be zero."""
+        """Compare the rows of the embedding table, if it is there; the padding after it must be
+        zero.
+        """
+        if not self._manifest.holds_words:
+            return
         table, start = self._manifest.embeddings, self._table.tensors[WORDS].offset
         for first, data in word_chunks(self._file.read, table, start):
             if content is not None:

@@ -184,6 +184,7 @@ def test_the_documentation_shows_commands_and_python() -> None:
         "evaluate",
         "inspect",
         "verify",
+        "share",
         "upgrade",
     ):
         assert ("sti-shard", command) in shown

@@ -18,6 +18,7 @@ import pytest
 
 from shard_tools.packing.build import build
 from shard_tools.packing.options import BuildOptions
+from shard_tools.packing.share import share
 from sti.codec.word_rows import decode_rows
 from sti.pack.pack_reader import PackReader
 from tests.support.checkpoints import Shape, write_checkpoint
@@ -37,6 +38,16 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = BuildOptions(ladder=LADDER, group_bytes=8192)
     build(place / "checkpoint", place / "pack", options, progress=False)
     return place / "pack"
+
+
+@pytest.fixture(scope="module", params=[None, 0, 1], ids=["whole", "front", "back"])
+def either(pack: Path, tmp_path_factory: pytest.TempPathFactory, request: Any) -> Path:
+    """The pack, or a part of one of its layers."""
+    if request.param is None:
+        return pack
+    path: Path = tmp_path_factory.mktemp("part") / "part"
+    share(pack, path, request.param, request.param)
+    return path
 
 
 class MiniReader:
@@ -143,9 +154,11 @@ class MiniReader:
                 break
             if not name.startswith("index.") and name not in ("staircases", "resident.pad"):
                 text += name.encode() + b"\0" + self.tensor(name)
-        words = self.manifest["words"]
+        words, last = self.manifest["words"], self.manifest["dimensions"]["layers"] - 1
+        part = self.manifest.get("part", {"first": 0, "last": last})
         text += self.tensor("words")[: words["rows"] * words["row_bytes"]]
-        for layer in range(self.manifest["dimensions"]["layers"]):
+        assert (part["first"] > 0) == (not self.tensor("words"))
+        for layer in range(part["first"], part["last"] + 1):
             for kind in range(len(self.manifest["kinds"])):
                 for record, pieces in self.pieces(layer, kind):
                     text += record + b"".join(pieces)
@@ -233,8 +246,8 @@ def test_a_reader_written_from_the_specification_decodes_shards_at_every_fidelit
             assert len(set(found)) > 100
 
 
-def test_its_hashes_are_those_of_the_manifest(pack: Path) -> None:
-    mini = MiniReader(pack.read_bytes())
+def test_its_hashes_are_those_of_the_manifest(either: Path) -> None:
+    mini = MiniReader(either.read_bytes())
     assert mini.content() == mini.manifest["sha256"]["content"]
     names = ("outlier_bytes", "checksums", "orders", "gains")
     index = b"".join(mini.tensor(f"index.{name}") for name in names)
@@ -266,9 +279,9 @@ def test_it_reads_words_and_residents(pack: Path) -> None:
         np.testing.assert_array_equal(gamma, reader.resident("embed.gamma"))
 
 
-def test_the_specification_names_every_field_of_the_manifest(pack: Path) -> None:
+def test_the_specification_names_every_field_of_the_manifest(either: Path) -> None:
     text = (ROOT / "FORMAT.md").read_text()
-    manifest = MiniReader(pack.read_bytes()).manifest
+    manifest = MiniReader(either.read_bytes()).manifest
 
     def names(value: object) -> set[str]:
         if isinstance(value, dict):

@@ -199,9 +199,9 @@ def test_an_older_pack_names_the_command_that_rewrites_it(pack: Path, tmp_path: 
 
 
 def test_a_pack_that_requires_what_is_unknown_is_refused(pack: Path, tmp_path: Path) -> None:
-    data = with_manifest(pack.read_bytes(), lambda m: m.update(requires=["part", "staircases"]))
+    data = with_manifest(pack.read_bytes(), lambda m: m.update(requires=["state", "staircases"]))
     (tmp_path / "new").write_bytes(data)
-    with pytest.raises(PackFormatError, match=r"requires .*: part, staircases; upgrade sti"):
+    with pytest.raises(PackFormatError, match=r"requires .*: state, staircases; upgrade sti"):
         PackReader.open(tmp_path / "new")
 
 

@@ -42,7 +42,7 @@ AT_OPENING = [
 def opened(parts: PackParts, place: Path) -> Manifest:
     """Open a pack as engines do, without computing anything."""
     place.write_bytes(parts.sealed())
-    with PackReader.open(place) as reader:
+    with PackReader.open_whole(place) as reader:
         pack_tokenizer(reader)
         reader.check_graphs()
         return reader.manifest
@@ -132,6 +132,7 @@ BROKEN: dict[str, tuple[Callable[[PackParts], object], str]] = {
         "layer.2.ffn.bias.* must be F32",
     ),
     "no bias": (lambda parts: parts.residents.pop("layer.2.ffn.bias"), "ffn.bias' is missing"),
+    "no gains": (lambda parts: parts.residents.pop("index.gains"), "'index.gains' is missing"),
     "a bias of another type": (
         lambda parts: parts.residents.update(
             {"layer.2.ffn.bias": Tensor.of(np.zeros(32, np.float16))}

@@ -14,6 +14,7 @@ from sti.backend.interface import ResidentTensors
 from sti.backend.onnxruntime.products import saturates
 from sti.backend.onnxruntime.session import Graph, session_options
 from sti.codec.weights import WeightForm
+from sti.graphs.interfaces import EMBED, unfed
 from sti.planning.plan import EXACT, NARROW
 
 
@@ -63,8 +64,9 @@ class GraphSessions:
 
     def prepare(self, variants: Collection[str]) -> None:
         """Make the sessions that every run of these variants needs; others on first use."""
-        for name in ("embed", "connect", "head"):
-            self.graph(name)
+        for name in (EMBED, "connect", "head"):
+            if name not in unfed(self._residents.manifest):
+                self.graph(name)
         for kind in self._residents.manifest.kinds:
             for variant in variants:
                 self.block(kind.name, variant=variant, masked=False)

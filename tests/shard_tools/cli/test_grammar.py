@@ -20,6 +20,7 @@ COMMANDS = {
     "check": ("{}/none", "{}/none", "--texts", "{}/none.txt"),
     "inspect": ("{}/none",),
     "verify": ("{}/none",),
+    "share": ("{}/none", "--layers", "0", "-o", "{}/x"),
     "rank": ("{}/none", "--data", "{}/none.tsv"),
     "finetune": ("{}/none", "--data", "{}/none.tsv", "--dev", "{}/none.tsv", "-o", "{}/y"),
     "evaluate": ("{}/none", "--data", "{}/none.tsv", "--targets", "1s"),

@@ -292,7 +292,7 @@ def test_damage_of_an_earlier_pack_is_named_and_nothing_is_left(
         (lambda m: m.update(graph_spec={}), "graph_spec"),
         (lambda m: m["kinds"][0]["operands"][0].update(name="x"), "operand with scales"),
         (lambda m: m["kinds"][0]["shared"].append("q_scale"), "operand with scales"),
-        (lambda m: m.update(requires=["part"]), "does not know: part"),
+        (lambda m: m.update(requires=["state"]), "does not know: state"),
         (lambda m: m.update(ladder=[2]), "codebook"),
     ],
 )
