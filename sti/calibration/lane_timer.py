@@ -19,16 +19,20 @@ from sti.backend.interface import Backend
 from sti.calibration.disturbance import Watch
 from sti.calibration.observations import EndTime, Observations, Sized, StepTime, TimedRun
 from sti.calibration.read_timer import LEAST_ROUNDS, ReadTimer
-from sti.calibration.sample_plans import SamplePlans, Shot
+from sti.calibration.sample_parts import SampleParts
+from sti.calibration.sample_plans import SamplePlans, Shot, first_steps
 from sti.calibration.sample_texts import SampleTexts
-from sti.device.lanes import COMPUTE, DECODE, SEQUENTIAL, STORAGE, LaneThreads, by_work
+from sti.device.lanes import COMPUTE, DECODE, LINK, SEQUENTIAL, STORAGE, LaneThreads, by_work
+from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import READERS, Runner
+from sti.pipeline.sources import HiddenStates
 from sti.pipeline.trace import Recorder, Trace
 from sti.planning.downgrade import Adapt
 from sti.planning.plan import Plan, connect_name
 from sti.planning.step_jobs import StepJob, prepare
 from sti.storage.file_reader import FileReader
+from sti.text.encoding import Encoding
 
 LONGEST_SHOT_S = 0.03
 """Seconds of a sequential run: it covers as many layers as fit, from 1 to ``MOST_LAYERS``."""
@@ -42,6 +46,8 @@ LONGEST_S = 60.0
 _SHARES = {"reads": 0.12, "shots": 0.43, "runs": 0.45}
 """Of the time, for each kind of sample."""
 _LEAST_S = 1e-4
+_LEAST_ROW_S = 1e-9
+"""Of a token embedding in a part without the table, which reads none."""
 _MOST_TURNS = 20_000
 """Ends measuring where the clock stands still."""
 
@@ -71,7 +77,9 @@ class LaneTimer:
         self._manifest = reader.manifest
         self._before = set(threading.enumerate())
         self._choices = choices
-        self._samples = SampleTexts(reader)
+        self._samples: SampleTexts | SampleParts = (
+            SampleTexts(reader) if reader.part is None else SampleParts(reader.manifest)
+        )
         self._plans = SamplePlans(reader.manifest, reader.pack_id, backend.variants)
         self._runner = Runner(reader, backend)
         self._file = FileReader(reader.path, descriptor=reader.descriptor)
@@ -140,10 +148,9 @@ class LaneTimer:
     def _shoot(self, shot: Shot, *, layers: int) -> None:
         """Run the first layers of a uniform plan step by step, and record every time."""
         plan = self._plans.of_shot(shot)
-        jobs = self._jobs(plan)[: layers * len(plan.steps) // shot.depth]
-        workload, texts = shot.workload, self._samples.texts(*shot.workload)
+        jobs, workload = self._jobs(plan)[: first_steps(plan, layers)], shot.workload
         self._alone.start()
-        trace, tokens = self._run(jobs, plan, texts)
+        trace, tokens = self._run(jobs, plan)
         waited = self._alone.share(alone_s=_read_s(trace))
         spans = {
             (lane, span.name): span.duration_s
@@ -175,7 +182,8 @@ class LaneTimer:
         for end in ("embed", "head"):
             self._end(end, shot, spans[COMPUTE, end], waited)
         count = workload.batch * workload.tokens
-        self._seen.rows.append(Sized(count, spans[STORAGE, "embeddings"], waited))
+        rows_s = spans.get((STORAGE, "embeddings"), _LEAST_ROW_S * count)
+        self._seen.rows.append(Sized(count, rows_s, waited))
 
     def _end(self, name: str, shot: Shot, seconds: float, waited: float) -> None:
         self._seen.ends.append(EndTime(name, shot.workload, seconds, waited))
@@ -183,14 +191,13 @@ class LaneTimer:
     def _whole_runs(self) -> Callable[[], None]:
         """Time one run of each kind, and return what times the next one of them."""
         middle = self._plans.middle()
-        jobs = self._jobs(middle)[: len(middle.steps) // self._manifest.dimensions.layers]
-        texts = self._samples.texts(*middle.workload)
+        jobs = self._jobs(middle)[: first_steps(middle, 1)]
         start = perf_counter()
-        self._run(jobs, middle, texts)
+        self._run(jobs, middle)
         layers = max(1, int(LONGEST_RUN_S / max(_LEAST_S, perf_counter() - start)))
         runs = [(plan, self._jobs(plan)) for plan in self._plans.whole_runs(self._choices, layers)]
         for plan, jobs in runs:  # threads are started, and sessions made, at first use
-            self._run(jobs, plan, self._samples.texts(*plan.workload))
+            self._run(jobs, plan)
         together = self._watch_threads()
         turns = cycle(runs)
 
@@ -216,27 +223,30 @@ class LaneTimer:
     def _time_run(self, jobs: Sequence[StepJob], plan: Plan, together: Watch) -> None:
         alone = plan.threads == SEQUENTIAL
         watch = self._alone if alone else together
-        texts = self._samples.texts(*plan.workload)
         watch.start()
         start = perf_counter()
-        trace, _ = self._run(jobs, plan, texts)
+        trace, _ = self._run(jobs, plan)
         total_s = perf_counter() - start
         waited = watch.share(alone_s=_read_s(trace) if alone else None)
         names = plan.work_names
         busy_s = {
             lane: sum(span.duration_s for span in spans if span.name in names)
             for lane, spans in trace.lanes.items()
+            if lane != LINK
         }
         if all(map(_is_time, (total_s, *busy_s.values()))):
             self._seen.runs.append(TimedRun(plan, total_s, by_work(busy_s), waited))
 
-    def _run(
-        self, jobs: Sequence[StepJob], plan: Plan, texts: Sequence[str]
-    ) -> tuple[Trace, Sized]:
+    def _run(self, jobs: Sequence[StepJob], plan: Plan) -> tuple[Trace, Sized]:
         """What a run did, and how long its texts took to tokenize."""
         start = perf_counter()
-        encodings = [self._samples.tokenizer.encode(text) for text in texts]
+        given = self._start(plan.workload)
         taken_s = perf_counter() - start
+        if callable(given):
+            recorder = Recorder(perf_counter())
+            stage = self._runner.run_stage(jobs, plan, given, last=True, recorder=recorder)
+            return stage.trace, Sized(plan.workload.batch * plan.workload.tokens, taken_s)
+        encodings = given
         outcome = self._runner.run(
             jobs,
             plan,
@@ -248,6 +258,13 @@ class LaneTimer:
             ),  # what a run may answer with must not keep the machine from being measured
         )
         return outcome.trace, Sized(sum(len(each.ids) for each in encodings), taken_s)
+
+    def _start(self, workload: Workload) -> list[Encoding] | Callable[[], HiddenStates]:
+        """What a run of this size starts from."""
+        if isinstance(self._samples, SampleParts):
+            return self._samples.start(*workload)
+        tokenizer = self._samples.tokenizer
+        return [tokenizer.encode(text) for text in self._samples.texts(*workload)]
 
     def _jobs(self, plan: Plan) -> tuple[StepJob, ...]:
         return prepare(plan, self._manifest, self._reader.group_offset)

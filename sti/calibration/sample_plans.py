@@ -15,6 +15,7 @@ from sti.device.lanes import SEQUENTIAL, LaneThreads
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload
 from sti.planning.plan import Plan, PlanRequest
+from sti.planning.stages import layers_of
 from sti.planning.uniform import uniform_plan
 
 WORKLOADS = ((1, 16), (1, 128), (4, 16), (1, 64), (1, 32), (2, 64), (1, 256))
@@ -72,7 +73,7 @@ class SamplePlans:
 
     def whole_runs(self, choices: Sequence[LaneThreads], layers: int) -> list[Plan]:
         """Runs under each kind of threads: the smallest submodel, a layer, and up to ``layers``."""
-        manifest, dims = self._manifest, self._manifest.dimensions
+        manifest = self._manifest
         least = min(manifest.submodels, key=lambda model: (model.depth * model.width, model.depth))
         small = self._plan(
             manifest.ladder[0],
@@ -82,14 +83,8 @@ class SamplePlans:
             self._variants,
         )
         whole = self.middle()
-        sizes = (
-            (small, least.depth, layers),
-            (whole, dims.layers, 1),
-            (whole, dims.layers, layers),
-        )
-        cuts = dict.fromkeys(
-            (plan, min(depth, most) * len(plan.steps) // depth) for plan, depth, most in sizes
-        )
+        sizes = ((small, layers), (whole, 1), (whole, layers))
+        cuts = dict.fromkeys((plan, first_steps(plan, most)) for plan, most in sizes)
         return [
             replace(plan, threads=threads, steps=plan.steps[:steps])
             for threads in choices
@@ -109,7 +104,7 @@ class SamplePlans:
     def _plan(
         self, bits: int, workload: Workload, depth: int, width: int, variants: Sequence[str]
     ) -> Plan:
-        return uniform_plan(
+        plan = uniform_plan(
             PlanRequest(self._manifest, self._pack_id, workload),
             bits=bits,
             threads=SEQUENTIAL,
@@ -117,3 +112,18 @@ class SamplePlans:
             depth=depth,
             width=width,
         )
+        return plan if self._manifest.part is None else self._in_part(plan)
+
+    def _in_part(self, plan: Plan) -> Plan:
+        """The same steps in the layers that a part has: blocks of all layers cost the same."""
+        there = dict(zip(layers_of(plan), self._manifest.held_layers, strict=False))
+        steps = [
+            step._replace(layer=there[step.layer]) for step in plan.steps if step.layer in there
+        ]
+        return replace(plan, steps=tuple(steps))
+
+
+def first_steps(plan: Plan, layers: int) -> int:
+    """How many steps the first ``layers`` layers of a plan have."""
+    first = layers_of(plan)[:layers]
+    return sum(step.layer in first for step in plan.steps)

@@ -101,16 +101,21 @@ def own_facts(
     return Facts(
         sti=__version__,
         onnxruntime=ort_version(),
-        pack=reader.pack_id,
-        content=reader.manifest.sha256.content,
-        first=0,
-        last=reader.manifest.dimensions.layers - 1,
+        pack=plans_pack_id(reader),
+        content=reader.content,
+        first=reader.manifest.held_layers[0],
+        last=reader.manifest.held_layers[-1],
         room_bytes=room_bytes,
         preload_bytes=preload_bytes,
         threads=threads,
         machine=host.describe(),
         profile=profile,
     )
+
+
+def plans_pack_id(reader: PackReader) -> str:
+    """The ``pack_id`` of plans that a pack, or a part of one, takes."""
+    return reader.pack_id if reader.part is None else reader.part.pack_id
 
 
 def check_protocol(fields: JsonFields) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sti.backend.interface import Backend
 from sti.devices.commands import Prepare, StageReport
+from sti.devices.facts import plans_pack_id
 from sti.errors import PeerError
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Runner, StageOutcome
@@ -62,7 +63,7 @@ def ready_part(
     """
     where = f"plan for {device}"
     plan = replace(wanted.plan, predicted=None)
-    check_plan(plan, reader.manifest, plan_pack_id(reader), where=where)
+    check_plan(plan, reader.manifest, plans_pack_id(reader), where=where)
     layers = layers_of(plan)
     stage = Stage(device, wanted.first, wanted.last)
     if wanted.first not in layers or wanted.last not in layers or wanted.first > wanted.last:
@@ -71,7 +72,12 @@ def ready_part(
         wanted.last == layers[-1]
     ):
         raise PeerError(f"{where}: its ends do not fit layers {wanted.first} to {wanted.last}")
-    check_layers(reader, stage, device=device)
+    held = reader.manifest.held_layers
+    if not (reader.holds(stage.first) and reader.holds(stage.last)):
+        raise PeerError(
+            f"{where}: layers {stage.first} to {stage.last} are wanted, and its part has "
+            f"{held[0]} to {held[-1]}"
+        )
     part = part_of(plan, stage)
     if len(wanted.preloads) != len(part.steps):
         raise PeerError(f"{where}: {len(wanted.preloads)} preloads for {len(part.steps)} steps")
@@ -92,15 +98,6 @@ def ready_part(
             f"there, and it has room for {room_bytes}; give it fewer layers, or more --memory"
         )
     return found
-
-
-def plan_pack_id(reader: PackReader) -> str:
-    """The ``pack_id`` of plans that a pack, or a part of one, takes."""
-    return reader.pack_id
-
-
-def check_layers(reader: PackReader, stage: Stage, *, device: str) -> None:
-    """Refuse layers that a part of a pack does not have."""
 
 
 def run_part(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pytest
 
+from shard_tools.packing.share import share
+from sti.backend.onnxruntime.compute import OrtBackend
+from sti.calibration.calibrate import measure
 from sti.device.lanes import PIPELINED
+from sti.errors import PeerError
 from sti.model.workload import Workload
 from sti.pack.header import VOCABULARY
 from sti.pack.pack_reader import PackReader
@@ -101,3 +106,42 @@ def test_hidden_states_may_travel_as_fewer_bits(link_type: str, most: float) -> 
         wanted = [np.frombuffer(row, np.float32) for row in alone(found, plan, texts)]
         apart = max(float(np.abs(row - due).max()) for row, due in zip(rows, wanted, strict=True))
         assert 0.0 < apart < most
+
+
+def test_workers_need_no_more_than_their_part(tmp_path: Path) -> None:
+    parts = {"a": tmp_path / "front.sti.safetensors", "b": tmp_path / "back.sti.safetensors"}
+    with PackReader.open(tiny_pack()) as pack:
+        last = pack.manifest.dimensions.layers - 1
+    share(tiny_pack(), parts["a"], 0, 0)
+    share(tiny_pack(), parts["b"], 1, last)
+    with devices(tiny_pack(), ["a", "b"], parts) as found:
+        plan, texts = plan_of(found.here.reader), encodings(found.here.reader)
+        strategy = strategy_of(plan, (Stage("a", 0, 0), Stage("b", 1, last)))
+        outcome = found.chains.run(
+            strategy,
+            plan,
+            texts,
+            recorder=Recorder(perf_counter()),
+            link_type=FLOAT32,
+            within_s=30.0,
+        )
+        assert [row.tobytes() for row in outcome.outputs] == alone(found, plan, texts)
+        other = strategy_of(plan, (Stage("a", 0, last),))
+        with pytest.raises(PeerError, match=f"layers 0 to {last} are wanted, and its part has 0"):
+            found.chains.run(
+                other,
+                plan,
+                texts,
+                recorder=Recorder(perf_counter()),
+                link_type=FLOAT32,
+                within_s=30.0,
+            )
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_device_is_measured_with_its_part(tmp_path: Path, layer: int) -> None:
+    part = tmp_path / "part.sti.safetensors"
+    share(tiny_pack(), part, layer, layer)
+    with PackReader.open(part) as reader:
+        profile = measure(reader, OrtBackend(reader, lanes=1), threads=1, budget_s=0.3)
+    assert {"attention", "ffn", "connect", "head"} <= set(profile.compute.graphs)

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sti.backend.onnxruntime.compute import OrtBackend
-from sti.backend.onnxruntime.release import ort_version
 from sti.device.profile import DeviceProfile
 from sti.devices.chain import Chains
-from sti.devices.facts import Facts
+from sti.devices.facts import Facts, own_facts
 from sti.devices.peers import Peers
 from sti.devices.worker import Worker
 from sti.exchange.interface import Exchange
@@ -21,7 +21,6 @@ from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Runner
 from sti.planning.plan import Plan
 from sti.planning.step_jobs import StepJob, prepare
-from sti.version import __version__
 from tests.support.synthetic import make_profile
 
 CONTROLLER = "controller"
@@ -60,29 +59,24 @@ def machine(pack: Path, *, lanes: int = 2) -> Iterator[Machine]:
 
 
 def facts_of(reader: PackReader, profile: DeviceProfile | None = None) -> Facts:
-    return Facts(
-        sti=__version__,
-        onnxruntime=ort_version(),
-        pack=reader.pack_id,
-        content=reader.manifest.sha256.content,
-        first=0,
-        last=reader.manifest.dimensions.layers - 1,
-        room_bytes=1 << 30,
-        preload_bytes=0,
-        threads=2,
-        machine="a thread",
-        profile=profile or make_profile(ladder=reader.manifest.ladder),
-    )
+    found = profile or make_profile(ladder=reader.manifest.ladder)
+    return own_facts(reader, found, threads=2, room_bytes=1 << 30, preload_bytes=0)
 
 
 @contextmanager
-def devices(pack: Path, names: Sequence[str]) -> Iterator[Devices]:
-    """Workers of these names, and a controller that has met them."""
+def devices(
+    pack: Path, names: Sequence[str], parts: Mapping[str, Path] = MappingProxyType({})
+) -> Iterator[Devices]:
+    """Workers of these names, and a controller that has met them.
+
+    Args:
+        parts: of the pack, for those workers that have no more than that.
+    """
     told: list[str] = []
     with ExitStack() as closed:
         exchanges = thread_exchanges([CONTROLLER, *names])
         for name in names:
-            at_work = closed.enter_context(machine(pack))
+            at_work = closed.enter_context(machine(parts.get(name, pack)))
             worker = Worker(
                 exchanges[name],
                 at_work.reader,
