@@ -61,7 +61,9 @@ class Chain(NamedTuple):
 
 
 def quickest(layers: int, devices: Sequence[StageCosts], send_s: SendTime) -> Chain | None:
-    """The chain with the least time from a text to its answer; None where no device has a layer.
+    """The chain with the least time from a text to its answer; None where there is none.
+
+    Device 0, which asks, is no chain alone.
 
     A stage never ends later for hidden states that arrive sooner, so the earliest way to each
     (layers done, devices used, last device) is all that has to be known of what is before it.
@@ -78,6 +80,8 @@ def quickest(layers: int, devices: Sequence[StageCosts], send_s: SendTime) -> Ch
 
 def busiest(layers: int, devices: Sequence[StageCosts], send_s: SendTime) -> Chain | None:
     """The chain whose busiest device or link takes least for each of many units: the throughput.
+
+    Device 0, which asks, is no chain alone.
 
     Each unit keeps a device as long as it takes where its hidden states wait for it already.
     """
@@ -122,7 +126,7 @@ def _search(
                 known = best[cut.end].get(after)
                 if seconds < (math.inf if known is None else known.seconds):
                     best[cut.end][after] = _Way(seconds, (*way.cuts, cut))
-    whole = best[layers].values()
+    whole = [way for state, way in best[layers].items() if state.used != 1]
     if not whole:
         return None
     # Of equals, fewer devices.

@@ -161,7 +161,7 @@ class ChainPricing:
         send: SendTime = partial(self._send_s, self._hidden)
         for search in (quickest, busiest):
             chain = search(len(self._layers), costs, send)
-            if chain is not None and len(chain.cuts) + bool(chain.cuts[0].device) > 1:
+            if chain is not None:
                 yield self._stages(chain)
 
     def own_s(self, stage: Stage, part: Plan, waited_s: float) -> float:
