@@ -105,7 +105,10 @@ class SeveralDevices:
         plan = prepared.plan
         fleet, local_s = self._fleet(plan), self._local_s(prepared)
         workload = bucket(texts, tokens, most=self._manifest.dimensions.max_tokens)
-        found = [local_strategy(plan, local_s, workload), *self._chains_of(plan, fleet, workload)]
+        found = [
+            local_strategy(self._manifest, plan, local_s, workload),
+            *self._chains_of(plan, fleet, workload),
+        ]
         return found, chosen(found, self._options.wanted)
 
     def run(

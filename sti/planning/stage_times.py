@@ -103,12 +103,6 @@ class StageTimes:
             ahead -= 1
         return replace(part, steps=steps, read_ahead=ahead)
 
-    def memory_bytes(self, part: Plan) -> int:
-        """Bytes that a part takes on the device: what is held, and the ring."""
-        sizes = _slot_sizes(self._groups(part), part.steps)
-        held = sum(step.preload_bytes for step in part.steps)
-        return held + ring_bytes(sizes, part.read_ahead + 1)
-
     def run(self, stage: Stage, part: Plan, arrival_s: float) -> Run:
         """The simulated run of a part.
 
@@ -148,6 +142,13 @@ class StageTimes:
             budget -= held
             placed.append(step._replace(preload_bytes=held))
         return tuple(placed)
+
+
+def weights_bytes(manifest: Manifest, plan: Plan) -> int:
+    """Bytes of weights that a plan, or a part of one, has in memory: what is held, and the ring."""
+    groups = [manifest.group(step.layer, step.kind, step.group) for step in plan.steps]
+    held = sum(step.preload_bytes for step in plan.steps)
+    return held + ring_bytes(_slot_sizes(groups, plan.steps), plan.read_ahead + 1)
 
 
 def _slot_sizes(groups: Sequence[SliceGroup], steps: Sequence[PlanStep]) -> list[int]:

@@ -27,7 +27,7 @@ from sti.planning.chain_search import (
 )
 from sti.planning.links import FLOAT32, Link, hidden_bytes, text_bytes
 from sti.planning.plan import LOCAL, Plan
-from sti.planning.stage_times import LATE_S, Member, StageTimes
+from sti.planning.stage_times import LATE_S, Member, StageTimes, weights_bytes
 from sti.planning.stages import Stage, layers_of
 
 WORTH = 1.2
@@ -100,12 +100,12 @@ def chains(manifest: Manifest, plan: Plan, fleet: Fleet, workload: Workload) -> 
     return sorted(found.values(), key=lambda item: item.total_s)
 
 
-def local_strategy(plan: Plan, local_s: float, workload: Workload) -> Strategy:
+def local_strategy(manifest: Manifest, plan: Plan, local_s: float, workload: Workload) -> Strategy:
     """One stage, of all layers, on this machine."""
     layers = layers_of(plan)
     stage = Stage(LOCAL, layers[0], layers[-1])
     read = 0 if plan.predicted is None else plan.predicted.bytes_read
-    held = sum(step.preload_bytes for step in plan.steps)
+    held = weights_bytes(manifest, plan)
     return Strategy(LOCAL, (stage,), (plan,), 1, workload, local_s, {LOCAL: held}, {LOCAL: read}, 0)
 
 
@@ -145,6 +145,7 @@ class ChainPricing:
 
     def __init__(self, manifest: Manifest, plan: Plan, fleet: Fleet, unit: Workload) -> None:
         self._layers, self._fleet, self._unit = layers_of(plan), fleet, unit
+        self._manifest = manifest
         self._tokens = unit.batch * unit.tokens
         self._answer_bytes = _answer_bytes(manifest, unit)
         self._hidden = hidden_bytes(self._tokens, manifest.dimensions.hidden, fleet.link_type)
@@ -184,7 +185,7 @@ class ChainPricing:
         assert len(known) == len(parts), "chains are made of parts that there is room for"
         memory, read = {}, {}
         for number, stage, part in zip(numbers, stages, known, strict=True):
-            memory[stage.device] = self._times[number].memory_bytes(part)
+            memory[stage.device] = weights_bytes(self._manifest, part)
             read[stage.device] = self._times[number].run(stage, part, LATE_S).read_bytes
         first_s = self._latency_s(stages, known, numbers)
         each_s = self._each_s(stages, known, numbers)
