@@ -16,7 +16,10 @@
         |-- BackendError      the back end refused a graph or an input
         |-- GraphError        a plan cannot be held as a graph here
         |-- AnswerError       an answer that is not finite
-        `-- ClosedError       an engine that was closed
+        |-- PeerError         another device that cannot be reached or is refused
+        |   |-- PeerLostError   one that was there and is gone
+        |   `-- DeadlineError   one that was waited for in vain
+        `-- ClosedError       an engine or an exchange that was closed
 
 ``exit_code`` is what the command lines return: 2 if the caller can fix it (input, a file that is
 damaged or does not fit, storage that is full or unreadable), 1 for other failures. Notices that
@@ -135,8 +138,30 @@ class AnswerError(RunError):
     """What a run computed is no answer: numbers that are not finite."""
 
 
+class PeerError(RunError):
+    """Another device cannot be reached, or one of the two refuses the other."""
+
+    exit_code = 2
+
+
+class PeerLostError(PeerError):
+    """Another device was there and is gone: killed, frozen, unplugged or closed.
+
+    Attributes:
+        peer: its name.
+    """
+
+    def __init__(self, message: str, *, peer: str) -> None:
+        super().__init__(message)
+        self.peer = peer
+
+
+class DeadlineError(PeerError):
+    """Another device did not send in time what was waited for."""
+
+
 class ClosedError(RunError):
-    """The engine was closed."""
+    """The engine or the exchange was closed, or what is waited for was given up."""
 
 
 class StiWarning(UserWarning):

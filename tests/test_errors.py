@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sti.errors import InfeasibleError, LimitError, StiError
+from sti.errors import InfeasibleError, LimitError, PeerLostError, StiError
 
 
 def kinds(base: type[StiError] = StiError) -> Iterator[type[StiError]]:
@@ -23,6 +23,8 @@ def made(kind: type[StiError]) -> StiError:
         return kind("a message", limit="memory", asked=1.0, needed=2.0)
     if issubclass(kind, LimitError):
         return kind("a message", limit="files")
+    if issubclass(kind, PeerLostError):
+        return kind("a message", peer="board")
     return kind("a message")
 
 

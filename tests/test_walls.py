@@ -27,6 +27,7 @@ RANKS = {
     "sti.json_fields": 2,
     "sti.storage": 2,
     "sti.units": 2,
+    "sti.exchange": 3,
     "sti.model": 3,
     "sti.testing": 3,
     "sti.text": 3,

@@ -28,6 +28,8 @@ FOLDERS = {
     "sti/backend": "Back ends: the interface, and the buffers that each of them fills.",
     "sti/backend/onnxruntime": "The back end on ONNX Runtime; no other package imports it.",
     "sti/pipeline": "Running a plan: threads, buffers, executors, trace.",
+    "sti/exchange": "Messages between several devices, over one of several engines.",
+    "sti/exchange/zeromq": "The engine over ZeroMQ: encrypted, between any devices.",
     "sti/calibration": "Measuring this machine, and remembering it.",
     "sti/engine": "The public API: targets, plans, answers.",
     "sti/report": "Tables and words for people.",
