@@ -101,9 +101,10 @@ class EngineCore:
         self._saturates = backend.saturates
         reader.check_graphs(backend.forms, masked=False)
         self.machine = Machine(reader, backend, options, threads=self.threads)
+        wrap = options.wrap_backend
         self.runner = Runner(
             reader,
-            backend,
+            backend if wrap is None else wrap(backend),
             check=options.check,
             storage=options.storage,
             timeout_s=options.read_timeout_s,
@@ -187,13 +188,16 @@ class EngineCore:
         return found
 
     def _held_graph(self) -> HeldGraph | None:
-        """What may hold a plan as a graph, for an engine that reads the pack's own file."""
+        """What may hold a plan as a graph, for an engine that computes as this machine does, from
+        the pack's own file.
+        """
         from sti.engine.held_graph import HeldGraph  # few targets limit memory
         from sti.engine.plan_graphs import PlanGraphs
 
-        if self.options.storage is not None or not self.options.check:
+        options = self.options
+        if options.storage is not None or options.wrap_backend is not None or not options.check:
             return None
-        notify = self.options.notify
+        notify = options.notify
         graphs = PlanGraphs(
             self.reader, threads=self.threads, saturates=self._saturates, notify=notify
         )

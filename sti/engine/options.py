@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from sti.backend.interface import Backend
 from sti.device.host import check_threads
 from sti.device.profile import DeviceProfile
 from sti.engine.device_options import DeviceOptions
@@ -36,6 +38,9 @@ class EngineOptions(NamedTuple):
     """Anonymous memory of the process before the pack was opened; None: unknown."""
     check: bool = True
     """Compare what is read with its checksum. Benchmarks alone go without, to price it."""
+    wrap_backend: Callable[[Backend], Backend] | None = None
+    """Makes of the back end what runs compute with, and what closes it. Benchmarks alone emulate
+    slower processors so; ``profile`` is one of such a processor."""
     history: bool = True
     devices: DeviceOptions | None = None
     """Other devices that runs may use; None: this machine alone."""
@@ -73,8 +78,8 @@ class EngineOptions(NamedTuple):
         """Refuse what cannot be used.
 
         Raises:
-            InputError: unusable threads, a storage without a profile of it, or a
-                value of the wrong type.
+            InputError: unusable threads, a storage or a wrapped back end without a profile of it,
+                or a value of the wrong type.
         """
         check_threads(self.threads)
         if self.devices is not None:
@@ -85,6 +90,8 @@ class EngineOptions(NamedTuple):
             raise InputError(f"profile must be a DeviceProfile; found {self.profile!r:.60}")
         if not callable(self.notify):
             raise InputError(f"notify must take a line of text; found {self.notify!r:.60}")
+        if self.wrap_backend is not None and self.profile is None:
+            raise InputError("a back end that is wrapped needs a profile of what it then takes")
         if self.storage is not None and self.profile is None:
             raise InputError(
                 "a custom storage needs a profile measured with it; make one with "
