@@ -242,6 +242,11 @@ class _SlowBackend:
         state = self._pace.take(lambda: self._inner.start(embeddings, types, lengths, place=place))
         return _SlowState(state, self._pace)
 
+    def resume(
+        self, hidden: Float32Array, lengths: Sequence[int], *, place: int | None = None
+    ) -> SentenceState:
+        return _SlowState(self._inner.resume(hidden, lengths, place=place), self._pace)
+
     def release_states(self) -> None:
         self._inner.release_states()
 
