@@ -154,6 +154,12 @@ class SeveralDevices:
             _expecting(plan, taken.total_s),
         )
 
+    def set_strategy(self, strategy: str) -> None:
+        """As ``Engine.set_strategy``."""
+        options = self._options._replace(strategy=strategy)
+        options.validate()
+        self._options = options
+
     def make_ready(self, prepared: PreparedPlan) -> None:
         """Let devices get ready for a plan that is likely to be run, for one text."""
         workload = prepared.plan.workload
