@@ -114,9 +114,12 @@ class Incoming:
         with it, if any.
 
         Raises:
-            MessageError: it is malformed; what belongs to the same message is skipped.
+            MessageError: it is malformed, and what belongs to the same message is skipped; or it is
+                of another kind, and nothing else happens.
             Flood: there is no room for the message.
         """
+        if kind not in (DATA, ENVELOPE, ENVELOPE_PART):
+            raise MessageError(f"a frame of no kind: {kind!r}")
         arriving, self._arriving = self._arriving, None
         if kind == DATA:
             if self._skips:

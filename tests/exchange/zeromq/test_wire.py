@@ -97,6 +97,15 @@ def test_a_message_without_room_is_refused_before_memory_is_taken() -> None:
         taken(incoming(), envelope)
 
 
+def test_a_frame_of_no_kind_disturbs_no_message() -> None:
+    into = incoming()
+    assert taken(into, GOOD[0]) is None
+    for frame in (b"", b"?", b"?more"):
+        with pytest.raises(MessageError, match="of no kind"):
+            taken(into, frame)
+    assert taken(into, GOOD[1]) is not None
+
+
 @given(
     st.lists(
         st.sampled_from(GOOD)
