@@ -31,7 +31,7 @@ FOLDERS = {
     "sti/exchange": "Messages between several devices, over one of several engines.",
     "sti/exchange/zeromq": "The engine over ZeroMQ: encrypted, between any devices.",
     "sti/calibration": "Measuring this machine, and remembering it.",
-    "sti/devices": "Several devices that run one plan: workers, their controller, chains of layers.",
+    "sti/devices": "Several devices that run one plan: workers, controller, chains of layers.",
     "sti/engine": "The public API: targets, plans, answers.",
     "sti/report": "Tables and words for people.",
     "sti/report/page": "The page of `sti report`, from values to HTML. Pure.",
