@@ -128,9 +128,7 @@ def place(tmp_path: Path, pack_for: Callable[[Task], Path]) -> Callable[[Block, 
         for name in re.findall(r"--(?:data|dev|out-of-scope) ([\w./-]+)", text):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             write_data(tmp_path / name, ranked_pack(), texts(ROWS, longest=3))
-        for folder in re.findall(r"sti-shard finetune ([\w./-]+)", text):
-            write_checkpoint(tmp_path / folder)
-        for folder in re.findall(r"sti-shard build ([\w./-]+)", text):
+        for folder in re.findall(r"sti-shard (?:finetune|build) ([\w./-]+)", text):
             write_checkpoint(tmp_path / folder)
         for name in re.findall(r"--(?:input|texts|calibration) ([\w./-]+)", text):
             (tmp_path / name).write_text("the dog runs\nunder the table\n", encoding="utf-8")
