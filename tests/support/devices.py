@@ -100,6 +100,5 @@ def devices(
             notify=told.append,
         )
         peers.meet()
-        hidden = here.reader.manifest.dimensions.hidden
-        chains = Chains(peers, here.runner, here.jobs, hidden=hidden)
+        chains = Chains(peers, here.runner, here.jobs, here.reader.manifest)
         yield Devices(here, exchanges, peers, chains, told)
