@@ -8,8 +8,9 @@ Whatever goes wrong ends the run with ``PeerError``, and no device goes on with 
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -95,6 +96,8 @@ class Chains:
         self._prepared: dict[tuple[str, int, Prepare], int] = {}
         """Device, how often it was met, and what it is ready for, to the part's number."""
         self._parts = 0
+        self._lock = threading.Lock()
+        """Of what is ready, as devices get ready in the background as well."""
 
     def run(
         self,
@@ -136,6 +139,10 @@ class Chains:
         reports = tuple(run.reports[unit.number] for unit in units)
         return ChainOutcome(tuple(outputs), reports, time.perf_counter() - start)
 
+    def is_ready(self, strategy: Strategy, plan: Plan, link_type: str) -> bool:
+        """Whether all devices are ready for their parts."""
+        return all(key in self._prepared for key, _ in self._wanted(strategy, plan, link_type))
+
     def make_ready(self, strategy: Strategy, plan: Plan, link_type: str) -> None:
         """Let devices get ready for their parts, so that the first run is not late.
 
@@ -161,24 +168,32 @@ class Chains:
             PeerError: one refuses.
         """
         found: dict[str, int] = {}
+        with self._lock:
+            for key, wanted in self._wanted(strategy, plan, link_type):
+                device = key[0]
+                number = self._prepared.get(key)
+                if number is None:
+                    number = self._parts
+                    self._parts += 1
+                    head = wanted._replace(part=number).to_json()
+                    self._peers.ask(device, head, within_s=_PREPARED_WITHIN_S)
+                    while len(self._prepared) >= _MOST_PREPARED:
+                        del self._prepared[next(iter(self._prepared))]
+                    self._prepared[key] = number
+                found[device] = number
+        return found
+
+    def _wanted(
+        self, strategy: Strategy, plan: Plan, link_type: str
+    ) -> Iterator[tuple[tuple[str, int, Prepare], Prepare]]:
+        """What each other device is to be ready for, and the key of ``_prepared`` for it."""
         names = ["", *(stage.device for stage in strategy.stages), ""]
         for place, (stage, part) in enumerate(zip(strategy.stages, strategy.parts, strict=True)):
             if stage.device == LOCAL:
                 continue
             before, after = (self._name(name) for name in (names[place], names[place + 2]))
             wanted = _wanted(0, plan, stage, part, before, after, link_type)
-            key = (stage.device, self._peers.named[stage.device].met, wanted)
-            number = self._prepared.get(key)
-            if number is None:
-                number = self._parts
-                self._parts += 1
-                head = wanted._replace(part=number).to_json()
-                self._peers.ask(stage.device, head, within_s=_PREPARED_WITHIN_S)
-                while len(self._prepared) >= _MOST_PREPARED:
-                    del self._prepared[next(iter(self._prepared))]
-                self._prepared[key] = number
-            found[stage.device] = number
-        return found
+            yield (stage.device, self._peers.named[stage.device].met, wanted), wanted
 
     def _name(self, device: str) -> str:
         """What other devices call a device: this machine has a name of its own there."""
@@ -192,20 +207,26 @@ class Chains:
         within_s: float,
     ) -> None:
         """Tell all devices of all units, the first of them with the texts."""
+        key = run_key(self._peers.session, units[0].number)
         for unit in units:
             for place, stage in enumerate(strategy.stages):
                 if stage.device == LOCAL:
                     continue
-                number = parts[stage.device]
-                command = Run(unit.number, number, unit.group_lengths, unit.lengths, within_s)
+                command = Run(
+                    number=unit.number,
+                    batch=units[0].number,
+                    part=parts[stage.device],
+                    groups=unit.group_lengths,
+                    lengths=unit.lengths,
+                    wait_s=within_s,
+                )
                 arrays = () if place else _text_arrays(unit.texts)
-                self._exchange.send(stage.device, self._peers.session, command.to_json(), arrays)
+                self._exchange.send(stage.device, key, command.to_json(), arrays)
 
     def _drop(self, devices: set[str], units: Sequence[_Unit]) -> None:
         """Nobody is to go on with these units."""
         head = {"do": commands.DROP, "number": units[-1].number}
-        for unit in units:
-            self._exchange.forget(run_key(self._peers.session, unit.number))
+        self._exchange.forget(run_key(self._peers.session, units[0].number))
         for device in devices:
             try:
                 self._exchange.send(device, ask_key(self._peers.session, 0), head)
@@ -260,7 +281,8 @@ class _Running:
         self._units, self._recorder = units, recorder
         self._remote = {stage.device: stage for stage in strategy.stages if stage.device != LOCAL}
         self._link_type, self._deadline = link_type, deadline
-        self._by_key = {run_key(chains.peers.session, unit.number): unit for unit in units}
+        self._key = run_key(chains.peers.session, units[0].number)
+        self._by_number = {unit.number: unit for unit in units}
         self._answers: dict[int, tuple[Float32Array, ...]] = {}
         self._hidden: dict[int, HiddenStates] = {}
         self.reports: dict[int, dict[str, StageReport]] = {unit.number: {} for unit in units}
@@ -290,8 +312,8 @@ class _Running:
         names = [stage.device for stage in self._stages]
         self._exchange.send(
             names[names.index(LOCAL) + 1],
-            run_key(self._chains.peers.session, unit.number),
-            {"is": commands.HIDDEN},
+            self._key,
+            {"is": commands.HIDDEN, "number": unit.number},
             to_arrays(found.packed, self._link_type),
         )
 
@@ -308,19 +330,18 @@ class _Running:
             PeerError: a device failed, is lost, or is late.
         """
         try:
-            message = self._exchange.receive(watch=set(self._remote), deadline=self._deadline)
+            message = self._exchange.receive(
+                key=self._key, watch=set(self._remote), deadline=self._deadline
+            )
         except DeadlineError as error:
             raise DeadlineError(f"{self._late()}: {error}") from error
-        unit = self._by_key.get(message.key)
-        if unit is None:
-            self._chains.peers.note(message)
-            return
-        where = f"run {unit.number} on {message.peer}"
+        where = f"answer of {message.peer}"
         fields = fields_of(message.head, where=where)
         if fields.raw("is") == commands.FAILED:
-            raise PeerError(f"{where}: {fields.text('why')}")
-        if message.peer not in self._remote:
-            raise PeerError(f"{where}: it has no part in it")
+            raise PeerError(f"{message.peer}: {fields.text('why')}")
+        unit = self._by_number.get(fields.integer("number"))
+        if unit is None or message.peer not in self._remote:
+            raise PeerError(f"{where}: it has no part in what was asked")
         report = StageReport.from_json(fields.object("report"))
         if fields.raw("is") == commands.ANSWER:
             found = split(fields.items("shapes"), message.arrays, where=where)

@@ -6,8 +6,9 @@
 
 Each is the head of a message (``sti.exchange``). The key of a message begins with the session, a
 name that the controller made up for itself, so that nothing of an earlier life of it is mistaken;
-behind it is the number of a run (``run_key``) or of a question (``ask_key``). Runs of a session are
-numbered upwards, and each number is taken once. Knows nothing of networks or of what runs.
+behind it is the number of a batch (``run_key``) or of a question (``ask_key``). A batch is computed
+in one run or several; runs of a session are numbered upwards, and each number is taken once. Knows
+nothing of networks or of what runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from sti.device.lanes import LANES, MOST_THREADS, LaneThreads
 from sti.errors import PeerError
-from sti.json_fields import JsonFields, whole_number
+from sti.json_fields import JsonFields
 from sti.planning.links import LINK_TYPES
 from sti.planning.plan import Plan
 
@@ -47,19 +48,14 @@ def is_device_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def run_key(session: str, number: int) -> str:
-    """The key of what belongs to one run."""
-    return f"{session} {number}"
+def run_key(session: str, batch: int) -> str:
+    """The key of what belongs to the runs of one batch."""
+    return f"{session} {batch}"
 
 
 def ask_key(session: str, number: int) -> str:
     """The key of a question outside of runs, and of its answer."""
     return f"{session} ask {number}"
-
-
-def run_number(key: str) -> int | None:
-    """The number of the run that a key belongs to; None where it belongs to none."""
-    return whole_number(key.partition(" ")[2])
 
 
 class Prepare(NamedTuple):
@@ -124,6 +120,8 @@ class Run(NamedTuple):
 
     number: int
     """Above that of the run before."""
+    batch: int
+    """Number of the first run of its batch."""
     part: int
     """Which part computes it."""
     groups: tuple[tuple[int, ...], ...]
@@ -139,6 +137,7 @@ class Run(NamedTuple):
         return {
             "do": RUN,
             "number": self.number,
+            "batch": self.batch,
             "part": self.part,
             "groups": [list(group) for group in self.groups],
             "lengths": list(self.lengths),
@@ -171,6 +170,7 @@ class Run(NamedTuple):
             )
         return cls(
             number=fields.integer("number", most=MOST_NUMBER),
+            batch=fields.integer("batch", most=MOST_NUMBER),
             part=fields.integer("part", most=MOST_NUMBER),
             groups=tuple(inside),
             lengths=lengths,

@@ -1,25 +1,29 @@
 """The workers that a controller knows: which are there, what they are, and how far away.
 
 In: their addresses, an exchange, what runs took. Out: the ``Fleet`` that plans are made for. A
-device that is lost, or that refuses, is left out and told, and is asked again when it is found. Not
-thread-safe.
+device that is lost, or that refuses, is left out and told, and is asked again when it is found, by
+a thread of its own, so that no run waits for it. For one thread, beside that one.
 """
 
 from __future__ import annotations
 
+import itertools
 import secrets
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from sti.devices import commands
 from sti.devices.commands import StageReport, fields_of
 from sti.devices.facts import Facts, mismatch
 from sti.devices.links import measured_link
-from sti.errors import PeerError, StiError
+from sti.errors import ClosedError, DeadlineError, PeerError, StiError
 from sti.exchange.interface import FOUND, LOST, Exchange, Message
 from sti.json_fields import JsonFields
 from sti.notices import Notify
+from sti.pipeline.workers import Worker
 from sti.planning.lane_threads import measured_choices
 from sti.planning.links import Link
 from sti.planning.plan import LOCAL
@@ -88,8 +92,10 @@ class Peers:
         self.session = secrets.token_hex(8)
         self.named = {name: Peer(name, address) for name, address in addresses.items()}
         self._between: dict[tuple[str, str], Link] = {}
-        self._asked = 0
-        """Questions so far."""
+        self._asked = itertools.count()
+        self._lock = threading.Lock()
+        """Of what is known of the devices."""
+        self._background = Worker("sti-devices")
         for name, address in addresses.items():
             connect(name, address)
 
@@ -107,36 +113,43 @@ class Peers:
         for name in sorted(missing):
             self._leave_out(name, f"it was not found at {self.named[name].address}")
 
-    def note(self, message: Message) -> None:
-        """Take in that a peer was found or lost."""
-        if message.peer not in self.named:
-            return
-        if message.key == LOST:
-            self._leave_out(message.peer, f"it was lost: {message.head.get('why', 'no reason')}")
-        elif message.key == FOUND:
-            self._greet(message.peer)
-
     def catch_up(self) -> None:
-        """Take in who was found or lost since; waits for nothing but new devices' answers."""
-        while True:
+        """Take in who was lost since, and begin to get to know who was found; waits for nothing."""
+        for message in self._arrived(LOST):
+            self._leave_out(message.peer, f"it was lost: {message.head.get('why', 'no reason')}")
+        for message in self._arrived(FOUND):
+            self.in_background(partial(self._greet, message.peer))
+
+    def in_background(self, job: Callable[[], object]) -> None:
+        """Do something with devices while others compute; ``PeerError`` of it is told."""
+
+        def work() -> None:
             try:
-                message = self.exchange.receive(deadline=time.monotonic())
-            except PeerError:
+                job()
+            except ClosedError:
                 return
-            self.note(message)
+            except StiError as error:
+                self._notify(str(error))
+
+        self._background.submit(work)
+
+    def close(self) -> None:
+        """End the thread; the exchange was closed, so it waits for nothing. Idempotent."""
+        self._background.close()
 
     def fleet(self, local: Member, link_type: str) -> Fleet:
         """The devices that a run may use now, this machine first."""
-        ready = [peer for peer in self.named.values() if peer.is_ready]
-        links: dict[tuple[str, str], Link] = {}
-        for peer in ready:
-            assert peer.link is not None, "it is ready"
-            link = _slowed(peer.link, peer.link_factor)
-            links[LOCAL, peer.name] = links[peer.name, LOCAL] = link
-        for (one, other), between in self._between.items():
-            factor = max(self.named[one].link_factor, self.named[other].link_factor)
-            links[one, other] = links[other, one] = _slowed(between, factor)
-        return Fleet((local, *map(_member, ready)), links, link_type)
+        with self._lock:
+            ready = [peer for peer in self.named.values() if peer.is_ready]
+            links: dict[tuple[str, str], Link] = {}
+            for peer in ready:
+                assert peer.link is not None, "it is ready"
+                link = _slowed(peer.link, peer.link_factor)
+                links[LOCAL, peer.name] = links[peer.name, LOCAL] = link
+            for (one, other), between in self._between.items():
+                factor = max(self.named[one].link_factor, self.named[other].link_factor)
+                links[one, other] = links[other, one] = _slowed(between, factor)
+            return Fleet((local, *map(_member, ready)), links, link_type)
 
     def learn(self, device: str, report: StageReport, predicted_s: float) -> None:
         """A stage took so long.
@@ -174,16 +187,12 @@ class Peers:
         return any(factor > _DOUBTED for factor in self.factors)
 
     def measure_again(self) -> None:
-        """Measure the links to all devices again. What runs showed of them is forgotten, and half
-        of what they showed of the devices, so that they are tried again.
+        """Measure the links to all devices again, in the background. What runs showed of them is
+        forgotten, and half of what they showed of the devices, so that they are tried again.
         """
         for peer in self.named.values():
             if peer.is_ready:
-                try:
-                    peer.link, peer.link_factor = measured_link(self.exchange, peer.name), 1.0
-                    peer.factor = peer.factor**0.5
-                except PeerError as error:
-                    self._leave_out(peer.name, str(error))
+                self.in_background(partial(self._measure, peer))
 
     def ask(self, name: str, head: Mapping[str, object], *, within_s: float) -> JsonFields:
         """Ask a device for something outside of runs, and wait for its answer.
@@ -191,13 +200,34 @@ class Peers:
         Raises:
             PeerError: it refuses, is lost, or does not answer in time; names it.
         """
-        key, self._asked = commands.ask_key(self.session, self._asked), self._asked + 1
+        key = commands.ask_key(self.session, next(self._asked))
         self.exchange.send(name, key, head)
         answer = self.exchange.receive(key=key, peer=name, deadline=time.monotonic() + within_s)
         fields = fields_of(answer.head, where=f"answer of {name}")
         if fields.raw("is") == commands.FAILED:
             raise PeerError(fields.text("why"))
         return fields
+
+    def _arrived(self, key: str) -> Iterator[Message]:
+        """The messages of a key, from devices that are named, that are there now."""
+        while True:
+            try:
+                message = self.exchange.receive(key=key, deadline=time.monotonic())
+            except DeadlineError:
+                return
+            if message.peer in self.named:
+                yield message
+
+    def _measure(self, peer: Peer) -> None:
+        try:
+            link = measured_link(self.exchange, peer.name)
+        except PeerError as error:
+            self._leave_out(peer.name, str(error))
+            return
+        with self._lock:
+            if peer.is_ready:
+                peer.link, peer.link_factor = link, 1.0
+                peer.factor = peer.factor**0.5
 
     def _greet(self, name: str) -> None:
         """Ask a device what it is, and measure the ways to it."""
@@ -211,12 +241,15 @@ class Peers:
             why = mismatch(self._mine, facts, name=name)
             if why is not None:
                 raise PeerError(why)
-            peer.link = measured_link(self.exchange, name)
+            link = measured_link(self.exchange, name)
             for other in self.named.values():
                 if other is not peer and other.is_ready:
                     self._join(other, peer)
-            peer.facts, peer.factor, peer.link_factor = facts, 1.0, 1.0
-            peer.met += 1
+            with self._lock:
+                peer.facts, peer.link, peer.factor, peer.link_factor = facts, link, 1.0, 1.0
+                peer.met += 1
+        except ClosedError:
+            return
         except StiError as error:
             self._leave_out(name, str(error))
         else:
@@ -234,17 +267,20 @@ class Peers:
         except PeerError as error:
             self._notify(f"device {one.name} does not reach {other.name}: {error}")
             return
-        self._between[one.name, other.name] = Link(
+        link = Link(
             fields.number("delay_s", least=0.0, most=ANSWERS_WITHIN_S),
             fields.number("bytes_per_s", least=1.0),
         )
+        with self._lock:
+            self._between[one.name, other.name] = link
 
     def _leave_out(self, name: str, why: str) -> None:
-        peer = self.named[name]
-        peer.facts = peer.link = None
-        peer.why = why
-        for pair in [pair for pair in self._between if name in pair]:
-            del self._between[pair]
+        with self._lock:
+            peer = self.named[name]
+            peer.facts = peer.link = None
+            peer.why = why
+            for pair in [pair for pair in self._between if name in pair]:
+                del self._between[pair]
         self._notify(f"device {name} is not used: {why}")
 
 

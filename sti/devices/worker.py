@@ -16,7 +16,7 @@ from typing import Any
 
 from sti.backend.interface import Backend
 from sti.devices import commands
-from sti.devices.commands import Prepare, Run, fields_of, run_key, run_number, session_of
+from sti.devices.commands import Prepare, Run, fields_of, run_key, session_of
 from sti.devices.facts import Facts, mismatch
 from sti.devices.hidden_arrays import joined, to_arrays
 from sti.devices.links import measured_link
@@ -213,9 +213,10 @@ class Worker:
 
     def _take_result(self, message: Message, fields: JsonFields) -> None:
         """Another device sends hidden states, or that none will come."""
-        number, session = run_number(message.key), self._sessions.get(session_of(message.key) or "")
-        if number is None:
+        if not fields.has("number"):
             return  # an answer to what is not waited for any more
+        number = fields.integer("number", most=commands.MOST_NUMBER)
+        session = self._sessions.get(session_of(message.key) or "")
         if session is None:
             raise PeerError(f"{message.peer}: hidden states of a session that is not here")
         if fields.raw("is") == commands.FAILED:
@@ -275,19 +276,21 @@ class Worker:
         Raises:
             PeerError: nobody is there to take them.
         """
-        key, after = run_key(session.key, due.run.number), due.part.wanted.after
+        key, after = run_key(session.key, due.run.batch), due.part.wanted.after
+        number = due.run.number
         if not isinstance(outcome.found, HiddenStates):
             shapes, flat = joined(outcome.found)
-            told = {"is": commands.ANSWER, "report": report, "shapes": shapes}
+            told = {"is": commands.ANSWER, "number": number, "report": report, "shapes": shapes}
             self._exchange.send(session.controller, key, told, (flat,))
             return
         arrays = to_arrays(outcome.found.packed, due.part.wanted.link_type)
         if after == session.controller:
-            told = {"is": commands.HIDDEN, "report": report}
+            told = {"is": commands.HIDDEN, "number": number, "report": report}
             self._exchange.send(after, key, told, arrays)
             return
-        self._exchange.send(after, key, {"is": commands.HIDDEN}, arrays)
-        self._tell(session.controller, key, {"is": commands.DONE, "report": report})
+        self._exchange.send(after, key, {"is": commands.HIDDEN, "number": number}, arrays)
+        told = {"is": commands.DONE, "number": number, "report": report}
+        self._tell(session.controller, key, told)
 
     def _wait(self, session: Session, due: DueRun, deadline: float) -> HiddenStates:
         """Wait for the hidden states of a run; take in all else that comes meanwhile."""
@@ -305,7 +308,8 @@ class Worker:
         number, after = due.run.number, due.part.wanted.after
         self._notify(f"run {number} of {session.controller} failed: {why}")
         for peer in {session.controller, after} - {""}:
-            self._tell(peer, run_key(session.key, number), _failure(why))
+            key = run_key(session.key, due.run.batch)
+            self._tell(peer, key, {**_failure(why), "number": number})
 
     def _tell(self, peer: str, key: str, head: Mapping[str, Any]) -> None:
         """Send a word to a peer, if it is there."""

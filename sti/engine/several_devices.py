@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from sti.devices.chain import ChainOutcome, Chains
@@ -24,9 +25,10 @@ from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
 from sti.pipeline.runner import Outcome
 from sti.pipeline.trace import Recorder
-from sti.planning.plan import LOCAL, Plan
+from sti.planning.plan import LOCAL, Plan, PlanStep
 from sti.planning.prediction import predict
 from sti.planning.stage_times import Member
+from sti.planning.stages import Stage
 from sti.planning.strategies import (
     ChainPricing,
     Fleet,
@@ -92,6 +94,8 @@ class SeveralDevices:
         self._measured_s = time.monotonic()
         self._told: list[str] = []
         self._last_told = ""
+        self._asked_for: tuple[tuple[Stage, ...], tuple[PlanStep, ...]] | None = None
+        """What devices were asked last to get ready for, in the background."""
 
     def strategies(
         self, prepared: PreparedPlan, *, texts: int, tokens: int
@@ -131,6 +135,8 @@ class SeveralDevices:
                 why = "; ".join(f"{peer.name}: {peer.why}" for peer in self.peers.named.values())
                 self._tell_once(f"no device can be used: {why}")
             self._measure_unused()
+            return None
+        if self._options.wanted is None and not self._is_ready(taken, plan):
             return None
         begun = time.perf_counter()
         try:
@@ -177,6 +183,16 @@ class SeveralDevices:
     def close(self) -> None:
         """Leave the other devices. Idempotent."""
         self._exchange.close()
+        self.peers.close()
+
+    def _is_ready(self, taken: Strategy, plan: Plan) -> bool:
+        """Whether devices are ready for a strategy; if not, they get ready for runs to come."""
+        if self._chains.is_ready(taken, plan, self._link_type):
+            return True
+        if (taken.stages, plan.steps) != self._asked_for:
+            self._asked_for = taken.stages, plan.steps
+            self.peers.in_background(partial(self._chains.make_ready, taken, plan, self._link_type))
+        return False
 
     def _tell_once(self, why: str) -> None:
         """Tell why others did not answer, once until they do again."""
