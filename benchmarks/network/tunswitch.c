@@ -12,7 +12,8 @@
    shared:   all ports share one medium, which a packet crosses twice, to the access point and from
              there. Senders take turns.
 
-   Either way it arrives DELAY_NS after it has left its last link. A packet that finds QUEUE bytes
+   What a sender has for different receivers takes turns too, packet by packet, as with the queues
+   of Linux that are fair to flows (fq_codel). A packet arrives DELAY_NS after it has left its last link. A packet that finds QUEUE bytes
    ahead of it is lost. On the wire, it is as long as on Ethernet: a large one that the kernel
    leaves to the device to be cut into segments counts as all of these.
 
@@ -79,10 +80,12 @@ typedef struct {
     int tun;
     double ns_per_byte;
     bool plugged;
-    Queue sent, arriving;
-    double sent_bytes;        /* on the wire, of all in `sent` */
-    Time up_free, down_free;  /* when its links have sent what they took so far */
-    Time empty;               /* when there was last nothing to be read from it */
+    Queue sent[MOST_PORTS];  /* what waits to be sent, by receiver */
+    Queue arriving;
+    double sent_bytes;       /* on the wire, of all in `sent` */
+    int last_receiver;
+    Time up_free, down_free; /* when its links have sent what they took so far */
+    Time empty;              /* when there was last nothing to be read from it */
 } Port;
 
 static Port ports[MOST_PORTS];
@@ -158,31 +161,51 @@ static void receive(int from) {
         packet->to = to;
         packet->length = (size_t)found;
         memcpy(packet->bytes, bytes, (size_t)found);
-        put(&port->sent, packet);
+        put(&port->sent[to], packet);
         port->sent_bytes += wire;
     }
 }
 
-/* When the first packet in a sender's queue starts to be sent. */
+/* When a port starts to send its next packet; NEVER where it has none. */
 static Time starts(const Port *port) {
-    return later(port->sent.first->at, shared ? medium_free : port->up_free);
+    Time first = NEVER;
+    for (int to = 0; to < port_count; to++)
+        if (port->sent[to].first) first = sooner(first, port->sent[to].first->at);
+    return later(first, shared ? medium_free : port->up_free);
 }
 
-/* The sender whose packet starts first, in turns where several do; -1 where nobody sends. */
+/* Take the next packet that a port sends, which starts then: receivers take turns. */
+static Packet *next_packet(Port *port, Time start) {
+    for (int i = 1; i <= port_count; i++) {
+        int to = (port->last_receiver + i) % port_count;
+        Queue *queue = &port->sent[to];
+        if (queue->first && queue->first->at <= start) {
+            port->last_receiver = to;
+            return take(queue);
+        }
+    }
+    abort(); /* something starts then */
+}
+
+/* The sender whose packet starts first, in turns where several do. */
 static int next_sender(void) {
-    int found = -1;
+    int found = last_sender;
+    Time first = NEVER;
     for (int i = 1; i <= port_count; i++) {
         int from = (last_sender + i) % port_count;
-        if (!ports[from].sent.first) continue;
-        if (found < 0 || starts(&ports[from]) < starts(&ports[found])) found = from;
+        Time start = starts(&ports[from]);
+        if (start < first) {
+            first = start;
+            found = from;
+        }
     }
     return found;
 }
 
-/* Send the first packet of a port's queue, which says when it is to be delivered. */
-static void send_first(int from, Time start) {
+/* Send the next packet of a port, which says when it is to be delivered. */
+static void send_next(int from, Time start) {
     Port *port = &ports[from];
-    Packet *packet = take(&port->sent);
+    Packet *packet = next_packet(port, start);
     Port *to = &ports[packet->to];
     port->sent_bytes -= packet->wire;
     last_sender = from;
@@ -219,9 +242,12 @@ static void deliver(Port *port, Time due) {
 
 /* Send all packets that start by then, in the order in which they do. */
 static void send_until(Time due) {
-    int from;
-    while ((from = next_sender()) >= 0 && starts(&ports[from]) <= due)
-        send_first(from, starts(&ports[from]));
+    for (;;) {
+        int from = next_sender();
+        Time start = starts(&ports[from]);
+        if (start > due) return;
+        send_next(from, start);
+    }
 }
 
 /* Do what is due; returns when something may be due next. */
@@ -232,10 +258,9 @@ static Time advance(void) {
         Port *port = &ports[i];
         deliver(port, due);
         if (port->arriving.first) next = sooner(next, port->arriving.first->at);
-        if (port->sent.first) {
-            double on_links = port->sent.first->wire * port->ns_per_byte;
-            next = sooner(next, starts(port) + (Time)on_links + delay);
-        }
+        /* What starts later may wait for its receiver: that is found out when it could be there. */
+        Time start = starts(port);
+        if (start != NEVER) next = sooner(next, start + delay);
     }
     return next;
 }
@@ -317,7 +342,7 @@ static void start(int count, char **arguments) {
         port->tun = open_device(arguments[4 + i]);
         port->ns_per_byte = 8e3 / mbit;
         port->plugged = true;
-        port->sent.end = &port->sent.first;
+        for (int to = 0; to < port_count; to++) port->sent[to].end = &port->sent[to].first;
         port->arriving.end = &port->arriving.first;
     }
 }
