@@ -68,7 +68,7 @@ class Exchange(Protocol):
         Raises:
             InputError: a key, head or array that cannot be sent, or this member's own name.
             PeerLostError: the peer is lost, also because it takes in less than it is sent.
-            PeerError: the peer is unknown or was not found yet.
+            PeerError: the peer is unknown, refused or was not found yet, or too much waits for it.
             ClosedError: this exchange was closed.
         """
 
@@ -95,6 +95,7 @@ class Exchange(Protocol):
             PeerLostError: ``peer`` or one of ``watch`` is lost, or was and nobody has received the
                 ``LOST`` message of it yet, so that no loss is missed between two calls. Does not
                 apply where ``LOST`` or ``FOUND`` is waited for.
+            PeerError: ``peer`` is not there, and it or this member refuses the other.
             DeadlineError: nothing came in time.
             ClosedError: this exchange was closed, or the key given up (``forget``).
         """

@@ -51,8 +51,10 @@ class Mailbox:
         self._count = 0
         self._there: set[str] = set()
         self._gone: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+        self._unreachable: dict[str, str] = {}
         self._forgotten: dict[str, None] = {}  # oldest first
-        self._is_closed = False
+        self._is_closed, self._why_closed = False, ""
         self._process = os.getpid()
 
     def has_room(self, peer: str, held_bytes: int) -> bool:
@@ -78,7 +80,8 @@ class Mailbox:
         """A peer is there, and so was not before; tells whoever waits."""
         with self._changed:
             self._there.add(peer)
-            self._gone.pop(peer, None)
+            for why in (self._gone, self._refused, self._unreachable):
+                why.pop(peer, None)
             self._tell(Message(peer, FOUND, {}, ()))
 
     def lost(self, peer: str, why: str) -> None:
@@ -89,6 +92,22 @@ class Mailbox:
                 self._gone[peer] = why
                 self._tell(Message(peer, LOST, {"why": why}, ()))
 
+    def refused(self, peer: str, why: str) -> None:
+        """A peer that is not there will not be: ends whoever waits for it, by name, until it is
+        found after all.
+        """
+        with self._changed:
+            if peer not in self._there:
+                self._refused[peer] = why
+            self._changed.notify_all()
+
+    def unreachable(self, peer: str, why: str) -> None:
+        """A peer is not there yet: whoever waits for it in vain is told why."""
+        with self._changed:
+            if peer not in self._there:
+                self._refused.pop(peer, None)
+                self._unreachable[peer] = why
+
     def check_peer(self, peer: str) -> None:
         """Refuse to send to a peer that is not there.
 
@@ -97,16 +116,16 @@ class Mailbox:
         """
         self.check_process()
         with self._changed:
-            self._check_open()
+            self.check_open()
             if peer == self.name:
                 raise InputError(f"{peer}: is this member itself, which sends itself nothing")
             if peer in self._gone:
                 raise _lost(peer, self._gone[peer])
+            if peer in self._refused:
+                raise PeerError(f"{peer}: {self._refused[peer]}")
             if peer not in self._there:
-                raise PeerError(
-                    f"{peer}: was not found yet; wait for its message {FOUND!r}, and see that "
-                    "it runs and that its name and address are right"
-                )
+                why = self._unreachable.get(peer, "see that its name and address are right")
+                raise PeerError(f"{peer}: was not found yet; wait for its message {FOUND!r}: {why}")
 
     def receive(
         self,
@@ -121,7 +140,7 @@ class Mailbox:
         watched = () if key in _NOTICES else {*watch, *([] if peer is None else [peer])}
         with self._changed:
             while True:
-                self._check_open()
+                self.check_open()
                 message = self._take(key, peer)
                 if message is not None:
                     return message
@@ -131,9 +150,11 @@ class Mailbox:
                     why = self._why_lost(other)
                     if why is not None:
                         raise _lost(other, why)
+                if peer in self._refused:
+                    raise PeerError(f"{peer}: {self._refused[peer]}")
                 left_s = LOOK_S if deadline is None else deadline - monotonic()
                 if left_s <= 0:
-                    raise _late(key, peer)
+                    raise self._late(key, peer)
                 self._changed.wait(min(left_s, LOOK_S))
 
     def forget(self, key: str) -> None:
@@ -148,12 +169,17 @@ class Mailbox:
                 self._drop(place)
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Drop everything, and end whoever waits. Idempotent; does nothing in a forked child."""
+    def close(self, why: str = "") -> None:
+        """Drop everything, and end whoever waits. Idempotent; does nothing in a forked child.
+
+        Args:
+            why: where its owner did not ask for it.
+        """
         if os.getpid() != self._process:
             return
         with self._changed:
             self._is_closed = True
+            self._why_closed = self._why_closed or why
             self._held.clear()
             self._held_bytes.clear()
             self._changed.notify_all()
@@ -162,6 +188,18 @@ class Mailbox:
     def is_closed(self) -> bool:
         """Whether it was closed."""
         return self._is_closed
+
+    def check_open(self) -> None:
+        """Refuse to go on with a closed exchange.
+
+        Raises:
+            ClosedError: it is.
+            RunError: this is a forked child.
+        """
+        self.check_process()
+        if self._is_closed:
+            why = f": {self._why_closed}" if self._why_closed else ""
+            raise ClosedError(f"{self.name}: this exchange was closed{why}")
 
     def check_process(self) -> None:
         """Refuse to go on in a forked child, where nobody brings messages or frees locks.
@@ -174,11 +212,6 @@ class Mailbox:
                 f"{self.name}: this exchange belongs to process {self._process}, which this one "
                 "was forked from; make one after the fork"
             )
-
-    def _check_open(self) -> None:
-        self.check_process()
-        if self._is_closed:
-            raise ClosedError(f"{self.name}: this exchange was closed")
 
     def _why_lost(self, peer: str) -> str | None:
         """Why a peer is lost, or was so that nobody knows yet; None if it is not."""
@@ -221,6 +254,13 @@ class Mailbox:
         for _, message, held_bytes in self._held.pop(place, ()):
             self._count_bytes(message.peer, -held_bytes)
 
+    def _late(self, key: str | None, peer: str | None) -> DeadlineError:
+        what = "no message" if key is None else f"no message {key!r}"
+        if peer is None:
+            return DeadlineError(f"{what} came in time from anyone")
+        why = self._unreachable.get(peer)
+        return DeadlineError(f"{what} came in time from {peer}{f': {why}' if why else ''}")
+
     def _count_bytes(self, peer: str, more: int) -> None:
         self._held_bytes[peer] = self._held_bytes.get(peer, 0) + more
         if not self._held_bytes[peer]:
@@ -229,8 +269,3 @@ class Mailbox:
 
 def _lost(peer: str, why: str) -> PeerLostError:
     return PeerLostError(f"{peer}: was lost: {why}", peer=peer)
-
-
-def _late(key: str | None, peer: str | None) -> DeadlineError:
-    what = "no message" if key is None else f"no message {key!r}"
-    return DeadlineError(f"{what} came in time from {'anyone' if peer is None else peer}")

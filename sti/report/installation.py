@@ -22,6 +22,8 @@ EXTRAS = {
     "onnx": "build",
     "safetensors": "build",
     "torch": "train",
+    "zmq": "devices",
+    "mpi4py": "mpi",
     "hypothesis": "test",
     "pytest": "test",
     "tokenizers": "test",

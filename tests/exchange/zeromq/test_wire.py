@@ -1,0 +1,155 @@
+"""Frames of a connection: messages come out whole, whatever else a peer sends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sti.exchange.frames import HEAD_LIMITS, Arriving, MessageError, encode
+from sti.exchange.zeromq.wire import (
+    CHUNK_BYTES,
+    DATA,
+    ENVELOPE,
+    ENVELOPE_PART,
+    Flood,
+    Hello,
+    Incoming,
+    Refusal,
+    frames_of,
+)
+
+MOST_BYTES = 300_000
+
+
+def incoming() -> Incoming:
+    return Incoming(lambda key: key != "forgotten", lambda held_bytes: held_bytes < MOST_BYTES)
+
+
+def taken(into: Incoming, frame: bytes) -> Arriving | None:
+    return into.add(frame[:1], memoryview(frame)[1:])
+
+
+def arrived(into: Incoming, frames: Iterator[bytes] | list[bytes]) -> Iterator[Arriving]:
+    for frame in frames:
+        whole = taken(into, frame)
+        if whole is not None:
+            yield whole
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
+@pytest.mark.parametrize("head", [{}, {"long": "x" * 200_000}])
+def test_messages_travel_in_frames_of_bounded_size(size: int, head: dict[str, str]) -> None:
+    rows = np.arange(size, dtype=np.uint8)
+    encoded = encode("k", head, [rows, rows[:5]])
+    frames = list(frames_of(encoded))
+    assert max(map(len, frames)) <= CHUNK_BYTES + 1
+    into = Incoming(lambda _: True, lambda _: True)
+    whole = [*arrived(into, frames), *arrived(into, frames)]
+    for message in whole:
+        assert message.envelope.head == head
+        assert [array.tobytes() for array in message.arrays()] == list(encoded.arrays)
+    assert len(whole) == 2
+
+
+GOOD = list(frames_of(encode("k", {"n": 1}, [np.arange(9, dtype=np.int32)])))
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ([ENVELOPE + b"{}"], "protocol"),
+        ([ENVELOPE + b"[" * 50_000], "nests deeper|values"),
+        ([GOOD[0], DATA + bytes(35), GOOD[0]], "ends before its arrays do"),
+        ([GOOD[0], DATA + bytes(37)], "more bytes than the 36"),
+        ([*GOOD, DATA + b"more"], "bytes of no message"),
+        ([ENVELOPE_PART + b"{", DATA + b"more"], "bytes of no message"),
+        (
+            [ENVELOPE_PART + bytes(CHUNK_BYTES)] * (HEAD_LIMITS.most_bytes // CHUNK_BYTES + 1),
+            "more",
+        ),
+    ],
+    ids=range(7),
+)
+def test_what_is_malformed_is_dropped_with_all_of_it_and_the_next_message_arrives(
+    bad: list[bytes], said: str
+) -> None:
+    into = incoming()
+    with pytest.raises(MessageError, match=said):
+        list(arrived(into, bad))
+    assert not list(arrived(into, [DATA + b"rest", DATA]))  # of what was dropped, told once
+    assert [whole.envelope.key for whole in arrived(into, GOOD)] == ["k"]
+
+
+def test_messages_of_forgotten_keys_take_no_memory_and_the_next_one_arrives() -> None:
+    into = incoming()
+    large = list(frames_of(encode("forgotten", {}, [np.zeros(2 * MOST_BYTES, np.int8)])))
+    assert [whole.envelope.key for whole in arrived(into, [*large, *GOOD])] == ["k"]
+
+
+def test_a_message_without_room_is_refused_before_memory_is_taken() -> None:
+    envelope = next(frames_of(encode("k", {}, [np.zeros(MOST_BYTES, np.int8)])))
+    with pytest.raises(Flood):
+        taken(incoming(), envelope)
+
+
+def test_a_frame_of_no_kind_disturbs_no_message() -> None:
+    into = incoming()
+    assert taken(into, GOOD[0]) is None
+    for frame in (b"", b"?", b"?more"):
+        with pytest.raises(MessageError, match="of no kind"):
+            taken(into, frame)
+    assert taken(into, GOOD[1]) is not None
+
+
+@given(
+    st.lists(
+        st.sampled_from(GOOD)
+        | st.binary(max_size=9).map(lambda data: DATA + data)
+        | st.binary(max_size=9).map(lambda data: ENVELOPE + data)
+        | st.just(ENVELOPE_PART + GOOD[0][1:20]),
+        max_size=12,
+    )
+)
+def test_frames_of_strangers_make_whole_messages_or_none(frames: list[bytes]) -> None:
+    into = incoming()
+    for frame in frames:
+        try:
+            whole = taken(into, frame)
+        except MessageError:
+            continue
+        if whole is not None:
+            assert whole.envelope.key == "k" and whole.arrays()[0].nbytes == 36
+
+
+@given(st.text(max_size=400), st.booleans())
+def test_refusals_read_back_without_what_a_terminal_would_obey(why: str, final: bool) -> None:
+    if not why.isascii():
+        why = why.encode("ascii", "replace").decode()
+    found = Refusal.read(memoryview(Refusal(why, final).frame())[1:])
+    assert found.is_final == final and found.why.isprintable()
+    assert len(found.why) <= 300 and found.why[:9] == "".join(
+        letter if letter.isprintable() else "?" for letter in why[:9]
+    )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"[1]",
+        json.dumps({"protocol": 1, "name": 1}).encode(),
+        json.dumps({"protocol": 2, "name": "a"}).encode(),
+        json.dumps({"protocol": 1, "name": "a" * 2000}).encode(),
+    ],
+)
+def test_greetings_that_are_none_are_malformed(document: bytes) -> None:
+    with pytest.raises(MessageError):
+        Hello.read(memoryview(document))
+    with pytest.raises(MessageError):
+        Refusal.read(memoryview(document))
+    assert Hello.read(memoryview(Hello("a").frame())[1:]) == Hello("a")
