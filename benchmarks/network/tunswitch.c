@@ -12,10 +12,11 @@
    shared:   all ports share one medium, which a packet crosses twice, to the access point and from
              there. Senders take turns.
 
-   What a sender has for different receivers takes turns too, packet by packet, as with the queues
-   of Linux that are fair to flows (fq_codel). A packet arrives DELAY_NS after it has left its last link. A packet that finds QUEUE bytes
-   ahead of it is lost. On the wire, it is as long as on Ethernet: a large one that the kernel
-   leaves to the device to be cut into segments counts as all of these.
+   Flows of one sender take turns too, packet by packet, as with Linux's queue that is fair to flows
+   (fq_codel). A packet that finds QUEUE bytes of its flow ahead of it, or as many before its
+   receiver, is lost. It arrives DELAY_NS after it has left its last link. On the wire it is as long
+   as on Ethernet: a large one that the kernel leaves to the device to be cut into segments counts
+   as all of these.
 
    Commands are lines of standard input, each answered by the line "ok" or "no"; ports count from 0:
 
@@ -51,12 +52,17 @@
 #define MOST_BYTES (VNET + 65536)
 #define FRAMING 38 /* bytes of Ethernet around a packet: header, checksum, preamble, gap */
 #define QUEUE (1000 * 1538) /* bytes: a thousand full frames, as Linux queues by default */
+#define FLOWS 32 /* of a sender that are told apart */
 #define AT_ONCE 64 /* packets read from a port before others are looked after */
 #define AWAKE 10000 /* ns: a call of poll that takes longer has waited */
 #define LEAST_MBIT 1e-3
 #define MOST_MBIT 1e5
 #define MOST_DELAY 10000000000 /* ns */
 #define MOST_LINE 128
+
+#define FRAGMENT 0x3fff /* bits of an IP header's field that are set in parts of a packet */
+#define TCP 6
+#define UDP 17
 
 static const uint8_t PREFIX[3] = {10, 78, 0};
 
@@ -74,16 +80,16 @@ typedef struct Packet {
 
 typedef struct {
     Packet *first, **end;
+    double bytes; /* on the wire */
 } Queue;
 
 typedef struct {
     int tun;
     double ns_per_byte;
     bool plugged;
-    Queue sent[MOST_PORTS];  /* what waits to be sent, by receiver */
+    Queue sent[FLOWS]; /* what waits to be sent */
+    int last_flow;
     Queue arriving;
-    double sent_bytes;       /* on the wire, of all in `sent` */
-    int last_receiver;
     Time up_free, down_free; /* when its links have sent what they took so far */
     Time empty;              /* when there was last nothing to be read from it */
 } Port;
@@ -112,11 +118,13 @@ static void put(Queue *queue, Packet *packet) {
     packet->next = NULL;
     *queue->end = packet;
     queue->end = &packet->next;
+    queue->bytes += packet->wire;
 }
 
 static Packet *take(Queue *queue) {
     Packet *packet = queue->first;
     queue->first = packet->next;
+    queue->bytes -= packet->wire;
     if (!queue->first) queue->end = &queue->first;
     return packet;
 }
@@ -126,6 +134,16 @@ static int receiver(const uint8_t *ip, size_t length, int from) {
     if (length < 20 || ip[0] >> 4 != 4 || memcmp(ip + 16, PREFIX, sizeof PREFIX)) return -1;
     int to = ip[19] - 1;
     return to >= 0 && to < port_count && to != from ? to : -1;
+}
+
+/* The flow that an IP packet belongs to: by protocol, receiver and ports. */
+static int flow(const uint8_t *ip, size_t length) {
+    size_t header = (size_t)(ip[0] & 15) * 4;
+    bool whole = !(((ip[6] << 8) + ip[7]) & FRAGMENT);
+    uint32_t found = ip[9] * 31u + ip[19];
+    if (whole && (ip[9] == TCP || ip[9] == UDP) && header + 4 <= length)
+        for (size_t i = header; i < header + 4; i++) found = found * 31 + ip[i];
+    return (int)(found * 2654435761u >> 16) % FLOWS;
 }
 
 static double wire_bytes(const struct virtio_net_hdr *head, size_t length) {
@@ -151,8 +169,10 @@ static void receive(int from) {
         memcpy(&head, bytes, VNET);
         size_t length = (size_t)found - VNET;
         int to = receiver(bytes + VNET, length, from);
+        if (to < 0) continue;
         double wire = wire_bytes(&head, length);
-        if (to < 0 || port->sent_bytes + wire > QUEUE) continue;
+        Queue *queue = &port->sent[flow(bytes + VNET, length)];
+        if (queue->bytes + wire > QUEUE) continue;
         Packet *packet = malloc(sizeof *packet + (size_t)found);
         if (!packet) fail("packet", "");
         /* It came since the port was last found empty: the link was not idle for longer. */
@@ -161,26 +181,25 @@ static void receive(int from) {
         packet->to = to;
         packet->length = (size_t)found;
         memcpy(packet->bytes, bytes, (size_t)found);
-        put(&port->sent[to], packet);
-        port->sent_bytes += wire;
+        put(queue, packet);
     }
 }
 
 /* When a port starts to send its next packet; NEVER where it has none. */
 static Time starts(const Port *port) {
     Time first = NEVER;
-    for (int to = 0; to < port_count; to++)
-        if (port->sent[to].first) first = sooner(first, port->sent[to].first->at);
+    for (int i = 0; i < FLOWS; i++)
+        if (port->sent[i].first) first = sooner(first, port->sent[i].first->at);
     return later(first, shared ? medium_free : port->up_free);
 }
 
-/* Take the next packet that a port sends, which starts then: receivers take turns. */
+/* Take the next packet that a port sends, which starts then: flows take turns. */
 static Packet *next_packet(Port *port, Time start) {
-    for (int i = 1; i <= port_count; i++) {
-        int to = (port->last_receiver + i) % port_count;
-        Queue *queue = &port->sent[to];
+    for (int i = 1; i <= FLOWS; i++) {
+        int next = (port->last_flow + i) % FLOWS;
+        Queue *queue = &port->sent[next];
         if (queue->first && queue->first->at <= start) {
-            port->last_receiver = to;
+            port->last_flow = next;
             return take(queue);
         }
     }
@@ -207,7 +226,6 @@ static void send_next(int from, Time start) {
     Port *port = &ports[from];
     Packet *packet = next_packet(port, start);
     Port *to = &ports[packet->to];
-    port->sent_bytes -= packet->wire;
     last_sender = from;
     Time up = (Time)(packet->wire * port->ns_per_byte);
     Time down = (Time)(packet->wire * to->ns_per_byte);
@@ -342,7 +360,7 @@ static void start(int count, char **arguments) {
         port->tun = open_device(arguments[4 + i]);
         port->ns_per_byte = 8e3 / mbit;
         port->plugged = true;
-        for (int to = 0; to < port_count; to++) port->sent[to].end = &port->sent[to].first;
+        for (int j = 0; j < FLOWS; j++) port->sent[j].end = &port->sent[j].first;
         port->arriving.end = &port->arriving.first;
     }
 }
