@@ -3,17 +3,18 @@
     python -m benchmarks.devices_exchange [--devices 2,4] [--json]
 
 Devices on an emulated network (``benchmarks.network``), a process each, do collectives of 128
-tokens' hidden states of BERT-base, and of a few. Engines take turns; all devices begin at the same
-time, and the last to end counts. Ideal: the bytes that each device must send over the rate of its
-link, and the delay, without framing; for an all-reduce in one round or two, whichever is faster.
-Libraries that are missing are said, and their engines left out. Needs root (``benchmarks.network``
-says what else).
+tokens' hidden states of BERT-base, and of a few. Engines take turns. All devices begin at about the
+same time; what counts is from the last beginning to the last end. Ideal: the bytes that each device
+must send over the rate of its link, and the delay, without framing; for an all-reduce in one round
+or two, whichever is faster. Libraries that are missing are said, and their engines left out. Needs
+root (``benchmarks.network`` says what else).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import socket
 import sys
@@ -51,6 +52,8 @@ _AHEAD_S = 4e-3
 """From telling devices to when they begin."""
 _PATIENCE_S = 60.0
 _LOOK_S = 0.1
+MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+"""Beside the interpreter, where pip puts it, or anywhere; None where it is missing."""
 _MOST_SAID = 2000
 _IN_A_ROW = 5
 
@@ -96,7 +99,7 @@ class Devices:
         self.engine, self._lines, self._errors = engine, lines, errors
 
     def seconds(self, operation: str, size_bytes: int) -> float:
-        """From the common beginning to the end of the last device.
+        """From when the last device begins to when the last one ends.
 
         Raises:
             RuntimeError: a device failed, or an answer is wrong.
@@ -109,9 +112,9 @@ class Devices:
             answers = [json.loads(lines.readline()) for lines in self._lines.values()]
         except (OSError, ValueError) as error:
             raise RuntimeError(f"{what}: a device failed: {_written(self._errors)}") from error
-        if not all(right for _, right in answers):
+        if not all(right for *_, right in answers):
             raise RuntimeError(f"{what}: wrong answer")
-        return float(max(ended for ended, _ in answers) - start)
+        return float(max(end for _, end, _ in answers) - max(began for began, *_ in answers))
 
 
 @contextmanager
@@ -189,7 +192,14 @@ def _mpiexec(network: Network, folder: Path) -> list[str]:
     subnet = network.address(0).rpartition(".")[0] + ".0/24"
     hosts = ",".join(f"{network.address(device)}:1" for device in network.devices)
     return [
-        *("mpiexec", "--allow-run-as-root", "--host", hosts, "-n", str(len(network.devices))),
+        *(
+            MPIEXEC or "mpiexec",
+            "--allow-run-as-root",
+            "--host",
+            hosts,
+            "-n",
+            str(len(network.devices)),
+        ),
         *("--map-by", "node", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"),
         *("--prtemca", "plm_ssh_agent", str(agent), "--prtemca", "plm_ssh_no_tree_spawn", "1"),
         *("--prtemca", "prte_if_include", subnet, "--mca", "btl_tcp_if_include", subnet),
@@ -202,7 +212,7 @@ def missing(engine: str) -> str:
     """Why an engine cannot be measured here; empty where it can."""
     if importlib.util.find_spec(NEEDS[engine]) is None:
         return f"{engine}: the Python package {NEEDS[engine]} is missing"
-    if engine in MPI_ENGINES and shutil.which("mpiexec") is None:
+    if engine in MPI_ENGINES and MPIEXEC is None:
         return f"{engine}: mpiexec is missing"
     return ""
 

@@ -4,7 +4,8 @@
 
 In: a spec as JSON (``Spec``); then, on a Unix socket, which all network namespaces of a machine
 share, commands of a line each: an operation, bytes, and when to begin. Out: a line for each, when
-it ended. Times are of the machine's monotonic clock. Answers are checked against sums made here.
+it began and ended. Times are of the machine's monotonic clock. Answers are checked against sums
+made here.
 """
 
 from __future__ import annotations
@@ -82,10 +83,11 @@ def main(arguments: list[str]) -> int:
                 if operation == "all-gather":
                     values = values[: values.size // devices]
                 time.sleep(max(0.0, start - time.monotonic()))
+                began = time.monotonic()
                 found = engine.do(operation, values)
                 ended = time.monotonic()
                 right = np.array_equal(found, expected(operation, rank, devices, size_bytes))
-                print(json.dumps([ended, right]), file=lines, flush=True)
+                print(json.dumps([began, ended, right]), file=lines, flush=True)
     engine.close()
     return 0
 

@@ -108,6 +108,12 @@ def _await_found(exchange: Exchange, others: set[str]) -> None:
         others.discard(exchange.receive(key=FOUND, deadline=deadline).peer)
 
 
+def _mpi(place: Place) -> Engine:
+    from sti.exchange.mpi import MpiExchange, name_of
+
+    return _Sti(MpiExchange(), tuple(map(name_of, range(len(place.addresses)))))
+
+
 class _MpiItself:
     """The collectives that the MPI library has."""
 
@@ -173,16 +179,18 @@ class _Gloo:
 ENGINES: dict[str, Callable[[Place], Engine]] = {
     CURVE: lambda place: _zeromq(place, curve=True),
     "zeromq-plain": lambda place: _zeromq(place, curve=False),
+    "mpi": _mpi,
     "mpi-own": lambda _: _MpiItself(),
     "gloo": _Gloo,
 }
-"""By name: our collectives over ZeroMQ with and without encryption; then those of an MPI library
-and of PyTorch."""
-MPI_ENGINES = ("mpi-own",)
+"""By name: our collectives over ZeroMQ with and without encryption, and over MPI; then those of an
+MPI library and of PyTorch."""
+MPI_ENGINES = ("mpi", "mpi-own")
 """Those that an MPI library starts."""
 NEEDS = {
     CURVE: "zmq",
     "zeromq-plain": "zmq",
+    "mpi": "mpi4py",
     "mpi-own": "mpi4py",
     "gloo": "torch",
 }
