@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from benchmarks import devices_exchange
+from benchmarks import devices_exchange_processes as processes
 from benchmarks.devices_exchange import Figure, Setting, ideal_s, table
 from benchmarks.devices_exchange_child import expected, whole
 from benchmarks.devices_exchange_engines import CURVE, ENGINES, NEEDS, OPERATIONS
+from benchmarks.devices_exchange_processes import missing
 from benchmarks.network.namespaces import Network, NoNetwork
 
 SETTING = Setting(mbit=80.0, delay_s=0.001, engines=(), rounds=1)
@@ -48,7 +50,7 @@ def test_tables_compare_engines_operation_by_operation() -> None:
 def test_engines_without_their_library_are_left_out_and_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(devices_exchange, "NEEDS", dict.fromkeys(NEEDS, "no_such_library"))
+    monkeypatch.setattr(processes, "NEEDS", dict.fromkeys(NEEDS, "no_such_library"))
     report = devices_exchange.measure((), SETTING._replace(engines=tuple(ENGINES)))
     assert len(report.notes) == len(ENGINES)
     assert "no_such_library is missing" in report.notes[0]
@@ -60,7 +62,7 @@ def test_engines_take_turns_on_a_network(capsys: pytest.CaptureFixture[str]) -> 
             pass
     except NoNetwork as error:
         pytest.skip(str(error))
-    if why := devices_exchange.missing(CURVE):
+    if why := missing(CURVE):
         pytest.skip(why)
     argv = ["--devices", "2", "--rounds", "1", "--rows", f"{CURVE},zeromq-plain", "--json"]
     assert devices_exchange.main(argv) == 0
