@@ -321,10 +321,19 @@ static bool read_commands(void) {
     return length < sizeof line - 1;
 }
 
-static int open_device(const char *space) {
+static int open_space(const char *space) {
     int file = open(space, O_RDONLY | O_CLOEXEC);
-    if (file < 0 || setns(file, CLONE_NEWNET)) fail("namespace", space);
+    if (file < 0) fail("namespace", space);
+    return file;
+}
+
+static void enter(int file, const char *space) {
+    if (setns(file, CLONE_NEWNET)) fail("namespace", space);
     close(file);
+}
+
+static int open_device(const char *space) {
+    enter(open_space(space), space);
     int tun = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (tun < 0) fail("open", "/dev/net/tun");
     struct ifreq wanted = {.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR};
@@ -354,6 +363,8 @@ static void start(int count, char **arguments) {
         exit(2);
     }
     delay = (Time)delay_ns;
+    const char *own = "/proc/self/ns/net";
+    int home = open_space(own);
     for (int i = 0; i < port_count; i++) {
         Port *port = &ports[i];
         port->tun = open_device(arguments[4 + i]);
@@ -362,6 +373,7 @@ static void start(int count, char **arguments) {
         for (int j = 0; j < FLOWS; j++) port->sent[j].end = &port->sent[j].first;
         port->arriving.end = &port->arriving.first;
     }
+    enter(home, own); /* what runs in a namespace is a device's */
 }
 
 /* A switch that has to wait for a core delays what passes it: it goes before other processes. */
