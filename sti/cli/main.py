@@ -73,8 +73,13 @@ _MANY = {"run": "texts", "devices": "names"}
 
 
 def _execute(args: argparse.Namespace) -> int | None:
-    code: int | None = importlib.import_module(f"sti.cli.{args.command}").execute(args)
-    return code
+    execute: Callable[[argparse.Namespace], int | None]
+    execute = importlib.import_module(f"sti.cli.{args.command}").execute
+    if getattr(args, "engine", None) == "mpi":
+        from sti.cli import mpi
+
+        return mpi.execute(args, execute)
+    return execute(args)
 
 
 _PROGRAM = Program(

@@ -142,13 +142,7 @@ class Chains:
         Raises:
             PeerError: one refuses, is lost, or is late: what it answers then counts next time.
         """
-        asked: dict[str, _Part] = {}
-        names = ["", *(stage.device for stage in strategy.stages), ""]
-        for place, (stage, part) in enumerate(zip(strategy.stages, strategy.parts, strict=True)):
-            if stage.device != LOCAL:
-                before, after = (self._name(name) for name in (names[place], names[place + 2]))
-                wanted = _wanted(0, plan, stage, part, before, after, link_type)
-                asked[stage.device] = self._prepare(stage.device, wanted)
+        asked = self._asked(strategy, plan, link_type)
         deadline = time.monotonic() + within_s
         while late := [device for device, part in asked.items() if not part.is_ready]:
             self._peers.check_ready(late)
@@ -160,6 +154,26 @@ class Chains:
                 raise DeadlineError(f"{late[0]} was late to get ready") from error
         self._peers.check_ready(asked)
         return {device: part.number for device, part in asked.items()}
+
+    def are_ready(self, strategy: Strategy, plan: Plan, link_type: str) -> bool:
+        """Whether all devices are ready for their parts; if not, they get ready for runs to come.
+
+        Raises:
+            PeerError: one is lost.
+            InputError: a part cannot be asked for.
+        """
+        return all(part.is_ready for part in self._asked(strategy, plan, link_type).values())
+
+    def _asked(self, strategy: Strategy, plan: Plan, link_type: str) -> dict[str, _Part]:
+        """The part of each other device, which it was asked to get ready for, if only now."""
+        found: dict[str, _Part] = {}
+        names = ["", *(stage.device for stage in strategy.stages), ""]
+        for place, (stage, part) in enumerate(zip(strategy.stages, strategy.parts, strict=True)):
+            if stage.device != LOCAL:
+                before, after = (self._name(name) for name in (names[place], names[place + 2]))
+                wanted = _wanted(0, plan, stage, part, before, after, link_type)
+                found[stage.device] = self._prepare(stage.device, wanted)
+        return found
 
     def _prepare(self, device: str, wanted: Prepare) -> _Part:
         """Ask a device to get ready for a part, once."""

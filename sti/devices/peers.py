@@ -97,9 +97,11 @@ class Peers:
             self._notify(f"device {peer.name} is not used: {peer.why}")
         self._questions.end_round()
 
-    def catch_up(self) -> None:
-        """Take in who was found or lost since, and what was answered; waits a moment where
-        something was asked only now.
+    def catch_up(self, *, moment_s: float = MOMENT_S) -> None:
+        """Take in who was found or lost since, and what was answered.
+
+        Args:
+            moment_s: for how long to wait where something was asked only now.
         """
         self._questions.begin_round()
         now_s = time.monotonic()
@@ -112,7 +114,7 @@ class Peers:
                     self._greet(peer)
             self._ways.ask_again(now_s)
             while True:
-                end_s = now_s + (MOMENT_S if self._questions.are_new else 0.0)
+                end_s = now_s + (moment_s if self._questions.are_new else 0.0)
                 self.take(self.exchange.receive(deadline=end_s))
         except PeerError:
             self._questions.end_round()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from sti.devices.chain import PREPARED_WITHIN_S, ChainOutcome, Chains
 from sti.devices.commands import fits
-from sti.devices.peers import Peers
+from sti.devices.peers import MOMENT_S, Peers
 from sti.engine.device_options import DeviceOptions
 from sti.engine.inputs import Batch
 from sti.engine.machine import Machine
@@ -103,7 +103,9 @@ class SeveralDevices:
         Raises:
             ProfileError: this machine was not measured with the plan's threads.
         """
-        self.peers.catch_up()
+        # Whoever has no time finds devices that have come once they have answered.
+        in_time = prepared.plan.target.latency_s is not None
+        self.peers.catch_up(moment_s=0.0 if in_time else MOMENT_S)
         plan = prepared.plan
         fleet, local_s = self._fleet(plan), self._local_s(prepared)
         workload = bucket(texts, tokens, most=self._manifest.dimensions.max_tokens)
@@ -134,7 +136,11 @@ class SeveralDevices:
             self._measure_unused()
             return None
         try:
-            self._make_ready(taken, plan, _left_s(found[0], due))
+            if self._options.wanted is None:
+                if not self._chains.are_ready(taken, plan, self._link_type):
+                    return None
+            else:
+                self._make_ready(taken, plan, _left_s(found[0], due))
             outcome = self._chains.run(
                 taken,
                 plan,

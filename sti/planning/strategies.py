@@ -97,7 +97,8 @@ def chains(manifest: Manifest, plan: Plan, fleet: Fleet, workload: Workload) -> 
         pricing = ChainPricing(manifest, plan, fleet, unit)
         for stages in pricing.chains():
             found[stages, units] = pricing.strategy(stages, units)
-    return sorted(found.values(), key=lambda item: item.total_s)
+    priced = (item for item in found.values() if item.total_s < math.inf)  # all are in reach
+    return sorted(priced, key=lambda item: item.total_s)
 
 
 def local_strategy(manifest: Manifest, plan: Plan, local_s: float, workload: Workload) -> Strategy:

@@ -39,6 +39,10 @@ def closed() -> Iterator[ExitStack]:
         yield stack
 
 
+def framed(envelope: bytes) -> bytes:
+    return ENVELOPE + len(envelope).to_bytes(4, "little") + envelope
+
+
 def listening(closed: ExitStack, told: Told, **options: int) -> tuple[ZmqExchange, RawPeer]:
     """A member, and a peer that has its keys and was found, and may say what it likes."""
     keys = keys_of("ab")
@@ -67,11 +71,11 @@ def memory_bytes() -> int:
         [b"H{}"],
         [DATA + b"bytes of nothing"],
         [ENVELOPE],
-        [ENVELOPE + b"\x80\x04N."],
-        [ENVELOPE + b'{"protocol":1,"key":"lost","head":{},"arrays":[]}'],
-        [ENVELOPE + b'{"protocol":1,"key":"k","head":{},"arrays":[{"dtype":"O","shape":[1]}]}'],
-        [ENVELOPE + b"[" * CHUNK_BYTES],
-        [next(frames_of(encode("k", {}, [np.zeros(9, np.int8)]))), DATA + bytes(10)],
+        [framed(b"\x80\x04N.")],
+        [framed(b'{"protocol":1,"key":"lost","head":{},"arrays":[]}')],
+        [framed(b'{"protocol":1,"key":"k","head":{},"arrays":[{"dtype":"O","shape":[1]}]}')],
+        [framed(b"[" * (CHUNK_BYTES - 4))],
+        [framed(encode("k", {}, [np.zeros(9, np.int8)]).envelope), DATA + bytes(10)],
     ],
     ids=range(10),
 )
@@ -87,7 +91,7 @@ def test_what_is_no_message_is_dropped_and_told_and_the_peer_stays(
 
 def test_messages_in_parts_are_dropped_whole(closed: ExitStack, told: Told) -> None:
     member, peer = listening(closed, told)
-    peer.send_parts(peer.message("bad"))
+    peer.send_parts(peer.message("bad", CHUNK_BYTES))
     peer.send(*peer.message("good"))
     assert member.receive(deadline=soon()).key == "good"
     assert told.get(timeout=30) == "b sent what was dropped: 2 parts where there is one"
