@@ -55,8 +55,7 @@ def open_devices(
         )
         peers = Peers(exchange, config.addresses, facts, connect=connect, notify=notify)
         peers.meet()
-        hidden = reader.manifest.dimensions.hidden
-        chains = Chains(peers, runner, jobs_of, hidden=hidden)
+        chains = Chains(peers, runner, jobs_of, reader.manifest)
         failed.pop_all()
     return SeveralDevices(
         exchange, peers, chains, reader.manifest, machine, options, config.link_type

@@ -56,6 +56,8 @@ def group_by_length(lengths: Sequence[int]) -> tuple[SentenceGroup, ...]:
         tokens = ordered[end - 1]
         step = max(1, min(MOST_TOKENS // tokens, MOST_PAIRS // tokens**2))
         cuts = [tuple(members[at : at + step]) for at in range(0, len(members), step)]
-        groups.extend(SentenceGroup(cut, tokens) for cut in reversed(cuts))
+        # Not all cuts have one of the longest.
+        padded = [SentenceGroup(cut, max(lengths[member] for member in cut)) for cut in cuts]
+        groups.extend(reversed(padded))
         end = start
     return tuple(reversed(groups))

@@ -98,9 +98,7 @@ def devices(
             connect=lambda *_: None,
             notify=told.append,
         )
-        closed.callback(peers.close)
         closed.callback(exchanges[CONTROLLER].close)
         peers.meet()
-        hidden = here.reader.manifest.dimensions.hidden
-        chains = Chains(peers, here.runner, here.jobs, hidden=hidden)
+        chains = Chains(peers, here.runner, here.jobs, here.reader.manifest)
         yield Devices(here, exchanges, peers, chains, told)
