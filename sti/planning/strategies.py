@@ -28,13 +28,10 @@ from sti.planning.chain_search import (
 from sti.planning.links import FLOAT32, Link, hidden_bytes, text_bytes
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.stage_times import LATE_S, Member, StageTimes, weights_bytes
-from sti.planning.stages import Stage, layers_of
+from sti.planning.stages import CHAIN, Stage, layers_of
 
 WORTH = 1.2
 """How many times as fast others have to be."""
-CHAIN = "chain"
-"""Strategy: consecutive layers on several devices."""
-STRATEGIES = (LOCAL, CHAIN)
 _UNITS = (1, 2, 4, 8, 16, 32)
 """Into how many parts a batch may be divided, so that all devices have something to do."""
 
