@@ -29,7 +29,7 @@ from sti.planning.plan import LOCAL, Plan
 from sti.planning.stages import Stage
 from sti.planning.step_jobs import StepJob
 from sti.planning.strategies import Strategy
-from sti.text.batching import SentenceGroup, group_by_length
+from sti.text.batching import SentenceGroup, group_by_length, units_by_length
 from sti.text.encoding import Encoding
 
 _PREPARED_WITHIN_S = 10.0
@@ -58,6 +58,8 @@ class _Unit(NamedTuple):
 
     number: int
     texts: Sequence[Encoding]
+    places: tuple[int, ...]
+    """Of each of them in the batch."""
     groups: tuple[SentenceGroup, ...]
 
     @property
@@ -130,9 +132,13 @@ class Chains:
         except BaseException:
             self._drop(remote, units)
             raise
-        outputs: list[Float32Array] = []
-        for unit in units:
-            outputs += _by_text(unit, answers[unit.number])
+        answered = [(unit, _by_text(unit, answers[unit.number])) for unit in units]
+        by_place = {
+            place: row
+            for unit, rows in answered
+            for place, row in zip(unit.places, rows, strict=True)
+        }
+        outputs = [by_place[place] for place in range(len(texts))]
         reports = tuple(run.reports[unit.number] for unit in units)
         return ChainOutcome(tuple(outputs), reports, time.perf_counter() - start)
 
@@ -145,12 +151,12 @@ class Chains:
         self._ready(strategy, plan, link_type)
 
     def _units(self, texts: Sequence[Encoding], count: int) -> list[_Unit]:
-        """The texts in so many parts of about as many texts."""
-        size, units = -(-len(texts) // count), []
-        for first in range(0, len(texts), size):
-            some = texts[first : first + size]
-            groups = group_by_length([len(text.ids) for text in some])
-            units.append(_Unit(self._numbers, some, groups))
+        """The texts in at most so many parts, which give each of them the bits of the whole."""
+        lengths, units = [len(text.ids) for text in texts], []
+        for places in units_by_length(lengths, count):
+            groups = group_by_length([lengths[place] for place in places])
+            some = [texts[place] for place in places]
+            units.append(_Unit(self._numbers, some, places, groups))
             self._numbers += 1
         return units
 

@@ -251,11 +251,13 @@ class Peers:
 def _member(peer: Peer) -> Member:
     facts = peer.facts
     assert facts is not None, "it is ready"
+    # A thread that only reads is what reads ahead.
+    first, *others = (kind for kind in reversed(measured_choices(facts.profile)) if kind.storage)
     return Member(
         peer.name,
         facts.profile,
-        # A thread that only reads is what reads ahead.
-        next(kind for kind in reversed(measured_choices(facts.profile)) if kind.storage),
+        first,
+        others=tuple(others),
         preload_bytes=facts.preload_bytes,
         room_bytes=facts.room_bytes,
         first=facts.first,

@@ -24,12 +24,14 @@ from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
 from sti.pipeline.runner import Outcome
 from sti.pipeline.trace import Recorder
+from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.prediction import predict
 from sti.planning.stage_times import Member
 from sti.planning.strategies import (
     ChainPricing,
     Fleet,
+    KnownTimes,
     Strategy,
     chains,
     chosen,
@@ -89,6 +91,7 @@ class SeveralDevices:
         self._manifest, self._machine = manifest, machine
         self._options, self._link_type = options, link_type
         self._priced: dict[tuple[object, ...], _Priced] = {}
+        self._known = KnownTimes()
         self._measured_s = time.monotonic()
         self._told: list[str] = []
         self._last_told = ""
@@ -180,7 +183,9 @@ class SeveralDevices:
 
     def _fleet(self, plan: Plan) -> Fleet:
         """The devices as they are now."""
-        local = Member(LOCAL, self._machine.speeds.now, plan.threads)
+        now = self._machine.speeds.now
+        others = tuple(kind for kind in measured_choices(now, plan.target.threads) if kind.storage)
+        local = Member(LOCAL, now, plan.threads, others=others)
         return self.peers.fleet(local, self._link_type)
 
     def _local_s(self, prepared: PreparedPlan) -> float:
@@ -200,7 +205,7 @@ class SeveralDevices:
         known = self._priced.get(key)
         if known is not None and not _differ(known.factors, factors):
             return known.found
-        found = chains(self._manifest, plan, fleet, workload)
+        found = chains(self._manifest, plan, fleet, workload, self._known)
         while len(self._priced) >= _MOST_REMEMBERED:
             del self._priced[next(iter(self._priced))]
         self._priced[key] = _Priced(found, factors)
@@ -210,7 +215,7 @@ class SeveralDevices:
         """Correct what is expected of devices and links by what a run of one unit took."""
         if taken.units > 1:
             return
-        pricing = ChainPricing(self._manifest, plan, self._fleet(plan), taken.unit)
+        pricing = ChainPricing(self._manifest, plan, self._fleet(plan), taken.unit, self._known)
         reports = outcome.reports[0]
         own_s = 0.0
         for stage, part in zip(taken.stages, taken.parts, strict=True):
