@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Value,
         ValueAnswer,
     )
+    from sti.engine.device_options import DeviceOptions
     from sti.engine.engine import Engine
     from sti.engine.results import Result
     from sti.engine.targets import TargetSpec
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         CheckpointError,
         ClosedError,
         ConfigError,
+        DeadlineError,
         InfeasibleError,
         InputError,
         LimitError,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
         PackError,
         PackFormatError,
         PartError,
+        PeerError,
+        PeerLostError,
         PlanError,
         ProfileError,
         RunError,
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
     from sti.pipeline.runner import Mode
     from sti.planning.plan import Plan
     from sti.planning.span import Span
+    from sti.planning.stages import Stage
+    from sti.planning.strategies import Strategy
     from sti.text.encoding import Encoding, Text
     from sti.version import __version__
 
@@ -63,6 +69,8 @@ __all__ = [
     "ClassAnswer",
     "ClosedError",
     "ConfigError",
+    "DeadlineError",
+    "DeviceOptions",
     "DeviceProfile",
     "EmbeddingAnswer",
     "Encoding",
@@ -77,6 +85,8 @@ __all__ = [
     "PackError",
     "PackFormatError",
     "PartError",
+    "PeerError",
+    "PeerLostError",
     "Plan",
     "PlanError",
     "ProfileError",
@@ -84,9 +94,11 @@ __all__ = [
     "RunError",
     "Span",
     "SpanAnswer",
+    "Stage",
     "StiError",
     "StiWarning",
     "StorageError",
+    "Strategy",
     "TargetSpec",
     "Text",
     "TextSpan",
@@ -102,6 +114,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "ClassAnswer": "sti.engine.answers",
+    "DeviceOptions": "sti.engine.device_options",
     "DeviceProfile": "sti.device.profile",
     "Answer": "sti.engine.answers",
     "EmbeddingAnswer": "sti.engine.answers",
@@ -113,6 +126,8 @@ _HOMES = {
     "Plan": "sti.planning.plan",
     "Result": "sti.engine.results",
     "Span": "sti.planning.span",
+    "Stage": "sti.planning.stages",
+    "Strategy": "sti.planning.strategies",
     "SpanAnswer": "sti.engine.answers",
     "TargetSpec": "sti.engine.targets",
     "Text": "sti.text.encoding",
@@ -125,6 +140,7 @@ _HOMES = {
     "CheckpointError": "sti.errors",
     "ClosedError": "sti.errors",
     "ConfigError": "sti.errors",
+    "DeadlineError": "sti.errors",
     "InfeasibleError": "sti.errors",
     "InputError": "sti.errors",
     "LimitError": "sti.errors",
@@ -132,6 +148,8 @@ _HOMES = {
     "PackError": "sti.errors",
     "PackFormatError": "sti.errors",
     "PartError": "sti.errors",
+    "PeerError": "sti.errors",
+    "PeerLostError": "sti.errors",
     "PlanError": "sti.errors",
     "ProfileError": "sti.errors",
     "RunError": "sti.errors",

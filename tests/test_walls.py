@@ -39,6 +39,7 @@ RANKS = {
     "sti.pipeline": 7,
     "sti.report": 7,
     "sti.calibration": 8,
+    "sti.devices": 8,
     "sti.engine": 9,
     "sti.benchmark": 10,
     "sti.cli": 11,

@@ -67,8 +67,7 @@ class GivenStages:
                 notify=lambda _: None,
             )
             self._peers.meet()
-            hidden = reader.manifest.dimensions.hidden
-            self._chains = Chains(self._peers, runner, self._jobs, hidden=hidden)
+            self._chains = Chains(self._peers, runner, self._jobs, reader.manifest)
             self._tokenizer = pack_tokenizer(reader)
             self._closed = closed.pop_all()
 

@@ -18,9 +18,9 @@ from benchmarks.slow_device import emulated, slowed
 from sti.device.emulated_storage import SlowReader, parse_storage
 from sti.device.lane_profiles import StorageProfile
 from sti.device.profile import DeviceProfile
-from sti.devices.serving import WorkerOptions
 from sti.engine.device_options import DeviceOptions
 from sti.engine.options import EngineOptions
+from sti.engine.serving import WorkerOptions
 from sti.notices import Notify
 from sti.storage.byte_ranges import ByteRange
 from sti.storage.file_reader import FileReader

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.devices.kinds import CountingReader, Kind, worker_options
-from sti.devices.serving import open_worker
+from sti.engine.serving import open_worker
 from sti.exchange.zeromq.exchange import ZmqExchange
 from sti.exchange.zeromq.keys import Keys
 

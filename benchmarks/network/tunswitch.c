@@ -12,9 +12,11 @@
    shared:   all ports share one medium, which a packet crosses twice, to the access point and from
              there. Senders take turns.
 
-   Either way it arrives DELAY_NS after it has left its last link. A packet that finds QUEUE bytes
-   ahead of it is lost. On the wire, it is as long as on Ethernet: a large one that the kernel
-   leaves to the device to be cut into segments counts as all of these.
+   Flows of one sender take turns too, packet by packet, as with Linux's queue that is fair to flows
+   (fq_codel). A packet that finds QUEUE bytes of its flow ahead of it, or as many before its
+   receiver, is lost. It arrives DELAY_NS after it has left its last link. On the wire it is as long
+   as on Ethernet: a large one that the kernel leaves to the device to be cut into segments counts
+   as all of these.
 
    Commands are lines of standard input, each answered by the line "ok" or "no"; ports count from 0:
 
@@ -27,7 +29,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <linux/virtio_net.h>
@@ -50,12 +51,17 @@
 #define MOST_BYTES (VNET + 65536)
 #define FRAMING 38 /* bytes of Ethernet around a packet: header, checksum, preamble, gap */
 #define QUEUE (1000 * 1538) /* bytes: a thousand full frames, as Linux queues by default */
+#define FLOWS 32 /* of a sender that are told apart */
 #define AT_ONCE 64 /* packets read from a port before others are looked after */
 #define AWAKE 10000 /* ns: a call of poll that takes longer has waited */
 #define LEAST_MBIT 1e-3
 #define MOST_MBIT 1e5
 #define MOST_DELAY 10000000000 /* ns */
 #define MOST_LINE 128
+
+#define FRAGMENT 0x3fff /* bits of an IP header's field that are set in parts of a packet */
+#define TCP 6
+#define UDP 17
 
 static const uint8_t PREFIX[3] = {10, 78, 0};
 
@@ -73,16 +79,18 @@ typedef struct Packet {
 
 typedef struct {
     Packet *first, **end;
+    double bytes; /* on the wire */
 } Queue;
 
 typedef struct {
     int tun;
     double ns_per_byte;
     bool plugged;
-    Queue sent, arriving;
-    double sent_bytes;        /* on the wire, of all in `sent` */
-    Time up_free, down_free;  /* when its links have sent what they took so far */
-    Time empty;               /* when there was last nothing to be read from it */
+    Queue sent[FLOWS]; /* what waits to be sent */
+    int last_flow;
+    Queue arriving;
+    Time up_free, down_free; /* when its links have sent what they took so far */
+    Time empty;              /* when there was last nothing to be read from it */
 } Port;
 
 static Port ports[MOST_PORTS];
@@ -109,11 +117,13 @@ static void put(Queue *queue, Packet *packet) {
     packet->next = NULL;
     *queue->end = packet;
     queue->end = &packet->next;
+    queue->bytes += packet->wire;
 }
 
 static Packet *take(Queue *queue) {
     Packet *packet = queue->first;
     queue->first = packet->next;
+    queue->bytes -= packet->wire;
     if (!queue->first) queue->end = &queue->first;
     return packet;
 }
@@ -123,6 +133,16 @@ static int receiver(const uint8_t *ip, size_t length, int from) {
     if (length < 20 || ip[0] >> 4 != 4 || memcmp(ip + 16, PREFIX, sizeof PREFIX)) return -1;
     int to = ip[19] - 1;
     return to >= 0 && to < port_count && to != from ? to : -1;
+}
+
+/* The flow that an IP packet belongs to: by protocol, receiver and ports. */
+static int flow(const uint8_t *ip, size_t length) {
+    size_t header = (size_t)(ip[0] & 15) * 4;
+    bool whole = !(((ip[6] << 8) + ip[7]) & FRAGMENT);
+    uint32_t found = ip[9] * 31u + ip[19];
+    if (whole && (ip[9] == TCP || ip[9] == UDP) && header + 4 <= length)
+        for (size_t i = header; i < header + 4; i++) found = found * 31 + ip[i];
+    return (int)(found * 2654435761u >> 16) % FLOWS;
 }
 
 static double wire_bytes(const struct virtio_net_hdr *head, size_t length) {
@@ -148,8 +168,10 @@ static void receive(int from) {
         memcpy(&head, bytes, VNET);
         size_t length = (size_t)found - VNET;
         int to = receiver(bytes + VNET, length, from);
+        if (to < 0) continue;
         double wire = wire_bytes(&head, length);
-        if (to < 0 || port->sent_bytes + wire > QUEUE) continue;
+        Queue *queue = &port->sent[flow(bytes + VNET, length)];
+        if (queue->bytes + wire > QUEUE) continue;
         Packet *packet = malloc(sizeof *packet + (size_t)found);
         if (!packet) fail("packet", "");
         /* It came since the port was last found empty: the link was not idle for longer. */
@@ -158,33 +180,51 @@ static void receive(int from) {
         packet->to = to;
         packet->length = (size_t)found;
         memcpy(packet->bytes, bytes, (size_t)found);
-        put(&port->sent, packet);
-        port->sent_bytes += wire;
+        put(queue, packet);
     }
 }
 
-/* When the first packet in a sender's queue starts to be sent. */
+/* When a port starts to send its next packet; NEVER where it has none. */
 static Time starts(const Port *port) {
-    return later(port->sent.first->at, shared ? medium_free : port->up_free);
+    Time first = NEVER;
+    for (int i = 0; i < FLOWS; i++)
+        if (port->sent[i].first) first = sooner(first, port->sent[i].first->at);
+    return later(first, shared ? medium_free : port->up_free);
 }
 
-/* The sender whose packet starts first, in turns where several do; -1 where nobody sends. */
+/* Take the next packet that a port sends, which starts then: flows take turns. */
+static Packet *next_packet(Port *port, Time start) {
+    for (int i = 1; i <= FLOWS; i++) {
+        int next = (port->last_flow + i) % FLOWS;
+        Queue *queue = &port->sent[next];
+        if (queue->first && queue->first->at <= start) {
+            port->last_flow = next;
+            return take(queue);
+        }
+    }
+    abort(); /* something starts then */
+}
+
+/* The sender whose packet starts first, in turns where several do. */
 static int next_sender(void) {
-    int found = -1;
+    int found = last_sender;
+    Time first = NEVER;
     for (int i = 1; i <= port_count; i++) {
         int from = (last_sender + i) % port_count;
-        if (!ports[from].sent.first) continue;
-        if (found < 0 || starts(&ports[from]) < starts(&ports[found])) found = from;
+        Time start = starts(&ports[from]);
+        if (start < first) {
+            first = start;
+            found = from;
+        }
     }
     return found;
 }
 
-/* Send the first packet of a port's queue, which says when it is to be delivered. */
-static void send_first(int from, Time start) {
+/* Send the next packet of a port, which says when it is to be delivered. */
+static void send_next(int from, Time start) {
     Port *port = &ports[from];
-    Packet *packet = take(&port->sent);
+    Packet *packet = next_packet(port, start);
     Port *to = &ports[packet->to];
-    port->sent_bytes -= packet->wire;
     last_sender = from;
     Time up = (Time)(packet->wire * port->ns_per_byte);
     Time down = (Time)(packet->wire * to->ns_per_byte);
@@ -219,9 +259,12 @@ static void deliver(Port *port, Time due) {
 
 /* Send all packets that start by then, in the order in which they do. */
 static void send_until(Time due) {
-    int from;
-    while ((from = next_sender()) >= 0 && starts(&ports[from]) <= due)
-        send_first(from, starts(&ports[from]));
+    for (;;) {
+        int from = next_sender();
+        Time start = starts(&ports[from]);
+        if (start > due) return;
+        send_next(from, start);
+    }
 }
 
 /* Do what is due; returns when something may be due next. */
@@ -232,10 +275,9 @@ static Time advance(void) {
         Port *port = &ports[i];
         deliver(port, due);
         if (port->arriving.first) next = sooner(next, port->arriving.first->at);
-        if (port->sent.first) {
-            double on_links = port->sent.first->wire * port->ns_per_byte;
-            next = sooner(next, starts(port) + (Time)on_links + delay);
-        }
+        /* What starts later may wait for its receiver: that is found out when it could be there. */
+        Time start = starts(port);
+        if (start != NEVER) next = sooner(next, start + delay);
     }
     return next;
 }
@@ -279,10 +321,19 @@ static bool read_commands(void) {
     return length < sizeof line - 1;
 }
 
-static int open_device(const char *space) {
+static int open_space(const char *space) {
     int file = open(space, O_RDONLY | O_CLOEXEC);
-    if (file < 0 || setns(file, CLONE_NEWNET)) fail("namespace", space);
+    if (file < 0) fail("namespace", space);
+    return file;
+}
+
+static void enter(int file, const char *space) {
+    if (setns(file, CLONE_NEWNET)) fail("namespace", space);
     close(file);
+}
+
+static int open_device(const char *space) {
+    enter(open_space(space), space);
     int tun = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (tun < 0) fail("open", "/dev/net/tun");
     struct ifreq wanted = {.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR};
@@ -312,14 +363,17 @@ static void start(int count, char **arguments) {
         exit(2);
     }
     delay = (Time)delay_ns;
+    const char *own = "/proc/self/ns/net";
+    int home = open_space(own);
     for (int i = 0; i < port_count; i++) {
         Port *port = &ports[i];
         port->tun = open_device(arguments[4 + i]);
         port->ns_per_byte = 8e3 / mbit;
         port->plugged = true;
-        port->sent.end = &port->sent.first;
+        for (int j = 0; j < FLOWS; j++) port->sent[j].end = &port->sent[j].first;
         port->arriving.end = &port->arriving.first;
     }
+    enter(home, own); /* what runs in a namespace is a device's */
 }
 
 /* A switch that has to wait for a core delays what passes it: it goes before other processes. */

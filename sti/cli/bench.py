@@ -13,7 +13,7 @@ from sti.benchmark.roofline import Roofline, measure_roofline
 from sti.benchmark.runs import BenchCase, Measurement, aim, measure_cold, measure_warm
 from sti.calibration.sample_texts import SampleTexts
 from sti.cli.arguments import FORMATS, workload_tokens
-from sti.cli.opening import target_of
+from sti.cli.opening import devices_of, target_of
 from sti.cli.program import notice
 from sti.cli.reports import deliver, destinations
 from sti.device.emulated_storage import SlowReader, parse_storage, with_storage
@@ -46,6 +46,10 @@ def execute(args: argparse.Namespace) -> int:
 
     On emulated storage only warm runs are measured.
     """
+    if devices_of(args) is not None:
+        from sti.cli import bench_devices  # few have other devices
+
+        return bench_devices.execute(args)
     if args.against:
         from sti.cli import against
 

@@ -55,20 +55,31 @@ def build_parser(only: str | None = None) -> Parser:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments, texts behind options included, which argparse alone would refuse."""
+    """The arguments, those behind options included, which argparse alone would refuse."""
     parser = build_parser(argv[0] if argv and argv[0] in _COMMANDS else None)
     args, rest = parser.parse_known_args(argv)
     options = rest[: rest.index("--")] if "--" in rest else rest
-    if rest and (args.command != "run" or any(text[:1] == "-" for text in options)):
+    name = _MANY.get(args.command)
+    if rest and (name is None or any(text[:1] == "-" for text in options)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        args.texts += [text for place, text in enumerate(rest) if place != len(options)]
+    if rest and name is not None:
+        given = [text for place, text in enumerate(rest) if place != len(options)]
+        setattr(args, name, getattr(args, name) + given)
     return args
 
 
+_MANY = {"run": "texts", "devices": "names"}
+"""What commands take any number of, also behind options."""
+
+
 def _execute(args: argparse.Namespace) -> int | None:
-    code: int | None = importlib.import_module(f"sti.cli.{args.command}").execute(args)
-    return code
+    execute: Callable[[argparse.Namespace], int | None]
+    execute = importlib.import_module(f"sti.cli.{args.command}").execute
+    if getattr(args, "engine", None) == "mpi":
+        from sti.cli import mpi
+
+        return mpi.execute(args, execute)
+    return execute(args)
 
 
 _PROGRAM = Program(
@@ -232,6 +243,7 @@ def _add_bench(parser: Parser) -> None:
         "files called MODEL*data*. May be given several times",
     )
     add_target(parser)
+    add_devices(parser)
     add_report(parser)
     _refuse_device(parser)
 

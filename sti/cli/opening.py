@@ -43,7 +43,9 @@ def devices_of(args: argparse.Namespace) -> DeviceOptions | None:
             if getattr(args, name, default) not in (default, LOCAL):
                 raise InputError(f"--{name} needs --devices FILE, which names the devices")
         return None
-    return DeviceOptions(args.devices, args.keys, args.strategy, args.engine)
+    exchange = getattr(args, "exchange", None)
+    ranks = () if exchange is None else exchange.peers
+    return DeviceOptions(args.devices, args.keys, args.strategy, args.engine, exchange, ranks)
 
 
 def open_engine(

@@ -12,7 +12,7 @@ from sti.planning.strategies import Strategy, why_not
 from sti.report.tables import aligned
 from sti.units import format_size, format_time
 
-_HEADER = ("strategy", "time", "parts", "memory", "read a part", "sent", "")
+_HEADER = ("strategy", "time", "units", "weights in memory", "read a unit", "sent", "")
 
 
 def table(found: Sequence[Strategy], taken: Strategy) -> str:
@@ -38,7 +38,7 @@ def to_json(found: Sequence[Strategy], taken: Strategy) -> list[dict[str, Any]]:
         {
             "strategy": item.name,
             "stages": [stage._asdict() for stage in item.stages],
-            "parts": item.units,
+            "units": item.units,
             "total_s": item.total_s,
             "memory_bytes": dict(item.memory_bytes),
             "read_bytes": dict(item.read_bytes),

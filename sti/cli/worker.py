@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from sti.cli.program import notice, print_json, say
-from sti.devices.serving import Serving, WorkerOptions, open_worker
+from sti.engine.serving import Serving, WorkerOptions, open_worker
 from sti.errors import InputError
 from sti.exchange.zeromq.exchange import ZmqExchange
 from sti.exchange.zeromq.keys import Keys

@@ -4,36 +4,46 @@
     worker -> controller     facts, a link, how much memory, hidden states or answers, failures
     worker -> worker         hidden states
 
-Each is the head of a message (``sti.exchange``). The key of a message begins with the session, a
-name that the controller made up for itself, so that nothing of an earlier life of it is mistaken;
-behind it is the number of a run (``run_key``) or of a question (``ask_key``). Runs of a session are
-numbered upwards, and each number is taken once. Knows nothing of networks or of what runs.
+Each is a message (``sti.exchange``): a head, sometimes with arrays. The key of a message begins
+with the session, a name that the controller made up for itself, so that nothing of an earlier life
+of it is mistaken; behind it is the number of a run (``run_key``) or of a question (``ask_key``).
+Runs of a session are numbered upwards, and each number is taken once. Whatever is asked for is
+answered under its own key, if only by a failure. Knows nothing of networks or of what runs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sti.device.lanes import LANES, MOST_THREADS, LaneThreads
 from sti.errors import PeerError
+from sti.exchange.frames import MOST_ARRAY_BYTES
 from sti.json_fields import JsonFields, whole_number
+from sti.model.workload import Workload
 from sti.planning.links import LINK_TYPES
 from sti.planning.plan import Plan
+from sti.text.batching import group_by_length
 
 HELLO, REACH, PREPARE, RUN, DROP = "hello", "reach", "prepare", "run", "drop"
 """What a controller asks for: the ``do`` of a head."""
 ECHO = "echo"
 """What any peer may ask for: the same arrays back, to measure the link."""
-HIDDEN, ANSWER, DONE, FAILED, DROPPED = "hidden", "answer", "done", "failed", "dropped"
+HIDDEN, ANSWER, DONE, FAILED = "hidden", "answer", "done", "failed"
 """What comes of a run: the ``is`` of a head."""
 MOST_NUMBER = 1 << 48
 """Of runs and parts."""
 _SESSION = re.compile(r"[0-9a-f]{16}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
-_MOST_TEXTS, _MOST_TOKENS = 4096, 1 << 20
-_MOST_WAIT_S = 3600.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+MOST_TEXTS, MOST_TOKENS = 4096, 1 << 18
+"""Of one run: so many lengths have room in a head."""
+MOST_WAIT_S = 3600.0
+_MOST_WHY = 400
+"""Characters of a reason that is told to a peer."""
 
 
 def session_of(key: str) -> str | None:
@@ -55,6 +65,11 @@ def run_key(session: str, number: int) -> str:
 def ask_key(session: str, number: int) -> str:
     """The key of a question outside of runs, and of its answer."""
     return f"{session} ask {number}"
+
+
+def drop_key(session: str) -> str:
+    """The key of what drops runs, which is not answered."""
+    return f"{session} drop"
 
 
 def run_number(key: str) -> int | None:
@@ -84,30 +99,34 @@ class Prepare(NamedTuple):
     """How hidden states travel."""
 
     def to_json(self) -> dict[str, Any]:
-        """The head of a message."""
-        return {
-            "do": PREPARE,
-            **self._asdict(),
-            "plan": self.plan.to_json(),
-            "preloads": list(self.preloads),
-            "threads": self.threads._asdict(),
-        }
+        """The head of a message; ``plan_arrays`` go with it."""
+        fields = {**self._asdict(), "threads": self.threads._asdict()}
+        fields["preloads"] = list(self.preloads)
+        del fields["plan"]
+        return {"do": PREPARE, **fields}
+
+    @property
+    def plan_arrays(self) -> tuple[NDArray[np.uint8]]:
+        """The plan, as bytes: those of large models have no room in a head."""
+        return (np.frombuffer(self.plan.to_text().encode("ascii"), np.uint8),)
 
     @classmethod
-    def from_json(cls, fields: JsonFields) -> Prepare:
+    def from_json(cls, fields: JsonFields, arrays: Sequence[NDArray[Any]]) -> Prepare:
         """What a controller asks for.
 
         Raises:
             PeerError, PlanError: it is malformed.
         """
-        fields.only("do", *cls._fields)
+        fields.only("do", *(name for name in cls._fields if name != "plan"))
+        if [(array.dtype.name, array.ndim) for array in arrays] != [("uint8", 1)]:
+            raise PeerError(f"{fields.where}: a plan comes as one array of bytes")
         threads = fields.object("threads").only(*LANES)
         link_type = fields.text("link_type")
         if link_type not in LINK_TYPES:
             raise fields.fail("link_type", f"one of {', '.join(LINK_TYPES)}")
         return cls(
             part=fields.integer("part", most=MOST_NUMBER),
-            plan=Plan.from_json(fields.raw("plan"), where=f"{fields.where}: plan"),
+            plan=Plan.from_text(arrays[0].tobytes(), where=f"{fields.where}: plan"),
             first=fields.integer("first"),
             last=fields.integer("last"),
             preloads=fields.integers("preloads"),
@@ -126,56 +145,62 @@ class Run(NamedTuple):
     """Above that of the run before."""
     part: int
     """Which part computes it."""
-    groups: tuple[tuple[int, ...], ...]
-    """Of each group of sentences, the tokens of its sentences. The texts of a first part follow as
-    arrays: token ids and types, ``[T]`` each, in the order of the texts."""
     lengths: tuple[int, ...]
-    """Of each text, in the order of the texts."""
+    """Of each text, its tokens. The texts of a first part follow as arrays: token ids and types,
+    ``[T]`` each, text after text."""
     wait_s: float
     """For how long hidden states may be waited for."""
 
     def to_json(self) -> dict[str, Any]:
         """The head of a message."""
-        return {
-            "do": RUN,
-            "number": self.number,
-            "part": self.part,
-            "groups": [list(group) for group in self.groups],
-            "lengths": list(self.lengths),
-            "wait_s": self.wait_s,
-        }
+        return {"do": RUN, **self._asdict(), "lengths": list(self.lengths)}
 
     @classmethod
     def from_json(cls, fields: JsonFields, *, most_tokens: int) -> Run:
         """What a controller asks for.
 
+        Args:
+            most_tokens: of a text, as the model takes them.
+
         Raises:
-            PeerError: it is malformed, or texts are longer than the model takes.
+            PeerError: it is malformed, or has more texts or tokens than are taken.
         """
         fields.only("do", *cls._fields)
-        rows = fields.items("groups")
-        inside = [
-            JsonFields({"group": row}, where=fields.where, error=PeerError).integers(
-                "group", least=1
-            )
-            for row in rows[:_MOST_TEXTS]
-        ]
         lengths = fields.integers("lengths", least=1)
-        flat = sorted(length for group in inside for length in group)
-        if flat != sorted(lengths) or not flat or not all(inside):
-            raise fields.fail("groups", "of the same texts as `lengths`, none of them empty")
-        if len(flat) > _MOST_TEXTS or sum(flat) > _MOST_TOKENS or flat[-1] > most_tokens:
+        if not lengths:
+            raise fields.fail("lengths", "of at least one text")
+        if len(lengths) > MOST_TEXTS or sum(lengths) > MOST_TOKENS or max(lengths) > most_tokens:
             raise PeerError(
-                f"{fields.where}: {len(flat)} texts of up to {flat[-1]} tokens; at most "
-                f"{_MOST_TEXTS} of {most_tokens} are taken"
+                f"{fields.where}: {len(lengths)} texts of {sum(lengths)} tokens, the longest of "
+                f"{max(lengths)}; at most {MOST_TEXTS} texts of {MOST_TOKENS} tokens are taken, "
+                f"each of at most {most_tokens}"
             )
         return cls(
             number=fields.integer("number", most=MOST_NUMBER),
             part=fields.integer("part", most=MOST_NUMBER),
-            groups=tuple(inside),
             lengths=lengths,
-            wait_s=fields.number("wait_s", least=0.0, most=_MOST_WAIT_S),
+            wait_s=fields.number("wait_s", least=0.0, most=MOST_WAIT_S),
         )
+
+
+def fits(unit: Workload, hidden: int) -> bool:
+    """Whether a unit of a batch is no more than one run takes, and its hidden states no more than
+    one message.
+
+    Args:
+        hidden: numbers of a hidden state.
+    """
+    tokens = unit.batch * unit.tokens
+    return unit.batch <= MOST_TEXTS and tokens <= min(MOST_TOKENS, MOST_ARRAY_BYTES // (4 * hidden))
+
+
+def grouped(lengths: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Of each group of sentences that attend together, the tokens of its sentences: all devices
+    divide the texts of a run in the same way.
+    """
+    return tuple(
+        tuple(lengths[member] for member in group.members) for group in group_by_length(lengths)
+    )
 
 
 class StageReport(NamedTuple):
@@ -196,10 +221,32 @@ class StageReport(NamedTuple):
         """
         fields.only(*cls._fields)
         return cls(
-            fields.number("total_s", least=0.0, most=_MOST_WAIT_S),
-            fields.number("waited_s", least=0.0, most=_MOST_WAIT_S),
+            fields.number("total_s", least=0.0, most=MOST_WAIT_S),
+            fields.number("waited_s", least=0.0, most=MOST_WAIT_S),
             fields.integer("read_bytes"),
         )
+
+
+def failure(why: str, *, without: str = "") -> dict[str, str]:
+    """The head of a message that says why something was not done.
+
+    Args:
+        without: the device that was waited for in vain, if that is why.
+    """
+    head = {"is": FAILED, "why": why[:_MOST_WHY]}
+    return {**head, "without": without} if without else head
+
+
+def answer_of(head: Mapping[str, Any], *, where: str) -> JsonFields:
+    """The fields of an answer.
+
+    Raises:
+        PeerError: it is a failure; says which.
+    """
+    fields = fields_of(head, where=where)
+    if fields.raw("is") == FAILED:
+        raise PeerError(fields.text("why"))
+    return fields
 
 
 def fields_of(head: Mapping[str, Any], *, where: str) -> JsonFields:

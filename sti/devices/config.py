@@ -116,7 +116,7 @@ def _address(name: str, table: Any, *, where: str) -> str:
     where = f"{where}: [devices.{name:.60}]"
     if not is_device_name(name) or name == LOCAL:
         raise ConfigError(
-            f"{where}: a device's name has up to 40 letters, digits, '-', '_' and '.', and is not "
+            f"{where}: a device's name has up to 63 letters, digits, '-', '_' and '.', and is not "
             f"{LOCAL!r}, which is this machine"
         )
     if not isinstance(table, dict):

@@ -1,22 +1,28 @@
 """The workers that a controller knows: which are there, what they are, and how far away.
 
 In: their addresses, an exchange, what runs took. Out: the ``Fleet`` that plans are made for. A
-device that is lost, or that refuses, is left out and told, and is asked again when it is found. Not
-thread-safe.
+device that is lost, or that refuses, is left out and told, and is asked again when it is found; one
+that failed is asked again after a while. No run waits for more than a moment for a device to
+introduce itself: it may be busy, and is used as soon as it has answered. Not thread-safe.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from numpy.typing import NDArray
 
 from sti.devices import commands
-from sti.devices.commands import StageReport, fields_of
+from sti.devices.commands import StageReport
 from sti.devices.facts import Facts, mismatch
-from sti.devices.links import measured_link
-from sti.errors import PeerError, StiError
+from sti.devices.peer import AGAIN_S, NOT_FOUND, Peer
+from sti.devices.questions import Heard, Questions
+from sti.devices.ways import Ways
+from sti.errors import ClosedError, InputError, PeerError, StiError
 from sti.exchange.interface import FOUND, LOST, Exchange, Message
 from sti.json_fields import JsonFields
 from sti.notices import Notify
@@ -27,41 +33,14 @@ from sti.planning.stage_times import Member
 from sti.planning.strategies import Fleet
 
 FOUND_WITHIN_S = 2.0
-"""How long devices may take to be there when an engine is opened."""
+"""How long devices may take to be there when an engine is opened, and to reach each other."""
 ANSWERS_WITHIN_S = 10.0
-"""How long a device may take to answer: it may be amid a run."""
-_NEW = 0.3
-"""What part of a correction the last run has."""
-_LEAST_FACTOR, _MOST_FACTOR = 0.2, 20.0
+"""How long a device may take then to say what it is: it may be amid a run."""
+MOMENT_S = 0.1
+"""How long a run waits for devices that have just come: they answer in less, unless they are
+busy."""
 _DOUBTED = 1.5
 """A correction beyond which a device or a link may have been used for the last time."""
-_LATE_FACTOR = 2.0
-"""By how much a device that let a run wait in vain is taken to be slower."""
-
-
-@dataclass(slots=True)
-class Peer:
-    """A worker, as its controller knows it."""
-
-    name: str
-    address: str
-    facts: Facts | None = None
-    """None until it has said what it is."""
-    link: Link | None = None
-    """From this machine."""
-    met: int = 0
-    """How often it was met: what it had ready before is gone then."""
-    why: str = "it was not found"
-    """Why it is not used, where it is not."""
-    factor: float = 1.0
-    """What its stages took, over what was predicted."""
-    link_factor: float = 1.0
-    """What sending from or to it took, over what was measured."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether runs may use it."""
-        return self.facts is not None and self.link is not None
 
 
 class Peers:
@@ -87,43 +66,121 @@ class Peers:
         self.exchange, self._mine, self._notify = exchange, mine, notify
         self.session = secrets.token_hex(8)
         self.named = {name: Peer(name, address) for name, address in addresses.items()}
-        self._between: dict[tuple[str, str], Link] = {}
-        self._asked = 0
-        """Questions so far."""
+        self._questions = Questions(exchange, self.session)
+        self._ways = Ways(self._questions, addresses, notify)
+        self._kept: list[Message] = []
+        """What came amid a run and has time until after it."""
         for name, address in addresses.items():
             connect(name, address)
 
     def meet(self, *, within_s: float = FOUND_WITHIN_S) -> None:
         """Wait for devices to be there, and get to know them."""
-        deadline = time.monotonic() + within_s
-        missing = set(self.named)
-        while missing:
+        begun_s = time.monotonic()
+        while True:
+            away = any(not peer.is_there for peer in self.named.values())
+            if not away and not self._questions.are_open():
+                break
+            end_s = begun_s + within_s
+            if self._unknown():
+                end_s = begun_s + ANSWERS_WITHIN_S
+            elif self._questions.are_open():
+                end_s = max(end_s, self._questions.asked_s + FOUND_WITHIN_S)
             try:
-                found = self.exchange.receive(key=FOUND, deadline=deadline)
+                self.take(self.exchange.receive(deadline=end_s))
             except PeerError:
                 break
-            missing.discard(found.peer)
-            self._greet(found.peer)
-        for name in sorted(missing):
-            self._leave_out(name, f"it was not found at {self.named[name].address}")
+        for peer in self.named.values():
+            if not peer.is_there and peer.why == NOT_FOUND:
+                self._leave_out(peer, self._not_found(peer))
+        for peer in self._unknown():
+            peer.why = "it has not said yet what it is; it may be busy"
+            self._notify(f"device {peer.name} is not used: {peer.why}")
+        self._questions.end_round()
 
-    def note(self, message: Message) -> None:
-        """Take in that a peer was found or lost."""
-        if message.peer not in self.named:
+    def catch_up(self, *, moment_s: float = MOMENT_S) -> None:
+        """Take in who was found or lost since, and what was answered.
+
+        Args:
+            moment_s: for how long to wait where something was asked only now.
+        """
+        self._questions.begin_round()
+        now_s = time.monotonic()
+        try:
+            kept, self._kept = self._kept, []
+            for message in kept:
+                self.take(message)
+            for peer in self.named.values():
+                if peer.is_there and peer.again_s is not None and now_s > peer.again_s:
+                    self._greet(peer)
+            self._ways.ask_again(now_s)
+            while True:
+                end_s = now_s + (moment_s if self._questions.are_new else 0.0)
+                self.take(self.exchange.receive(deadline=end_s))
+        except PeerError:
+            self._questions.end_round()
+        except ClosedError as error:
+            for peer in self.named.values():
+                if peer.is_there:
+                    peer.is_there = False
+                    self._leave_out(peer, str(error))
+
+    def take(self, message: Message) -> None:
+        """Take in a message that belongs to no run."""
+        peer = self.named.get(message.peer)
+        if peer is None:
             return
         if message.key == LOST:
-            self._leave_out(message.peer, f"it was lost: {message.head.get('why', 'no reason')}")
+            peer.is_there = False
+            self._kept = [kept for kept in self._kept if kept.peer != peer.name]
+            self._leave_out(peer, f"it was lost: {message.head.get('why', 'no reason')}")
         elif message.key == FOUND:
-            self._greet(message.peer)
-
-    def catch_up(self) -> None:
-        """Take in who was found or lost since; waits for nothing but new devices' answers."""
-        while True:
+            peer.is_there, peer.pause_s = True, AGAIN_S
+            self._greet(peer)
+        else:
             try:
-                message = self.exchange.receive(deadline=time.monotonic())
-            except PeerError:
-                return
-            self.note(message)
+                self._questions.take(message)
+            except StiError as error:
+                self.fail(peer.name, str(error))
+
+    def note(self, message: Message) -> None:
+        """Take in what came amid a run and is not part of it: a loss at once, and what may take
+        time when the run is over.
+        """
+        if message.key == FOUND or self._questions.has(message):
+            self._kept.append(message)
+        else:
+            self.take(message)
+
+    def ask(
+        self, name: str, head: Mapping[str, Any], heard: Heard, arrays: Sequence[NDArray[Any]] = ()
+    ) -> None:
+        """Ask a device for something; one that answers with a failure is left out.
+
+        Raises:
+            PeerError, InputError: as ``Questions.ask``.
+        """
+        self._questions.ask(name, head, heard, arrays)
+
+    def fail(self, name: str, why: str) -> None:
+        """A device did not do what it was asked for: it is left out, and asked again in a while."""
+        peer = self.named[name]
+        self._leave_out(peer, why)
+        peer.fail(time.monotonic())
+
+    def check_ready(self, devices: Collection[str]) -> None:
+        """Refuse to go on with devices that are not used any more.
+
+        Raises:
+            PeerError: says which, and why.
+        """
+        for device in devices:
+            peer = self.named[device]
+            if not peer.is_ready:
+                raise PeerError(f"{device}: {peer.why}")
+
+    def part(self, one: str, other: str) -> None:
+        """Two devices have lost each other, as one of them said."""
+        self._ways.cut(one, other)
 
     def fleet(self, local: Member, link_type: str) -> Fleet:
         """The devices that a run may use now, this machine first."""
@@ -133,10 +190,10 @@ class Peers:
             assert peer.link is not None, "it is ready"
             link = _slowed(peer.link, peer.link_factor)
             links[LOCAL, peer.name] = links[peer.name, LOCAL] = link
-        for (one, other), between in self._between.items():
+        for (one, other), between in self._ways.links.items():
             factor = max(self.named[one].link_factor, self.named[other].link_factor)
             links[one, other] = links[other, one] = _slowed(between, factor)
-        return Fleet((local, *map(_member, ready)), links, link_type)
+        return Fleet((local, *(peer.member for peer in ready)), links, link_type)
 
     def learn(self, device: str, report: StageReport, predicted_s: float) -> None:
         """A stage took so long.
@@ -145,22 +202,18 @@ class Peers:
             report: of the device.
             predicted_s: of its own work, with the wait that there was.
         """
-        peer = self.named.get(device)
-        own_s = report.total_s - report.waited_s
-        if peer is not None and predicted_s > 0.0:
-            peer.factor = _moved(peer.factor, peer.factor * own_s / predicted_s)
+        if device in self.named:
+            self.named[device].learn(report, predicted_s)
 
     def learn_links(self, devices: set[str], ratio: float) -> None:
         """Sending between these devices took so many times what was predicted."""
         for name in devices & set(self.named):
-            peer = self.named[name]
-            peer.link_factor = _moved(peer.link_factor, peer.link_factor * ratio)
+            self.named[name].learn_link(ratio)
 
     def was_late(self, device: str) -> None:
         """A device let a run wait in vain."""
-        peer = self.named.get(device)
-        if peer is not None:
-            peer.factor = min(_MOST_FACTOR, peer.factor * _LATE_FACTOR)
+        if device in self.named:
+            self.named[device].was_late()
 
     @property
     def factors(self) -> tuple[float, ...]:
@@ -173,104 +226,79 @@ class Peers:
         """Whether runs have shown a device or a link to be much slower than it was measured."""
         return any(factor > _DOUBTED for factor in self.factors)
 
+    @property
+    def why_none(self) -> str:
+        """Why no device is used, each with its reason."""
+        return "; ".join(f"{peer.name}: {peer.why_unused}" for peer in self.named.values())
+
     def measure_again(self) -> None:
-        """Measure the links to all devices again. What runs showed of them is forgotten, and half
-        of what they showed of the devices, so that they are tried again.
+        """Measure the links to all devices again. What runs showed of them is forgotten then, and
+        half of what they showed of the devices, so that they are tried again.
         """
         for peer in self.named.values():
             if peer.is_ready:
-                try:
-                    peer.link, peer.link_factor = measured_link(self.exchange, peer.name), 1.0
-                    peer.factor = peer.factor**0.5
-                except PeerError as error:
-                    self._leave_out(peer.name, str(error))
+                self._measure(peer)
 
-    def ask(self, name: str, head: Mapping[str, object], *, within_s: float) -> JsonFields:
-        """Ask a device for something outside of runs, and wait for its answer.
-
-        Raises:
-            PeerError: it refuses, is lost, or does not answer in time; names it.
-        """
-        key, self._asked = commands.ask_key(self.session, self._asked), self._asked + 1
-        self.exchange.send(name, key, head)
-        answer = self.exchange.receive(key=key, peer=name, deadline=time.monotonic() + within_s)
-        fields = fields_of(answer.head, where=f"answer of {name}")
-        if fields.raw("is") == commands.FAILED:
-            raise PeerError(fields.text("why"))
-        return fields
-
-    def _greet(self, name: str) -> None:
-        """Ask a device what it is, and measure the ways to it."""
-        peer = self.named.get(name)
-        if peer is None:
-            return
+    def _greet(self, peer: Peer) -> None:
+        """Ask a device what it is."""
+        peer.again_s = None
+        self._questions.drop(peer.name)
+        hello = {"do": commands.HELLO, "facts": self._mine.to_json()}
         try:
-            hello = {"do": commands.HELLO, "facts": self._mine.to_json()}
-            fields = self.ask(name, hello, within_s=ANSWERS_WITHIN_S)
-            facts = Facts.from_json(fields.object("facts").members(), where=f"device {name}")
-            why = mismatch(self._mine, facts, name=name)
-            if why is not None:
-                raise PeerError(why)
-            peer.link = measured_link(self.exchange, name)
-            for other in self.named.values():
-                if other is not peer and other.is_ready:
-                    self._join(other, peer)
-            peer.facts, peer.factor, peer.link_factor = facts, 1.0, 1.0
-            peer.met += 1
+            self._questions.ask(peer.name, hello, lambda fields: self._heard(peer, fields))
+        except (PeerError, InputError) as error:
+            self.fail(peer.name, str(error))
+
+    def _heard(self, peer: Peer, fields: JsonFields) -> None:
+        """A device has said what it is."""
+        facts = Facts.from_json(fields.object("facts").members(), where=f"device {peer.name}")
+        why = mismatch(self._mine, facts, name=peer.name)
+        if why is None and not any(kind.storage for kind in measured_choices(facts.profile)):
+            why = f"{peer.name} was not measured with a thread that reads ahead"
+        if why is not None:
+            self._leave_out(peer, why)
+            return
+        peer.facts, peer.link, peer.factor = facts, None, 1.0
+        peer.why = "the way to it was not measured yet"
+        peer.met += 1
+        self._measure(peer)
+
+    def _measure(self, peer: Peer) -> None:
+        def heard(link: Link) -> None:
+            is_new = peer.link is None
+            peer.link, peer.link_factor, peer.factor = link, 1.0, peer.factor**0.5
+            if is_new and peer.facts is not None:
+                layers = f"layers {peer.facts.first} to {peer.facts.last}"
+                self._notify(f"device {peer.name} is here: {layers}, {peer.facts.machine}")
+                others = [item.name for item in self.named.values() if item.is_ready]
+                self._ways.join(peer.name, [name for name in others if name != peer.name])
+
+        with suppress(PeerError):  # it is lost, which is told
+            self._questions.measure(peer.name, heard)
+
+    def _unknown(self) -> list[Peer]:
+        """Devices that are there and have not said what they are, or were not measured."""
+        return [
+            peer
+            for peer in self.named.values()
+            if peer.is_there and not peer.is_ready and self._questions.are_open(peer.name)
+        ]
+
+    def _not_found(self, peer: Peer) -> str:
+        """Why a device is not there, as far as is known."""
+        try:
+            self.exchange.receive(key=FOUND, peer=peer.name, deadline=0.0)
         except StiError as error:
-            self._leave_out(name, str(error))
-        else:
-            layers = f"layers {facts.first} to {facts.last}"
-            self._notify(f"device {name} is here: {layers}, {facts.machine}")
+            return f"it was not found at {peer.address}: {error}"
+        return f"it was not found at {peer.address}"
 
-    def _join(self, one: Peer, other: Peer) -> None:
-        """Let two workers get to know each other, so that each can send to the other.
-
-        Those that cannot reach each other are both of use, next to this machine.
-        """
-        reach = {"do": commands.REACH, "name": other.name, "address": other.address}
-        try:
-            fields = self.ask(one.name, reach, within_s=ANSWERS_WITHIN_S)
-        except PeerError as error:
-            self._notify(f"device {one.name} does not reach {other.name}: {error}")
-            return
-        self._between[one.name, other.name] = Link(
-            fields.number("delay_s", least=0.0, most=ANSWERS_WITHIN_S),
-            fields.number("bytes_per_s", least=1.0),
-        )
-
-    def _leave_out(self, name: str, why: str) -> None:
-        peer = self.named[name]
-        peer.facts = peer.link = None
+    def _leave_out(self, peer: Peer, why: str) -> None:
+        peer.facts = peer.link = peer.again_s = None
         peer.why = why
-        for pair in [pair for pair in self._between if name in pair]:
-            del self._between[pair]
-        self._notify(f"device {name} is not used: {why}")
-
-
-def _member(peer: Peer) -> Member:
-    facts = peer.facts
-    assert facts is not None, "it is ready"
-    # A thread that only reads is what reads ahead.
-    first, *others = (kind for kind in reversed(measured_choices(facts.profile)) if kind.storage)
-    return Member(
-        peer.name,
-        facts.profile,
-        first,
-        others=tuple(others),
-        preload_bytes=facts.preload_bytes,
-        room_bytes=facts.room_bytes,
-        first=facts.first,
-        last=facts.last,
-        factor=peer.factor,
-    )
+        self._questions.drop(peer.name)
+        self._ways.forget(peer.name)
+        self._notify(f"device {peer.name} is not used: {why}")
 
 
 def _slowed(link: Link, factor: float) -> Link:
     return Link(link.delay_s * factor, link.bytes_per_s / factor)
-
-
-def _moved(before: float, now: float) -> float:
-    """A correction that follows what runs show, without following each of them all the way."""
-    found = before + _NEW * (now - before)
-    return min(_MOST_FACTOR, max(_LEAST_FACTOR, found))

@@ -21,6 +21,7 @@ from sti.pipeline.runner import Runner, StageOutcome
 from sti.pipeline.sources import HiddenStates
 from sti.pipeline.trace import Recorder
 from sti.planning.check import check_plan
+from sti.planning.lane_threads import are_known
 from sti.planning.memory import ring_bytes
 from sti.planning.plan import Plan
 from sti.planning.stages import Stage, layers_of, part_of
@@ -81,6 +82,8 @@ def ready_part(
     part = part_of(plan, stage)
     if len(wanted.preloads) != len(part.steps):
         raise PeerError(f"{where}: {len(wanted.preloads)} preloads for {len(part.steps)} steps")
+    if not are_known(wanted.threads):
+        raise PeerError(f"{where}: it has no use for such threads: {wanted.threads}")
     if wanted.threads.compute > backend.lanes:
         raise PeerError(
             f"{where}: it computes on {wanted.threads.compute} threads, {device} on {backend.lanes}"
@@ -101,12 +104,18 @@ def ready_part(
 
 
 def run_part(
-    runner: Runner, ready: ReadyPart, start: StageInput, recorder: Recorder | None = None
+    runner: Runner,
+    ready: ReadyPart,
+    start: StageInput,
+    recorder: Recorder | None = None,
+    *,
+    go_on: Callable[[], None],
 ) -> tuple[StageOutcome, StageReport]:
     """Run a unit.
 
     Args:
         recorder: is told of all work; None: nobody is.
+        go_on: as of ``Runner.run_stage``.
 
     Raises:
         As ``Runner.run_stage``.
@@ -125,5 +134,6 @@ def run_part(
         wait if callable(start) else start,
         last=ready.last,
         recorder=recorder or Recorder(begun),
+        go_on=go_on,
     )
     return outcome, StageReport(perf_counter() - begun, waited_s, outcome.bytes_read)

@@ -293,12 +293,20 @@ class EngineCore:
 
     def strategies(self, *, batch: int, tokens: int) -> tuple[list[Strategy], Strategy]:
         """As ``Engine.strategies``; the engine's call."""
+        devices = self._several()
+        prepared = self.plans.plan_for(batch=batch, tokens=tokens)
+        return devices.strategies(prepared, texts=batch, tokens=tokens)
+
+    def set_strategy(self, strategy: str) -> None:
+        """As ``Engine.set_strategy``."""
+        self._several().set_strategy(strategy)
+
+    def _several(self) -> SeveralDevices:
         if self.devices is None:
             raise InputError(
                 "there are no other devices; name them (`devices`, --devices) when opening"
             )
-        prepared = self.plans.plan_for(batch=batch, tokens=tokens)
-        return self.devices.strategies(prepared, texts=batch, tokens=tokens)
+        return self.devices
 
     def health(self) -> Health:
         """How runs under the current target went."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sti.errors import InputError
-from sti.exchange.interface import Exchange
-from sti.planning.strategies import STRATEGIES
+from sti.planning.stages import STRATEGIES
+
+if TYPE_CHECKING:
+    from sti.exchange.interface import Exchange
 
 AUTO = "auto"
 """Strategy: the fastest by prediction, this machine alone unless others are worth it."""
@@ -26,7 +28,10 @@ class DeviceOptions(NamedTuple):
     strategy: str = AUTO
     engine: str = ZEROMQ
     exchange: Exchange | None = None
-    """Reaches the devices that ``config`` names, instead of an engine; closed with the engine."""
+    """Reaches the devices, instead of one that is made; closed with the engine. With MPI it is the
+    ranks' own."""
+    ranks: tuple[str, ...] = ()
+    """With MPI, the names of the other ranks."""
 
     @property
     def wanted(self) -> str | None:
@@ -51,6 +56,11 @@ class DeviceOptions(NamedTuple):
         if self.config is None and self.engine == ZEROMQ:
             raise InputError(
                 "no file names the devices; write a devices.toml and give it (`devices`, --devices)"
+            )
+        if self.engine == MPI and self.exchange is None:
+            raise InputError(
+                "the engine mpi is for commands under mpiexec: `mpiexec -n 4 sti run PACK ... "
+                "--engine mpi`; from Python, give DeviceOptions an MpiExchange and its ranks"
             )
         if self.engine == MPI and (self.config is not None or self.keys is not None):
             raise InputError(

@@ -126,6 +126,15 @@ class Engine(OpenEngine):
         _check_workload(tokens, batch)
         return self._core.use(lambda: self._core.strategies(batch=batch, tokens=tokens))
 
+    def set_strategy(self, strategy: str) -> None:
+        """Who computes from the next run on: ``auto``, ``local`` or ``chain``, as of
+        ``DeviceOptions``.
+
+        Raises:
+            InputError: another word, or the engine was opened without devices.
+        """
+        self._core.use(lambda: self._core.set_strategy(strategy))
+
     def health(self) -> Health:
         """How runs have kept the target since the engine was opened or aimed at another one."""
         return self._core.health()

@@ -14,7 +14,7 @@ from sti.devices.chain import Chains
 from sti.devices.config import DevicesConfig, load_devices
 from sti.devices.facts import own_facts
 from sti.devices.peers import Peers
-from sti.engine.device_options import DeviceOptions
+from sti.engine.device_options import MPI, DeviceOptions
 from sti.engine.machine import Machine
 from sti.engine.several_devices import SeveralDevices
 from sti.exchange.interface import Exchange
@@ -43,7 +43,10 @@ def open_devices(
         ConfigError, InputError: the file of devices or the keys cannot be used.
         ModuleNotFoundError: the library that carries messages is not installed.
     """
-    config = DevicesConfig({}) if options.config is None else load_devices(options.config)
+    if options.config is not None:
+        config = load_devices(options.config)
+    else:
+        config = DevicesConfig(dict.fromkeys(options.ranks, MPI))
     with ExitStack() as failed:
         exchange, connect = _exchange(options, config, notify)
         failed.callback(exchange.close)
@@ -52,8 +55,7 @@ def open_devices(
         )
         peers = Peers(exchange, config.addresses, facts, connect=connect, notify=notify)
         peers.meet()
-        hidden = reader.manifest.dimensions.hidden
-        chains = Chains(peers, runner, jobs_of, hidden=hidden)
+        chains = Chains(peers, runner, jobs_of, reader.manifest)
         failed.pop_all()
     return SeveralDevices(
         exchange, peers, chains, reader.manifest, machine, options, config.link_type

@@ -12,13 +12,14 @@ import time
 from dataclasses import replace
 from typing import NamedTuple
 
-from sti.devices.chain import ChainOutcome, Chains
-from sti.devices.peers import Peers
+from sti.devices.chain import PREPARED_WITHIN_S, ChainOutcome, Chains
+from sti.devices.commands import fits
+from sti.devices.peers import MOMENT_S, Peers
 from sti.engine.device_options import DeviceOptions
 from sti.engine.inputs import Batch
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan
-from sti.errors import PeerError
+from sti.errors import ClosedError, InputError, PeerError, ProfileError
 from sti.exchange.interface import Exchange
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
@@ -91,10 +92,11 @@ class SeveralDevices:
         self._manifest, self._machine = manifest, machine
         self._options, self._link_type = options, link_type
         self._priced: dict[tuple[object, ...], _Priced] = {}
-        self._known = KnownTimes()
+        self._times = KnownTimes()
         self._measured_s = time.monotonic()
         self._told: list[str] = []
-        self._last_told = ""
+        self._known: set[str] = set()
+        """What was told since others answered last."""
 
     def strategies(
         self, prepared: PreparedPlan, *, texts: int, tokens: int
@@ -104,7 +106,9 @@ class SeveralDevices:
         Raises:
             ProfileError: this machine was not measured with the plan's threads.
         """
-        self.peers.catch_up()
+        # Whoever has no time finds devices that have come once they have answered.
+        in_time = prepared.plan.target.latency_s is not None
+        self.peers.catch_up(moment_s=0.0 if in_time else MOMENT_S)
         plan = prepared.plan
         fleet, local_s = self._fleet(plan), self._local_s(prepared)
         workload = bucket(texts, tokens, most=self._manifest.dimensions.max_tokens)
@@ -131,25 +135,29 @@ class SeveralDevices:
         found, taken = self.strategies(prepared, texts=texts, tokens=batch.mean_tokens)
         if taken.name == LOCAL:
             if self._options.wanted not in (None, LOCAL):
-                why = "; ".join(f"{peer.name}: {peer.why}" for peer in self.peers.named.values())
-                self._tell_once(f"no device can be used: {why}")
+                self._tell_once(self._nobody)
             self._measure_unused()
             return None
-        begun = time.perf_counter()
         try:
+            if self._options.wanted is None:
+                if not self._chains.are_ready(taken, plan, self._link_type):
+                    return None
+            else:
+                self._make_ready(taken, plan, _left_s(found[0], due))
             outcome = self._chains.run(
                 taken,
                 plan,
                 batch.encodings,
                 recorder=recorder,
                 link_type=self._link_type,
-                within_s=_within_s(taken, found[0], due, begun),
+                within_s=_within_s(taken, _left_s(found[0], due)),
             )
-        except PeerError as error:
-            self.peers.catch_up()
+        except (PeerError, InputError, ClosedError) as error:
+            # Where this engine is what was closed, the run that follows says so.
             self._tell_once(str(error))
+            self._known.add(self._nobody)  # which says the same again
             return None
-        self._last_told = ""
+        self._known.clear()
         self._learn(plan, taken, outcome)
         trace = recorder.trace(plan.threads)
         return ChainRun(
@@ -157,13 +165,19 @@ class SeveralDevices:
             _expecting(plan, taken.total_s),
         )
 
+    def set_strategy(self, strategy: str) -> None:
+        """As ``Engine.set_strategy``."""
+        options = self._options._replace(strategy=strategy)
+        options.validate()
+        self._options = options
+
     def make_ready(self, prepared: PreparedPlan) -> None:
         """Let devices get ready for a plan that is likely to be run, for one text."""
         workload = prepared.plan.workload
         _, taken = self.strategies(prepared, texts=workload.batch, tokens=workload.tokens)
         try:
-            self._chains.make_ready(taken, prepared.plan, self._link_type)
-        except PeerError as error:
+            self._make_ready(taken, prepared.plan, None)
+        except (PeerError, InputError) as error:
             self._tell_once(str(error))
 
     def take_told(self) -> list[str]:
@@ -175,11 +189,27 @@ class SeveralDevices:
         """Leave the other devices. Idempotent."""
         self._exchange.close()
 
+    def _make_ready(self, taken: Strategy, plan: Plan, left_s: float | None) -> None:
+        """Let devices get ready, once, while there is time for it.
+
+        Raises:
+            PeerError, InputError: as ``Chains.make_ready``.
+        """
+        within_s = PREPARED_WITHIN_S if left_s is None else min(PREPARED_WITHIN_S, left_s)
+        self._chains.make_ready(taken, plan, self._link_type, within_s=within_s)
+
+    @property
+    def _nobody(self) -> str:
+        """Why there is no chain."""
+        return f"no device can be used: {self.peers.why_none}"
+
     def _tell_once(self, why: str) -> None:
         """Tell why others did not answer, once until they do again."""
-        if why != self._last_told:
+        if why not in self._known:
             self._told.append(f"answered by this machine alone: {why}")
-        self._last_told = why
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        self._known.add(why)
 
     def _fleet(self, plan: Plan) -> Fleet:
         """The devices as they are now."""
@@ -205,17 +235,34 @@ class SeveralDevices:
         known = self._priced.get(key)
         if known is not None and not _differ(known.factors, factors):
             return known.found
-        found = chains(self._manifest, plan, fleet, workload, self._known)
+        priceable = self._priceable(plan, fleet, workload)
+        found = chains(self._manifest, plan, priceable, workload, self._times)
+        hidden = self._manifest.dimensions.hidden
+        found = [strategy for strategy in found if fits(strategy.unit, hidden)]
         while len(self._priced) >= _MOST_REMEMBERED:
             del self._priced[next(iter(self._priced))]
         self._priced[key] = _Priced(found, factors)
         return found
 
+    def _priceable(self, plan: Plan, fleet: Fleet, workload: Workload) -> Fleet:
+        """Without devices that were not measured with what the plan takes, which are told."""
+        members = list(fleet.members[:1])
+        for member in fleet.members[1:]:
+            try:
+                self._times.of(self._manifest, plan, member, workload)
+            except ProfileError as error:
+                self.peers.fail(member.name, str(error))
+            else:
+                members.append(member)
+        return fleet._replace(members=tuple(members))
+
     def _learn(self, plan: Plan, taken: Strategy, outcome: ChainOutcome) -> None:
         """Correct what is expected of devices and links by what a run of one unit took."""
-        if taken.units > 1:
+        fleet = self._fleet(plan)
+        there = {member.name for member in fleet.members}
+        if taken.units > 1 or any(stage.device not in there for stage in taken.stages):
             return
-        pricing = ChainPricing(self._manifest, plan, self._fleet(plan), taken.unit, self._known)
+        pricing = ChainPricing(self._manifest, plan, fleet, taken.unit, self._times)
         reports = outcome.reports[0]
         own_s = 0.0
         for stage, part in zip(taken.stages, taken.parts, strict=True):
@@ -236,13 +283,17 @@ class SeveralDevices:
             self.peers.measure_again()
 
 
-def _within_s(taken: Strategy, local: Strategy, due: float | None, now: float) -> float:
+def _left_s(local: Strategy, due: float | None) -> float | None:
+    """Seconds until this machine has to begin alone to be in time; None for no time."""
+    return None if due is None else max(0.0, due - time.perf_counter() - local.total_s)
+
+
+def _within_s(taken: Strategy, left_s: float | None) -> float:
     """How long a chain may take before this machine begins alone."""
     patient_s = _PATIENCE * taken.total_s + _PATIENCE_S
-    if due is None:
+    if left_s is None or left_s <= _TIGHT * taken.total_s:
         return patient_s
-    latest_s = due - now - local.total_s
-    return min(patient_s, latest_s) if latest_s > _TIGHT * taken.total_s else patient_s
+    return min(patient_s, left_s)
 
 
 def _expecting(plan: Plan, total_s: float) -> Plan:

@@ -9,6 +9,7 @@ compute library.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Literal, NamedTuple, TypeVar
@@ -142,7 +143,9 @@ class Runner:
         """
         source = TextSource(encodings, self._embedder)
         with self._leaving_stuck():
-            answers, read, trace = self._run(jobs, plan, source, mode, recorder, adapt, _answers)
+            answers, read, trace = self._run(
+                jobs, plan, source, mode, recorder, adapt, _answers, self._go_on
+            )
         return Outcome(_by_text(source.groups, answers), read + source.row_bytes, trace)
 
     def run_stage(
@@ -153,6 +156,7 @@ class Runner:
         *,
         last: bool,
         recorder: Recorder,
+        go_on: Callable[[], None] = lambda: None,
     ) -> StageOutcome:
         """Run the part of a plan that is this device's: some consecutive layers.
 
@@ -162,22 +166,30 @@ class Runner:
             start: texts, for the first layers; else what waits for the hidden states before them,
                 while storage is read already. What it raises ends the run.
             last: whether these are the last layers, and the head is to answer.
+            go_on: called before each step that the caller's thread computes; what it raises ends
+                the run.
 
         Raises:
             As ``run``.
         """
+        caller = threading.get_ident()
         source: Source = (
             HiddenSource(start, self._backend)
             if callable(start)
             else TextSource(start, self._embedder)
         )
 
+        def may_go_on() -> None:
+            self._go_on()
+            if threading.get_ident() == caller:
+                go_on()
+
         def finish(work: BatchWork) -> tuple[Float32Array, ...] | HiddenStates:
             return work.answers() if last else HiddenStates.of(work.states, source.lengths)
 
         with self._leaving_stuck():
             found, read, trace = self._run(
-                jobs, plan, source, "planned", recorder, AS_PLANNED, finish
+                jobs, plan, source, "planned", recorder, AS_PLANNED, finish, may_go_on
             )
         return StageOutcome(found, read + source.row_bytes, trace)
 
@@ -190,6 +202,7 @@ class Runner:
         recorder: Recorder,
         adapt: Adapt,
         finish: Callable[[BatchWork], T],
+        go_on: Callable[[], None],
     ) -> tuple[T, int, Trace]:
         """What ``finish`` makes of the batch once it is through the steps, bytes read of groups,
         and the trace.
@@ -204,7 +217,7 @@ class Runner:
         watch = self._watches.of(plan, threads, adapt)
         loader = self.preloading.loader(recorder, watch)
         resources = self._resources(threads, loader, damaged=adapt.damaged)
-        work = BatchWork(source, recorder, watch, self._go_on)
+        work = BatchWork(source, recorder, watch, go_on)
         bound = False
         with (
             self.preloading.trusting(recorder),

@@ -138,7 +138,7 @@ class StageTimes:
 
     def read_bytes(self, part: Plan) -> int:
         """What a run of a part reads of groups."""
-        return sum(load.read_bytes for load in loads_of(self._groups(part.steps), part.steps))
+        return sum(item.read_bytes for item in loads_of(self._groups(part.steps), part.steps))
 
     def ends_s(self, first: int, arrival_s: float) -> tuple[float, ...]:
         """``end_s`` of every stage that begins with a layer.

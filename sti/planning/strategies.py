@@ -28,13 +28,10 @@ from sti.planning.chain_search import (
 from sti.planning.links import FLOAT32, Link, hidden_bytes, text_bytes
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.stage_times import LATE_S, Member, StageTimes, weights_bytes
-from sti.planning.stages import Stage, layers_of
+from sti.planning.stages import CHAIN, Stage, layers_of
 
 WORTH = 1.2
 """How many times as fast others have to be."""
-CHAIN = "chain"
-"""Strategy: consecutive layers on several devices."""
-STRATEGIES = (LOCAL, CHAIN)
 _MOST_KNOWN = 256
 """Devices, plans and sizes of units of which ``KnownTimes`` are kept."""
 _UNITS = (1, 2, 4, 8, 16, 32, 64)
@@ -130,7 +127,8 @@ def chains(
         pricing = ChainPricing(manifest, plan, fleet, unit, known)
         for stages in pricing.chains():
             found[stages, units] = pricing.strategy(stages, units)
-    return sorted(found.values(), key=lambda item: item.total_s)
+    priced = (item for item in found.values() if item.total_s < math.inf)  # all are in reach
+    return sorted(priced, key=lambda item: item.total_s)
 
 
 def local_strategy(manifest: Manifest, plan: Plan, local_s: float, workload: Workload) -> Strategy:

@@ -66,7 +66,9 @@ def group_by_length(lengths: Sequence[int]) -> tuple[SentenceGroup, ...]:
         tokens = ordered[end - 1]
         step = _most_sentences(tokens)
         cuts = [tuple(members[at : at + step]) for at in range(0, len(members), step)]
-        groups.extend(SentenceGroup(cut, tokens) for cut in reversed(cuts))
+        # Not all cuts have one of the longest.
+        padded = [SentenceGroup(cut, max(lengths[member] for member in cut)) for cut in cuts]
+        groups.extend(reversed(padded))
         end = start
     return tuple(reversed(groups))
 

@@ -110,7 +110,7 @@ def test_a_target_that_cannot_be_met_says_what_could(cli: Cli) -> None:
 
 def test_a_floor_that_is_missed_says_so(cli: Cli) -> None:
     whole_s = cli("plan", INTENTS, *HERE, "--json").json["predicted"]["total_s"]
-    for share in (2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3):
+    for share in (2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
         asked = ("--latency", exact_time(share * whole_s), "--floor", "98%")
         answer = cli("plan", INTENTS, *HERE, *asked, "--explain")
         if answer.code:

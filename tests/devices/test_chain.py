@@ -21,8 +21,8 @@ from sti.pack.pack_reader import PackReader
 from sti.pipeline.trace import Recorder
 from sti.planning.links import FLOAT16, FLOAT32, INT8
 from sti.planning.plan import LOCAL, Plan, PlanRequest
-from sti.planning.stages import Stage, layers_of, part_of
-from sti.planning.strategies import CHAIN, Strategy
+from sti.planning.stages import CHAIN, Stage, layers_of, part_of
+from sti.planning.strategies import Strategy
 from sti.planning.uniform import uniform_plan
 from sti.text.encoding import Encoding
 from sti.text.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ there. Packs that ship are those that ship; what readers have to bring themselve
 checkpoints and texts) is tiny. On a slow machine a latency may be out of reach: a command answers,
 or it refuses its target, and nothing else will do. Commands of other programs (pip, git) are left
 to whoever installs; a block behind the comment ``<!-- not run -->`` is only checked for known
-options.
+options. One behind ``<!-- as a script -->`` runs as a whole, in one shell.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ from tests.support.paths import GOLDEN, INTENTS, MINILM, ROOT
 from tests.support.ranked_packs import ranked_pack, texts, write_data
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*.md")])
-FENCE = re.compile(r"(?ms)^(<!-- not run -->\n)?```(sh|console|bash|python)\n(.*?)^```")
+FENCE = re.compile(
+    r"(?ms)^ *(?:<!-- (not run|as a script) -->\n *)?```(sh|console|bash|python)\n(.*?)^ *```"
+)
 PACK = re.compile(r"[\w./-]+\.safetensors|\bPACK\b")
 TARGETS = re.compile(r"(?ms)^```toml\n([^`]*^\[targets\..*?)^```")
+DEVICES = re.compile(r"(?ms)^```toml\n([^`]*^\[devices\..*?)^```")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Block:
     language: str
     text: str
     run: bool
+    script: bool
+    """Whether the whole of it is one script."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -57,7 +62,8 @@ def blocks() -> Iterator[Block]:
         text = page.read_text(encoding="utf-8")
         for match in FENCE.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
-            yield Block(page, line, match[2], match[3], match[1] is None)
+            how = match[1]
+            yield Block(page, line, match[2], match[3], how != "not run", how == "as a script")
 
 
 def commands(block: Block) -> Iterator[list[str]]:
@@ -74,8 +80,9 @@ def commands(block: Block) -> Iterator[list[str]]:
 
 
 SHELL = [block for block in blocks() if block.language != "python"]
-PYTHON = [block for block in blocks() if block.language == "python"]
-COMMANDS = [(block, words) for block in SHELL for words in commands(block)]
+PYTHON = [block for block in blocks() if block.language == "python" and block.run]
+SCRIPTS = [block for block in SHELL if block.script]
+COMMANDS = [(block, words) for block in SHELL if not block.script for words in commands(block)]
 
 
 ROWS = 120
@@ -121,16 +128,15 @@ def place(tmp_path: Path, pack_for: Callable[[Task], Path]) -> Callable[[Block, 
         for name in re.findall(r"--(?:data|dev|out-of-scope) ([\w./-]+)", text):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             write_data(tmp_path / name, ranked_pack(), texts(ROWS, longest=3))
-        for folder in re.findall(r"sti-shard finetune ([\w./-]+)", text):
-            write_checkpoint(tmp_path / folder)
-        for folder in re.findall(r"sti-shard build ([\w./-]+)", text):
+        for folder in re.findall(r"sti-shard (?:finetune|build) ([\w./-]+)", text):
             write_checkpoint(tmp_path / folder)
         for name in re.findall(r"--(?:input|texts|calibration) ([\w./-]+)", text):
             (tmp_path / name).write_text("the dog runs\nunder the table\n", encoding="utf-8")
         (tmp_path / "README.md").symlink_to(ROOT / "README.md")
         (tmp_path / "examples").symlink_to(ROOT / "examples")
-        if targets := TARGETS.search(block.page.read_text(encoding="utf-8")):
-            (tmp_path / "sti.toml").write_text(targets[1], encoding="utf-8")
+        for pattern, file in ((TARGETS, "sti.toml"), (DEVICES, "devices.toml")):
+            if found := pattern.search(block.page.read_text(encoding="utf-8")):
+                (tmp_path / file).write_text(found[1], encoding="utf-8")
         return tmp_path
 
     return make
@@ -210,6 +216,34 @@ def test_a_command_of_the_documentation_answers_or_refuses_its_target(
     where = place(block, block.text if "build" not in words else " ".join(words))
     ended = run(process_of(words), where)
     assert answered(ended, words, where) or refused(ended), ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=str)
+def test_a_script_of_the_documentation_works(
+    block: Block, place: Callable[[Block, str], Path], tmp_path: Path
+) -> None:
+    where, programs = place(block, block.text), tmp_path / "programs"
+    programs.mkdir()
+    for name, module in (("sti", "sti"), ("sti-shard", "shard_tools")):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n', "utf-8")
+        program.chmod(0o755)
+    ended = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.text],
+        cwd=where,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip()
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)

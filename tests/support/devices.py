@@ -91,7 +91,6 @@ def devices(
             closed.callback(thread.join)
             closed.callback(exchanges[name].close)
         here = closed.enter_context(machine(pack))
-        closed.callback(exchanges[CONTROLLER].close)
         peers = Peers(
             exchanges[CONTROLLER],
             dict.fromkeys(names, "nowhere:1"),
@@ -99,7 +98,7 @@ def devices(
             connect=lambda *_: None,
             notify=told.append,
         )
+        closed.callback(exchanges[CONTROLLER].close)
         peers.meet()
-        hidden = here.reader.manifest.dimensions.hidden
-        chains = Chains(peers, here.runner, here.jobs, hidden=hidden)
+        chains = Chains(peers, here.runner, here.jobs, here.reader.manifest)
         yield Devices(here, exchanges, peers, chains, told)

@@ -27,6 +27,7 @@ _BATCH = 64
 """Frames that are read of one socket before it is another's turn."""
 _MOST_LEFT = 1024
 """Frames that are read of a connection that ended: more than a socket holds."""
+_HUNG_UP = (errno.EPIPE, errno.ECONNRESET)
 _HINT = "see that both have the keys that `sti devices init` made together"
 
 
@@ -167,10 +168,12 @@ class Dialed(Link):
         """The handshake did not come to an end."""
         if kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._refused(f"it does not know the key of this device: {_HINT}")
-        elif kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-            self._refused(f"one of the two has keys and the other has none: {_HINT}")
-        elif value in (errno.EPIPE, errno.ECONNRESET):
-            self._refused(f"it hung up in the handshake: it ended just then, or {_HINT}")
+        elif kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL or value in _HUNG_UP:
+            # Whichever side sees first that the other is not as it should be hangs up.
+            self._refused(
+                "the handshake failed: only one of the two has keys, or it has another key than "
+                f"it should, or it just ended: {_HINT}"
+            )
         else:
             self._unreachable(f"{self._address} does not shake hands: {os.strerror(value)}")
             self._retry_at_s = monotonic() + _REFUSED_S

@@ -20,6 +20,10 @@ MOST_PEERS = 256
 """Who may have connected, under names of their own."""
 _BATCH = 64
 _MOST_LEFT = 1024
+_NO_HANDSHAKE = (
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+)
 _PROBE_S, _PROBES = 0.002, 100
 """How often, and how many times, a connection is tried of which the system said that it ended: its
 number may be that of a new one already."""
@@ -92,11 +96,11 @@ class Listener:
             for link in self._links.values():
                 if link.number == event["value"]:
                     link.probes = _PROBES
-        elif event["event"] == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        elif event["event"] in _NO_HANDSHAKE:
             self._board.notices.tell(
                 "handshake",
-                f"at {self.address} something connected that has no keys, or has none of the kind "
-                "that this device has, or speaks another protocol; it was refused",
+                f"at {self.address} something connected that failed the handshake: only one of "
+                "the two has keys, or it speaks another protocol",
             )
 
     def tick(self) -> float | None:

@@ -18,7 +18,6 @@ from sti.exchange.frames import (
     PROTOCOL,
     Arriving,
     Encoded,
-    Envelope,
     MessageError,
     read_envelope,
 )
@@ -34,11 +33,13 @@ REFUSED = b"R"
 ENVELOPE_PART = b"e"
 """Bytes of an envelope that is longer than a frame."""
 ENVELOPE = b"E"
-"""An envelope, or the end of it."""
+"""The length of an envelope, or of the end of it, in four bytes, little endian; then that; then, of
+a small message, the bytes of its arrays."""
 DATA = b"D"
 """Bytes of arrays."""
 PROBE = b"P"
 """Nothing: a try whether the peer is there."""
+_LENGTH_BYTES = 4
 _CONTROL_LIMITS = JsonLimits(1024, 16, 2)
 _MOST_WHY = 300
 
@@ -81,12 +82,16 @@ class Refusal(NamedTuple):
 
 
 def frames_of(encoded: Encoded) -> Iterator[bytes]:
-    """The frames of a message."""
+    """The frames of a message; a small one is one frame."""
     envelope = encoded.envelope
-    last = (len(envelope) - 1) // CHUNK_BYTES * CHUNK_BYTES
-    for start in range(0, last, CHUNK_BYTES):
-        yield ENVELOPE_PART + envelope[start : start + CHUNK_BYTES]
-    yield ENVELOPE + envelope[last:]
+    while len(envelope) > CHUNK_BYTES - _LENGTH_BYTES:
+        yield ENVELOPE_PART + envelope[:CHUNK_BYTES]
+        envelope = envelope[CHUNK_BYTES:]
+    first = (ENVELOPE, len(envelope).to_bytes(_LENGTH_BYTES, "little"), envelope)
+    if encoded.size_bytes <= CHUNK_BYTES - _LENGTH_BYTES:
+        yield b"".join((*first, *encoded.arrays))
+        return
+    yield b"".join(first)
     for chunk in encoded.chunks(CHUNK_BYTES):
         yield b"".join((DATA, chunk))
 
@@ -114,40 +119,53 @@ class Incoming:
         with it, if any.
 
         Raises:
-            MessageError: it is malformed; what belongs to the same message is skipped.
+            MessageError: it is malformed, and what belongs to the same message is skipped; or it is
+                of another kind, and nothing else happens.
             Flood: there is no room for the message.
         """
+        if kind not in (DATA, ENVELOPE, ENVELOPE_PART):
+            raise MessageError(f"a frame of no kind: {kind!r}")
         arriving, self._arriving = self._arriving, None
         if kind == DATA:
-            if self._skips:
-                return None
-            if arriving is None:
-                raise self._skipped("bytes of no message")
-            try:
-                arriving.add(data)
-            except MessageError:
-                self._skips = True
-                raise
-            return self._whole(arriving)
+            return self._go_on(arriving, data)
         if arriving is not None:
             raise self._skipped(f"message {arriving.envelope.key!r}: ends before its arrays do")
+        rest = data[:0]
+        if kind == ENVELOPE:
+            end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+            data, rest = data[_LENGTH_BYTES:end], data[end:]
         if len(self._envelope) + data.nbytes > HEAD_LIMITS.most_bytes:
             raise self._skipped(f"envelope: more than {HEAD_LIMITS.most_bytes} bytes")
         self._envelope += data
         self._skips = False
-        return self._begin() if kind == ENVELOPE else None
+        return self._begin(rest) if kind == ENVELOPE else None
 
-    def _begin(self) -> Arriving | None:
+    def _go_on(self, arriving: Arriving | None, data: memoryview) -> Arriving | None:
+        if self._skips:
+            return None
+        if arriving is None:
+            raise self._skipped("bytes of no message")
+        try:
+            arriving.add(data)
+        except MessageError:
+            self._skips = True
+            raise
+        return self._whole(arriving)
+
+    def _begin(self, data: memoryview) -> Arriving | None:
+        """The envelope is whole; so is the message, perhaps, with the first bytes of its arrays."""
         raw = bytes(self._envelope)
         self._envelope.clear()
         self._skips = True  # until the envelope has turned out to be sound
-        envelope: Envelope = read_envelope(raw)
+        envelope = read_envelope(raw)
         if not self._wants(envelope.key):
             return None
         if not self._has_room(envelope.held_bytes):
             raise Flood
+        arriving = Arriving(envelope)
+        arriving.add(data)
         self._skips = False
-        return self._whole(Arriving(envelope))
+        return self._whole(arriving)
 
     def _whole(self, arriving: Arriving) -> Arriving | None:
         if arriving.is_whole:

@@ -56,16 +56,25 @@ def test_messages_travel_in_frames_of_bounded_size(size: int, head: dict[str, st
     assert len(whole) == 2
 
 
-GOOD = list(frames_of(encode("k", {"n": 1}, [np.arange(9, dtype=np.int32)])))
+def framed(envelope: bytes, data: bytes = b"") -> bytes:
+    return ENVELOPE + len(envelope).to_bytes(4, "little") + envelope + data
+
+
+SMALL = encode("k", {"n": 1}, [np.arange(9, dtype=np.int32)])
+GOOD = [framed(SMALL.envelope), DATA + SMALL.arrays[0]]
+"""As a larger message is sent."""
 
 
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ([ENVELOPE + b"{}"], "protocol"),
-        ([ENVELOPE + b"[" * 50_000], "nests deeper|values"),
+        ([framed(b"{}")], "protocol"),
+        ([framed(b"[" * 50_000)], "nests deeper|values"),
         ([GOOD[0], DATA + bytes(35), GOOD[0]], "ends before its arrays do"),
         ([GOOD[0], DATA + bytes(37)], "more bytes than the 36"),
+        ([framed(SMALL.envelope, bytes(37))], "more bytes than the 36"),
+        ([ENVELOPE + b"\xff\xff\xff\xff" + SMALL.envelope + SMALL.arrays[0]], "envelope"),
+        ([ENVELOPE + b"\1"], "envelope"),
         ([*GOOD, DATA + b"more"], "bytes of no message"),
         ([ENVELOPE_PART + b"{", DATA + b"more"], "bytes of no message"),
         (
@@ -73,7 +82,7 @@ GOOD = list(frames_of(encode("k", {"n": 1}, [np.arange(9, dtype=np.int32)])))
             "more",
         ),
     ],
-    ids=range(7),
+    ids=range(10),
 )
 def test_what_is_malformed_is_dropped_with_all_of_it_and_the_next_message_arrives(
     bad: list[bytes], said: str
@@ -97,12 +106,31 @@ def test_a_message_without_room_is_refused_before_memory_is_taken() -> None:
         taken(incoming(), envelope)
 
 
+def test_a_frame_of_no_kind_disturbs_no_message() -> None:
+    into = incoming()
+    assert taken(into, GOOD[0]) is None
+    for frame in (b"", b"?", b"?more"):
+        with pytest.raises(MessageError, match="of no kind"):
+            taken(into, frame)
+    assert taken(into, GOOD[1]) is not None
+
+
+def test_a_small_message_is_one_frame_and_a_head_may_take_several() -> None:
+    assert list(frames_of(SMALL)) == [framed(SMALL.envelope, SMALL.arrays[0])]
+    for size in (CHUNK_BYTES - 80, CHUNK_BYTES - 4, CHUNK_BYTES, 2 * CHUNK_BYTES):
+        encoded = encode("k", {"long": "x" * size}, [np.ones(3, np.int8)])
+        into = Incoming(lambda _: True, lambda _: True)
+        (whole,) = arrived(into, list(frames_of(encoded)))
+        assert len(whole.envelope.head["long"]) == size and whole.arrays()[0].tolist() == [1, 1, 1]
+
+
 @given(
     st.lists(
         st.sampled_from(GOOD)
         | st.binary(max_size=9).map(lambda data: DATA + data)
         | st.binary(max_size=9).map(lambda data: ENVELOPE + data)
-        | st.just(ENVELOPE_PART + GOOD[0][1:20]),
+        | st.binary(max_size=40).map(lambda data: framed(SMALL.envelope, data))
+        | st.just(ENVELOPE_PART + SMALL.envelope[:20]),
         max_size=12,
     )
 )

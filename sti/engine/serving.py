@@ -17,7 +17,8 @@ from sti.calibration.calibrate import best_threads, load_or_measure
 from sti.device import host
 from sti.device.profile import DeviceProfile
 from sti.devices.facts import Facts, own_facts
-from sti.devices.worker import Connect, Worker
+from sti.devices.neighbours import Connect
+from sti.devices.worker import Worker
 from sti.errors import InputError
 from sti.exchange.interface import Exchange
 from sti.notices import Notify, log_notice
