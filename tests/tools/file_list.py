@@ -63,6 +63,7 @@ FOLDERS = {
     "kernel_build": "Compiling the native kernel, and the wheel that holds it for every processor.",
     "examples": "Scripts to copy.",
     "benchmarks": "Speed and quality, compared with limits, ceilings and references.",
+    "benchmarks/devices": "Several devices against one, emulated, over emulated networks.",
     "benchmarks/network": "Networks of emulated devices, in namespaces joined by a switch.",
     "benchmarks/paper": "The scheme of the STI paper, as a system to compare with.",
     "benchmarks/systems": "Other systems of the comparison.",
