@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sti.devices.chain import PREPARED_WITHIN_S, ChainOutcome, Chains
 from sti.devices.commands import fits
+from sti.devices.peer import Peer
 from sti.devices.peers import MOMENT_S, Peers
 from sti.engine.device_options import DeviceOptions
 from sti.engine.inputs import Batch
@@ -29,6 +30,7 @@ from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.prediction import predict
 from sti.planning.stage_times import Member
+from sti.planning.stages import Stage
 from sti.planning.strategies import (
     ChainPricing,
     Fleet,
@@ -93,6 +95,10 @@ class SeveralDevices:
         self._options, self._link_type = options, link_type
         self._priced: dict[tuple[object, ...], _Priced] = {}
         self._times = KnownTimes()
+        self._here = Peer(LOCAL, "")
+        """What runs have shown of this machine's own stages."""
+        self._ran: set[tuple[tuple[Stage, ...], Workload]] = set()
+        """Stages that ran, and sizes of units."""
         self._measured_s = time.monotonic()
         self._told: list[str] = []
         self._known: set[str] = set()
@@ -215,7 +221,7 @@ class SeveralDevices:
         """The devices as they are now."""
         now = self._machine.speeds.now
         others = tuple(kind for kind in measured_choices(now, plan.target.threads) if kind.storage)
-        local = Member(LOCAL, now, plan.threads, others=others)
+        local = Member(LOCAL, now, plan.threads, others=others, factor=self._here.factor)
         return self.peers.fleet(local, self._link_type)
 
     def _local_s(self, prepared: PreparedPlan) -> float:
@@ -231,12 +237,14 @@ class SeveralDevices:
         """Chains for a plan, priced again only where something has changed."""
         names = tuple((peer.name, peer.met) for peer in self.peers.named.values() if peer.is_ready)
         key = (plan.steps, plan.threads, workload, names)
-        factors = (*self._machine.speeds.lanes.values(), *self.peers.factors)
+        lanes = self._machine.speeds.lanes.values()
+        factors = (*lanes, self._here.factor, *self.peers.factors)
         known = self._priced.get(key)
         if known is not None and not _differ(known.factors, factors):
             return known.found
         priceable = self._priceable(plan, fleet, workload)
-        found = chains(self._manifest, plan, priceable, workload, self._times)
+        kept = None if known is None or not known.found else known.found[0]
+        found = chains(self._manifest, plan, priceable, workload, self._times, kept)
         hidden = self._manifest.dimensions.hidden
         found = [strategy for strategy in found if fits(strategy.unit, hidden)]
         while len(self._priced) >= _MOST_REMEMBERED:
@@ -262,13 +270,22 @@ class SeveralDevices:
         there = {member.name for member in fleet.members}
         if taken.units > 1 or any(stage.device not in there for stage in taken.stages):
             return
+        run = taken.stages, taken.unit
+        if run not in self._ran:  # memory is made then, for its shapes
+            if len(self._ran) >= _MOST_REMEMBERED:
+                self._ran.clear()
+            self._ran.add(run)
+            return
         pricing = ChainPricing(self._manifest, plan, fleet, taken.unit, self._times)
         reports = outcome.reports[0]
         own_s = 0.0
         for stage, part in zip(taken.stages, taken.parts, strict=True):
             report = reports[stage.device]
             expected_s = pricing.own_s(stage, part, report.waited_s)
-            self.peers.learn(stage.device, report, expected_s)
+            if stage.device == LOCAL:
+                self._here.learn(report, expected_s)
+            else:
+                self.peers.learn(stage.device, report, expected_s)
             own_s += report.total_s - report.waited_s
         sent_s = outcome.total_s - own_s
         expected_s = pricing.sends_s(taken.stages)
