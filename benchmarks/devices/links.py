@@ -139,7 +139,7 @@ def measure(setting: Setting) -> Iterator[Loss]:
     if setting.stsb is None:
         raise ValueError("the development set of the STS benchmark is needed (--stsb FILE)")
     first, second, scores = read_pairs(setting.stsb)
-    pairs = setting.scaled(len(first), _QUICK_PAIRS)
+    pairs = setting.scaled(len(first), min(_QUICK_PAIRS, len(first)))
     texts, scores = [*first[:pairs], *second[:pairs]], scores[:pairs]
 
     def embedded(cuts: Sequence[int], link_type: str) -> Float32Array:

@@ -136,8 +136,9 @@ class PricedChains:
 
     def _price(self, asked: Asked) -> list[Strategy]:
         with self._lock:
-            fleet = self._priceable(asked)
-            found = chains(self._manifest, asked.plan, fleet, asked.workload, self._times)
+            fleet, known = self._priceable(asked), self._priced.get(asked.key)
+            kept = None if known is None or not known.found else known.found[0]
+            found = chains(self._manifest, asked.plan, fleet, asked.workload, self._times, kept)
             hidden = self._manifest.dimensions.hidden
             found = [strategy for strategy in found if fits(strategy.unit, hidden)]
             while len(self._priced) >= _MOST_REMEMBERED:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sti.devices.chain import PREPARED_WITHIN_S, ChainOutcome, Chains
+from sti.devices.peer import Peer
 from sti.devices.peers import MOMENT_S, Peers
 from sti.engine.device_options import DeviceOptions
 from sti.engine.inputs import Batch
@@ -29,6 +30,7 @@ from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.prediction import predict
 from sti.planning.stage_times import Member
+from sti.planning.stages import Stage
 from sti.planning.strategies import Fleet, Strategy, chosen, local_strategy
 
 _PATIENCE, _PATIENCE_S = 3.0, 0.1
@@ -38,7 +40,7 @@ _TIGHT = 1.2
 _MEASURED_AGAIN_S = 10.0
 """How often links are measured that runs do not use."""
 _MOST_KNOWN = 64
-"""Reasons that were told."""
+"""Reasons that were told, and stages that ran."""
 
 
 class ChainRun(NamedTuple):
@@ -76,6 +78,10 @@ class SeveralDevices:
         self._manifest, self._machine = manifest, machine
         self._options, self._link_type = options, link_type
         self._prices = PricedChains(manifest)
+        self._here = Peer(LOCAL, "")
+        """What runs have shown of this machine's own stages."""
+        self._ran: set[tuple[tuple[Stage, ...], Workload]] = set()
+        """Stages that ran, and sizes of units."""
         self._measured_s = time.monotonic()
         self._told: list[str] = []
         self._known: set[str] = set()
@@ -210,7 +216,7 @@ class SeveralDevices:
         """The devices as they are now."""
         now = self._machine.speeds.now
         others = tuple(kind for kind in measured_choices(now, plan.target.threads) if kind.storage)
-        local = Member(LOCAL, now, plan.threads, others=others)
+        local = Member(LOCAL, now, plan.threads, others=others, factor=self._here.factor)
         return self.peers.fleet(local, self._link_type)
 
     def _local_s(self, prepared: PreparedPlan) -> float:
@@ -227,7 +233,8 @@ class SeveralDevices:
     ) -> list[Strategy]:
         """Chains for a plan, if they are priced."""
         met = tuple((peer.name, peer.met) for peer in self.peers.named.values() if peer.is_ready)
-        factors = (*self._machine.speeds.lanes.values(), *self.peers.factors)
+        lanes = self._machine.speeds.lanes.values()
+        factors = (*lanes, self._here.factor, *self.peers.factors)
         found = self._prices.of(Asked(plan, fleet, workload, met, factors), wait=wait)
         for name, why in self._prices.take_refused().items():
             self.peers.fail(name, why)
@@ -239,6 +246,12 @@ class SeveralDevices:
         there = {member.name for member in fleet.members}
         if taken.units > 1 or any(stage.device not in there for stage in taken.stages):
             return
+        run = taken.stages, taken.unit
+        if run not in self._ran:  # memory is made then, for its shapes
+            if len(self._ran) >= _MOST_KNOWN:
+                self._ran.clear()
+            self._ran.add(run)
+            return
         reports = outcome.reports[0]
         waits_s = {device: report.waited_s for device, report in reports.items()}
         expected = self._prices.expected(plan, fleet, taken, waits_s)
@@ -246,7 +259,10 @@ class SeveralDevices:
             return
         sent_s = outcome.total_s
         for device, report in reports.items():
-            self.peers.learn(device, report, expected.own_s[device])
+            if device == LOCAL:
+                self._here.learn(report, expected.own_s[device])
+            else:
+                self.peers.learn(device, report, expected.own_s[device])
             sent_s -= report.total_s - report.waited_s
         if expected.sends_s > 0.0 and sent_s > 0.0:
             self.peers.learn_links(set(reports), sent_s / expected.sends_s)

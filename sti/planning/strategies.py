@@ -32,6 +32,8 @@ from sti.planning.stages import CHAIN, Stage, layers_of
 
 WORTH = 1.2
 """How many times as fast others have to be."""
+KEPT = 1.05
+"""How many times as fast another chain has to be to take the place of one."""
 _MOST_KNOWN = 256
 """Devices, plans and sizes of units of which ``KnownTimes`` are kept."""
 _UNITS = (1, 2, 4, 8, 16, 32, 64)
@@ -112,6 +114,7 @@ def chains(
     fleet: Fleet,
     workload: Workload,
     known: KnownTimes | None = None,
+    kept: Strategy | None = None,
 ) -> list[Strategy]:
     """Every chain worth a comparison, the best first; none where no device can help.
 
@@ -121,6 +124,8 @@ def chains(
         fleet: the devices; at most ``MOST_DEVICES``.
         workload: the batch.
         known: from pricings before; None: nothing is.
+        kept: a chain that devices are ready for: it is the first one, unless the best is better
+            by ``KEPT``, so that devices do not get ready for another one with every run.
     """
     assert len(fleet.members) <= MOST_DEVICES, "checked where devices are named"
     found: dict[tuple[tuple[Stage, ...], int], Strategy] = {}
@@ -130,8 +135,15 @@ def chains(
         pricing = ChainPricing(manifest, plan, fleet, unit, known)
         for stages in pricing.chains():
             found[stages, units] = pricing.strategy(stages, units)
+        if kept is not None and kept.units == units and pricing.has(kept.stages):
+            found[kept.stages, units] = pricing.strategy(kept.stages, units)
+
+    def order_s(item: Strategy) -> float:
+        is_kept = kept is not None and (item.stages, item.units) == (kept.stages, kept.units)
+        return item.total_s / KEPT if is_kept else item.total_s
+
     priced = (item for item in found.values() if item.total_s < math.inf)  # all are in reach
-    return sorted(priced, key=lambda item: item.total_s)
+    return sorted(priced, key=order_s)
 
 
 def local_strategy(manifest: Manifest, plan: Plan, local_s: float, workload: Workload) -> Strategy:
@@ -203,6 +215,11 @@ class ChainPricing:
             chain = search(len(self._layers), costs, send)
             if chain is not None:
                 yield self._stages(chain)
+
+    def has(self, stages: Sequence[Stage]) -> bool:
+        """Whether all of these devices are there, and have room for these layers."""
+        names = {member.name for member in self._fleet.members}
+        return all(stage.device in names for stage in stages) and all(map(self._part, stages))
 
     def own_s(self, stage: Stage, part: Plan, waited_s: float) -> float:
         """Seconds of a device's own work in a stage whose hidden states came so late."""
