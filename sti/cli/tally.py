@@ -128,9 +128,8 @@ def _cost(result: Result, open_s: float) -> str:
 
 def _where(result: Result) -> str:
     """Which layers ran on which device."""
-    return "ran on " + ", ".join(
-        f"{item.device} {item.first}-{item.last}" for item in result.stages
-    )
+    stages = (f"layers {item.first}-{item.last} on {item.device}" for item in result.stages)
+    return f"ran: {', '.join(stages)}"
 
 
 def _plan(result: Result) -> str:
