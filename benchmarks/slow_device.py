@@ -27,7 +27,7 @@ from sti.backend.working_buffer import WorkingBuffer
 from sti.codec.pieces import Fault, GroupDecoder, OperandRoom
 from sti.device.emulated_storage import SlowReader, with_storage
 from sti.device.lane_profiles import RunProfile, StorageProfile
-from sti.device.lanes import COMPUTE, DECODE
+from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.device.profile import DeviceProfile
 from sti.engine.options import EngineOptions
 from sti.model.manifest import SliceGroup
@@ -65,7 +65,8 @@ def emulated(
     """The profile of an emulated device.
 
     Threads disturb each other by what they really do, a ``times``-th of the time: that is what is
-    left of the contention for processor and memory.
+    left of the contention for processor and memory. A read that is disturbed still ends when the
+    emulated storage lets it.
 
     Args:
         profile: of this machine.
@@ -80,7 +81,12 @@ def emulated(
     return replace(
         found.slowed({DECODE: factor, COMPUTE: factor}),
         device=f"{profile.device}; emulated: {factor:g} times slower",
-        runs={name: _less_contention(run, factor) for name, run in profile.runs.items()},
+        runs={
+            name: _less_contention(
+                run, factor, found.storage.bytes_per_s / profile.storage.bytes_per_s
+            )
+            for name, run in profile.runs.items()
+        },
     )
 
 
@@ -116,10 +122,15 @@ def _factor(times: float) -> float:
     return float(times)
 
 
-def _less_contention(run: RunProfile, times: float) -> RunProfile:
+def _less_contention(run: RunProfile, times: float, rate: float) -> RunProfile:
+    """Args:
+    rate: of storage, over its real one.
+    """
     contention = dict(run.contention)
     for lane in (DECODE, COMPUTE):
         contention[lane] = 1.0 + (contention[lane] - 1.0) / times
+    if rate < 1.0:
+        contention[STORAGE] = max(1.0, contention[STORAGE] * rate)
     return replace(run, contention=contention)
 
 

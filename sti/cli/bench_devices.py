@@ -20,7 +20,8 @@ from sti.engine.engine import Engine
 from sti.engine.results import Result
 from sti.errors import InputError
 from sti.planning.plan import LOCAL
-from sti.planning.strategies import CHAIN, Strategy
+from sti.planning.stages import CHAIN
+from sti.planning.strategies import Strategy
 from sti.report.tables import figure, markdown, megabytes, rows_report
 from sti.report.wording import counted, software
 from sti.units import format_size

@@ -30,7 +30,7 @@ from sti.planning.plan import LOCAL, Plan
 from sti.planning.stages import Stage
 from sti.planning.step_jobs import StepJob
 from sti.planning.strategies import Strategy
-from sti.text.batching import group_by_length
+from sti.text.batching import group_by_length, units_by_length
 from sti.text.encoding import Encoding
 
 PREPARED_WITHIN_S = 10.0
@@ -123,9 +123,12 @@ class Chains:
         except BaseException:
             self._drop(remote, units)
             raise
-        outputs: list[Float32Array] = []
-        for unit in units:
-            outputs += _by_text(unit, answers[unit.number])
+        rows = {
+            place: row
+            for unit in units
+            for place, row in zip(unit.places, _by_text(unit, answers[unit.number]), strict=True)
+        }
+        outputs = [rows[place] for place in range(len(texts))]
         reports = tuple(run.reports[unit.number] for unit in units)
         return ChainOutcome(tuple(outputs), reports, time.perf_counter() - start)
 
@@ -194,12 +197,12 @@ class Chains:
         return part
 
     def _units(self, texts: Sequence[Encoding], count: int) -> list[Unit]:
-        """The texts in so many parts of about as many texts."""
-        size, units = -(-len(texts) // count), []
-        for first in range(0, len(texts), size):
-            some = texts[first : first + size]
-            groups = group_by_length([len(text.ids) for text in some])
-            units.append(Unit(self._numbers, some, groups))
+        """The texts in at most so many parts, each of which gives its texts the bits of all."""
+        lengths, units = [len(text.ids) for text in texts], []
+        for places in units_by_length(lengths, count):
+            some = [texts[place] for place in places]
+            groups = group_by_length([lengths[place] for place in places])
+            units.append(Unit(self._numbers, some, places, groups))
             self._numbers += 1
         return units
 

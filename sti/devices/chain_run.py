@@ -42,6 +42,8 @@ class Unit(NamedTuple):
 
     number: int
     texts: Sequence[Encoding]
+    places: tuple[int, ...]
+    """Of each of them in the batch."""
     groups: tuple[SentenceGroup, ...]
 
     @property

@@ -70,11 +70,13 @@ class Peer:
         """As plans see it; it is ready."""
         facts = self.facts
         assert facts is not None, "it is ready"
+        # A thread that only reads is what reads ahead.
+        kinds = [kind for kind in reversed(measured_choices(facts.profile)) if kind.storage]
         return Member(
             self.name,
             facts.profile,
-            # A thread that only reads is what reads ahead.
-            next(kind for kind in reversed(measured_choices(facts.profile)) if kind.storage),
+            kinds[0],
+            others=tuple(kinds[1:]),
             preload_bytes=facts.preload_bytes,
             room_bytes=facts.room_bytes,
             first=facts.first,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sti.errors import InputError
-from sti.exchange.interface import Exchange
-from sti.planning.strategies import STRATEGIES
+from sti.planning.stages import STRATEGIES
+
+if TYPE_CHECKING:
+    from sti.exchange.interface import Exchange
 
 AUTO = "auto"
 """Strategy: the fastest by prediction, this machine alone unless others are worth it."""

@@ -1,9 +1,9 @@
 """What all members of a group do together with an array: gather, sum and scatter, sum.
 
 In: an exchange, the group's names in an order that all of them use, an array. Out: the same bits at
-every member and over every engine: sums are added up in the order of the group. Each member sends
-to each directly, so that what is slow is the network and not a chain of steps. Rows (axis 0) are
-divided unevenly where members are unequal. Knows nothing of what the arrays mean.
+every member and over every transport: sums are added up in the order of the group. Each member
+sends to each directly, so that what is slow is the network and not a chain of steps. Rows (axis 0)
+are divided unevenly where members are unequal. Knows nothing of what the arrays mean.
 """
 
 from __future__ import annotations

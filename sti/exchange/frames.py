@@ -1,4 +1,4 @@
-"""Messages as bytes, and back: what every engine but MPI's own headers sends.
+"""Messages as bytes, and back: what every transport sends.
 
 In: a key, a head and arrays, or bytes of a stranger. Out: a JSON document (the envelope) that says
 what follows, then the bytes of each array, little endian in C order, joined; or the message again.

@@ -2,8 +2,8 @@
 
 In: messages, each a small JSON object with arrays, addressed to a peer by its name. Out: the same
 messages at that peer, in the order in which they were sent to it; and who was lost or found
-meanwhile. Knows nothing of models, plans, sockets or processes. The engines are in ``threads.py``
-(the oracle of the others), ``zeromq/`` and ``mpi.py``.
+meanwhile. Knows nothing of models, plans, sockets or processes. The transports are in
+``threads.py`` (the oracle of the others), ``zeromq/`` and ``mpi.py``.
 """
 
 from __future__ import annotations

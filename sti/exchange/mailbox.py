@@ -1,8 +1,9 @@
 """What has arrived for a member and nobody has taken yet, and which of its peers are there.
 
-In: whole messages, peers that were found or lost, all from an engine. Out: the oldest message that
-matches, to whoever waits for it. What each peer may leave there is bounded, so that one that sends
-without being asked takes no memory from the rest. Knows nothing of bytes or of what carries them.
+In: whole messages, peers that were found or lost, all from a transport. Out: the oldest message
+that matches, to whoever waits for it. What each peer may leave there is bounded, so that one that
+sends without being asked takes no memory from the rest. Knows nothing of bytes or of what carries
+them.
 """
 
 from __future__ import annotations

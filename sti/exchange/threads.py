@@ -1,7 +1,7 @@
-"""Members as threads of one process: the oracle of the other engines, and the network of tests.
+"""Members as threads of one process: the oracle of the other transports, and the network of tests.
 
 In: the names of members. Out: an ``Exchange`` for each, between which messages travel at once. They
-pass through bytes all the same, so that a message that another engine refuses is refused here too.
+pass through bytes all the same: what another transport refuses is refused here too.
 """
 
 from __future__ import annotations

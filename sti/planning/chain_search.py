@@ -118,14 +118,21 @@ def _search(
     """
     best: list[dict[_State, _Way]] = [{} for _ in range(layers + 1)]
     best[0][_State(0, None)] = _Way(0.0, ())
+    least_s = math.inf  # of the whole chains so far: whatever takes more by then comes to nothing
     for done in range(layers):
         for state, way in best[done].items():
+            if way.seconds > least_s:
+                continue
             for cut in _next_cuts(state, done, layers, devices):
                 seconds = longer(way.seconds, state.last, cut)
+                if seconds > least_s or seconds == math.inf:
+                    continue
                 after = _State(state.used | 1 << cut.device, cut.device)
                 known = best[cut.end].get(after)
-                if seconds < (math.inf if known is None else known.seconds):
+                if known is None or seconds < known.seconds:
                     best[cut.end][after] = _Way(seconds, (*way.cuts, cut))
+                    if cut.end == layers and after.used != 1:
+                        least_s = seconds
     whole = [way for state, way in best[layers].items() if state.used != 1]
     if not whole:
         return None

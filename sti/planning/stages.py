@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from sti.planning.plan import Plan
+from sti.planning.plan import LOCAL, Plan
+
+CHAIN = "chain"
+"""Strategy: consecutive layers on several devices."""
+STRATEGIES = (LOCAL, CHAIN)
 
 
 class Stage(NamedTuple):

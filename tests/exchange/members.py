@@ -1,4 +1,4 @@
-"""Members of every engine that runs in one process, for tests that each engine has to pass."""
+"""Members of every transport that runs in one process, for tests that each has to pass."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def encrypted(names: Sequence[str]) -> Any:
     return zeromq(names, keys_of(names))
 
 
-ENGINES: dict[str, Callable[[Sequence[str]], Any]] = {
+TRANSPORTS: dict[str, Callable[[Sequence[str]], Any]] = {
     "threads": threads,
     "zeromq": zeromq,
     "zeromq with keys": encrypted,
@@ -71,9 +71,9 @@ ENGINES: dict[str, Callable[[Sequence[str]], Any]] = {
 
 
 @contextmanager
-def members_of(engine: str, count: int) -> Iterator[list[Exchange]]:
+def members_of(transport: str, count: int) -> Iterator[list[Exchange]]:
     """Members called a, b, c and so on that have found one another, and said so."""
-    with ENGINES[engine]([chr(ord("a") + number) for number in range(count)]) as named:
+    with TRANSPORTS[transport]([chr(ord("a") + number) for number in range(count)]) as named:
         members = list(named.values())
         for member in members:
             for other in members:

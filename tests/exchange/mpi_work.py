@@ -1,4 +1,4 @@
-"""What members collect, so that engines can be compared from one process to another."""
+"""What members collect, so that transports can be compared from one process to another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What members do together: the same bits as NumPy's, at every member and over every engine."""
+"""What members do together: the same bits as NumPy's, at every member and over every transport."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sti.errors import DeadlineError, InputError, PeerError, PeerLostError
 from sti.exchange.collectives import ONE_ROUND_BYTES, all_gather, all_reduce, reduce_scatter
 from sti.exchange.interface import Exchange
 from sti.exchange.threads import thread_exchanges
-from tests.exchange.members import ENGINES, members_of, soon
+from tests.exchange.members import TRANSPORTS, members_of, soon
 
-each_engine = pytest.mark.parametrize("engine", ENGINES)
+each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 def together(members: Sequence[Exchange], act: Callable[[Exchange, int], Any]) -> list[Any]:
@@ -37,17 +37,17 @@ def names(members: Sequence[Exchange]) -> list[str]:
     return [member.name for member in members]
 
 
-@each_engine
+@each_transport
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int32"])
-def test_every_engine_gives_the_bits_of_numpy(engine: str, count: int, dtype: str) -> None:
+def test_every_transport_gives_the_bits_of_numpy(transport: str, count: int, dtype: str) -> None:
     shares = [5, 0, 2, 9][:count]
     rows = sum(shares)
     ends = np.cumsum(shares)
     arrays = values(count, (rows, 3), dtype)
     parts = [array[: shares[number]] for number, array in enumerate(arrays)]
     total = reduce(add, arrays)
-    with members_of(engine, count) as members:
+    with members_of(transport, count) as members:
         group = names(members)
 
         def act(member: Exchange, number: int) -> list[NDArray[Any]]:
@@ -65,12 +65,12 @@ def test_every_engine_gives_the_bits_of_numpy(engine: str, count: int, dtype: st
             assert reduced.shape == total.shape and reduced.tobytes() == total.tobytes()
 
 
-@each_engine
+@each_transport
 @pytest.mark.parametrize("more_bytes", [0, 4, 1 << 20])
-def test_sums_in_one_round_and_in_two_are_the_same(engine: str, more_bytes: int) -> None:
+def test_sums_in_one_round_and_in_two_are_the_same(transport: str, more_bytes: int) -> None:
     arrays = values(3, ((ONE_ROUND_BYTES + more_bytes) // 4,), "float32")
     total = reduce(add, arrays)
-    with members_of(engine, 3) as members:
+    with members_of(transport, 3) as members:
         found = together(
             members,
             lambda member, number: all_reduce(
@@ -110,9 +110,9 @@ def test_arrays_of_no_axis_are_summed_and_inputs_stay_as_they_are() -> None:
     alone[:] = 0  # the caller's own
 
 
-@each_engine
-def test_whoever_waits_for_a_lost_member_is_told(engine: str) -> None:
-    with members_of(engine, 3) as members:
+@each_transport
+def test_whoever_waits_for_a_lost_member_is_told(transport: str) -> None:
+    with members_of(transport, 3) as members:
         group = names(members)
         array = np.ones(8, np.float32)
 

@@ -1,4 +1,4 @@
-"""What every engine promises its members."""
+"""What every transport promises its members."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from sti.errors import ClosedError, DeadlineError, InputError, PeerError, PeerLostError
 from sti.exchange.interface import FOUND, LOST, Exchange
-from tests.exchange.members import ENGINES, members_of, soon
+from tests.exchange.members import TRANSPORTS, members_of, soon
 
-each_engine = pytest.mark.parametrize("engine", ENGINES)
+each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 WAITS: tuple[Callable[[Exchange], object], ...] = (
     lambda member: member.receive(deadline=None),
     lambda member: member.receive(key="k", deadline=soon()),
@@ -22,9 +22,9 @@ WAITS: tuple[Callable[[Exchange], object], ...] = (
 )
 
 
-@each_engine
-def test_messages_of_a_peer_arrive_whole_and_in_order(engine: str) -> None:
-    with members_of(engine, 2) as (a, b):
+@each_transport
+def test_messages_of_a_peer_arrive_whole_and_in_order(transport: str) -> None:
+    with members_of(transport, 2) as (a, b):
         for number in range(50):
             rows = np.full((number, 3), number, np.float32)
             a.send("b", f"k{number % 3}", {"number": number}, [rows, np.int32([number])])
@@ -35,18 +35,18 @@ def test_messages_of_a_peer_arrive_whole_and_in_order(engine: str) -> None:
             assert rows.shape == (number, 3) and (rows == number).all() and single[0] == number
 
 
-@each_engine
-def test_large_arrays_arrive_whole(engine: str) -> None:
+@each_transport
+def test_large_arrays_arrive_whole(transport: str) -> None:
     sent = np.random.default_rng(0).integers(0, 255, 9_000_001, np.uint8)
-    with members_of(engine, 2) as (a, b):
+    with members_of(transport, 2) as (a, b):
         a.send("b", "k", arrays=[sent[::-1]])
         message = b.receive(key="k", peer="a", deadline=soon())
         assert np.array_equal(message.arrays[0], sent[::-1])
 
 
-@each_engine
-def test_arrays_may_be_overwritten_as_soon_as_they_are_sent(engine: str) -> None:
-    with members_of(engine, 2) as (a, b):
+@each_transport
+def test_arrays_may_be_overwritten_as_soon_as_they_are_sent(transport: str) -> None:
+    with members_of(transport, 2) as (a, b):
         array = np.ones(200_000, np.float32)
         a.send("b", "k", arrays=[array])
         array[:] = 0
@@ -56,9 +56,9 @@ def test_arrays_may_be_overwritten_as_soon_as_they_are_sent(engine: str) -> None
         assert not array.any()
 
 
-@each_engine
-def test_messages_are_picked_by_key_and_by_peer_oldest_first(engine: str) -> None:
-    with members_of(engine, 3) as (a, b, c):
+@each_transport
+def test_messages_are_picked_by_key_and_by_peer_oldest_first(transport: str) -> None:
+    with members_of(transport, 3) as (a, b, c):
         for number in range(2):
             a.send("c", "x", {"n": number})
             a.send("c", "y", {"n": number})
@@ -74,9 +74,9 @@ def test_messages_are_picked_by_key_and_by_peer_oldest_first(engine: str) -> Non
         assert c.receive(deadline=soon())[:3] == ("a", "x", {"n": 1})
 
 
-@each_engine
-def test_what_does_not_come_is_waited_for_until_the_deadline(engine: str) -> None:
-    with members_of(engine, 2) as (a, b):
+@each_transport
+def test_what_does_not_come_is_waited_for_until_the_deadline(transport: str) -> None:
+    with members_of(transport, 2) as (a, b):
         b.send("a", "other")
         for key, peer in ((None, "c"), ("k", None), ("k", "b")):
             with pytest.raises(DeadlineError, match="came in time"):
@@ -84,9 +84,9 @@ def test_what_does_not_come_is_waited_for_until_the_deadline(engine: str) -> Non
         assert a.receive(deadline=time.monotonic() + 30).key == "other"
 
 
-@each_engine
-def test_several_threads_send_and_receive_at_once(engine: str) -> None:
-    with members_of(engine, 3) as (a, b, c), ThreadPoolExecutor(8) as pool:
+@each_transport
+def test_several_threads_send_and_receive_at_once(transport: str) -> None:
+    with members_of(transport, 3) as (a, b, c), ThreadPoolExecutor(8) as pool:
         for number in range(20):
             for member in (a, b):
                 pool.submit(member.send, "c", f"k{number}", {"number": number})
@@ -98,9 +98,9 @@ def test_several_threads_send_and_receive_at_once(engine: str) -> None:
         assert [done.result().head["number"] for done in waiting] == sorted([*range(20)] * 2)
 
 
-@each_engine
-def test_messages_go_to_peers_that_were_found_only(engine: str) -> None:
-    with members_of(engine, 2) as (a, _):
+@each_transport
+def test_messages_go_to_peers_that_were_found_only(transport: str) -> None:
+    with members_of(transport, 2) as (a, _):
         with pytest.raises(PeerError, match=r"z: was not found yet.*address"):
             a.send("z", "k")
         with pytest.raises(InputError, match="itself"):
@@ -111,9 +111,9 @@ def test_messages_go_to_peers_that_were_found_only(engine: str) -> None:
             a.send("b", "k", arrays=[np.zeros(1)])
 
 
-@each_engine
-def test_who_waits_learns_that_a_peer_was_lost(engine: str) -> None:
-    with members_of(engine, 3) as (a, b, c), ThreadPoolExecutor(3) as pool:
+@each_transport
+def test_who_waits_learns_that_a_peer_was_lost(transport: str) -> None:
+    with members_of(transport, 3) as (a, b, c), ThreadPoolExecutor(3) as pool:
         waiting = [
             pool.submit(a.receive, key="k", peer="b", deadline=soon()),
             pool.submit(a.receive, key="k", watch=["b", "c"], deadline=soon()),
@@ -133,9 +133,9 @@ def test_who_waits_learns_that_a_peer_was_lost(engine: str) -> None:
         assert c.receive(key="k", deadline=soon()).peer == "a"
 
 
-@each_engine
-def test_what_arrived_before_its_sender_was_lost_is_given_out(engine: str) -> None:
-    with members_of(engine, 2) as (a, b):
+@each_transport
+def test_what_arrived_before_its_sender_was_lost_is_given_out(transport: str) -> None:
+    with members_of(transport, 2) as (a, b):
         b.send("a", "k")
         a.receive(key="k", deadline=soon())
         b.send("a", "last")
@@ -148,9 +148,9 @@ def test_what_arrived_before_its_sender_was_lost_is_given_out(engine: str) -> No
             a.receive(key="k", peer="b", deadline=soon())
 
 
-@each_engine
-def test_who_closes_ends_its_own_waits(engine: str) -> None:
-    with members_of(engine, 2) as (a, _), ThreadPoolExecutor(3) as pool:
+@each_transport
+def test_who_closes_ends_its_own_waits(transport: str) -> None:
+    with members_of(transport, 2) as (a, _), ThreadPoolExecutor(3) as pool:
         begun = threading.Barrier(4)
 
         def wait(receive: Callable[[Exchange], object]) -> None:
@@ -170,9 +170,9 @@ def test_who_closes_ends_its_own_waits(engine: str) -> None:
             a.receive(key=FOUND, deadline=None)
 
 
-@each_engine
-def test_forgotten_keys_are_dropped_and_end_whoever_waits_for_them(engine: str) -> None:
-    with members_of(engine, 2) as (a, b), ThreadPoolExecutor(1) as pool:
+@each_transport
+def test_forgotten_keys_are_dropped_and_end_whoever_waits_for_them(transport: str) -> None:
+    with members_of(transport, 2) as (a, b), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(a.receive, key="run", deadline=soon())
         b.send("a", "other", {"n": 0})
         a.receive(key="other", deadline=soon())

@@ -3,5 +3,5 @@
 NAMES = (
     *("header", "manifest", "residents", "staircases", "graph", "model", "tokenizer", "config"),
     *("units", "json", "answers", "plan", "trace", "device", "cache", "history", "checkpoint"),
-    *("tensors", "journal", "state", "rows"),
+    *("tensors", "journal", "state", "rows", "envelope", "frames", "key"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from tests.fuzz import graphs, offline, packs, plans, settings, tokenizers
+from tests.fuzz import graphs, messages, offline, packs, plans, settings, tokenizers
 from tests.fuzz.names import NAMES
 from tests.fuzz.target import Target
 
@@ -15,7 +15,7 @@ def all_targets() -> Mapping[str, Target]:
     """The targets by name."""
     found = [
         target
-        for module in (packs, graphs, tokenizers, settings, plans, offline)
+        for module in (packs, graphs, tokenizers, settings, plans, messages, offline)
         for target in module.targets()
     ]
     assert sorted(NAMES) == sorted(target.name for target in found)

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sti.text.batching import GROUP_TOKENS, MOST_TOKENS, group_by_length
+from sti.text.batching import GROUP_TOKENS, MOST_TOKENS, group_by_length, units_by_length
 
 lengths = st.lists(st.integers(2, 64), min_size=1, max_size=40)
 
@@ -51,3 +51,44 @@ def test_a_long_batch_is_cut_so_that_activations_stay_small() -> None:
         groups = group_by_length([length] * 100)
         assert len(groups) == count
         assert [i for group in groups for i in group.members] == list(range(100))
+
+
+def padded(given_lengths: list[int]) -> list[int]:
+    """What each sentence is padded to."""
+    found = [0] * len(given_lengths)
+    for group in group_by_length(given_lengths):
+        for member in group.members:
+            found[member] = group.tokens
+    return found
+
+
+many = st.one_of(
+    lengths, st.lists(st.sampled_from((3, 7, 30, 31, 32, 200, 256)), min_size=1, max_size=120)
+)
+
+
+@given(many, st.integers(1, 70))
+def test_in_units_every_sentence_is_padded_as_in_the_batch(
+    given_lengths: list[int], most: int
+) -> None:
+    units = units_by_length(given_lengths, most)
+    assert sorted(i for unit in units for i in unit) == list(range(len(given_lengths)))
+    assert 1 <= len(units) <= most
+    whole = padded(given_lengths)
+    for unit in units:
+        assert list(unit) == sorted(unit)
+        assert padded([given_lengths[i] for i in unit]) == [whole[i] for i in unit]
+
+
+def test_units_are_of_about_the_same_size() -> None:
+    assert [len(unit) for unit in units_by_length([64] * 128, 32)] == [4] * 32
+    assert {len(unit) for unit in units_by_length([64] * 100, 32)} == {3, 4}
+    mixed = units_by_length([10] * 32 + [100] * 64, 8)
+    tokens = [10 * sum(i < 32 for i in unit) + 100 * sum(i >= 32 for i in unit) for unit in mixed]
+    assert max(tokens) < 1.5 * sum(tokens) / 8
+
+
+@given(st.lists(st.integers(18, 20), min_size=90, max_size=250))
+def test_a_group_that_is_cut_has_sentences_of_one_length(given_lengths: list[int]) -> None:
+    for group in group_by_length(given_lengths):
+        assert group.tokens == max(given_lengths[i] for i in group.members)

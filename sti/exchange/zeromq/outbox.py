@@ -1,4 +1,4 @@
-"""Messages that wait to be sent, by peer: what callers put in and the engine's thread takes out.
+"""Messages that wait to be sent, by peer: what callers put in and the carrier takes out.
 
 Knows nothing of connections. Thread-safe.
 """

@@ -1,4 +1,4 @@
-"""The sockets of the engine, with every option that matters set on purpose.
+"""The sockets of the transport, with every option that matters set on purpose.
 
 In: addresses and keys. Out: sockets that listen or connect, and their monitors. Errors of ZeroMQ
 are translated here.

@@ -1,0 +1,135 @@
+"""What every row of the benchmark is given, and what rows share: texts, medians, turns.
+
+In: packs, this machine's profile of each. Out: texts of so many tokens; runs of engines that take
+turns. Knows nothing of what is held against which limit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.devices.controller import Ran
+from sti.calibration.sample_texts import SampleTexts
+from sti.engine.engine import Engine
+from sti.pack.pack_reader import PackReader
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A pack, and this machine's profile of it on one compute thread."""
+
+    path: Path
+    profile: Path
+    """The file that it is in."""
+    disturbed: float
+    """As of ``DeviceProfile``."""
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return self.path.name.partition(".")[0]
+
+    @cached_property
+    def layers(self) -> int:
+        """Of the model."""
+        with PackReader.open(self.path) as reader:
+            return reader.manifest.dimensions.layers
+
+    @cached_property
+    def most_tokens(self) -> int:
+        """Of a text."""
+        with PackReader.open(self.path) as reader:
+            return reader.manifest.dimensions.max_tokens
+
+    def texts(self, count: int, tokens: int) -> list[str]:
+        """Texts of so many tokens."""
+        with PackReader.open(self.path) as reader:
+            return SampleTexts(reader).texts(count, tokens)
+
+    @classmethod
+    def measured(cls, path: Path, folder: Path) -> Packed:
+        """A pack with its profile, measured now where it is not known."""
+        with Engine.open(path, fidelity=4, threads=1, history=False) as engine:
+            profile = engine.profile
+        place = folder / f"{path.name}.profile.json"
+        place.write_text(json.dumps(profile.to_json()), encoding="utf-8")
+        return cls(path, place, profile.disturbed)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all rows share."""
+
+    speed: Packed
+    """What times are measured on."""
+    trained: Packed
+    """What answers are compared on."""
+    stsb: Path | None
+    """Pairs of sentences with scores."""
+    repeats: int
+    quick: bool
+    """Whether figures need mean nothing."""
+
+    def scaled(self, usual: T, quick: T) -> T:
+        """One of two numbers, or of two lists of them."""
+        return quick if self.quick else usual
+
+
+@dataclass(slots=True)
+class Turns:
+    """Runs of the same texts that take turns: name to its runs."""
+
+    runs: dict[str, list[Ran]] = field(default_factory=dict)
+
+    def seconds(self, name: str) -> float:
+        """Median."""
+        return middle([run.total_s for run in self.runs[name]])
+
+    def predicted_s(self, name: str) -> float:
+        """Median of what was expected, each time with what was known then."""
+        return middle([run.predicted_s for run in self.runs[name]])
+
+    def ratio(self, name: str, other: str) -> float:
+        """Median over the turns of what one took over the other."""
+        pairs = zip(self.runs[name], self.runs[other], strict=True)
+        return middle([one.total_s / two.total_s for one, two in pairs])
+
+    @property
+    def equal(self) -> bool:
+        """Whether all answers are the same to the bit."""
+        return len({run.digest for runs in self.runs.values() for run in runs}) == 1
+
+    @property
+    def notices(self) -> list[str]:
+        """What was told."""
+        return [line for runs in self.runs.values() for run in runs for line in run.notices]
+
+
+def in_turns(ways: Mapping[str, Callable[[], Ran]], *, warm_ups: int, repeats: int) -> Turns:
+    """Run each way as often, one after the other, each turn in the other order.
+
+    Args:
+        ways: name to what runs.
+        warm_ups: turns that do not count.
+    """
+    found = Turns({name: [] for name in ways})
+    for turn in range(-warm_ups, repeats):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            run = ways[name]()
+            if turn >= 0:
+                found.runs[name].append(run)
+    return found
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2.0
