@@ -83,11 +83,6 @@ class Neighbours:
             del self._meters[answer.peer]
             self._answer(answer.peer, {"is": commands.REACH, **link._asdict()})
 
-    def void(self) -> None:
-        """Nobody listens for a while: what echoes take meanwhile says nothing."""
-        for meter in self._meters.values():
-            meter.void()
-
     def _measure(self, name: str) -> None:
         if name not in self._meters:
             try:

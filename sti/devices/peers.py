@@ -95,7 +95,6 @@ class Peers:
         for peer in self._unknown():
             peer.why = "it has not said yet what it is; it may be busy"
             self._notify(f"device {peer.name} is not used: {peer.why}")
-        self._questions.end_round()
 
     def catch_up(self, *, moment_s: float = MOMENT_S) -> None:
         """Take in who was found or lost since, and what was answered.
@@ -117,7 +116,7 @@ class Peers:
                 end_s = now_s + (moment_s if self._questions.are_new else 0.0)
                 self.take(self.exchange.receive(deadline=end_s))
         except PeerError:
-            self._questions.end_round()
+            return  # that is all
         except ClosedError as error:
             for peer in self.named.values():
                 if peer.is_there:

@@ -133,11 +133,6 @@ class Questions:
         """What is asked from now on is of a new round."""
         self._round += 1
 
-    def end_round(self) -> None:
-        """Nobody listens for a while: what echoes take meanwhile says nothing of links."""
-        for meter in self._meters.values():
-            meter.void()
-
     @property
     def are_new(self) -> bool:
         """Whether something that was asked in this round is yet to be answered."""

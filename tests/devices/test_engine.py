@@ -16,6 +16,7 @@ from sti.errors import StiWarning
 from sti.exchange.threads import ThreadExchange, thread_exchanges
 from tests.support.devices import CONTROLLER, facts_of, machine
 from tests.support.packs import TEXTS, tiny_pack
+from tests.support.workers import PATIENT
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def serving(pack: Path, names: list[str]) -> Iterator[dict[str, ThreadExchange]]
                 at_work.reader,
                 at_work.runner,
                 at_work.backend,
-                facts_of(at_work.reader),
+                facts_of(at_work.reader, PATIENT),
                 connect=lambda *_: None,
                 notify=lambda _: None,
             )
