@@ -33,7 +33,7 @@ from sti.planning.plan import LOCAL, Plan
 from sti.planning.stages import CHAIN, Stage, layers_of
 
 DEVICES, LINKS = "devices", "links"
-_WARM_UPS = 2
+_WARM_UPS, _BATCH_WARM_UPS = 2, 1
 _CABLE, _WIFI = Joined(1000.0), Joined(300.0, shared=True)
 
 
@@ -69,7 +69,7 @@ FULL = Scale(
     text=Workload(1, 128),
     lengths=(16, 32, 64, 128, 256, 512),
     batch=Workload(32, 64),
-    large_batch=Workload(64, 64),
+    large_batch=Workload(64, 48),
 )
 QUICK = Scale(
     kinds=(Kind(8.0),),
@@ -89,7 +89,7 @@ def add_to(report: Report, pack: Path, scale: Scale, axes: Sequence[str], repeat
 
     Args:
         axes: some of ``AXES``.
-        repeats: turns of a single text; batches, which are long, take half as many.
+        repeats: turns of a single text; batches, which take long, have half as many.
     """
     found: list[Series] = []
     with tempfile.TemporaryDirectory(prefix="sti-profiles-") as place:
@@ -101,12 +101,14 @@ def add_to(report: Report, pack: Path, scale: Scale, axes: Sequence[str], repeat
             f"{_batch_repeats(repeats)} of a batch"
         )
         for axis in axes:
+            bench = _Bench(packed, scale, repeats)
             try:
-                found += AXES[axis](_Bench(packed, scale, repeats))
+                found += AXES[axis](bench)
             except NoNetwork as error:
                 report.notes.append(f"axis {axis}: not measured: {error}")
-            else:
-                report.notes.append(f"axis {axis}: load of the machine: {os.getloadavg()[0]:.2f}")
+                continue
+            report.notes.append(f"axis {axis}: load of the machine: {os.getloadavg()[0]:.2f}")
+            report.notes += dict.fromkeys(f"axis {axis}: {line}" for line in bench.told)
     report.tables += [series_table(series) for series in found]
     over_links = [series for series in found if series.unit != DEVICES]
     if over_links:
@@ -116,6 +118,8 @@ def add_to(report: Report, pack: Path, scale: Scale, axes: Sequence[str], repeat
         report.notes += [
             "chains of several devices: the best one of each size, whether or not it would be "
             "taken; answers were those of one device, to the bit",
+            "where the best chain leaves nearly all layers to one device, it takes as long as one "
+            "device alone, and which of them is faster is chance",
             "roof: the same work on storage, decoders, processors and links that are all busy all "
             "the time; the layers of a single text follow one another, so that of one text only "
             "storage adds up",
@@ -135,6 +139,8 @@ class _Bench:
 
     def __init__(self, packed: Packed, scale: Scale, repeats: int) -> None:
         self._packed, self._scale, self._repeats = packed, scale, repeats
+        self.told: list[str] = []
+        """What runs told: that a device failed, and this one answered alone."""
 
     def devices(self) -> Iterator[Series]:
         """Numbers of devices, with storage of each kind."""
@@ -144,9 +150,9 @@ class _Bench:
                 homes = [
                     self._chained(stack, number, kind, number, _CABLE) for number in scale.numbers
                 ]
-                for asked, warm_ups in ((scale.text, _WARM_UPS), (scale.large_batch, 0)):
+                for asked in (scale.text, scale.large_batch):
                     name = f"{kind.words}, {_CABLE.words}, {asked.words}"
-                    points = self._points(name, kind, homes, asked, warm_ups)
+                    points = self._points(name, kind, homes, asked)
                     yield Series(name, DEVICES, tuple(points))
 
     def links(self) -> Iterator[Series]:
@@ -158,9 +164,9 @@ class _Bench:
                 self._chained(stack, rate, kind, 2, Joined(rate, shared=True))
                 for rate in scale.shared_mbit
             ]
-            for asked, warm_ups in ((scale.text, _WARM_UPS), (scale.batch, 0)):
+            for asked in (scale.text, scale.batch):
                 name = f"2 of {kind.words}, {asked.words}"
-                _, *points = self._points(name, kind, [*own, *one], asked, warm_ups)
+                _, *points = self._points(name, kind, [*own, *one], asked)
                 yield Series(f"{name}, own links", "Mbit", tuple(points[: len(own)]))
                 yield Series(f"{name}, one medium", "Mbit", tuple(points[len(own) :]))
         with ExitStack() as stack:
@@ -172,7 +178,7 @@ class _Bench:
         points = []
         for tokens in self._scale.lengths:
             home = chained._replace(x=tokens)
-            points += self._points(name, kind, [home], Workload(1, tokens), _WARM_UPS)[1:]
+            points += self._points(name, kind, [home], Workload(1, tokens))[1:]
         return Series(name, "tokens", tuple(points))
 
     def _chained(
@@ -185,7 +191,7 @@ class _Bench:
         return _Chained(x, home, Fleet(profile_of(packed.profile, kind), devices, joined))
 
     def _points(
-        self, name: str, kind: Kind, homes: Sequence[_Chained], asked: Workload, warm_ups: int
+        self, name: str, kind: Kind, homes: Sequence[_Chained], asked: Workload
     ) -> list[Point]:
         """One device, in the first of the homes, then the chain of each home."""
         tell(f"growth: {name}: {', '.join(f'{item.x:g}' for item in homes)}")
@@ -205,10 +211,13 @@ class _Bench:
         alone = homes[0]._replace(x=1, fleet=homes[0].fleet._replace(devices=1))
         ways = {LOCAL: runs(alone.home, LOCAL, LOCAL)}
         ways |= {str(place): runs(item.home, CHAIN, str(place)) for place, item in enumerate(homes)}
-        repeats = self._repeats if asked.batch == 1 else _batch_repeats(self._repeats)
+        warm_ups, repeats = _WARM_UPS, self._repeats
+        if asked.batch > 1:
+            warm_ups, repeats = _BATCH_WARM_UPS, _batch_repeats(repeats)
         turns = in_turns(ways, warm_ups=warm_ups, repeats=repeats)
         if not turns.equal:
             raise RuntimeError(f"{name}: answers of chains differ from those of one device")
+        self.told += [f"{name}: {line}" for line in turns.notices]
         alone_s, alone_predicted_s = turns.seconds(LOCAL), turns.predicted_s(LOCAL)
         points = []
         with _planner(self._packed, kind) as engine:
@@ -246,7 +255,7 @@ AXES: Mapping[str, Callable[[_Bench], Iterator[Series]]] = {
 
 
 def _batch_repeats(repeats: int) -> int:
-    return max(1, repeats // 2)
+    return (repeats + 1) // 2
 
 
 def _planner(packed: Packed, kind: Kind) -> Engine:
