@@ -70,7 +70,7 @@ def measure(setting: Setting) -> Iterator[Compared]:
     pack = setting.speed
     for kinds in DEVICES[: setting.scaled(len(DEVICES), 1)]:
         for joined in JOINED[: setting.scaled(len(JOINED), 1)]:
-            with Home(pack.path, pack.profile, kinds, joined) as home:
+            with Home(pack, kinds, joined) as home:
                 for name in (LOCAL, AUTO, CHAIN):
                     home.open(name, name)
                 for tokens in setting.scaled(TOKENS, _QUICK_TOKENS):

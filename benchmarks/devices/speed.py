@@ -72,7 +72,7 @@ def _timed(
 ) -> Timed:
     pack = setting.speed
     texts = pack.texts(count, setting.scaled(_TOKENS, 16))
-    with Home(pack.path, pack.profile, [kind] * devices, joined) as home:
+    with Home(pack, [kind] * devices, joined) as home:
         for name in (LOCAL, AUTO):
             home.open(name, name)
         ways = {name: lambda name=name: home.run(name, texts) for name in (LOCAL, AUTO)}

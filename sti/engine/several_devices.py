@@ -41,7 +41,7 @@ from sti.planning.strategies import (
     local_strategy,
 )
 
-_MOST_STALE = 1.1
+_MOST_STALE = 1.05
 """A correction that has changed by more makes strategies be priced anew."""
 _PATIENCE, _PATIENCE_S = 3.0, 0.1
 """How many times the expected seconds a chain may take, and how many more."""
