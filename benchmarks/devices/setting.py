@@ -42,6 +42,11 @@ class Turns:
 
     runs: dict[str, list[Ran]] = field(default_factory=dict)
 
+    def add(self, others: Turns) -> None:
+        """Take in the turns of others, of the same ways."""
+        for name, runs in others.runs.items():
+            self.runs[name] += runs
+
     def seconds(self, name: str) -> float:
         """Median."""
         return middle([run.total_s for run in self.runs[name]])

@@ -25,7 +25,7 @@ def table(found: Sequence[Strategy], taken: Strategy) -> str:
             _each(item.memory_bytes),
             _each(item.read_bytes),
             format_size(item.sent_bytes) if item.sent_bytes else "-",
-            why_not(item, taken) or "taken",
+            (why_not(item, taken) or "taken") + _rounded(item),
         ]
         for item in found
     ]
@@ -43,11 +43,17 @@ def to_json(found: Sequence[Strategy], taken: Strategy) -> list[dict[str, Any]]:
             "memory_bytes": dict(item.memory_bytes),
             "read_bytes": dict(item.read_bytes),
             "sent_bytes": item.sent_bytes,
+            "cosine": item.cosine,
             "taken": item is taken,
             "why_not": why_not(item, taken),
         }
         for item in found
     ]
+
+
+def _rounded(item: Strategy) -> str:
+    """How near answers are, where numbers on links are rounded."""
+    return f"; cosine to exact answers about {item.cosine:.4f}" if item.cosine < 1.0 else ""
 
 
 def _each(sizes: Mapping[str, int]) -> str:

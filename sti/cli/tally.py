@@ -73,6 +73,8 @@ class Tally:
         lines = [_cost(self._least, self.open_s) if one else self._costs()]
         which = "plan" if self._alike else "plan that expects least"
         lines.append(f"{which}: {_plan(self._least)}")
+        if self._least.stages:
+            lines.append(_where(self._least))
         if self._late_steps:
             lines.append(describe_late(self._late_steps, self._steps, self._least.quality))
         if self._late:
@@ -122,6 +124,12 @@ def _cost(result: Result, open_s: float) -> str:
         f"{timing.total_s * 1e3:.1f} ms ({parts}) "
         f"after opening in {open_s * 1e3:.0f} ms; read {format_size(result.bytes_read)}"
     )
+
+
+def _where(result: Result) -> str:
+    """Which layers ran on which device."""
+    stages = (f"layers {item.first}-{item.last} on {item.device}" for item in result.stages)
+    return f"ran: {', '.join(stages)}"
 
 
 def _plan(result: Result) -> str:

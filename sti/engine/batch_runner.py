@@ -86,7 +86,7 @@ class BatchRunner:
         )
         told = self._plans.told_of(prepared)
         if self._devices is not None:
-            told += self._devices.take_told()
+            told += self._devices.ended()
         if mode == "planned":
             run_s = ended - when.arrived - result.timing.plan_s
             told += self._plans.learn(prepared, result, run_s, held=held)

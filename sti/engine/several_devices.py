@@ -13,14 +13,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sti.devices.chain import PREPARED_WITHIN_S, ChainOutcome, Chains
-from sti.devices.commands import fits
 from sti.devices.peer import Peer
 from sti.devices.peers import MOMENT_S, Peers
 from sti.engine.device_options import DeviceOptions
 from sti.engine.inputs import Batch
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan
-from sti.errors import ClosedError, InputError, PeerError, ProfileError
+from sti.engine.priced_chains import Asked, PricedChains
+from sti.errors import ClosedError, InputError, PeerError
 from sti.exchange.interface import Exchange
 from sti.model.manifest import Manifest
 from sti.model.workload import Workload, bucket
@@ -31,25 +31,19 @@ from sti.planning.plan import LOCAL, Plan
 from sti.planning.prediction import predict
 from sti.planning.stage_times import Member
 from sti.planning.stages import Stage
-from sti.planning.strategies import (
-    ChainPricing,
-    Fleet,
-    KnownTimes,
-    Strategy,
-    chains,
-    chosen,
-    local_strategy,
-)
+from sti.planning.strategies import Fleet, Strategy, chosen, local_strategy
 
-_MOST_STALE = 1.05
-"""A correction that has changed by more makes strategies be priced anew."""
 _PATIENCE, _PATIENCE_S = 3.0, 0.1
 """How many times the expected seconds a chain may take, and how many more."""
 _TIGHT = 1.2
 """The same where this machine could still answer in time."""
 _MEASURED_AGAIN_S = 10.0
 """How often links are measured that runs do not use."""
-_MOST_REMEMBERED = 64
+_PASSES_S, _LEAST_LEFT = 10.0, 0.9
+"""How long it takes for half of what runs of this machine alone showed to pass, and from when on
+that counts."""
+_MOST_KNOWN = 64
+"""Reasons that were told, and stages that ran."""
 
 
 class ChainRun(NamedTuple):
@@ -58,13 +52,6 @@ class ChainRun(NamedTuple):
     outcome: Outcome
     plan: Plan
     """The plan, with the seconds that were expected of the chain."""
-
-
-class _Priced(NamedTuple):
-    """Strategies, and the corrections they were priced with."""
-
-    found: list[Strategy]
-    factors: tuple[float, ...]
 
 
 class SeveralDevices:
@@ -93,21 +80,28 @@ class SeveralDevices:
         self._exchange, self.peers, self._chains = exchange, peers, chains
         self._manifest, self._machine = manifest, machine
         self._options, self._link_type = options, link_type
-        self._priced: dict[tuple[object, ...], _Priced] = {}
-        self._times = KnownTimes()
+        self._prices = PricedChains(manifest)
         self._here = Peer(LOCAL, "")
         """What runs have shown of this machine's own stages."""
         self._ran: set[tuple[tuple[Stage, ...], Workload]] = set()
         """Stages that ran, and sizes of units."""
         self._measured_s = time.monotonic()
+        self._alone_s = self._measured_s
+        """When this machine ran alone last."""
+        self._by_profile: dict[tuple[object, ...], float] = {}
         self._told: list[str] = []
         self._known: set[str] = set()
         """What was told since others answered last."""
 
     def strategies(
-        self, prepared: PreparedPlan, *, texts: int, tokens: int
+        self, prepared: PreparedPlan, *, texts: int, tokens: int, wait: bool = True
     ) -> tuple[list[Strategy], Strategy]:
         """Every strategy for such a batch, this machine alone first; and the one to take.
+
+        Args:
+            prepared: the plan as this machine would run it.
+            texts, tokens: of the batch; tokens of each text, on average.
+            wait: price chains that were not priced yet; else there are none of them.
 
         Raises:
             ProfileError: this machine was not measured with the plan's threads.
@@ -116,11 +110,11 @@ class SeveralDevices:
         in_time = prepared.plan.target.latency_s is not None
         self.peers.catch_up(moment_s=0.0 if in_time else MOMENT_S)
         plan = prepared.plan
-        fleet, local_s = self._fleet(plan), self._local_s(prepared)
         workload = bucket(texts, tokens, most=self._manifest.dimensions.max_tokens)
+        fleet, local_s = self._fleet(plan), self._local_s(prepared, workload)
         found = [
             local_strategy(self._manifest, plan, local_s, workload),
-            *self._chains_of(plan, fleet, workload),
+            *self._chains_of(plan, fleet, workload, wait=wait),
         ]
         return found, chosen(found, self._options.wanted)
 
@@ -138,11 +132,17 @@ class SeveralDevices:
             None where this machine is to run it alone: it is as fast, or others failed.
         """
         plan, texts = prepared.plan, len(batch.texts)
-        found, taken = self.strategies(prepared, texts=texts, tokens=batch.mean_tokens)
+        found, taken = self.strategies(
+            prepared,
+            texts=texts,
+            tokens=batch.mean_tokens,
+            wait=self._options.wanted not in (None, LOCAL),
+        )
         if taken.name == LOCAL:
             if self._options.wanted not in (None, LOCAL):
                 self._tell_once(self._nobody)
             self._measure_unused()
+            self._alone_s = time.monotonic()
             return None
         try:
             if self._options.wanted is None:
@@ -186,14 +186,16 @@ class SeveralDevices:
         except (PeerError, InputError) as error:
             self._tell_once(str(error))
 
-    def take_told(self) -> list[str]:
-        """What callers should know, once: that a device failed amid a run."""
+    def ended(self) -> list[str]:
+        """A run has ended: what callers should know, once, such as that a device failed amid it."""
+        self._prices.between_runs()
         found, self._told = self._told, []
         return found
 
     def close(self) -> None:
         """Leave the other devices. Idempotent."""
         self._exchange.close()
+        self._prices.close()
 
     def _make_ready(self, taken: Strategy, plan: Plan, left_s: float | None) -> None:
         """Let devices get ready, once, while there is time for it.
@@ -213,7 +215,7 @@ class SeveralDevices:
         """Tell why others did not answer, once until they do again."""
         if why not in self._known:
             self._told.append(f"answered by this machine alone: {why}")
-        if len(self._known) >= _MOST_REMEMBERED:
+        if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known.add(why)
 
@@ -224,45 +226,47 @@ class SeveralDevices:
         local = Member(LOCAL, now, plan.threads, others=others, factor=self._here.factor)
         return self.peers.fleet(local, self._link_type)
 
-    def _local_s(self, prepared: PreparedPlan) -> float:
-        """What a plan takes on this machine alone, in runs after the first, as with others."""
+    def _local_s(self, prepared: PreparedPlan, workload: Workload) -> float:
+        """What a plan takes on this machine alone, in runs after the first, as with others.
+
+        While others run nothing shows that this machine is as fast again as it was measured, so
+        what runs showed of it passes with time.
+        """
         plan, basis = prepared.plan, prepared.basis
         if basis is not None:
-            return basis.total_s - basis.first_s
-        if plan.predicted is not None:
-            return plan.predicted.total_s
-        return predict(self._manifest, self._machine.speeds.now, plan).total_s
+            shown_s = basis.total_s - basis.first_s
+        elif plan.predicted is not None:
+            shown_s = plan.predicted.total_s
+        else:
+            shown_s = predict(self._manifest, self._machine.speeds.now, plan).total_s
+        left: float = 0.5 ** ((time.monotonic() - self._alone_s) / _PASSES_S)
+        if left > _LEAST_LEFT:
+            return shown_s
+        measured_s = self._measured_alone_s(plan, workload)
+        return min(shown_s, measured_s + left * (shown_s - measured_s))
 
-    def _chains_of(self, plan: Plan, fleet: Fleet, workload: Workload) -> list[Strategy]:
-        """Chains for a plan, priced again only where something has changed."""
-        names = tuple((peer.name, peer.met) for peer in self.peers.named.values() if peer.is_ready)
-        key = (plan.steps, plan.threads, workload, names)
+    def _measured_alone_s(self, plan: Plan, workload: Workload) -> float:
+        """What a plan takes on this machine as it was measured."""
+        key = plan.steps, plan.threads, workload
+        if key not in self._by_profile:
+            if len(self._by_profile) >= _MOST_KNOWN:
+                self._by_profile.clear()
+            profile = self._machine.speeds.profile
+            plan = replace(plan, workload=workload)
+            self._by_profile[key] = predict(self._manifest, profile, plan).total_s
+        return self._by_profile[key]
+
+    def _chains_of(
+        self, plan: Plan, fleet: Fleet, workload: Workload, *, wait: bool
+    ) -> list[Strategy]:
+        """Chains for a plan, if they are priced."""
+        met = tuple((peer.name, peer.met) for peer in self.peers.named.values() if peer.is_ready)
         lanes = self._machine.speeds.lanes.values()
         factors = (*lanes, self._here.factor, *self.peers.factors)
-        known = self._priced.get(key)
-        if known is not None and not _differ(known.factors, factors):
-            return known.found
-        priceable = self._priceable(plan, fleet, workload)
-        kept = None if known is None or not known.found else known.found[0]
-        found = chains(self._manifest, plan, priceable, workload, self._times, kept)
-        hidden = self._manifest.dimensions.hidden
-        found = [strategy for strategy in found if fits(strategy.unit, hidden)]
-        while len(self._priced) >= _MOST_REMEMBERED:
-            del self._priced[next(iter(self._priced))]
-        self._priced[key] = _Priced(found, factors)
+        found = self._prices.of(Asked(plan, fleet, workload, met, factors), wait=wait)
+        for name, why in self._prices.take_refused().items():
+            self.peers.fail(name, why)
         return found
-
-    def _priceable(self, plan: Plan, fleet: Fleet, workload: Workload) -> Fleet:
-        """Without devices that were not measured with what the plan takes, which are told."""
-        members = list(fleet.members[:1])
-        for member in fleet.members[1:]:
-            try:
-                self._times.of(self._manifest, plan, member, workload)
-            except ProfileError as error:
-                self.peers.fail(member.name, str(error))
-            else:
-                members.append(member)
-        return fleet._replace(members=tuple(members))
 
     def _learn(self, plan: Plan, taken: Strategy, outcome: ChainOutcome) -> None:
         """Correct what is expected of devices and links by what a run of one unit took."""
@@ -272,25 +276,24 @@ class SeveralDevices:
             return
         run = taken.stages, taken.unit
         if run not in self._ran:  # memory is made then, for its shapes
-            if len(self._ran) >= _MOST_REMEMBERED:
+            if len(self._ran) >= _MOST_KNOWN:
                 self._ran.clear()
             self._ran.add(run)
             return
-        pricing = ChainPricing(self._manifest, plan, fleet, taken.unit, self._times)
         reports = outcome.reports[0]
-        own_s = 0.0
-        for stage, part in zip(taken.stages, taken.parts, strict=True):
-            report = reports[stage.device]
-            expected_s = pricing.own_s(stage, part, report.waited_s)
-            if stage.device == LOCAL:
-                self._here.learn(report, expected_s)
+        waits_s = {device: report.waited_s for device, report in reports.items()}
+        expected = self._prices.expected(plan, fleet, taken, waits_s)
+        if expected is None:
+            return
+        sent_s = outcome.total_s
+        for device, report in reports.items():
+            if device == LOCAL:
+                self._here.learn(report, expected.own_s[device])
             else:
-                self.peers.learn(stage.device, report, expected_s)
-            own_s += report.total_s - report.waited_s
-        sent_s = outcome.total_s - own_s
-        expected_s = pricing.sends_s(taken.stages)
-        if expected_s > 0.0 and sent_s > 0.0:
-            self.peers.learn_links(set(reports), sent_s / expected_s)
+                self.peers.learn(device, report, expected.own_s[device])
+            sent_s -= report.total_s - report.waited_s
+        if expected.sends_s > 0.0 and sent_s > 0.0:
+            self.peers.learn_links(set(reports), sent_s / expected.sends_s)
 
     def _measure_unused(self) -> None:
         """Links that are not used are measured from time to time: they may be better again."""
@@ -318,11 +321,3 @@ def _expecting(plan: Plan, total_s: float) -> Plan:
     if plan.predicted is None:
         return plan
     return replace(plan, predicted=replace(plan.predicted, total_s=total_s))
-
-
-def _differ(before: tuple[float, ...], now: tuple[float, ...]) -> bool:
-    """Whether a correction has changed by much."""
-    return any(
-        max(one, other) > _MOST_STALE * min(one, other)
-        for one, other in zip(before, now, strict=True)
-    )

@@ -25,7 +25,7 @@ from sti.planning.chain_search import (
     busiest,
     quickest,
 )
-from sti.planning.links import FLOAT32, Link, hidden_bytes, text_bytes
+from sti.planning.links import FLOAT32, Link, cosine_of, hidden_bytes, text_bytes
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.stage_times import LATE_S, Member, StageTimes, weights_bytes
 from sti.planning.stages import CHAIN, Stage, layers_of
@@ -71,6 +71,9 @@ class Strategy(NamedTuple):
     """Device to what it reads for each unit."""
     sent_bytes: int
     """All that is sent for the batch."""
+    cosine: float = 1.0
+    """About the mean cosine to expect between exact answers and these, where numbers on links are
+    rounded."""
 
     @property
     def words(self) -> str:
@@ -255,6 +258,7 @@ class ChainPricing:
             memory,
             read,
             sent * units,
+            cosine_of(len(stages) - 1, self._fleet.link_type),
         )
 
     def _latency_s(

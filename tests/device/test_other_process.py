@@ -10,7 +10,7 @@ import pytest
 
 from sti import errors
 from sti.device.other_process import ask
-from sti.errors import InfeasibleError, InputError, LimitError, RunError, StiError
+from sti.errors import InfeasibleError, InputError, LimitError, PeerLostError, RunError, StiError
 from tests.support.processes import interpreter
 
 KINDS = [
@@ -18,7 +18,7 @@ KINDS = [
     for kind in vars(errors).values()
     if isinstance(kind, type)
     and issubclass(kind, StiError)
-    and kind not in (InfeasibleError, LimitError)  # which have fields
+    and kind not in (InfeasibleError, LimitError, PeerLostError)  # which have fields
 ]
 
 

@@ -169,3 +169,14 @@ def test_numbers_on_links_take_their_bytes() -> None:
     assert hidden_bytes(10, 384, FLOAT32) == 10 * 384 * 4
     assert hidden_bytes(10, 384, FLOAT16) == 10 * 384 * 2
     assert hidden_bytes(10, 384, INT8) == 10 * (384 + 4)
+
+
+def test_what_rounded_numbers_cost_is_told(pack: PackReader) -> None:
+    found = {}
+    for link_type in (FLOAT32, FLOAT16, INT8):
+        fleet = fleet_of(pack.manifest, 2)._replace(link_type=link_type)
+        plan = plan_of(pack, fleet.members[0].profile)
+        cuts = (Stage(LOCAL, 0, 0), Stage("w1", 1, layers_of(plan)[-1]))
+        found[link_type] = ChainPricing(pack.manifest, plan, fleet, WORK).strategy(cuts, 1)
+    assert found[FLOAT32].cosine == 1.0 > found[FLOAT16].cosine > found[INT8].cosine > 0.99
+    assert found[FLOAT32].sent_bytes > found[FLOAT16].sent_bytes > found[INT8].sent_bytes

@@ -160,6 +160,8 @@ class Dialed(Link):
 
     def _ended(self) -> None:
         if self._made is not None and self._retry_at_s is None:
+            if not self.is_up:
+                self._unreachable(f"{self._address} ended the connection before it said hello")
             self.down(ENDED)
             self._close_sockets()
             self._retry_at_s = monotonic() + RETRY_S

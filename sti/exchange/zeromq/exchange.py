@@ -27,6 +27,7 @@ from sti.exchange.mailbox import MOST_HELD_BYTES, Mailbox
 from sti.exchange.zeromq.addresses import Address, check_name, look_up
 from sti.exchange.zeromq.carrier import Carrier
 from sti.exchange.zeromq.keys import Keys
+from sti.exchange.zeromq.library import check_library
 from sti.exchange.zeromq.outbox import Outbox
 from sti.notices import Notify, log_notice
 
@@ -44,7 +45,8 @@ class ZmqExchange:
         keys: needed unless every address is loopback.
         notify: told of refusals, strangers, and messages that were dropped; called in the
             exchange's thread, and what it raises ends that, and so closes the exchange.
-        silence_s: for which a peer may be silent before it is lost.
+        silence_s: for which a peer may be silent before it is lost. A frame of 64 KiB has to pass
+            meanwhile, in both directions: more is needed on links slower than 2 Mbit/s.
         most_bytes: what messages of one peer may take until they are received, and about as much
             what waits to be sent to one.
 
@@ -65,6 +67,7 @@ class ZmqExchange:
         most_bytes: int = MOST_HELD_BYTES,
     ) -> None:
         check_name(name)
+        check_library()
         if keys is not None and keys.name != name:
             raise InputError(f"{name}: the keys are those of {keys.name}")
         if not LEAST_SILENCE_S <= silence_s <= MOST_SILENCE_S:

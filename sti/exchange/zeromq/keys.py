@@ -22,6 +22,7 @@ from zmq.utils import z85
 
 from sti.errors import InputError
 from sti.exchange.zeromq.addresses import check_name
+from sti.exchange.zeromq.library import check_library
 from sti.storage.atomic_file import replacing
 from sti.storage.own_files import check_private, make_directory, open_own
 from sti.storage.plain_files import read_all
@@ -55,7 +56,9 @@ class Keys:
         Raises:
             InputError: it is not the user's alone to write, a secret key is readable by others, a
                 file is missing, malformed or belongs to another key; names file and remedy.
+            RunError: this libzmq knows no keys.
         """
+        check_library()
         _check_folder(folder)
         secrets = sorted(folder.glob(f"*{_SECRET}"))
         if len(secrets) != 1:
@@ -104,7 +107,9 @@ def make_keys(folder: Path, names: Sequence[str], *, own: str = CONTROLLER) -> M
 
     Raises:
         InputError: a name cannot be used, or files there cannot be used or written.
+        RunError: this libzmq makes no keys.
     """
+    check_library()
     for name in (own, *names):
         check_name(name)
     if len({own, *names}) <= len(names):

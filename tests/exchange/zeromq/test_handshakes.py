@@ -256,6 +256,34 @@ def test_options_that_cannot_be_used_are_refused(options: dict[str, object], sai
         ZmqExchange(**given)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("listen", ["[::1]:0", "localhost:0"])
+def test_addresses_may_be_ipv6_or_names(closed: ExitStack, listen: str) -> None:
+    if listen.startswith("[") and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    a = member(closed, "a", listen=listen)
+    b = member(closed, "b", peers={"a": str(a.address).replace("127.0.0.1", "localhost")})
+    assert b.receive(key=FOUND, deadline=soon()).peer == "a"
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def test_a_peer_that_says_no_hello_is_told_of(closed: ExitStack, told: Told) -> None:
+    context = closed.enter_context(zmq.Context())
+    with context.socket(zmq.ROUTER) as silent:
+        silent.setsockopt(zmq.LINGER, 0)
+        port = silent.bind_to_random_port("tcp://127.0.0.1")
+        member(closed, "b", peers={"a": f"127.0.0.1:{port}"}, notify=told.put)
+        assert silent.recv_multipart()[1] == Hello("b").frame()
+    assert "ended the connection before it said hello; it is tried" in told.get(timeout=30)
+
+
 def test_an_address_that_is_taken_is_named(closed: ExitStack) -> None:
     a = member(closed, "a", listen=LOCAL)
     with pytest.raises(InputError, match=f"{a.address}: cannot be listened at: .*in use"):
