@@ -32,7 +32,8 @@ from typing import Any
 from benchmarks import common
 from benchmarks.common import ROOT, Report
 from benchmarks.devices import cells, equal, links, shares, speed, start
-from benchmarks.devices.setting import Packed, Setting
+from benchmarks.devices.packed import Packed
+from benchmarks.devices.setting import Setting
 from benchmarks.rows import Row, measure_rows
 from sti.storage.atomic_file import write_file
 
@@ -57,7 +58,7 @@ def measure(options: Any) -> Report:
         paths = dict.fromkeys([options.pack, options.trained])
         packs = {path: Packed.measured(path, Path(place)) for path in paths}
         for pack in packs.values():
-            waited = f"{pack.disturbed:.1%} of the time waited for a core"
+            waited = f"{pack.machine.disturbed:.1%} of the time waited for a core"
             report.about.append(f"{pack.name}: {pack.layers} layers; profile: {waited}")
         repeats = options.repeats or (_QUICK_REPEATS if options.quick else _REPEATS)
         setting = Setting(
@@ -66,9 +67,19 @@ def measure(options: Any) -> Report:
         rows = {name: ROWS[name] for name in ROWS if name in options.rows}
         for row in measure_rows(report, rows, setting, options.json):
             report.notes.append(f"{row.name}: load of the machine: {os.getloadavg()[0]:.2f}")
+        for pack in packs.values():
+            report.about += [
+                f"{pack.name} on {kind.words}: {words(cold)} over what {kind.times:g} times is"
+                for kind, cold in pack.cold.items()
+            ]
     if options.write is not None:
         write_file(str(options.write), report.markdown())
     return report
+
+
+def words(factors: Mapping[str, float]) -> str:
+    """Factors of lanes in words."""
+    return ", ".join(f"{lane} {factor:.2f}" for lane, factor in factors.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

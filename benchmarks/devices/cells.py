@@ -6,15 +6,15 @@ takes, what the best chain takes, whether or not it was chosen; and what was pre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from benchmarks import common
 from benchmarks.common import Cell, Column, Table, at_most
-from benchmarks.devices.controller import Ran
 from benchmarks.devices.home import Home, Joined
 from benchmarks.devices.kinds import Kind
-from benchmarks.devices.setting import Setting, in_turns
+from benchmarks.devices.setting import Setting, Turns, in_turns
 from benchmarks.rows import Summary, tell
 from sti.engine.device_options import AUTO
 from sti.planning.plan import LOCAL
@@ -31,7 +31,9 @@ DEVICES: tuple[tuple[Kind, ...], ...] = (
 JOINED = (Joined(125.0), Joined(300.0, shared=True), Joined(1000.0))
 TOKENS: tuple[int, ...] = (16, 64, 128, 256, 512)
 _QUICK_TOKENS: tuple[int, ...] = (8, 16)
-_WARM_UPS = 3
+_WARM_UPS, _MORE = 3, 2
+"""Turns that do not count; and how often a cell beyond a limit is given as many turns more, all of
+which count: others who use the machine blur some cells."""
 
 
 class Compared(NamedTuple):
@@ -70,7 +72,7 @@ def measure(setting: Setting) -> Iterator[Compared]:
     pack = setting.speed
     for kinds in DEVICES[: setting.scaled(len(DEVICES), 1)]:
         for joined in JOINED[: setting.scaled(len(JOINED), 1)]:
-            with Home(pack.path, pack.profile, kinds, joined) as home:
+            with Home(pack, kinds, joined) as home:
                 for name in (LOCAL, AUTO, CHAIN):
                     home.open(name, name)
                 for tokens in setting.scaled(TOKENS, _QUICK_TOKENS):
@@ -83,11 +85,19 @@ def _cell(
 ) -> Compared:
     texts = setting.speed.texts(1, tokens)
 
-    def run(name: str) -> Callable[[], Ran]:
-        return lambda: home.run(name, texts)
+    ways = {name: partial(home.run, name, texts) for name in (LOCAL, AUTO, CHAIN)}
+    turns = Turns({name: [] for name in ways})
+    for more in range(1 + _MORE):
+        warm_ups = 0 if more else _WARM_UPS
+        turns.add(in_turns(ways, warm_ups=warm_ups, repeats=setting.repeats))
+        found = _compared(kinds, joined, tokens, turns)
+        if found.over <= WORST and max(map(abs, found.offs.values())) <= OFF:
+            break
+    return found
 
-    ways = {name: run(name) for name in (LOCAL, AUTO, CHAIN)}
-    turns = in_turns(ways, warm_ups=_WARM_UPS, repeats=setting.repeats)
+
+def _compared(kinds: Sequence[Kind], joined: Joined, tokens: int, turns: Turns) -> Compared:
+    ways = LOCAL, AUTO, CHAIN
     return Compared(
         words_of(kinds),
         joined.words,
@@ -98,7 +108,7 @@ def _cell(
         *(turns.predicted_s(name) for name in ways),
         turns.equal,
         len(turns.notices),
-        setting.repeats,
+        len(turns.runs[LOCAL]),
     )
 
 
@@ -117,13 +127,13 @@ def summarize(found: Sequence[Compared]) -> Summary:
     columns = (
         *(Column("devices"), Column("link"), Column("tokens"), Column("chosen")),
         *(Column("local, ms", ".1f"), Column("chosen, ms", ".1f"), Column("chain, ms", ".1f")),
-        *(Column("chosen / local", ".3f"), Column("equal"), Column("told")),
+        *(Column("chosen / local", ".3f"), Column("turns"), Column("equal"), Column("told")),
         *(Column(f"predicted, {name}", "+.1%") for name in (LOCAL, "chosen", CHAIN)),
     )
     rows: list[tuple[Cell, ...]] = [
         (
             *item[:4],
-            *(item.local_s * 1e3, item.chosen_s * 1e3, item.chain_s * 1e3, item.over),
+            *(item.local_s * 1e3, item.chosen_s * 1e3, item.chain_s * 1e3, item.over, item.turns),
             *("yes" if item.equal else "NO", item.told),
             *item.offs.values(),
         )

@@ -26,7 +26,8 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from benchmarks.devices.given_stages import GivenStages
-from benchmarks.devices.kinds import Counted, CountingReader, Kind, engine_options
+from benchmarks.devices.kinds import Counted, CountingReader, Kind, engine_options, loaded
+from benchmarks.devices.packed import BITS
 from sti.engine.device_options import DeviceOptions
 from sti.engine.engine import Engine
 from sti.engine.results import Result
@@ -36,16 +37,13 @@ from sti.pack.pack_reader import PackReader
 from sti.planning.plan import LOCAL
 from sti.planning.strategies import Strategy
 
-BITS = 4
-"""Fidelity of all that is run."""
-
 
 class Asked(NamedTuple):
     """What a controller is to be."""
 
     pack: str
     profile: str
-    """File of this machine's profile."""
+    """File of the device's profile."""
     config: str
     """Names the devices."""
     times: float
@@ -113,7 +111,7 @@ class Controller:
         start, asked = perf_counter(), self._asked
         devices = None if strategy == LOCAL else DeviceOptions(asked.config, keys, strategy)
         pack, kind = Path(asked.pack), Kind(asked.times, asked.storage)
-        options = engine_options(pack, Path(asked.profile), kind, devices, _notice)
+        options = engine_options(pack, loaded(Path(asked.profile)), kind, devices, _notice)
         assert isinstance(options.storage, CountingReader), "made so"
         self._readers.append(options.storage)
         engine = Engine(PackReader.open(pack), TargetSpec(fidelity=BITS), options)

@@ -40,7 +40,7 @@ def measure(setting: Setting) -> Iterator[Equal]:
     lengths = [3 + round(place * (pack.most_tokens - 3) / (count - 1)) for place in range(count)]
     texts = [pack.texts(place + 1, tokens)[-1] for place, tokens in enumerate(lengths)]
     for devices in DEVICES[: setting.scaled(len(DEVICES), 1)]:
-        with Home(pack.path, pack.profile, [Kind()] * devices, _JOINED) as home:
+        with Home(pack, [Kind()] * devices, _JOINED) as home:
             home.open(LOCAL, LOCAL)
             alone = [home.digests(LOCAL, [text])[0] for text in texts]
             together = home.digests(LOCAL, texts)

@@ -1,6 +1,6 @@
 """Emulated devices at work: workers and a controller, each a process on a network of its own.
 
-    with Home(setting, kinds, Link(mbit=125)) as home:
+    with Home(packed, kinds, Joined(125.0)) as home:
         home.open("chain", "chain")
         home.ask("run", name="chain", texts=["a text"])
 
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from benchmarks.common import ROOT
 from benchmarks.devices import controller, worker
 from benchmarks.devices.kinds import Counted, Kind
+from benchmarks.devices.packed import Packed
 from benchmarks.network.namespaces import Network
 from sti.exchange.zeromq.keys import make_keys
 
@@ -135,8 +136,7 @@ class Home:
     """A controller and workers; a context manager.
 
     Args:
-        pack: of all.
-        profile: file of this machine's profile.
+        packed: the pack of all, and profiles of devices.
         kinds: of the controller, then of each worker.
         joined: how; None: on this machine's loopback.
         link_type: how hidden states travel.
@@ -148,15 +148,14 @@ class Home:
 
     def __init__(
         self,
-        pack: Path,
-        profile: Path,
+        packed: Packed,
         kinds: Sequence[Kind],
         joined: Joined | None,
         *,
         link_type: str = "float32",
         preload_bytes: int = 0,
     ) -> None:
-        self._pack, self._profile, self._kinds = pack.resolve(), profile, tuple(kinds)
+        self._packed, self._kinds = packed, tuple(kinds)
         self._joined, self._link_type = joined, link_type
         self._preload_bytes = preload_bytes
         self._stack = ExitStack()
@@ -180,8 +179,8 @@ class Home:
                 for number, address in enumerate(addresses, 1)
             ]
             asked = controller.Asked(
-                str(self._pack),
-                str(self._profile),
+                str(self._packed.path),
+                str(self._packed.profile_of(self._kinds[0])),
                 str(config),
                 self._kinds[0].times,
                 self._kinds[0].storage,
@@ -265,8 +264,8 @@ class Home:
     def _worker(self, number: int, address: str) -> dict[str, Any]:
         kind = self._kinds[number]
         return worker.Asked(
-            str(self._pack),
-            str(self._profile),
+            str(self._packed.path),
+            str(self._packed.profile_of(kind)),
             str(self._keys / self.names[number - 1]),
             address,
             kind.times,

@@ -1,7 +1,7 @@
 """What a device of the benchmark is, and how both kinds of child processes open a pack on it.
 
-In: how many times slower it is than this machine, which storage it has, this machine's profile.
-Out: options of an engine or of a worker, and a reader that counts. Knows nothing of networks.
+In: how many times slower it is than this machine, which storage it has, its profile. Out: options
+of an engine or of a worker, and a reader that counts. Knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ def covered_bytes(pieces: dict[int, int]) -> int:
     return total
 
 
-def profile_of(path: Path, kind: Kind) -> DeviceProfile:
-    """The profile of a device.
+def loaded(path: Path) -> DeviceProfile:
+    """The profile in a file."""
+    return DeviceProfile.from_json(json.loads(path.read_text(encoding="utf-8")), where=str(path))
 
-    Args:
-        path: of a file with the profile of this machine.
-    """
-    own = DeviceProfile.from_json(json.loads(path.read_text(encoding="utf-8")), where=str(path))
-    return emulated(own, times=kind.times, storage=_storage(kind))
+
+def emulated_kind(machine: DeviceProfile, kind: Kind) -> DeviceProfile:
+    """The profile of a device, by that of this machine."""
+    return emulated(machine, times=kind.times, storage=_storage(kind))
 
 
 def reader_of(pack: Path, kind: Kind) -> CountingReader:
@@ -123,12 +123,20 @@ def reader_of(pack: Path, kind: Kind) -> CountingReader:
 
 
 def engine_options(
-    pack: Path, profile: Path, kind: Kind, devices: DeviceOptions | None, notify: Notify
+    pack: Path,
+    profile: DeviceProfile,
+    kind: Kind,
+    devices: DeviceOptions | None,
+    notify: Notify,
 ) -> EngineOptions:
-    """How an engine on such a device is opened, with one compute thread."""
+    """How an engine on such a device is opened, with one compute thread.
+
+    Args:
+        profile: of the device.
+    """
     return EngineOptions(
         threads=1,
-        profile=profile_of(profile, kind),
+        profile=profile,
         storage=reader_of(pack, kind),
         wrap_backend=lambda backend: slowed(backend, kind.times),
         devices=devices,
@@ -138,7 +146,7 @@ def engine_options(
 
 
 def worker_options(
-    pack: Path, profile: Path, kind: Kind, notify: Notify, *, preload_bytes: int = 0
+    pack: Path, profile: DeviceProfile, kind: Kind, notify: Notify, *, preload_bytes: int = 0
 ) -> tuple[WorkerOptions, CountingReader]:
     """How a worker on such a device is opened, with one compute thread; and what it reads with."""
     reader = reader_of(pack, kind)
@@ -146,7 +154,7 @@ def worker_options(
         threads=1,
         preload_bytes=preload_bytes,
         notify=notify,
-        profile=profile_of(profile, kind),
+        profile=profile,
         storage=reader,
         wrap=lambda backend: slowed(backend, kind.times),
     )

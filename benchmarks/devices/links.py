@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import Column, Table
-from benchmarks.devices.controller import BITS
+from benchmarks.devices.packed import BITS
 from benchmarks.devices.setting import Setting
 from benchmarks.rows import Summary, tell
 from benchmarks.stsb import in_batches, read_pairs

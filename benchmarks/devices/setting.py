@@ -1,66 +1,20 @@
-"""What every row of the benchmark is given, and what rows share: texts, medians, turns.
+"""What every row of the benchmark is given, and what rows share: medians, turns.
 
-In: packs, this machine's profile of each. Out: texts of so many tokens; runs of engines that take
-turns. Knows nothing of what is held against which limit.
+In: packs, what runs. Out: runs of engines that take turns. Knows nothing of what is held against
+which limit.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.devices.controller import Ran
-from sti.calibration.sample_texts import SampleTexts
-from sti.engine.engine import Engine
-from sti.pack.pack_reader import PackReader
+from benchmarks.devices.packed import Packed
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A pack, and this machine's profile of it on one compute thread."""
-
-    path: Path
-    profile: Path
-    """The file that it is in."""
-    disturbed: float
-    """As of ``DeviceProfile``."""
-
-    @property
-    def name(self) -> str:
-        """For tables."""
-        return self.path.name.partition(".")[0]
-
-    @cached_property
-    def layers(self) -> int:
-        """Of the model."""
-        with PackReader.open(self.path) as reader:
-            return reader.manifest.dimensions.layers
-
-    @cached_property
-    def most_tokens(self) -> int:
-        """Of a text."""
-        with PackReader.open(self.path) as reader:
-            return reader.manifest.dimensions.max_tokens
-
-    def texts(self, count: int, tokens: int) -> list[str]:
-        """Texts of so many tokens."""
-        with PackReader.open(self.path) as reader:
-            return SampleTexts(reader).texts(count, tokens)
-
-    @classmethod
-    def measured(cls, path: Path, folder: Path) -> Packed:
-        """A pack with its profile, measured now where it is not known."""
-        with Engine.open(path, fidelity=4, threads=1, history=False) as engine:
-            profile = engine.profile
-        place = folder / f"{path.name}.profile.json"
-        place.write_text(json.dumps(profile.to_json()), encoding="utf-8")
-        return cls(path, place, profile.disturbed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +41,11 @@ class Turns:
     """Runs of the same texts that take turns: name to its runs."""
 
     runs: dict[str, list[Ran]] = field(default_factory=dict)
+
+    def add(self, others: Turns) -> None:
+        """Take in the turns of others, of the same ways."""
+        for name, runs in others.runs.items():
+            self.runs[name] += runs
 
     def seconds(self, name: str) -> float:
         """Median."""

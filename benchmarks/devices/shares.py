@@ -38,7 +38,7 @@ def measure(setting: Setting) -> Iterator[Share]:
     tokens = setting.scaled(_TOKENS, 8)
     texts = pack.texts(1, tokens)
     for devices in (2, 3, 4)[: setting.scaled(3, 1)]:
-        with Home(pack.path, pack.profile, [_KIND] * devices, _JOINED) as home:
+        with Home(pack, [_KIND] * devices, _JOINED) as home:
             home.open(CHAIN, CHAIN)
             yield from _shares(home, texts, tokens, devices)
 

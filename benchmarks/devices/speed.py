@@ -1,13 +1,14 @@
-"""Rows ``latency`` and ``throughput``: the chosen plan against one device, in turns.
+"""Rows ``latency`` and ``throughput``: several devices against one, in turns.
 
-In: a pack of BERT-base's shape. Out: seconds of one text over two devices whose storage is slow;
-texts a second of batches over two and four devices that are slow at computing. Whatever an engine
-chooses counts, wherever its runs would go.
+In: a pack of BERT-base's shape. Out: seconds of one text over two devices whose storage is slow, by
+the plan that is chosen, whatever it is; texts a second of batches over chains of two and four
+devices that are slow at computing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from benchmarks import common
@@ -18,6 +19,7 @@ from benchmarks.devices.setting import Setting, in_turns
 from benchmarks.rows import Summary
 from sti.engine.device_options import AUTO
 from sti.planning.plan import LOCAL
+from sti.planning.strategies import CHAIN
 
 LATENCY = 1.5
 """How many times as fast two devices are to answer one text."""
@@ -32,7 +34,7 @@ _WARM_UPS = 2
 
 
 class Timed(NamedTuple):
-    """One device against the plan that was chosen of several."""
+    """One device against several."""
 
     what: str
     devices: int
@@ -50,19 +52,21 @@ class Timed(NamedTuple):
 
 def latency(setting: Setting) -> Iterator[Timed]:
     """One text, two devices with slow storage, one medium."""
-    yield _timed(setting, "one text", 2, 1, _SLOW_STORAGE, _WIFI, _WARM_UPS, setting.repeats)
+    repeats = setting.repeats
+    yield _timed(setting, "one text", AUTO, 2, 1, _SLOW_STORAGE, _WIFI, _WARM_UPS, repeats)
 
 
 def throughput(setting: Setting) -> Iterator[Timed]:
     """Batches, two and four devices that compute slowly."""
     for devices, texts in _BATCHES.items():
         count, repeats = setting.scaled(texts, 8), max(2, setting.repeats // 3)
-        yield _timed(setting, "batch", devices, count, _SLOW_PROCESSOR, _CABLE, 0, repeats)
+        yield _timed(setting, "batch", CHAIN, devices, count, _SLOW_PROCESSOR, _CABLE, 0, repeats)
 
 
 def _timed(
     setting: Setting,
     what: str,
+    strategy: str,
     devices: int,
     count: int,
     kind: Kind,
@@ -72,21 +76,21 @@ def _timed(
 ) -> Timed:
     pack = setting.speed
     texts = pack.texts(count, setting.scaled(_TOKENS, 16))
-    with Home(pack.path, pack.profile, [kind] * devices, joined) as home:
-        for name in (LOCAL, AUTO):
+    with Home(pack, [kind] * devices, joined) as home:
+        for name in (LOCAL, strategy):
             home.open(name, name)
-        ways = {name: lambda name=name: home.run(name, texts) for name in (LOCAL, AUTO)}
+        ways = {name: partial(home.run, name, texts) for name in (LOCAL, strategy)}
         turns = in_turns(ways, warm_ups=warm_ups, repeats=repeats)
     return Timed(
         f"{what}, {kind.words}, {joined.words}",
         devices,
         count,
-        turns.runs[AUTO][-1].stages or LOCAL,
+        turns.runs[strategy][-1].stages or LOCAL,
         turns.seconds(LOCAL),
-        turns.seconds(AUTO),
-        turns.ratio(LOCAL, AUTO),
+        turns.seconds(strategy),
+        turns.ratio(LOCAL, strategy),
         turns.predicted_s(LOCAL),
-        turns.predicted_s(AUTO),
+        turns.predicted_s(strategy),
         turns.equal,
         repeats,
     )

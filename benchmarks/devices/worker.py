@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.devices.kinds import CountingReader, Kind, worker_options
+from benchmarks.devices.kinds import CountingReader, Kind, loaded, worker_options
 from sti.engine.serving import open_worker
 from sti.exchange.zeromq.exchange import ZmqExchange
 from sti.exchange.zeromq.keys import Keys
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 
     pack: str
     profile: str
-    """File of this machine's profile."""
+    """File of the device's profile."""
     keys: str
     listen: str
     times: float
@@ -40,7 +40,11 @@ def main() -> None:
     keys = Keys.load(Path(asked.keys))
     kind = Kind(asked.times, asked.storage)
     options, reader = worker_options(
-        Path(asked.pack), Path(asked.profile), kind, _notice, preload_bytes=asked.preload_bytes
+        Path(asked.pack),
+        loaded(Path(asked.profile)),
+        kind,
+        _notice,
+        preload_bytes=asked.preload_bytes,
     )
     exchange = ZmqExchange(keys.name, listen=asked.listen, keys=keys, notify=_notice)
     with (

@@ -7,6 +7,7 @@ on standard error.
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _tell(args: argparse.Namespace, exchange: ZmqExchange, serving: Serving) -> 
     else:
         print(
             f"{exchange.name} listens at {exchange.address}: layers {facts.first} to {facts.last}, "
-            f"memory {format_size(facts.room_bytes)}",
-            flush=True,
+            f"memory {format_size(facts.room_bytes)}"
         )
         say("Ctrl-C stops it")
+    sys.stdout.flush()  # whoever started it waits for this line

@@ -20,7 +20,7 @@ from sti.pipeline.workers import Worker
 from sti.planning.plan import Plan
 from sti.planning.strategies import ChainPricing, Fleet, KnownTimes, Strategy, chains
 
-_STALE, _WRONG = 1.1, 1.5
+_STALE, _WRONG = 1.05, 1.5
 """A correction that has changed by more makes chains be priced anew: for later, and at once."""
 _MOST_REMEMBERED = 64
 _log = logging.getLogger(__name__)

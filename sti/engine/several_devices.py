@@ -39,6 +39,9 @@ _TIGHT = 1.2
 """The same where this machine could still answer in time."""
 _MEASURED_AGAIN_S = 10.0
 """How often links are measured that runs do not use."""
+_PASSES_S, _LEAST_LEFT = 10.0, 0.9
+"""How long it takes for half of what runs of this machine alone showed to pass, and from when on
+that counts."""
 _MOST_KNOWN = 64
 """Reasons that were told, and stages that ran."""
 
@@ -83,6 +86,9 @@ class SeveralDevices:
         self._ran: set[tuple[tuple[Stage, ...], Workload]] = set()
         """Stages that ran, and sizes of units."""
         self._measured_s = time.monotonic()
+        self._alone_s = self._measured_s
+        """When this machine ran alone last."""
+        self._by_profile: dict[tuple[object, ...], float] = {}
         self._told: list[str] = []
         self._known: set[str] = set()
         """What was told since others answered last."""
@@ -104,8 +110,8 @@ class SeveralDevices:
         in_time = prepared.plan.target.latency_s is not None
         self.peers.catch_up(moment_s=0.0 if in_time else MOMENT_S)
         plan = prepared.plan
-        fleet, local_s = self._fleet(plan), self._local_s(prepared)
         workload = bucket(texts, tokens, most=self._manifest.dimensions.max_tokens)
+        fleet, local_s = self._fleet(plan), self._local_s(prepared, workload)
         found = [
             local_strategy(self._manifest, plan, local_s, workload),
             *self._chains_of(plan, fleet, workload, wait=wait),
@@ -136,6 +142,7 @@ class SeveralDevices:
             if self._options.wanted not in (None, LOCAL):
                 self._tell_once(self._nobody)
             self._measure_unused()
+            self._alone_s = time.monotonic()
             return None
         try:
             if self._options.wanted is None:
@@ -219,14 +226,35 @@ class SeveralDevices:
         local = Member(LOCAL, now, plan.threads, others=others, factor=self._here.factor)
         return self.peers.fleet(local, self._link_type)
 
-    def _local_s(self, prepared: PreparedPlan) -> float:
-        """What a plan takes on this machine alone, in runs after the first, as with others."""
+    def _local_s(self, prepared: PreparedPlan, workload: Workload) -> float:
+        """What a plan takes on this machine alone, in runs after the first, as with others.
+
+        While others run nothing shows that this machine is as fast again as it was measured, so
+        what runs showed of it passes with time.
+        """
         plan, basis = prepared.plan, prepared.basis
         if basis is not None:
-            return basis.total_s - basis.first_s
-        if plan.predicted is not None:
-            return plan.predicted.total_s
-        return predict(self._manifest, self._machine.speeds.now, plan).total_s
+            shown_s = basis.total_s - basis.first_s
+        elif plan.predicted is not None:
+            shown_s = plan.predicted.total_s
+        else:
+            shown_s = predict(self._manifest, self._machine.speeds.now, plan).total_s
+        left: float = 0.5 ** ((time.monotonic() - self._alone_s) / _PASSES_S)
+        if left > _LEAST_LEFT:
+            return shown_s
+        measured_s = self._measured_alone_s(plan, workload)
+        return min(shown_s, measured_s + left * (shown_s - measured_s))
+
+    def _measured_alone_s(self, plan: Plan, workload: Workload) -> float:
+        """What a plan takes on this machine as it was measured."""
+        key = plan.steps, plan.threads, workload
+        if key not in self._by_profile:
+            if len(self._by_profile) >= _MOST_KNOWN:
+                self._by_profile.clear()
+            profile = self._machine.speeds.profile
+            plan = replace(plan, workload=workload)
+            self._by_profile[key] = predict(self._manifest, profile, plan).total_s
+        return self._by_profile[key]
 
     def _chains_of(
         self, plan: Plan, fleet: Fleet, workload: Workload, *, wait: bool
