@@ -25,8 +25,7 @@ from typing import NamedTuple
 
 from benchmarks import common
 from benchmarks.common import ROOT, Column, Report, Table, at_least, at_most, median
-from benchmarks.devices.setting import Packed
-from benchmarks.devices_faults_lab import FROZEN, KILLED, UNPLUGGED, WORKERS, Lab, Times
+from benchmarks.devices_faults_lab import FROZEN, KILLED, UNPLUGGED, WORKERS, Lab, Pack, Times
 from benchmarks.rows import Row, Summary, measure_rows, reported
 
 PACK = ROOT / "models" / "all-MiniLM-L6-v2.sti.safetensors"
@@ -42,7 +41,7 @@ _MOST_NOTICED_S, _MOST_BACK_S = 10.0, 60.0
 class Setting(NamedTuple):
     """What is tried, how often."""
 
-    pack: Packed
+    pack: Pack
     trials: int
     seed: int
     mbit: float
@@ -79,8 +78,7 @@ def measure(setting: Setting) -> Iterator[Trial]:
         RuntimeError: a process ended that should not have; says what it wrote.
     """
     rng = Random(setting.seed)
-    tokens = min(_TOKENS, setting.pack.most_tokens)
-    texts = tuple(setting.pack.texts(_TEXTS, tokens))
+    texts = setting.pack.texts(_TEXTS, _TOKENS)
     with Lab(setting.pack, texts, mbit=setting.mbit, times=setting.times) as lab:
         lab.until_by(set(WORKERS), within_s=_MOST_BACK_S)
         usual_s = median([lab.answer().seconds for _ in range(_WARM_UPS)])
@@ -178,10 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def measured() -> Report:
         report = Report("Faults of several devices", common.about_machine())
         with tempfile.TemporaryDirectory(prefix="sti-profiles-") as place:
-            pack = Packed.measured(options.pack, Path(place))
+            pack = Pack.measured(options.pack, Path(place))
             setting = Setting(pack, options.trials, options.seed, options.mbit, Times())
             report.about.append(
-                f"{pack.name}, {_TEXTS} texts of {_TOKENS} tokens; workers {Times().worker:g} and "
+                f"{pack.path.name}, {_TEXTS} texts of {_TOKENS} tokens; workers {Times().worker:g} and "
                 f"controller {Times().controller:g} times slower; links of {options.mbit:g} Mbit/s"
             )
             for _ in measure_rows(report, {"faults": ROW}, setting, options.json):

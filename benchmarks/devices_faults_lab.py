@@ -20,11 +20,13 @@ from threading import Thread
 from typing import IO, Any, NamedTuple, Self
 
 from benchmarks.common import ROOT
-from benchmarks.devices.setting import Packed
-from benchmarks.devices_faults_child import Answered, Spec
+from benchmarks.devices_faults_child import FIDELITY, Answered, Spec
 from benchmarks.network.namespaces import Network
 from shard_tools.packing.share import share
+from sti.calibration.sample_texts import SampleTexts
+from sti.engine.engine import Engine
 from sti.exchange.zeromq.keys import make_keys
+from sti.pack.pack_reader import PackReader
 
 KILLED, FROZEN, UNPLUGGED = "killed", "frozen", "unplugged"
 WORKERS = ("a", "b")
@@ -32,6 +34,37 @@ _PLACES = {"a": 1, "b": 2}
 _PORT = 7311
 _PATIENCE_S = 120.0
 _MOST_SAID = 2000
+
+
+class Pack(NamedTuple):
+    """What is run, and this machine's profile of it."""
+
+    path: Path
+    profile: Path
+    """The file that it is in, with one compute thread."""
+    layers: int
+    most_tokens: int
+    """Of a text."""
+
+    @classmethod
+    def measured(cls, path: Path, folder: Path) -> Pack:
+        """A pack with its profile, measured now where it is not known."""
+        with Engine.open(path, fidelity=FIDELITY, threads=1, history=False) as engine:
+            text = json.dumps(engine.profile.to_json())
+        (folder / "profile.json").write_text(text, encoding="utf-8")
+        return cls.with_profile(path, folder / "profile.json")
+
+    @classmethod
+    def with_profile(cls, path: Path, profile: Path) -> Pack:
+        """A pack whose profile is known."""
+        with PackReader.open(path) as reader:
+            dimensions = reader.manifest.dimensions
+        return cls(path, profile, dimensions.layers, dimensions.max_tokens)
+
+    def texts(self, count: int, tokens: int) -> tuple[str, ...]:
+        """Texts of so many tokens, or as many as the model takes."""
+        with PackReader.open(self.path) as reader:
+            return tuple(SampleTexts(reader).texts(count, min(tokens, self.most_tokens)))
 
 
 class Times(NamedTuple):
@@ -120,7 +153,7 @@ class Lab:
         RuntimeError: a device does not start.
     """
 
-    def __init__(self, pack: Packed, texts: tuple[str, ...], *, mbit: float, times: Times) -> None:
+    def __init__(self, pack: Pack, texts: tuple[str, ...], *, mbit: float, times: Times) -> None:
         self._pack, self._texts, self._mbit, self._times = pack, texts, mbit, times
         self._stack = ExitStack()
         self._workers: dict[str, Child] = {}

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import devices_faults
-from benchmarks.devices.setting import Packed
 from benchmarks.devices_faults import Setting, Trial, measure, summarize
-from benchmarks.devices_faults_lab import FROZEN, KILLED, UNPLUGGED, Times
+from benchmarks.devices_faults_lab import FROZEN, KILLED, UNPLUGGED, Pack, Times
 from benchmarks.network.namespaces import NoNetwork
 from tests.support.packs import PROFILE, tiny_pack
 
@@ -46,7 +45,7 @@ def test_a_trial_that_is_not_is_short_of_one(changed: dict[str, object], short: 
 def test_devices_of_an_emulated_network_are_broken_and_mended(tmp_path: Path) -> None:
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(PROFILE.to_json()), encoding="utf-8")
-    setting = Setting(Packed(tiny_pack(), profile, 0.0), 2, 0, 200.0, Times(1.0, 20.0))
+    setting = Setting(Pack.with_profile(tiny_pack(), profile), 2, 0, 200.0, Times(1.0, 20.0))
     try:
         trials = list(measure(setting))
     except NoNetwork as error:

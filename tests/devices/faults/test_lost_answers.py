@@ -58,8 +58,13 @@ def test_a_device_that_says_nothing_is_asked_what_it_is_again(kind: str) -> None
         found.catch_up()
         peer = found.named[WORKER]
         assert not peer.is_ready and peer.again_s is not None
-        peer.again_s = 0.0
-        until(lambda: found.catch_up() is None and peer.is_ready)
+
+        def is_ready() -> bool:
+            peer.again_s = 0.0
+            found.catch_up()
+            return peer.is_ready
+
+        until(is_ready)
         assert peer.again_s is None
 
 
