@@ -6,6 +6,7 @@ corrections that runs showed. Knows nothing of messages. For one thread.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from sti.devices.commands import StageReport
@@ -21,8 +22,13 @@ NOT_FOUND = "it was not found"
 _NEW = 0.3
 """What part of a correction the last run has."""
 _LEAST_FACTOR, _MOST_FACTOR = 0.2, 20.0
+_DOUBTED = 1.5
+"""A correction beyond which a device or its link may have been used for the last time."""
 _LATE_FACTOR = 2.0
 """By how much a device that let a run wait in vain is taken to be slower."""
+_FORGIVEN_S = 2.0
+"""For how long that is taken back where another device turns out to be lost: the run waited for the
+one because of the other."""
 
 
 @dataclass(slots=True)
@@ -50,6 +56,10 @@ class Peer:
     """What its stages took, over what was predicted."""
     link_factor: float = 1.0
     """What sending from or to it took, over what was measured."""
+    late_s: float = -math.inf
+    """When it was late last, in seconds of ``time.monotonic``."""
+    factor_before: float = 1.0
+    """``factor`` before that."""
 
     @property
     def is_ready(self) -> bool:
@@ -101,9 +111,22 @@ class Peer:
         """Sending to it, or from it, took so many times what was predicted."""
         self.link_factor = _moved(self.link_factor, self.link_factor * ratio)
 
-    def was_late(self) -> None:
+    def was_late(self, now_s: float) -> None:
         """It let a run wait in vain."""
+        if now_s > self.late_s + _FORGIVEN_S:
+            self.factor_before = self.factor
+        self.late_s = now_s
         self.factor = min(_MOST_FACTOR, self.factor * _LATE_FACTOR)
+
+    def forgive(self, now_s: float) -> None:
+        """Another device is lost, and may have been so when this one was late."""
+        if now_s <= self.late_s + _FORGIVEN_S:
+            self.factor = min(self.factor, self.factor_before)
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether runs have shown it, or its link, to be much slower than it was measured."""
+        return max(self.factor, self.link_factor) > _DOUBTED
 
 
 def _moved(before: float, now: float) -> float:

@@ -39,8 +39,6 @@ ANSWERS_WITHIN_S = 10.0
 MOMENT_S = 0.1
 """How long a run waits for devices that have just come: they answer in less, unless they are
 busy."""
-_DOUBTED = 1.5
-"""A correction beyond which a device or a link may have been used for the last time."""
 
 
 class Peers:
@@ -131,6 +129,8 @@ class Peers:
         if message.key == LOST:
             peer.is_there = False
             self._kept = [kept for kept in self._kept if kept.peer != peer.name]
+            for other in self.named.values():
+                other.forgive(time.monotonic())
             self._leave_out(peer, f"it was lost: {message.head.get('why', 'no reason')}")
         elif message.key == FOUND:
             peer.is_there, peer.pause_s = True, AGAIN_S
@@ -212,7 +212,7 @@ class Peers:
     def was_late(self, device: str) -> None:
         """A device let a run wait in vain."""
         if device in self.named:
-            self.named[device].was_late()
+            self.named[device].was_late(time.monotonic())
 
     @property
     def factors(self) -> tuple[float, ...]:
@@ -221,21 +221,25 @@ class Peers:
         return tuple(factor for peer in ready for factor in (peer.factor, peer.link_factor))
 
     @property
-    def is_doubted(self) -> bool:
-        """Whether runs have shown a device or a link to be much slower than it was measured."""
-        return any(factor > _DOUBTED for factor in self.factors)
+    def ways(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of devices that reach each other."""
+        return tuple(sorted(self._ways.links))
 
     @property
     def why_none(self) -> str:
         """Why no device is used, each with its reason."""
         return "; ".join(f"{peer.name}: {peer.why_unused}" for peer in self.named.values())
 
-    def measure_again(self) -> None:
-        """Measure the links to all devices again. What runs showed of them is forgotten then, and
-        half of what they showed of the devices, so that they are tried again.
+    def measure_again(self, but: Collection[str]) -> None:
+        """Measure the links to devices that runs have shown to be slow again. What they showed of
+        the links is forgotten then, and half of what they showed of the devices, so that they are
+        tried again.
+
+        Args:
+            but: devices that are in use, of which runs show more.
         """
         for peer in self.named.values():
-            if peer.is_ready:
+            if peer.is_ready and peer.is_doubted and peer.name not in but:
                 self._measure(peer)
 
     def _greet(self, peer: Peer) -> None:

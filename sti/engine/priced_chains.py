@@ -36,11 +36,13 @@ class Asked(NamedTuple):
     """Of the devices, how often each was met: it may have another profile since."""
     factors: tuple[float, ...]
     """The corrections that the fleet has."""
+    ways: tuple[tuple[str, str], ...] = ()
+    """Pairs of the devices that reach each other."""
 
     @property
     def key(self) -> tuple[object, ...]:
         """What stays the same while chains are only to be priced again."""
-        return self.plan.steps, self.plan.threads, self.workload, self.met
+        return self.plan.steps, self.plan.threads, self.workload, self.met, self.ways
 
 
 class Expected(NamedTuple):

@@ -9,6 +9,7 @@ way. Not thread-safe.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -141,7 +142,7 @@ class SeveralDevices:
         if taken.name == LOCAL:
             if self._options.wanted not in (None, LOCAL):
                 self._tell_once(self._nobody)
-            self._measure_unused()
+            self._measure_unused(())
             self._alone_s = time.monotonic()
             return None
         try:
@@ -165,6 +166,7 @@ class SeveralDevices:
             return None
         self._known.clear()
         self._learn(plan, taken, outcome)
+        self._measure_unused({stage.device for stage in taken.stages})
         trace = recorder.trace(plan.threads)
         return ChainRun(
             Outcome(outcome.outputs, outcome.read_bytes, trace, taken.stages),
@@ -263,7 +265,8 @@ class SeveralDevices:
         met = tuple((peer.name, peer.met) for peer in self.peers.named.values() if peer.is_ready)
         lanes = self._machine.speeds.lanes.values()
         factors = (*lanes, self._here.factor, *self.peers.factors)
-        found = self._prices.of(Asked(plan, fleet, workload, met, factors), wait=wait)
+        asked = Asked(plan, fleet, workload, met, factors, self.peers.ways)
+        found = self._prices.of(asked, wait=wait)
         for name, why in self._prices.take_refused().items():
             self.peers.fail(name, why)
         return found
@@ -295,12 +298,12 @@ class SeveralDevices:
         if expected.sends_s > 0.0 and sent_s > 0.0:
             self.peers.learn_links(set(reports), sent_s / expected.sends_s)
 
-    def _measure_unused(self) -> None:
+    def _measure_unused(self, used: Collection[str]) -> None:
         """Links that are not used are measured from time to time: they may be better again."""
         now = time.monotonic()
-        if now - self._measured_s > _MEASURED_AGAIN_S and self.peers.is_doubted:
+        if now - self._measured_s > _MEASURED_AGAIN_S:
             self._measured_s = now
-            self.peers.measure_again()
+            self.peers.measure_again(used)
 
 
 def _left_s(local: Strategy, due: float | None) -> float | None:
