@@ -31,7 +31,7 @@ from sti.planning.plan import LOCAL, Plan
 from sti.planning.prediction import predict
 from sti.planning.stage_times import Member
 from sti.planning.stages import Stage
-from sti.planning.strategies import Fleet, Strategy, chosen, local_strategy
+from sti.planning.strategies import Fleet, Strategy, believed_s, chosen, local_strategy
 
 _PATIENCE, _PATIENCE_S = 3.0, 0.1
 """How many times the expected seconds a chain may take, and how many more."""
@@ -39,9 +39,6 @@ _TIGHT = 1.2
 """The same where this machine could still answer in time."""
 _MEASURED_AGAIN_S = 10.0
 """How often links are measured that runs do not use."""
-_BELIEVED, _PASSES_S = 0.5, 10.0
-"""What part of a slowness that runs of this machine alone showed counts against it (of its
-logarithm), and how long it takes for half of that to pass."""
 _MOST_KNOWN = 64
 """Reasons that were told, and stages that ran."""
 
@@ -234,17 +231,11 @@ class SeveralDevices:
         return predict(self._manifest, self._machine.speeds.now, plan).total_s
 
     def _local(self, prepared: PreparedPlan, workload: Workload) -> Strategy:
-        """How others are compared with this machine alone: some of its slowness is taken to pass.
-
-        Its own runs show at once when it is slow, and nothing shows when others would be slow as
-        well, or when it is fast again while others run.
-        """
-        measured, shown_s = self._as_measured(prepared.plan, workload), self._alone_s(prepared)
-        if shown_s > measured.total_s:
-            left: float = 0.5 ** ((time.monotonic() - self._ran_alone_s) / _PASSES_S)
-            slower: float = (shown_s / measured.total_s) ** (_BELIEVED * left)
-            shown_s = measured.total_s * slower
-        return measured._replace(total_s=shown_s, parts=(prepared.plan,))
+        """What others are compared with: this machine alone."""
+        measured = self._as_measured(prepared.plan, workload)
+        age_s = time.monotonic() - self._ran_alone_s
+        total_s = believed_s(self._alone_s(prepared), measured.total_s, age_s)
+        return measured._replace(total_s=total_s, parts=(prepared.plan,))
 
     def _as_measured(self, plan: Plan, workload: Workload) -> Strategy:
         """What this machine alone takes as it was measured."""
