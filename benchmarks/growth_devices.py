@@ -22,11 +22,13 @@ from benchmarks.devices.home import Home, Joined
 from benchmarks.devices.kinds import Kind, engine_options, profile_of
 from benchmarks.devices.setting import Packed, in_turns
 from benchmarks.growth_devices_fit import Point, Series, fit_table, pays_table, series_table
+from benchmarks.growth_devices_scale import Scale
 from benchmarks.growth_devices_work import Fleet, Load, load_of, operations
 from benchmarks.network.switch import NoNetwork
 from benchmarks.rows import tell
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
+from sti.errors import StiError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import LOCAL, Plan
@@ -35,53 +37,6 @@ from sti.planning.stages import CHAIN, Stage, layers_of
 DEVICES, LINKS = "devices", "links"
 _WARM_UPS, _BATCH_WARM_UPS = 2, 1
 _CABLE, _WIFI = Joined(1000.0), Joined(300.0, shared=True)
-
-
-class Scale(NamedTuple):
-    """What is measured."""
-
-    kinds: tuple[Kind, ...]
-    """Of the axis of devices."""
-    numbers: tuple[int, ...]
-    """Of devices, beside one."""
-    link_kind: Kind
-    """Of the axis of links, and of that of lengths."""
-    mbit: tuple[float, ...]
-    """Of links of their own."""
-    shared_mbit: tuple[float, ...]
-    """Of one medium."""
-    text: Workload
-    """One text, for latency."""
-    lengths: tuple[int, ...]
-    """Of one text, in tokens."""
-    batch: Workload
-    """For throughput over links."""
-    large_batch: Workload
-    """For throughput over devices: more of them take more texts until all have something to do."""
-
-
-FULL = Scale(
-    kinds=(Kind(8.0), Kind(8.0, "microsd")),
-    numbers=(2, 4),
-    link_kind=Kind(4.0, "microsd"),
-    mbit=(5.0, 25.0, 50.0, 125.0, 300.0, 1000.0),
-    shared_mbit=(25.0, 125.0, 300.0),
-    text=Workload(1, 128),
-    lengths=(16, 32, 64, 128, 256, 512),
-    batch=Workload(32, 64),
-    large_batch=Workload(64, 48),
-)
-QUICK = Scale(
-    kinds=(Kind(8.0),),
-    numbers=(2,),
-    link_kind=Kind(4.0, "microsd"),
-    mbit=(25.0, 1000.0),
-    shared_mbit=(300.0,),
-    text=Workload(1, 16),
-    lengths=(8, 32),
-    batch=Workload(4, 8),
-    large_batch=Workload(4, 8),
-)
 
 
 def add_to(report: Report, pack: Path, scale: Scale, axes: Sequence[str], repeats: int) -> None:
@@ -107,6 +62,8 @@ def add_to(report: Report, pack: Path, scale: Scale, axes: Sequence[str], repeat
             except NoNetwork as error:
                 report.notes.append(f"axis {axis}: not measured: {error}")
                 continue
+            except (OSError, RuntimeError, StiError) as error:
+                report.notes.append(f"axis {axis}: failed: {error}")
             report.notes.append(f"axis {axis}: load of the machine: {os.getloadavg()[0]:.2f}")
             report.notes += dict.fromkeys(f"axis {axis}: {line}" for line in bench.told)
     report.tables += [series_table(series) for series in found]
