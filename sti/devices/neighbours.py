@@ -84,11 +84,11 @@ class Neighbours:
             self._answer(answer.peer, {"is": commands.REACH, **link._asdict()})
 
     def _measure(self, name: str) -> None:
-        if name not in self._meters:
-            try:
-                self._meters[name] = LinkMeter(self._exchange, name)
-            except PeerError as error:
-                self._answer(name, commands.failure(str(error)))
+        try:
+            # Anew where one is at it: its echo may be lost.
+            self._meters[name] = LinkMeter(self._exchange, name)
+        except PeerError as error:
+            self._answer(name, commands.failure(str(error)))
 
     def _answer(self, name: str, head: Mapping[str, Any]) -> None:
         for asker, key in self._asked.pop(name, {}).items():

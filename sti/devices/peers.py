@@ -239,8 +239,8 @@ class Peers:
                 self._measure(peer)
 
     def _greet(self, peer: Peer) -> None:
-        """Ask a device what it is."""
-        peer.again_s = None
+        """Ask a device what it is, and again where it has not answered for long."""
+        peer.again_s = time.monotonic() + ANSWERS_WITHIN_S
         self._questions.drop(peer.name)
         hello = {"do": commands.HELLO, "facts": self._mine.to_json()}
         try:
@@ -266,6 +266,7 @@ class Peers:
         def heard(link: Link) -> None:
             is_new = peer.link is None
             peer.link, peer.link_factor, peer.factor = link, 1.0, peer.factor**0.5
+            peer.again_s = None
             if is_new and peer.facts is not None:
                 layers = f"layers {peer.facts.first} to {peer.facts.last}"
                 self._notify(f"device {peer.name} is here: {layers}, {peer.facts.machine}")

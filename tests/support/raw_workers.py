@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sti.devices.commands import DROP, ECHO, HELLO, PREPARE, RUN
+from sti.devices.commands import DROP, ECHO, HELLO, RUN
 from sti.exchange.interface import FOUND, LOST, Message
 from sti.exchange.threads import ThreadExchange, thread_exchanges
 from tests.support.devices import CONTROLLER, facts_of, machine
@@ -23,19 +23,19 @@ Answer = tuple[Mapping[str, Any], Sequence[NDArray[Any]]]
 
 @contextmanager
 def raw_worker(
-    head: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda head: head,
+    head: Callable[[dict[str, Any]], Mapping[str, Any] | None] = lambda head: head,
     run: Callable[[Message], Answer | None] = lambda asked: None,
 ) -> Iterator[ThreadExchange]:
     """A device that has a tiny pack; the exchange of its controller.
 
     Args:
-        head: makes of each head that a worker would answer what this one answers.
+        head: makes of each head that a worker would answer what this one answers; None: nothing.
         run: what it answers to a run; None for nothing.
     """
     exchanges = thread_exchanges([CONTROLLER, WORKER])
     worker = exchanges[WORKER]
     with machine(tiny_pack()) as at_work:
-        sound = {"is": HELLO, "facts": facts_of(at_work.reader).to_json()}
+        hello = {"is": HELLO, "facts": facts_of(at_work.reader).to_json()}
 
     def serve() -> None:
         while True:
@@ -45,15 +45,12 @@ def raw_worker(
             asked = message.head.get("do")
             if message.key == FOUND or asked == DROP:
                 continue
-            answer: Answer | None = (head({"is": asked}), ())
-            if asked == HELLO:
-                answer = (head(dict(sound)), ())
-            elif asked == PREPARE:
-                answer = (head({"is": PREPARE, "memory_bytes": 1}), ())
-            elif asked == ECHO:
-                answer = (head({"is": ECHO}), message.arrays)
-            elif asked == RUN:
+            if asked == RUN:
                 answer = run(message)
+            else:
+                sound = hello if asked == HELLO else {"is": asked}
+                said = head(dict(sound))
+                answer = None if said is None else (said, message.arrays if asked == ECHO else ())
             if answer is not None:
                 worker.send(CONTROLLER, message.key, *answer)
 
