@@ -19,8 +19,9 @@ from typing import NamedTuple
 from benchmarks.common import Report
 from benchmarks.devices.controller import BITS, Priced, Ran
 from benchmarks.devices.home import Home, Joined
-from benchmarks.devices.kinds import Kind, engine_options, profile_of
-from benchmarks.devices.setting import Packed, in_turns
+from benchmarks.devices.kinds import Kind, engine_options, loaded
+from benchmarks.devices.packed import Packed
+from benchmarks.devices.setting import in_turns
 from benchmarks.growth_devices_fit import Point, Series, fit_table, pays_table, series_table
 from benchmarks.growth_devices_scale import Scale
 from benchmarks.growth_devices_work import Fleet, Load, load_of, operations
@@ -52,8 +53,8 @@ def add_to(report: Report, pack: Path, scale: Scale, axes: Sequence[str], repeat
         report.about.append(
             f"several devices: {packed.name}, {BITS} bits; computing and decoding emulated, each "
             "device so many times slower than this machine, on one compute thread; profile: "
-            f"{packed.disturbed:.1%} of the time waited for a core; {repeats} turns of a text, "
-            f"{_batch_repeats(repeats)} of a batch"
+            f"{packed.machine.disturbed:.1%} of the time waited for a core; {repeats} turns of a "
+            f"text, {_batch_repeats(repeats)} of a batch"
         )
         for axis in axes:
             bench = _Bench(packed, scale, repeats)
@@ -142,10 +143,10 @@ class _Bench:
         self, stack: ExitStack, x: float, kind: Kind, devices: int, joined: Joined
     ) -> _Chained:
         packed = self._packed
-        home = stack.enter_context(Home(packed.path, packed.profile, [kind] * devices, joined))
+        home = stack.enter_context(Home(packed, [kind] * devices, joined))
         for name in (LOCAL, CHAIN):
             home.open(name, name)
-        return _Chained(x, home, Fleet(profile_of(packed.profile, kind), devices, joined))
+        return _Chained(x, home, Fleet(loaded(packed.profile_of(kind)), devices, joined))
 
     def _points(
         self, name: str, kind: Kind, homes: Sequence[_Chained], asked: Workload
@@ -217,7 +218,7 @@ def _batch_repeats(repeats: int) -> int:
 
 def _planner(packed: Packed, kind: Kind) -> Engine:
     """An engine that plans as the controller does; it runs nothing."""
-    options = engine_options(packed.path, packed.profile, kind, None, tell)
+    options = engine_options(packed.path, loaded(packed.profile_of(kind)), kind, None, tell)
     return Engine(PackReader.open(packed.path), TargetSpec(fidelity=BITS), options)
 
 
