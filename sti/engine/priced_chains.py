@@ -40,7 +40,8 @@ class Asked(NamedTuple):
     @property
     def key(self) -> tuple[object, ...]:
         """What stays the same while chains are only to be priced again."""
-        return self.plan.steps, self.plan.threads, self.workload, self.met
+        pairs = frozenset(self.fleet.links)  # some reach each other only later, or no longer
+        return self.plan.steps, self.plan.threads, self.workload, self.met, pairs
 
 
 class Expected(NamedTuple):
