@@ -128,8 +128,18 @@ def parser(module: str, description: str | None, example: str) -> argparse.Argum
     return made
 
 
-def add_rows(parser: argparse.ArgumentParser, rows: Collection[str]) -> None:
-    """The option that chooses some of a benchmark's rows."""
+def add_rows(
+    parser: argparse.ArgumentParser,
+    rows: Collection[str],
+    *,
+    option: str = "--rows",
+    usual: tuple[str, ...] | None = None,
+) -> None:
+    """The option that chooses some of a benchmark's rows.
+
+    Args:
+        usual: those that are chosen where it is not given; None: all.
+    """
 
     def chosen(text: str) -> tuple[str, ...]:
         found = tuple(text.split(","))
@@ -139,10 +149,10 @@ def add_rows(parser: argparse.ArgumentParser, rows: Collection[str]) -> None:
         return found
 
     parser.add_argument(
-        "--rows",
+        option,
         type=chosen,
-        default=tuple(rows),
-        help=f"some of {','.join(rows)}; default: all",
+        default=usual or tuple(rows),
+        help=f"some of {','.join(rows)}; default: {','.join(usual) if usual else 'all'}",
     )
 
 

@@ -1,6 +1,6 @@
 """How cost grows: time against depth, width, tokens, batch, fidelity and storage; memory by depth.
 
-    python -m benchmarks.growth WORK [--plots DIR]
+    python -m benchmarks.growth WORK [--plots DIR] [--axes one,devices,links]
 
 WORK receives packs of BERT-base's width with 12, 24 and 48 layers of random weights (2.5 GB free
 while they are made, 0.7 GB after); packs that are there already are used again. Along each axis
@@ -11,12 +11,15 @@ fresh process for each depth.
 Beside each time stands the ideal schedule of the same runs (`benchmarks.ideal`). Fits are
 least squares of log time on log x. Slower storage is emulated (`sti.device.emulated_storage`);
 rates beyond the disk's own cannot be, and are named. Compares nothing with other systems, and knows
-nothing of
-quality: the packs vouch for narrow submodels only so that they can be timed.
+nothing of quality: the packs vouch for narrow submodels only so that they can be timed.
+
+That is the default, of one device. The axes ``devices`` and ``links`` are of several emulated ones
+(`benchmarks.growth_devices`): they take network namespaces, and are skipped where there are none.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -55,10 +58,14 @@ from sti.storage.file_reader import FileReader
 from sti.units import parse_size
 
 PLOT = "growth.svg"
+ONE = "one"
+"""All axes of one device, of ``AXES``."""
+AXES = (ONE, "devices", "links")
 _BITS = 4
 """Fidelity of every axis but its own."""
 _WARM_UPS, _PRELOAD_WAIT_S = 2, 10.0
 _CHILD_RUNS, _CHILDREN = 6, 3
+_REPEATS, _CHAIN_REPEATS = 15, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,32 +365,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = common.parser("growth", __doc__, "/tmp/growth --plots docs")
     parser.add_argument("work", type=Path, metavar="WORK", help="directory of the packs")
+    common.add_rows(parser, AXES, option="--axes", usual=(ONE,))
     parser.add_argument("--plots", type=Path, metavar="DIR", help=f"write {PLOT} there")
     parser.add_argument("--quick", action="store_true", help="tiny shapes: figures mean nothing")
     parser.add_argument("--minilm", type=Path, metavar="PACK", help="also its batch throughput")
     parser.add_argument("--threads", type=int, help="compute threads; default: the engine's choice")
-    parser.add_argument("--repeats", type=int, default=15, help="runs of each point; default: 15")
+    parser.add_argument(
+        "--repeats",
+        type=common.positive,
+        help=f"runs of each point; default: {_REPEATS}, with several devices {_CHAIN_REPEATS}",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the report, as JSON too")
     options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error("--repeats must be at least 1")
 
     def measured() -> Report:
-        report, axes = measure(
-            options.work,
-            QUICK if options.quick else FULL,
-            repeats=min(2, options.repeats) if options.quick else options.repeats,
-            children=1 if options.quick else _CHILDREN,
-            threads=options.threads,
-            minilm=options.minilm,
-        )
-        if options.plots is not None:
-            options.plots.mkdir(parents=True, exist_ok=True)
-            drawn = growth_plots.as_svg(axes)
-            write_file(str(options.plots / PLOT), drawn)
-            say(f"wrote {options.plots / PLOT}")
+        report = Report("Growth", common.about_machine())
+        if ONE in options.axes:
+            report = _one_device(options)
+        several = [axis for axis in AXES[1:] if axis in options.axes]
+        if several:
+            _several_devices(options, report, several)
+        if options.json is not None:
+            write_file(str(options.json), json.dumps(report.to_json(), indent=1) + "\n")
         return report
 
     return common.print_report(parser, options, measured)
+
+
+def _one_device(options: Any) -> Report:
+    """All axes of one device, drawn where that is asked for."""
+    report, axes = measure(
+        options.work,
+        QUICK if options.quick else FULL,
+        repeats=_repeats(options, _REPEATS),
+        children=1 if options.quick else _CHILDREN,
+        threads=options.threads,
+        minilm=options.minilm,
+    )
+    if options.plots is not None:
+        options.plots.mkdir(parents=True, exist_ok=True)
+        drawn = growth_plots.as_svg(axes)
+        write_file(str(options.plots / PLOT), drawn)
+        say(f"wrote {options.plots / PLOT}")
+    return report
+
+
+def _several_devices(options: Any, report: Report, axes: Sequence[str]) -> None:
+    """Axes of several devices, added to a report."""
+    try:
+        from benchmarks import growth_devices, growth_devices_scale  # take what carries messages
+    except ModuleNotFoundError as error:
+        report.notes.append(f"{', '.join(axes)}: not measured: {error}; install `.[devices]`")
+        return
+    scale = QUICK if options.quick else FULL
+    options.work.mkdir(parents=True, exist_ok=True)
+    growth_devices.add_to(
+        report,
+        make_pack(options.work, scale.shape, scale.widths),
+        growth_devices_scale.QUICK if options.quick else growth_devices_scale.FULL,
+        axes,
+        _repeats(options, _CHAIN_REPEATS),
+    )
+
+
+def _repeats(options: Any, usual: int) -> int:
+    repeats: int = options.repeats or usual
+    return min(2, repeats) if options.quick else repeats
 
 
 if __name__ == "__main__":

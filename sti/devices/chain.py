@@ -59,7 +59,13 @@ class _Part:
     """A part that a device was asked to get ready for."""
 
     number: int
+    asked_s: float
+    """In seconds of ``time.monotonic``."""
     is_ready: bool = False
+
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether no answer is to be expected any more."""
+        return not self.is_ready and now_s > self.asked_s + PREPARED_WITHIN_S
 
 
 class Chains:
@@ -181,16 +187,17 @@ class Chains:
     def _prepare(self, device: str, wanted: Prepare) -> _Part:
         """Ask a device to get ready for a part, once."""
         key = (device, self._peers.named[device].met, wanted)
-        part = self._prepared.get(key)
-        if part is None:
-            part = _Part(self._parts)
+        part, now_s = self._prepared.get(key), time.monotonic()
+        if part is None or part.is_overdue(now_s):
+            part = _Part(self._parts, now_s)
             self._parts += 1
 
-            def heard(fields: JsonFields) -> None:
-                part.is_ready = True
+            def heard(fields: JsonFields, made: _Part = part) -> None:
+                made.is_ready = True
 
             head = wanted._replace(part=part.number).to_json()
             self._peers.ask(device, head, heard, wanted.plan_arrays)
+            self._prepared.pop(key, None)
             while len(self._prepared) >= _MOST_PREPARED:
                 del self._prepared[next(iter(self._prepared))]
             self._prepared[key] = part

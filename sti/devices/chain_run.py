@@ -11,7 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
+
+import numpy as np
 
 from sti.arrays import Float32Array
 from sti.backend.onnxruntime.compute import answer_shape
@@ -177,32 +179,43 @@ class ChainRun:
             self._take_part(unit, message)
 
     def _take_part(self, unit: Unit, message: Message) -> None:
-        """Take in what a device says of a unit."""
-        where = f"run {unit.number} on {message.peer}"
-        fields = fields_of(message.head, where=where)
-        kind = fields.raw("is")
-        if kind == commands.FAILED:
-            self._failed(message.peer, fields)
+        """Take in what a device says of a unit.
+
+        Raises:
+            PeerError: the device failed, or said what it should not.
+        """
+        peer, without = message.peer, ""
         try:
-            report = StageReport.from_json(fields.object("report"))
-            due = self._due_of(message.peer)
-            if kind != due:
-                raise PeerError(f"{where}: sent {kind!r:.40}, and {due!r} was due")
-            if kind == commands.ANSWER:
-                self._answers[unit.number] = self._answer(unit, fields, message, where)
-            elif kind == commands.HIDDEN:
-                self._hidden[unit.number] = from_arrays(
-                    message.arrays,
-                    self._link_type,
-                    grouped(unit.lengths),
-                    self._here.manifest.dimensions.hidden,
-                    where=where,
-                )
+            fields = fields_of(message.head, where=f"answer of {peer}")
+            if fields.raw("is") == commands.FAILED:
+                without = fields.text("without") if fields.has("without") else ""
+                raise PeerError(f"{peer}: {fields.text('why')}")
+            report = self._taken(unit, fields, message)
         except PeerError as error:
-            self._peers.fail(message.peer, str(error))
+            if without in self._peers.named:
+                self._peers.part(peer, without)
+            elif without != self._exchange.name:
+                self._peers.fail(peer, str(error))
             raise
-        self.reports[unit.number][message.peer] = report
-        self._note(self._remote[message.peer], report)
+        self.reports[unit.number][peer] = report
+        self._note(self._remote[peer], report)
+
+    def _taken(self, unit: Unit, fields: JsonFields, message: Message) -> StageReport:
+        """Take in what a device computed."""
+        kind, due = fields.raw("is"), self._due_of(message.peer)
+        if kind != due:
+            raise PeerError(f"{fields.where}: is {kind!r:.40}, and {due!r} was due")
+        if kind == commands.ANSWER:
+            self._answers[unit.number] = self._answer(unit, fields, message)
+        elif kind == commands.HIDDEN:
+            self._hidden[unit.number] = from_arrays(
+                message.arrays,
+                self._link_type,
+                grouped(unit.lengths),
+                self._here.manifest.dimensions.hidden,
+                where=fields.where,
+            )
+        return StageReport.from_json(fields.object("report"))
 
     def _due_of(self, device: str) -> str:
         """What a device says when it has ended."""
@@ -211,39 +224,24 @@ class ChainRun:
             return commands.ANSWER
         return commands.HIDDEN if names[names.index(device) + 1] == LOCAL else commands.DONE
 
-    def _answer(
-        self, unit: Unit, fields: JsonFields, message: Message, where: str
-    ) -> tuple[Float32Array, ...]:
+    def _answer(self, unit: Unit, fields: JsonFields, message: Message) -> tuple[Float32Array, ...]:
         """The answers of a unit, by groups."""
-        found = split(fields.items("shapes"), message.arrays, where=where)
+        found = split(fields.items("shapes"), message.arrays, where=fields.where)
         due = [
             answer_shape(self._here.manifest, len(group.members), group.tokens)
             for group in unit.groups
         ]
         if [rows.shape for rows in found] != due:
-            raise PeerError(f"{where}: answered other texts than were due")
+            raise PeerError(f"{fields.where}: is of other texts than were due")
+        if not all(np.isfinite(rows).all() for rows in found):
+            raise PeerError(f"{fields.where}: has numbers that are not finite")
         return found
-
-    def _failed(self, device: str, fields: JsonFields) -> NoReturn:
-        """A device could not do its part.
-
-        Raises:
-            PeerError: says so.
-        """
-        why = fields.text("why")
-        without = fields.text("without") if fields.has("without") else ""
-        if without in self._peers.named:
-            self._peers.part(device, without)
-        elif not without:
-            self._peers.fail(device, why)
-        raise PeerError(f"{device}: {why}")
 
     def _note(self, stage: Stage, report: StageReport) -> None:
         """Put a stage into the trace: its own work ended, at the latest, when that was heard of."""
         end = time.perf_counter()
         start = end - (report.total_s - report.waited_s)
-        layers = f"layers {stage.first}-{stage.last}"
-        self._recorder.add(f"device {stage.device}", layers, start, end)
+        self._recorder.add(f"device {stage.device}", stage.words, start, end)
 
     def _late(self) -> str:
         """Whom a run waited for in vain: the first device that has not ended."""

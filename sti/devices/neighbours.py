@@ -67,6 +67,7 @@ class Neighbours:
             self._answer(name, commands.failure(f"{name} is lost"))
         for askers in self._asked.values():
             askers.pop(name, None)
+        self._asked = {asked: askers for asked, askers in self._asked.items() if askers}
 
     def take(self, answer: Message) -> None:
         """Take in an answer that may be an echo's."""
@@ -83,17 +84,12 @@ class Neighbours:
             del self._meters[answer.peer]
             self._answer(answer.peer, {"is": commands.REACH, **link._asdict()})
 
-    def void(self) -> None:
-        """Nobody listens for a while: what echoes take meanwhile says nothing."""
-        for meter in self._meters.values():
-            meter.void()
-
     def _measure(self, name: str) -> None:
-        if name not in self._meters:
-            try:
-                self._meters[name] = LinkMeter(self._exchange, name)
-            except PeerError as error:
-                self._answer(name, commands.failure(str(error)))
+        try:
+            # Anew where one is at it: its echo may be lost.
+            self._meters[name] = LinkMeter(self._exchange, name)
+        except PeerError as error:
+            self._answer(name, commands.failure(str(error)))
 
     def _answer(self, name: str, head: Mapping[str, Any]) -> None:
         for asker, key in self._asked.pop(name, {}).items():

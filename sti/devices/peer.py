@@ -42,7 +42,8 @@ class Peer:
     why: str = NOT_FOUND
     """Why it is not used, where it is not."""
     again_s: float | None = None
-    """When it is to be asked again, in seconds of ``time.monotonic``."""
+    """When it is to be asked what it is, in seconds of ``time.monotonic``: it failed, or has not
+    answered until then."""
     pause_s: float = AGAIN_S
     """For how long it is left alone when it fails the next time."""
     factor: float = 1.0

@@ -22,7 +22,7 @@ from sti.devices.facts import Facts, mismatch
 from sti.devices.peer import AGAIN_S, NOT_FOUND, Peer
 from sti.devices.questions import Heard, Questions
 from sti.devices.ways import Ways
-from sti.errors import ClosedError, InputError, PeerError, StiError
+from sti.errors import ClosedError, DeadlineError, InputError, PeerError, StiError
 from sti.exchange.interface import FOUND, LOST, Exchange, Message
 from sti.json_fields import JsonFields
 from sti.notices import Notify
@@ -95,7 +95,6 @@ class Peers:
         for peer in self._unknown():
             peer.why = "it has not said yet what it is; it may be busy"
             self._notify(f"device {peer.name} is not used: {peer.why}")
-        self._questions.end_round()
 
     def catch_up(self, *, moment_s: float = MOMENT_S) -> None:
         """Take in who was found or lost since, and what was answered.
@@ -117,7 +116,7 @@ class Peers:
                 end_s = now_s + (moment_s if self._questions.are_new else 0.0)
                 self.take(self.exchange.receive(deadline=end_s))
         except PeerError:
-            self._questions.end_round()
+            return  # that is all
         except ClosedError as error:
             for peer in self.named.values():
                 if peer.is_there:
@@ -176,7 +175,7 @@ class Peers:
         for device in devices:
             peer = self.named[device]
             if not peer.is_ready:
-                raise PeerError(f"{device}: {peer.why}")
+                raise PeerError(_of(device, peer.why))
 
     def part(self, one: str, other: str) -> None:
         """Two devices have lost each other, as one of them said."""
@@ -229,7 +228,7 @@ class Peers:
     @property
     def why_none(self) -> str:
         """Why no device is used, each with its reason."""
-        return "; ".join(f"{peer.name}: {peer.why_unused}" for peer in self.named.values())
+        return "; ".join(_of(peer.name, peer.why_unused) for peer in self.named.values())
 
     def measure_again(self) -> None:
         """Measure the links to all devices again. What runs showed of them is forgotten then, and
@@ -240,8 +239,8 @@ class Peers:
                 self._measure(peer)
 
     def _greet(self, peer: Peer) -> None:
-        """Ask a device what it is."""
-        peer.again_s = None
+        """Ask a device what it is, and again where it has not answered for long."""
+        peer.again_s = time.monotonic() + ANSWERS_WITHIN_S
         self._questions.drop(peer.name)
         hello = {"do": commands.HELLO, "facts": self._mine.to_json()}
         try:
@@ -267,6 +266,7 @@ class Peers:
         def heard(link: Link) -> None:
             is_new = peer.link is None
             peer.link, peer.link_factor, peer.factor = link, 1.0, peer.factor**0.5
+            peer.again_s = None
             if is_new and peer.facts is not None:
                 layers = f"layers {peer.facts.first} to {peer.facts.last}"
                 self._notify(f"device {peer.name} is here: {layers}, {peer.facts.machine}")
@@ -286,11 +286,14 @@ class Peers:
 
     def _not_found(self, peer: Peer) -> str:
         """Why a device is not there, as far as is known."""
+        why = f"it was not found at {peer.address}"
         try:
             self.exchange.receive(key=FOUND, peer=peer.name, deadline=0.0)
+        except DeadlineError:
+            return why
         except StiError as error:
-            return f"it was not found at {peer.address}: {error}"
-        return f"it was not found at {peer.address}"
+            return f"{why}: {str(error).removeprefix(f'{peer.name}: ')}"
+        return why
 
     def _leave_out(self, peer: Peer, why: str) -> None:
         peer.facts = peer.link = peer.again_s = None
@@ -298,6 +301,11 @@ class Peers:
         self._questions.drop(peer.name)
         self._ways.forget(peer.name)
         self._notify(f"device {peer.name} is not used: {why}")
+
+
+def _of(name: str, why: str) -> str:
+    """What is said of a device, with its name in front, once."""
+    return why if why.startswith((f"{name} ", f"{name}: ")) else f"{name}: {why}"
 
 
 def _slowed(link: Link, factor: float) -> Link:

@@ -42,8 +42,6 @@ class Questions:
         self._exchange, self._session = exchange, session
         self._open: dict[str, _Question] = {}
         """By the key of the answer."""
-        self._meters: dict[str, LinkMeter] = {}
-        """By the peer to which the link is measured."""
         self._asked = self._round = 0
         self.asked_s = time.monotonic()
         """When something was asked last."""
@@ -84,24 +82,22 @@ class Questions:
         self._note(key, peer, take)
 
     def measure(self, peer: str, heard: Callable[[Link], None]) -> None:
-        """Measure the link to a device, unless that is being done.
+        """Measure the link to a device.
 
         Raises:
             PeerError: it is not there.
         """
-        if peer not in self._meters:
-            meter = LinkMeter(self._exchange, peer)
-            self._meters[peer] = meter
-            self._note(meter.key, peer, lambda answer: self._echoed(meter, answer, heard))
+        self._listen(LinkMeter(self._exchange, peer), heard)
 
-    def _echoed(self, meter: LinkMeter, answer: Message, heard: Callable[[Link], None]) -> None:
-        self._meters.pop(meter.peer, None)
-        link = meter.take(answer)
-        if link is not None:
-            heard(link)
-            return
-        self._meters[meter.peer] = meter
-        self._note(meter.key, meter.peer, lambda answer: self._echoed(meter, answer, heard))
+    def _listen(self, meter: LinkMeter, heard: Callable[[Link], None]) -> None:
+        def take(answer: Message) -> None:
+            link = meter.take(answer)
+            if link is None:
+                self._listen(meter, heard)
+            else:
+                heard(link)
+
+        self._note(meter.key, meter.peer, take)
 
     def take(self, answer: Message) -> None:
         """Take in what may be an answer.
@@ -125,18 +121,12 @@ class Questions:
 
     def drop(self, peer: str) -> None:
         """A device will not answer any more."""
-        self._meters.pop(peer, None)
         for key in [key for key, question in self._open.items() if question.peer == peer]:
             del self._open[key]
 
     def begin_round(self) -> None:
         """What is asked from now on is of a new round."""
         self._round += 1
-
-    def end_round(self) -> None:
-        """Nobody listens for a while: what echoes take meanwhile says nothing of links."""
-        for meter in self._meters.values():
-            meter.void()
 
     @property
     def are_new(self) -> bool:

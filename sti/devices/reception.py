@@ -53,21 +53,21 @@ class Reception:
     ) -> None:
         self._exchange, self._reader, self._backend = exchange, reader, backend
         self._facts, self._prepared, self._notify = facts, prepared, notify
-        self.neighbours = Neighbours(exchange, connect, self.tell)
-        """Other workers."""
+        self._neighbours = Neighbours(exchange, connect, self.tell)
         self._sessions: dict[str, Session] = {}
         """The one that was computed for last is the last."""
-        self.lost: str | None = None
-        """Who was lost last."""
+        self.lost: set[str] = set()
+        """Peers that were lost, and not found since."""
 
     def take(self, message: Message) -> None:
         """Take in a message; what is wrong with it is told to whoever sent it."""
         if message.key == LOST:
-            self.lost = message.peer
-            self.neighbours.lost(message.peer)
+            self.lost.add(message.peer)
+            self._neighbours.lost(message.peer)
             self._lose(message.peer)
         elif message.key == FOUND:
-            self.neighbours.found(message.peer)
+            self.lost.discard(message.peer)
+            self._neighbours.found(message.peer)
         else:
             try:
                 self._obey(message, fields_of(message.head, where=f"message of {message.peer}"))
@@ -187,7 +187,7 @@ class Reception:
         if not commands.is_device_name(name) or name == self._exchange.name:
             raise fields.fail("name", "the name of another device")
         address = fields.text("address")
-        self.neighbours.reach(name, address, asker=session.controller, key=key)
+        self._neighbours.reach(name, address, asker=session.controller, key=key)
 
     def _prepare(self, session: Session, key: str, wanted: Prepare) -> None:
         """Make a part ready."""
@@ -208,7 +208,7 @@ class Reception:
         """Another device answers an echo, sends hidden states, or says that none will come."""
         kind, number = fields.raw("is"), run_number(message.key)
         if number is None or kind not in (commands.HIDDEN, commands.FAILED):
-            self.neighbours.take(message)
+            self._neighbours.take(message)
             return
         session = self._sessions.get(session_of(message.key) or "")
         if session is None:

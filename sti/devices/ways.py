@@ -28,9 +28,10 @@ class _Way:
 
     link: Link | None = None
     again_s: float | None = None
-    """When the first one is to be asked again, in seconds of ``time.monotonic``."""
+    """When the first one is to be asked again, in seconds of ``time.monotonic``: it failed, or has
+    not answered until then; an answer may be lost with a connection of which there are two."""
     pause_s: float = _AGAIN_S
-    """How long it is left alone when it fails the next time."""
+    """How long it is left alone when it is asked the next time."""
 
 
 class Ways:
@@ -73,25 +74,24 @@ class Ways:
 
     def ask_again(self, now_s: float) -> None:
         """Have those try again that it is time for."""
-        for pair, way in self._ways.items():
+        for pair, way in list(self._ways.items()):
             if way.again_s is not None and now_s > way.again_s:
                 self._reach(*pair)
 
     def _reach(self, one: str, other: str) -> None:
         """Have a worker connect to another, and measure the way there."""
         way = self._ways[one, other]
-        way.again_s = None
+        way.again_s = time.monotonic() + way.pause_s
+        way.pause_s = min(_MOST_AGAIN_S, 2.0 * way.pause_s)
 
         def heard(fields: JsonFields) -> None:
             delay_s = fields.number("delay_s", least=0.0, most=_MOST_DELAY_S)
             if self._ways.get((one, other)) is way:
                 way.link = Link(delay_s, fields.number("bytes_per_s", least=1.0))
-                way.pause_s = _AGAIN_S
+                way.again_s, way.pause_s = None, _AGAIN_S
 
         def failed(why: str) -> None:
             self._notify(f"device {one} does not reach {other}: {why}")
-            way.again_s = time.monotonic() + way.pause_s
-            way.pause_s = min(_MOST_AGAIN_S, 2.0 * way.pause_s)
 
         reach = {"do": commands.REACH, "name": other, "address": self._addresses[other]}
         try:

@@ -90,7 +90,7 @@ class Worker:
         while not self._stopped:
             try:
                 session = self._reception.next()
-                if until_lost is not None and self._reception.lost == until_lost:
+                if until_lost is not None and until_lost in self._reception.lost:
                     return
                 if session is None:
                     self._reception.take(self._receive(deadline=None))
@@ -123,7 +123,6 @@ class Worker:
     def _compute(self, session: Session, due: DueRun) -> None:
         """Compute a run, and send on what comes of it."""
         deadline = time.monotonic() + due.run.wait_s
-        self._reception.neighbours.void()
         self._computes = True
         try:
             self._hold(due.part.ready)
@@ -142,7 +141,6 @@ class Worker:
             self._reception.fail(session, due, words(error))
         finally:
             self._computes = False
-            self._reception.neighbours.void()
         self._reception.computed(session, due)
 
     def _send_on(

@@ -80,6 +80,7 @@ def open_worker(
         InputError: options that cannot be used.
     """
     host.check_threads(options.threads)
+    room_bytes = _room(options)
     with ExitStack() as closed:
         reader = closed.enter_context(PackReader.open(pack, timeout_s=options.read_timeout_s))
         threads = options.threads or best_threads(reader)
@@ -95,7 +96,7 @@ def open_worker(
             reader,
             profile,
             threads=threads,
-            room_bytes=_room(options),
+            room_bytes=room_bytes,
             preload_bytes=options.preload_bytes,
         )
         worker = Worker(

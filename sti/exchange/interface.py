@@ -35,6 +35,8 @@ class Message(NamedTuple):
     """A JSON object."""
     arrays: tuple[NDArray[Any], ...]
     """Writable memory of the receiver's own, C order."""
+    arrived_s: float = 0.0
+    """When it was there to be received, in seconds of ``time.monotonic``."""
 
 
 class Exchange(Protocol):

@@ -229,7 +229,7 @@ class Mailbox:
     def _add(self, message: Message, held_bytes: int) -> None:
         self._count += 1
         held = self._held.setdefault((message.peer, message.key), _Held())
-        held.append((self._count, message, held_bytes))
+        held.append((self._count, message._replace(arrived_s=monotonic()), held_bytes))
         self._count_bytes(message.peer, held_bytes)
         self._changed.notify_all()
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from time import perf_counter
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from sti.planning.uniform import uniform_plan
 from sti.text.encoding import Encoding
 from sti.text.tokenizer import Tokenizer
 from sti.text.tokenizer_spec import TokenizerSpec
+from tests.support.checkpoints import Task
 from tests.support.devices import Devices, devices
 from tests.support.packs import TEXTS, tiny_pack
 
@@ -88,6 +90,23 @@ def test_chains_give_the_bits_of_one_device(names: list[str], units: int) -> Non
             assert [row.tobytes() for row in outcome.outputs] == wanted
             assert min(2, units) <= len(outcome.reports) <= units
             assert all(set(report) == set(names) for report in outcome.reports)
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_answers_of_every_task_come_in_the_order_of_the_texts(task: Task) -> None:
+    with devices(tiny_pack(task), ["a", "b"]) as found:
+        plan, texts = plan_of(found.here.reader), encodings(found.here.reader)
+        # More than one group has room for, of which not all have one of the longest texts.
+        many = [text for text in texts for _ in range(60)]
+        outcome = found.chains.run(
+            strategy_of(plan, cut(plan, ["a", "b"])[0]),
+            plan,
+            many,
+            recorder=Recorder(perf_counter()),
+            link_type=FLOAT32,
+            within_s=60.0,
+        )
+        assert [row.tobytes() for row in outcome.outputs] == alone(found, plan, many)
 
 
 @pytest.mark.parametrize(("link_type", "most"), [(FLOAT16, 1e-3), (INT8, 2e-2)])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from sti.backend.interface import Backend
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.device.profile import DeviceProfile
 from sti.devices.chain import Chains
@@ -30,7 +31,7 @@ class Machine(NamedTuple):
     """A pack, open and ready to compute."""
 
     reader: PackReader
-    backend: OrtBackend
+    backend: Backend
     runner: Runner
 
     def jobs(self, plan: Plan) -> tuple[StepJob, ...]:
@@ -49,10 +50,16 @@ class Devices(NamedTuple):
 
 
 @contextmanager
-def machine(pack: Path, *, lanes: int = 2) -> Iterator[Machine]:
+def machine(
+    pack: Path,
+    *,
+    lanes: int = 2,
+    saturates: bool | None = None,
+    wrap: Callable[[Backend], Backend] = lambda backend: backend,
+) -> Iterator[Machine]:
     with ExitStack() as closed:
         reader = closed.enter_context(PackReader.open(pack))
-        backend = OrtBackend(reader, lanes=lanes)
+        backend = wrap(OrtBackend(reader, lanes=lanes, saturates=saturates))
         runner = Runner(reader, backend)
         closed.callback(runner.close)
         yield Machine(reader, backend, runner)
@@ -65,18 +72,24 @@ def facts_of(reader: PackReader, profile: DeviceProfile | None = None) -> Facts:
 
 @contextmanager
 def devices(
-    pack: Path, names: Sequence[str], parts: Mapping[str, Path] = MappingProxyType({})
+    pack: Path,
+    names: Sequence[str],
+    parts: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    saturates: Mapping[str, bool] = MappingProxyType({}),
 ) -> Iterator[Devices]:
     """Workers of these names, and a controller that has met them.
 
     Args:
         parts: of the pack, for those workers that have no more than that.
+        saturates: what kind of processor to be, for those that are not to be as this machine is.
     """
     told: list[str] = []
     with ExitStack() as closed:
         exchanges = thread_exchanges([CONTROLLER, *names])
         for name in names:
-            at_work = closed.enter_context(machine(parts.get(name, pack)))
+            place = parts.get(name, pack)
+            at_work = closed.enter_context(machine(place, saturates=saturates.get(name)))
             worker = Worker(
                 exchanges[name],
                 at_work.reader,
@@ -90,7 +103,7 @@ def devices(
             thread.start()
             closed.callback(thread.join)
             closed.callback(exchanges[name].close)
-        here = closed.enter_context(machine(pack))
+        here = closed.enter_context(machine(pack, saturates=saturates.get(CONTROLLER)))
         peers = Peers(
             exchanges[CONTROLLER],
             dict.fromkeys(names, "nowhere:1"),
