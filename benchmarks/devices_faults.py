@@ -180,7 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setting = Setting(pack, options.trials, options.seed, options.mbit, Times())
             report.about.append(
                 f"{pack.path.name}, {_TEXTS} texts of {_TOKENS} tokens; workers {Times().worker:g} "
-                f"times slower, controller {Times().controller:g}; links of {options.mbit:g} Mbit/s"
+                f"and controller {Times().controller:g} times slower; links of {options.mbit:g} "
+                "Mbit/s"
             )
             for _ in measure_rows(report, {"faults": ROW}, setting, options.json):
                 report.notes.append(f"load of the machine at the end: {os.getloadavg()[0]:.2f}")

@@ -413,7 +413,7 @@ def _one_device(options: Any) -> Report:
 def _several_devices(options: Any, report: Report, axes: Sequence[str]) -> None:
     """Axes of several devices, added to a report."""
     try:
-        from benchmarks import growth_devices  # takes what carries messages
+        from benchmarks import growth_devices, growth_devices_scale  # take what carries messages
     except ModuleNotFoundError as error:
         report.notes.append(f"{', '.join(axes)}: not measured: {error}; install `.[devices]`")
         return
@@ -422,7 +422,7 @@ def _several_devices(options: Any, report: Report, axes: Sequence[str]) -> None:
     growth_devices.add_to(
         report,
         make_pack(options.work, scale.shape, scale.widths),
-        growth_devices.QUICK if options.quick else growth_devices.FULL,
+        growth_devices_scale.QUICK if options.quick else growth_devices_scale.FULL,
         axes,
         _repeats(options, _CHAIN_REPEATS),
     )

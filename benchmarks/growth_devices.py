@@ -19,14 +19,17 @@ from typing import NamedTuple
 from benchmarks.common import Report
 from benchmarks.devices.controller import BITS, Priced, Ran
 from benchmarks.devices.home import Home, Joined
-from benchmarks.devices.kinds import Kind, engine_options, profile_of
-from benchmarks.devices.setting import Packed, in_turns
+from benchmarks.devices.kinds import Kind, engine_options, loaded
+from benchmarks.devices.packed import Packed
+from benchmarks.devices.setting import in_turns
 from benchmarks.growth_devices_fit import Point, Series, fit_table, pays_table, series_table
+from benchmarks.growth_devices_scale import Scale
 from benchmarks.growth_devices_work import Fleet, Load, load_of, operations
 from benchmarks.network.switch import NoNetwork
 from benchmarks.rows import tell
 from sti.engine.engine import Engine
 from sti.engine.targets import TargetSpec
+from sti.errors import StiError
 from sti.model.workload import Workload
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import LOCAL, Plan
@@ -35,53 +38,6 @@ from sti.planning.stages import CHAIN, Stage, layers_of
 DEVICES, LINKS = "devices", "links"
 _WARM_UPS, _BATCH_WARM_UPS = 2, 1
 _CABLE, _WIFI = Joined(1000.0), Joined(300.0, shared=True)
-
-
-class Scale(NamedTuple):
-    """What is measured."""
-
-    kinds: tuple[Kind, ...]
-    """Of the axis of devices."""
-    numbers: tuple[int, ...]
-    """Of devices, beside one."""
-    link_kind: Kind
-    """Of the axis of links, and of that of lengths."""
-    mbit: tuple[float, ...]
-    """Of links of their own."""
-    shared_mbit: tuple[float, ...]
-    """Of one medium."""
-    text: Workload
-    """One text, for latency."""
-    lengths: tuple[int, ...]
-    """Of one text, in tokens."""
-    batch: Workload
-    """For throughput over links."""
-    large_batch: Workload
-    """For throughput over devices: more of them take more texts until all have something to do."""
-
-
-FULL = Scale(
-    kinds=(Kind(8.0), Kind(8.0, "microsd")),
-    numbers=(2, 4),
-    link_kind=Kind(4.0, "microsd"),
-    mbit=(5.0, 25.0, 50.0, 125.0, 300.0, 1000.0),
-    shared_mbit=(25.0, 125.0, 300.0),
-    text=Workload(1, 128),
-    lengths=(16, 32, 64, 128, 256, 512),
-    batch=Workload(32, 64),
-    large_batch=Workload(64, 48),
-)
-QUICK = Scale(
-    kinds=(Kind(8.0),),
-    numbers=(2,),
-    link_kind=Kind(4.0, "microsd"),
-    mbit=(25.0, 1000.0),
-    shared_mbit=(300.0,),
-    text=Workload(1, 16),
-    lengths=(8, 32),
-    batch=Workload(4, 8),
-    large_batch=Workload(4, 8),
-)
 
 
 def add_to(report: Report, pack: Path, scale: Scale, axes: Sequence[str], repeats: int) -> None:
@@ -97,8 +53,8 @@ def add_to(report: Report, pack: Path, scale: Scale, axes: Sequence[str], repeat
         report.about.append(
             f"several devices: {packed.name}, {BITS} bits; computing and decoding emulated, each "
             "device so many times slower than this machine, on one compute thread; profile: "
-            f"{packed.disturbed:.1%} of the time waited for a core; {repeats} turns of a text, "
-            f"{_batch_repeats(repeats)} of a batch"
+            f"{packed.machine.disturbed:.1%} of the time waited for a core; {repeats} turns of a "
+            f"text, {_batch_repeats(repeats)} of a batch"
         )
         for axis in axes:
             bench = _Bench(packed, scale, repeats)
@@ -107,6 +63,8 @@ def add_to(report: Report, pack: Path, scale: Scale, axes: Sequence[str], repeat
             except NoNetwork as error:
                 report.notes.append(f"axis {axis}: not measured: {error}")
                 continue
+            except (OSError, RuntimeError, StiError) as error:
+                report.notes.append(f"axis {axis}: failed: {error}")
             report.notes.append(f"axis {axis}: load of the machine: {os.getloadavg()[0]:.2f}")
             report.notes += dict.fromkeys(f"axis {axis}: {line}" for line in bench.told)
     report.tables += [series_table(series) for series in found]
@@ -185,10 +143,10 @@ class _Bench:
         self, stack: ExitStack, x: float, kind: Kind, devices: int, joined: Joined
     ) -> _Chained:
         packed = self._packed
-        home = stack.enter_context(Home(packed.path, packed.profile, [kind] * devices, joined))
+        home = stack.enter_context(Home(packed, [kind] * devices, joined))
         for name in (LOCAL, CHAIN):
             home.open(name, name)
-        return _Chained(x, home, Fleet(profile_of(packed.profile, kind), devices, joined))
+        return _Chained(x, home, Fleet(loaded(packed.profile_of(kind)), devices, joined))
 
     def _points(
         self, name: str, kind: Kind, homes: Sequence[_Chained], asked: Workload
@@ -260,7 +218,7 @@ def _batch_repeats(repeats: int) -> int:
 
 def _planner(packed: Packed, kind: Kind) -> Engine:
     """An engine that plans as the controller does; it runs nothing."""
-    options = engine_options(packed.path, packed.profile, kind, None, tell)
+    options = engine_options(packed.path, loaded(packed.profile_of(kind)), kind, None, tell)
     return Engine(PackReader.open(packed.path), TargetSpec(fidelity=BITS), options)
 
 

@@ -14,8 +14,10 @@ from typing import Any
 from sti.calibration.sample_texts import SampleTexts
 from sti.cli.arguments import FORMATS, workload_tokens
 from sti.cli.opening import open_engine
+from sti.cli.program import notice
 from sti.cli.reports import deliver, destinations
 from sti.device.identity import machine_line
+from sti.engine.device_options import AUTO
 from sti.engine.engine import Engine
 from sti.engine.results import Result
 from sti.errors import InputError
@@ -43,13 +45,19 @@ def execute(args: argparse.Namespace) -> int:
     """Measure both strategies, run by run in turn."""
     if args.storage is not None or args.against:
         raise InputError("--storage and --against are for this machine alone; leave --devices out")
+    if args.strategy != AUTO:
+        raise InputError(f"--strategy {args.strategy}: bench measures both; leave it out")
     wanted = destinations(args, FORMATS)
     with open_engine(args, history=False, tokens=None) as engine:
         tokens = workload_tokens(args.tokens, engine.manifest)
         texts = SampleTexts(engine.reader).texts(args.batch, tokens)
         results = _runs(engine, texts, args.repeat)
         found, _ = engine.strategies(tokens=tokens, batch=args.batch)
-        rows = [_row(name, results[name], found) for name in (LOCAL, CHAIN) if results[name]]
+        # A device may have been lost by now: then there are runs of a chain that is none any more.
+        now = {strategy.name: strategy for strategy in reversed(found)}
+        rows = [_row(now[name], runs) for name, runs in results.items() if runs and name in now]
+        if all(row["strategy"] == LOCAL for row in rows):
+            notice("no chain is shown: there is none now, or no run was over one")
         facts = {
             "machine": machine_line(),
             "software": software(),
@@ -72,14 +80,13 @@ def _runs(engine: Engine, texts: Sequence[str], repeat: int) -> dict[str, list[R
     return results
 
 
-def _row(name: str, results: Sequence[Result], found: Sequence[Strategy]) -> dict[str, Any]:
+def _row(strategy: Strategy, results: Sequence[Result]) -> dict[str, Any]:
     """What the runs of a strategy took, as a JSON object."""
-    strategy = next(item for item in found if item.name == name)
     totals_ms = sorted(result.timing.total_s * 1e3 for result in results)
     stages = results[-1].stages
     spans = ", ".join(f"{item.device} {item.first}-{item.last}" for item in stages)
     return {
-        "strategy": f"{name}: {spans}" if stages else name,
+        "strategy": f"{strategy.name}: {spans}" if stages else strategy.name,
         "total_ms": round(median(totals_ms), 3),
         "best_ms": round(totals_ms[0], 3),
         "predicted_ms": round(strategy.total_s * 1e3, 3),

@@ -9,13 +9,17 @@ import argparse
 from pathlib import Path
 
 from sti.cli.program import print_json
+from sti.errors import InputError
 from sti.exchange.zeromq.keys import MadeKeys, make_keys
+from sti.planning.plan import LOCAL
 from sti.report.wording import counted
 
 
 def execute(args: argparse.Namespace) -> None:
     """Make keys for this machine and for the devices that are named."""
     folder = Path(args.keys)
+    if LOCAL in args.names:
+        raise InputError(f"{LOCAL}: controllers call themselves that; choose another name")
     made = make_keys(folder, args.names)
     if args.json:
         copy = {name: str(path) for name, path in made.copy.items()}

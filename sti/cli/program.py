@@ -171,7 +171,7 @@ def _hold_standard_descriptors() -> None:
 def say(text: str) -> None:
     """A line on standard error, where there is one to write to."""
     if sys.stderr is not None:  # print() would take standard output instead
-        print(text, file=sys.stderr)
+        print(f"{text}\n", end="", file=sys.stderr)  # whole, also beside those of other threads
 
 
 def tell_failure(failure: StiError | None, speaker: str) -> int:

@@ -128,7 +128,7 @@ def _cost(result: Result, open_s: float) -> str:
 
 def _where(result: Result) -> str:
     """Which layers ran on which device."""
-    stages = (f"layers {item.first}-{item.last} on {item.device}" for item in result.stages)
+    stages = (f"{item.words} on {item.device}" for item in result.stages)
     return f"ran: {', '.join(stages)}"
 
 

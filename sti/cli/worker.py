@@ -16,6 +16,7 @@ from sti.engine.serving import Serving, WorkerOptions, open_worker
 from sti.errors import InputError
 from sti.exchange.zeromq.exchange import ZmqExchange
 from sti.exchange.zeromq.keys import Keys
+from sti.planning.plan import LOCAL
 from sti.units import format_size, parse_size
 
 
@@ -28,6 +29,8 @@ def execute(args: argparse.Namespace) -> None:
         )
     if keys is not None and args.name not in (None, keys.name):
         raise InputError(f"--name {args.name}: the keys are those of {keys.name}; leave it out")
+    if args.name == LOCAL:
+        raise InputError(f"--name {LOCAL}: controllers call themselves that; choose another name")
     options = WorkerOptions(
         threads=args.threads,
         memory_bytes=None if args.memory is None else parse_size(args.memory, name="--memory"),

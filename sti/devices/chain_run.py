@@ -241,8 +241,7 @@ class ChainRun:
         """Put a stage into the trace: its own work ended, at the latest, when that was heard of."""
         end = time.perf_counter()
         start = end - (report.total_s - report.waited_s)
-        layers = f"layers {stage.first}-{stage.last}"
-        self._recorder.add(f"device {stage.device}", layers, start, end)
+        self._recorder.add(f"device {stage.device}", stage.words, start, end)
 
     def _late(self) -> str:
         """Whom a run waited for in vain: the first device that has not ended."""

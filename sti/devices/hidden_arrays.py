@@ -56,7 +56,8 @@ def from_arrays(
         raise PeerError(f"{where}: sent arrays {found}, and {due} were due")
     packed = arrays[0].astype(np.float32, copy=False)
     if link_type == INT8:
-        packed = packed * arrays[1]
+        with np.errstate(over="ignore"):  # which is refused below
+            packed = packed * arrays[1]
     if not np.isfinite(packed).all():
         raise PeerError(f"{where}: sent hidden states that are not finite")
     return HiddenStates(tuple(lengths), packed)

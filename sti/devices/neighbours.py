@@ -67,6 +67,7 @@ class Neighbours:
             self._answer(name, commands.failure(f"{name} is lost"))
         for askers in self._asked.values():
             askers.pop(name, None)
+        self._asked = {asked: askers for asked, askers in self._asked.items() if askers}
 
     def take(self, answer: Message) -> None:
         """Take in an answer that may be an echo's."""

@@ -22,7 +22,7 @@ from sti.devices.facts import Facts, mismatch
 from sti.devices.peer import AGAIN_S, NOT_FOUND, Peer
 from sti.devices.questions import Heard, Questions
 from sti.devices.ways import Ways
-from sti.errors import ClosedError, InputError, PeerError, StiError
+from sti.errors import ClosedError, DeadlineError, InputError, PeerError, StiError
 from sti.exchange.interface import FOUND, LOST, Exchange, Message
 from sti.json_fields import JsonFields
 from sti.notices import Notify
@@ -68,8 +68,11 @@ class Peers:
         self._ways = Ways(self._questions, addresses, notify)
         self._kept: list[Message] = []
         """What came amid a run and has time until after it."""
-        for name, address in addresses.items():
-            connect(name, address)
+        for peer in self.named.values():
+            try:
+                connect(peer.name, peer.address)
+            except PeerError as error:  # of a host that is off, say: others are there
+                self._leave_out(peer, str(error))
 
     def meet(self, *, within_s: float = FOUND_WITHIN_S) -> None:
         """Wait for devices to be there, and get to know them."""
@@ -175,7 +178,7 @@ class Peers:
         for device in devices:
             peer = self.named[device]
             if not peer.is_ready:
-                raise PeerError(f"{device}: {peer.why}")
+                raise PeerError(_of(device, peer.why))
 
     def part(self, one: str, other: str) -> None:
         """Two devices have lost each other, as one of them said."""
@@ -221,14 +224,9 @@ class Peers:
         return tuple(factor for peer in ready for factor in (peer.factor, peer.link_factor))
 
     @property
-    def ways(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of devices that reach each other."""
-        return tuple(sorted(self._ways.links))
-
-    @property
     def why_none(self) -> str:
         """Why no device is used, each with its reason."""
-        return "; ".join(f"{peer.name}: {peer.why_unused}" for peer in self.named.values())
+        return "; ".join(_of(peer.name, peer.why_unused) for peer in self.named.values())
 
     def measure_again(self, but: Collection[str]) -> None:
         """Measure the links to devices that runs have shown to be slow again. What they showed of
@@ -290,11 +288,14 @@ class Peers:
 
     def _not_found(self, peer: Peer) -> str:
         """Why a device is not there, as far as is known."""
+        why = f"it was not found at {peer.address}"
         try:
             self.exchange.receive(key=FOUND, peer=peer.name, deadline=0.0)
+        except DeadlineError:
+            return why
         except StiError as error:
-            return f"it was not found at {peer.address}: {error}"
-        return f"it was not found at {peer.address}"
+            return f"{why}: {str(error).removeprefix(f'{peer.name}: ')}"
+        return why
 
     def _leave_out(self, peer: Peer, why: str) -> None:
         peer.facts = peer.link = peer.again_s = None
@@ -302,6 +303,11 @@ class Peers:
         self._questions.drop(peer.name)
         self._ways.forget(peer.name)
         self._notify(f"device {peer.name} is not used: {why}")
+
+
+def _of(name: str, why: str) -> str:
+    """What is said of a device, with its name in front, once."""
+    return why if why.startswith((f"{name} ", f"{name}: ")) else f"{name}: {why}"
 
 
 def _slowed(link: Link, factor: float) -> Link:

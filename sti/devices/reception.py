@@ -56,16 +56,17 @@ class Reception:
         self._neighbours = Neighbours(exchange, connect, self.tell)
         self._sessions: dict[str, Session] = {}
         """The one that was computed for last is the last."""
-        self.lost: str | None = None
-        """Who was lost last."""
+        self.lost: set[str] = set()
+        """Peers that were lost, and not found since."""
 
     def take(self, message: Message) -> None:
         """Take in a message; what is wrong with it is told to whoever sent it."""
         if message.key == LOST:
-            self.lost = message.peer
+            self.lost.add(message.peer)
             self._neighbours.lost(message.peer)
             self._lose(message.peer)
         elif message.key == FOUND:
+            self.lost.discard(message.peer)
             self._neighbours.found(message.peer)
         else:
             try:

@@ -90,7 +90,7 @@ class Worker:
         while not self._stopped:
             try:
                 session = self._reception.next()
-                if until_lost is not None and self._reception.lost == until_lost:
+                if until_lost is not None and until_lost in self._reception.lost:
                     return
                 if session is None:
                     self._reception.take(self._receive(deadline=None))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sti.errors import InputError
+from sti.planning.chain_search import MOST_DEVICES
 from sti.planning.stages import STRATEGIES
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class DeviceOptions(NamedTuple):
         """Refuse what cannot be used.
 
         Raises:
-            InputError: an unknown strategy or engine, or no file of devices.
+            InputError: an unknown strategy or engine, no file of devices, or too many ranks.
         """
         known = (AUTO, *STRATEGIES)
         if self.strategy not in known:
@@ -61,6 +62,11 @@ class DeviceOptions(NamedTuple):
             raise InputError(
                 "the engine mpi is for commands under mpiexec: `mpiexec -n 4 sti run PACK ... "
                 "--engine mpi`; from Python, give DeviceOptions an MpiExchange and its ranks"
+            )
+        if len(self.ranks) >= MOST_DEVICES:
+            raise InputError(
+                f"{len(self.ranks)} ranks beside this one; a chain has at most {MOST_DEVICES - 1} "
+                f"beside this machine: start at most {MOST_DEVICES}"
             )
         if self.engine == MPI and (self.config is not None or self.keys is not None):
             raise InputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from secrets import token_hex
 
 from sti.devices.chain import Chains
 from sti.devices.config import DevicesConfig, load_devices
@@ -24,8 +25,9 @@ from sti.pipeline.runner import Runner
 from sti.planning.plan import Plan
 from sti.planning.step_jobs import StepJob
 
-CONTROLLER = "controller"
-"""What other devices call this one where there are no keys."""
+_CONTROLLER = "controller"
+"""What other devices call this one where there are no keys, with a number of its own behind it: two
+controllers of one name would take workers from each other."""
 
 
 def open_devices(
@@ -72,5 +74,6 @@ def _exchange(
     from sti.exchange.zeromq.keys import Keys
 
     keys = None if options.keys is None else Keys.load(Path(options.keys))
-    exchange = ZmqExchange(CONTROLLER if keys is None else keys.name, keys=keys, notify=notify)
+    name = f"{_CONTROLLER}-{token_hex(3)}" if keys is None else keys.name
+    exchange = ZmqExchange(name, keys=keys, notify=notify)
     return exchange, exchange.connect

@@ -36,13 +36,12 @@ class Asked(NamedTuple):
     """Of the devices, how often each was met: it may have another profile since."""
     factors: tuple[float, ...]
     """The corrections that the fleet has."""
-    ways: tuple[tuple[str, str], ...] = ()
-    """Pairs of the devices that reach each other."""
 
     @property
     def key(self) -> tuple[object, ...]:
         """What stays the same while chains are only to be priced again."""
-        return self.plan.steps, self.plan.threads, self.workload, self.met, self.ways
+        pairs = frozenset(self.fleet.links)  # some reach each other only later, or no longer
+        return self.plan.steps, self.plan.threads, self.workload, self.met, pairs
 
 
 class Expected(NamedTuple):
@@ -150,14 +149,16 @@ class PricedChains:
 
     def _priceable(self, asked: Asked) -> Fleet:
         """Without devices that were not measured with what the plan takes."""
-        members = list(asked.fleet.members[:1])
+        members, refused = list(asked.fleet.members[:1]), {}
         for member in asked.fleet.members[1:]:
             try:
                 self._times.of(self._manifest, asked.plan, member, asked.workload)
             except ProfileError as error:
-                self._refused[member.name] = str(error)
+                refused[member.name] = str(error)
             else:
                 members.append(member)
+        if refused:
+            self._refused = refused  # at once: another thread takes it
         return asked.fleet._replace(members=tuple(members))
 
 

@@ -32,7 +32,7 @@ from sti.planning.plan import LOCAL, Plan
 from sti.planning.prediction import predict
 from sti.planning.stage_times import Member
 from sti.planning.stages import Stage
-from sti.planning.strategies import Fleet, Strategy, chosen, local_strategy
+from sti.planning.strategies import Fleet, Strategy, believed_s, chosen, local_strategy
 
 _PATIENCE, _PATIENCE_S = 3.0, 0.1
 """How many times the expected seconds a chain may take, and how many more."""
@@ -40,9 +40,6 @@ _TIGHT = 1.2
 """The same where this machine could still answer in time."""
 _MEASURED_AGAIN_S = 10.0
 """How often links are measured that runs do not use."""
-_PASSES_S, _LEAST_LEFT = 10.0, 0.9
-"""How long it takes for half of what runs of this machine alone showed to pass, and from when on
-that counts."""
 _MOST_KNOWN = 64
 """Reasons that were told, and stages that ran."""
 
@@ -86,10 +83,11 @@ class SeveralDevices:
         """What runs have shown of this machine's own stages."""
         self._ran: set[tuple[tuple[Stage, ...], Workload]] = set()
         """Stages that ran, and sizes of units."""
-        self._measured_s = time.monotonic()
-        self._alone_s = self._measured_s
+        self._links_measured_s = time.monotonic()
+        self._ran_alone_s = self._links_measured_s
         """When this machine ran alone last."""
-        self._by_profile: dict[tuple[object, ...], float] = {}
+        self._alone: dict[tuple[object, ...], Strategy] = {}
+        """This machine alone as it was measured, for plans and workloads."""
         self._told: list[str] = []
         self._known: set[str] = set()
         """What was told since others answered last."""
@@ -112,11 +110,8 @@ class SeveralDevices:
         self.peers.catch_up(moment_s=0.0 if in_time else MOMENT_S)
         plan = prepared.plan
         workload = bucket(texts, tokens, most=self._manifest.dimensions.max_tokens)
-        fleet, local_s = self._fleet(plan), self._local_s(prepared, workload)
-        found = [
-            local_strategy(self._manifest, plan, local_s, workload),
-            *self._chains_of(plan, fleet, workload, wait=wait),
-        ]
+        local, fleet = self._local(prepared, workload), self._fleet(plan)
+        found = [local, *self._chains_of(plan, fleet, workload, wait=wait)]
         return found, chosen(found, self._options.wanted)
 
     def run(
@@ -133,7 +128,7 @@ class SeveralDevices:
             None where this machine is to run it alone: it is as fast, or others failed.
         """
         plan, texts = prepared.plan, len(batch.texts)
-        found, taken = self.strategies(
+        _, taken = self.strategies(
             prepared,
             texts=texts,
             tokens=batch.mean_tokens,
@@ -143,21 +138,21 @@ class SeveralDevices:
             if self._options.wanted not in (None, LOCAL):
                 self._tell_once(self._nobody)
             self._measure_unused(())
-            self._alone_s = time.monotonic()
+            self._ran_alone_s = time.monotonic()
             return None
         try:
             if self._options.wanted is None:
                 if not self._chains.are_ready(taken, plan, self._link_type):
                     return None
             else:
-                self._make_ready(taken, plan, _left_s(found[0], due))
+                self._make_ready(taken, plan, _left_s(self._alone_s(prepared), due))
             outcome = self._chains.run(
                 taken,
                 plan,
                 batch.encodings,
                 recorder=recorder,
                 link_type=self._link_type,
-                within_s=_within_s(taken, _left_s(found[0], due)),
+                within_s=_within_s(taken, _left_s(self._alone_s(prepared), due)),
             )
         except (PeerError, InputError, ClosedError) as error:
             # Where this engine is what was closed, the run that follows says so.
@@ -228,35 +223,32 @@ class SeveralDevices:
         local = Member(LOCAL, now, plan.threads, others=others, factor=self._here.factor)
         return self.peers.fleet(local, self._link_type)
 
-    def _local_s(self, prepared: PreparedPlan, workload: Workload) -> float:
-        """What a plan takes on this machine alone, in runs after the first, as with others.
-
-        While others run nothing shows that this machine is as fast again as it was measured, so
-        what runs showed of it passes with time.
-        """
+    def _alone_s(self, prepared: PreparedPlan) -> float:
+        """What a plan takes on this machine alone, in runs after the first, as with others."""
         plan, basis = prepared.plan, prepared.basis
         if basis is not None:
-            shown_s = basis.total_s - basis.first_s
-        elif plan.predicted is not None:
-            shown_s = plan.predicted.total_s
-        else:
-            shown_s = predict(self._manifest, self._machine.speeds.now, plan).total_s
-        left: float = 0.5 ** ((time.monotonic() - self._alone_s) / _PASSES_S)
-        if left > _LEAST_LEFT:
-            return shown_s
-        measured_s = self._measured_alone_s(plan, workload)
-        return min(shown_s, measured_s + left * (shown_s - measured_s))
+            return basis.total_s - basis.first_s
+        if plan.predicted is not None:
+            return plan.predicted.total_s
+        return predict(self._manifest, self._machine.speeds.now, plan).total_s
 
-    def _measured_alone_s(self, plan: Plan, workload: Workload) -> float:
-        """What a plan takes on this machine as it was measured."""
+    def _local(self, prepared: PreparedPlan, workload: Workload) -> Strategy:
+        """What others are compared with: this machine alone."""
+        measured = self._as_measured(prepared.plan, workload)
+        age_s = time.monotonic() - self._ran_alone_s
+        total_s = believed_s(self._alone_s(prepared), measured.total_s, age_s)
+        return measured._replace(total_s=total_s, parts=(prepared.plan,))
+
+    def _as_measured(self, plan: Plan, workload: Workload) -> Strategy:
+        """What this machine alone takes as it was measured."""
         key = plan.steps, plan.threads, workload
-        if key not in self._by_profile:
-            if len(self._by_profile) >= _MOST_KNOWN:
-                self._by_profile.clear()
-            profile = self._machine.speeds.profile
-            plan = replace(plan, workload=workload)
-            self._by_profile[key] = predict(self._manifest, profile, plan).total_s
-        return self._by_profile[key]
+        if key not in self._alone:
+            if len(self._alone) >= _MOST_KNOWN:
+                self._alone.clear()
+            of_this = replace(plan, workload=workload)
+            total_s = predict(self._manifest, self._machine.speeds.profile, of_this).total_s
+            self._alone[key] = local_strategy(self._manifest, plan, total_s, workload)
+        return self._alone[key]
 
     def _chains_of(
         self, plan: Plan, fleet: Fleet, workload: Workload, *, wait: bool
@@ -265,7 +257,7 @@ class SeveralDevices:
         met = tuple((peer.name, peer.met) for peer in self.peers.named.values() if peer.is_ready)
         lanes = self._machine.speeds.lanes.values()
         factors = (*lanes, self._here.factor, *self.peers.factors)
-        asked = Asked(plan, fleet, workload, met, factors, self.peers.ways)
+        asked = Asked(plan, fleet, workload, met, factors)
         found = self._prices.of(asked, wait=wait)
         for name, why in self._prices.take_refused().items():
             self.peers.fail(name, why)
@@ -301,14 +293,14 @@ class SeveralDevices:
     def _measure_unused(self, used: Collection[str]) -> None:
         """Links that are not used are measured from time to time: they may be better again."""
         now = time.monotonic()
-        if now - self._measured_s > _MEASURED_AGAIN_S:
-            self._measured_s = now
+        if now - self._links_measured_s > _MEASURED_AGAIN_S:
+            self._links_measured_s = now
             self.peers.measure_again(used)
 
 
-def _left_s(local: Strategy, due: float | None) -> float | None:
+def _left_s(alone_s: float, due: float | None) -> float | None:
     """Seconds until this machine has to begin alone to be in time; None for no time."""
-    return None if due is None else max(0.0, due - time.perf_counter() - local.total_s)
+    return None if due is None else max(0.0, due - time.perf_counter() - alone_s)
 
 
 def _within_s(taken: Strategy, left_s: float | None) -> float:

@@ -28,6 +28,13 @@ class Stage(NamedTuple):
     """The last layer, inclusive."""
 
     @property
+    def words(self) -> str:
+        """For people: ``layer 3``, ``layers 0-2``."""
+        if self.first == self.last:
+            return f"layer {self.first}"
+        return f"layers {self.first}-{self.last}"
+
+    @property
     def layers(self) -> range:
         """All of them."""
         return range(self.first, self.last + 1)

@@ -34,6 +34,9 @@ WORTH = 1.2
 """How many times as fast others have to be."""
 KEPT = 1.05
 """How many times as fast another chain has to be to take the place of one."""
+_BELIEVED, _PASSES_S = 0.5, 10.0
+"""What part of a slowness counts, of its logarithm, and how long it takes for half of it to
+pass."""
 _MOST_KNOWN = 256
 """Devices, plans and sizes of units of which ``KnownTimes`` are kept."""
 _UNITS = (1, 2, 4, 8, 16, 32, 64)
@@ -153,6 +156,24 @@ def local_strategy(manifest: Manifest, plan: Plan, local_s: float, workload: Wor
     read = 0 if plan.predicted is None else plan.predicted.bytes_read
     held = weights_bytes(manifest, plan)
     return Strategy(LOCAL, (stage,), (plan,), 1, workload, local_s, {LOCAL: held}, {LOCAL: read}, 0)
+
+
+def believed_s(shown_s: float, measured_s: float, age_s: float) -> float:
+    """What this machine alone is taken to need where it is compared with others.
+
+    Its own runs show at once when it is slow; nothing shows that others would be slow as well, or
+    that it is fast again while others run. So half of a slowness counts, and less with time.
+
+    Args:
+        shown_s: with what its runs showed.
+        measured_s: as it was measured.
+        age_s: since it ran alone last.
+    """
+    if shown_s <= measured_s:
+        return shown_s
+    left: float = 0.5 ** (age_s / _PASSES_S)
+    slower: float = (shown_s / measured_s) ** (_BELIEVED * left)
+    return measured_s * slower
 
 
 def chosen(found: Sequence[Strategy], wanted: str | None = None) -> Strategy:

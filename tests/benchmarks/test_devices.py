@@ -77,7 +77,7 @@ def test_numbers_on_links_are_compared_with_one_device(tmp_path: Path, packed: P
 
 
 def test_a_single_text_that_differs_is_told() -> None:
-    same = equal.Equal(2, "w1 0-1", "each alone", 4, 4)
+    same = equal.Equal("MPI", 2, "w1 0-1", "each alone", 4, 4)
     for found, verdict in ([same], "met"), ([same, same._replace(same=3)], "SHORT"), ([], "SHORT"):
         assert equal.summarize(found).limits[0][-1] == verdict
     assert equal.cut(["a", "b", "c"], 7) == [("a", 0, 1), ("b", 2, 3), ("c", 4, 6)]

@@ -47,7 +47,7 @@ def test_a_chain_answers_and_tells_where_layers_ran(cli: Cli, board: Path) -> No
     assert "board" in {stage["device"] for stage in together["stages"]}
     assert "stages" not in alone
     told = cli("run", tiny_pack(), *TEXTS, *options)
-    assert "ran: layers 0-" in told.err and "on board" in told.err
+    assert "\nran: layer" in told.err and "on board" in told.err
 
 
 def test_a_plan_shows_every_strategy_and_why_it_loses(cli: Cli, board: Path) -> None:
@@ -71,6 +71,23 @@ def test_bench_measures_both_ways(cli: Cli, board: Path) -> None:
     assert all(row["total_ms"] > 0 and row["predicted_ms"] > 0 for row in rows)
     refused = cli("bench", tiny_pack(), "--devices", board, "--storage", "emmc")
     assert refused.code == 2 and "--storage" in refused.err
+
+
+def test_bench_says_where_no_chain_could_be_measured(cli: Cli, tmp_path: Path) -> None:
+    config = tmp_path / "devices.toml"
+    config.write_text('[devices.away]\naddress = "127.0.0.1:9"\n', encoding="utf-8")
+    shown = cli("bench", tiny_pack(), "--devices", config, "--tokens", 8, "--repeat", 1, "--json")
+    assert [row["strategy"] for row in shown.json["rows"]] == ["local"]
+    assert "no chain is shown" in shown.err
+    refused = cli("bench", tiny_pack(), "--devices", config, "--strategy", "chain")
+    assert refused.code == 2 and "bench measures both" in refused.err
+
+
+def test_no_device_is_called_as_controllers_call_themselves(cli: Cli, tmp_path: Path) -> None:
+    keys = cli("devices", "init", "--keys", tmp_path / "keys", "local")
+    assert keys.code == 2 and not (tmp_path / "keys").exists()
+    worker = cli("worker", tiny_pack(), "--listen", "127.0.0.1:0", "--name", "local")
+    assert worker.code == 2 and "another name" in worker.err
 
 
 def test_keys_are_made_for_each_device_and_kept(cli: Cli, tmp_path: Path) -> None:

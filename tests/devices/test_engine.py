@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from sti import Engine
 from sti.devices.worker import Worker
-from sti.engine.device_options import DeviceOptions
-from sti.errors import StiWarning
+from sti.engine.device_options import MPI, DeviceOptions
+from sti.errors import InputError, StiWarning
 from sti.exchange.threads import ThreadExchange, thread_exchanges
 from tests.support.devices import CONTROLLER, facts_of, machine
 from tests.support.packs import TEXTS, tiny_pack
@@ -87,3 +87,12 @@ def test_an_answer_comes_though_a_device_is_lost(tmp_path: Path) -> None:
             assert first.stages
             assert not second.stages
             assert not engine.run(TEXTS).notices
+
+
+def test_more_ranks_than_a_chain_has_devices_are_refused() -> None:
+    with closing(thread_exchanges([CONTROLLER])[CONTROLLER]) as exchange:
+        ranks = tuple(f"rank{number}" for number in range(1, 9))
+        options = DeviceOptions(engine=MPI, exchange=exchange, ranks=ranks)
+        with pytest.raises(InputError, match="start at most 8"):
+            options.validate()
+        options._replace(ranks=ranks[1:]).validate()

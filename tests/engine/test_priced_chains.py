@@ -64,6 +64,15 @@ def test_a_device_that_was_met_again_is_priced_anew(pack: PackReader, prices: Pr
     assert prices.of(asked(pack, met=2), wait=False) == []
 
 
+def test_devices_that_lost_each_other_are_priced_anew(
+    pack: PackReader, prices: PricedChains
+) -> None:
+    wanted = asked(pack)
+    assert prices.of(wanted, wait=True)
+    apart = wanted._replace(fleet=wanted.fleet._replace(links={}))
+    assert prices.of(apart, wait=False) == []
+
+
 def test_devices_that_were_not_measured_with_the_plan_are_told(
     pack: PackReader, prices: PricedChains
 ) -> None:

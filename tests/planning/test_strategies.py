@@ -21,9 +21,12 @@ from sti.planning.stage_times import Member
 from sti.planning.stages import Stage, layers_of
 from sti.planning.strategies import (
     CHAIN,
+    KEPT,
     WORTH,
     ChainPricing,
     Fleet,
+    KnownTimes,
+    believed_s,
     chains,
     chosen,
     local_strategy,
@@ -180,3 +183,32 @@ def test_what_rounded_numbers_cost_is_told(pack: PackReader) -> None:
         found[link_type] = ChainPricing(pack.manifest, plan, fleet, WORK).strategy(cuts, 1)
     assert found[FLOAT32].cosine == 1.0 > found[FLOAT16].cosine > found[INT8].cosine > 0.99
     assert found[FLOAT32].sent_bytes > found[FLOAT16].sent_bytes > found[INT8].sent_bytes
+
+
+def test_some_of_the_slowness_of_this_machine_is_taken_to_pass() -> None:
+    assert believed_s(0.8, 1.0, 0.0) == 0.8
+    assert believed_s(4.0, 1.0, 0.0) == pytest.approx(2.0)
+    assert believed_s(4.0, 1.0, 10.0) == pytest.approx(2.0**0.5)
+    assert believed_s(4.0, 1.0, 1e4) == pytest.approx(1.0)
+
+
+def test_a_chain_that_devices_are_ready_for_stays_unless_another_one_is_much_better(
+    pack: PackReader,
+) -> None:
+    profile = profile_of(pack.manifest, 1)
+    plan, known = plan_of(pack, profile), KnownTimes()
+    alike = tuple(Member(name, profile, PIPELINED) for name in (LOCAL, "w1", "w2"))
+    fleet = fleet_of(pack.manifest, 3)._replace(members=alike)
+    pricing = ChainPricing(pack.manifest, plan, fleet, WORK, known)
+    best = chains(pack.manifest, plan, fleet, WORK, known)[0]
+    stayed = set()
+    for stages in every_chain(layers_of(plan), [LOCAL, "w1", "w2"]):
+        kept = pricing.strategy(stages, 1)
+        found = chains(pack.manifest, plan, fleet, WORK, known, kept)
+        stays = found[0].stages == stages
+        assert stays is (kept.total_s <= KEPT * best.total_s)
+        assert stays or found[0] == best
+        stayed.add(stays)
+    assert stayed == {True, False}
+    nobody = fleet._replace(members=alike[:1])
+    assert chains(pack.manifest, plan, nobody, WORK, known, kept) == []

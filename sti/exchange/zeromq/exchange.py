@@ -161,7 +161,10 @@ class ZmqExchange:
     def _known(self, peer: str, address: str) -> Address:
         check_name(peer)
         if peer == self._name:
-            raise InputError(f"{peer}: is this member itself")
+            raise InputError(
+                f"{peer}: this device has that name itself; give each device keys (--keys DIR) of "
+                "its own"
+            )
         if self._keys is not None and peer not in self._keys.public:
             raise InputError(
                 f"{peer}: has no key here; make one with `sti devices init --keys DIR {peer}`, and "

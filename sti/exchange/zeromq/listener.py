@@ -27,6 +27,8 @@ _NO_HANDSHAKE = (
 _PROBE_S, _PROBES = 0.002, 100
 """How often, and how many times, a connection is tried of which the system said that it ended: its
 number may be that of a new one already."""
+_ANEW = "it connected anew; two that connect at a time need names, and keys, of their own"
+"""Why the older connection of a name is given up."""
 
 
 class Accepted(Link):
@@ -164,7 +166,7 @@ class Listener:
             return
         for other in self._links.values():
             if other.peer == name and other.is_up:
-                other.refuse("it connected anew", is_final=True)
+                other.refuse(_ANEW, is_final=True)
                 self._board.notices.tell(
                     f"anew {name}",
                     f"{name} connected anew: it was started again, or two devices have its keys",
