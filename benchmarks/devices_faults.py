@@ -6,10 +6,11 @@ A controller and two workers, each with one half of the layers, are processes on
 (`benchmarks.network`: root, Linux, a C compiler), as devices that are some times slower than this
 machine (`benchmarks.slow_device`), with one compute thread each. The controller is asked the same
 again and again. In each trial a random one of the workers is killed, frozen or unplugged at a
-random moment of a run. Noticed is when the engine says that the device is lost, counted from just
-before the fault, whatever the engine is at; in the meantime it goes on answering. The fault is
-undone then, and the next trial begins when both workers compute again. Every answer has to have the
-bits of an engine without devices.
+random moment of a run. Noticed is when the controller's process knows that the device is lost,
+counted from just before the fault; the engine tells so when it looks next, as late as the answer
+that it is at by then. It goes on answering all the time. The fault is undone then, and the next
+trial begins when both workers compute again. Every answer has to have the bits of an engine without
+devices.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Trial(NamedTuple):
     share: float
     """When in the run it was, as a share of what runs usually take."""
     noticed_s: float | None
-    """From the fault to when the engine said so; None where it did not."""
+    """From the fault to when the controller's process knew of it; None where it did not."""
+    told_s: float | None
+    """The same to when its engine said so."""
     answer_s: float
     """What the run took in which it was."""
     usual_s: float
@@ -91,14 +94,15 @@ def _trial(lab: Lab, kind: str, device: str, share: float, usual_s: float) -> Tr
     before = replace(lab.counts)
     fault_s = lab.break_amid(kind, device, after_s=share * usual_s)
     amid = lab.answer_begun()
-    noticed_s = lab.until_lost(device, since_s=fault_s, within_s=_MOST_NOTICED_S)
+    noticed = lab.until_told(device, since_s=fault_s, within_s=_MOST_NOTICED_S)
     undone_s = lab.mend(kind, device)
     back_s = lab.until_by(set(WORKERS), within_s=_MOST_BACK_S)
     return Trial(
         kind,
         device,
         share,
-        None if noticed_s is None else noticed_s - fault_s,
+        None if noticed is None else noticed.lost_s - fault_s,
+        None if noticed is None else noticed.told_s - fault_s,
         amid.seconds,
         usual_s,
         not amid.devices,
@@ -114,6 +118,7 @@ _COLUMNS = (
     Column("noticed after s, median", ".3f"),
     Column("latest", ".3f"),
     Column("limit", "g"),
+    Column("told after s, latest", ".3f"),
     Column("answer s, usual", ".3f"),
     Column("amid a fault, median", ".3f"),
     Column("slowest", ".3f"),
@@ -143,6 +148,7 @@ def summarize(trials: Sequence[Trial]) -> Summary:
                 median(noticed) if noticed else None,
                 max(noticed, default=None),
                 limit_s,
+                max((item.told_s for item in mine if item.told_s is not None), default=None),
                 median([item.usual_s for item in mine]),
                 median(amid),
                 max(amid),

@@ -3,9 +3,10 @@
     python -m benchmarks.devices_faults_child SPEC
 
 SPEC is the JSON of ``Spec``. A worker writes a line when it listens, and serves until it is ended.
-A controller writes a line when its engine is open, one for each thing that the engine tells, and,
-for each line of standard input, one with what an answer was like (``Answered``); it ends with its
-standard input. Times are of the system's monotonic clock, which all processes of a machine share.
+A controller writes a line when its engine is open, one for each thing that the engine tells, one
+whenever a device is lost to the process, whatever the engine is at, and, for each line of standard
+input, one with what an answer was like (``Answered``); it ends with its standard input. Times are
+of the system's monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from typing import NamedTuple
 
 from benchmarks.slow_device import emulated, slow_options, slowed
 from sti.device.profile import DeviceProfile
+from sti.devices.config import load_devices
 from sti.engine.device_options import DeviceOptions
 from sti.engine.engine import Engine
 from sti.engine.serving import WorkerOptions, open_worker
 from sti.engine.targets import TargetSpec
+from sti.errors import ClosedError, DeadlineError, PeerError, PeerLostError
+from sti.exchange.interface import Exchange
 from sti.exchange.zeromq.exchange import ZmqExchange
 from sti.exchange.zeromq.keys import Keys
 from sti.pack.pack_reader import PackReader
@@ -33,6 +37,8 @@ from sti.planning.strategies import CHAIN
 
 FIDELITY = 4
 _LOCK = threading.Lock()
+_NO_KEY = "nobody sends this"
+_LOOK_S = 0.02
 
 
 class Spec(NamedTuple):
@@ -97,12 +103,33 @@ def _work(spec: Spec, profile: DeviceProfile) -> None:
 def _control(spec: Spec, profile: DeviceProfile) -> None:
     pack, devices = Path(spec.pack), None
     if spec.config:
-        devices = DeviceOptions(spec.config, keys=spec.keys, strategy=CHAIN)
+        keys, peers = Keys.load(Path(spec.keys)), load_devices(spec.config).addresses
+        exchange = ZmqExchange(keys.name, peers=peers, keys=keys, notify=_say)
+        for name in peers:
+            threading.Thread(target=_watch, args=(exchange, name), daemon=True).start()
+        devices = DeviceOptions(spec.config, strategy=CHAIN, exchange=exchange)
     options = slow_options(pack, profile, times=spec.times, devices=devices, notify=_say)
     with Engine(PackReader.open(pack), TargetSpec(fidelity=FIDELITY), options) as engine:
         _write({"opened": True})
         for _ in sys.stdin:
             _write(_answer(engine, spec.texts)._asdict())
+
+
+def _watch(exchange: Exchange, name: str) -> None:
+    """Tell whenever a device is lost."""
+    there = False
+    while True:
+        try:
+            exchange.receive(key=_NO_KEY, peer=name, deadline=time.monotonic() + _LOOK_S)
+        except PeerLostError:
+            if there:
+                _write({"lost": name, "at_s": time.monotonic()})
+            there = False
+            time.sleep(_LOOK_S)
+        except DeadlineError:
+            there = True
+        except (PeerError, ClosedError):
+            return
 
 
 def _answer(engine: Engine, texts: tuple[str, ...]) -> Answered:

@@ -74,6 +74,15 @@ class Times(NamedTuple):
     controller: float = 10.0
 
 
+class Noticed(NamedTuple):
+    """When a fault was noticed."""
+
+    lost_s: float
+    """By the controller's process."""
+    told_s: float
+    """By its engine, which may have been at work on an answer of its own."""
+
+
 class Ran(NamedTuple):
     """An answer."""
 
@@ -159,7 +168,9 @@ class Lab:
         self._workers: dict[str, Child] = {}
         self._due = ""
         self._lost: dict[str, float] = {}
-        """Device to when the engine said last that it is lost."""
+        """Device to when it was lost to the controller's process last."""
+        self._told: dict[str, float] = {}
+        """Device to when the engine said so."""
         self.counts = Counts()
         """Of answers so far."""
 
@@ -219,14 +230,14 @@ class Lab:
             self._start(device)
         return time.monotonic()
 
-    def until_lost(self, device: str, *, since_s: float, within_s: float) -> float | None:
-        """Ask on until the engine has said that a device is lost; when it did."""
+    def until_told(self, device: str, *, since_s: float, within_s: float) -> Noticed | None:
+        """Ask on until the engine has said that a device is lost."""
         deadline = time.monotonic() + within_s
-        while self._lost.get(device, 0.0) < since_s:
+        while min(self._told.get(device, 0.0), self._lost.get(device, 0.0)) < since_s:
             if time.monotonic() > deadline:
                 return None
             self.answer()
-        return self._lost[device]
+        return Noticed(self._lost[device], self._told[device])
 
     def until_by(self, devices: set[str], *, within_s: float) -> float | None:
         """Ask on until these devices have had a part in an answer; when it was there."""
@@ -301,9 +312,11 @@ class Lab:
                 raise RuntimeError(f"a device said no {key!r} within {_PATIENCE_S:g} s")
             if key in line:
                 return line
+            if "lost" in line:
+                self._lost[line["lost"]] = float(line["at_s"])
             for name in WORKERS:
                 if str(line.get("said")).startswith(f"device {name} is not used: it was lost"):
-                    self._lost[name] = float(line["at_s"])
+                    self._told[name] = float(line["at_s"])
 
     def _checked(self, line: dict[str, Any]) -> Ran:
         answered = Answered(**line)

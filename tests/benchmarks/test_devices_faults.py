@@ -13,7 +13,7 @@ from benchmarks.devices_faults_lab import FROZEN, KILLED, UNPLUGGED, Pack, Times
 from benchmarks.network.namespaces import NoNetwork
 from tests.support.packs import PROFILE, tiny_pack
 
-SOUND = Trial(KILLED, "a", 0.5, 0.01, 0.3, 0.1, True, 4, 0, 0.5)
+SOUND = Trial(KILLED, "a", 0.5, 0.01, 0.02, 0.3, 0.1, True, 4, 0, 0.5)
 
 
 def verdicts(*trials: Trial) -> dict[object, object]:

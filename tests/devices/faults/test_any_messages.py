@@ -122,7 +122,7 @@ def test_nothing_that_is_sent_ends_a_worker_or_makes_it_deaf() -> None:
     with raw_controller(tiny_pack()) as (controller, other):
         due = controller.is_well()
 
-        @settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
         @given(st.lists(st.tuples(messages(), st.booleans(), st.integers(0, 8)), max_size=6))
         def sent(items: list[tuple[Message, bool, int]]) -> None:
             for message, is_other, number in items:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from tests.support.devices import CONTROLLER, facts_of, machine
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 from tests.support.processes import until
 from tests.support.raw_controllers import raw_controller, text_arrays
-from tests.support.worker_threads import Gate, worker_threads
-from tests.support.workers import asking
+from tests.support.worker_threads import Gate, Threads, worker_threads
+from tests.support.workers import SLOW, asking
 
 QUICK = PROFILE
 """Of devices that a run does not wait long for."""
@@ -251,6 +252,39 @@ def test_a_device_that_failed_is_asked_again_less_and_less_often() -> None:
         assert peer.pause_s == 4 * AGAIN_S
 
 
+@contextmanager
+def two_peers() -> Iterator[tuple[Peers, Threads]]:
+    """Devices a and b as their controller knows them."""
+    with worker_threads(tiny_pack(), "ab") as threads, machine(tiny_pack()) as here:
+        for name in "ab":
+            threads.start(name)
+        addresses, facts = {"a": "127.0.0.1:1", "b": "127.0.0.1:2"}, facts_of(here.reader)
+        found = Peers(threads.controller, addresses, facts, connect=lambda *_: None, notify=str)
+        found.meet()
+        yield found, threads
+
+
+def test_who_was_late_because_of_a_lost_device_is_forgiven() -> None:
+    with two_peers() as (found, threads):
+        peer = found.named["b"]
+        for _ in range(2):
+            found.was_late("b")
+        assert peer.factor == 4.0
+        threads.members["a"].kill()
+        until(lambda: found.catch_up() is None and not found.named["a"].is_ready)
+        assert peer.factor == 1.0 and peer.is_ready
+
+
+def test_a_device_that_was_slow_is_tried_again_unless_it_is_in_use() -> None:
+    with two_peers() as (found, _):
+        for peer in found.named.values():
+            peer.factor, peer.link_factor = 4.0, 3.0
+        found.measure_again({"b"})
+        until(lambda: found.catch_up() is None and found.named["a"].link_factor == 1.0)
+        assert (found.named["a"].factor, found.named["b"].factor) == (2.0, 4.0)
+        assert found.named["b"].link_factor == 3.0
+
+
 def test_an_exchange_that_is_closed_is_as_good_as_none(tmp_path: Path) -> None:
     said: list[str] = []
     with worker_threads(tiny_pack(), "a") as threads:
@@ -269,7 +303,9 @@ def test_who_waits_is_warned_where_the_answer_is_asked_for(tmp_path: Path) -> No
     with worker_threads(tiny_pack(), "a") as threads:
         threads.start("a")
         options = threads.options(tmp_path, "a")
-        with Engine.open(tiny_pack(), fidelity=4, threads=1, devices=options) as engine:
+        with Engine.open(
+            tiny_pack(), fidelity=4, threads=1, profile=SLOW, devices=options
+        ) as engine:
             threads.members["a"].kill()
             with pytest.warns(StiWarning, match="a: it was lost: it was killed"):
                 engine.embed(TEXTS)

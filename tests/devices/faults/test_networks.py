@@ -61,7 +61,7 @@ class Lab:
             found: dict[str, Any] = json.loads(line)
             if key in found:
                 return found
-            self.said.append(found["said"])
+            self.said.append(str(found.get("said")))
         raise AssertionError("the controller has ended")
 
 
