@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sti.devices.chain import PREPARED_WITHIN_S, ChainOutcome, Chains
-from sti.devices.peer import Peer
+from sti.devices.peer import Peer, moved
 from sti.devices.peers import MOMENT_S, Peers
 from sti.engine.device_options import DeviceOptions
 from sti.engine.inputs import Batch
@@ -80,6 +80,8 @@ class SeveralDevices:
         self._prices = PricedChains(manifest)
         self._here = Peer(LOCAL, "")
         """What runs have shown of this machine's own stages."""
+        self._common: dict[Workload, float] = {}
+        """What runs of a workload took on any device, over what was predicted."""
         self._ran: set[tuple[tuple[Stage, ...], Workload]] = set()
         """Stages that ran, and sizes of units."""
         self._links_measured_s = time.monotonic()
@@ -109,7 +111,7 @@ class SeveralDevices:
         self.peers.catch_up(moment_s=0.0 if in_time else MOMENT_S)
         plan = prepared.plan
         workload = bucket(texts, tokens, most=self._manifest.dimensions.max_tokens)
-        local, fleet = self._local(prepared, workload), self._fleet(plan)
+        local, fleet = self._local(prepared, workload), self._fleet(plan, workload)
         found = [local, *self._chains_of(plan, fleet, workload, wait=wait)]
         return found, chosen(found, self._options.wanted)
 
@@ -214,12 +216,14 @@ class SeveralDevices:
             self._known.clear()
         self._known.add(why)
 
-    def _fleet(self, plan: Plan) -> Fleet:
-        """The devices as they are now."""
+    def _fleet(self, plan: Plan, workload: Workload) -> Fleet:
+        """The devices as they are now, for a workload."""
         now = self._machine.speeds.now
         others = tuple(kind for kind in measured_choices(now, plan.target.threads) if kind.storage)
         local = Member(LOCAL, now, plan.threads, others=others, factor=self._here.factor)
-        return self.peers.fleet(local, self._link_type)
+        fleet, common = self.peers.fleet(local, self._link_type), self._common.get(workload, 1.0)
+        members = (item._replace(factor=item.factor * common) for item in fleet.members)
+        return fleet._replace(members=tuple(members))
 
     def _alone_s(self, prepared: PreparedPlan) -> float:
         """What a plan takes on this machine alone, in runs after the first, as with others."""
@@ -254,7 +258,8 @@ class SeveralDevices:
         """Chains for a plan, if they are priced."""
         met = tuple((peer.name, peer.met) for peer in self.peers.named.values() if peer.is_ready)
         lanes = self._machine.speeds.lanes.values()
-        factors = (*lanes, self._here.factor, *self.peers.factors)
+        common = self._common.get(workload, 1.0)
+        factors = (*lanes, common, self._here.factor, *self.peers.factors)
         found = self._prices.of(Asked(plan, fleet, workload, met, factors), wait=wait)
         for name, why in self._prices.take_refused().items():
             self.peers.fail(name, why)
@@ -262,7 +267,7 @@ class SeveralDevices:
 
     def _learn(self, plan: Plan, taken: Strategy, outcome: ChainOutcome) -> None:
         """Correct what is expected of devices and links by what a run of one unit took."""
-        fleet = self._fleet(plan)
+        fleet = self._fleet(plan, taken.unit)
         there = {member.name for member in fleet.members}
         if taken.units > 1 or any(stage.device not in there for stage in taken.stages):
             return
@@ -284,8 +289,19 @@ class SeveralDevices:
             else:
                 self.peers.learn(device, report, expected.own_s[device])
             sent_s -= report.total_s - report.waited_s
+        self._learn_common(taken.unit, outcome.total_s - sent_s, sum(expected.own_s.values()))
         if expected.sends_s > 0.0 and sent_s > 0.0:
             self.peers.learn_links(set(reports), sent_s / expected.sends_s)
+
+    def _learn_common(self, workload: Workload, own_s: float, expected_s: float) -> None:
+        """What is expected of a workload is wrong on all devices alike, at first: else each that
+        did not run yet would seem to be faster than those that did.
+        """
+        if expected_s > 0.0:
+            common = self._common.pop(workload, 1.0)
+            if len(self._common) >= _MOST_KNOWN:
+                del self._common[next(iter(self._common))]
+            self._common[workload] = moved(common, common * own_s / expected_s)
 
     def _measure_unused(self) -> None:
         """Links that are not used are measured from time to time: they may be better again."""
