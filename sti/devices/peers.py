@@ -70,8 +70,11 @@ class Peers:
         self._ways = Ways(self._questions, addresses, notify)
         self._kept: list[Message] = []
         """What came amid a run and has time until after it."""
-        for name, address in addresses.items():
-            connect(name, address)
+        for peer in self.named.values():
+            try:
+                connect(peer.name, peer.address)
+            except PeerError as error:  # of a host that is off, say: others are there
+                self._leave_out(peer, str(error))
 
     def meet(self, *, within_s: float = FOUND_WITHIN_S) -> None:
         """Wait for devices to be there, and get to know them."""

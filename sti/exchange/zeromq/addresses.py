@@ -11,7 +11,7 @@ import re
 import socket
 from typing import NamedTuple
 
-from sti.errors import InputError
+from sti.errors import InputError, PeerError
 from sti.storage.threads import in_time
 
 LOOK_UP_S = 5.0
@@ -53,7 +53,8 @@ def look_up(text: str) -> Address:
     """The address that is written ``HOST:PORT``; IPv4 where a host has both.
 
     Raises:
-        InputError: it is written in another way, or the host is not known, or not in time.
+        InputError: it is written in another way.
+        PeerError: the host is not known, or not in time.
         RunError: no thread can be started.
     """
     found = _ADDRESS.fullmatch(text)
@@ -67,7 +68,7 @@ def look_up(text: str) -> Address:
     try:
         known = in_time(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), LOOK_UP_S)
     except (OSError, UnicodeError) as error:
-        raise InputError(
+        raise PeerError(
             f"{text}: the host cannot be looked up: {error or 'it takes too long'}; write its "
             "numeric address"
         ) from error
