@@ -161,7 +161,8 @@ class SeveralDevices:
             self._known.add(self._nobody)  # which says the same again
             return None
         self._known.clear()
-        self._learn(plan, taken, outcome)
+        workload = bucket(texts, batch.mean_tokens, most=self._manifest.dimensions.max_tokens)
+        self._learn(plan, workload, taken, outcome)
         trace = recorder.trace(plan.threads)
         return ChainRun(
             Outcome(outcome.outputs, outcome.read_bytes, trace, taken.stages),
@@ -265,32 +266,37 @@ class SeveralDevices:
             self.peers.fail(name, why)
         return found
 
-    def _learn(self, plan: Plan, taken: Strategy, outcome: ChainOutcome) -> None:
-        """Correct what is expected of devices and links by what a run of one unit took."""
-        fleet = self._fleet(plan, taken.unit)
+    def _learn(
+        self, plan: Plan, workload: Workload, taken: Strategy, outcome: ChainOutcome
+    ) -> None:
+        """Correct what is expected of devices and links by what a run took; one of several units
+        says nothing of links, as they are not waited for.
+        """
+        fleet = self._fleet(plan, workload)
         there = {member.name for member in fleet.members}
-        if taken.units > 1 or any(stage.device not in there for stage in taken.stages):
+        if any(stage.device not in there for stage in taken.stages):
             return
-        run = taken.stages, taken.unit
-        if run not in self._ran:  # memory is made then, for its shapes
+        run, alone = (taken.stages, taken.unit), len(outcome.reports) == 1
+        if alone and run not in self._ran:  # memory is made then, for its shapes
             if len(self._ran) >= _MOST_KNOWN:
                 self._ran.clear()
             self._ran.add(run)
             return
-        reports = outcome.reports[0]
+        reports = outcome.reports[len(outcome.reports) // 2]
         waits_s = {device: report.waited_s for device, report in reports.items()}
         expected = self._prices.expected(plan, fleet, taken, waits_s)
         if expected is None:
             return
-        sent_s = outcome.total_s
+        own_s = 0.0
         for device, report in reports.items():
             if device == LOCAL:
                 self._here.learn(report, expected.own_s[device])
             else:
                 self.peers.learn(device, report, expected.own_s[device])
-            sent_s -= report.total_s - report.waited_s
-        self._learn_common(taken.unit, outcome.total_s - sent_s, sum(expected.own_s.values()))
-        if expected.sends_s > 0.0 and sent_s > 0.0:
+            own_s += report.total_s - report.waited_s
+        self._learn_common(workload, own_s, sum(expected.own_s.values()))
+        sent_s = outcome.total_s - own_s
+        if alone and expected.sends_s > 0.0 and sent_s > 0.0:
             self.peers.learn_links(set(reports), sent_s / expected.sends_s)
 
     def _learn_common(self, workload: Workload, own_s: float, expected_s: float) -> None:
