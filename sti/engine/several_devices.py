@@ -91,6 +91,7 @@ class SeveralDevices:
         self._alone: dict[tuple[object, ...], Strategy] = {}
         """This machine alone as it was measured, for plans and workloads."""
         self._told: list[str] = []
+        self._told_rounded = False
         self._known: set[str] = set()
         """What was told since others answered last."""
 
@@ -162,6 +163,7 @@ class SeveralDevices:
             self._known.add(self._nobody)  # which says the same again
             return None
         self._known.clear()
+        self._tell_rounded(taken)
         workload = bucket(texts, batch.mean_tokens, most=self._manifest.dimensions.max_tokens)
         self._learn(plan, workload, taken, outcome)
         self._measure_unused({stage.device for stage in taken.stages})
@@ -218,6 +220,15 @@ class SeveralDevices:
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known.add(why)
+
+    def _tell_rounded(self, taken: Strategy) -> None:
+        """Tell, once, that answers of chains are not exact."""
+        if taken.cosine < 1.0 and not self._told_rounded:
+            self._told_rounded = True
+            self._told.append(
+                f"numbers on links are {self._link_type}: answers that chains give have a mean "
+                f"cosine of about {taken.cosine:.4f} with exact ones"
+            )
 
     def _fleet(self, plan: Plan, workload: Workload) -> Fleet:
         """The devices as they are now, for a workload."""
