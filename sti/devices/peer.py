@@ -104,12 +104,12 @@ class Peer:
         """A stage took so long, of which so much was predicted to be its own work."""
         if predicted_s > 0.0:
             own_s = report.total_s - report.waited_s
-            self.factor = _moved(self.factor, self.factor * own_s / predicted_s)
+            self.factor = moved(self.factor, self.factor * own_s / predicted_s)
             self.pause_s = AGAIN_S
 
     def learn_link(self, ratio: float) -> None:
         """Sending to it, or from it, took so many times what was predicted."""
-        self.link_factor = _moved(self.link_factor, self.link_factor * ratio)
+        self.link_factor = moved(self.link_factor, self.link_factor * ratio)
 
     def was_late(self, now_s: float) -> None:
         """It let a run wait in vain."""
@@ -129,7 +129,7 @@ class Peer:
         return max(self.factor, self.link_factor) > _DOUBTED
 
 
-def _moved(before: float, now: float) -> float:
+def moved(before: float, now: float) -> float:
     """A correction that follows what runs show, without following each of them all the way."""
     found = before + _NEW * (now - before)
     return min(_MOST_FACTOR, max(_LEAST_FACTOR, found))

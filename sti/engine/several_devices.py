@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sti.devices.chain import PREPARED_WITHIN_S, ChainOutcome, Chains
-from sti.devices.peer import Peer
+from sti.devices.peer import Peer, moved
 from sti.devices.peers import MOMENT_S, Peers
 from sti.engine.device_options import DeviceOptions
 from sti.engine.inputs import Batch
@@ -81,6 +81,8 @@ class SeveralDevices:
         self._prices = PricedChains(manifest)
         self._here = Peer(LOCAL, "")
         """What runs have shown of this machine's own stages."""
+        self._common: dict[Workload, float] = {}
+        """What runs of a workload took on any device, over what was predicted."""
         self._ran: set[tuple[tuple[Stage, ...], Workload]] = set()
         """Stages that ran, and sizes of units."""
         self._links_measured_s = time.monotonic()
@@ -89,6 +91,7 @@ class SeveralDevices:
         self._alone: dict[tuple[object, ...], Strategy] = {}
         """This machine alone as it was measured, for plans and workloads."""
         self._told: list[str] = []
+        self._told_rounded = False
         self._known: set[str] = set()
         """What was told since others answered last."""
 
@@ -110,7 +113,7 @@ class SeveralDevices:
         self.peers.catch_up(moment_s=0.0 if in_time else MOMENT_S)
         plan = prepared.plan
         workload = bucket(texts, tokens, most=self._manifest.dimensions.max_tokens)
-        local, fleet = self._local(prepared, workload), self._fleet(plan)
+        local, fleet = self._local(prepared, workload), self._fleet(plan, workload)
         found = [local, *self._chains_of(plan, fleet, workload, wait=wait)]
         return found, chosen(found, self._options.wanted)
 
@@ -160,7 +163,9 @@ class SeveralDevices:
             self._known.add(self._nobody)  # which says the same again
             return None
         self._known.clear()
-        self._learn(plan, taken, outcome)
+        self._tell_rounded(taken)
+        workload = bucket(texts, batch.mean_tokens, most=self._manifest.dimensions.max_tokens)
+        self._learn(plan, workload, taken, outcome)
         self._measure_unused({stage.device for stage in taken.stages})
         trace = recorder.trace(plan.threads)
         return ChainRun(
@@ -216,12 +221,23 @@ class SeveralDevices:
             self._known.clear()
         self._known.add(why)
 
-    def _fleet(self, plan: Plan) -> Fleet:
-        """The devices as they are now."""
+    def _tell_rounded(self, taken: Strategy) -> None:
+        """Tell, once, that answers of chains are not exact."""
+        if taken.cosine < 1.0 and not self._told_rounded:
+            self._told_rounded = True
+            self._told.append(
+                f"numbers on links are {self._link_type}: answers that chains give have a mean "
+                f"cosine of about {taken.cosine:.4f} with exact ones"
+            )
+
+    def _fleet(self, plan: Plan, workload: Workload) -> Fleet:
+        """The devices as they are now, for a workload."""
         now = self._machine.speeds.now
         others = tuple(kind for kind in measured_choices(now, plan.target.threads) if kind.storage)
         local = Member(LOCAL, now, plan.threads, others=others, factor=self._here.factor)
-        return self.peers.fleet(local, self._link_type)
+        fleet, common = self.peers.fleet(local, self._link_type), self._common.get(workload, 1.0)
+        members = (item._replace(factor=item.factor * common) for item in fleet.members)
+        return fleet._replace(members=tuple(members))
 
     def _alone_s(self, prepared: PreparedPlan) -> float:
         """What a plan takes on this machine alone, in runs after the first, as with others."""
@@ -256,39 +272,56 @@ class SeveralDevices:
         """Chains for a plan, if they are priced."""
         met = tuple((peer.name, peer.met) for peer in self.peers.named.values() if peer.is_ready)
         lanes = self._machine.speeds.lanes.values()
-        factors = (*lanes, self._here.factor, *self.peers.factors)
+        common = self._common.get(workload, 1.0)
+        factors = (*lanes, common, self._here.factor, *self.peers.factors)
         asked = Asked(plan, fleet, workload, met, factors)
         found = self._prices.of(asked, wait=wait)
         for name, why in self._prices.take_refused().items():
             self.peers.fail(name, why)
         return found
 
-    def _learn(self, plan: Plan, taken: Strategy, outcome: ChainOutcome) -> None:
-        """Correct what is expected of devices and links by what a run of one unit took."""
-        fleet = self._fleet(plan)
+    def _learn(
+        self, plan: Plan, workload: Workload, taken: Strategy, outcome: ChainOutcome
+    ) -> None:
+        """Correct what is expected of devices and links by what a run took; one of several units
+        says nothing of links, as they are not waited for.
+        """
+        fleet = self._fleet(plan, workload)
         there = {member.name for member in fleet.members}
-        if taken.units > 1 or any(stage.device not in there for stage in taken.stages):
+        if any(stage.device not in there for stage in taken.stages):
             return
-        run = taken.stages, taken.unit
-        if run not in self._ran:  # memory is made then, for its shapes
+        run, alone = (taken.stages, taken.unit), len(outcome.reports) == 1
+        if alone and run not in self._ran:  # memory is made then, for its shapes
             if len(self._ran) >= _MOST_KNOWN:
                 self._ran.clear()
             self._ran.add(run)
             return
-        reports = outcome.reports[0]
+        reports = outcome.reports[len(outcome.reports) // 2]
         waits_s = {device: report.waited_s for device, report in reports.items()}
         expected = self._prices.expected(plan, fleet, taken, waits_s)
         if expected is None:
             return
-        sent_s = outcome.total_s
+        own_s = 0.0
         for device, report in reports.items():
             if device == LOCAL:
                 self._here.learn(report, expected.own_s[device])
             else:
                 self.peers.learn(device, report, expected.own_s[device])
-            sent_s -= report.total_s - report.waited_s
-        if expected.sends_s > 0.0 and sent_s > 0.0:
+            own_s += report.total_s - report.waited_s
+        self._learn_common(workload, own_s, sum(expected.own_s.values()))
+        sent_s = outcome.total_s - own_s
+        if alone and expected.sends_s > 0.0 and sent_s > 0.0:
             self.peers.learn_links(set(reports), sent_s / expected.sends_s)
+
+    def _learn_common(self, workload: Workload, own_s: float, expected_s: float) -> None:
+        """What is expected of a workload is wrong on all devices alike, at first: else each that
+        did not run yet would seem to be faster than those that did.
+        """
+        if expected_s > 0.0:
+            common = self._common.pop(workload, 1.0)
+            if len(self._common) >= _MOST_KNOWN:
+                del self._common[next(iter(self._common))]
+            self._common[workload] = moved(common, common * own_s / expected_s)
 
     def _measure_unused(self, used: Collection[str]) -> None:
         """Links that are not used are measured from time to time: they may be better again."""

@@ -96,3 +96,23 @@ def test_more_ranks_than_a_chain_has_devices_are_refused() -> None:
         with pytest.raises(InputError, match="start at most 8"):
             options.validate()
         options._replace(ranks=ranks[1:]).validate()
+
+
+def test_rounded_numbers_on_links_are_told_once(tmp_path: Path) -> None:
+    pack = tiny_pack()
+    with Engine.open(pack, fidelity=4) as engine:
+        alone = engine.run(TEXTS)
+    with serving(pack, ["a"]) as exchanges:
+        path = config(tmp_path, ["a"])
+        path.write_text(path.read_text("utf-8") + '[links]\nnumbers = "int8"\n', "utf-8")
+        options = DeviceOptions(path, strategy="chain", exchange=exchanges[CONTROLLER])
+        with Engine.open(pack, fidelity=4, devices=options) as engine:
+            found, taken = engine.strategies(tokens=16)
+            assert found[0].cosine == 1.0
+            if taken.cosine < 1.0:  # there is a link within the chain
+                with pytest.warns(StiWarning, match="numbers on links are int8"):
+                    engine.run(TEXTS)
+            result = engine.run(TEXTS)
+            assert not result.notices
+            apart = float(abs(result.embeddings - alone.embeddings).max())
+            assert apart < 0.05
