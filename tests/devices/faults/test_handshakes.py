@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +139,9 @@ def test_workers_that_say_what_none_says_are_not_used(
 
 
 def test_devices_measured_with_too_little_are_not_used(tmp_path: Path) -> None:
-    profile = json.loads(json.dumps(PROFILE.to_json()))  # of its own: what is shared stays sound
-    del profile["lanes"]["compute"]["graphs"]["ffn"]
-    with raw_worker(changed_facts(profile=profile)) as exchange:
+    lacking = deepcopy(PROFILE.to_json())  # parts of which are the profile's own
+    del lacking["lanes"]["compute"]["graphs"]["ffn"]
+    with raw_worker(changed_facts(profile=lacking)) as exchange:
         asked_once(tmp_path, exchange, "no compute time for graph 'ffn'")
 
 
