@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +52,8 @@ def children() -> list[int]:
 def until(reached: Callable[[], bool]) -> None:
     """Wait for what another thread or process does."""
     pause = threading.Event()
-    for _ in range(int(WAIT_S / _POLL_S)):
+    end_s = time.monotonic() + WAIT_S
+    while time.monotonic() < end_s:
         if reached():
             return
         pause.wait(_POLL_S)

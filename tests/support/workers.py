@@ -31,8 +31,8 @@ from tests.support.commands import ENVIRONMENT
 from tests.support.packs import PROFILE
 from tests.support.processes import until
 
-SLOW = PROFILE.slowed({STORAGE: 1e3, DECODE: 1e3, COMPUTE: 1e3})
-"""What a machine says of itself that leaves work to others where it can."""
+SLOW = PROFILE.slowed({STORAGE: 1e5, DECODE: 1e5, COMPUTE: 1e5})
+"""What a machine says of itself that leaves work to others where it can, whatever runs show."""
 PATIENT = PROFILE.slowed({STORAGE: 300.0, DECODE: 300.0, COMPUTE: 300.0})
 """What workers say of themselves that runs are to wait for, however busy this machine is."""
 LONG_S = 60.0
