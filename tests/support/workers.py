@@ -14,8 +14,9 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ SLOW = PROFILE.slowed({STORAGE: 1e5, DECODE: 1e5, COMPUTE: 1e5})
 """What a machine says of itself that leaves work to others where it can, whatever runs show."""
 PATIENT = PROFILE.slowed({STORAGE: 300.0, DECODE: 300.0, COMPUTE: 300.0})
 """What workers say of themselves that runs are to wait for, however busy this machine is."""
+_PORTS = range(20_000, 32_000)
+"""Below those that Linux gives to whoever asks for any."""
 LONG_S = 60.0
 """Only a test that fails takes so long."""
 
@@ -254,7 +257,12 @@ def write_config(path: Path, addresses: Mapping[str, str]) -> None:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens at."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return int(place.getsockname()[1])
+    """A port on loopback that nobody listens at, and that the system gives to nobody: a worker that
+    is started again finds it free, whatever connected to other places meanwhile.
+    """
+    for port in SystemRandom().sample(_PORTS, 100):
+        with socket.socket() as place, suppress(OSError):
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            place.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all ports are taken")
