@@ -92,7 +92,14 @@ def ready_part(
         step._replace(preload_bytes=size)
         for step, size in zip(part.steps, wanted.preloads, strict=True)
     )
-    part = replace(part, steps=steps, threads=wanted.threads, read_ahead=wanted.read_ahead)
+    part = replace(
+        part,
+        steps=steps,
+        threads=wanted.threads,
+        read_ahead=wanted.read_ahead,
+        # So that memory is given back where the part before took more.
+        target=plan.target._replace(memory_bytes=room_bytes),
+    )
     jobs = prepare(part, reader.manifest, reader.group_offset)
     found = ReadyPart(part, jobs, last=wanted.last == layers[-1])
     if room_bytes is not None and found.memory_bytes > room_bytes:
