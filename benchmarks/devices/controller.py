@@ -28,11 +28,14 @@ from typing import Any, NamedTuple
 from benchmarks.devices.given_stages import GivenStages
 from benchmarks.devices.kinds import Counted, CountingReader, Kind, engine_options, loaded
 from benchmarks.devices.packed import BITS
+from sti.devices.config import load_devices
 from sti.engine.device_options import DeviceOptions
 from sti.engine.engine import Engine
 from sti.engine.results import Result
 from sti.engine.targets import TargetSpec
 from sti.errors import StiError
+from sti.exchange.zeromq.exchange import ZmqExchange
+from sti.exchange.zeromq.keys import Keys
 from sti.pack.pack_reader import PackReader
 from sti.planning.plan import LOCAL
 from sti.planning.strategies import Strategy
@@ -137,7 +140,11 @@ class Controller:
     ) -> Mapping[str, Any]:
         """Run texts through stages."""
         if self._stages is None:
-            made = GivenStages(Path(self._asked.pack), Path(self._asked.config), Path(keys), BITS)
+            own, config = Keys.load(Path(keys)), load_devices(self._asked.config)
+            exchange = ZmqExchange(own.name, keys=own, notify=_notice)
+            made = GivenStages(
+                Path(self._asked.pack), exchange, config.addresses, exchange.connect, BITS
+            )
             self._stages = self._opened.enter_context(made)
         outputs = self._stages.run(texts, stages, units=units, link_type=link_type)
         return {"digests": [sha256(row.tobytes()).hexdigest() for row in outputs]}

