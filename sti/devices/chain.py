@@ -25,6 +25,7 @@ from sti.errors import ClosedError, DeadlineError, PeerError
 from sti.json_fields import JsonFields
 from sti.model.manifest import Manifest
 from sti.pipeline.runner import Runner
+from sti.pipeline.sources import by_text
 from sti.pipeline.trace import Recorder
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.stages import Stage
@@ -132,7 +133,9 @@ class Chains:
         rows = {
             place: row
             for unit in units
-            for place, row in zip(unit.places, _by_text(unit, answers[unit.number]), strict=True)
+            for place, row in zip(
+                unit.places, by_text(unit.groups, answers[unit.number]), strict=True
+            )
         }
         outputs = [rows[place] for place in range(len(texts))]
         reports = tuple(run.reports[unit.number] for unit in units)
@@ -279,12 +282,3 @@ def _text_arrays(texts: Sequence[Encoding]) -> tuple[Int64Array, Int64Array]:
         np.concatenate([text.ids for text in texts]),
         np.concatenate([text.type_ids for text in texts]),
     )
-
-
-def _by_text(unit: Unit, answers: Sequence[Float32Array]) -> list[Float32Array]:
-    """The answers of groups in the order of the texts."""
-    rows: list[Float32Array] = [answers[0][0]] * len(unit.texts)
-    for group, answer in zip(unit.groups, answers, strict=True):
-        for member, row in zip(group.members, answer, strict=True):
-            rows[member] = row
-    return rows

@@ -29,7 +29,7 @@ from sti.pipeline.preloading import Preloading
 from sti.pipeline.read_lane import ReadLane
 from sti.pipeline.run_waits import RunWaits
 from sti.pipeline.shared import run_shared
-from sti.pipeline.sources import HiddenSource, HiddenStates, Source, TextSource
+from sti.pipeline.sources import HiddenSource, HiddenStates, Source, TextSource, by_text
 from sti.pipeline.token_embeddings import Embedder
 from sti.pipeline.trace import Recorder, Trace
 from sti.pipeline.watches import Watches
@@ -41,7 +41,6 @@ from sti.planning.step_jobs import StepJob
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader
 from sti.storage.watched_reader import READ_TIMEOUT_S
-from sti.text.batching import SentenceGroup
 from sti.text.encoding import Encoding
 
 T = TypeVar("T")
@@ -146,7 +145,7 @@ class Runner:
             answers, read, trace = self._run(
                 jobs, plan, source, mode, recorder, adapt, _answers, self._go_on
             )
-        return Outcome(_by_text(source.groups, answers), read + source.row_bytes, trace)
+        return Outcome(by_text(source.groups, answers), read + source.row_bytes, trace)
 
     def run_stage(
         self,
@@ -266,7 +265,7 @@ class Runner:
             trace = recorder.trace(threads, waits.so_far())
         if bound:
             self._bound.learn(trace.waited_share)
-        return Outcome(_by_text(source.groups, answers), source.row_bytes, trace)
+        return Outcome(by_text(source.groups, answers), source.row_bytes, trace)
 
     def release(self) -> None:
         """Give back the memory of the preload buffer, the ring and the back end; what the next run
@@ -361,15 +360,3 @@ class Runner:
 
 def _answers(work: BatchWork) -> tuple[Float32Array, ...]:
     return work.answers()
-
-
-def _by_text(
-    groups: Sequence[SentenceGroup], answers: Sequence[Float32Array]
-) -> tuple[Float32Array, ...]:
-    """The answers of groups, ``[B, ...]`` each, in the order of the texts."""
-    count = sum(len(group.members) for group in groups)
-    rows: list[Float32Array] = [answers[0][0]] * count
-    for group, answer in zip(groups, answers, strict=True):
-        for member, row in zip(group.members, answer, strict=True):
-            rows[member] = row
-    return tuple(rows)

@@ -127,3 +127,15 @@ class HiddenSource:
         ]
         recorder.add(COMPUTE, EMBED, received, perf_counter())
         return states
+
+
+def by_text(
+    groups: Sequence[SentenceGroup], answers: Sequence[Float32Array]
+) -> tuple[Float32Array, ...]:
+    """The answers of groups, ``[B, ...]`` each, in the order of the texts; views."""
+    count = sum(len(group.members) for group in groups)
+    rows: list[Float32Array] = [answers[0][0]] * count
+    for group, answer in zip(groups, answers, strict=True):
+        for member, row in zip(group.members, answer, strict=True):
+            rows[member] = row
+    return tuple(rows)

@@ -219,11 +219,13 @@ def held_part(size: int) -> MemoryPart:
 
 
 def _slot_sizes(manifest: Manifest, plan: Plan) -> list[int]:
-    """Bytes of each step's slot: groups start at whole sectors."""
-    return [_slot(manifest.group(item.layer, item.kind, item.group), item) for item in plan.steps]
+    """Bytes of each step's slot."""
+    groups = [manifest.group(item.layer, item.kind, item.group) for item in plan.steps]
+    return [slot_size(group, item) for group, item in zip(groups, plan.steps, strict=True)]
 
 
-def _slot(group: SliceGroup, item: PlanStep) -> int:
+def slot_size(group: SliceGroup, item: PlanStep) -> int:
+    """Bytes of a step's slot in a ring, in whole sectors: groups start at one."""
     return sum(
         cover(ByteRange(found.offset, found.length)).length
         for found in group_ranges(group, item.counts)

@@ -21,11 +21,11 @@ from sti.model.group_layout import group_ranges
 from sti.model.manifest import Manifest, SliceGroup
 from sti.model.workload import Workload
 from sti.planning.cost_model import RunCosts, run_costs
-from sti.planning.memory import ring_bytes
+from sti.planning.memory import ring_bytes, slot_size
 from sti.planning.plan import Plan, PlanStep, connect_name
 from sti.planning.prediction import Run, StepLoad, loads_of, simulate_loads
 from sti.planning.stages import Stage, layers_of, part_of
-from sti.storage.byte_ranges import cover, total_bytes
+from sti.storage.byte_ranges import total_bytes
 
 _MOST_AHEAD = 1023
 """Steps that a plan may read ahead."""
@@ -279,8 +279,5 @@ def weights_bytes(manifest: Manifest, plan: Plan) -> int:
 
 
 def _slot_sizes(groups: Sequence[SliceGroup], steps: Sequence[PlanStep]) -> list[int]:
-    """Bytes of each step in a ring, in whole sectors: groups start at one."""
-    return [
-        sum(cover(item).length for item in group_ranges(group, step.counts))
-        for group, step in zip(groups, steps, strict=True)
-    ]
+    """Bytes of each step in a ring."""
+    return [slot_size(group, step) for group, step in zip(groups, steps, strict=True)]
