@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from sti import Engine
-from sti.devices.worker import Worker
 from sti.engine.device_options import MPI, DeviceOptions
 from sti.errors import InputError, StiWarning
-from sti.exchange.threads import ThreadExchange, thread_exchanges
-from tests.support.devices import CONTROLLER, facts_of, machine
+from sti.exchange.threads import thread_exchanges
+from tests.support.devices import CONTROLLER, serving
 from tests.support.packs import TEXTS, tiny_pack
 from tests.support.workers import PATIENT
-
-
-@contextmanager
-def serving(pack: Path, names: list[str]) -> Iterator[dict[str, ThreadExchange]]:
-    """Workers of these names; the exchange of a controller among theirs."""
-    with ExitStack() as closed:
-        exchanges = thread_exchanges([CONTROLLER, *names])
-        for name in names:
-            at_work = closed.enter_context(machine(pack))
-            worker = Worker(
-                exchanges[name],
-                at_work.reader,
-                at_work.runner,
-                at_work.backend,
-                facts_of(at_work.reader, PATIENT),
-                connect=lambda *_: None,
-                notify=lambda _: None,
-            )
-            thread = threading.Thread(target=worker.serve)
-            thread.start()
-            closed.callback(thread.join)
-            closed.callback(exchanges[name].close)
-        yield exchanges
 
 
 def config(folder: Path, names: list[str]) -> Path:
@@ -57,7 +31,7 @@ def test_answers_are_the_same_whoever_computes_them(tmp_path: Path, strategy: st
     pack = tiny_pack()
     with Engine.open(pack, fidelity=4) as engine:
         alone = engine.run(TEXTS)
-    with serving(pack, ["a", "b"]) as exchanges:
+    with serving(pack, ["a", "b"], profile=PATIENT) as exchanges:
         options = DeviceOptions(
             config(tmp_path, ["a", "b"]), strategy=strategy, exchange=exchanges[CONTROLLER]
         )
@@ -74,7 +48,7 @@ def test_answers_are_the_same_whoever_computes_them(tmp_path: Path, strategy: st
 
 def test_an_answer_comes_though_a_device_is_lost(tmp_path: Path) -> None:
     pack = tiny_pack()
-    with serving(pack, ["a"]) as exchanges:
+    with serving(pack, ["a"], profile=PATIENT) as exchanges:
         options = DeviceOptions(
             config(tmp_path, ["a"]), strategy="chain", exchange=exchanges[CONTROLLER]
         )
@@ -102,7 +76,7 @@ def test_rounded_numbers_on_links_are_told_once(tmp_path: Path) -> None:
     pack = tiny_pack()
     with Engine.open(pack, fidelity=4) as engine:
         alone = engine.run(TEXTS)
-    with serving(pack, ["a"]) as exchanges:
+    with serving(pack, ["a"], profile=PATIENT) as exchanges:
         path = config(tmp_path, ["a"])
         path.write_text(path.read_text("utf-8") + '[links]\nnumbers = "int8"\n', "utf-8")
         options = DeviceOptions(path, strategy="chain", exchange=exchanges[CONTROLLER])

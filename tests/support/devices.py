@@ -17,7 +17,8 @@ from sti.devices.facts import Facts, own_facts
 from sti.devices.peers import Peers
 from sti.devices.worker import Worker
 from sti.exchange.interface import Exchange
-from sti.exchange.threads import thread_exchanges
+from sti.exchange.threads import ThreadExchange, thread_exchanges
+from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
 from sti.pipeline.runner import Runner
 from sti.planning.plan import Plan
@@ -71,6 +72,43 @@ def facts_of(reader: PackReader, profile: DeviceProfile | None = None) -> Facts:
 
 
 @contextmanager
+def serving(
+    pack: Path,
+    names: Sequence[str],
+    parts: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    saturates: Mapping[str, bool] = MappingProxyType({}),
+    profile: DeviceProfile | None = None,
+    notify: Notify = lambda _: None,
+) -> Iterator[dict[str, ThreadExchange]]:
+    """Workers of these names; the exchange of a controller among theirs.
+
+    Args:
+        parts, saturates: as of ``devices``.
+        profile: what all of them say that they are.
+    """
+    with ExitStack() as closed:
+        exchanges = thread_exchanges([CONTROLLER, *names])
+        for name in names:
+            place = parts.get(name, pack)
+            at_work = closed.enter_context(machine(place, saturates=saturates.get(name)))
+            worker = Worker(
+                exchanges[name],
+                at_work.reader,
+                at_work.runner,
+                at_work.backend,
+                facts_of(at_work.reader, profile),
+                connect=lambda *_: None,
+                notify=notify,
+            )
+            thread = threading.Thread(target=worker.serve, name=f"worker {name}")
+            thread.start()
+            closed.callback(thread.join)
+            closed.callback(exchanges[name].close)
+        yield exchanges
+
+
+@contextmanager
 def devices(
     pack: Path,
     names: Sequence[str],
@@ -86,23 +124,9 @@ def devices(
     """
     told: list[str] = []
     with ExitStack() as closed:
-        exchanges = thread_exchanges([CONTROLLER, *names])
-        for name in names:
-            place = parts.get(name, pack)
-            at_work = closed.enter_context(machine(place, saturates=saturates.get(name)))
-            worker = Worker(
-                exchanges[name],
-                at_work.reader,
-                at_work.runner,
-                at_work.backend,
-                facts_of(at_work.reader),
-                connect=lambda *_: None,
-                notify=told.append,
-            )
-            thread = threading.Thread(target=worker.serve, name=f"worker {name}")
-            thread.start()
-            closed.callback(thread.join)
-            closed.callback(exchanges[name].close)
+        exchanges = closed.enter_context(
+            serving(pack, names, parts, saturates=saturates, notify=told.append)
+        )
         here = closed.enter_context(machine(pack, saturates=saturates.get(CONTROLLER)))
         peers = Peers(
             exchanges[CONTROLLER],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from sti.devices.commands import DROP, HIDDEN, PREPARE, REACH, RUN, run_key
 from sti.devices.peer import AGAIN_S
 from sti.devices.peers import Peers
 from sti.errors import PeerLostError, StiWarning
-from sti.exchange.interface import NOTHING, Exchange, Message
+from sti.exchange.interface import NOTHING, Exchange
 from tests.support.devices import CONTROLLER, facts_of, machine
 from tests.support.packs import PROFILE, TEXTS, tiny_pack
 from tests.support.processes import until
 from tests.support.raw_controllers import raw_controller, text_arrays
 from tests.support.worker_threads import Gate, Threads, worker_threads
-from tests.support.workers import SLOW, asking
+from tests.support.workers import SLOW, Hooked, asking
 
 QUICK = PROFILE
 """Of devices that a run does not wait long for."""
@@ -146,16 +146,13 @@ def test_a_device_that_is_started_anew_amid_a_run_has_forgotten_it(tmp_path: Pat
             asked.until_by_others()
 
 
-class _Cut:
+class _Cut(Hooked):
     """An exchange over which hidden states do not reach a peer, until it is healed."""
 
     def __init__(self, inner: Exchange, peer: str) -> None:
-        self._inner, self._peer = inner, peer
+        super().__init__(inner)
+        self._peer = peer
         self.is_cut = False
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
 
     def send(
         self,
@@ -166,23 +163,7 @@ class _Cut:
     ) -> None:
         if self.is_cut and peer == self._peer and head.get("is") == HIDDEN:
             raise PeerLostError(f"{peer}: was lost: a moth", peer=peer)
-        self._inner.send(peer, key, head, arrays)
-
-    def receive(
-        self,
-        *,
-        key: str | None = None,
-        peer: str | None = None,
-        watch: Collection[str] = (),
-        deadline: float | None,
-    ) -> Message:
-        return self._inner.receive(key=key, peer=peer, watch=watch, deadline=deadline)
-
-    def forget(self, key: str) -> None:
-        self._inner.forget(key)
-
-    def close(self) -> None:
-        self._inner.close()
+        super().send(peer, key, head, arrays)
 
 
 def test_workers_that_lose_each_other_are_joined_anew(tmp_path: Path) -> None:
