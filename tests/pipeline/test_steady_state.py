@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -19,6 +20,8 @@ LARGE = 64 << 10
 RUNS = 30
 SLACK = 1 << 20
 """By which resident memory may differ over all runs, for the allocator of small objects."""
+ROUNDS = 4
+"""What grows does so in each of them; what else the process does takes memory in some."""
 
 
 @pytest.fixture
@@ -57,10 +60,12 @@ def test_resident_memory_does_not_grow_from_run_to_run(engine: sti.Engine) -> No
         for _ in range(5):
             engine.run(texts)
             engine.preloaded()
-        before = host.rss_bytes()
-        for _ in range(RUNS):
-            engine.run(texts)
-        after = host.rss_bytes()
-    if before is None or after is None:
+        resident = [host.rss_bytes()]
+        for _ in range(ROUNDS):
+            for _ in range(RUNS):
+                engine.run(texts)
+            resident.append(host.rss_bytes())
+    found = [value for value in resident if value is not None]
+    if len(found) < len(resident):
         pytest.skip("this system does not tell resident memory")
-    assert after - before < SLACK
+    assert min(after - before for before, after in pairwise(found)) < SLACK
