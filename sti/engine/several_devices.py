@@ -2,8 +2,7 @@
 
 In: a plan that this machine could run, a batch. Out: the outcome of a chain of devices; None where
 this machine alone is as good, or where others failed, and then the batch is still to be run here.
-What runs show of devices and links corrects what is expected of them. The answer is the same either
-way. Not thread-safe.
+The answer is the same either way. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
-from sti.devices.chain import PREPARED_WITHIN_S, ChainOutcome, Chains
-from sti.devices.peer import Peer, moved
+from sti.devices.chain import PREPARED_WITHIN_S, Chains
 from sti.devices.peers import MOMENT_S, Peers
 from sti.engine.device_options import DeviceOptions
 from sti.engine.inputs import Batch
 from sti.engine.machine import Machine
 from sti.engine.prepared import PreparedPlan
 from sti.engine.priced_chains import Asked, PricedChains
+from sti.engine.stage_corrections import StageCorrections
 from sti.errors import ClosedError, InputError, PeerError
 from sti.exchange.interface import Exchange
 from sti.model.manifest import Manifest
@@ -30,8 +29,6 @@ from sti.pipeline.trace import Recorder
 from sti.planning.lane_threads import measured_choices
 from sti.planning.plan import LOCAL, Plan
 from sti.planning.prediction import predict
-from sti.planning.stage_times import Member
-from sti.planning.stages import Stage
 from sti.planning.strategies import Fleet, Strategy, believed_s, chosen, local_strategy
 
 _PATIENCE, _PATIENCE_S = 3.0, 0.1
@@ -41,7 +38,7 @@ _TIGHT = 1.2
 _MEASURED_AGAIN_S = 10.0
 """How often links are measured that runs do not use."""
 _MOST_KNOWN = 64
-"""Reasons that were told, and stages that ran."""
+"""Reasons that were told, and plans that were measured here."""
 
 
 class ChainRun(NamedTuple):
@@ -79,12 +76,7 @@ class SeveralDevices:
         self._manifest, self._machine = manifest, machine
         self._options, self._link_type = options, link_type
         self._prices = PricedChains(manifest)
-        self._here = Peer(LOCAL, "")
-        """What runs have shown of this machine's own stages."""
-        self._common: dict[Workload, float] = {}
-        """What runs of a workload took on any device, over what was predicted."""
-        self._ran: set[tuple[tuple[Stage, ...], Workload]] = set()
-        """Stages that ran, and sizes of units."""
+        self._corrections = StageCorrections(peers, self._prices, link_type)
         self._links_measured_s = time.monotonic()
         self._ran_alone_s = self._links_measured_s
         """When this machine ran alone last."""
@@ -165,7 +157,8 @@ class SeveralDevices:
         self._known.clear()
         self._tell_rounded(taken)
         workload = bucket(texts, batch.mean_tokens, most=self._manifest.dimensions.max_tokens)
-        self._learn(plan, workload, taken, outcome)
+        fleet = self._fleet(plan, workload)
+        self._corrections.learn(plan, fleet, workload, taken, outcome)
         self._measure_unused({stage.device for stage in taken.stages})
         trace = recorder.trace(plan.threads)
         return ChainRun(
@@ -233,11 +226,8 @@ class SeveralDevices:
     def _fleet(self, plan: Plan, workload: Workload) -> Fleet:
         """The devices as they are now, for a workload."""
         now = self._machine.speeds.now
-        others = tuple(kind for kind in measured_choices(now, plan.target.threads) if kind.storage)
-        local = Member(LOCAL, now, plan.threads, others=others, factor=self._here.factor)
-        fleet, common = self.peers.fleet(local, self._link_type), self._common.get(workload, 1.0)
-        members = (item._replace(factor=item.factor * common) for item in fleet.members)
-        return fleet._replace(members=tuple(members))
+        others = [kind for kind in measured_choices(now, plan.target.threads) if kind.storage]
+        return self._corrections.fleet(now, plan.threads, others, workload)
 
     def _alone_s(self, prepared: PreparedPlan) -> float:
         """What a plan takes on this machine alone, in runs after the first, as with others."""
@@ -272,56 +262,12 @@ class SeveralDevices:
         """Chains for a plan, if they are priced."""
         met = tuple((peer.name, peer.met) for peer in self.peers.named.values() if peer.is_ready)
         lanes = self._machine.speeds.lanes.values()
-        common = self._common.get(workload, 1.0)
-        factors = (*lanes, common, self._here.factor, *self.peers.factors)
+        factors = (*lanes, *self._corrections.factors(workload))
         asked = Asked(plan, fleet, workload, met, factors)
         found = self._prices.of(asked, wait=wait)
         for name, why in self._prices.take_refused().items():
             self.peers.fail(name, why)
         return found
-
-    def _learn(
-        self, plan: Plan, workload: Workload, taken: Strategy, outcome: ChainOutcome
-    ) -> None:
-        """Correct what is expected of devices and links by what a run took; one of several units
-        says nothing of links, as they are not waited for.
-        """
-        fleet = self._fleet(plan, workload)
-        there = {member.name for member in fleet.members}
-        if any(stage.device not in there for stage in taken.stages):
-            return
-        run, alone = (taken.stages, taken.unit), len(outcome.reports) == 1
-        if alone and run not in self._ran:  # memory is made then, for its shapes
-            if len(self._ran) >= _MOST_KNOWN:
-                self._ran.clear()
-            self._ran.add(run)
-            return
-        reports = outcome.reports[len(outcome.reports) // 2]
-        waits_s = {device: report.waited_s for device, report in reports.items()}
-        expected = self._prices.expected(plan, fleet, taken, waits_s)
-        if expected is None:
-            return
-        own_s = 0.0
-        for device, report in reports.items():
-            if device == LOCAL:
-                self._here.learn(report, expected.own_s[device])
-            else:
-                self.peers.learn(device, report, expected.own_s[device])
-            own_s += report.total_s - report.waited_s
-        self._learn_common(workload, own_s, sum(expected.own_s.values()))
-        sent_s = outcome.total_s - own_s
-        if alone and expected.sends_s > 0.0 and sent_s > 0.0:
-            self.peers.learn_links(set(reports), sent_s / expected.sends_s)
-
-    def _learn_common(self, workload: Workload, own_s: float, expected_s: float) -> None:
-        """What is expected of a workload is wrong on all devices alike, at first: else each that
-        did not run yet would seem to be faster than those that did.
-        """
-        if expected_s > 0.0:
-            common = self._common.pop(workload, 1.0)
-            if len(self._common) >= _MOST_KNOWN:
-                del self._common[next(iter(self._common))]
-            self._common[workload] = moved(common, common * own_s / expected_s)
 
     def _measure_unused(self, used: Collection[str]) -> None:
         """Links that are not used are measured from time to time: they may be better again."""
