@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from sti.device.lanes import LANES, MOST_THREADS, LaneThreads
 from sti.errors import PeerError
 from sti.exchange.frames import MOST_ARRAY_BYTES
+from sti.exchange.names import is_device_name
 from sti.json_fields import JsonFields, whole_number
 from sti.model.workload import Workload
 from sti.planning.links import LINK_TYPES
@@ -38,7 +39,6 @@ HIDDEN, ANSWER, DONE, FAILED = "hidden", "answer", "done", "failed"
 MOST_NUMBER = 1 << 48
 """Of runs and parts."""
 _SESSION = re.compile(r"[0-9a-f]{16}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MOST_TEXTS, MOST_TOKENS = 4096, 1 << 18
 """Of one run: so many lengths have room in a head."""
 MOST_WAIT_S = 3600.0
@@ -50,11 +50,6 @@ def session_of(key: str) -> str | None:
     """The session that a key belongs to; None where it is none of ours."""
     session = key.partition(" ")[0]
     return session if _SESSION.fullmatch(session) else None
-
-
-def is_device_name(name: str) -> bool:
-    """Whether a device may have this name."""
-    return _NAME.fullmatch(name) is not None
 
 
 def run_key(session: str, number: int) -> str:

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sti.devices.commands import is_device_name
 from sti.errors import ConfigError
+from sti.exchange.names import is_device_name
 from sti.planning.chain_search import MOST_DEVICES
 from sti.planning.links import FLOAT32, LINK_TYPES
 from sti.planning.plan import LOCAL

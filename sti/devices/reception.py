@@ -19,6 +19,7 @@ from sti.devices.sessions import DueRun, Session
 from sti.devices.stage_runner import ReadyPart, ready_part
 from sti.errors import ClosedError, InputError, PeerError, StiError
 from sti.exchange.interface import FOUND, LOST, Exchange, Message
+from sti.exchange.names import is_device_name
 from sti.json_fields import JsonFields
 from sti.notices import Notify
 from sti.pack.pack_reader import PackReader
@@ -184,7 +185,7 @@ class Reception:
     def _reach(self, session: Session, key: str, fields: JsonFields) -> None:
         """Get to know another worker, and measure the way to it."""
         name = fields.text("name")
-        if not commands.is_device_name(name) or name == self._exchange.name:
+        if not is_device_name(name) or name == self._exchange.name:
             raise fields.fail("name", "the name of another device")
         address = fields.text("address")
         self._neighbours.reach(name, address, asker=session.controller, key=key)

@@ -77,7 +77,7 @@ def _connections() -> list[bytes]:
     large = list(frames_of(encode("k", {}, [np.zeros(CHUNK_BYTES, np.int8)])))
     cut = [frame[:99] for frame in large]
     gone = list(frames_of(encode("forgotten", {}, [np.zeros(4, np.int8)])))
-    greetings = [Hello("board").frame(), Refusal("it is late", is_final=False).frame()]
+    greetings = [Hello("board").frame(), Refusal("it is late", gives_way=False).frame()]
     return [_joined([*greetings, *small, *gone, *small]), _joined([*cut, *small])]
 
 

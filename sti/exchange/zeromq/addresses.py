@@ -1,4 +1,4 @@
-"""Names and addresses of devices, as people write them.
+"""Addresses of devices, as people write them.
 
 In: ``HOST:PORT``. Out: a numeric address, looked up once, so that no look-up stops the thread that
 carries messages; and whether it stays on this machine. Knows nothing of keys or sockets.
@@ -16,7 +16,6 @@ from sti.storage.threads import in_time
 
 LOOK_UP_S = 5.0
 """How long a name of a host may take to be looked up."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _ADDRESS = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", re.ASCII)
 
 
@@ -34,19 +33,6 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def check_name(name: str) -> None:
-    """Refuse what no device can be called; names are parts of file names.
-
-    Raises:
-        InputError: says what names are.
-    """
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{name!r:.80} is no name of a device: 1 to 63 ASCII letters, digits, '_', '-' and "
-            "'.', the first a letter or digit"
-        )
 
 
 def look_up(text: str) -> Address:

@@ -23,6 +23,8 @@ from sti.exchange.zeromq.wire import HELLO, REFUSED, Hello, Refusal
 
 _REFUSED_S = 1.0
 """After which a peer that refused this member, or was refused, is tried again."""
+GIVES_WAY_S = 10.0
+"""The same where another member has this one's name there."""
 _BATCH = 64
 """Frames that are read of one socket before it is another's turn."""
 _MOST_LEFT = 1024
@@ -56,7 +58,7 @@ class Dialed(Link):
         self._address, self._make, self._watch, self._unwatch = address, make, watch, unwatch
         self._made: Monitored | None = None
         self._retry_at_s: float | None = monotonic()
-        self._is_told = False
+        self._is_told = self._gives_way = False
 
     def push(self, frame: bytes) -> bool:
         """As ``Link.push``; that the peer is gone is told by the monitor."""
@@ -84,12 +86,12 @@ class Dialed(Link):
         self._retry_at_s = None
         self._watch(self._made.socket, self._on_frames)
         self._watch(self._made.monitor, self._on_event)
-        self.push(Hello(self.board.name).frame())
+        self.push(Hello(self.board.name, self._gives_way).frame())
         return None
 
-    def refuse(self, why: str, *, is_final: bool = False) -> None:
-        """As ``Link.refuse``; tries again in a while, unless it is not to."""
-        self.push(Refusal(why, is_final).frame())
+    def refuse(self, why: str, *, gives_way: bool = False) -> None:
+        """As ``Link.refuse``; tries again in a while."""
+        self.push(Refusal(why, gives_way).frame())
         self.down(why)
         self._retry_at_s = monotonic() + _REFUSED_S  # closed then: the refusal needs some time
 
@@ -130,7 +132,7 @@ class Dialed(Link):
             return  # of a peer that was refused
         if kind == REFUSED:
             refusal = Refusal.read(data)
-            self._refused(f"it refuses this device: {refusal.why}", is_final=refusal.is_final)
+            self._refused(f"it refuses this device: {refusal.why}", gives_way=refusal.gives_way)
         elif self.is_up:
             self.take(kind, data)
         elif kind != HELLO:
@@ -138,7 +140,7 @@ class Dialed(Link):
         else:
             name = Hello.read(data).name
             if name == self.peer:
-                self._is_told = False
+                self._is_told = self._gives_way = False
                 self.up()
             else:
                 self._refused(f"at {self._address} answers {name!r:.80}, not {self.peer}")
@@ -180,12 +182,14 @@ class Dialed(Link):
             self._unreachable(f"{self._address} does not shake hands: {os.strerror(value)}")
             self._retry_at_s = monotonic() + _REFUSED_S
 
-    def _refused(self, why: str, *, is_final: bool = False) -> None:
+    def _refused(self, why: str, *, gives_way: bool = False) -> None:
         self.down(why)
         self.board.mailbox.refused(self.peer, why)
-        self.board.notices.tell(f"refused {self.peer}", f"{self.peer}: {why}")
+        if not (gives_way and self._gives_way):  # which was told
+            self.board.notices.tell(f"refused {self.peer}", f"{self.peer}: {why}")
         self._close_sockets()
-        self._retry_at_s = None if is_final else monotonic() + _REFUSED_S
+        self._gives_way = gives_way
+        self._retry_at_s = monotonic() + (GIVES_WAY_S if gives_way else _REFUSED_S)
 
     def _unreachable(self, why: str) -> None:
         """Tell once until the peer is there why it is not."""

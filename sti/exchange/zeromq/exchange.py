@@ -24,7 +24,8 @@ from sti.errors import InputError
 from sti.exchange.frames import encode
 from sti.exchange.interface import NOTHING, Message
 from sti.exchange.mailbox import MOST_HELD_BYTES, Mailbox
-from sti.exchange.zeromq.addresses import Address, check_name, look_up
+from sti.exchange.names import check_name
+from sti.exchange.zeromq.addresses import Address, look_up
 from sti.exchange.zeromq.carrier import Carrier
 from sti.exchange.zeromq.keys import Keys
 from sti.exchange.zeromq.library import check_library

@@ -21,7 +21,7 @@ import zmq
 from zmq.utils import z85
 
 from sti.errors import InputError
-from sti.exchange.zeromq.addresses import check_name
+from sti.exchange.names import check_name
 from sti.exchange.zeromq.library import check_library
 from sti.storage.atomic_file import replacing
 from sti.storage.own_files import check_private, make_directory, open_own

@@ -44,11 +44,11 @@ class Link(ABC):
         self._incoming = board.incoming(peer)
 
     @abstractmethod
-    def refuse(self, why: str, *, is_final: bool = False) -> None:
+    def refuse(self, why: str, *, gives_way: bool = False) -> None:
         """Tell the other side that nothing more is taken of it, and go down.
 
         Args:
-            is_final: whether it is not to try again.
+            gives_way: whether it is to come back as one that gives way, and not soon.
         """
 
     @abstractmethod

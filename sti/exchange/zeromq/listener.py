@@ -11,7 +11,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from sti.errors import InputError
 from sti.exchange.frames import MessageError
-from sti.exchange.zeromq.addresses import Address, check_name
+from sti.exchange.names import check_name
+from sti.exchange.zeromq.addresses import Address
 from sti.exchange.zeromq.links import ENDED, Board, GoneError, Link
 from sti.exchange.zeromq.sockets import Monitored
 from sti.exchange.zeromq.wire import HELLO, PROBE, REFUSED, Hello, Refusal
@@ -28,7 +29,7 @@ _PROBE_S, _PROBES = 0.002, 100
 """How often, and how many times, a connection is tried of which the system said that it ended: its
 number may be that of a new one already."""
 _ANEW = "it connected anew; two that connect at a time need names, and keys, of their own"
-"""Why the older connection of a name is given up."""
+"""Why the older connection of a name is given up, and waits until the newer one has ended."""
 
 
 class Accepted(Link):
@@ -45,9 +46,9 @@ class Accepted(Link):
         self.refusal: bytes | None = None
         """What could not be told yet."""
 
-    def refuse(self, why: str, *, is_final: bool = False) -> None:
+    def refuse(self, why: str, *, gives_way: bool = False) -> None:
         """As ``Link.refuse``; told later where there is no room now."""
-        self.refusal = Refusal(why, is_final).frame()
+        self.refusal = Refusal(why, gives_way).frame()
         self.down(why)
 
     def push(self, frame: bytes) -> bool:
@@ -144,7 +145,7 @@ class Listener:
         if link is None:
             if kind != HELLO:
                 raise MessageError("something else than a hello")
-            self._welcome(route, frame, Hello.read(data).name)
+            self._welcome(route, frame, Hello.read(data))
         elif not link.is_up:
             return  # of a connection that was refused
         elif self._has_keys and _user(frame) != link.peer:
@@ -154,19 +155,22 @@ class Listener:
         else:
             link.take(kind, data)
 
-    def _welcome(self, route: bytes, frame: zmq.Frame, claimed: str) -> None:
-        name = _user(frame) if self._has_keys else claimed
+    def _welcome(self, route: bytes, frame: zmq.Frame, hello: Hello) -> None:
+        name = _user(frame) if self._has_keys else hello.name
         link = Accepted(name, self._board, self.socket, route, int(frame.get(zmq.SRCFD)))
         self._links[route] = link
         try:
-            self._check(name, claimed)
+            self._check(name, hello.name)
         except InputError as error:
             self._board.notices.tell(f"refused {name!r:.80}", f"{error}; it was refused")
-            link.refuse(str(error), is_final=True)
+            link.refuse(str(error), gives_way=True)
             return
         for other in self._links.values():
             if other.peer == name and other.is_up:
-                other.refuse(_ANEW, is_final=True)
+                if hello.gives_way:
+                    link.refuse(_ANEW, gives_way=True)
+                    return
+                other.refuse(_ANEW, gives_way=True)
                 self._board.notices.tell(
                     f"anew {name}",
                     f"{name} connected anew: it was started again, or two devices have its keys",

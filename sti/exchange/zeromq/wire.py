@@ -48,10 +48,13 @@ class Hello(NamedTuple):
     """What each side of a connection says first."""
 
     name: str
+    gives_way: bool = False
+    """Whether it is to be refused while another connection has its name, instead of taking that
+    one's place."""
 
     def frame(self) -> bytes:
         """As it is sent."""
-        return HELLO + _dumped({"protocol": PROTOCOL, "name": self.name})
+        return HELLO + _dumped({"protocol": PROTOCOL, **self._asdict()})
 
     @classmethod
     def read(cls, data: memoryview) -> Hello:
@@ -59,26 +62,26 @@ class Hello(NamedTuple):
         fields = _fields(data, "hello")
         remedy = "install the same release on all devices"
         fields.require_version("protocol", PROTOCOL, remedy=remedy)
-        return cls(fields.text("name"))
+        return cls(fields.text("name"), fields.flag("gives_way"))
 
 
 class Refusal(NamedTuple):
     """What a side says that takes nothing more from the other."""
 
     why: str
-    is_final: bool
-    """Whether trying again would be of no use."""
+    gives_way: bool
+    """Whether the other side is to come back later, and to give way to others of its name then."""
 
     def frame(self) -> bytes:
         """As it is sent."""
-        return REFUSED + _dumped({"why": self.why[:_MOST_WHY], "final": self.is_final})
+        return REFUSED + _dumped({"why": self.why[:_MOST_WHY], "gives_way": self.gives_way})
 
     @classmethod
     def read(cls, data: memoryview) -> Refusal:
         """Raises ``MessageError``."""
         fields = _fields(data, "refusal")
         why = "".join(letter if letter.isprintable() else "?" for letter in fields.text("why"))
-        return cls(why[:_MOST_WHY], fields.flag("final"))
+        return cls(why[:_MOST_WHY], fields.flag("gives_way"))
 
 
 def frames_of(encoded: Encoded) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from benchmarks.devices_faults_child import Spec
 from sti.devices.chain import Chains
 from sti.devices.peers import Peers
 from sti.engine.device_options import DeviceOptions
+from sti.exchange.zeromq import dialed
 from sti.exchange.zeromq.exchange import ZmqExchange
 from sti.exchange.zeromq.keys import Keys
 from sti.pipeline.trace import Recorder
@@ -104,7 +105,10 @@ def test_a_controller_sleeps_and_dies_and_another_one_comes(home: Home, tmp_path
     assert not [line for line in said if "is not used" in line]
 
 
-def test_the_same_keys_are_of_one_controller_at_a_time(home: Home) -> None:
+def test_the_same_keys_are_of_one_controller_at_a_time(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialed, "GIVES_WAY_S", 0.1)
     said: list[str] = []
     options = DeviceOptions(home.config, keys=home.keys, strategy="chain")
     with asking(tiny_pack(), TEXTS, options, said.append) as first:
@@ -115,6 +119,7 @@ def test_the_same_keys_are_of_one_controller_at_a_time(home: Home) -> None:
             for _ in range(3):
                 assert not first.once().stages
                 second.until_by_others()
+        first.until_by_others()
     assert [line for line in said if "is not used" in line and "it connected anew" in line]
 
 

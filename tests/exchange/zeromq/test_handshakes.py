@@ -14,7 +14,7 @@ import zmq
 
 from sti.errors import ClosedError, DeadlineError, InputError, PeerError, PeerLostError
 from sti.exchange.interface import FOUND, LOST
-from sti.exchange.zeromq import listener
+from sti.exchange.zeromq import dialed, listener
 from sti.exchange.zeromq.exchange import ZmqExchange
 from sti.exchange.zeromq.keys import Keys
 from sti.exchange.zeromq.wire import Hello
@@ -113,7 +113,7 @@ def test_a_device_is_who_its_key_says_and_not_who_it_says(closed: ExitStack, tol
     raw.send(Hello("c").frame(), *raw.message("k"))
     assert "device calls itself 'c' and has the key of b; it was refused" in told.get(timeout=30)
     refusal = raw.receive()
-    assert refusal[:1] == b"R" and json.loads(refusal[1:])["final"] is True
+    assert refusal[:1] == b"R" and json.loads(refusal[1:])["gives_way"] is True
     nobody_was_found(a)
     honest = closed.enter_context(RawPeer(a.address, keys["b"], server="a", route=b"c"))
     honest.send(Hello("b").frame(), *honest.message("k"))
@@ -166,9 +166,10 @@ def test_another_device_at_an_address_is_not_taken_for_the_one_that_was_meant(
         b.receive(key=FOUND, peer="c", deadline=soon())
 
 
-def test_a_newer_connection_under_a_name_replaces_the_older_one(
-    closed: ExitStack, told: Told
+def test_a_newer_connection_under_a_name_replaces_the_older_one_until_it_ends(
+    closed: ExitStack, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dialed, "GIVES_WAY_S", 0.02)
     a = member(closed, "a", listen=LOCAL, notify=told.put)
     older = member(closed, "b", peers={"a": a.address})
     older.receive(key=FOUND, deadline=soon())
@@ -181,9 +182,23 @@ def test_a_newer_connection_under_a_name_replaces_the_older_one(
     with pytest.raises(PeerLostError, match="refuses this device: it connected anew"):
         older.receive(key="k", peer="a", deadline=soon())
     with pytest.raises(PeerError, match="refuses this device"):
-        older.receive(key=FOUND, peer="a", deadline=soon())  # it does not fight for the name
+        older.receive(key=FOUND, peer="a", deadline=soon())
+    with pytest.raises(DeadlineError):  # it does not fight for the name, however often it asks
+        a.receive(key=LOST, peer="b", deadline=time.monotonic() + 0.5)
     a.send("b", "k")
     assert newer.receive(key="k", deadline=soon()).peer == "a"
+    newer.close()
+    a.receive(key=LOST, peer="b", deadline=soon())
+    while True:
+        try:
+            older.receive(key=FOUND, peer="a", deadline=soon())
+            break
+        except PeerError:
+            time.sleep(0.01)  # refused so far
+    a.receive(key=FOUND, peer="b", deadline=soon())
+    older.send("a", "k")
+    assert a.receive(key="k", deadline=soon()).peer == "b"
+    assert told.empty()
 
 
 def test_peers_are_connected_and_disconnected_later(closed: ExitStack) -> None:

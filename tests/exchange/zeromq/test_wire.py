@@ -146,11 +146,11 @@ def test_frames_of_strangers_make_whole_messages_or_none(frames: list[bytes]) ->
 
 
 @given(st.text(max_size=400), st.booleans())
-def test_refusals_read_back_without_what_a_terminal_would_obey(why: str, final: bool) -> None:
+def test_refusals_read_back_without_what_a_terminal_would_obey(why: str, later: bool) -> None:
     if not why.isascii():
         why = why.encode("ascii", "replace").decode()
-    found = Refusal.read(memoryview(Refusal(why, final).frame())[1:])
-    assert found.is_final == final and found.why.isprintable()
+    found = Refusal.read(memoryview(Refusal(why, later).frame())[1:])
+    assert found.gives_way == later and found.why.isprintable()
     assert len(found.why) <= 300 and found.why[:9] == "".join(
         letter if letter.isprintable() else "?" for letter in why[:9]
     )
