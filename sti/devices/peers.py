@@ -21,6 +21,7 @@ from sti.devices.commands import StageReport
 from sti.devices.facts import Facts, mismatch
 from sti.devices.peer import AGAIN_S, NOT_FOUND, Peer
 from sti.devices.questions import Heard, Questions
+from sti.devices.unknown_hosts import UnknownHosts
 from sti.devices.ways import Ways
 from sti.errors import ClosedError, DeadlineError, InputError, PeerError, StiError
 from sti.exchange.interface import FOUND, LOST, Exchange, Message
@@ -48,7 +49,8 @@ class Peers:
         exchange: reaches them; stays the caller's.
         addresses: name to address.
         mine: what this machine is.
-        connect: makes the peer of a name reachable at an address.
+        connect: makes the peer of a name reachable at an address; called by another thread, too,
+            where the host is not known at first.
         notify: told of who is there, and why others are not used.
     """
 
@@ -68,9 +70,10 @@ class Peers:
         self._ways = Ways(self._questions, addresses, notify)
         self._kept: list[Message] = []
         """What came amid a run and has time until after it."""
+        self._hosts = UnknownHosts(connect)
         for peer in self.named.values():
             try:
-                connect(peer.name, peer.address)
+                self._hosts.connect(peer.name, peer.address)
             except PeerError as error:  # of a host that is off, say: others are there
                 self._leave_out(peer, str(error))
 
@@ -104,6 +107,8 @@ class Peers:
             moment_s: for how long to wait where something was asked only now.
         """
         self._questions.begin_round()
+        for name, why in self._hosts.look_again().items():
+            self._leave_out(self.named[name], why)
         now_s = time.monotonic()
         try:
             kept, self._kept = self._kept, []

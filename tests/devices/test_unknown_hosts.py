@@ -1,13 +1,21 @@
-"""A device whose host is not known is left out; the others are used."""
+"""A device whose host is not known is left out until it is; the others are used."""
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sti import DeviceOptions, Engine, StiWarning
+from sti.devices import unknown_hosts
+from sti.devices.unknown_hosts import UnknownHosts
+from sti.errors import InputError, PeerError
 from tests.support.packs import TEXTS, tiny_pack
+from tests.support.processes import until
+from tests.support.workers import asking, workers, write_config
 
 
 def test_a_host_that_is_not_known_keeps_no_answer_from_coming(tmp_path: Path) -> None:
@@ -21,3 +29,44 @@ def test_a_host_that_is_not_known_keeps_no_answer_from_coming(tmp_path: Path) ->
         result = engine.run(TEXTS)
     assert len(result.embeddings) == len(TEXTS)
     assert any("device board is not used: no-such-host" in line for line in told)
+
+
+def test_a_device_is_used_when_its_host_becomes_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unknown_hosts, "AGAIN_S", 0.1)
+    known, look_up = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **options: Any) -> Any:
+        if host == "board.test":
+            if not known.is_set():
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            host = "127.0.0.1"
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with workers({"board": tiny_pack()}, tmp_path) as home:
+        port = home.workers["board"].address.rpartition(":")[2]
+        write_config(home.config, {"board": f"board.test:{port}"})
+        options = DeviceOptions(home.config, keys=home.keys)
+        with asking(tiny_pack(), TEXTS, options, lambda _: None) as asked:
+            for _ in range(3):
+                assert not asked.once().stages
+            known.set()
+            asked.until_by_others()
+
+
+def test_a_host_that_turns_out_to_need_keys_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unknown_hosts, "AGAIN_S", 0.0)
+    answers = [PeerError("not known"), InputError("needs keys")]
+
+    def connect(name: str, address: str) -> None:
+        raise answers.pop(0)
+
+    hosts = UnknownHosts(connect)
+    with pytest.raises(PeerError, match="not known"):
+        hosts.connect("board", "board.test:7311")
+    found: dict[str, str] = {}
+    until(lambda: bool(found.update(hosts.look_again()) or found))
+    assert found == {"board": "needs keys"}
+    assert hosts.look_again() == {} and not answers
