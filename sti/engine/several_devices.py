@@ -33,6 +33,8 @@ from sti.planning.strategies import Fleet, Strategy, believed_s, chosen, local_s
 
 _PATIENCE, _PATIENCE_S = 3.0, 0.1
 """How many times the expected seconds a chain may take, and how many more."""
+_ASKED_FOR_S = 1.0
+"""How many more where a chain is what was asked for: the first runs on a busy machine take long."""
 _TIGHT = 1.2
 """The same where this machine could still answer in time."""
 _MEASURED_AGAIN_S = 10.0
@@ -147,7 +149,7 @@ class SeveralDevices:
                 batch.encodings,
                 recorder=recorder,
                 link_type=self._link_type,
-                within_s=_within_s(taken, _left_s(self._alone_s(prepared), due)),
+                within_s=self._within_s(taken, _left_s(self._alone_s(prepared), due)),
             )
         except (PeerError, InputError, ClosedError) as error:
             # Where this engine is what was closed, the run that follows says so.
@@ -200,6 +202,14 @@ class SeveralDevices:
         """
         within_s = PREPARED_WITHIN_S if left_s is None else min(PREPARED_WITHIN_S, left_s)
         self._chains.make_ready(taken, plan, self._link_type, within_s=within_s)
+
+    def _within_s(self, taken: Strategy, left_s: float | None) -> float:
+        """How long a chain may take before this machine begins alone."""
+        more_s = _PATIENCE_S if self._options.wanted is None else _ASKED_FOR_S
+        patient_s = _PATIENCE * taken.total_s + more_s
+        if left_s is None or left_s <= _TIGHT * taken.total_s:
+            return patient_s
+        return min(patient_s, left_s)
 
     @property
     def _nobody(self) -> str:
@@ -280,14 +290,6 @@ class SeveralDevices:
 def _left_s(alone_s: float, due: float | None) -> float | None:
     """Seconds until this machine has to begin alone to be in time; None for no time."""
     return None if due is None else max(0.0, due - time.perf_counter() - alone_s)
-
-
-def _within_s(taken: Strategy, left_s: float | None) -> float:
-    """How long a chain may take before this machine begins alone."""
-    patient_s = _PATIENCE * taken.total_s + _PATIENCE_S
-    if left_s is None or left_s <= _TIGHT * taken.total_s:
-        return patient_s
-    return min(patient_s, left_s)
 
 
 def _expecting(plan: Plan, total_s: float) -> Plan:
