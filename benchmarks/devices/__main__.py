@@ -48,7 +48,7 @@ ROWS: Mapping[str, Row[Setting]] = {
     "start": Row(start.measure, start.summarize),
 }
 """In the order in which they are run."""
-_REPEATS, _QUICK_REPEATS = 7, 2
+_REPEATS, _QUICK_REPEATS = 6, 2
 
 
 def measure(options: Any) -> Report:

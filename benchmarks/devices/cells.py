@@ -31,9 +31,11 @@ DEVICES: tuple[tuple[Kind, ...], ...] = (
 JOINED = (Joined(125.0), Joined(300.0, shared=True), Joined(1000.0))
 TOKENS: tuple[int, ...] = (16, 64, 128, 256, 512)
 _QUICK_TOKENS: tuple[int, ...] = (8, 16)
-_WARM_UPS, _MORE = 3, 2
-"""Turns that do not count; and how often a cell beyond a limit is given as many turns more, all of
-which count: others who use the machine blur some cells."""
+_WARM_UPS = 3
+"""Turns that do not count."""
+_ERROR, _MOST_ROUNDS = 0.01, 8
+"""A cell is given as many turns more until the standard error of its ratio is no more, whatever the
+ratio is, or so often; all of them count. Others who use the machine blur some cells."""
 
 
 class Compared(NamedTuple):
@@ -87,13 +89,12 @@ def _cell(
 
     ways = {name: partial(home.run, name, texts) for name in (LOCAL, AUTO, CHAIN)}
     turns = Turns({name: [] for name in ways})
-    for more in range(1 + _MORE):
-        warm_ups = 0 if more else _WARM_UPS
+    for number in range(setting.scaled(_MOST_ROUNDS, 1)):
+        warm_ups = 0 if number else _WARM_UPS
         turns.add(in_turns(ways, warm_ups=warm_ups, repeats=setting.repeats))
-        found = _compared(kinds, joined, tokens, turns)
-        if found.over <= WORST and max(map(abs, found.offs.values())) <= OFF:
+        if setting.repeats > 1 and turns.ratio_error(AUTO, LOCAL) <= _ERROR:
             break
-    return found
+    return _compared(kinds, joined, tokens, turns)
 
 
 def _compared(kinds: Sequence[Kind], joined: Joined, tokens: int, turns: Turns) -> Compared:

@@ -11,12 +11,14 @@ Keys are made for them, and messages are encrypted, as between any devices.
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import SystemRandom
 from threading import Timer
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -27,7 +29,8 @@ from benchmarks.devices.packed import Packed
 from benchmarks.network.namespaces import Network
 from sti.exchange.zeromq.keys import make_keys
 
-PORT = 7311
+_PORT = 7311
+_FREE_PORTS = range(12_000, 20_000)
 _END_S = 10.0
 _ANSWERS_S = 300.0
 _MOST_SAID = 2000
@@ -49,10 +52,13 @@ class Joined(NamedTuple):
 
 
 class Place(Protocol):
-    """Where processes of devices run: ``Network``, or ``OnThisMachine``."""
+    """Where processes of devices run."""
 
     def address(self, device: int) -> str:
         """Of a device."""
+
+    def port(self, device: int) -> int:
+        """Where its worker may listen."""
 
     def run(self, device: int, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
         """Start a process on a device."""
@@ -65,9 +71,36 @@ class OnThisMachine:
         """The same for all."""
         return "127.0.0.1"
 
+    def port(self, device: int) -> int:
+        """One that nobody listens at, and that the system gives to nobody by itself."""
+        for port in SystemRandom().sample(_FREE_PORTS, 100):
+            with socket.socket() as held, suppress(OSError):
+                held.bind((self.address(device), port))
+                return port
+        raise RuntimeError("all ports are taken")
+
     def run(self, device: int, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
         """Start a process."""
         return subprocess.Popen(list(argv), **popen)
+
+
+class OnNetworks:
+    """Each device on a network of its own."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def address(self, device: int) -> str:
+        """Of a device."""
+        return self._network.address(device)
+
+    def port(self, device: int) -> int:
+        """The same for all: nobody else is there."""
+        return _PORT
+
+    def run(self, device: int, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
+        """Start a process on a device."""
+        return self._network.run(device, argv, **popen)
 
 
 class Child:
@@ -168,10 +201,10 @@ class Home:
             if self._joined is not None:
                 mbit, shared, delay_s = self._joined
                 network = Network(len(self._kinds), mbit=mbit, shared=shared, delay_s=delay_s)
-                place = stack.enter_context(network)
+                place = OnNetworks(stack.enter_context(network))
             self._keys = folder / "keys"
             make_keys(self._keys, [*self.names, *_ENGINES])
-            addresses = [f"{place.address(n)}:{PORT + n}" for n in range(1, len(self._kinds))]
+            addresses = [f"{place.address(n)}:{place.port(n)}" for n in range(1, len(self._kinds))]
             config = folder / "devices.toml"
             config.write_text(self._config(addresses), encoding="utf-8")
             self._workers = [

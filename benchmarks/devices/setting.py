@@ -6,15 +6,21 @@ which limit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
+from statistics import quantiles
 from typing import TypeVar
 
 from benchmarks.devices.controller import Ran
 from benchmarks.devices.packed import Packed
 
 T = TypeVar("T")
+_OF_MEDIAN, _QUARTILES = 1.253, 1.349
+"""Of a normal distribution: the standard error of the median over that of the mean; the distance of
+its quartiles over the standard deviation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +63,22 @@ class Turns:
 
     def ratio(self, name: str, other: str) -> float:
         """Median over the turns of what one took over the other."""
-        pairs = zip(self.runs[name], self.runs[other], strict=True)
-        return middle([one.total_s / two.total_s for one, two in pairs])
+        return middle(self._ratios(name, other))
+
+    def ratio_error(self, name: str, other: str) -> float:
+        """About the standard error of ``ratio``, by the quartiles of the turns; several turns."""
+        ratios = self._ratios(name, other)
+        low, _, high = quantiles(ratios, n=4)
+        return _OF_MEDIAN * (high - low) / _QUARTILES / math.sqrt(len(ratios))
 
     @property
     def equal(self) -> bool:
         """Whether all answers are the same to the bit."""
         return len({run.digest for runs in self.runs.values() for run in runs}) == 1
+
+    def _ratios(self, name: str, other: str) -> list[float]:
+        pairs = zip(self.runs[name], self.runs[other], strict=True)
+        return [one.total_s / two.total_s for one, two in pairs]
 
     @property
     def notices(self) -> list[str]:
@@ -72,15 +87,17 @@ class Turns:
 
 
 def in_turns(ways: Mapping[str, Callable[[], Ran]], *, warm_ups: int, repeats: int) -> Turns:
-    """Run each way as often, one after the other, each turn in the other order.
+    """Run each way as often, one after the other, each turn in another order: with all orders, each
+    way is first, last and behind each other one as often.
 
     Args:
         ways: name to what runs.
         warm_ups: turns that do not count.
     """
     found = Turns({name: [] for name in ways})
+    orders = list(permutations(ways))
     for turn in range(-warm_ups, repeats):
-        for name in list(ways)[:: -1 if turn % 2 else 1]:
+        for name in orders[turn % len(orders)]:
             run = ways[name]()
             if turn >= 0:
                 found.runs[name].append(run)

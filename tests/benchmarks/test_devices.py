@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from random import Random
+from statistics import stdev
 
 import numpy as np
 import pytest
@@ -126,6 +129,33 @@ def test_turns_alternate_and_are_compared_pair_by_pair() -> None:
     assert Turns({"a": [RAN], "b": [RAN]}).equal
     assert middle([3.0, 1.0, 2.0]) == 2.0
     assert middle([1.0, 2.0]) == 1.5
+
+
+def test_each_way_is_behind_each_other_one_as_often() -> None:
+    order: list[str] = []
+
+    def way(name: str) -> Ran:
+        order.append(name)
+        return RAN
+
+    in_turns({name: partial(way, name) for name in "abc"}, warm_ups=0, repeats=6)
+    turns = ["".join(order[place : place + 3]) for place in range(0, 18, 3)]
+    assert sorted(turns) == ["abc", "acb", "bac", "bca", "cab", "cba"]
+
+
+def test_a_ratio_is_as_sure_as_its_turns_agree() -> None:
+    def turns(*ratios: float) -> Turns:
+        found = [RAN._replace(total_s=ratio) for ratio in ratios]
+        return Turns({"a": found, "b": [RAN._replace(total_s=1.0)] * len(ratios)})
+
+    few, many, sure = turns(0.8, 1.0, 1.2), turns(*(0.8, 1.0, 1.2) * 12), turns(1.0, 1.0, 1.0)
+    assert sure.ratio_error("a", "b") == 0.0
+    assert few.ratio_error("a", "b") > 2.0 * many.ratio_error("a", "b") > 0.0
+    # Against what drawing anew gives.
+    random = Random(0)
+    drawn = turns(*(random.gauss(1.0, 0.1) for _ in range(400)))
+    medians = [middle([random.gauss(1.0, 0.1) for _ in range(400)]) for _ in range(400)]
+    assert drawn.ratio_error("a", "b") == pytest.approx(stdev(medians), rel=0.25)
 
 
 def test_what_is_read_is_counted_with_the_memory_that_it_fills(tmp_path: Path) -> None:
