@@ -188,7 +188,7 @@ class Dialed(Link):
         if not (gives_way and self._gives_way):  # which was told
             self.board.notices.tell(f"refused {self.peer}", f"{self.peer}: {why}")
         self._close_sockets()
-        self._gives_way = gives_way
+        self._gives_way = self._gives_way or gives_way  # until it is let in
         self._retry_at_s = monotonic() + (GIVES_WAY_S if gives_way else _REFUSED_S)
 
     def _unreachable(self, why: str) -> None:
