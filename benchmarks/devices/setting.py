@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
 from pathlib import Path
 from statistics import quantiles
 from typing import TypeVar
@@ -87,15 +86,17 @@ class Turns:
 
 
 def in_turns(ways: Mapping[str, Callable[[], Ran]], *, warm_ups: int, repeats: int) -> Turns:
-    """Run each way as often, one after the other, each turn in another order: with all orders, each
-    way is first, last and behind each other one as often.
+    """Run each way as often, one after the other, each turn in another order: after twice as many
+    turns as there are ways, each was at every place as often, and behind every other one.
 
     Args:
         ways: name to what runs.
         warm_ups: turns that do not count.
     """
     found = Turns({name: [] for name in ways})
-    orders = list(permutations(ways))
+    names = list(ways)
+    turned = [names[first:] + names[:first] for first in range(len(names))]
+    orders = [order for each in turned for order in (each, each[::-1])]
     for turn in range(-warm_ups, repeats):
         for name in orders[turn % len(orders)]:
             run = ways[name]()

@@ -123,7 +123,7 @@ def test_turns_alternate_and_are_compared_pair_by_pair() -> None:
     turns = in_turns(
         {"a": lambda: way("a", 1.0), "b": lambda: way("b", 2.0)}, warm_ups=1, repeats=2
     )
-    assert "".join(order) == "baabba"
+    assert "".join(order) == "ababba"
     assert {name: len(runs) for name, runs in turns.runs.items()} == {"a": 2, "b": 2}
     assert not turns.equal
     assert Turns({"a": [RAN], "b": [RAN]}).equal
