@@ -87,7 +87,7 @@ class Turns:
 
 def in_turns(ways: Mapping[str, Callable[[], Ran]], *, warm_ups: int, repeats: int) -> Turns:
     """Run each way as often, one after the other, each turn in another order: after twice as many
-    turns as there are ways, each was at every place as often, and behind every other one.
+    turns as there are ways, each was at every place as often, and those of three behind each other.
 
     Args:
         ways: name to what runs.
