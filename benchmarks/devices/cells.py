@@ -34,8 +34,9 @@ _QUICK_TOKENS: tuple[int, ...] = (8, 16)
 _WARM_UPS = 3
 """Turns that do not count."""
 _ERROR, _MOST_ROUNDS = 0.01, 8
-"""A cell is given as many turns more until the standard error of its ratio is no more, whatever the
-ratio is, or so often; all of them count. Others who use the machine blur some cells."""
+"""A cell is given as many turns more until the standard error of its ratio is no larger a share of
+it, whatever the ratio is, or so often; all of them count. Others who use the machine blur some
+cells."""
 
 
 class Compared(NamedTuple):
@@ -51,6 +52,8 @@ class Compared(NamedTuple):
     chain_s: float
     over: float
     """Median over the turns of chosen over local."""
+    error: float
+    """About its standard error, as a share of it."""
     local_predicted_s: float
     chosen_predicted_s: float
     chain_predicted_s: float
@@ -92,7 +95,7 @@ def _cell(
     for number in range(setting.scaled(_MOST_ROUNDS, 1)):
         warm_ups = 0 if number else _WARM_UPS
         turns.add(in_turns(ways, warm_ups=warm_ups, repeats=setting.repeats))
-        if setting.repeats > 1 and turns.ratio_error(AUTO, LOCAL) <= _ERROR:
+        if turns.ratio_error(AUTO, LOCAL) <= _ERROR:
             break
     return _compared(kinds, joined, tokens, turns)
 
@@ -106,6 +109,7 @@ def _compared(kinds: Sequence[Kind], joined: Joined, tokens: int, turns: Turns) 
         turns.runs[AUTO][-1].stages or LOCAL,
         *(turns.seconds(name) for name in ways),
         turns.ratio(AUTO, LOCAL),
+        turns.ratio_error(AUTO, LOCAL),
         *(turns.predicted_s(name) for name in ways),
         turns.equal,
         len(turns.notices),
@@ -128,13 +132,20 @@ def summarize(found: Sequence[Compared]) -> Summary:
     columns = (
         *(Column("devices"), Column("link"), Column("tokens"), Column("chosen")),
         *(Column("local, ms", ".1f"), Column("chosen, ms", ".1f"), Column("chain, ms", ".1f")),
-        *(Column("chosen / local", ".3f"), Column("turns"), Column("equal"), Column("told")),
+        *(
+            Column("chosen / local", ".3f"),
+            Column("error", ".1%"),
+            Column("turns"),
+            Column("equal"),
+            Column("told"),
+        ),
         *(Column(f"predicted, {name}", "+.1%") for name in (LOCAL, "chosen", CHAIN)),
     )
     rows: list[tuple[Cell, ...]] = [
         (
             *item[:4],
-            *(item.local_s * 1e3, item.chosen_s * 1e3, item.chain_s * 1e3, item.over, item.turns),
+            *(item.local_s * 1e3, item.chosen_s * 1e3, item.chain_s * 1e3, item.over),
+            *(item.error, item.turns),
             *("yes" if item.equal else "NO", item.told),
             *item.offs.values(),
         )

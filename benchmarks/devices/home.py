@@ -67,13 +67,17 @@ class Place(Protocol):
 class OnThisMachine:
     """All devices on this machine's loopback: for what needs no network."""
 
+    def __init__(self) -> None:
+        self._ports = SystemRandom().sample(_FREE_PORTS, len(_FREE_PORTS))
+
     def address(self, device: int) -> str:
         """The same for all."""
         return "127.0.0.1"
 
     def port(self, device: int) -> int:
         """One that nobody listens at, and that the system gives to nobody by itself."""
-        for port in SystemRandom().sample(_FREE_PORTS, 100):
+        while self._ports:
+            port = self._ports.pop()
             with socket.socket() as held, suppress(OSError):
                 held.bind((self.address(device), port))
                 return port

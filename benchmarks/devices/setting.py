@@ -65,10 +65,14 @@ class Turns:
         return middle(self._ratios(name, other))
 
     def ratio_error(self, name: str, other: str) -> float:
-        """About the standard error of ``ratio``, by the quartiles of the turns; several turns."""
+        """About the standard error of ``ratio``, as a share of it, by the quartiles of the turns;
+        infinite with a single turn.
+        """
         ratios = self._ratios(name, other)
-        low, _, high = quantiles(ratios, n=4)
-        return _OF_MEDIAN * (high - low) / _QUARTILES / math.sqrt(len(ratios))
+        if len(ratios) < 2:
+            return math.inf
+        low, half, high = quantiles(ratios, n=4)
+        return _OF_MEDIAN * (high - low) / _QUARTILES / math.sqrt(len(ratios)) / half
 
     @property
     def equal(self) -> bool:
@@ -86,8 +90,9 @@ class Turns:
 
 
 def in_turns(ways: Mapping[str, Callable[[], Ran]], *, warm_ups: int, repeats: int) -> Turns:
-    """Run each way as often, one after the other, each turn in another order: after twice as many
-    turns as there are ways, each was at every place as often, and those of three behind each other.
+    """Run each way as often, one after the other, each turn in another order. After twice as many
+    turns as there are ways, each way was at every place as often; of three ways, each has followed
+    each other one as often, too.
 
     Args:
         ways: name to what runs.

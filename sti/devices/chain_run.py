@@ -189,7 +189,10 @@ class ChainRun:
             fields = fields_of(message.head, where=f"answer of {peer}")
             if fields.raw("is") == commands.FAILED:
                 without = fields.text("without") if fields.has("without") else ""
-                raise PeerError(f"{peer}: {fields.text('why')}")
+                why = fields.text("why")
+                if without in self._peers.named:  # whose fault it is, first
+                    raise PeerError(f"{without}: {peer} says: {why}")
+                raise PeerError(f"{peer}: {why}")
             report = self._taken(unit, fields, message)
         except PeerError as error:
             if without in self._peers.named:

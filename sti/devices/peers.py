@@ -107,8 +107,7 @@ class Peers:
             moment_s: for how long to wait where something was asked only now.
         """
         self._questions.begin_round()
-        for name, why in self._hosts.look_again().items():
-            self._leave_out(self.named[name], why)
+        self._look_for_hosts()
         now_s = time.monotonic()
         try:
             kept, self._kept = self._kept, []
@@ -128,6 +127,10 @@ class Peers:
                 if peer.is_there:
                     peer.is_there = False
                     self._leave_out(peer, str(error))
+
+    def close(self) -> None:
+        """Look for nobody any more. The exchange stays the caller's. Idempotent."""
+        self._hosts.close()
 
     def take(self, message: Message) -> None:
         """Take in a message that belongs to no run."""
@@ -244,6 +247,14 @@ class Peers:
         for peer in self.named.values():
             if peer.is_ready and peer.is_doubted and peer.name not in but:
                 self._measure(peer)
+
+    def _look_for_hosts(self) -> None:
+        for name, why in self._hosts.look_again().items():
+            peer = self.named[name]
+            if why is not None:
+                self._leave_out(peer, why)
+            elif not peer.is_there:
+                peer.why = f"it was not found at {peer.address} yet"
 
     def _greet(self, peer: Peer) -> None:
         """Ask a device what it is, and again where it has not answered for long."""

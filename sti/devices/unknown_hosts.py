@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from sti.errors import PeerError, RunError, StiError
+from sti.errors import InputError, PeerError, RunError, StiError
 from sti.storage.threads import start_thread
 
 AGAIN_S = 10.0
@@ -32,7 +32,8 @@ class UnknownHosts:
         self._addresses: dict[str, str] = {}
         self._thread: threading.Thread | None = None
         self._again_s = 0.0
-        self._refused: dict[str, str] = {}
+        self._known: dict[str, str | None] = {}
+        self._ends = False
 
     def connect(self, name: str, address: str) -> None:
         """Make a device reachable, now or as soon as its host is known.
@@ -47,32 +48,42 @@ class UnknownHosts:
             self._again_s = time.monotonic() + AGAIN_S
             raise
 
-    def look_again(self) -> dict[str, str]:
+    def look_again(self) -> dict[str, str | None]:
         """Begin to look up what is not known, if it is time to.
 
         Returns:
-            Devices whose hosts are known by now and that cannot be reached all the same, and why;
-            each once.
+            Devices whose hosts are known by now, each once: None, or why they cannot be reached all
+            the same.
         """
         if self._thread is not None and self._thread.is_alive():
             return {}
-        refused, self._refused = self._refused, {}
+        known, self._known = self._known, {}
         if self._addresses and time.monotonic() >= self._again_s:
             self._begin()
-        return refused
+        return known
+
+    def close(self) -> None:
+        """Look nothing up any more, but what is being looked up. Idempotent."""
+        self._ends = True
+        self._addresses = {}
 
     def _begin(self) -> None:
         self._thread = threading.Thread(target=self._look, name="sti-hosts", daemon=True)
+        self._again_s = time.monotonic() + AGAIN_S
         with suppress(RunError):  # there are no threads to spare: later, then
             start_thread(self._thread)
-        self._again_s = time.monotonic() + AGAIN_S
 
     def _look(self) -> None:
         for name, address in list(self._addresses.items()):
+            if self._ends:
+                return
             try:
                 self._connect(name, address)
-            except PeerError:
-                continue  # still not known
-            except StiError as error:
-                self._refused[name] = str(error)
-            del self._addresses[name]
+            except InputError as error:
+                self._known[name] = str(error)
+            except (StiError, OSError):
+                continue  # still not known; no threads to spare; closed meanwhile
+            else:
+                self._known[name] = None
+            self._addresses.pop(name, None)
+        self._again_s = time.monotonic() + AGAIN_S

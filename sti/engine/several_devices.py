@@ -33,10 +33,10 @@ from sti.planning.strategies import Fleet, Strategy, believed_s, chosen, local_s
 
 _PATIENCE, _PATIENCE_S = 3.0, 0.1
 """How many times the expected seconds a chain may take, and how many more."""
-_ASKED_FOR_S = 1.0
-"""How many more where a chain is what was asked for: the first runs on a busy machine take long."""
 _TIGHT = 1.2
 """The same where this machine could still answer in time."""
+_ASKED_FOR_S = 1.0
+"""``_PATIENCE_S`` where a chain is what was asked for: first runs on a busy machine take long."""
 _MEASURED_AGAIN_S = 10.0
 """How often links are measured that runs do not use."""
 _MOST_KNOWN = 64
@@ -191,6 +191,7 @@ class SeveralDevices:
 
     def close(self) -> None:
         """Leave the other devices. Idempotent."""
+        self.peers.close()
         self._exchange.close()
         self._prices.close()
 

@@ -1,4 +1,4 @@
-"""What devices may be called, on every exchange and in every file.
+"""What devices may be called: in keys, in files that name them, and over a network.
 
 In: a name as someone wrote it. Out: whether it is one. Knows nothing of which devices there are.
 """

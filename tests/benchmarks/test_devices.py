@@ -88,7 +88,7 @@ def test_a_single_text_that_differs_is_told() -> None:
 
 def cell(**changed: object) -> cells.Compared:
     usual = cells.Compared(
-        *("2 of 4x", "125 Mbit", 16, LOCAL, 1.0, 1.0, 2.0, 1.0, 1.1, 1.1, 1.9, True, 0, 3)
+        *("2 of 4x", "125 Mbit", 16, LOCAL, 1.0, 1.0, 2.0, 1.0, 0.01, 1.1, 1.1, 1.9, True, 0, 3)
     )
     return usual._replace(**changed)  # type: ignore[arg-type]
 

@@ -12,7 +12,7 @@ import pytest
 from sti import DeviceOptions, Engine, StiWarning
 from sti.devices import unknown_hosts
 from sti.devices.unknown_hosts import UnknownHosts
-from sti.errors import InputError, PeerError
+from sti.errors import InputError, PeerError, RunError
 from tests.support.packs import TEXTS, tiny_pack
 from tests.support.processes import until
 from tests.support.workers import asking, workers, write_config
@@ -56,17 +56,42 @@ def test_a_device_is_used_when_its_host_becomes_known(
             asked.until_by_others()
 
 
-def test_a_host_that_turns_out_to_need_keys_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unknown_hosts, "AGAIN_S", 0.0)
-    answers = [PeerError("not known"), InputError("needs keys")]
+def failing(*errors: Exception) -> UnknownHosts:
+    """Hosts whose devices cannot be connected to, for these reasons; after them they can."""
+    left = list(errors)
 
     def connect(name: str, address: str) -> None:
-        raise answers.pop(0)
+        if left:
+            raise left.pop(0)
 
     hosts = UnknownHosts(connect)
     with pytest.raises(PeerError, match="not known"):
         hosts.connect("board", "board.test:7311")
-    found: dict[str, str] = {}
+    return hosts
+
+
+def found_out(hosts: UnknownHosts) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
     until(lambda: bool(found.update(hosts.look_again()) or found))
-    assert found == {"board": "needs keys"}
-    assert hosts.look_again() == {} and not answers
+    return found
+
+
+def test_a_host_that_turns_out_to_need_keys_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unknown_hosts, "AGAIN_S", 0.0)
+    hosts = failing(PeerError("not known"), InputError("needs keys"))
+    assert found_out(hosts) == {"board": "needs keys"}
+    assert hosts.look_again() == {}
+
+
+def test_what_passes_does_not_end_the_look_ups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unknown_hosts, "AGAIN_S", 0.0)
+    passing = (RunError("no more threads"), PeerError("still not known"), OSError("no network"))
+    assert found_out(failing(PeerError("not known"), *passing)) == {"board": None}
+
+
+def test_nothing_is_looked_up_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unknown_hosts, "AGAIN_S", 0.0)
+    hosts = failing(PeerError("not known"))
+    hosts.close()
+    for _ in range(3):
+        assert hosts.look_again() == {}

@@ -53,13 +53,16 @@ class KnownPeers:
 
 
 class Lab:
-    """Corrections of a machine with one other device, and runs that they learn from."""
+    """Corrections of a machine with two other devices, and runs over one of them."""
 
     def __init__(self, pack: PackReader, prices: PricedChains) -> None:
-        fleet = fleet_of(pack.manifest, 2)
+        fleet = fleet_of(pack.manifest, 3)
         self._plan, self._prices = plan_of(pack, fleet.members[0].profile), prices
         self.peers = KnownPeers(fleet)
         self.found = StageCorrections(cast(Peers, self.peers), prices, FLOAT32)
+        asked = Asked(self._plan, fleet._replace(members=fleet.members[:2]), WORK, (), ())
+        found = prices.of(asked, wait=True)
+        self._taken = max(found, key=lambda strategy: len(strategy.stages))
 
     def fleet(self, workload: Workload = WORK) -> Fleet:
         return self.found.fleet(PROFILE, PIPELINED, (), workload)
@@ -68,15 +71,12 @@ class Lab:
         return [member.factor for member in self.fleet(workload).members]
 
     def ran(self, times: float, *, units: int = 1, is_lost: bool = False) -> None:
-        """A chain over all devices took so many times what is predicted without corrections.
+        """A chain took so many times what is predicted without corrections.
 
         Args:
-            is_lost: the other device is, by now.
+            is_lost: the other devices are, by now.
         """
-        fleet = self.fleet()
-        asked = Asked(self._plan, fleet, WORK, (), self.found.factors(WORK))
-        found = self._prices.of(asked, wait=True)
-        taken = max(found, key=lambda strategy: len(strategy.stages))
+        fleet, taken = self.fleet(), self._taken
         reports = self._reports(taken, times)
         total_s = 2.0 * sum(report.total_s for report in reports.values())
         outcome = ChainOutcome((np.zeros(1, np.float32),), (reports,) * units, total_s)
@@ -105,13 +105,13 @@ def lab() -> Iterator[Lab]:
 
 
 def test_nothing_is_corrected_before_runs(lab: Lab) -> None:
-    assert lab.factors() == [1.0, 1.0]
+    assert lab.factors() == [1.0, 1.0, 1.0]
     assert set(lab.found.factors(WORK)) == {1.0}
 
 
 def test_the_first_run_of_a_shape_makes_memory_and_shows_nothing(lab: Lab) -> None:
     lab.ran(5.0)
-    assert lab.factors() == [1.0, 1.0] and not lab.peers.link_ratios
+    assert lab.factors() == [1.0, 1.0, 1.0] and not lab.peers.link_ratios
     lab.ran(5.0)
     assert min(lab.factors()) > 1.0 and len(lab.peers.link_ratios) == 1
 
@@ -120,10 +120,11 @@ def test_what_a_workload_takes_everywhere_is_expected_of_it_everywhere(lab: Lab)
     for _ in range(40):
         lab.ran(3.0)
     common, here, *others = lab.found.factors(WORK)
-    assert common > 1.0
-    # Together they say what was seen, on the device that ran and on one that never did.
-    assert lab.factors() == pytest.approx([3.0, 3.0], rel=0.1)
+    assert others[-1] == 1.0  # it never ran
+    # Together they say what was seen; what never ran does not seem to be as fast as ever.
+    assert lab.factors() == pytest.approx([3.0, 3.0, common], rel=0.1)
     assert lab.factors() == pytest.approx([common * factor for factor in (here, *others)])
+    assert common > 1.5
     # Another workload has only what was learned of the devices.
     assert lab.found.factors(OTHER_WORK)[0] == 1.0
     assert lab.factors(OTHER_WORK) == pytest.approx([here, *others])
@@ -138,4 +139,4 @@ def test_units_of_a_batch_say_nothing_of_links(lab: Lab) -> None:
 def test_a_run_with_a_device_that_is_lost_by_now_shows_nothing(lab: Lab) -> None:
     for _ in range(3):
         lab.ran(5.0, is_lost=True)
-    assert lab.factors() == [1.0, 1.0] and not lab.peers.link_ratios
+    assert lab.factors() == [1.0, 1.0, 1.0] and not lab.peers.link_ratios

@@ -143,6 +143,7 @@ class Carrier:
     def _dial(self, peer: str, address: Address) -> None:
         context = self._context
         assert context is not None
+        before = self._dialed.get(peer)
         self._hang_up(peer)
         self._dialed[peer] = Dialed(
             peer,
@@ -151,6 +152,7 @@ class Carrier:
             make=lambda: sockets.dial(context, address, peer, self._keys, self._silence_s),
             watch=self.watch,
             unwatch=self.unwatch,
+            gives_way=before is not None and before.address == address and before.gives_way,
         )
 
     def _hang_up(self, peer: str) -> None:

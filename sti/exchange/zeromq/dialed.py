@@ -24,7 +24,7 @@ from sti.exchange.zeromq.wire import HELLO, REFUSED, Hello, Refusal
 _REFUSED_S = 1.0
 """After which a peer that refused this member, or was refused, is tried again."""
 GIVES_WAY_S = 10.0
-"""The same where another member has this one's name there."""
+"""The same where another member has this one's name there, or where nobody may have it."""
 _BATCH = 64
 """Frames that are read of one socket before it is another's turn."""
 _MOST_LEFT = 1024
@@ -41,6 +41,7 @@ class Dialed(Link):
         address: where.
         board: of all connections.
         make: makes a socket that connects there.
+        gives_way: to other members of this one's name there, until it is let in.
         watch, unwatch: have handlers called where sockets have something, or no longer.
     """
 
@@ -53,12 +54,15 @@ class Dialed(Link):
         make: Callable[[], Monitored],
         watch: Callable[[zmq.Socket[bytes], Callable[[], None]], None],
         unwatch: Callable[[zmq.Socket[bytes]], None],
+        gives_way: bool = False,
     ) -> None:
         super().__init__(peer, board)
-        self._address, self._make, self._watch, self._unwatch = address, make, watch, unwatch
+        self.address, self.gives_way = address, gives_way
+        self._make, self._watch, self._unwatch = make, watch, unwatch
         self._made: Monitored | None = None
         self._retry_at_s: float | None = monotonic()
-        self._is_told = self._gives_way = False
+        self._is_told = False
+        self._refused_why = ""
 
     def push(self, frame: bytes) -> bool:
         """As ``Link.push``; that the peer is gone is told by the monitor."""
@@ -86,7 +90,7 @@ class Dialed(Link):
         self._retry_at_s = None
         self._watch(self._made.socket, self._on_frames)
         self._watch(self._made.monitor, self._on_event)
-        self.push(Hello(self.board.name, self._gives_way).frame())
+        self.push(Hello(self.board.name, self.gives_way).frame())
         return None
 
     def refuse(self, why: str, *, gives_way: bool = False) -> None:
@@ -140,10 +144,11 @@ class Dialed(Link):
         else:
             name = Hello.read(data).name
             if name == self.peer:
-                self._is_told = self._gives_way = False
+                self._is_told = self.gives_way = False
+                self._refused_why = ""
                 self.up()
             else:
-                self._refused(f"at {self._address} answers {name!r:.80}, not {self.peer}")
+                self._refused(f"at {self.address} answers {name!r:.80}, not {self.peer}")
 
     def _on_event(self) -> None:
         assert self._made is not None
@@ -156,14 +161,14 @@ class Dialed(Link):
             self._read(_MOST_LEFT)
             self._ended()
         elif kind == zmq.EVENT_CONNECT_RETRIED:
-            self._unreachable(f"nothing answers at {self._address}")
+            self._unreachable(f"nothing answers at {self.address}")
         elif kind & FAILED:
             self._failed(kind, event["value"])
 
     def _ended(self) -> None:
         if self._made is not None and self._retry_at_s is None:
             if not self.is_up:
-                self._unreachable(f"{self._address} ended the connection before it said hello")
+                self._unreachable(f"{self.address} ended the connection before it said hello")
             self.down(ENDED)
             self._close_sockets()
             self._retry_at_s = monotonic() + RETRY_S
@@ -179,16 +184,16 @@ class Dialed(Link):
                 f"it should, or it just ended: {_HINT}"
             )
         else:
-            self._unreachable(f"{self._address} does not shake hands: {os.strerror(value)}")
+            self._unreachable(f"{self.address} does not shake hands: {os.strerror(value)}")
             self._retry_at_s = monotonic() + _REFUSED_S
 
     def _refused(self, why: str, *, gives_way: bool = False) -> None:
         self.down(why)
         self.board.mailbox.refused(self.peer, why)
-        if not (gives_way and self._gives_way):  # which was told
+        if not gives_way or why != self._refused_why:
             self.board.notices.tell(f"refused {self.peer}", f"{self.peer}: {why}")
         self._close_sockets()
-        self._gives_way = self._gives_way or gives_way  # until it is let in
+        self.gives_way, self._refused_why = self.gives_way or gives_way, why
         self._retry_at_s = monotonic() + (GIVES_WAY_S if gives_way else _REFUSED_S)
 
     def _unreachable(self, why: str) -> None:

@@ -29,7 +29,7 @@ _PROBE_S, _PROBES = 0.002, 100
 """How often, and how many times, a connection is tried of which the system said that it ended: its
 number may be that of a new one already."""
 _ANEW = "it connected anew; two that connect at a time need names, and keys, of their own"
-"""Why the older connection of a name is given up, and waits until the newer one has ended."""
+"""Why the older connection of a name is given up; who made it waits until the newer one ends."""
 
 
 class Accepted(Link):
@@ -162,12 +162,14 @@ class Listener:
         try:
             self._check(name, hello.name)
         except InputError as error:
-            self._board.notices.tell(f"refused {name!r:.80}", f"{error}; it was refused")
+            if not hello.gives_way:  # whoever does was told of before
+                self._board.notices.tell(f"refused {name!r:.80}", f"{error}; it was refused")
             link.refuse(str(error), gives_way=True)
             return
         for other in self._links.values():
             if other.peer == name and other.is_up:
                 if hello.gives_way:
+                    other.probes = _PROBES  # where it is dead, the next try gets in
                     link.refuse(_ANEW, gives_way=True)
                     return
                 other.refuse(_ANEW, gives_way=True)

@@ -17,9 +17,10 @@ from sti.exchange.interface import FOUND, LOST
 from sti.exchange.zeromq import dialed, listener
 from sti.exchange.zeromq.exchange import ZmqExchange
 from sti.exchange.zeromq.keys import Keys
-from sti.exchange.zeromq.wire import Hello
+from sti.exchange.zeromq.wire import Hello, Refusal
 from tests.exchange.members import keys_of, soon
 from tests.exchange.zeromq.raw import RawPeer
+from tests.support.processes import until
 
 LOCAL = "127.0.0.1:0"
 Told = queue.SimpleQueue[str]
@@ -55,6 +56,14 @@ def stranger_of(keys: Mapping[str, Keys], name: str) -> Keys:
     """Keys of somebody who knows everybody's public key, and calls himself the same."""
     public, secret = zmq.curve_keypair()
     return Keys(name, {**keys["a"].public, name: public}, secret)
+
+
+def is_found(exchange: ZmqExchange, peer: str) -> bool:
+    """Whether a peer that may still refuse this member was found by now."""
+    try:
+        return exchange.receive(key=FOUND, peer=peer, deadline=time.monotonic()).peer == peer
+    except PeerError:
+        return False
 
 
 def nobody_was_found(exchange: ZmqExchange) -> None:
@@ -189,16 +198,49 @@ def test_a_newer_connection_under_a_name_replaces_the_older_one_until_it_ends(
     assert newer.receive(key="k", deadline=soon()).peer == "a"
     newer.close()
     a.receive(key=LOST, peer="b", deadline=soon())
-    while True:
-        try:
-            older.receive(key=FOUND, peer="a", deadline=soon())
-            break
-        except PeerError:
-            time.sleep(0.01)  # refused so far
+    until(lambda: is_found(older, "a"))
     a.receive(key=FOUND, peer="b", deadline=soon())
     older.send("a", "k")
     assert a.receive(key="k", deadline=soon()).peer == "b"
     assert told.empty()
+
+
+def test_whoever_gives_way_is_let_in_where_nobody_has_the_name(closed: ExitStack) -> None:
+    a = member(closed, "a", listen=LOCAL)
+    for _ in range(2):
+        with RawPeer(a.address) as first:
+            first.send(Hello("b", gives_way=True).frame())
+            assert first.receive()[:1] == b"H"
+            a.receive(key=FOUND, peer="b", deadline=soon())
+            second = closed.enter_context(RawPeer(a.address))
+            second.send(Hello("b", gives_way=True).frame())
+            refusal = Refusal.read(memoryview(second.receive())[1:])
+            assert refusal.gives_way and "connected anew" in refusal.why
+            first.send(*first.message("k"))
+            a.receive(key="k", peer="b", deadline=soon())
+        a.receive(key=LOST, peer="b", deadline=soon())
+
+
+def test_a_member_gives_way_until_it_is_let_in(
+    closed: ExitStack, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialed, "GIVES_WAY_S", 0.02)
+    a = member(closed, "a", listen=LOCAL)
+    older = member(closed, "b", peers={"a": a.address}, notify=told.put)
+    older.receive(key=FOUND, deadline=soon())
+    newer = member(closed, "b", peers={"a": a.address})
+    newer.receive(key=FOUND, deadline=soon())
+    assert "it connected anew" in told.get(timeout=30)
+    for _ in range(5):  # as a worker does that is told again to reach another one
+        older.connect("a", str(a.address))
+        with pytest.raises(DeadlineError):
+            newer.receive(key=LOST, deadline=time.monotonic() + 0.1)
+    address = a.address
+    a.close()
+    newer.receive(key=LOST, deadline=soon())
+    newer.close()
+    member(closed, "a", listen=address)
+    until(lambda: is_found(older, "a"))
 
 
 def test_peers_are_connected_and_disconnected_later(closed: ExitStack) -> None:

@@ -145,6 +145,12 @@ def test_frames_of_strangers_make_whole_messages_or_none(frames: list[bytes]) ->
             assert whole.envelope.key == "k" and whole.arrays()[0].nbytes == 36
 
 
+@pytest.mark.parametrize("gives_way", [False, True])
+def test_hellos_read_back(gives_way: bool) -> None:
+    hello = Hello("board", gives_way)
+    assert Hello.read(memoryview(hello.frame())[1:]) == hello
+
+
 @given(st.text(max_size=400), st.booleans())
 def test_refusals_read_back_without_what_a_terminal_would_obey(why: str, later: bool) -> None:
     if not why.isascii():
