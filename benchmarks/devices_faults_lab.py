@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO, Any, NamedTuple, Self
 
-from benchmarks.common import ROOT
+from benchmarks.child_process import start_child
 from benchmarks.devices_faults_child import FIDELITY, Answered, Spec
 from benchmarks.network.namespaces import Network
 from shard_tools.packing.share import share
@@ -290,18 +290,9 @@ class Lab:
         )
 
     def _child(self, place: int, spec: Spec) -> Child:
-        argv = [sys.executable, "-m", "benchmarks.devices_faults_child", json.dumps(spec._asdict())]
-        errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        process = self._network.run(
-            place,
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            cwd=ROOT,
-        )
-        return Child(process, errors)
+        asked = json.dumps(spec._asdict())
+        run = partial(self._network.run, place)
+        return Child(*start_child(run, "benchmarks.devices_faults_child", asked))
 
     def _wait(self, child: Child, key: str) -> dict[str, Any]:
         """The next line that has a field; what the engine says meanwhile is noted."""

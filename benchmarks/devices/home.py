@@ -11,26 +11,25 @@ Keys are made for them, and messages are encrypted, as between any devices.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import repeat
 from pathlib import Path
-from random import SystemRandom
 from threading import Timer
 from typing import Any, NamedTuple, Protocol, Self
 
-from benchmarks.common import ROOT
+from benchmarks.child_process import start_child
 from benchmarks.devices import controller, worker
 from benchmarks.devices.kinds import Counted, Kind
 from benchmarks.devices.packed import Packed
+from benchmarks.free_ports import free_ports
 from benchmarks.network.namespaces import Network
 from sti.exchange.zeromq.keys import make_keys
 
 _PORT = 7311
-_FREE_PORTS = range(12_000, 20_000)
 _END_S = 10.0
 _ANSWERS_S = 300.0
 _MOST_SAID = 2000
@@ -52,13 +51,10 @@ class Joined(NamedTuple):
 
 
 class Place(Protocol):
-    """Where processes of devices run."""
+    """Where processes of devices run: ``Network``, or ``OnThisMachine``."""
 
     def address(self, device: int) -> str:
         """Of a device."""
-
-    def port(self, device: int) -> int:
-        """Where its worker may listen."""
 
     def run(self, device: int, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
         """Start a process on a device."""
@@ -67,44 +63,13 @@ class Place(Protocol):
 class OnThisMachine:
     """All devices on this machine's loopback: for what needs no network."""
 
-    def __init__(self) -> None:
-        self._ports = SystemRandom().sample(_FREE_PORTS, len(_FREE_PORTS))
-
     def address(self, device: int) -> str:
         """The same for all."""
         return "127.0.0.1"
 
-    def port(self, device: int) -> int:
-        """One that nobody listens at, and that the system gives to nobody by itself."""
-        while self._ports:
-            port = self._ports.pop()
-            with socket.socket() as held, suppress(OSError):
-                held.bind((self.address(device), port))
-                return port
-        raise RuntimeError("all ports are taken")
-
     def run(self, device: int, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
         """Start a process."""
         return subprocess.Popen(list(argv), **popen)
-
-
-class OnNetworks:
-    """Each device on a network of its own."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-
-    def address(self, device: int) -> str:
-        """Of a device."""
-        return self._network.address(device)
-
-    def port(self, device: int) -> int:
-        """The same for all: nobody else is there."""
-        return _PORT
-
-    def run(self, device: int, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
-        """Start a process on a device."""
-        return self._network.run(device, argv, **popen)
 
 
 class Child:
@@ -202,13 +167,14 @@ class Home:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sti-devices-")))
             place: Place = OnThisMachine()
+            ports: Iterator[int] = free_ports()
             if self._joined is not None:
                 mbit, shared, delay_s = self._joined
                 network = Network(len(self._kinds), mbit=mbit, shared=shared, delay_s=delay_s)
-                place = OnNetworks(stack.enter_context(network))
+                place, ports = stack.enter_context(network), repeat(_PORT)
             self._keys = folder / "keys"
             make_keys(self._keys, [*self.names, *_ENGINES])
-            addresses = [f"{place.address(n)}:{place.port(n)}" for n in range(1, len(self._kinds))]
+            addresses = [f"{place.address(n)}:{next(ports)}" for n in range(1, len(self._kinds))]
             config = folder / "devices.toml"
             config.write_text(self._config(addresses), encoding="utf-8")
             self._workers = [
@@ -320,19 +286,10 @@ class Home:
     def _started(
         self, stack: ExitStack, place: Place, number: int, module: str, asked: dict[str, Any]
     ) -> Child:
-        argv = [sys.executable, "-m", f"{__package__}.{module}", json.dumps(asked)]
-        # Without a name, so that nothing is left of a process that is killed.
-        errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        stack.callback(errors.close)
-        process = place.run(
-            number,
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            cwd=ROOT,
+        process, errors = start_child(
+            partial(place.run, number), f"{__package__}.{module}", json.dumps(asked)
         )
+        stack.callback(errors.close)
         child = Child(process, errors)
         stack.callback(child.end)
         return child

@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 from numpy.typing import NDArray
 
+from benchmarks.free_ports import free_ports
 from sti import Engine
 from sti.device.lanes import COMPUTE, DECODE, STORAGE
 from sti.engine.device_options import DeviceOptions
@@ -36,8 +35,6 @@ SLOW = PROFILE.slowed({STORAGE: 1e5, DECODE: 1e5, COMPUTE: 1e5})
 """What a machine says of itself that leaves work to others where it can, whatever runs show."""
 PATIENT = PROFILE.slowed({STORAGE: 300.0, DECODE: 300.0, COMPUTE: 300.0})
 """What workers say of themselves that runs are to wait for, however busy this machine is."""
-_PORTS = range(20_000, 32_000)
-"""Below those that Linux gives to whoever asks for any."""
 LONG_S = 60.0
 """Only a test that fails takes so long."""
 
@@ -62,7 +59,7 @@ class WorkerProcess:
         address: str = "",
         within: Callable[[list[str]], list[str]] = list,
     ) -> None:
-        self.name, self.address = name, address or f"127.0.0.1:{free_port()}"
+        self.name, self.address = name, address or f"127.0.0.1:{next(free_ports())}"
         self._said = folder / f"{name}.said"
         argv = ["worker", str(pack), "--listen", self.address, "--keys", str(keys)]
         self._argv = within([sys.executable, "-m", "sti", *argv])
@@ -254,15 +251,3 @@ def write_config(path: Path, addresses: Mapping[str, str]) -> None:
         ),
         encoding="utf-8",
     )
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listens at, and that the system gives to nobody: a worker that
-    is started again finds it free, whatever connected to other places meanwhile.
-    """
-    for port in SystemRandom().sample(_PORTS, 100):
-        with socket.socket() as place, suppress(OSError):
-            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            place.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("all ports are taken")
