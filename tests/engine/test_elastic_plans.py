@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import sti
 from sti.device.lane_profiles import ComputeProfile, DecodeProfile, StorageProfile
-from sti.device.profile import DeviceProfile
+from sti.device.profile import MOST_DISTURBED, DeviceProfile
 from sti.storage.byte_ranges import ByteRange
 from sti.storage.file_reader import FileReader
 from sti.storage.reader import Reader
@@ -188,14 +188,21 @@ def test_predictions_say_what_runs_take_by_now(reader: ChangingReader) -> None:
 def test_what_an_engine_learned_is_used_by_the_next(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with sti.Engine.open(PACK, threads=1, latency="1s") as engine:
-        for _ in range(4):
-            engine.run(TEXT)
-        measured = engine.profile
-    kept = list((tmp_path / "sti").glob("corrections-*.json"))
-    if not kept:
-        pytest.skip("other processes kept this one waiting: nothing is kept then")
+    for attempt in range(5):
+        cache = tmp_path / f"{attempt}"
+        cache.mkdir()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        with sti.Engine.open(PACK, threads=1, latency="1s") as engine:
+            for _ in range(4):
+                engine.run(TEXT)
+            measured = engine.profile
+        kept = list((cache / "sti").glob("corrections-*.json"))
+        if kept and measured.disturbed <= MOST_DISTURBED:
+            break
+    else:
+        pytest.skip(
+            "others kept this one waiting: nothing is kept then, or it is measured again"
+        )
     document = json.loads(kept[0].read_text(encoding="utf-8"))
     document["value"] |= {"common": 0.2, "reference_s": 0.0}
     kept[0].write_text(json.dumps(document), encoding="utf-8")
