@@ -200,9 +200,7 @@ def test_what_an_engine_learned_is_used_by_the_next(
         if kept and measured.disturbed <= MOST_DISTURBED:
             break
     else:
-        pytest.skip(
-            "others kept this one waiting: nothing is kept then, or it is measured again"
-        )
+        pytest.skip("others kept this one waiting: nothing is kept then, or it is measured again")
     document = json.loads(kept[0].read_text(encoding="utf-8"))
     document["value"] |= {"common": 0.2, "reference_s": 0.0}
     kept[0].write_text(json.dumps(document), encoding="utf-8")
